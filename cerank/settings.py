@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device: str  # "auto", "cpu", "cuda", "cuda:N" or "mps"
     threads: int  # CPU threads of the model; 0 takes all physical cores
     format: str  # one of FORMATS; "" takes table on a terminal and tsv elsewhere
+    executor: str = "local"  # what starts workers; an extension may add others
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +45,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     device: Annotated[str | None, help_text("auto, cpu, cuda, cuda:N or mps")] = None
     threads: Annotated[_Threads | None, help_text("CPU threads; 0 takes all physical cores")] = None
     format: Annotated[str | None, help_text("of tables; left out: table on a terminal, tsv elsewhere")] = None
+    executor: Annotated[str | None, help_text("what starts workers: local, or the name of an extension's")] = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -70,14 +72,14 @@ class _Layer(msgspec.Struct, frozen=True):
 
 
 def user_file() -> Path:
-    """The user's own settings file, whether it exists or not."""
+    """Return the user's own settings file, whether it exists or not."""
     import platformdirs
 
     return platformdirs.user_config_path("cerank") / FILE
 
 
 def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
-    """The settings in force.
+    """Return the settings in force.
 
     Args:
         flags: the command line's; they win.
@@ -102,6 +104,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
                 device="auto",
                 threads=0,
                 format="",
+                executor="local",
             ),
             dict.fromkeys(_keys(), "default"),
             cwd,
@@ -114,6 +117,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         device=str(chosen["device"][0]),
         threads=int(chosen["threads"][0]),
         format=str(chosen["format"][0]),
+        executor=str(chosen["executor"][0]),
     )
     entries = tuple(Entry(key, str(value), source) for key, (value, source) in chosen.items())
     return Resolved(settings, entries)
@@ -136,7 +140,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def _layer(values: Mapping[str, object], folder: Path, sources: Mapping[str, str], fallback: str = "") -> _Layer:
-    """One source's values, checked.
+    """Return one source's values after checking them.
 
     Raises:
         UsageError: all that is wrong in this source, with the place of the first mistake.
@@ -151,7 +155,7 @@ def _layer(values: Mapping[str, object], folder: Path, sources: Mapping[str, str
 
 
 def _mistakes_in(values: Mapping[str, object]) -> list[str]:
-    """What a type cannot say."""
+    """Return what is wrong with the values beyond their types."""
     mistakes = []
     for key in ("lab", "cache"):
         folder = values.get(key)
@@ -167,14 +171,20 @@ def _mistakes_in(values: Mapping[str, object]) -> list[str]:
 
 
 def device_mistake(name: str) -> str:
-    """What is wrong with a device's name, "" for nothing; whether the machine has one is not asked."""
+    """Return what is wrong with a device's name, "" for nothing; whether the machine has one is not asked."""
     if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", name):
         return ""
-    return f"no device is called '{name}'; {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}"
+    if re.fullmatch(r"(gpu|cuda)?[ :]?[0-9]{1,3}", name.lower()):
+        hint = f"did you mean 'cuda:{int(re.sub(r'[^0-9]', '', name))}'?"
+    elif name.lower() in {"gpu", "nvidia", "rocm", "hip"}:
+        hint = "did you mean 'cuda'?"
+    else:
+        hint = nearest(name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+    return f"no device is called '{name}'; {hint}"
 
 
 def _file_layer(path: Path) -> _Layer:
-    """What a settings file says; nothing where there is none."""
+    """Return what a settings file says; an empty layer where there is none."""
     try:
         source = read_file(path, decode.LARGEST_TOML + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -182,13 +192,15 @@ def _file_layer(path: Path) -> _Layer:
     except OSError as error:
         raise UsageError(f"cannot read the settings: {(error.strerror or '').lower()}", where=str(path)) from None
     values = decode.toml_table(source, str(path))
-    told = list(values)[: decode.MOST_ERRORS]
-    sources = {key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in {*told, *(values.keys() & set(_keys()))}}
+    first_keys = list(values)[: decode.MOST_ERRORS]
+    sources = {
+        key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in {*first_keys, *(values.keys() & set(_keys()))}
+    }
     return _layer(values, path.parent, sources, str(path))
 
 
 def _first(key: str, layers: list[_Layer]) -> tuple[str | int, str]:
-    """The value of the first layer that has one, a path made absolute, and the value's source."""
+    """Return the value of the first layer that has one, a path made absolute, and the value's source."""
     for layer in layers:
         value = getattr(layer.flags, key)
         if value is None:
@@ -200,7 +212,7 @@ def _first(key: str, layers: list[_Layer]) -> tuple[str | int, str]:
 
 
 def _at_home(text: str, where: str) -> Path:
-    """`text` as a path with a leading `~` as the home folder."""
+    """Return `text` as a path with a leading `~` as the home folder."""
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -19,7 +19,7 @@ import pytest
 
 from cerank.models.bases import BaseFiles
 
-pytest_plugins = ["tests.model_fixtures", "tests.plan_fixtures"]
+pytest_plugins = ["tests.model_fixtures", "tests.plan_fixtures", "tests.fake_gpu"]
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)  # other examples each time
@@ -44,6 +44,33 @@ def pytest_configure() -> None:
     gc.set_threshold(50_000, 20, 50)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+_ROOT = Path(__file__).resolve().parent
+THOROUGH = (  # folders and files that start programs, drive screens or try thousands of inputs: not for `make check`
+    "app/checks/",
+    "app/comparison/test_export_comparison.py",
+    "app/matrix/test_matrix_runs.py",
+    "bench/",
+    "cli/commands/test_ingest_data.py",
+    "cli/test_terminal_table.py",
+    "end_to_end/",
+    "fault_injection/",
+    "fuzzing/",
+    "importing/test_generated_files.py",
+    "importing/test_import_files.py",
+    "regressions/",
+    "scheduler/",
+    "simulations/",
+    "tui/",
+    "worker/",
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of the folders and files above as thorough."""
+    if item.path.relative_to(_ROOT).as_posix().startswith(THOROUGH):
+        item.add_marker("thorough")
 
 
 @pytest.hookimpl(trylast=True)

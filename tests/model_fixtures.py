@@ -12,7 +12,7 @@ WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "
 WORDS += ["lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon"]
 
 
-def write_tiny(folder: Path, kind: str = "bert") -> BaseFiles:
+def write_tiny(folder: Path, kind: str = "bert", positions: int = 64) -> BaseFiles:
     """A two-layer encoder of hidden size 16 that knows twenty words, saved as transformers saves it."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast, ElectraConfig, ElectraModel
@@ -23,7 +23,7 @@ def write_tiny(folder: Path, kind: str = "bert") -> BaseFiles:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     sizes = {"vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 32, "max_position_embeddings": 64}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": positions}
     model = (
         BertModel(BertConfig(**sizes)) if kind == "bert" else ElectraModel(ElectraConfig(embedding_size=16, **sizes))
     )

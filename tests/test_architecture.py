@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -37,3 +38,15 @@ def test_no_two_modules_have_one_name_and_no_package_has_too_many() -> None:
     assert sorted({stem for stem in stems if stems.count(stem) > 1}) == []
     folders = [path.parent for path in modules]
     assert {str(folder): folders.count(folder) for folder in folders if folders.count(folder) > 16} == {}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Messages of a widget, which Textual wants inside its class, are told apart by that."""
+    names = [
+        node.name
+        for path in (ROOT / "cerank").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(names) > 200
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -33,6 +33,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
+    ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }
@@ -74,11 +75,15 @@ def place(tmp_path_factory):
         (folder / f"{name}.run").write_text("\n".join(kept) + "\n")
     declared = {"nDCG@10": 0.02}
     made_run(settings, changed(plan, seed=43), "calm-ibis", skill=0.3)
+    made_run(settings, changed(plan, seed=44), "bold-crane", skill=0.3)
+    claims = re.search(r"```toml\n(title = .*?)```", DOCUMENTS["verdicts"], re.DOTALL)
+    assert claims is not None
+    (folder / "dl20.toml").write_text(claims[1])
     stages = plan.recipe.stages
     slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
     recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})
     staged = msgspec.structs.replace(plan, recipe=recipe)
-    for seed, label in ((42, "quiet-heron"), (43, "swift-newt")):
+    for seed, label in ((42, "quiet-heron"), (43, "swift-newt"), (44, "warm-finch")):
         made_run(settings, changed(staged, seed=seed, margins=declared), label, skill=0.6)
     done = cerank(folder, ["run", "--recipe", "my.toml", "--label", "brisk-otter"])
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from cerank.registry import Registry, nearest
 
 
 def losses() -> Registry[int]:
-    registry: Registry[int] = Registry("loss")
+    registry: Registry[int] = Registry("fruit")
     registry.add("lce")(1)
     registry.add("ranknet")(2)
     return registry
@@ -24,7 +24,7 @@ def test_an_item_is_found_by_its_name() -> None:
 def test_a_slip_is_refused_with_the_nearest_name_and_the_place() -> None:
     with pytest.raises(UsageError) as caught:
         losses().find("rank_net", where="stages.distill.loss")
-    assert caught.value.what == "no loss is called 'rank_net'"
+    assert caught.value.what == "no fruit is called 'rank_net'"
     assert caught.value.where == "stages.distill.loss"
     assert caught.value.hint == "did you mean 'ranknet'?"
 

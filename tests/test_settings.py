@@ -66,6 +66,7 @@ def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
         "device": f"{project}:4",
         "threads": f"{own}:4",
         "format": "default",
+        "executor": "default",
     }
     settings = resolved.settings
     assert (settings.lab, settings.cache, settings.device, settings.threads) == (cwd / "f", cwd / "e", "cuda:1", 5)
@@ -102,7 +103,9 @@ def test_a_number_that_is_none_or_too_large_is_refused(cwd: Path, text: str) -> 
 @pytest.mark.parametrize(
     ("flags", "where", "what"),
     [
-        (Flags(device="gpu"), "--device", "device: no device is called 'gpu'"),
+        (Flags(device="gpu"), "--device", "device: no device is called 'gpu'; did you mean 'cuda'?"),
+        (Flags(device="GPU:1"), "--device", "device: no device is called 'GPU:1'; did you mean 'cuda:1'?"),
+        (Flags(device="0"), "--device", "device: no device is called '0'; did you mean 'cuda:0'?"),
         (Flags(device="cuda:x"), "--device", "device: no device is called 'cuda:x'; did you mean"),
         (Flags(format="tex"), "--format", "format: no format is called 'tex'"),
         (Flags(format="markdwn"), "--format", "format: no format is called 'markdwn'; did you mean 'markdown'?"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -74,3 +75,19 @@ def test_no_file_uses_a_retired_word(retired: Retired) -> None:
             if not is_allowed and re.search(retired.pattern, line, re.IGNORECASE):
                 uses.append(f"{name}:{number}: {line.strip()}")
     assert not uses, f"write '{retired.better}' instead in\n" + "\n".join(uses)
+
+
+STAND_INS = {"found", "asked", "wanted", "kept", "told", "one"}  # say nothing of what they hold
+
+
+def test_locals_and_parameters_are_named_for_what_they_hold() -> None:
+    uses = []
+    for path in sorted((ROOT / "cerank").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf8"))
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        for node in {inner for function in functions for inner in ast.walk(function)}:
+            is_bound = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name = node.id if is_bound else node.arg if isinstance(node, ast.arg) else ""
+            if name in STAND_INS:
+                uses.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not uses, "name these for what they hold:\n" + "\n".join(uses)

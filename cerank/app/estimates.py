@@ -41,7 +41,7 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rate]:
-    """Stage -> how fast it goes, for the stages of the chain that something like was trained before.
+    """Return stage -> how fast it goes, for the stages of the chain of which something like was trained before.
 
     Like is: the same base and pooling, kind of device, threads (on a CPU), longest pair and precision; the newest such
     stage of the lab's newest 100 runs counts.
@@ -52,21 +52,21 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
         device: as in a plan, such as "cpu" or "cuda:0".
         threads: as in a plan.
     """
-    wanted = {name: _like(recipe, stage, device, threads) for name, stage in recipe.chained()}
-    found: dict[tuple[object, ...], Rate] = {}
+    kinds = {name: _like(recipe, stage, device, threads) for name, stage in recipe.chained()}
+    rate_of: dict[tuple[object, ...], Rate] = {}
     for folder in run_store.folders(lab)[: -NEWEST - 1 : -1]:
-        if all(like in found for like in wanted.values()):
+        if all(like in rate_of for like in kinds.values()):
             break
         try:
             plan = run_store.load_plan(folder)
-            _look(folder, plan, set(wanted.values()), found)
+            _enter_rates(folder, plan, set(kinds.values()), rate_of)
         except CerankError:
             continue  # a damaged run says nothing
-    return {name: found[like] for name, like in wanted.items() if like in found}
+    return {name: rate_of[like] for name, like in kinds.items() if like in rate_of}
 
 
 def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed], str]:
-    """Stage -> how fast this machine was last measured to be at its settings, with a word on where that is from.
+    """Return stage -> how fast this machine was when last measured at its settings, and where that is from.
 
     Args:
         plan: whose stages.
@@ -75,14 +75,14 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
     cache = Path(plan.cache)
 
     def known() -> dict[str, MeasuredSpeed]:
-        found = {
+        speeds = {
             name: measured_speed.load_speed(cache, measured_speed.speed_key(plan, stage))
             for name, stage in plan.recipe.chained()
         }
-        return {name: pace for name, pace in found.items() if pace is not None}
+        return {name: pace for name, pace in speeds.items() if pace is not None}
 
-    found, source = known(), "measured here before"
-    if len(found) < len(plan.recipe.chain) and anew:
+    speeds, source = known(), "measured here before"
+    if len(speeds) < len(plan.recipe.chain) and anew:
         environment = local_launcher.environment(plan, os.environ)
         command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -94,13 +94,13 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
                 timeout=_PATIENCE,
                 check=False,
             )
-        found, source = known(), "measured here just now"
-    if len(found) < len(plan.recipe.chain):
+        speeds, source = known(), "measured here just now"
+    if len(speeds) < len(plan.recipe.chain):
         return {}, "nothing like it was measured on this machine"
-    return found, f"{source}, {min(pace.time for pace in found.values())}"
+    return speeds, f"{source}, {min(pace.time for pace in speeds.values())}"
 
 
-def of_plan(plan: Plan, found: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, ...]:
+def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, ...]:
     """Return the plan's work with the minutes of each part by what was measured; opens its datasets."""
     from cerank.planning import inputs
 
@@ -108,7 +108,7 @@ def of_plan(plan: Plan, found: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, .
     datasets = inputs.open_datasets(plan.recipe, cache)
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     return estimate_minutes(
-        count_work(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache)
+        count_work(plan.recipe, queries), speeds, inputs.texts_to_embed(plan.recipe, datasets, cache)
     )
 
 
@@ -138,19 +138,19 @@ def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[obje
     return recipe.base, recipe.pooling, kind, threads if kind == "cpu" else 0, stage.max_length, stage.precision
 
 
-def _look(
-    folder: RunFolder, plan: Plan, wanted: set[tuple[object, ...]], found: dict[tuple[object, ...], Rate]
+def _enter_rates(
+    folder: RunFolder, plan: Plan, kinds: set[tuple[object, ...]], rate_of: dict[tuple[object, ...], Rate]
 ) -> None:
-    """Enter the rates of the run's stages that are wanted and not found yet."""
+    """Enter the rates of the run's stages that are of one of the kinds and have no rate yet."""
     rows: list[ReadingRow] | None = None
     for index, (_, stage) in enumerate(plan.recipe.chained()):
         like = _like(plan.recipe, stage, plan.device, plan.threads)
-        if like not in wanted or like in found:
+        if like not in kinds or like in rate_of:
             continue
         rows = journal.read(folder.readings, ReadingRow) if rows is None else rows
         rate = _measured([row for row in rows if row.stage == index], stage)
         if rate is not None:
-            found[like] = rate
+            rate_of[like] = rate
 
 
 def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
@@ -159,7 +159,7 @@ def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
     if seconds <= 0:
         return None
     train = sum(row.pairs for row in steps) / seconds
-    looks = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
-    pairs = len(looks) * stage.validation_queries * stage.validation_depth
+    validations = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
+    pairs = len(validations) * stage.validation_queries * stage.validation_depth
     # at most: a validation dataset may have fewer queries, and lists be shorter, than the stage asks for
-    return Rate(train, min(pairs / sum(looks), SCORING * train) if pairs else SCORING * train)
+    return Rate(train, min(pairs / sum(validations), SCORING * train) if pairs else SCORING * train)

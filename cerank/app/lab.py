@@ -6,21 +6,24 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cerank.errors import UsageError
+from cerank.files import disk, lease
 from cerank.machine import devices
 from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
-from cerank.runs.layout import RunFolder
+from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import RunRow, Status
-from cerank.scheduler import local_launcher, queue_status, supervisor
+from cerank.scheduler import executors, local_launcher, queue_status, supervisor
 from cerank.scheduler.queue_status import QueueState
 from cerank.settings import Settings
 
 Worker = local_launcher.Process
 
 _STARTING = 10.0  # seconds that a worker may take from its start to its lease
+TRASH_SECONDS = 7 * 86_400.0  # that a deleted run can be brought back
 _CAN_WAIT = {"waiting", "paused", "lost", "failed"}
 
 
@@ -30,7 +33,8 @@ class Lab:
     Args:
         settings: the settings in force.
         devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
-        worker: the command that carries a run out; the run's folder is its last argument.
+        worker: the command that carries a run out; the run's folder is its last argument. Default: as the setting
+            `executor` says.
     """
 
     def __init__(
@@ -38,21 +42,23 @@ class Lab:
         settings: Settings,
         *,
         devices: Sequence[Device] | None = None,
-        worker: Sequence[str] = local_launcher.WORKER,
+        worker: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.folder = settings.lab
         self._given_devices = devices
         self._devices = tuple(devices) if devices is not None else ()
-        self._worker = tuple(worker)
+        self._worker = tuple(worker) or executors.worker_command(settings.executor)
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
         """Make a run of the plan and start its worker; the worker outlives this process.
 
         Raises:
+            UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
+        self.check_device(plan.device)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self._worker)
 
@@ -69,9 +75,11 @@ class Lab:
                 f"the run is already {state}",
                 where=run_store.title(folder),
                 hint=f"cerank stop {run_store.short_name(folder)}",
+                code="run-state",
             )
         if state == "finished":
-            raise UsageError("the run is finished, so it cannot be resumed", where=run_store.title(folder))
+            what = "the run is finished, so it cannot be resumed"
+            raise UsageError(what, where=run_store.title(folder), code="run-state")
         plan = run_store.load_plan(folder)
         self.unqueue(folder)
         return local_launcher.start(plan, folder, command=self._worker)
@@ -105,13 +113,57 @@ class Lab:
                 return False
             state = self.status(folder).state
         if state not in {"running", "stopping"}:
-            raise UsageError(f"the run is {state}, so there is nothing to stop", where=run_store.title(folder))
+            what = f"the run is {state}, so there is nothing to stop"
+            raise UsageError(what, where=run_store.title(folder), code="run-state")
         return run_store.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
         """Delete a run's directory, and its place in the queue; refused while a worker holds it."""
         run_store.remove(folder)
         self.unqueue(folder)
+
+    # the trash
+
+    @property
+    def trash_folder(self) -> Path:
+        """The folder of deleted runs that can be brought back."""
+        return self.folder / "trash"
+
+    def trash(self, folder: RunFolder) -> None:
+        """Move a run to the trash, where it stays for 7 days; refused while a worker holds it.
+
+        Raises:
+            HeldError: a worker holds it.
+            RunFailedError: it is gone already, or may not be moved.
+        """
+        disk.make_folder(self.trash_folder)
+        with lease.Lease.take(folder.lease):
+            target = self.trash_folder / folder.name
+            disk.rename(folder.path, target)
+        os.utime(target)  # from now on its days in the trash count
+        self.unqueue(folder)
+        self.empty_trash(TRASH_SECONDS)
+
+    def restore(self, name: str) -> RunFolder:
+        """Bring a run back from the trash, by its id.
+
+        Raises:
+            UsageError: it is not there.
+            RunFailedError: it may not be moved.
+        """
+        source, folder = self.trash_folder / name, RunFolder(runs_folder(self.folder) / name)
+        if not source.is_dir():
+            raise UsageError("the run is not in the trash", where=name)
+        disk.rename(source, folder.path)
+        return folder
+
+    def empty_trash(self, seconds: float) -> None:
+        """Remove runs for good that have been in the trash for longer."""
+        if not self.trash_folder.is_dir():
+            return
+        for path in self.trash_folder.iterdir():
+            if path.stat().st_mtime < time.time() - seconds:
+                disk.remove_tree(path)
 
     # the queue
 
@@ -122,7 +174,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        self._refuse_if_nowhere(plan)
+        self.check_device(plan.device)
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
@@ -133,7 +185,7 @@ class Lab:
             DamagedError: the queue cannot be read; no run was made.
             RunFailedError: the lab cannot be written to.
         """
-        self._refuse_if_nowhere(plan)
+        self.check_device(plan.device)
         queue.entries(self.folder)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         queue.add(folder, datetime.now(UTC))
@@ -149,8 +201,9 @@ class Lab:
         """
         state = self.status(folder).state
         if state not in _CAN_WAIT:
-            raise UsageError(f"the run is {state}, so it cannot be queued", where=run_store.title(folder))
-        self._refuse_if_nowhere(run_store.load_plan(folder))
+            what = f"the run is {state}, so it cannot be queued"
+            raise UsageError(what, where=run_store.title(folder), code="run-state")
+        self.check_device(run_store.load_plan(folder).device)
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
 
@@ -201,10 +254,19 @@ class Lab:
             self._devices = devices.detect_devices(os.environ)
         return self._devices
 
-    def _refuse_if_nowhere(self, plan: Plan) -> None:
-        if not any(devices.fits(plan.device, device) for device in self.devices()):
-            have = ", ".join(device.name for device in self.devices())
-            raise UsageError(f"this machine has no device '{plan.device}'", where="device", hint=f"it has {have}")
+    def check_device(self, name: str) -> None:
+        """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.
+
+        Args:
+            name: as in the settings or in a plan.
+
+        Raises:
+            UsageError: no run could start with it.
+        """
+        if name not in {"auto", "cpu"}:  # asking for GPUs may take the driver a second
+            devices.check_present(name, self.devices())
+            if self._worker == local_launcher.WORKER:  # another worker may compute with another torch
+                devices.check_torch(name)
 
     def _is_starting(self, folder: RunFolder) -> bool:
         """Return whether a worker was just given the run: then returns once it heeds requests, or has ended."""

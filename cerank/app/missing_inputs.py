@@ -99,31 +99,31 @@ class _InputChecker:
         self._needs.setdefault((kind, name), MissingInput(kind, name, error.what, how))
 
     def _dataset(self, name: str) -> None:
-        whole, part = whole_and_part(name)
+        base_name, part = whole_and_part(name)
         try:
             with irds.offline():
                 dataset = self._open[name] = open_dataset(name, self._cache)
         except CerankError as error:
-            self._note("dataset", whole, error)
-            self._queries[name] = part_size(part, _known_queries(whole))
+            self._note("dataset", base_name, error)
+            self._queries[name] = part_size(part, _known_queries(base_name))
             return
         self._queries[name] = len(dataset.queries)
         if dataset.location == CATALOG:
-            self._try("documents", whole, partial(irds.check_documents_are_local, aliases.id_of(whole)))
+            self._try("documents", base_name, partial(irds.check_documents_are_local, aliases.id_of(base_name)))
 
     def _ranking(self, dataset: str, first: str) -> None:
         """Return if the first stage's run is on this machine, or can be computed from what is."""
-        found = self._open.get(dataset)
-        if found is not None:
-            first_stage.check_exists(found, first)
-            if first == first_stage.BM25 and first not in found.runs and len(found.documents) > LARGE:
-                what = f"the index would cover {len(found.documents):,} documents, which takes much memory and time"
-                raise MissingError(what, hint=f"or place a TREC run at {Path(found.place) / 'bm25.run'}")
+        opened = self._open.get(dataset)
+        if opened is not None:
+            first_stage.check_exists(opened, first)
+            if first == first_stage.BM25 and first not in opened.runs and len(opened.documents) > LARGE:
+                what = f"the index would cover {len(opened.documents):,} documents, which takes much memory and time"
+                raise MissingError(what, hint=f"or place a TREC run at {Path(opened.place) / 'bm25.run'}")
             return
-        whole, _ = whole_and_part(dataset)
-        if first in aliases.placed_runs(whole, self._cache) or Path(first).is_file() or first == "scoreddocs":
+        base_name, _ = whole_and_part(dataset)
+        if first in aliases.placed_runs(base_name, self._cache) or Path(first).is_file() or first == "scoreddocs":
             return
-        place = str(aliases.run_folders(whole, self._cache)[0])
+        place = str(aliases.run_folders(base_name, self._cache)[0])
         missing = aliases.missing_run(dataset, place, first)
         if missing is not None:
             raise missing
@@ -151,12 +151,12 @@ class _InputChecker:
 def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     """Return (dataset, first stage) of each ranking that the recipe reads."""
     data = recipe.data
-    found = [(test, first) for test in data.test for first in data.first_stages]
+    rankings = [(test, first) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
-        found.append((data.validation, validation_first_stage(recipe)))
+        rankings.append((data.validation, validation_first_stage(recipe)))
         if stage.source == "labels" or ranks_candidates(recipe, stage):
-            found.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
-    return found
+            rankings.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
+    return rankings
 
 
 def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
@@ -167,9 +167,9 @@ def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _known_queries(whole: str) -> int:
+def _known_queries(base_name: str) -> int:
     """Return what the catalog says of a dataset that is not here; 0 where it knows none of that name."""
     try:
-        return irds.catalog_metadata(aliases.id_of(whole)).queries
+        return irds.catalog_metadata(aliases.id_of(base_name)).queries
     except CerankError:
         return 0

@@ -28,12 +28,12 @@ def commands(home: Path, folder: RunFolder, plan: Plan) -> list[str]:
     at = "" if home == resolve(Flags(), os.environ, Path.cwd()).settings.lab else f" --lab {shlex.quote(str(home))}"
     before = f"{name}:{chain[-2] if len(chain) > 1 else 'first-stage'}"
     recipe = plan.recipe.name if plan.recipe.name in recipes.shipped() else _DEFAULT
-    found = {
+    purposes = {
         f"cerank tui {shlex.quote(name)}{at}": "open the dashboard at this run",
         f"cerank compare {shlex.quote(before)} {shlex.quote(name)}{at}": "compare, query by query",
         f"cerank run --recipe {recipe} --dataset ./my-data --dry-run{at}": "your own data, from a folder",
     }
-    width = max(map(len, found))
+    width = max(map(len, purposes))
     if width > 60:
-        return [f"  {command}  # {what}" for command, what in found.items()]
-    return [f"  {command.ljust(width)}  # {what}" for command, what in found.items()]
+        return [f"  {command}  # {what}" for command, what in purposes.items()]
+    return [f"  {command.ljust(width)}  # {what}" for command, what in purposes.items()]

@@ -36,8 +36,13 @@ def differences(plan: Plan, other: Plan) -> tuple[SettingDifference, ...]:
     """Return every setting, input, device and version in which two plans differ, in the order of the first."""
     left, right = dict(_settings(plan)), dict(_settings(other))
     keys = [*left, *(key for key in right if key not in left)]
-    found = (SettingDifference(key, left.get(key, ""), right.get(key, "")) for key in keys)
-    return tuple(row for row in found if row.one != row.other)
+    rows = (SettingDifference(key, left.get(key, ""), right.get(key, "")) for key in keys)
+    return tuple(row for row in rows if row.one != row.other)
+
+
+def recipe_settings(plan: Plan) -> dict[str, str]:
+    """Return the settings of a plan's recipe as texts, by key path."""
+    return dict(_flat("", msgspec.to_builtins(plan.recipe)))
 
 
 def _settings(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -49,6 +54,9 @@ def _around(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "device", f"{plan.device}, {counted(plan.threads, 'thread')}"
     for entry in plan.inputs:
         yield f"{entry.role} {entry.name}", f"sha256 {entry.sha256[:16]}"
+    for extension in plan.extensions:
+        release = f"{extension.distribution} {extension.version}"
+        yield f"{extension.kind} {extension.name}", f"{release}, sha256 {extension.sha256[:16]}"
     yield from plan.versions.items()
 
 

@@ -17,11 +17,13 @@ import msgspec
 import cerank
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
-from cerank.machine.devices import physical_cores, resolve_device
-from cerank.models.bases import BASES
+from cerank.files.hashing import hashed_inputs
+from cerank.machine.devices import explain_device, physical_cores
+from cerank.models.bases import BASES, declared_pooling
+from cerank.models.preflight import check_base
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
-from cerank.recipes.plan import Plan
+from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Recipe, rate_mistakes
 from cerank.registry import nearest
 from cerank.runs import run_store
@@ -45,7 +47,7 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def checked(recipe: Recipe) -> Recipe:
-    """The recipe, if its losses are known and can learn from what its stages give them, and its rates move weights.
+    """Return the recipe, after checking its losses, the targets they get, and its learning rates.
 
     Raises:
         RecipeError: with all such mistakes.
@@ -81,6 +83,8 @@ def plan_of(
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names, hash_inputs
+    from cerank.planning.used_extensions import extensions_used
+    from cerank.scheduler.executors import EXECUTORS
 
     run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))
@@ -91,18 +95,39 @@ def plan_of(
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
+    device, reason = explain_device(settings.device)
+    tell(f"device {device}: {reason}")
+    for name, stage in complete.chained():
+        if device.startswith("cuda") and stage.precision == "fp32":
+            tell(f'stages.{name}: fp32 uses a small part of a GPU; precision = "auto" uses bf16 where it is fast')
+    executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
+    inputs = hash_inputs(complete, datasets, fetch=True)
+    check_base_of(complete, inputs)
     return Plan(
         recipe=measured,
         measures=each,
-        inputs=hash_inputs(complete, datasets, fetch=True),
-        device=resolve_device(settings.device),
+        inputs=inputs,
+        hashed=hashed_inputs(),
+        device=device,
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
+        extensions=(*extensions_used(measured), *([executor] if executor else [])),
         label=label,
         created=now.isoformat(timespec="seconds"),
         versions={"python": sys.version.split()[0], "cerank": cerank.__version__},
     )
+
+
+def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
+    """Check what the files of the base model say against what the recipe asks of it.
+
+    Raises:
+        UsageError: a run could not use it; the error says why.
+    """
+    folder = next(Path(entry.location) for entry in inputs if entry.role == "base")
+    lengths = {f"stages.{name}.max_length": stage.max_length for name, stage in recipe.chained()}
+    check_base(folder, lengths, needs_one_score=declared_pooling(folder) == "classifier")
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
@@ -153,17 +178,17 @@ def _absolute(name: str) -> str:
     folder, sharp, split = path.partition("#")
     if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
         return name  # a file of that name in the working folder does not stand in for it
-    found = Path(folder).expanduser()
-    is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or found.is_file()
-    return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
+    path_found = Path(folder).expanduser()
+    is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or path_found.is_file()
+    return f"{path_found.resolve()}{sharp}{split}{mark}{rest}" if is_path and path_found.exists() else name
 
 
-def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
-    """Return the margins under their measures' canonical names."""
+def _margins_checked(given: Mapping[str, float], measures: Sequence[str], key: str = "margins") -> dict[str, float]:
+    """Return the margins (or gains, or harm margins: the table `key`) under their measures' canonical names."""
     from cerank.evaluation.measures import canonical, limits
 
-    where = "evaluate.margins"
-    found: dict[str, float] = {}
+    where = f"evaluate.{key}"
+    margins: dict[str, float] = {}
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
         if measure not in measures:
@@ -175,12 +200,12 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
                 where=where,
                 hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
             )
-        if found.get(measure, value) != value:
+        if margins.get(measure, value) != value:
             raise RecipeError(
                 f"{name}: {measure} is given twice, under two spellings, with different margins", where=where
             )
-        found[measure] = value
-    return found
+        margins[measure] = value
+    return margins
 
 
 def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
@@ -202,8 +227,26 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
         (chosen,) = check([stage.validation_measure], validation, where)
         stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
     margins = _margins_checked(recipe.evaluate.margins, measures)
-    evaluate = msgspec.structs.replace(recipe.evaluate, measures=measures, margins=margins)
+    worth = _margins_checked(recipe.evaluate.worth, measures, "worth")
+    harm = _margins_checked(recipe.evaluate.harm, measures, "harm")
+    for name, gain in worth.items():
+        if gain < margins.get(name, 0.0):
+            what = f"{name}: a gain of {gain:g} cannot be worth it if differences up to {margins[name]:g} do not matter"
+            raise RecipeError(what, where="evaluate.worth", hint="declare a gain of at least the margin")
+    _check_primary(recipe, measures)
+    changes = {"measures": measures, "margins": margins, "worth": worth, "harm": harm}
+    evaluate = msgspec.structs.replace(recipe.evaluate, **changes)
     return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
+
+
+def _check_primary(recipe: Recipe, measures: Sequence[str]) -> None:
+    """Reject primary questions about measures that are not evaluated."""
+    from cerank.evaluation.primary_questions import questions
+
+    for question in questions(recipe.evaluate.primary, "evaluate.primary"):
+        if question.measure and question.measure not in measures:
+            hint = f"{nearest(question.measure, measures)}; add it to evaluate.measures"
+            raise RecipeError(f"{question.measure} is not evaluated", where="evaluate.primary", hint=hint)
 
 
 def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
@@ -212,10 +255,10 @@ def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[st
     from cerank.datasets.open_datasets import measures_of
     from cerank.evaluation.measures import check
 
-    asked = recipe.evaluate.measures
+    requested = recipe.evaluate.measures
     each = {}
     for test in recipe.data.test:
-        own = [name for one in asked for name in (measures_of(datasets[test]) if one == AUTO else (one,))]
+        own = [name for entry in requested for name in (measures_of(datasets[test]) if entry == AUTO else (entry,))]
         each[test] = check(own, datasets[test].qrels, f"evaluate.measures on {test}")
     everything = tuple(dict.fromkeys(name for names in each.values() for name in names))
-    return everything, each if AUTO in asked else {}
+    return everything, each if AUTO in requested else {}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.lab import Lab
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
+from cerank.machine import process_environment
+from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
-
-CHUNK = 32  # queries between two progress messages
 
 
 class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +28,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str  # gives queries and documents
     first_stage: str  # bm25, a run of the dataset, or a TREC run file
     depth: int  # candidates per query
-    precision: str  # "fp32", "bf16" or "auto"
+    precision: str  # "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32"
     output: Path  # compressed if it ends in .gz
 
 
@@ -67,34 +68,39 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
     from cerank.inference.rerank import Scorer
-    from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+    from cerank.inference.rerank import rerank as rerank_chunks
+    from cerank.inference.score_cache import ScoreCache, score_cache_key
     from cerank.kernels.determinism import make_deterministic
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run
 
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
+    os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts
     output = request.output
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
+    Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     device = resolve_device(settings.device)
     threads = settings.threads or physical_cores()
-    make_deterministic(device, threads)
-    scorer = Scorer.load(folder, device, request.precision)
-    collection = dataset.documents.fingerprint()
-    facts = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-    kept_scores = ScoreCache(settings.cache, facts)
-    queries = sorted(before)
-    scores: dict[str, dict[str, float]] = {}
-    for start in range(0, len(queries), CHUNK):
-        part = {query: before[query] for query in queries[start : start + CHUNK]}
-        texts = dataset.documents.texts
-        scores |= score_with_cache(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept_scores)
-        progress(min(start + CHUNK, len(queries)), len(queries))
-    kept_scores.trim()
+    with hold_gpu(device, settings.lab, "cerank rerank"):
+        make_deterministic(device, threads)
+        scorer = Scorer.load(folder, device, request.precision)
+        collection = dataset.documents.fingerprint()
+        key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+        cache = ScoreCache(settings.cache, key)
+
+        def query_texts(ids: Sequence[str]) -> list[str]:
+            return [dataset.queries[query] for query in ids]
+
+        scores: dict[str, dict[str, float]] = {}
+        texts = query_texts, dataset.documents.texts
+        for chunk in rerank_chunks(scorer, before, before.__getitem__, *texts, cache=cache):
+            scores |= chunk.scores
+            progress(len(scores), len(before))
+        cache.trim()
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
     packed = write_run(ordered(scores, before), tag)
     disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
-    return len(queries)
+    return len(before)

@@ -1,6 +1,7 @@
 """Run sentence-transformers on the same work, to compare its speed with cerank's; used if it is installed.
 
-Invariant: it gets the same texts, weights, lengths, groups and threads, and its own defaults for everything else.
+Invariant: it gets the same texts, weights, lengths, groups and threads; on a CPU its own defaults for everything else,
+on a GPU the attention and batch size with which it is fastest.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from cerank.bench.own_workloads import LIMITS, Timing, benchmark_groups
-from cerank.bench.text_samples import TextSample
+from cerank.bench.text_samples import TextSample, generated_sample
 from cerank.core.groups import Group
 from cerank.errors import MissingError
+from cerank.kernels.attention import flash_attn_function
 from cerank.kernels.processor import synchronize
 from cerank.models.bases import BaseFiles
 from cerank.recipes.schema import Stage
@@ -34,30 +38,75 @@ def can_train() -> bool:
     return can_rerank() and all(importlib.util.find_spec(name) for name in ("datasets", "accelerate"))
 
 
-def _load_model(files: BaseFiles, device: str, kind: str) -> Any:
+class Variant(msgspec.Struct, frozen=True):
+    """One way to run sentence-transformers."""
+
+    attention: str = ""  # "sdpa" or "flash_attention_2"; "" takes the library's default
+    batch_size: int = BATCH_SIZE
+
+    def __str__(self) -> str:
+        return f"{self.attention or 'defaults'}, batches of {self.batch_size}"
+
+
+def variants(device: str) -> tuple[Variant, ...]:
+    """Return the ways among which its best is looked for: its defaults on a CPU, attention and batch size on a GPU."""
+    if not device.startswith("cuda"):
+        return (Variant(),)
+    attentions = ["sdpa", *(["flash_attention_2"] if flash_attn_function() is not None else [])]
+    return tuple(Variant(attention, size) for attention in attentions for size in (32, 128, 512))
+
+
+def _load_model(files: BaseFiles, device: str, kind: str, attention: str = "") -> Any:
     import torch
     from sentence_transformers import CrossEncoder
 
     if files.pooling == "product":
         raise MissingError("sentence-transformers has no such pooling", where=files.name)
-    options = {"dtype": torch.bfloat16 if kind == "bf16" else torch.float32}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if kind == "bf16" else torch.float32}
+    if attention:
+        options["attn_implementation"] = attention
     return CrossEncoder(
         str(files.folder), device=device, max_length=LIMITS.max_length, model_kwargs=options, local_files_only=True
     )
 
 
 class SentenceTransformers:
-    """Scores by `CrossEncoder.predict` with default batches; bf16 loads the weights so, as its documentation has it."""
+    """Scores by `CrossEncoder.predict`; bf16 loads the weights so, as its documentation has it.
 
-    def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
-        self._model = _load_model(files, device, precision)
+    Args:
+        files: the checkpoint.
+        device: device to score on.
+        precision: "fp32" or "bf16".
+        variant: attention and batch size; None takes the fastest of `variants` on generated texts.
+    """
+
+    def __init__(self, files: BaseFiles, device: str, precision: str, variant: Variant | None = None) -> None:
+        choices = variants(device) if variant is None else (variant,)
+        models = {choice.attention: _load_model(files, device, precision, choice.attention) for choice in choices}
+        self.variant = choices[0]
+        self._model = models[self.variant.attention]
+        if len(choices) > 1:
+            self.variant = min(choices, key=lambda choice: self._seconds(models[choice.attention], choice, device))
+            self._model = models[self.variant.attention]
 
     def score(self, sample: TextSample) -> list[float]:
         """Return the scores of `sample.texts()`, in order."""
+        return self._predict(self._model, self.variant, sample)
+
+    def _seconds(self, model: Any, variant: Variant, device: str) -> float:
+        """Return the seconds that a few thousand pairs take, after some to warm up."""
+        self._predict(model, variant, generated_sample(variant.batch_size))
+        synchronize(device)
+        started = time.perf_counter()
+        self._predict(model, variant, generated_sample(2048))
+        synchronize(device)
+        return time.perf_counter() - started
+
+    def _predict(self, model: Any, variant: Variant, sample: TextSample) -> list[float]:
         from torch.nn import Identity
 
-        scores = self._model.predict(
-            sample.texts(), batch_size=BATCH_SIZE, show_progress_bar=False, activation_fn=Identity()
+        scores = model.predict(
+            sample.texts(), batch_size=variant.batch_size, show_progress_bar=False, activation_fn=Identity()
         )
         return [float(score) for score in scores]
 

@@ -12,18 +12,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import torch
 
 from cerank.bench import own_workloads
-from cerank.bench.interleaved_rounds import BenchRequest, BenchResponse, BenchTask, peak_memory
+from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
+from cerank.machine.gpu_energy import gpu_joules
 from cerank.models.bases import BaseFiles
 
-RunTask = Callable[[BenchRequest], BenchResponse]
+RunTask = Callable[[TaskRequest], TaskResponse]
 
 
 def main() -> int:
@@ -32,10 +33,10 @@ def main() -> int:
     os.dup2(2, 1)  # libraries' output goes to standard error
     prepared: dict[str, RunTask] = {}
     for line in sys.stdin:
-        request = msgspec.json.decode(line, type=BenchRequest)
+        request = msgspec.json.decode(line, type=TaskRequest)
         if request.prepare is not None:
             prepared[request.prepare.name] = _prepare(request.prepare)
-            response = BenchResponse()
+            response = TaskResponse()
         else:
             response = prepared[request.run](request)
         response = msgspec.structs.replace(response, memory=peak_memory())
@@ -70,21 +71,57 @@ def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
     samples = {"": _sample(task.sample)}
     implementation.score(reshape(samples[""], 16, 8))
 
-    def run(request: BenchRequest) -> BenchResponse:
+    def run(request: TaskRequest) -> TaskResponse:
         if request.sample not in samples:
             samples.clear()
             samples[request.sample] = _sample(request.sample or task.sample)
         sample = samples[request.sample]
-        processor.synchronize(task.device)
-        started = time.perf_counter()
-        scores = implementation.score(sample)
-        processor.synchronize(task.device)
-        seconds = time.perf_counter() - started
+        if request.latency:
+            return TaskResponse(latencies=_latencies(implementation, sample, request.latency, task.device))
+        with _UsageMeter(task.device) as usage:
+            scores = implementation.score(sample)
         if request.scores:
             Path(request.scores).write_text(json.dumps(scores), encoding="utf8")
-        return BenchResponse(pairs=sample.pairs, seconds=seconds)
+        return TaskResponse(pairs=sample.pairs, seconds=usage.seconds, gpu_memory=usage.gpu_memory, joules=usage.joules)
 
     return run
+
+
+class _UsageMeter:
+    """Measures the time of a `with` block to its end on the device, and the GPU's memory and energy."""
+
+    def __init__(self, device: str) -> None:
+        self._device, self._is_gpu = device, device.startswith("cuda")
+        self.seconds, self.gpu_memory = 0.0, 0
+        self.joules: float | None = None
+
+    def __enter__(self) -> Self:
+        processor.synchronize(self._device)
+        if self._is_gpu:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._joules, self._started = gpu_joules(self._device), time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        processor.synchronize(self._device)
+        self.seconds = time.perf_counter() - self._started
+        after = gpu_joules(self._device)
+        if self._joules is not None and after is not None:
+            self.joules = after - self._joules
+        if self._is_gpu:
+            self.gpu_memory = torch.cuda.max_memory_allocated(self._device)
+
+
+def _latencies(implementation: Any, sample: TextSample, times: int, device: str) -> tuple[float, ...]:
+    """Return the seconds that one query with 100 candidates takes from texts to scores, each time another query."""
+    queries = reshape(sample, 100 * times, min(100, len(sample.documents)))
+    seconds = []
+    for query, docs in list(queries.lists.items())[:times]:
+        single = TextSample(sample.name, {query: queries.queries[query]}, queries.documents, {query: docs})
+        with _UsageMeter(device) as usage:
+            implementation.score(single)
+        seconds.append(usage.seconds)
+    return tuple(seconds)
 
 
 def _training_task(task: BenchTask, kind: Any) -> RunTask:
@@ -94,28 +131,31 @@ def _training_task(task: BenchTask, kind: Any) -> RunTask:
     )
     implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
 
-    def run(_: BenchRequest) -> BenchResponse:
-        timed = implementation.train(task.steps)
-        return BenchResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
+    def run(_: TaskRequest) -> TaskResponse:
+        with _UsageMeter(task.device) as usage:
+            timed = implementation.train(task.steps)
+        return TaskResponse(
+            pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds, gpu_memory=usage.gpu_memory
+        )
 
     return run
 
 
 def _peak_task(task: BenchTask, kind: Any) -> RunTask:
-    def run(_: BenchRequest) -> BenchResponse:
+    def run(_: TaskRequest) -> TaskResponse:
         best, sustained = kind(task.device, task.precision)
-        return BenchResponse(value=best, sustained=sustained)
+        return TaskResponse(value=best, sustained=sustained)
 
     return run
 
 
 def _figure_task(task: BenchTask, kind: Any) -> RunTask:
-    def run(_: BenchRequest) -> BenchResponse:
+    def run(_: TaskRequest) -> TaskResponse:
         sample = _sample(task.sample)
         stage = own_workloads.benchmark_stage(
             sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
         )
-        return BenchResponse(value=kind(_files(task), sample, stage, task.device))
+        return TaskResponse(value=kind(_files(task), sample, stage, task.device))
 
     return run
 

@@ -11,6 +11,7 @@ import shlex
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -19,15 +20,15 @@ import msgspec
 
 from cerank.bench.interleaved_rounds import (
     BenchProcess,
-    BenchResponse,
     BenchTask,
     RoundEntry,
     TaskKind,
+    TaskResponse,
     baseline_environment,
     run_interleaved,
 )
-from cerank.errors import RunFailedError, UsageError
-from cerank.machine import process_environment
+from cerank.errors import RunFailedError, UsageError, os_error
+from cerank.machine import device_locks, process_environment
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.settings import Settings
@@ -40,6 +41,8 @@ PRECISIONS = ("fp32", "bf16")
 RERANKING, TRAINING = WORKLOADS = "re-ranking", "training"
 GROUP, GROUPS = 8, 4  # pairs of a group and groups of a step in the timed training; a recipe's defaults
 _DEPTH = 100
+_CPU_PAIRS, _GPU_PAIRS = 200, 51_200
+_CPU_LATENCIES, _GPU_LATENCIES = 5, 50  # queries that are timed one by one
 _RESPONSE_TIMEOUT = 600.0  # seconds before a process is dropped
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
 
@@ -50,7 +53,7 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     base: str = "minilm"
     dataset: str = ""  # "": generated texts, the same wherever the same Python is
     first_stage: str = "bm25"
-    pairs: int = 200
+    pairs: int = 0  # 0: 200, or on a GPU 51,200, which it takes seconds for, too
     repeats: int = 3
     steps: int = 2
     precisions: tuple[str, ...] = PRECISIONS
@@ -68,6 +71,10 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     highest: float
     of_peak: float  # fraction of the measured peak of matrix products
     ratio: float | None  # cerank's rate over this one's, median over rounds; None for cerank itself
+    tokens: float = 0.0  # tokens a second, padding not counted
+    latency: tuple[float, float] | None = None  # seconds of one query with 100 candidates: median, 95th percentile
+    gpu_memory: int = 0  # bytes of a GPU, the most; 0 on other devices
+    joules: float | None = None  # that the GPU used per 1,000 pairs; None where nothing tells them
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,11 +109,20 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
     for precision in options.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS))
+    device, threads = resolve_device(settings.device), settings.threads or physical_cores()
+    if not options.pairs:
+        options = msgspec.structs.replace(options, pairs=_GPU_PAIRS if device.startswith("cuda") else _CPU_PAIRS)
+    with device_locks.hold_gpu(device, settings.lab, "cerank bench"):
+        return _measure(settings, options, device, threads, progress)
+
+
+def _measure(
+    settings: Settings, options: BenchRequest, device: str, threads: int, progress: Callable[[str], None]
+) -> BenchReport:
     from cerank.bench import own_workloads
     from cerank.kernels import determinism
     from cerank.models.bases import locate
 
-    device, threads = resolve_device(settings.device), settings.threads or physical_cores()
     determinism.make_deterministic(device, threads)
     options, left_out = _without_emulated_precision(options, device)
     base = locate(options.base)
@@ -132,11 +148,12 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
         )
         comparison.get_ready(progress)
         needed = own_workloads.scoring_operations(files, lengths) / len(lengths)
+        tokens = statistics.fmean(lengths)
         figures = [
             figure
             for precision in options.precisions
             for work in WORKLOADS
-            for figure in comparison.figures(work, precision, needed, progress)
+            for figure in comparison.figures(work, precision, (needed, tokens), progress)
         ]
         return BenchReport(
             device=determinism.hardware_name(device),
@@ -146,7 +163,7 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
             pooling=files.pooling,
             sample=sample.name,
             pairs=sample.pairs,
-            tokens=statistics.fmean(lengths),
+            tokens=tokens,
             peaks=comparison.peaks,
             data_share=comparison.data_share,
             figures=tuple(figures),
@@ -237,8 +254,16 @@ class _Comparison:
             )
         )
 
-    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[BenchResult]:
+    def figures(
+        self, work: str, precision: str, of_pair: tuple[float, float], progress: Callable[[str], None]
+    ) -> list[BenchResult]:
         """Return one result of each implementation that can do this and did not fail.
+
+        Args:
+            work: RERANKING or TRAINING.
+            precision: precision of the products.
+            of_pair: operations that scoring a pair needs, and its tokens; means over the sample.
+            progress: called with what is being done.
 
         Raises:
             RunFailedError: cerank's own process failed.
@@ -263,9 +288,23 @@ class _Comparison:
             self.data_share[precision] = statistics.median(
                 response.data_seconds / response.seconds for response in responses[CERANK]
             )
+        needed, tokens = of_pair
         cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
         complete = [name for name in who if len(responses[name]) == self._options.repeats]
-        return [_result((work, precision, name), responses, cost) for name in complete]
+        results = [_result((work, precision, name), responses, cost, tokens) for name in complete]
+        return [self._with_latency(result, progress) for result in results] if work == RERANKING else results
+
+    def _with_latency(self, result: BenchResult, progress: Callable[[str], None]) -> BenchResult:
+        """Return the result with the time of one query with 100 candidates, where its process still answers."""
+        progress(f"{result.who} {result.precision}, one query at a time")
+        times = _GPU_LATENCIES if self._common.device.startswith("cuda") else _CPU_LATENCIES
+        task = f"{RERANKING} {result.precision}"
+        response = self._processes[result.who].run(task, _RESPONSE_TIMEOUT, latency=times)
+        if response is None or not response.latencies:
+            return result
+        seconds = sorted(response.latencies)
+        slow = seconds[min(len(seconds) - 1, round(0.95 * (len(seconds) - 1)))]
+        return msgspec.structs.replace(result, latency=(statistics.median(seconds), slow))
 
     def notes(self) -> list[str]:
         """Return notes on the share of data, and on the processes that failed."""
@@ -276,12 +315,18 @@ class _Comparison:
         return [f"cerank's training spends on data, tokenizing included: {data}", *dropped]
 
 
-def _result(name: tuple[str, str, str], responses: dict[str, list[BenchResponse]], cost: float) -> BenchResult:
+def _result(
+    name: tuple[str, str, str], responses: dict[str, list[TaskResponse]], cost: float, tokens: float
+) -> BenchResult:
     work, precision, who = name
     rates = [response.rate for response in responses[who]]
     ratios = [own.rate / rate for own, rate in zip(responses[CERANK], rates, strict=True)]
     shares = [rate * cost / peak.value for rate, peak in zip(rates, responses[PEAK], strict=True)]
+    joules = [response.joules / response.pairs * 1000 for response in responses[who] if response.joules is not None]
     return BenchResult(
+        tokens=statistics.median(rates) * tokens,
+        gpu_memory=max(response.gpu_memory for response in responses[who]),
+        joules=statistics.median(joules) if joules else None,
         work=work,
         precision=precision,
         who=who,
@@ -326,3 +371,18 @@ def _notes(options: BenchRequest, declared: str, timed: str) -> tuple[str, ...]:
         "of peak: operations needed for scoring (three times as many for training), over the best matrix product's rate"
     )
     return tuple(notes)
+
+
+def publish(report: BenchReport, path: Path, now: datetime) -> None:
+    """Write everything that was measured, with the machine and the versions, to a file for others to compare with.
+
+    Raises:
+        UsageError: the file exists, or cannot be written.
+    """
+    if path.exists():
+        raise UsageError("the file exists", where=str(path), hint="give the name of a new file")
+    published = {"measured": now.isoformat(timespec="seconds"), **msgspec.to_builtins(report)}
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(published), indent=2) + b"\n")
+    except OSError as error:
+        raise os_error(error, path) from error

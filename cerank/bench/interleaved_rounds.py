@@ -50,21 +50,25 @@ class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
     groups: int = 4  # groups of a step
 
 
-class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One line to a process: a task to prepare, or a task to run now."""
 
     prepare: BenchTask | None = None
     run: str = ""  # name of a task that is prepared
     sample: str = ""  # file of a sample to score instead of the task's own
     scores: str = ""  # file for the scores, as a JSON list
+    latency: int = 0  # times to score one query with 100 candidates instead, each timed alone
 
 
-class BenchResponse(msgspec.Struct, frozen=True, kw_only=True):
+class TaskResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One line back; what the task does not measure is 0."""
 
     pairs: int = 0
     seconds: float = 0.0
     memory: int = 0  # bytes: the most that the process has held so far; 0 where the system does not tell
+    gpu_memory: int = 0  # bytes of a GPU: the most that the task has held; 0 on other devices
+    joules: float | None = None  # that the GPU used meanwhile; None where nothing tells them
+    latencies: tuple[float, ...] = ()  # seconds of each query, where `latency` was asked for
     data_seconds: float = 0.0  # training: seconds of `seconds` until the pairs of a step are tensors
     value: float = 0.0  # task "figure": the figure; task "peak": the best product's operations a second
     sustained: float = 0.0  # task "peak": operations a second of the best shape's products, one after another
@@ -131,15 +135,18 @@ class BenchProcess:
             self._process.kill()
             self._process.wait()
 
-    def prepare(self, task: BenchTask, within: float = READY_TIMEOUT) -> BenchResponse | None:
+    def prepare(self, task: BenchTask, within: float = READY_TIMEOUT) -> TaskResponse | None:
         """Let it prepare a task; return None if it failed."""
-        return self._ask(BenchRequest(prepare=task), f"did not get ready in {within:.0f} s", within)
+        return self._ask(TaskRequest(prepare=task), f"did not get ready in {within:.0f} s", within)
 
-    def run(self, task: str, within: float, *, sample: str = "", scores: str = "") -> BenchResponse | None:
+    def run(
+        self, task: str, within: float, *, sample: str = "", scores: str = "", latency: int = 0
+    ) -> TaskResponse | None:
         """Let it run a task once; return None if it failed."""
-        return self._ask(BenchRequest(run=task, sample=sample, scores=scores), f"took more than {within:.0f} s", within)
+        request = TaskRequest(run=task, sample=sample, scores=scores, latency=latency)
+        return self._ask(request, f"took more than {within:.0f} s", within)
 
-    def _ask(self, request: BenchRequest, late: str, within: float) -> BenchResponse | None:
+    def _ask(self, request: TaskRequest, late: str, within: float) -> TaskResponse | None:
         if self.failure:
             return None
         try:
@@ -154,7 +161,7 @@ class BenchProcess:
         except OSError:  # its end of the pipe is closed
             line = ""
         try:
-            return msgspec.json.decode(line, type=BenchResponse)
+            return msgspec.json.decode(line, type=TaskResponse)
         except msgspec.DecodeError:
             self.failure = self._end(line)
             return None
@@ -187,11 +194,12 @@ class RoundEntry(msgspec.Struct, frozen=True):
     task: str
     sample: str = ""
     scores: str = ""
+    latency: int = 0
 
 
 def run_interleaved(
     entries: Mapping[str, RoundEntry], repeats: int, within: float, progress: Callable[[str], None] = lambda _: None
-) -> dict[str, list[BenchResponse]]:
+) -> dict[str, list[TaskResponse]]:
     """Return name -> responses, one a round; a process that fails on the way has fewer.
 
     Each round runs all of them, and begins with the next one, so that a machine that slows down slows all alike.
@@ -203,7 +211,7 @@ def run_interleaved(
         progress: called with the name of each process before it runs.
     """
     names = list(entries)
-    responses: dict[str, list[BenchResponse]] = {name: [] for name in names}
+    responses: dict[str, list[TaskResponse]] = {name: [] for name in names}
     for number in range(repeats):
         first = number % len(names)
         for name in names[first:] + names[:first]:

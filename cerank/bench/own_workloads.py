@@ -1,6 +1,6 @@
 """Time cerank's own re-ranking and training, on work that other libraries can be timed on as well.
 
-Invariant: what is timed is what a run does (`Scorer.score_candidates`, `Trainer.train`), from texts to scores or to
+Invariant: what is timed is what a run does (`rerank`, `Trainer.train`), from texts to scores or to
 updated weights.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ import torch
 from cerank.bench.text_samples import TextSample
 from cerank.core.groups import Group
 from cerank.core.metrics import StepMetrics
-from cerank.inference.rerank import Scorer
+from cerank.inference.rerank import Scorer, TextLookup, rerank
 from cerank.kernels import processor
 from cerank.kernels.packing import pack
 from cerank.kernels.processor import synchronize
@@ -36,7 +36,6 @@ from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, TrainingPool
 from cerank.training.trainer import Trainer
 
-CHUNK = 32  # queries scored at once, as in a run
 LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
 _SEED = 0
 _TIMED_STEPS = 3  # steps after the first; the fastest counts
@@ -54,7 +53,7 @@ class Timing(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Pairs a second."""
+        """Return pairs a second."""
         return self.pairs / self.seconds
 
 
@@ -93,15 +92,16 @@ class CerankReranker:
     def score(self, sample: TextSample) -> list[float]:
         """Return the scores of `sample.texts()`, in order."""
         self._scorer.clear()
-        queries = list(sample.lists)
-        out: list[float] = []
-        for start in range(0, len(queries), CHUNK):
-            part = {query: sample.lists[query] for query in queries[start : start + CHUNK]}
-            scores = self._scorer.score_candidates(
-                part, lambda ids: [sample.queries[i] for i in ids], lambda ids: [sample.documents[i] for i in ids]
-            )
-            out += [scores[query][doc] for query, docs in part.items() for doc in docs]
-        return out
+        scores: dict[str, dict[str, float]] = {}
+        texts = lookup(sample.queries), lookup(sample.documents)
+        for chunk in rerank(self._scorer, sample.lists, sample.lists.__getitem__, *texts):
+            scores |= chunk.scores
+        return [scores[query][doc] for query, docs in sample.lists.items() for doc in docs]
+
+
+def lookup(texts: Mapping[str, str]) -> TextLookup:
+    """Return the function from ids to their texts."""
+    return lambda ids: [texts[id_] for id_ in ids]
 
 
 def benchmark_stage(
@@ -277,8 +277,8 @@ class CerankTraining:
         data = TrainingData(
             sampler,
             tokens,
-            lambda ids: [sample.queries[i] for i in ids],
-            lambda ids: [sample.documents[i] for i in ids],
+            lookup(sample.queries),
+            lookup(sample.documents),
         )
         return data, pairs_of
 
@@ -325,6 +325,11 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
+    return encoder_operations(config, lengths, reads_first_only=files.pooling == "classifier")
+
+
+def encoder_operations(config: Any, lengths: Sequence[int], *, reads_first_only: bool) -> float:
+    """Return the operations of an encoder; with `reads_first_only` one position of the last layer is read."""
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     gates = 3 if config.model_type == "modernbert" else 2  # its feed-forward part multiplies two halves
     token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # operations of one layer for a token
@@ -334,15 +339,15 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
         last = token + 4.0 * length * hidden * config.num_attention_heads
         if config.model_type == "modernbert":
             last = 4.0 * length * hidden * hidden + token - 4.0 * hidden * hidden + 4.0 * length * hidden
-        total += layer * (layers - 1) + (last if files.pooling == "classifier" else layer)
+        total += layer * (layers - 1) + (last if reads_first_only else layer)
     return total
 
 
 def pair_lengths(files: BaseFiles, sample: TextSample) -> list[int]:
     """Return the number of tokens of each pair of a sample, after it is cut."""
     tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), LIMITS)
-    tokens.add("query", list(sample.lists), lambda ids: [sample.queries[i] for i in ids])
-    tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
+    tokens.add("query", list(sample.lists), lookup(sample.queries))
+    tokens.add("document", list(sample.documents), lookup(sample.documents))
     return [len(tokens.pair(query, doc).ids) for query, docs in sample.lists.items() for doc in docs]
 
 

@@ -14,7 +14,8 @@ import torch
 
 from cerank.bench import own_workloads
 from cerank.bench.text_samples import TextSample
-from cerank.inference.rerank import Embedder, Scorer
+from cerank.inference.embeddings import Embedder
+from cerank.inference.rerank import Scorer
 from cerank.kernels.processor import synchronize
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import BaseFiles

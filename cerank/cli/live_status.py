@@ -59,7 +59,7 @@ class ProgressLines:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], object]]:
-    """Within, what a run waits for before its worker starts is named beside a spinner on stderr; nowhere else.
+    """Show a spinner on a terminal's stderr during the `with` block; yield a function that names what is waited for.
 
     What a library draws of a download meanwhile comes out above it.
     """
@@ -238,17 +238,17 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
     from cerank.app import next_steps
     from cerank.app.comparison import run_answer
 
-    plan, told = run_store.load_plan(folder), run_answer.of_run(folder)
-    emit([*table_columns.result_tables(told, form), table_columns.file_table(folder, plan)], form, wide=wide)
+    plan, answer = run_store.load_plan(folder), run_answer.of_run(folder)
+    emit([*table_columns.result_tables(answer, form), table_columns.file_table(folder, plan)], form, wide=wide)
     if format_of(form) != "table":
-        emit(table_columns.result_tables(told, "table"), "table", sys.stderr, wide=wide)
+        emit(table_columns.result_tables(answer, "table"), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):
         info("\n".join(["", "Next:", *lines]))
-    print_answers(told.paragraphs)
+    print_answers(answer.paragraphs)
 
 
 def print_answers(paragraphs: Sequence[str]) -> None:
-    """Say the answers on stderr, broken at words, with an empty line before each."""
+    """Print the answers on stderr, broken at words, with an empty line before each."""
     from cerank.cli.terminal_table import wrapped
 
     for text in paragraphs:

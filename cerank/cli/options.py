@@ -205,6 +205,7 @@ Depth = Annotated[
         rich_help_panel=_RECIPE,
     ),
 ]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that exists.", rich_help_panel=_OUTPUT)]
 Measure = Annotated[
     list[str] | None,
     typer.Option("--measure", "-m", metavar="MEASURE", help="Measure, such as nDCG@10 or AP(rel=2). May be repeated."),

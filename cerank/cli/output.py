@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
-from cerank.errors import CerankError, ExitCode
+from cerank.errors import CerankError, ExitCode, RunFailedError, UsageError, os_reason
 from cerank.settings import FORMATS
 from cerank.text import table_data
 from cerank.text.safe_text import shown
@@ -96,6 +99,71 @@ def write_output(text: str, stream: TextIO | None = None, *, raw: bool = False) 
     except BrokenPipeError:
         _discard_stream(stream)
         raise SystemExit(ExitCode.OK) from None
+    except OSError as error:
+        _discard_stream(stream)
+        raise RunFailedError(f"cannot write to {_name_of(stream)}: {os_reason(error)}") from None
+
+
+def open_missing_streams() -> None:
+    """Give the process streams that swallow what is written, where it was started with stdout or stderr closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf8"))  # noqa: PTH123, SIM115 - until the process ends
+
+
+def check_written() -> None:
+    """Check that what libraries wrote to stdout, such as a help text, has arrived.
+
+    Raises:
+        RunFailedError: it has not, because the disk behind it is full, for example.
+    """
+    write_output("")
+
+
+def _name_of(stream: TextIO) -> str:
+    return "standard output" if stream is sys.stdout else "standard error" if stream is sys.stderr else "the file"
+
+
+@contextmanager
+def output_file(path: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield the file to write for an option --output.
+
+    That is `path` itself if it may be written. For "-", and for what is no plain file (/dev/stdout, a pipe of the
+    shell), it is a temporary file, which is copied there at the end; an error leaves nothing behind.
+
+    Raises:
+        UsageError: the file exists, and `replace` is False.
+    """
+    is_stream = str(path) == "-" or (path.exists() and not path.is_file())
+    if not is_stream:
+        check_new(path, replace=replace)
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="cerank-") as folder:
+        made = Path(folder) / "output.run"
+        yield made
+        try:
+            if str(path) == "-":
+                sys.stdout.flush()
+                sys.stdout.buffer.write(made.read_bytes())
+                sys.stdout.buffer.flush()
+            else:
+                path.write_bytes(made.read_bytes())
+        except BrokenPipeError:
+            _discard_stream(sys.stdout)
+        except OSError as error:
+            _discard_stream(sys.stdout)
+            raise RunFailedError(f"cannot write the output: {os_reason(error)}", where=str(path)) from None
+
+
+def check_new(path: Path, *, replace: bool) -> None:
+    """Check that a file may be written: the same rule for every command.
+
+    Raises:
+        UsageError: it exists, and `replace` is False.
+    """
+    if path.exists() and not replace:
+        raise UsageError("the file already exists", where=str(path), hint="--replace overwrites it", code="file-exists")
 
 
 def info(text: str, stream: TextIO | None = None) -> None:
@@ -116,17 +184,17 @@ def report_error(error: CerankError, stream: TextIO | None = None) -> None:
 
 
 def _write_message(text: str, stream: TextIO) -> None:
-    """A line on stderr; where nobody reads it any more, the command continues."""
+    """Write a line to stderr; where nobody reads it any more, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError:  # a closed pipe, or a full disk
         _discard_stream(stream)
 
 
 def _in_red(word: str, stream: TextIO) -> str:
-    """Return `word` in red where the terminal may show colour."""
+    """Return `word` in red where the terminal may show color."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return word if plain else f"\x1b[1;31m{word}\x1b[0m"
 
@@ -168,9 +236,9 @@ def _can_draw(stream: TextIO) -> bool:
 
 def _width(stream: TextIO) -> int:
     """Return columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and 0 < int(asked) < 10_000:
-        return int(asked)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and 0 < int(columns) < 10_000:
+        return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):

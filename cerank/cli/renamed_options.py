@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from typer.core import TyperCommand
 
 from cerank.cli.output import info
 from cerank.errors import UsageError
@@ -13,19 +10,10 @@ from cerank.errors import UsageError
 RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new option
     "bench": {"--alone": "--cerank-only"},
     "compare": {"--condensed": "--judged-only"},
-    "report": {"--correct": "--correction"},
+    "report": {"--correct": "--correction", "--out": "--output"},
     "rerank": {"--run": "--first-stage"},
 }
 _SEEDS = "--seeds"  # of compare: its only accepted value was "mean"
-
-
-class CommandWithRenamedOptions(TyperCommand):
-    """A command that also understands the options that `RENAMED` lists for it; its help shows only the new names."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments after replacing old option names, and warn about each of them."""
-        args = with_new_names(self.name or "", args)
-        return super().parse_args(ctx, without_seeds(args) if self.name == "compare" else args)
 
 
 def with_new_names(command: str, args: list[str]) -> list[str]:

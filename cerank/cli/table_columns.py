@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cerank.app import estimates
-from cerank.app.run_views.display import GLYPHS, clock
+from cerank.app.run_views.display import GLYPHS, age, at_words, clock
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
+from cerank.runs import run_summaries
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
-    from cerank.app.comparison.power_analysis import Expected, PowerCase
+    from cerank.app.comparison.power_analysis import Expected, PowerCase, SeedGridCell
     from cerank.app.comparison.run_answer import RunAnswer
     from cerank.app.plans import WorkItem
     from cerank.datasets.open_datasets import DatasetDescription
@@ -29,11 +31,15 @@ if TYPE_CHECKING:
 
 
 def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
-    """The runs of a lab: everything for machines, what fits a line for people."""
+    """Return the runs of a lab: everything for machines, what fits a line for people."""
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
-        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        keys = (*first, "created", "measure", "score")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
+    scores = [_score(row) for row in rows]
+    measures = {measure for measure, _ in scores if measure}
+    heading = measures.pop() if len(measures) == 1 else "score"
     columns = (
         Column("run", "run", "name"),
         Column("label", "label", priority=2),
@@ -41,42 +47,62 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
         Column("recipe", "recipe", priority=3),
         Column("base", "base", priority=4),
         Column("seed", "seed", "number", 0, priority=5),
+        Column("age", "age", "name", priority=6),
+        Column("score", heading, "number", 4, priority=1),
         Column("now", "now", priority=1),
     )
-    return Table("runs", columns, tuple(map(_short_row, rows)), empty=empty)
+    now = datetime.now(UTC)
+    body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
+    return Table("runs", columns, body, empty=empty)
+
+
+def _score(row: RunRow) -> tuple[str, float | None]:
+    """The first measure of a finished run on its first test dataset, with its mean."""
+    if row.plan is None or row.status.state != "finished":
+        return "", None
+    return next(iter(run_summaries.final_means(row.folder, row.plan).items()), ("", None))
 
 
 def state_text(state: str, form: str = "") -> str:
-    """A state in its word, for people with its sign before it."""
+    """Return a state in its word, for people with its sign before it."""
     return f"{GLYPHS[state]} {state}" if format_of(form) == "table" else state
 
 
 def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
-        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name)
+        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None)
     recipe = row.plan.recipe
     at, left = _position(row)
     chain = " > ".join(recipe.chain)
-    return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
+    run = (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
+    return (*run, row.plan.created, *_score(row))
 
 
-def _short_row(row: RunRow) -> tuple[str | int | None, ...]:
-    """A run in short cells; the last says where it is, or why it stands."""
+def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
+    """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
-    now = f"{at}, {clock(left)} left" if left else at or row.status.text
+    now = f"{at}, {clock(left)} left" if left else at or _why(row)
+    now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
-    told = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
-    return (row.short_name, row.label, state_text(row.status.state, "table"), *told, shown(now, 60))
+    described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
+    created = age(row.plan.created, until) if row.plan else ""
+    now = shown(at_words(now, 60))
+    return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
+
+
+def _why(row: RunRow) -> str:
+    """Return why a run is in its state, with paths inside the run shortened."""
+    return row.status.text.replace(f"{row.folder.path}/", "")
 
 
 def _position(row: RunRow) -> tuple[str, float | None]:
-    """Where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
+    """Return where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
         return "", None
-    whole = progress.run_seconds_left
-    return _position_text(progress), progress.seconds_left if whole is None else whole
+    seconds_left = progress.run_seconds_left
+    return _position_text(progress), progress.seconds_left if seconds_left is None else seconds_left
 
 
 def _position_text(progress: Progress) -> str:
@@ -85,7 +111,7 @@ def _position_text(progress: Progress) -> str:
 
 
 def state_table(row: RunRow, form: str = "") -> Table:
-    """How one run stands, key by key."""
+    """Return how one run stands, key by key."""
     status = row.status
     is_short = not is_for_machines(form)
     rows = [("run", row.short_name if is_short else row.folder.name)]
@@ -93,7 +119,7 @@ def state_table(row: RunRow, form: str = "") -> Table:
     if is_short and row.label:
         rows.insert(1, ("label", row.label))
     if status.text:
-        rows.append(("why", status.text))
+        rows.append(("why", _why(row)))
     if status.progress and status.state in {"running", "stopping"}:
         rows.append(("at", _position_text(status.progress)))
     rows.append(("attempts", str(status.attempts)))
@@ -113,15 +139,15 @@ def _key_value_table(name: str, rows: Sequence[tuple[str, str]], title: str = ""
 
 
 def input_table(plan: Plan) -> Table:
-    """What a plan reads, with hashes."""
+    """Return what a plan reads, with hashes."""
     columns = (Column("role", "role"), Column("name", "name"), Column("sha256", "sha256", priority=1))
     is_short = format_of("") == "table"
-    rows = tuple((found.role, found.name, found.sha256[:16] if is_short else found.sha256) for found in plan.inputs)
+    rows = tuple((entry.role, entry.name, entry.sha256[:16] if is_short else entry.sha256) for entry in plan.inputs)
     return Table("inputs", columns, rows, "Inputs")
 
 
 def work_table(parts: Sequence[WorkItem]) -> Table:
-    """A plan's work, part by part, with its sum."""
+    """Return a plan's work, part by part, with its sum."""
     columns = (
         Column("part", "part"),
         Column("units", "steps or queries", "number", 0, priority=1),
@@ -129,16 +155,15 @@ def work_table(parts: Sequence[WorkItem]) -> Table:
         Column("minutes", "time", "text"),
     )
     rows = [(part.part, part.units, part.pairs, estimates.format_minutes(part.minutes)) for part in parts]
-    total = sum(part.pairs for part in parts)
-    whole = estimates.format_minutes(estimates.total(parts))
-    return Table("work", columns, (*rows, ("all", None, total, whole)), "Work, at most")
+    sums = (sum(part.pairs for part in parts), estimates.format_minutes(estimates.total(parts)))
+    return Table("work", columns, (*rows, ("all", None, *sums)), "Work, at most")
 
 
 def validation_table(folder: RunFolder, plan: Plan) -> Table:
-    """What the validations of a run showed, step by step."""
-    found: list[ReadingRow]
-    found, _ = journal.read_valid_rows(folder.readings, ReadingRow)
-    rows = {(row.stage, row.step): row for row in found if isinstance(row, Validation)}
+    """Return what the validations of a run showed, step by step."""
+    readings: list[ReadingRow]
+    readings, _ = journal.read_valid_rows(folder.readings, ReadingRow)
+    rows = {(row.stage, row.step): row for row in readings if isinstance(row, Validation)}
     names = list(dict.fromkeys(name for row in rows.values() for name in row.measures))
     columns = (Column("stage", "stage"), Column("step", "step", "number", 0), *(Column(n, n, "number") for n in names))
     body = tuple(
@@ -154,8 +179,8 @@ def validation_table(folder: RunFolder, plan: Plan) -> Table:
     )
 
 
-def shared_query_table(found: Sequence[Overlap]) -> Table:
-    """Queries that two parts of a plan share, and what that comes to."""
+def shared_query_table(overlaps: Sequence[Overlap]) -> Table:
+    """Return queries that two parts of a plan share, and what that comes to."""
     columns = (
         Column("left", "part"),
         Column("right", "shares queries with"),
@@ -167,13 +192,13 @@ def shared_query_table(found: Sequence[Overlap]) -> Table:
     )
     rows = tuple(
         (str(row.left), str(row.right), row.shared, row.of, row.by_id, row.by_text, shown(row.examples[0], 60))
-        for row in found
+        for row in overlaps
     )
     return Table("shared_queries", columns, rows, "Shared queries", empty="No two parts share a query.")
 
 
 def stage_table(folder: RunFolder, plan: Plan) -> Table:
-    """What the finished stages of a run came to: what they drew from, and how far their weights moved."""
+    """Return what the finished stages of a run came to: what they drew from, and how far their weights moved."""
     from cerank.training import stage_summary
 
     columns = (
@@ -189,7 +214,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         Column("unretrieved", "positives not retrieved", "number", 0, priority=4),
         Column("mended", "lists completed", "number", 0, priority=4),
     )
-    found = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
+    summaries = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
     rows = tuple(
         (
             row.stage,
@@ -204,17 +229,17 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
             row.sampling.unretrieved_positives,
             row.repairs.repaired,
         )
-        for row in found
+        for row in summaries
         if row is not None
     )
-    still = [row.stage for row in found if row is not None and row.weight_change.is_negligible]
+    still = [row.stage for row in summaries if row is not None and row.weight_change.is_negligible]
     notes = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
-    said = "weight change: the norm of the change of the weights, divided by their norm"
-    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="No stage is finished yet.")
+    note = "weight change: the norm of the change of the weights, divided by their norm"
+    return Table("stages", columns, rows, "Stages", (note, *notes) if rows else (), empty="No stage is finished yet.")
 
 
 def ranking_table(folder: RunFolder, plan: Plan) -> Table:
-    """The rankings that were measured: how deep each is, and how much of its order was left to ties."""
+    """Return the measured rankings: how deep each is, and how much of its order was left to ties."""
     from cerank.training.stage_summary import RankingStats
 
     columns = (
@@ -229,9 +254,9 @@ def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     for test in data.test:
         for first in data.first_stages:
             for system in ("first-stage", *plan.recipe.chain):
-                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
-                if found is not None:
-                    figures = (found.queries, found.min_depth, found.max_depth, found.tied)
+                stats = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
+                if stats is not None:
+                    figures = (stats.queries, stats.min_depth, stats.max_depth, stats.tied)
                     rows.append((system, test, first, *figures))
     return Table(
         "rankings", columns, tuple(rows), "Rankings, all cut at the same depth", empty="Nothing has been re-ranked yet."
@@ -239,7 +264,7 @@ def ranking_table(folder: RunFolder, plan: Plan) -> Table:
 
 
 def file_table(folder: RunFolder, plan: Plan) -> Table:
-    """Where a run keeps what it made."""
+    """Return where a run keeps what it made."""
     rows = [("run", str(folder.path))]
     for index, name in enumerate(plan.recipe.chain):
         rows.append((f"checkpoint {name}", str(folder.final(index, name))))
@@ -248,42 +273,46 @@ def file_table(folder: RunFolder, plan: Plan) -> Table:
     return _key_value_table("files", rows, "Files")
 
 
-def result_tables(told: RunAnswer, form: str = "") -> list[Table]:
+def result_tables(run_answer_: RunAnswer, form: str = "") -> list[Table]:
     """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
     from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
-    cost = stage_costs.table(told.costs)
+    cost = stage_costs.table(run_answer_.costs)
     if is_for_machines(form):
-        return [export_comparison.full_table(told.found, costs=told.by_stage), cost, run_answer.table(told)]
+        return [
+            export_comparison.full_table(run_answer_.comparison, costs=run_answer_.by_stage),
+            cost,
+            run_answer.table(run_answer_),
+        ]
     shown = (
-        list(export_comparison.by_stage(told.found))
+        list(export_comparison.by_stage(run_answer_.comparison))
         if format_of(form) == "table"
-        else [export_comparison.short_table(told.found)]
+        else [export_comparison.short_table(run_answer_.comparison)]
     )
-    shown[-1] = msgspec.structs.replace(shown[-1], notes=(*shown[-1].notes, *told.spreads))
+    shown[-1] = msgspec.structs.replace(shown[-1], notes=(*shown[-1].notes, *run_answer_.spreads))
     return [*shown, cost]
 
 
-def comparison_table(found: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
-    """A comparison: everything for machines, what decides for people."""
+def comparison_table(comparison: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
+    """Return a comparison: everything for machines, what decides for people."""
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        return export_comparison.full_table(found, with_reasons=with_reasons)
-    return export_comparison.short_table(found, with_reasons=with_reasons)
+        return export_comparison.full_table(comparison, with_reasons=with_reasons)
+    return export_comparison.short_table(comparison, with_reasons=with_reasons)
 
 
-def print_footnotes(found: Comparison, form: str = "") -> None:
-    """Says on stderr what stands under the table, where the format has no place for it."""
+def print_footnotes(comparison: Comparison, form: str = "") -> None:
+    """Print on stderr what stands under the table, where the format has no place for it."""
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        for line in export_comparison.short_table(found).notes:
+        for line in export_comparison.short_table(comparison).notes:
             info(line)
 
 
 def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
-    """What queries can show: a row a case for machines, a column a case for people, without what says nothing."""
+    """Return what queries can show: a row a case for machines, a column a case for people without empty figures."""
     from cerank.app.comparison.power_analysis import sentences
 
     columns = (
@@ -314,14 +343,44 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     if is_for_machines(form):
         return Table("power", columns, tuple(rows), "What the queries can show", notes)
     # Turned round: there are more figures than cases, and a terminal is narrow.
-    told = [place for place in range(len(keys)) if any(row[place] not in {None, ""} for row in rows)]
-    body = tuple((columns[at].heading, *(rounded(row[at], columns[at]) for row in rows)) for at in told)
+    shown_places = [place for place in range(len(keys)) if any(row[place] not in {None, ""} for row in rows)]
+    body = tuple((columns[at].heading, *(rounded(row[at], columns[at]) for row in rows)) for at in shown_places)
     heads = (Column("figure", "what"), *(Column(f"case_{number}", str(number)) for number in range(1, len(rows) + 1)))
     return Table("power", heads, body, "What the queries can show", notes)
 
 
+def seed_grid_tables(cells: Sequence[SeedGridCell], form: str = "") -> list[Table]:
+    """Return what queries and seeds can show: a row a cell for machines, for people queries by seeds."""
+    names = cells[0].__struct_fields__
+    if is_for_machines(form):
+        return [Table("seeds", tuple(Column(n, n) for n in names), tuple(msgspec.structs.astuple(c) for c in cells))]
+    tables = []
+    grids = dict.fromkeys((cell.dataset, cell.first_stage, cell.measure, cell.left, cell.right) for cell in cells)
+    for grid in grids:
+        own = [cell for cell in cells if (cell.dataset, cell.first_stage, cell.measure, cell.left, cell.right) == grid]
+        counts = sorted({cell.seeds for cell in own})
+        columns = (
+            Column("queries", "queries", "number", 0),
+            *(Column(f"k{k}", f"{k} seeds", "number") for k in counts),
+        )
+        rows = tuple(
+            (queries, *(cell.smallest_difference for cell in own if cell.queries == queries))
+            for queries in sorted({cell.queries for cell in own})
+        )
+        pilot = next(cell for cell in own if cell.is_pilot)
+        more = "seeds" if pilot.seed_share >= 0.5 else "queries"
+        notes = (
+            "each number: the smallest true difference between the recipes that this power detects, seeds paired",
+            f"with {pilot.queries} queries and {pilot.seeds} seeds, {100 * pilot.seed_share:.0f} % of the variance of "
+            f"the mean comes from seeds: more {more} help most",
+        )
+        title = f"{pilot.right} against {pilot.left}, {pilot.measure} on {pilot.dataset}"
+        tables.append(Table("seeds", columns, rows, title, notes))
+    return tables
+
+
 def expectations(expected: Sequence[Expected]) -> Table:
-    """What a plan's test queries can show: a row for each kind of comparison, from the smaller to the larger spread."""
+    """Return what a plan's test queries can show, a row for each kind of comparison."""
     from cerank.app.comparison.power_analysis import told
 
     columns = (
@@ -342,18 +401,20 @@ def expectations(expected: Sequence[Expected]) -> Table:
     )
     rows = tuple(
         (
-            *(one.dataset, one.kind, one.measure, one.low.queries, one.low.tests, one.low.alpha),
-            *(one.low.sd, one.high.sd, one.source, one.low.smallest_difference, one.high.smallest_difference),
-            *(one.low.margin, one.high.power_for_margin, one.low.power_for_margin, one.high.queries_for_margin),
-            one.can_show,
+            *(case.dataset, case.kind, case.measure, case.low.queries, case.low.tests, case.low.alpha),
+            *(case.low.sd, case.high.sd, case.source, case.low.smallest_difference, case.high.smallest_difference),
+            *(case.low.margin, case.high.power_for_margin, case.low.power_for_margin, case.high.queries_for_margin),
+            case.can_show,
         )
-        for one in expected
+        for case in expected
     )
     return Table("power", columns, rows, "What the queries can show", told(expected))
 
 
 def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
-    """Measures of systems, their means or query by query."""
+    """Return the measures of systems, their means or query by query."""
+    from cerank.evaluation.measures import relevance_note
+
     head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
     columns = (*head, *(Column(name, name, "number") for name in names))
     rows: list[tuple[str | float, ...]] = []
@@ -366,27 +427,28 @@ def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query:
                     rows.append((system.label, entry.condition.dataset, query, *values))
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
             rows.append((system.label, entry.condition.dataset, "all", *means))
-    return Table("measures", columns, tuple(rows))
+    level = relevance_note(names)
+    return Table("measures", columns, tuple(rows), notes=(level,) if level else ())
 
 
-def dataset_table(found: DatasetDescription) -> Table:
-    """All that can be said of a dataset."""
-    grades = ", ".join(f"{grade}: {count}" for grade, count in found.grades)
+def dataset_table(description: DatasetDescription) -> Table:
+    """Return all that can be said of a dataset."""
+    grades = ", ".join(f"{grade}: {count}" for grade, count in description.grades)
     rows = [
-        ("dataset", found.name),
-        ("what", found.description),
-        ("where", found.location),
-        ("documents", str(found.documents)),
-        ("queries", str(found.queries)),
-        ("judgements", f"{found.judgements} ({grades})" if grades else "0"),
-        ("judged without text", str(found.judged_without_text)),
-        ("runs", ", ".join(found.runs) or "none"),
-        ("fingerprint", found.fingerprint),
+        ("dataset", description.name),
+        ("what", description.description),
+        ("where", description.location),
+        ("documents", str(description.documents)),
+        ("queries", str(description.queries)),
+        ("judgements", f"{description.judgements} ({grades})" if grades else "0"),
+        ("judged without text", str(description.judged_without_text)),
+        ("runs", ", ".join(description.runs) or "none"),
+        ("fingerprint", description.fingerprint),
     ]
     return _key_value_table("dataset", rows)
 
 
 def size_of(folder: Path) -> str:
-    """What a folder holds, in words."""
+    """Return what a folder holds, in words."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return f"{size / 1e6:,.0f} MB"

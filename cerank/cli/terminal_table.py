@@ -42,19 +42,19 @@ def table_as_text(table: Table, style: Style) -> str:
         min(full, max(least, PREFERRED_TEXT_WIDTH)) if column.kind == "text" else least
         for (least, full), column in zip(sizes, table.columns, strict=True)
     ]
-    kept = fitting(table.columns, easy, style.width, GAP)
-    widths = _widths([sizes[place] for place in kept], style.width)
+    shown_places = fitting(table.columns, easy, style.width, GAP)
+    widths = _widths([sizes[place] for place in shown_places], style.width)
     lines = []
     if table.title:
         title = "\n".join(wrapped(shown(table.title), style.width))
         lines.append(f"\x1b[1m{title}\x1b[0m" if style.is_terminal else title)
     if widths:
-        columns = [table.columns[place] for place in kept]
-        lines += _drawn_rows(columns, [[row[place] for place in kept] for row in [heads, *rows]], widths, style)
+        columns = [table.columns[place] for place in shown_places]
+        lines += _drawn_rows(columns, [[row[place] for place in shown_places] for row in [heads, *rows]], widths, style)
     else:
         lines += _blocks(heads, rows, style.width)
-    if widths and len(kept) < len(heads):
-        gone = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in kept]
+    if widths and len(shown_places) < len(heads):
+        gone = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in shown_places]
         them = "them" if len(gone) > 1 else "it"
         note = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
         lines += wrapped(note, style.width)
@@ -67,9 +67,9 @@ def _sizes(cells: Sequence[str], heading: str, column: Column) -> tuple[int, int
     """Return the least width at which nothing of a column is cut, and the width at which nothing of it wraps."""
     from rich.cells import cell_len
 
-    whole = max((cell_len(cell) for cell in cells), default=0)
-    least = max((_longest_word(cell) for cell in cells), default=0) if column.kind == "text" else whole
-    return max(least, _longest_word(heading)), max(whole, cell_len(heading))
+    full = max((cell_len(cell) for cell in cells), default=0)
+    least = max((_longest_word(cell) for cell in cells), default=0) if column.kind == "text" else full
+    return max(least, _longest_word(heading)), max(full, cell_len(heading))
 
 
 def _longest_word(text: str) -> int:

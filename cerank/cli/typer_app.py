@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import cerank
+from cerank.cli.command_class import CommandLine
 from cerank.cli.commands import (
     bench,
     catalog,
@@ -15,6 +16,7 @@ from cerank.cli.commands import (
     estimate_power,
     import_data,
     ingest_data,
+    judge_results,
     manage_queue,
     measure,
     report_command,
@@ -24,9 +26,8 @@ from cerank.cli.commands import (
     watch_runs,
 )
 from cerank.cli.output import write_output
-from cerank.cli.renamed_options import CommandWithRenamedOptions
 
-app = typer.Typer(
+app = CommandLine(
     name="cerank",
     help="A benchmark for fine-tuning cross-encoder re-rankers: contrastive, distillation, or both in stages.",
     no_args_is_help=True,
@@ -49,12 +50,15 @@ app.command(rich_help_panel=_RUNS)(start_run.rm)
 app.command(rich_help_panel=_RUNS)(check.verify)
 app.command(rich_help_panel=_RUNS)(check.doctor)
 app.add_typer(manage_queue.queue_app, name="queue", rich_help_panel=_RUNS)
-app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(measure.compare)
-app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(report_command.report)
+app.command(rich_help_panel=_MEASURING)(measure.compare)
+app.command(rich_help_panel=_MEASURING)(report_command.report)
 app.command(rich_help_panel=_MEASURING)(estimate_power.power)
-app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(measure.rerank)
+app.command(rich_help_panel=_MEASURING)(judge_results.gate)
+app.command(rich_help_panel=_MEASURING)(judge_results.rejudge)
+app.command(rich_help_panel=_MEASURING)(judge_results.schema)
+app.command(rich_help_panel=_MEASURING)(measure.rerank)
 app.command(rich_help_panel=_MEASURING)(measure.evaluate)
-app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(bench.bench)
+app.command(rich_help_panel=_MEASURING)(bench.bench)
 app.add_typer(teach.teach_app, name="teach", rich_help_panel=_MEASURING)
 app.add_typer(catalog.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
 app.command(rich_help_panel=_CATALOGUE)(show_guide.guide)
@@ -66,8 +70,8 @@ app.add_typer(import_data.data_app, name="data", rich_help_panel=_CATALOGUE)
 app.add_typer(catalog.config_app, name="config", rich_help_panel=_CATALOGUE)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_given: bool) -> None:
+    if is_given:
         write_output(f"cerank {cerank.__version__}\n")
         raise typer.Exit
 

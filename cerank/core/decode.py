@@ -51,7 +51,7 @@ def struct_in(hint: object) -> type[msgspec.Struct] | None:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return hint
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return next((found for part in typing.get_args(hint) if (found := struct_in(part))), None)
+        return next((inner for part in typing.get_args(hint) if (inner := struct_in(part))), None)
     return None
 
 
@@ -178,9 +178,9 @@ def _check_key_lengths(text: str, where: str) -> None:
 
 def _toml_mistake(message: str, text: str) -> tuple[str, str]:
     """Split tomllib's message into (what, line); the line is "" if the message names none."""
-    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
-    what = found.group(1) if found else message
-    line = (found.group(2) or str(text.rstrip("\n").count("\n") + 1)) if found else ""
+    match = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
+    what = match.group(1) if match else message
+    line = (match.group(2) or str(text.rstrip("\n").count("\n") + 1)) if match else ""
     return what[:1].lower() + what[1:], line
 
 

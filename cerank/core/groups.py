@@ -24,6 +24,6 @@ class Group(msgspec.Struct, frozen=True):
 
     @property
     def pairs(self) -> int:
-        """Pairs of a better and a worse candidate: those whose labels differ."""
+        """Return the number of pairs of a better and a worse candidate: those whose labels differ."""
         same = sum(count * (count - 1) for count in Counter(self.labels).values())
         return (len(self) * (len(self) - 1) - same) // 2

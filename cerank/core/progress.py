@@ -48,12 +48,12 @@ class ProgressEstimator:
 
     @property
     def seconds(self) -> float:
-        """Of all parts, as expected."""
+        """Return the expected seconds of all parts."""
         return sum(part.seconds for part in self._parts.values())
 
     @property
     def left(self) -> float:
-        """Seconds of what is not done yet, as expected."""
+        """Return the expected seconds of what is not done yet."""
         return sum(part.seconds * (1.0 - self._done[key]) for key, part in self._parts.items())
 
     def mark_done(self, *names: str) -> None:
@@ -120,6 +120,6 @@ class ProgressEstimator:
 
     def _factor(self, kind: str) -> float:
         """Return the actual time of parts of a kind divided by their expected time."""
-        whole = sum(part.seconds for part in self._parts.values() if part.kind == kind)
-        prior = max(1.0, _TRUST * whole)
+        expected = sum(part.seconds for part in self._parts.values() if part.kind == kind)
+        prior = max(1.0, _TRUST * expected)
         return (self._observed.get(kind, 0.0) + prior) / (self._expected.get(kind, 0.0) + prior)

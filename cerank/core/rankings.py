@@ -58,8 +58,8 @@ class Ranking(Mapping[str, tuple[str, ...]]):
 
     def only(self, query_ids: Sequence[str]) -> Ranking:
         """Return the given queries in the given order, without those that have no documents here."""
-        kept = [query for query in query_ids if query in self._documents]
-        return Ranking({q: self._documents[q] for q in kept}, {q: self._scores[q] for q in kept})
+        present = [query for query in query_ids if query in self._documents]
+        return Ranking({q: self._documents[q] for q in present}, {q: self._scores[q] for q in present})
 
 
 class LazyRanking(Ranking):

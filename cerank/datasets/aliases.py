@@ -100,6 +100,14 @@ def id_of(name: str) -> str:
     return ALIASES[name].id if name in ALIASES else name
 
 
+def queries_are_documents(id_: str) -> bool:
+    """Return whether an ir_datasets id is ArguAna or Quora, whose queries are documents of the collection themselves.
+
+    BEIR and mteb leave the document with the query's own id out of the results of these.
+    """
+    return id_.startswith(("beir/arguana", "beir/quora", "nano-beir/arguana", "nano-beir/quora"))
+
+
 def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
     """Return the error for a known first stage or teacher that has no run yet; None for an unknown name.
 
@@ -108,13 +116,13 @@ def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
         place: the folder for its runs; "" where it takes none, as a local folder has its own.
         name: the first stage.
     """
-    known = FIRST_STAGES.get(name)
-    if known is None or not place:
+    first_stage = FIRST_STAGES.get(name)
+    if first_stage is None or not place:
         return None
-    whole = dataset.partition("[")[0]
-    short = _BY_ID[whole].name if whole in _BY_ID else whole
+    dataset_name = dataset.partition("[")[0]
+    short = _BY_ID[dataset_name].name if dataset_name in _BY_ID else dataset_name
     file = Path(place) / f"{name}.run"
-    hint = f"place a TREC run at {file} (or {file.name}.gz): {_PUBLISHED.get((name, short), known.source)}"
+    hint = f"place a TREC run at {file} (or {file.name}.gz): {_PUBLISHED.get((name, short), first_stage.source)}"
     return MissingError(f"no run of {name} for dataset {dataset} is here", hint=hint)
 
 
@@ -126,10 +134,10 @@ def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:
         largest_grade: of its qrels; it decides for datasets that are not known: with grades up to 3 or more, as TREC
             gives them, a document counts as relevant from 2, else from 1.
     """
-    whole = name.partition("[")[0]
-    known = ALIASES.get(whole) or _BY_ID.get(whole)
-    if known is not None:
-        return known.measures
+    dataset_name = name.partition("[")[0]
+    alias = ALIASES.get(dataset_name) or _BY_ID.get(dataset_name)
+    if alias is not None:
+        return alias.measures
     return DL if largest_grade >= 3 else DEV
 
 
@@ -142,9 +150,9 @@ def run_folders(name: str, cache: Path) -> tuple[Path, ...]:
 
 def placed_runs(name: str, cache: Path) -> Mapping[str, Path]:
     """Return first stage -> file for the runs that the user placed for a catalog dataset."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in run_folders(name, cache):
         for ending in (".run", ".run.gz"):
             for path in sorted(folder.glob(f"*{ending}")):
-                found.setdefault(path.name.removesuffix(ending), path)
-    return found
+                files.setdefault(path.name.removesuffix(ending), path)
+    return files

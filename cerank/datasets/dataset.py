@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from cerank.core.rankings import Ranking
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_text
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 from cerank.trec.rows import RunFile
 
+IGNORES_IDENTICAL_IDS = "ignore_identical_ids"  # as BEIR's and mteb's option is called
 CATALOG = "ir_datasets"  # the location of datasets that are not in a local folder
 _BOUND = re.compile(r"(\d{1,9})(%?)")
 _PART_HINT = "parts are written [:60%], [60%:80%], [80%:] or [:100]"
@@ -73,6 +75,8 @@ class Dataset:
     part: str = ""  # "[:60%]"
     cache: Path | None = None  # folder for memory-mapped copies of large files; None reads them into memory
     place: str = ""  # folder in which the user may place further runs; "" if there is none
+    notes: tuple[str, ...] = ()  # sentences on what was left out when it was opened
+    ignores_identical_ids: bool = False  # whether the document with a query's own id is no result of that query
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that a measure here depends on: documents, queries, qrels, the part.
@@ -80,6 +84,12 @@ class Dataset:
         64 hex digits.
         """
         return sha256_text(f"{self.identity}\n{self.part}")
+
+    def decisions(self) -> tuple[str, ...]:
+        """Return what was left out when the dataset was opened, and what is left out of its results, in sentences."""
+        if not self.ignores_identical_ids:
+            return self.notes
+        return (*self.notes, f"{self.name}: a query's own document is no result of it ({IGNORES_IDENTICAL_IDS})")
 
     def run(self, name: str) -> RunFile:
         """Return a run that comes with the dataset.
@@ -144,6 +154,22 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
         queries={query: text for query, text in dataset.queries.items() if query in picked},
         qrels={query: row for query, row in dataset.qrels.items() if query in picked},
     )
+
+
+def without_identical_ids(ranking: Ranking, depth: int | None = None) -> Ranking:
+    """Return the ranking without the document that has its query's own id; queries left with none are absent.
+
+    Args:
+        ranking: any ranking.
+        depth: how many documents of a query are returned at most; None returns all others.
+    """
+    documents: dict[str, tuple[str, ...]] = {}
+    scores: dict[str, tuple[float, ...]] = {}
+    for query in ranking:
+        rows = [row for row in zip(ranking[query], ranking.scores(query), strict=True) if row[0] != query][:depth]
+        if rows:
+            documents[query], scores[query] = zip(*rows, strict=True)
+    return Ranking(documents, scores)
 
 
 def judged_only(queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, str]:

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from cerank.datasets.dataset import CATALOG, Dataset, judged_only, no_document
+from cerank.datasets.aliases import queries_are_documents
+from cerank.datasets.dataset import CATALOG, IGNORES_IDENTICAL_IDS, Dataset, judged_only, no_document
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_json
 from cerank.files.line_reader import checked_id
@@ -172,8 +173,8 @@ class CatalogDocuments:
         with _translate_errors(self._name):
             if self._store is None:
                 self._store = self._source.docs_store()
-            found: Mapping[str, Any] = self._store.get_many(doc_ids)
-        return found
+            records: Mapping[str, Any] = self._store.get_many(doc_ids)
+        return records
 
     def text(self, doc_id: str) -> str:
         """Return the text of one document; MissingError where there is none."""
@@ -181,11 +182,11 @@ class CatalogDocuments:
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of `doc_ids`, in their order."""
-        found = self._found(doc_ids)
+        records = self._found(doc_ids)
         for doc_id in doc_ids:
-            if doc_id not in found:
+            if doc_id not in records:
                 raise no_document(doc_id, self._name)
-        return [_text(found[doc_id]) for doc_id in doc_ids]
+        return [_text(records[doc_id]) for doc_id in doc_ids]
 
     def __contains__(self, doc_id: object) -> bool:
         return isinstance(doc_id, str) and doc_id in self._found([doc_id])
@@ -263,7 +264,8 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     queries = judged_only(queries, qrels)
     documents = CatalogDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
 
-    identity = _hash("ir_datasets", name, record, queries, qrels)
+    ignores = queries_are_documents(name)
+    identity = _hash("ir_datasets", name, record, queries, qrels, *([IGNORES_IDENTICAL_IDS] if ignores else []))
 
     def read(_run: str) -> RunFile:
         rows, where = _scored(source, name), f"{name} scoreddocs"
@@ -284,6 +286,7 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
         runs=("scoreddocs",) if source.has_scoreddocs() else (),
         identity=identity,
         reader=read,
+        ignores_identical_ids=ignores,
     )
 
 
@@ -318,17 +321,14 @@ def check_documents_are_local(name: str) -> None:
 
 
 def search_catalog(text: str) -> list[tuple[str, str]]:
-    """Return (id, contents) of each dataset whose id contains every word of `text` and that can be ranked.
-
-    Those one can rank with.
-    """
+    """Return (id, contents) of each dataset whose id contains every word of `text` and that can be ranked."""
     registry = _package().registry
     words = text.lower().split()
-    found = []
+    matches = []
     for name in registry:
         if all(word in name.lower() for word in words):
             source = registry[name]
             if source.has_docs() and source.has_queries():
                 kinds = [kind for kind in ("docs", "queries", "qrels", "scoreddocs") if source.has(kind)]
-                found.append((str(name), ", ".join(kinds)))
-    return sorted(found)
+                matches.append((str(name), ", ".join(kinds)))
+    return sorted(matches)

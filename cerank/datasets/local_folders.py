@@ -1,9 +1,12 @@
-"""Datasets in local folders: cerank's own layout and BEIR's, every file plain or gzip.
+"""Datasets in local folders: cerank's own layout and BEIR's, every file plain or packed.
 
 Own layout: docs.jsonl (doc_id, optional title, text) or docs.tsv, queries.tsv or queries.jsonl (query_id, text),
-qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/test.tsv.
+qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/test.tsv; as
+parquet, too, also in the folders corpus/, queries/ and qrels/ of hub mirrors. `text_files` knows the other formats.
 A folder with collection.toml takes from another dataset (an ir_datasets id or a folder) what it does not hold itself:
-documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own.
+documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own. The file may also
+say what to do with queries without text, which part of TREC topics is the query, and whether a query's own document is
+left out of its results.
 Invariant: all files are checked completely when the folder is opened, so that errors appear before any work; a
 large file that was read before and has not changed since is not read again.
 """
@@ -11,25 +14,21 @@ large file that was read before and has not changed since is not read again.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from cerank.core import decode
-from cerank.datasets.dataset import Dataset, Documents, judged_only, no_document
+from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, judged_only, no_document
+from cerank.datasets.query_text import normalized
+from cerank.datasets.text_files import TopicField, document_rows, query_rows
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
-from cerank.files.hashing import sha256_file, sha256_text
-from cerank.files.line_reader import (
-    Opener,
-    at,
-    checked_id,
-    duplicate_error,
-    json_lines,
-    line_blocks,
-    local_path,
-    tab_lines,
-)
+from cerank.files.hashing import input_sha256, sha256_text
+from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks, local_path
+from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
@@ -38,29 +37,28 @@ from cerank.trec.rows import RunFile
 from cerank.trec.text_io import read_qrels
 
 COLLECTION, QUERY_IDS = "collection.toml", "query-ids.txt"
-_DOCUMENTS = ("docs.jsonl", "docs.tsv", "corpus.jsonl")
-_QUERIES = ("queries.tsv", "queries.jsonl")
+_DOCUMENTS = (
+    *("docs.jsonl", "docs.tsv", "docs.csv", "docs.parquet", "docs.trec", "docs.sgml", "docs.xml"),
+    *("corpus.jsonl", "corpus.tsv", "corpus.csv", "corpus.parquet", "collection.tsv"),
+)
+_QUERIES = (
+    *("queries.tsv", "queries.jsonl", "queries.csv", "queries.parquet", "queries.xml"),
+    *("topics", "topics.txt", "topics.trec", "topics.xml", "topics.tsv"),
+)
+_SHARDS = {"documents": "corpus", "queries": "queries"}  # folders of parquet files in mirrors of BEIR
+_SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
 _LAYOUT = "a dataset folder holds docs.jsonl, queries.tsv and qrels, or BEIR's corpus.jsonl, queries.jsonl and qrels/"
+_SAMPLE = 200  # queries that are looked up to see whether they are documents of the collection themselves
 
 
-class _DocumentRow(msgspec.Struct):
-    doc_id: str = ""
-    beir_id: str = msgspec.field(name="_id", default="")
-    title: str | None = None
-    text: str | None = None
-
-
-class _QueryRow(msgspec.Struct):
-    query_id: str = ""
-    beir_id: str = msgspec.field(name="_id", default="")
-    text: str = ""
-
-
-class _Collection(msgspec.Struct, frozen=True):
-    """Exactly one of the two is given."""
+class _Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """collection.toml: at most one of `ir_datasets` and `folder` is given."""
 
     ir_datasets: str = ""  # an id
     folder: str = ""  # a path, relative ones from the folder that names it; FOLDER#SPLIT takes other qrels
+    without_text: Literal["refuse", "skip"] = "refuse"  # what to do with queries that have no text
+    topic: tuple[TopicField, ...] = ("title",)  # parts of TREC topics that make the query
+    ignore_identical_ids: bool | None = None  # whether a query's own document is left out of its results; None: told
 
 
 class FolderDocuments:
@@ -97,91 +95,88 @@ class FolderDocuments:
 
 
 def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
-    return [path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    endings = ("", *sorted(PACKED_ENDINGS))
+    return [path for name in names for ending in endings if (path := folder / f"{name}{ending}").is_file()]
 
 
-def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
-    """Return the only file with one of these names, plain or gzip; none or several are errors."""
-    found = _existing(folder, names)
-    if not found:
-        raise MissingError(f"no {what} ({', '.join(names)}; plain or .gz)", where=str(folder), hint=_LAYOUT)
-    if len(found) > 1:
-        both = " and ".join(path.name for path in found)
+def _find_files(folder: Path, names: Sequence[str], what: str) -> list[Path]:
+    """Return the only file with one of these names, or the parquet files of a hub mirror."""
+    paths = _existing(folder, names)
+    if len(paths) > 1:
+        both = " and ".join(path.name for path in paths)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
-    return found[0]
-
-
-def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, id, text) with title and text joined by one space."""
-    if ".tsv" in path.suffixes:
-        for number, parts in tab_lines(path, (2, 3), opener):
-            yield number, parts[0], " ".join(filter(None, parts[1:]))
-        return
-    for number, row in json_lines(path, _DocumentRow, opener):
-        if row.text is None and row.title is None:
-            raise FormatError("a document without text", where=at(path, number), hint="keys: doc_id, title, text")
-        yield number, row.doc_id or row.beir_id, " ".join(filter(None, (row.title, row.text)))
+    if not paths:
+        paths = sorted((folder / _SHARDS[what]).glob("*.parquet"))
+    if not paths:
+        raise MissingError(f"no {what} ({', '.join(names)}; plain or packed)", where=str(folder), hint=_LAYOUT)
+    return paths
 
 
 @functools.lru_cache(maxsize=2)
-def _documents(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, str], str]:  # noqa: ARG001  the stamp is a cache key
-    """Return the texts by id and the file's SHA-256; cached, because train and test often share a folder."""
+def _documents(paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...]) -> tuple[dict[str, str], str]:  # noqa: ARG001  a cache key
+    """Return the texts by id and the files' SHA-256; cached, because train and test often share a folder."""
     texts: dict[str, str] = {}
-    for number, doc_id, text in _document_rows(path):
-        where = at(path, number)
-        if checked_id(doc_id, "document", where) in texts:
-            raise duplicate_error("document", doc_id, where)
-        texts[doc_id] = text
+    for path in paths:
+        for number, doc_id, text in document_rows(path):
+            where = at(path, number)
+            if checked_id(doc_id, "document", where) in texts:
+                raise duplicate_error("document", doc_id, where)
+            texts[doc_id] = text
     if not texts:
-        raise FormatError("the file holds no document", where=str(path))
-    return texts, sha256_file(path)
+        raise FormatError("the file holds no document", where=str(paths[0]))
+    return texts, _sha256(paths)
 
 
-def _query_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    if ".tsv" in path.suffixes:
-        for number, (query_id, text) in tab_lines(path, (2,)):
-            yield number, query_id, text
-        return
-    for number, row in json_lines(path, _QueryRow):
-        yield number, row.query_id or row.beir_id, row.text
+def _sha256(paths: Sequence[Path]) -> str:
+    hashes = [input_sha256(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
 
 
-def _queries(path: Path) -> dict[str, str]:
+def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str], list[str]]:
+    """Return the queries by id, and the ids of those without text that are skipped."""
     texts: dict[str, str] = {}
-    for number, query_id, text in _query_rows(path):
-        where = at(path, number)
-        if checked_id(query_id, "query", where) in texts:
-            raise duplicate_error("query", query_id, where)
-        if not text.strip():
-            raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
-        texts[query_id] = text
+    skipped: list[str] = []
+    for path in paths:
+        for number, query_id, text in query_rows(path, options.topic):
+            where = at(path, number)
+            if checked_id(query_id, "query", where) in texts:
+                raise duplicate_error("query", query_id, where)
+            if text.strip():
+                texts[query_id] = text
+            elif options.without_text == "skip":
+                skipped.append(query_id)
+            else:
+                raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT)
     if not texts:
-        raise FormatError("the file holds no query", where=str(path))
-    return texts
+        raise FormatError("the file holds no query", where=str(paths[0]))
+    return texts, skipped
+
+
+_SKIP_HINT = f'add the text, or write without_text = "skip" in {COLLECTION} to leave such queries out, counted'
 
 
 def _stem(path: Path) -> str:
-    """Return `dev` for qrels/dev.tsv.gz, `bm25` for bm25.run."""
-    name = path.name.removesuffix(".gz")
-    for suffix in (".tsv", ".run", ".qrels", ".txt"):
+    """Return `dev` for qrels/dev.tsv.gz and qrels/dev-00000-of-00001.parquet, `bm25` for bm25.run."""
+    name = path.stem if path.suffix in PACKED_ENDINGS else path.name
+    for suffix in (".tsv", ".run", ".qrels", ".txt", ".parquet", ".json", ".csv"):
         name = name.removesuffix(suffix)
-    return name
+    return _SHARD_NAME.sub("", name)
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
     """Return the qrels file of each split; "" stands for the file `qrels` itself."""
-    plain = _existing(folder, ("qrels", "qrels.tsv"))
+    plain = _existing(folder, ("qrels", "qrels.tsv", "qrels.parquet", "qrels.json", "qrels.csv"))
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
-    found = {"": plain[0]} if plain else {}
+    files = {"": plain[0]} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
-        split = path.name.removesuffix(".gz").removeprefix("qrels").removeprefix(".")
-        if path.is_file() and split not in {"", "tsv"}:
-            found[split] = path
+        split = (path.stem if path.suffix in PACKED_ENDINGS else path.name).removeprefix("qrels").removeprefix(".")
+        if path.is_file() and split not in {"", "tsv", "parquet", "json", "csv"}:
+            files[split] = path
     if (folder / "qrels").is_dir():
-        found |= {_stem(path): path for path in sorted((folder / "qrels").iterdir()) if path.is_file()}
-    return found
+        files |= {_stem(path): path for path in sorted((folder / "qrels").iterdir()) if path.is_file()}
+    return files
 
 
 def _qrels_file(folder: Path, split: str) -> Path | None:
@@ -190,12 +185,12 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
     Raises:
         UsageError: the folder has no such split, or several and none called test.
     """
-    found = _qrels_files(folder)
-    if split in found:
-        return found[split]
-    if not split and ("test" in found or len(found) < 2):
-        return found.get("test") or next(iter(found.values()), None)
-    names = [name for name in found if name]
+    files = _qrels_files(folder)
+    if split in files:
+        return files[split]
+    if not split and ("test" in files or len(files) < 2):
+        return files.get("test") or next(iter(files.values()), None)
+    names = [name for name in files if name]
     if split:
         hint = nearest(split, names) if names else "it has none"
         raise UsageError(f"no qrels for '{shown(split, 80)}'", where=str(folder), hint=hint)
@@ -203,7 +198,9 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
 
 
 def _runs(folder: Path) -> dict[str, Path]:
-    paths = sorted((folder / "runs").glob("*.run")) + sorted((folder / "runs").glob("*.run.gz"))
+    paths = [
+        path for ending in ("", *sorted(PACKED_ENDINGS)) for path in sorted((folder / "runs").glob(f"*.run{ending}"))
+    ]
     return {_stem(path): path for path in paths if path.is_file()}
 
 
@@ -230,32 +227,41 @@ def collection_toml(name: str) -> bytes:
     return f"# Texts (and qrels) that this folder does not have come from this dataset.\n{key} = {text}\n".encode()
 
 
-def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
-    """Return the dataset that the folder's collection.toml names; None for a folder without that file."""
+def _read_collection(folder: Path) -> _Collection:
+    """Return what the folder's collection.toml says; the defaults for a folder without that file."""
     path = folder / COLLECTION
     if not path.is_file():
-        return None
+        return _Collection()
     try:
         values = decode.toml_table(read_file(path, decode.LARGEST_TOML + 1), str(path))
     except OSError as error:
         raise os_error(error, path) from error
     mistakes: list[str] = []
-    named = decode.decode_table(_Collection, values, "", mistakes)
-    if named is None or bool(named.ir_datasets) == bool(named.folder):
+    options = decode.decode_table(_Collection, values, "", mistakes)
+    if options is None or not values or (options.ir_datasets and options.folder):
         what = "\n".join(mistakes) or "names not exactly one of ir_datasets and folder"
         raise FormatError(what, where=str(path), hint='such as ir_datasets = "msmarco-passage/train/judged"')
-    if named.ir_datasets:
+    return options
+
+
+def _open_collection(folder: Path, options: _Collection, cache: Path | None) -> Dataset | None:
+    """Return the dataset that the folder's collection.toml names; None where it names none."""
+    path = folder / COLLECTION
+    if options.ir_datasets:
         from cerank.datasets.irds import open_catalog_dataset
 
         try:
-            return open_catalog_dataset(named.ir_datasets, cache)
+            return open_catalog_dataset(options.ir_datasets, cache)
         except CerankError as error:
             raise type(error)(error.what, where=error.where or str(path), hint=error.hint) from error
-    other, _, split = named.folder.partition("#")
+    if not options.folder:
+        return None
+    other, _, split = options.folder.partition("#")
     there = folder / local_path(other)
-    if (there / COLLECTION).exists():
+    nested = _read_collection(there) if there.is_dir() else _Collection()
+    if nested.ir_datasets or nested.folder:
         raise FormatError("names a folder that itself refers to another", where=str(path), hint="name that one")
-    return open_folder(there, split, named.folder, cache=cache)
+    return open_folder(there, split, options.folder, cache=cache)
 
 
 def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
@@ -268,29 +274,47 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
     if absent:
         what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
         raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"fix {COLLECTION}")
-    return {query: shared.queries[query] for query in ids}, sha256_file(path)
+    return {query: shared.queries[query] for query in ids}, input_sha256(path)
 
 
 def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
     """Return the documents and their hash; those of a large file stay on disk."""
     if shared is not None and not _existing(folder, _DOCUMENTS):
         return shared.documents, shared.identity
-    path = _find_one(folder, _DOCUMENTS, "documents")
-    if cache is not None and is_large(path):
+    paths = _find_files(folder, _DOCUMENTS, "documents")
+    if cache is not None and len(paths) == 1 and is_large(paths[0]):
         from cerank.datasets import mapped_documents
 
-        found = mapped_documents.open_mapped_documents(path, cache, name, _document_rows)
-        return found, found.fingerprint()
-    texts, sha256 = _documents(path, _stamp(path))
+        documents = mapped_documents.open_mapped_documents(paths[0], cache, name, document_rows)
+        return documents, documents.fingerprint()
+    texts, sha256 = _documents(tuple(paths), tuple(_stamp(path) for path in paths))
     return FolderDocuments(texts, sha256, name), sha256
 
 
-def _open_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
-    """Return the queries, their hash, and the file that errors about them should name."""
+class _OpenedQueries(msgspec.Struct, frozen=True):
+    texts: dict[str, str]
+    sha256: str
+    path: Path  # the file that errors about them should name
+    skipped: list[str]  # ids of queries without text
+
+
+def _open_queries(folder: Path, shared: Dataset | None, options: _Collection) -> _OpenedQueries:
     if shared is not None and not _existing(folder, _QUERIES):
-        return *_queries_of_collection(folder, shared), folder / COLLECTION
-    path = _find_one(folder, _QUERIES, "queries")
-    return _queries(path), sha256_file(path), path
+        return _OpenedQueries(*_queries_of_collection(folder, shared), folder / COLLECTION, [])
+    paths = _find_files(folder, _QUERIES, "queries")
+    texts, skipped = _queries(paths, options)
+    return _OpenedQueries(texts, _sha256(paths), paths[0], skipped)
+
+
+def _are_documents(queries: Mapping[str, str], documents: Documents) -> bool:
+    """Return whether most queries are documents of the collection, by id and text, as in ArguAna and Quora."""
+    sample = list(queries)[:_SAMPLE]
+    own = [query for query in sample if query in documents]
+    if 2 * len(own) <= len(sample):
+        return False
+    texts = documents.texts(own)
+    same = sum(normalized(queries[query]) in normalized(text) for query, text in zip(own, texts, strict=True))
+    return 2 * same > len(sample)
 
 
 def open_folder(folder: Path, split: str, name: str, description: str = "", *, cache: Path | None = None) -> Dataset:
@@ -299,7 +323,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     Args:
         folder: cerank's layout or BEIR's.
         split: picks qrels/SPLIT.tsv or qrels.SPLIT; "" takes `qrels`, or else the split called test.
-        name: as the person wrote it.
+        name: as the user wrote it.
         description: a line about it; "" makes one.
         cache: folder where large documents and runs become maps; None reads all of them into memory.
 
@@ -310,30 +334,45 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     """
     if not folder.is_dir():
         raise MissingError("no such folder", where=str(folder))
-    shared = _open_collection(folder, cache)
+    options = _read_collection(folder)
+    shared = _open_collection(folder, options, cache)
     documents, documents_hash = _open_documents(folder, shared, name, cache)
-    queries, queries_hash, named_in = _open_queries(folder, shared)
+    queries = _open_queries(folder, shared, options)
     qrels_file = _qrels_file(folder, split)
     qrels = read_qrels(qrels_file) if qrels_file else {}
     if shared is not None and not qrels_file:
-        qrels = {query: row for query, row in shared.qrels.items() if query in queries}
-    for query in qrels:
-        if query not in queries:
-            raise FormatError(f"judged query '{shown(query, 80)}' has no text", where=str(named_in))
+        qrels = {query: row for query, row in shared.qrels.items() if query in queries.texts}
+    absent = [query for query in qrels if query not in queries.texts]
+    if absent and options.without_text == "refuse":
+        raise FormatError(
+            f"judged query '{shown(absent[0], 80)}' has no text", where=str(queries.path), hint=_SKIP_HINT
+        )
+    without_text = len({*absent, *queries.skipped})
+    notes = [f"{counted(without_text, 'query')} without text left out"] if without_text else []
     own = _runs(folder)
-    hashes = [documents_hash, queries_hash, sha256_file(qrels_file) if qrels_file else ""]
+    hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
+    if without_text:
+        hashes.append("queries without text left out")
+    ignores = options.ignore_identical_ids
+    if ignores is None:
+        ignores = shared.ignores_identical_ids if shared is not None else _are_documents(queries.texts, documents)
+    if ignores:
+        hashes.append(IGNORES_IDENTICAL_IDS)
 
     def read(run: str) -> RunFile:
         return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
 
+    judged = {query: row for query, row in qrels.items() if query in queries.texts}
     return Dataset(
         name=name,
         location=str(folder.resolve()),
         description=description or "a local folder",
-        queries=judged_only(queries, qrels),
-        qrels=qrels,
+        queries=judged_only(queries.texts, judged),
+        qrels=judged,
         documents=documents,
         runs=tuple(dict.fromkeys((*own, *(shared.runs if shared is not None else ())))),
         identity=sha256_text("\n".join(hashes)),
         reader=read,
+        notes=tuple(notes),
+        ignores_identical_ids=ignores,
     )

@@ -19,20 +19,13 @@ import numpy as np
 
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
-from cerank.files import disk, file_cache, line_reader, manifests
+from cerank.files import disk, file_cache, manifests, tables
+from cerank.files.hashing import sha256_file
 from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
-from cerank.files.line_reader import (
-    ByteStream,
-    HashingReader,
-    at,
-    checked_id,
-    decompress,
-    duplicate_error,
-    translate_read_errors,
-)
-from cerank.files.safe_open import open_file
+from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, translate_read_errors
+from cerank.files.packed_files import ByteStream, OpenedFile, open_stream
 
-Rows = Callable[[Path, Callable[[Path], ByteStream]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
+Rows = Callable[[Path, Opener], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
 _PIECE = 1 << 22  # bytes of texts written at once
 
@@ -65,8 +58,8 @@ class MappedDocuments:
     def _found(self, doc_id: str, row: int) -> str | None:
         if row < 0:
             return None
-        known, text = self._record(row)
-        return text if known == doc_id else None
+        stored_id, text = self._record(row)
+        return text if stored_id == doc_id else None
 
     def text(self, doc_id: str) -> str:
         """Return the text of one document; MissingError where there is none."""
@@ -74,13 +67,13 @@ class MappedDocuments:
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of `doc_ids`, in their order."""
-        found = []
+        texts = []
         for doc_id, row in zip(doc_ids, self._keys.rows(doc_ids).tolist(), strict=True):
             text = self._found(doc_id, row)
             if text is None:
                 raise no_document(doc_id, self._dataset)
-            found.append(text)
-        return found
+            texts.append(text)
+        return texts
 
     def __contains__(self, doc_id: object) -> bool:
         return isinstance(doc_id, str) and self._found(doc_id, int(self._keys.rows([doc_id])[0])) is not None
@@ -110,12 +103,12 @@ def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> 
         RunFailedError: the cache cannot be written.
     """
     folder = cache / "documents"
-    found = _open_known(path, folder, dataset)
-    if found is not None:
-        return found
+    documents = _open_known(path, folder, dataset)
+    if documents is not None:
+        return documents
     with file_cache.exclusive_lock(path, folder):
-        found = _open_known(path, folder, dataset)
-        return _build_locked(path, folder, dataset, rows) if found is None else found
+        documents = _open_known(path, folder, dataset)
+        return _build_locked(path, folder, dataset, rows) if documents is None else documents
 
 
 def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | None:
@@ -149,28 +142,25 @@ def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedD
     finally:
         disk.remove_tree(part)
     file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
-    found = _read(folder / sha256, dataset)
-    if found is None:
+    documents = _read(folder / sha256, dataset)
+    if documents is None:
         raise UsageError("checksum mismatch after writing the documents", where=str(folder), hint="check the disk")
-    return found
+    return documents
 
 
 def _write_copy(path: Path, part: Path, rows: Rows) -> str:
     """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
-    digested: list[HashingReader] = []
+    is_parquet = tables.is_parquet(path)  # a file that its reader opens by itself
+    with translate_read_errors(path):
+        source = None if is_parquet else OpenedFile(path)
 
-    def hashing(file: Path) -> ByteStream:
-        with translate_read_errors(file):
-            raw = open_file(file)
-        start = raw.read(4)
-        raw.seek(0)
-        digested.append(HashingReader(raw))
-        return decompress(file, digested[0], start)
+    def open_source(_path: Path) -> ByteStream:
+        return source.stream if source is not None else open_stream(path)
 
     keys, offsets, offset = IdIndexBuilder(), array("Q", [0]), 0
     texts = disk.open_append(part / "texts.bin")
     with contextlib.closing(_BufferedAppender(texts)) as piece:
-        for number, doc_id, text in rows(path, hashing):
+        for number, doc_id, text in rows(path, open_source):
             keys.add([checked_id(doc_id, "document", at(path, number))])
             offset += piece.add(f"{doc_id} {text}".encode())
             offsets.append(offset)
@@ -178,7 +168,7 @@ def _write_copy(path: Path, part: Path, rows: Rows) -> str:
         raise FormatError("the file holds no document", where=str(path))
     _check_unique_ids(path, keys, rows)
     disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
-    sha256 = digested[0].digest.hexdigest()
+    sha256 = source.sha256() if source is not None else sha256_file(path)
     is_numbered = keys.write(part)
     sizes = {file.name: file.stat().st_size for file in sorted(part.iterdir())}
     contents = _Contents(
@@ -217,7 +207,7 @@ def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
     if keys.find_duplicate() is None:
         return
     seen: set[str] = set()
-    for number, doc_id, _ in rows(path, line_reader.open_stream):
+    for number, doc_id, _ in rows(path, open_stream):
         if doc_id in seen:
             raise duplicate_error("document", doc_id, at(path, number))
         seen.add(doc_id)

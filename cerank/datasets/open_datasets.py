@@ -90,8 +90,8 @@ def _open_whole(name: str, cache: Path) -> Dataset:
         return _open_folder(name, cache)
     from cerank.datasets.irds import open_catalog_dataset
 
-    found = open_catalog_dataset(aliases.id_of(name), cache)
-    return _with_placed_runs(replace(found, name=name), cache)
+    opened = open_catalog_dataset(aliases.id_of(name), cache)
+    return _with_placed_runs(replace(opened, name=name), cache)
 
 
 def _with_placed_runs(dataset: Dataset, cache: Path) -> Dataset:
@@ -127,8 +127,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         MissingError: its files are not here and could not be fetched.
         FormatError: a malformed file, with file:line.
     """
-    whole, part = whole_and_part(name)
-    dataset = replace(_open_whole(whole, cache), cache=cache)
+    base_name, part = whole_and_part(name)
+    dataset = replace(_open_whole(base_name, cache), cache=cache)
     return part_of(dataset, part) if part else dataset
 
 
@@ -136,8 +136,8 @@ def catalog() -> list[DatasetEntry]:
     """Return the datasets that cerank ships or knows by a short name; `search` covers all of ir_datasets."""
     own = [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
     return own + [
-        DatasetEntry(one.name, f"{one.description}; {', '.join(one.measures)}; {one.id}")
-        for one in aliases.ALIASES.values()
+        DatasetEntry(alias.name, f"{alias.description}; {', '.join(alias.measures)}; {alias.id}")
+        for alias in aliases.ALIASES.values()
     ]
 
 

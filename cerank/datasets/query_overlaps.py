@@ -5,13 +5,12 @@ Invariant: nothing is taken out here; what is shared is counted and named, and t
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 
 import msgspec
 
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.query_text import normalized
 from cerank.errors import RecipeError
 from cerank.recipes.schema import Recipe
 from cerank.text.safe_text import shown
@@ -60,18 +59,17 @@ class Overlap(msgspec.Struct, frozen=True):
         )
 
 
-def normalized(text: str) -> str:
-    """Return the text in lower case without punctuation, words separated by one space; equal results mean one query."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
-
-
 def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
     """Return the sets of queries that a recipe uses; stages that train on one dataset share one set."""
     training: dict[str, list[str]] = {}
     for name, stage in recipe.chained():
         training.setdefault(stage.dataset or recipe.data.train, []).append(name)
-    found = [QuerySet(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
-    return (*found, QuerySet(VALIDATION, recipe.data.validation), *(QuerySet(TEST, test) for test in recipe.data.test))
+    training_sets = [QuerySet(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
+    return (
+        *training_sets,
+        QuerySet(VALIDATION, recipe.data.validation),
+        *(QuerySet(TEST, test) for test in recipe.data.test),
+    )
 
 
 def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, ...]:
@@ -84,27 +82,27 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
         datasets: its datasets by name.
     """
     queries = {part.dataset: _Queries(datasets[part.dataset]) for part in query_sets(recipe)}
-    every = query_sets(recipe)
-    found = []
-    for at, left in enumerate(every):
-        for right in every[at + 1 :]:
+    sets = query_sets(recipe)
+    pairs = []
+    for at, left in enumerate(sets):
+        for right in sets[at + 1 :]:
             if left.role == right.role == TEST:
                 continue
             overlap = _overlap(left, right, queries[left.dataset], queries[right.dataset])
-            found += [overlap] if overlap else []
-    return tuple(found)
+            pairs += [overlap] if overlap else []
+    return tuple(pairs)
 
 
-def check_test_queries(found: tuple[Overlap, ...], recipe: Recipe) -> None:
+def check_test_queries(shared: tuple[Overlap, ...], recipe: Recipe) -> None:
     """Reject a recipe that trains on test queries or selects checkpoints by them, unless it allows that.
 
     Raises:
         RecipeError: naming each such overlap.
     """
-    bad = [str(overlap) for overlap in found if overlap.is_refused]
+    bad = [str(overlap) for overlap in shared if overlap.is_refused]
     if bad and "shared_queries" not in recipe.force:
         hint = 'use other parts, such as [:80%] and [80%:], or allow it with force = ["shared_queries"]'
-        raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint)
+        raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint, code="shared-queries")
 
 
 class _Queries:

@@ -5,13 +5,13 @@ Invariant: a sentence says what its row's judgment says, and its interval is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
 
-from cerank.evaluation.compare import Comparison, Row
+from cerank.evaluation.compare import Comparison, Judgment, Row, Worth
 from cerank.evaluation.seed_variance import TwoWay
-from cerank.evaluation.verdicts import can_show, short
 from cerank.text.safe_text import counted
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -34,21 +34,22 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     left: str
     right: str
     verdict: str
+    worth: str  # "worth it", "not worth it", "not worse", "harmful", "cannot tell"; "" where no gain is declared
     is_main: bool  # asks what a reader wants to know first: a stage with the one before it
     question: str
     text: str  # without the question
 
     @property
-    def whole(self) -> str:
-        """The question with its answer."""
+    def with_question(self) -> str:
+        """Return the question with its answer."""
         return f"{self.question} {self.text}"
 
 
-def answers(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[Answer, ...]:
+def answers(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[Answer, ...]:
     """Return an answer for each row, in the rows' order.
 
     Args:
-        found: the comparison.
+        comparison: the comparison.
         costs: what training took, by the label of a stage.
     """
     return tuple(
@@ -59,34 +60,37 @@ def answers(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple
             left=row.left,
             right=row.right,
             verdict=row.verdict,
-            is_main=_is_main(found, row),
-            question=_question(found, row),
-            text=" ".join(_sentences(found, row, _spent(found, row, costs or {}))),
+            worth=row.worth.answer if row.worth else "",
+            is_main=_is_main(comparison, row),
+            question=_question(comparison, row),
+            text=" ".join(_sentences(comparison, row, cost_of(comparison, row, costs or {}))),
         )
-        for row in found.rows
+        for row in comparison.rows
     )
 
 
-def paragraphs(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[str, ...]:
+def paragraphs(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[str, ...]:
     """Return the text for the user: for each condition and measure, in this order, its questions with their answers."""
     texts: dict[tuple[str, str, str], list[str]] = {}
-    for one in answers(found, costs):
-        if one.is_main:
-            texts.setdefault((one.dataset, one.first_stage, one.measure), []).append(one.whole)
+    for answer in answers(comparison, costs):
+        if answer.is_main:
+            texts.setdefault((answer.dataset, answer.first_stage, answer.measure), []).append(answer.with_question)
     places = [
         (condition.dataset, condition.first_stage, measure)
-        for condition in found.conditions
-        for measure in found.measures
+        for condition in comparison.conditions
+        for measure in comparison.measures
     ]
     return tuple(" ".join(texts[place]) for place in places if place in texts)
 
 
-def _spent(found: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
-    """What lies between the row's two systems: all stages after the left one, up to the right one; None if unknown."""
-    if found.terms.pairs != "stages":
+def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
+    """Return the cost of all stages after the row's left system, up to its right one; None where it is unknown."""
+    if comparison.terms.pairs != "stages":
         return costs.get(row.right)
-    labels = [system.label for system in found.systems]
-    between = [costs.get(label) for label in labels[_place(found, row.left) + 1 : _place(found, row.right) + 1]]
+    labels = [system.label for system in comparison.systems]
+    between = [
+        costs.get(label) for label in labels[_place(comparison, row.left) + 1 : _place(comparison, row.right) + 1]
+    ]
     known = [cost for cost in between if cost is not None]
     if not known or len(known) < len(between):
         return None
@@ -94,21 +98,21 @@ def _spent(found: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | Non
     return Cost(seconds=sum(cost.seconds for cost in known), reused_from=", ".join(sources), stages=len(known))
 
 
-def _place(found: Comparison, label: str) -> int:
-    return [system.label for system in found.systems].index(label)
+def _place(comparison: Comparison, label: str) -> int:
+    return [system.label for system in comparison.systems].index(label)
 
 
-def _is_main(found: Comparison, row: Row) -> bool:
-    if found.terms.pairs != "stages" or len(found.systems) == 2:
+def _is_main(comparison: Comparison, row: Row) -> bool:
+    if comparison.terms.pairs != "stages" or len(comparison.systems) == 2:
         return True
-    return _place(found, row.left) > 0
+    return _place(comparison, row.left) > 0
 
 
-def _question(found: Comparison, row: Row) -> str:
-    if found.terms.pairs != "stages":
+def _question(comparison: Comparison, row: Row) -> str:
+    if comparison.terms.pairs != "stages":
         return f"Is {row.right} better than {row.left}?"
-    place, stages = _place(found, row.right), len(found.systems) - 1
-    if _place(found, row.left) > 0:
+    place, stages = _place(comparison, row.right), len(comparison.systems) - 1
+    if _place(comparison, row.left) > 0:
         return f"Was the {_ordinal(place)} stage worth it?"
     if place == 1:
         return "Was fine-tuning worth it?" if stages == 1 else f"Was fine-tuning by {row.right} worth it?"
@@ -119,35 +123,46 @@ def _ordinal(place: int) -> str:
     return _ORDINALS[place - 1] if place <= len(_ORDINALS) else f"{place}th"
 
 
-def _sentences(found: Comparison, row: Row, cost: Cost | None) -> list[str]:
-    """The verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
-    out = [_verdict(found, row)]
-    said = ("missing", "common", "fixed")
-    out += [note.text[:1].upper() + note.text[1:].removesuffix(" ...") + "." for note in row.notes if note.kind in said]
+def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]:
+    """Return the verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
+    out = [_worth(comparison, row, row.worth) if row.worth else _verdict(comparison, row)]
+    repeated = ("missing", "common", "fixed")
+    out += [
+        note.text[:1].upper() + note.text[1:].removesuffix(" ...") + "." for note in row.notes if note.kind in repeated
+    ]
     out += _few(row)
     if row.recipes is not None:
         out.append(_about_recipes(row.recipes))
-    elif any(system.members for system in found.systems if system.label in {row.left, row.right}):
+    elif any(system.members for system in comparison.systems if system.label in {row.left, row.right}):
         out.append("This is about these checkpoints, averaged over their seeds, not about their recipes.")
     if cost is not None:
         out.append(_cost(cost))
+        if row.worth is not None:
+            out.append(_break_even(row, cost))
+    if row.worth is not None:
+        return out + _worth_needed(row.worth)
     if row.verdict == "cannot tell":
-        out += _needed(found, row)
+        out += _needed(comparison, row)
     return out
 
 
 def _about_recipes(recipes: TwoWay) -> str:
+    if recipes.is_paired:
+        return (
+            f"This is about the recipes: {counted(recipes.seeds_left, 'seed')}, which both share, count as a sample, "
+            f"as the queries do, each seed compared with itself ({recipes.estimate.df:.3g} degrees of freedom)."
+        )
     return (
         f"This is about the recipes: their seeds, {recipes.seeds_left} and {recipes.seeds_right}, count as a sample, "
         f"as the queries do, and are not taken as pairs ({recipes.estimate.df:.3g} degrees of freedom)."
     )
 
 
-def _verdict(found: Comparison, row: Row) -> str:
-    right, left = _named(found, row.right), _named(found, row.left)
+def _verdict(comparison: Comparison, row: Row) -> str:
+    right, left = _named(comparison, row.right), _named(comparison, row.left)
     difference, measure = row.paired.difference, row.measure
     if row.verdict == "identical":
-        return f"No{_where(found, row)}: {right} and {left} are the same ranking, so nothing was tested."
+        return f"No{_where(comparison, row)}: {right} and {left} are the same ranking, so nothing was tested."
     how = "above" if difference > 0 else "below"
     size = f"{_figure(difference)} {measure} {how} {left}"
     scores = f"{right} scores {size}" if difference else f"{right} scores the same mean {measure} as {left}"
@@ -160,30 +175,109 @@ def _verdict(found: Comparison, row: Row) -> str:
         by_p = ""
         if row.judgment.low <= 0 <= row.judgment.high:
             by_p = f"; the difference is shown by its adjusted p of {row.judgment.p_corrected:.2g}, which is sharper"
-        between = "" if row.paired.sd == 0 else f", {_between(found, row)}"
-        return f"{yes}{_where(found, row)}: {scores}{between}{by_p}."
+        between = "" if row.paired.sd == 0 else f", {_between(comparison, row)}"
+        return f"{yes}{_where(comparison, row)}: {scores}{between}{by_p}."
     if margin is None or row.verdict == "cannot tell":
         queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
-        between = "" if row.judgment.basis == "exact sign flips" else f", {_between(found, row)}"
-        return f"{queries}{_where(found, row)} cannot tell: {scores}{between}."
+        between = "" if row.judgment.basis == "exact sign flips" else f", {_between(comparison, row)}"
+        return f"{queries}{_where(comparison, row)} cannot tell: {scores}{between}."
     late = "" if margin.before else ", a margin chosen after the results"
-    within = _between(found, row, is_equivalence=True)
+    within = _between(comparison, row, is_equivalence=True)
     low, high = row.judgment.equivalence_low or 0.0, row.judgment.equivalence_high or 0.0
     if not -margin.value < low <= high < margin.value:
         p = row.judgment.p_equivalence_corrected or 0.0
         within += f"; that it is less is shown by its adjusted p of {p:.2g}, which is sharper"
-    enough = f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if found.terms.pairs == "stages" else ""
+    enough = (
+        f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if comparison.terms.pairs == "stages" else ""
+    )
     if row.verdict == "equivalent":
         same = f"{right} and {left} are the same within ±{short(margin.value)} {measure}{late}"
         here = f"{right} scores {_figure(difference)} {how}" if difference else "their means are the same"
-        return f"No{_where(found, row)}: {same}; {here}, {within}.{enough}"
+        return f"No{_where(comparison, row)}: {same}; {here}, {within}.{enough}"
     word = "better" if difference > 0 else "worse"
     less = f"{right} is {word}, but by less than {short(margin.value)} {measure}{late}"
-    return f"No{_where(found, row)}: {less}; it scores {_figure(difference)} {how} {left}, {within}.{enough}"
+    return f"No{_where(comparison, row)}: {less}; it scores {_figure(difference)} {how} {left}, {within}.{enough}"
+
+
+def _worth(comparison: Comparison, row: Row, worth: Worth) -> str:
+    """Return whether the system is worth its cost: the answer, what was declared, the difference, its interval."""
+    right, left = _named(comparison, row.right), _named(comparison, row.left)
+    difference, measure = row.paired.difference, row.measure
+    gain, late = short(worth.gain.value), "" if worth.gain.before else " (chosen after the results)"
+    how = "above" if difference > 0 else "below"
+    scores = f"{right} scores {_figure(difference)} {how} {left}" if difference else f"{right} scores as {left} does"
+    figures = f"{scores}, {_between(comparison, row)}"
+    alone = "" if comparison.family == 1 else ", by itself"
+    where = _where(comparison, row)
+    if worth.answer == "worth it":
+        p = _p(worth.p_gain)
+        return f"Yes{where}: a gain of at least {gain} {measure}{late} is shown (one-sided p {p}{alone}): {figures}."
+    harm = worth.harm
+    late_harm = "" if harm is None or harm.before else " (chosen after the results)"
+    if worth.answer == "harmful" and harm is not None:
+        p = _p(worth.p_harmful)
+        loss = f"a loss of more than {short(harm.value)} {measure}{late_harm} is shown"
+        return f"No{where}, it harms: {loss} (one-sided p {p}{alone}): {figures}."
+    if worth.answer == "not worth it":
+        p = _p(worth.p_ruled_out)
+        text = f"No{where}: a gain of {gain} {measure}{late} is ruled out (one-sided p {p}{alone}): {figures}."
+        if harm is not None and row.judgment.low > -harm.value:
+            text += f" Nor is it worse by {short(harm.value)} or more{late_harm}."
+        return text
+    queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
+    text = f"{queries}{where} cannot tell whether it gains {gain} {measure}{late}: {figures}."
+    if worth.answer == "not worse" and harm is not None:
+        text += (
+            f" It is not worse by {short(harm.value)} or more{late_harm} (one-sided p {_p(worth.p_not_worse)}{alone})."
+        )
+    return text
+
+
+def _p(p: float | None) -> str:
+    """Return a p to two digits: .0096, < .001."""
+    value = 1.0 if p is None else p
+    return "< .001" if value < 0.001 else f"{value:.2g}".removeprefix("0")
+
+
+def _worth_needed(worth: Worth) -> list[str]:
+    """Return how many queries would rule the gain out, where these cannot tell."""
+    if worth.queries_to_rule_out is None:
+        return []
+    gain = short(worth.gain.value)
+    return [
+        f"To rule a gain of {gain} out you would need {_many(worth.queries_to_rule_out)} if there is none (80 % power)."
+    ]
+
+
+def break_even(row: Row, cost: Cost) -> tuple[float, float, float]:
+    """Return the seconds of training that .01 of the measure must be worth for the stage to pay.
+
+    Args:
+        row: of the comparison.
+        cost: what the row's system took more than its baseline.
+
+    Returns:
+        By the difference, by the low end of the interval, and by its high end; infinite where there is no gain to pay
+        for the training.
+    """
+    ends = row.paired.difference, row.judgment.low, row.judgment.high
+    at, low, high = (0.01 * cost.seconds / end if end > 0 else math.inf for end in ends)
+    return at, low, high
+
+
+def _break_even(row: Row, cost: Cost) -> str:
+    at, slowest, fastest = break_even(row, cost)
+    unit = f".01 {row.measure}"
+    if math.isinf(fastest):
+        return f"It never pays for its training: by its whole interval it gains no {row.measure}."
+    best, worst = duration(fastest), "never" if math.isinf(slowest) else duration(slowest)
+    if math.isinf(at):
+        return f"It scores no more: it pays only if {unit} is worth {best} of training, by the interval's high end."
+    return f"It pays if {unit} is worth more than {duration(at)} of training ({best} to {worst} by the interval)."
 
 
 def _few(row: Row) -> list[str]:
-    """What takes the place of a t-test where so few queries differ, or all by the same, that none can be made."""
+    """Return what replaces a t-test where few queries differ, or all differ by the same."""
     differ = row.paired.wins + row.paired.losses
     if row.judgment.basis != "exact sign flips" or row.verdict == "identical":
         return []
@@ -198,30 +292,30 @@ def _few(row: Row) -> list[str]:
     return [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
 
 
-def _where(found: Comparison, row: Row) -> str:
-    """Which queries, where there are several kinds."""
-    return f" of {row.condition}" if len(found.conditions) > 1 else ""
+def _where(comparison: Comparison, row: Row) -> str:
+    """Return the words for the row's condition, where there are several."""
+    return f" of {row.condition}" if len(comparison.conditions) > 1 else ""
 
 
-def _named(found: Comparison, label: str) -> str:
-    is_first = found.terms.pairs == "stages" and label == found.baseline
+def _named(comparison: Comparison, label: str) -> str:
+    is_first = comparison.terms.pairs == "stages" and label == comparison.baseline
     return "the first stage" if is_first else label
 
 
-def _between(found: Comparison, row: Row, *, is_equivalence: bool = False) -> str:
-    """The interval that belongs to the verdict, with its level."""
+def _between(comparison: Comparison, row: Row, *, is_equivalence: bool = False) -> str:
+    """Return the interval that belongs to the verdict, with its level."""
     judged = row.judgment
     low, high, level, alpha = judged.low, judged.high, judged.level, judged.alpha
     if is_equivalence:
         low, high = judged.equivalence_low or 0.0, judged.equivalence_high or 0.0
-        level, alpha = 2 * (judged.equivalence_level or 0.0), alpha if found.method == "max-t" else 2 * alpha
-    if found.method == "none" or found.family == 1:
+        level, alpha = 2 * (judged.equivalence_level or 0.0), alpha if comparison.method == "max-t" else 2 * alpha
+    if comparison.method == "none" or comparison.family == 1:
         confidence = f"{100 * (1 - level):.4g} % interval"
-    elif found.method == "bh":
-        rate = f"false coverage rate over {counted(found.family, 'comparison')}"
+    elif comparison.method == "bh":
+        rate = f"false coverage rate over {counted(comparison.family, 'comparison')}"
         confidence = f"{100 * (1 - level):.4g} % interval, {rate}"
     else:
-        confidence = f"{100 * (1 - alpha):.4g} % interval, simultaneous over {counted(found.family, 'comparison')}"
+        confidence = f"{100 * (1 - alpha):.4g} % interval, simultaneous over {counted(comparison.family, 'comparison')}"
     is_exact = judged.basis == "exact sign flips"
     if not is_exact and row.limits is not None and (low <= row.limits[0] < 0 or high >= row.limits[1] > 0):
         confidence += f", cut at what {row.measure} can be"
@@ -246,8 +340,8 @@ def _cost(cost: Cost) -> str:
     return f"It took {took} more of training."
 
 
-def _needed(found: Comparison, row: Row) -> list[str]:
-    """Which true difference would show, and how many queries the margin takes, by the spread of these."""
+def _needed(comparison: Comparison, row: Row) -> list[str]:
+    """Return which true difference would show, and how many queries the margin takes, by the spread of these."""
     judged, margin = row.judgment, row.judgment.margin
     out = []
     if judged.detectable is not None:
@@ -256,7 +350,7 @@ def _needed(found: Comparison, row: Row) -> list[str]:
     if row.recipes is not None:
         return out
     if margin is None:
-        who = "The recipe declares no margin" if found.terms.pairs == "stages" else "No margin is declared"
+        who = "The recipe declares no margin" if comparison.terms.pairs == "stages" else "No margin is declared"
         return [*out, f"{who}, so that the two are the same cannot be shown either."]
     if judged.detectable is None:
         return out
@@ -270,7 +364,7 @@ def _needed(found: Comparison, row: Row) -> list[str]:
 
 
 def _many(queries: int | None) -> str:
-    """A number of queries to two digits, rounded up."""
+    """Return a number of queries to two digits, rounded up."""
     if queries is None:
         return "more than 100 million queries"
     step = 10 ** max(0, len(str(queries)) - 2)
@@ -278,7 +372,7 @@ def _many(queries: int | None) -> str:
 
 
 def _figure(value: float) -> str:
-    """A size without its sign: .0096, 1.25, 0."""
+    """Return a size without its sign: .0096, 1.25, 0."""
     size = abs(value)
     if size and size < 0.00005:
         return f"{size:.1e}"
@@ -289,11 +383,81 @@ def duration(seconds: float) -> str:
     """Return a duration in words: "0.4 s", "52 s", "4 min 10 s", "3 h 5 min"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    minutes, rest = divmod(rounded, 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(round(whole / 60), 60)
+    hours, minutes = divmod(round(rounded / 60), 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+# --- a verdict in a cell, and its reason in a sentence
+
+
+def shown(judgment: Judgment, difference: float) -> str:
+    """Return the verdict as tables show it: with its direction, and † where its margin was chosen after the results."""
+    text: str = judgment.verdict
+    if judgment.verdict == "different but negligible" and judgment.margin:
+        text = f"{'better' if difference > 0 else 'worse'}, but by less than {short(judgment.margin.value)}"
+    return f"{text} †" if judgment.is_late else text
+
+
+def short(value: float) -> str:
+    """Return a number as papers write it: .02, 1.5."""
+    return f"{value:g}".removeprefix("0")
+
+
+def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> str:
+    """Return the verdict's reason in a sentence, numbers to four decimals; for tables' footnotes and reports.
+
+    Args:
+        limits: the differences that the measure allows, to say where none of them would show.
+    """
+    if judgment.verdict == "identical":
+        return "identical: both rankings hold the same documents in the same order, so nothing was tested"
+    interval = f"{100 * (1 - judgment.level):.4g} % interval [{judgment.low:+.4f}, {judgment.high:+.4f}]"
+    excludes = judgment.low > 0 or judgment.high < 0
+    side = "excludes 0" if excludes else "includes 0"
+    if judgment.is_different and not excludes:
+        side += f", but the adjusted p of {judgment.p_corrected:.3g}, which is stepped down, does not allow it"
+    parts = [f"{judgment.verdict}: {interval} {side}{', cut at the range of the measure' if judgment.is_cut else ''}"]
+    if judgment.basis == "exact sign flips":
+        parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
+    margin = judgment.margin
+    if margin is not None and judgment.equivalence_level is not None:
+        confidence = 100 * (1 - 2 * judgment.equivalence_level)
+        low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
+        is_within = (judgment.p_equivalence_corrected or 0.0) <= judgment.alpha
+        late = "" if margin.before else ", chosen after the results"
+        place = "lies within" if -margin.value < low and high < margin.value else "reaches beyond"
+        text = f"{confidence:.4g} % interval [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
+        if is_within and place == "reaches beyond":
+            text += f", but the adjusted p of equivalence, {judgment.p_equivalence_corrected:.3g}, shows it"
+        parts.append(text)
+    if judgment.detectable is not None:
+        parts.append(can_show(judgment.detectable, limits))
+    if judgment.queries_for_margin is not None and margin is not None:
+        parts.append(f"to show equivalence takes {counted(judgment.queries_for_margin, 'query')} (80 % power)")
+    if judgment.queries_for_difference is not None and margin is not None:
+        many = counted(judgment.queries_for_difference, "query")
+        parts.append(f"to show a true difference of {margin.value:g} takes {many} (80 % power)")
+    return "; ".join(parts)
+
+
+def can_show(detectable: float, limits: tuple[float, float] | None) -> str:
+    """Return which true difference would show, or that the measure leaves no room for one."""
+    if limits is None or detectable <= min(-limits[0], limits[1]):
+        return f"a true difference of {detectable:.4f} would show with 80 % power"
+    up, down = limits[1], -limits[0]
+    if detectable > max(up, down):
+        return (
+            f"no true difference that the measure allows would show with 80 % power: it takes {detectable:.4f}, and "
+            f"only {up:.4f} is left above and {down:.4f} below"
+        )
+    side, room, other = ("gain", up, "loss") if detectable > up else ("loss", down, "gain")
+    return (
+        f"no {side} that the measure allows would show with 80 % power: only {room:.4f} is left; a {other} of "
+        f"{detectable:.4f} would"
+    )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
-from cerank.evaluation.compare import Comparison, Row
+from cerank.evaluation.answers import explain, shown
+from cerank.evaluation.compare import Comparison, Row, Worth
 from cerank.evaluation.diagnostics import Note
+from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
-from cerank.evaluation.verdicts import explain, shown
 from cerank.text.safe_text import counted
 
 METHODS = {
@@ -24,6 +25,16 @@ METHODS = {
 }
 MANY_MISSING = 0.05  # share of queries without results above which a verdict says so in its own cell
 LEGEND = "d_z: mean difference / its sd over queries; W/T/L: queries won, tied, lost by the system of the row"
+
+
+RISK_LEGEND = (
+    "hurt, helped: queries that lose or gain more than the harm margin, the margin, or else 0; TRisk: t of the mean in "
+    "which a loss counts twice; flips without: the fewest queries without which a t-test shows no difference"
+)
+WORTH_LEGEND = (
+    "worth it, not worth it: the interval that decides lies above, or below, the gain that would pay; not worse, "
+    "harmful: it lies above, or below, the harm margin. All hold together with the interval's confidence"
+)
 
 
 class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +79,29 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     queries_for_difference: int | None = None  # to see a true difference as large as the margin with 80 % power
     queries_for_margin: int | None = None  # to show equivalence with 80 % power, were the true difference 0
     verdict: str = ""
+    is_primary: bool | None = None  # else outside the family, without a verdict
+    worth: float | None = None  # the gain that would pay for the system
+    harm: float | None = None  # the largest loss that would not matter
+    is_worth_declared: bool | None = None  # before the run
+    answer_worth: str | None = None  # "worth it", "not worth it", "not worse", "harmful", "cannot tell"
+    p_gain: float | None = None  # one-sided, unadjusted: for a difference of at least the gain
+    p_ruled_out: float | None = None  # for a difference below the gain
+    p_not_worse: float | None = None  # for a difference above -harm
+    p_harmful: float | None = None  # for a difference below -harm
+    queries_to_rule_out: int | None = None  # the gain, with 80 % power, were the true difference 0
+    harm_threshold: float | None = None  # losses up to it do not count as hurt
+    hurt: int | None = None  # queries that lose more than the threshold; none of these figures makes a verdict
+    helped: int | None = None  # queries that gain more
+    hurt_share_low: float | None = None  # Wilson's interval of the share hurt
+    hurt_share_high: float | None = None
+    mean_loss: float | None = None  # of the queries hurt
+    worst_queries: str | None = None  # those that lose most, the largest loss first, with spaces between
+    trisk: float | None = None  # t of the mean in which a loss counts twice
+    queries_to_flip: int | None = None  # fewest queries without which a t-test shows no difference
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
-    """For each condition and measure: each baseline's line, then its rows; with all pairs, one for each pair.
+    """Return, for each condition and measure, each baseline's line and then its rows; with all pairs one for each pair.
 
     Of stages: the first stage's line, then each stage against the one before it, then against the first stage.
     """
@@ -92,16 +122,31 @@ def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
 
 
 def footnotes(comparison: Comparison) -> tuple[str, ...]:
-    """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
+    """Return what stands under a table: family and method, margins chosen late, data to beware of; each line once."""
     terms = comparison.terms
     lines = [family(comparison)]
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
-        lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")
-    if any(row.judgment.is_late for row in comparison.rows):
+        because = f", because {margin.because}" if margin.because else ""
+        lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source}){because}")
+    for what, chosen in (("gain worth its cost", terms.worth), ("harm margin", terms.harm)):
+        for measure, margin in chosen.items():
+            when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
+            because = f", because {margin.because}" if margin.because else ""
+            lines.append(f"{what} by {measure}: {margin.value:g}, {when} ({margin.source}){because}")
+    if terms.worth:
+        lines.append(WORTH_LEGEND)
+    if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):
         lines.append("†: this verdict rests on a margin that was chosen after the results")
     alpha = 1 - terms.confidence
-    lost = [row for row in comparison.rows if row.judgment.p <= alpha and not row.judgment.is_different]
+    if any(not row.is_primary for row in comparison.rows):
+        lines.append(
+            "descriptive: not a primary question, so outside the family: p and interval are of the row alone, and no "
+            "verdict is made"
+        )
+    lost = [
+        row for row in comparison.rows if row.is_primary and row.judgment.p <= alpha and not row.judgment.is_different
+    ]
     if lost:
         names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
         lines.append(
@@ -113,9 +158,11 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def family(comparison: Comparison) -> str:
-    """How many comparisons share one error rate, and by what method."""
+    """Return how many comparisons share one error rate, and by what method."""
     terms, size = comparison.terms, comparison.family
     rate = f"{100 * (1 - terms.confidence):.3g} %"
+    if size == 0 and any(not row.is_primary for row in comparison.rows):
+        return "no primary question is answered: all rows are descriptive"
     many = counted(size, "comparison")
     if comparison.method == "none":
         return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
@@ -135,21 +182,21 @@ def family(comparison: Comparison) -> str:
 
 
 def shown_verdict(row: Row) -> str:
-    """The verdict as a table's cell has it: its direction, † for a late margin, and how much of the data is missing."""
+    """Return the verdict for a table's cell: its direction, † for a late margin, and how many queries are missing."""
     text = shown(row.judgment, row.paired.difference)
     missing = len({*row.missing_left, *row.missing_right})
     return f"{text} ({missing} of {row.paired.n} queries missing)" if missing > MANY_MISSING * row.paired.n else text
 
 
 def _about(row: Row, note: Note) -> str:
-    """What a note is about: one row, one measure, or all of a condition."""
+    """Return what a note is about: one row, one measure, or all of a condition."""
     if note.kind in {"zeros", "common", "identical"}:
         return f"{row.right} against {row.left} by {row.measure} on {row.condition}"
     return f"{row.measure} on {row.condition}" if note.kind == "answerless" else str(row.condition)
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence a row: who against whom, where, the verdict and what it rests on."""
+    """Return one sentence a row: who against whom, where, the verdict and what it rests on."""
     return tuple(
         f"{row.right} against {row.left}, {row.measure} on {row.condition}: {explain(row.judgment, row.limits)}"
         for row in comparison.rows
@@ -172,30 +219,30 @@ def _plain(system: System, condition: Condition, measure: str) -> SummaryRow:
 
 
 def _compared(system: System, row: Row) -> SummaryRow:
-    found, judgment = row.paired, row.judgment
+    figures, judgment = row.paired, row.judgment
     line = _plain(system, row.condition, row.measure)
-    estimate = estimate_of(found) if row.recipes is None else row.recipes.estimate
+    estimate = estimate_of(figures) if row.recipes is None else row.recipes.estimate
     is_of_checkpoints = row.recipes is None
     return msgspec.structs.replace(
         line,
-        mean=found.mean_right,
+        mean=figures.mean_right,
         against=row.left,
-        difference=found.difference,
+        difference=figures.difference,
         low=row.low,
         high=row.high,
         p=judgment.p,
         p_corrected=row.p_corrected,
         basis=judgment.basis,
-        sd=found.sd,
+        sd=figures.sd,
         error=estimate.error,
         t=estimate.difference / estimate.error if estimate.error else None,
         df=estimate.df,
-        effect=found.effect if is_of_checkpoints else None,
+        effect=figures.effect if is_of_checkpoints else None,
         effect_low=row.effect.low if row.effect and is_of_checkpoints else None,
         effect_high=row.effect.high if row.effect and is_of_checkpoints else None,
-        wins=found.wins if is_of_checkpoints else None,
-        ties=found.ties if is_of_checkpoints else None,
-        losses=found.losses if is_of_checkpoints else None,
+        wins=figures.wins if is_of_checkpoints else None,
+        ties=figures.ties if is_of_checkpoints else None,
+        losses=figures.losses if is_of_checkpoints else None,
         margin=judgment.margin.value if judgment.margin else None,
         is_margin_declared=judgment.margin.before if judgment.margin else None,
         p_equivalence=judgment.p_equivalence,
@@ -210,4 +257,46 @@ def _compared(system: System, row: Row) -> SummaryRow:
         queries_for_difference=judgment.queries_for_difference,
         queries_for_margin=judgment.queries_for_margin,
         verdict=row.verdict,
+        is_primary=row.is_primary,
+        **_worth_fields(row.worth),
+        **(_risk_fields(row.risk) if row.risk and is_of_checkpoints else {}),
     )
+
+
+def _risk_fields(risk: Risk) -> dict[str, object]:
+    """Return the fields of a line that say whom the difference hurts, and how few queries carry it."""
+    return {
+        "harm_threshold": risk.threshold,
+        "hurt": risk.hurt,
+        "helped": risk.helped,
+        "hurt_share_low": risk.hurt_low,
+        "hurt_share_high": risk.hurt_high,
+        "mean_loss": risk.mean_loss,
+        "worst_queries": " ".join(risk.worst),
+        "trisk": risk.trisk,
+        "queries_to_flip": risk.queries_to_flip,
+    }
+
+
+def _worth_fields(worth: Worth | None) -> dict[str, object]:
+    """Return the fields of a line that say whether the system is worth its cost."""
+    if worth is None:
+        return {}
+    return {
+        "worth": worth.gain.value,
+        "harm": worth.harm.value if worth.harm else None,
+        "is_worth_declared": worth.gain.before,
+        "answer_worth": worth.answer,
+        "p_gain": worth.p_gain,
+        "p_ruled_out": worth.p_ruled_out,
+        "p_not_worse": worth.p_not_worse,
+        "p_harmful": worth.p_harmful,
+        "queries_to_rule_out": worth.queries_to_rule_out,
+    }
+
+
+def shown_worth(row: Row) -> str:
+    """Return whether a system is worth its cost, as a table's cell has it, with † for a late gain or harm margin."""
+    if row.worth is None:
+        return ""
+    return f"{row.worth.answer} †" if row.worth.is_late else row.worth.answer

@@ -38,7 +38,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts:
-    """The facts of a ranking; `names` are canonical measures."""
+    """Return the facts of a ranking; `names` are canonical measures."""
     ranked = [query for query in qrels if ranking.get(query)]
     depths = [len(ranking[query]) for query in ranked]
     shapes = {name: by_name.shape(name) for name in names}
@@ -56,14 +56,14 @@ def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts
 
 
 def answerless(qrels: by_name.Qrels, rel: int = 1) -> tuple[str, ...]:
-    """Queries without a document of grade `rel` or more; they score 0 for everyone and shrink differences and sd."""
+    """Return the queries without a document of grade `rel` or more: they score 0 for every system."""
     return tuple(query for query, judged in qrels.items() if max(judged.values(), default=0) < rel)
 
 
 def notes(
     measure: str, left: tuple[str, Facts | None], right: tuple[str, Facts | None], *, n: int, zeros: int
 ) -> tuple[Note, ...]:
-    """What is to be said of one comparison; each side is a label and its facts, if known.
+    """Return what is to be said of one comparison; each side is a label and its facts, if known.
 
     Args:
         n: queries compared.
@@ -107,7 +107,7 @@ def notes(
 
 
 def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
-    """The judged shares of both sides; it names no measure, so that several measures of one depth say it once."""
+    """Return the judged shares of both sides, without a measure's name: measures of one depth share the note."""
     parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]
     loser = left if shares[0] < shares[1] else right
     return (
@@ -117,7 +117,7 @@ def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -
 
 
 def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
-    """The facts of several seeds as one: mean shares, extreme depths; None where one is unknown."""
+    """Return the facts of several seeds as one: mean shares, extreme depths; None where one is unknown."""
     known = [fact for fact in facts_of_seeds if fact is not None]
     if not known or len(known) < len(facts_of_seeds):
         return None
@@ -132,7 +132,7 @@ def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
 
 
 def condensed(names: Sequence[str]) -> tuple[str, ...]:
-    """The same measures over judged documents only; those that cannot differ as they are."""
+    """Return the same measures over judged documents only; those that cannot differ as they are."""
     return tuple(by_name.condensed(name) for name in names)
 
 
@@ -141,7 +141,7 @@ def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _judged(qrels: by_name.Qrels, ranking: Ranking, ranked: Sequence[str], cutoff: int) -> float:
-    """Mean share over the ranked queries, as ir_measures' Judged counts it: over the documents there are."""
+    """Return the mean share over the ranked queries, as ir_measures' Judged counts it: over the documents there are."""
     shares = [
         sum(doc in qrels[query] for doc in ranking[query][:cutoff]) / len(ranking[query][:cutoff]) for query in ranked
     ]

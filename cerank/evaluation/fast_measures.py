@@ -37,28 +37,28 @@ class Block(msgspec.Struct, frozen=True):
 
 
 def per_query(
-    asked: Mapping[str, Asked], qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]]
+    measures: Mapping[str, Asked], qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Name -> query -> value for every query of the qrels, in their order; 0 for one without a ranking.
+    """Return values by measure and query for every query of the qrels, in their order; 0 for one without a ranking.
 
     Args:
-        asked: measures by the name they are to have.
+        measures: measures by the name they are to have.
         qrels: query -> document -> grade.
         ranking: query -> documents in strict order.
     """
-    cutoffs = [one.cutoff for one in asked.values()]
+    cutoffs = [measure.cutoff for measure in measures.values()]
     deepest = None if None in cutoffs else max((cutoff for cutoff in cutoffs if cutoff is not None), default=0)
-    found: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in asked}
+    values: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in measures}
     for queries, block in _blocks(qrels, ranking, deepest):
-        for name, one in asked.items():
-            found[name].update(zip(queries, KINDS[one.kind](block, one).tolist(), strict=True))
-    return found
+        for name, measure in measures.items():
+            values[name].update(zip(queries, KINDS[measure.kind](block, measure).tolist(), strict=True))
+    return values
 
 
 def _blocks(
     qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]], deepest: int | None
 ) -> Iterator[tuple[list[str], Block]]:
-    """Ranked queries with their block, cut so that no matrix grows beyond `_CELLS`, or holds one query."""
+    """Return ranked queries with their block, cut so that no matrix grows beyond `_CELLS`, or holds one query."""
     queries: list[str] = []
     lists: list[Sequence[str]] = []
     width = 1
@@ -88,72 +88,72 @@ def _block(judged: Sequence[Mapping[str, int]], lists: Sequence[Sequence[str]], 
 
 
 def _summed(values: Floats) -> Floats:
-    """Each row's sum from left to right, as trec_eval adds up: another order moves the last bit."""
+    """Return each row's sum from left to right, as trec_eval adds up: another order moves the last bit."""
     return np.cumsum(values, axis=1)[:, -1]
 
 
-def _cut(block: Block, asked: Asked) -> Grades:
-    return block.grades if asked.cutoff is None else block.grades[:, : asked.cutoff]
+def _cut(block: Block, measure: Asked) -> Grades:
+    return block.grades if measure.cutoff is None else block.grades[:, : measure.cutoff]
 
 
-def _relevant(block: Block, asked: Asked) -> Floats:
-    """(queries,): relevant documents in the qrels."""
-    return np.bincount(block.rows[block.judged >= asked.rel], minlength=len(block.grades)).astype(np.float64)
+def _relevant(block: Block, measure: Asked) -> Floats:
+    """Return the number of relevant documents in the qrels, (queries,)."""
+    return np.bincount(block.rows[block.judged >= measure.rel], minlength=len(block.grades)).astype(np.float64)
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    """`part / whole`, 0 where the whole is 0."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _share(part: Floats, total: Floats) -> Floats:
+    """Return `part / whole`, 0 where the whole is 0."""
+    return np.divide(part, total, out=np.zeros_like(part), where=total > 0)
 
 
-def _ndcg(block: Block, asked: Asked) -> Floats:
-    """Gain is the grade (0 below 0), discount log2(rank + 1); the ideal is the qrels' best order."""
-    found = np.maximum(_cut(block, asked), 0).astype(np.float64)
-    sizes = np.bincount(block.rows, minlength=len(found))
+def _ndcg(block: Block, measure: Asked) -> Floats:
+    """Compute nDCG: the gain is the grade (0 below 0), the discount log2(rank + 1), the ideal the qrels' best order."""
+    gains = np.maximum(_cut(block, measure), 0).astype(np.float64)
+    sizes = np.bincount(block.rows, minlength=len(gains))
     ranks = np.arange(len(block.rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    width = max(1, int(sizes.max())) if asked.cutoff is None else asked.cutoff
+    width = max(1, int(sizes.max())) if measure.cutoff is None else measure.cutoff
     counts = (ranks < width) & (block.judged > 0)
-    ideal = np.zeros((len(found), width))
+    ideal = np.zeros((len(gains), width))
     ideal[block.rows[counts], ranks[counts]] = block.judged[counts]
-    return _share(_discounted(found), _discounted(ideal))
+    return _share(_discounted(gains), _discounted(ideal))
 
 
 def _discounted(gains: Floats) -> Floats:
     return _summed(gains / np.log2(np.arange(2, gains.shape[1] + 2)))
 
 
-def _rr(block: Block, asked: Asked) -> Floats:
-    hits = _cut(block, asked) >= asked.rel
+def _rr(block: Block, measure: Asked) -> Floats:
+    hits = _cut(block, measure) >= measure.rel
     return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
 
 
-def _ap(block: Block, asked: Asked) -> Floats:
-    hits = _cut(block, asked) >= asked.rel
+def _ap(block: Block, measure: Asked) -> Floats:
+    hits = _cut(block, measure) >= measure.rel
     precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-    return _share(_summed(np.where(hits, precisions, 0.0)), _relevant(block, asked))
+    return _share(_summed(np.where(hits, precisions, 0.0)), _relevant(block, measure))
 
 
-def _found(block: Block, asked: Asked) -> Floats:
-    hits: Floats = (_cut(block, asked) >= asked.rel).sum(axis=1).astype(np.float64)
+def _found(block: Block, measure: Asked) -> Floats:
+    hits: Floats = (_cut(block, measure) >= measure.rel).sum(axis=1).astype(np.float64)
     return hits
 
 
-def _precision(block: Block, asked: Asked) -> Floats:
-    return _found(block, asked) / float(asked.cutoff or 1)
+def _precision(block: Block, measure: Asked) -> Floats:
+    return _found(block, measure) / float(measure.cutoff or 1)
 
 
-def _recall(block: Block, asked: Asked) -> Floats:
-    return _share(_found(block, asked), _relevant(block, asked))
+def _recall(block: Block, measure: Asked) -> Floats:
+    return _share(_found(block, measure), _relevant(block, measure))
 
 
-def _success(block: Block, asked: Asked) -> Floats:
-    return (_found(block, asked) > 0).astype(np.float64)
+def _success(block: Block, measure: Asked) -> Floats:
+    return (_found(block, measure) > 0).astype(np.float64)
 
 
-def _r_precision(block: Block, asked: Asked) -> Floats:
-    """Precision at as many documents as are relevant."""
-    relevant = _relevant(block, asked)
-    hits = (block.grades >= asked.rel) & (np.arange(block.grades.shape[1]) < relevant[:, None])
+def _r_precision(block: Block, measure: Asked) -> Floats:
+    """Compute precision at as many documents as are relevant."""
+    relevant = _relevant(block, measure)
+    hits = (block.grades >= measure.rel) & (np.arange(block.grades.shape[1]) < relevant[:, None])
     return _share(hits.sum(axis=1).astype(np.float64), relevant)
 
 

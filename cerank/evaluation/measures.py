@@ -6,6 +6,7 @@ Invariant: no tie reaches a provider (they break ties differently), and every ju
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -39,7 +40,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
-    """The canonical names (`MRR@10` becomes `RR@10`), each once, in the order given.
+    """Return the canonical names (`MRR@10` becomes `RR@10`), each once, in the order given.
 
     Args:
         names: ir_measures' names, or their aliases.
@@ -56,7 +57,7 @@ def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
     if not grades:
         raise UsageError("the qrels judge no document, so nothing can be measured", where=where)
     canonical: dict[str, None] = {}
-    for name in names:
+    for name in (part for listed in names for part in re.split(r",(?![^(]*\))", listed)):
         measure = _parsed(name, where)
         _refuse_uncomputable(name, measure, where)
         _refuse_always_zero(name, measure, max(grades), where)
@@ -65,7 +66,7 @@ def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
 
 
 def canonical(name: str, where: str) -> str:
-    """A measure's canonical name, whatever it will be computed on.
+    """Return a measure's canonical name, whatever it will be computed on.
 
     Raises:
         UsageError: an unknown or malformed name.
@@ -97,20 +98,20 @@ def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str,
 
 
 def _values(measures: Mapping[str, Any], qrels: Qrels, ranking: Lists) -> dict[str, dict[str, float]]:
-    """Name -> query -> value of measures that take the lists as they are."""
+    """Return values by measure and query of measures that take the lists as they are."""
     from cerank.evaluation import fast_measures
 
-    asked = {name: one for name, measure in measures.items() if (one := _fast(measure)) is not None}
-    rest = {str(measure): name for name, measure in measures.items() if name not in asked}
-    found = fast_measures.per_query(asked, qrels, ranking)
+    fast = {name: shape_of_it for name, measure in measures.items() if (shape_of_it := _fast(measure)) is not None}
+    rest = {str(measure): name for name, measure in measures.items() if name not in fast}
+    values = fast_measures.per_query(fast, qrels, ranking)
     if rest:
         others = by_ir_measures(tuple(rest), qrels, ranking)
-        found |= {name: others[measure] for measure, name in rest.items()}
-    return found
+        values |= {name: others[measure] for measure, name in rest.items()}
+    return values
 
 
 def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Lists) -> dict[str, dict[str, float]]:
-    """As `per_query`, every measure by ir_measures: the reference, and for what `fast_measures` does not compute."""
+    """Compute every measure by ir_measures: the reference, and for what `fast_measures` does not compute."""
     import ir_measures
 
     measures = {_parsed(name, ""): name for name in names}
@@ -142,13 +143,13 @@ def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Lists) -> dict[s
 
 
 def _apart(measures: Iterable[Any]) -> list[list[Any]]:
-    """The measures by calls: ir_measures 0.4 may give plain nDCG the gains of another one that is asked for with it."""
+    """Return the measures by calls: ir_measures 0.4 may give plain nDCG the gains of another nDCG in the same call."""
     plain = [measure for measure in measures if "gains" not in measure.params]
     return [*([plain] if plain else []), *([measure] for measure in measures if "gains" in measure.params)]
 
 
 def shape(name: str) -> Shape:
-    """The cutoff (None where it reads whole rankings) and the relevance threshold (1 unless named) of a measure."""
+    """Return a measure's cutoff (None: it reads whole rankings) and its relevance threshold (1 unless named)."""
     measure = _parsed(name, "")
     rel = measure["rel"] if "rel" in measure.SUPPORTED_PARAMS else 1
     return Shape(cutoff=measure.params.get("cutoff"), rel=rel if isinstance(rel, int) else 1)
@@ -191,7 +192,7 @@ def is_of_grade_one(name: str) -> str:
 
 
 def _plain(measure: Any) -> Any:
-    """The measure without the parameter that makes it one over judged documents only."""
+    """Return the measure without the parameter that makes it one over judged documents only."""
     return _made(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})
 
 
@@ -200,7 +201,7 @@ _ABOUT_JUDGEMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # 
 
 @lru_cache(maxsize=64)
 def _class_of(known: Any) -> type[Any]:
-    """The measure's class, with `judged_only` where ir_measures gives it none: the lists are condensed here."""
+    """Return the measure's class, with `judged_only` where ir_measures gives it none: lists are condensed here."""
     own: type[Any] = type(known)
     if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGEMENTS:
         return own
@@ -212,7 +213,7 @@ def _class_of(known: Any) -> type[Any]:
 
 
 def _made(measure: Any, params: Mapping[str, Any]) -> Any:
-    """A measure of the same class with these parameters, in one order so that equal measures have equal text."""
+    """Return a measure of the same class with these parameters, in one order so that equal measures have equal text."""
     return type(measure)(**{key: params[key] for key in measure.SUPPORTED_PARAMS if key in params})
 
 
@@ -228,7 +229,7 @@ _FAST: dict[str, set[str]] = {  # measure -> parameters that `fast_measures` kno
 
 
 def _fast(measure: Any) -> Asked | None:
-    """The measure as `fast_measures` takes it, or None where only ir_measures computes it."""
+    """Return the measure as `fast_measures` takes it, or None where only ir_measures computes it."""
     from cerank.evaluation.fast_measures import Asked
 
     given = measure.params
@@ -238,7 +239,7 @@ def _fast(measure: Any) -> Asked | None:
 
 
 def _deepest(measures: Mapping[Any, str]) -> int | None:
-    """The rank below which no measure looks, or None: without a cutoff, or where unjudged documents are skipped."""
+    """Return the rank below which no measure looks; None without a cutoff, or if unjudged documents are skipped."""
     if any("cutoff" not in m.params or m.params.get("judged_only") for m in measures):
         return None
     return max((int(m.params["cutoff"]) for m in measures), default=None)
@@ -253,8 +254,10 @@ def _refuse_uncomputable(name: str, measure: Any, where: str) -> None:
     plain = _plain(measure)
     able = [provider for provider in providers if provider.supports(plain)]
     if not any(provider.is_available() for provider in able):
-        wanted = "; ".join(str(hint) for provider in able if (hint := provider.install_instructions()))
-        raise UsageError(f"no installed provider computes {name}", where=where, hint=wanted or f"others, {_EXAMPLES}")
+        installation = "; ".join(str(hint) for provider in able if (hint := provider.install_instructions()))
+        raise UsageError(
+            f"no installed provider computes {name}", where=where, hint=installation or f"others, {_EXAMPLES}"
+        )
 
 
 def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> None:
@@ -266,17 +269,21 @@ def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> No
     if largest < rel:
         what = f"{name} is 0 for every ranking: it needs grade {rel}, and the largest grade in the qrels is {largest}"
         hint = f"use rel={largest}" if largest > 0 else "these qrels hold no relevant document"
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="measure-always-0")
 
 
 def _parsed(name: str, where: str) -> Any:
-    """The ir_measures object of a name, its parameters in one order so that equal measures have equal text.
+    """Return the ir_measures object of a name, its parameters in one order so that equal measures have equal text.
 
     ir_measures' own parser uses parts of `ast` that Python 3.14 no longer has, and its errors name no place.
     """
     from ir_measures.measures import registry
 
     base, params = _pieces(name, where)
+    translated = _translated(base) if base not in registry else []
+    if len(translated) == 1:
+        base, own = _pieces(translated[0], where)
+        params = own | params
     if base not in registry:
         raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
     known = registry[base]
@@ -292,18 +299,18 @@ def _parsed(name: str, where: str) -> Any:
     merged = {**known.params, **params}
     for key, info in kind.SUPPORTED_PARAMS.items():
         if info.required and key not in merged:
-            wanted = f"{base}@10" if key == known.AT_PARAM == "cutoff" else f"{base}({key}=...)"
-            raise UsageError(f"{name}: {key} is missing", where=where, hint=f"write it as {wanted}")
+            example = f"{base}@10" if key == known.AT_PARAM == "cutoff" else f"{base}({key}=...)"
+            raise UsageError(f"{name}: {key} is missing", where=where, hint=f"write it as {example}")
     return kind(**{key: merged[key] for key in kind.SUPPORTED_PARAMS if key in merged})
 
 
 def _pieces(name: str, where: str) -> tuple[str, dict[str, Any]]:
-    """`AP(rel=2)@100` as ("AP", {"rel": 2, "@": 100})."""
+    """Return a name's parts: `AP(rel=2)@100` gives ("AP", {"rel": 2, "@": 100})."""
     malformed = UsageError(
         f"'{name}' is not a measure's name", where=where, hint=f"Name(key=value)@cutoff, {_EXAMPLES}"
     )
     try:
-        node = ast.parse(name.strip(), mode="eval").body
+        node = ast.parse(re.sub(r"^([A-Za-z_]+)\.([0-9]+)$", r"\1_\2", name.strip()), mode="eval").body
         params: dict[str, Any] = {}
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
             params["@"] = ast.literal_eval(node.right)
@@ -321,20 +328,36 @@ def _pieces(name: str, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _hint(name: str, base: str, registry: Mapping[str, Any]) -> str:
-    """The nearest name: the same letters in another case, trec_eval's own name translated, or the closest."""
+    """Return the nearest name: the same letters in another case, those of a family of trec_eval's, or the closest."""
     same = [known for known in registry if known.lower() == base.lower()]
     if same:
         return f"did you mean '{name.replace(base, same[0], 1)}'?"
-    translated = _from_trec_eval(base)
-    return f"trec_eval's {base} is called {translated} here" if translated else nearest(base, registry)
+    family = _translated(base)
+    return f"trec_eval's {base} stands for {', '.join(family)}" if family else nearest(base, registry)
 
 
-def _from_trec_eval(base: str) -> str:
+_OTHER_NAMES = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P"}  # of ranx, BEIR and mteb
+
+
+def _translated(base: str) -> list[str]:
+    """Return the measures that a name of trec_eval, pytrec_eval or ranx stands for; none for another name."""
     import ir_measures
 
+    if base.lower() in _OTHER_NAMES:
+        return [_OTHER_NAMES[base.lower()]]
     stem, _, last = base.rpartition("_")
-    asked = f"{stem}.{last}" if stem and last.isdigit() else base
+    trec_name = f"{stem}.{last}" if stem and last.isdigit() else base
     try:
-        return ", ".join(map(str, ir_measures.parse_trec_measure(asked)))
+        return [str(measure) for measure in ir_measures.parse_trec_measure(trec_name)]
     except (ValueError, KeyError):
-        return ""
+        return []
+
+
+def relevance_note(names: Sequence[str]) -> str:
+    """Return from which grade the measures count a document as relevant; "" where none has such a level."""
+    levels: dict[int, list[str]] = {}
+    for name in names:
+        if "rel" in _parsed(name, "").SUPPORTED_PARAMS:
+            levels.setdefault(shape(name).rel, []).append(name)
+    parts = [f"from grade {level} for {', '.join(sorted(levels[level]))}" for level in sorted(levels)]
+    return f"relevant: {'; '.join(parts)}" if parts else ""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_COLUMNS = 16  # columns flipped at once: their tables take 29 MB for 6,980 queries
+
 Correction = Literal["auto", "holm", "bh", "bonferroni", "max-t", "none"]
 
 
@@ -106,7 +108,7 @@ def refuse_smaller(family: int, count: int) -> None:
 def _stepped_down(
     ps: Sequence[float], within: Sequence[float | None], size: int
 ) -> tuple[list[float], list[float | None]]:
-    """Holm's correction (Scandinavian Journal of Statistics 6, 1979), closed over both tests of each comparison.
+    """Adjust by Holm (Scandinavian Journal of Statistics 6, 1979), closed over both tests of each comparison.
 
     From the smallest p on, each is multiplied by the comparisons that may still hold a true null hypothesis: a
     comparison no longer does once all of its tests have been passed. Without margins this is Holm's own.
@@ -127,13 +129,13 @@ def _stepped_down(
 
 
 def _tests(ps: Sequence[float], within: Sequence[float | None]) -> list[tuple[float, int, bool]]:
-    """(p, comparison, whether it is of equivalence) of every test."""
+    """Return (p, comparison, whether it is of equivalence) for every test."""
     different = [(float(p), place, False) for place, p in enumerate(ps)]
     return different + [(float(p), place, True) for place, p in enumerate(within) if p is not None]
 
 
 def _false_discoveries(ps: Sequence[float], within: Sequence[float | None], alpha: float, size: int) -> Corrected:
-    """Differences and equivalences are two families here, each with its own false discovery rate."""
+    """Adjust differences and equivalences as two families, each with its own false discovery rate."""
     known = [p for p in within if p is not None]
     out, out_within = _bh(ps, size), iter(_bh(known, size))
     levels = [alpha * max(sum(p <= alpha for p in each), 1) / max(size, 1) for each in (out, _bh(known, size))]
@@ -153,8 +155,8 @@ def _bh(ps: Sequence[float], size: int) -> list[float]:
         return []
     from scipy.stats import false_discovery_control
 
-    whole = [*ps, *[1.0] * (size - len(ps))]
-    return [float(p) for p in false_discovery_control(whole, method="bh")[: len(ps)]]
+    padded = [*ps, *[1.0] * (size - len(ps))]
+    return [float(p) for p in false_discovery_control(padded, method="bh")[: len(ps)]]
 
 
 class MaxT(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,13 +195,11 @@ def max_t(
     """
     import numpy as np
 
-    from cerank.evaluation import permutation
-
     parts, observed, at = [], [], 0
     for place, block in enumerate(blocks):
         n = block.shape[0]
         squares = (block**2).sum(axis=0)
-        flipped = np.abs(_t(permutation.sums(block, rounds, derive(seed, "flips", place)), squares, n))
+        flipped = np.abs(_t(flipped_sums(block, rounds, derive(seed, "flips", place)), squares, n))
         observed.append(np.abs(_t(block.sum(axis=0), squares, n)))
         for column in range(block.shape[1]):
             if is_ranked and is_ranked[at + column]:
@@ -207,26 +207,26 @@ def max_t(
         at += block.shape[1]
         parts.append(flipped)
     drawn = np.concatenate(parts, axis=1) if parts else np.zeros((rounds, 0))
-    found = np.asarray(statistics, dtype=np.float64) if statistics else np.concatenate([*observed, np.zeros(0)])
-    within = list(equivalent) or [None] * found.size
+    sizes = np.asarray(statistics, dtype=np.float64) if statistics else np.concatenate([*observed, np.zeros(0)])
+    within = list(equivalent) or [None] * sizes.size
     largest = np.sort(drawn.max(axis=1, initial=0.0))
     allowed = max(math.floor(alpha * (rounds + 1) + 1e-9), 1)
-    out, out_within = _stepped_down_by_flips(drawn, found.tolist(), within)
-    raw = [_reached(drawn[:, place], value) for place, value in enumerate(found)]
+    out, out_within = _stepped_down_by_flips(drawn, sizes.tolist(), within)
+    raw = [_reached(drawn[:, place], value) for place, value in enumerate(sizes)]
     return MaxT(
         raw=tuple(raw), ps=tuple(out), ps_equivalent=tuple(out_within), critical=float(largest[-allowed]) / (1 - 1e-9)
     )
 
 
 def _stepped_down_by_flips(
-    drawn: NDArray[np.float64], found: Sequence[float], within: Sequence[float | None]
+    drawn: NDArray[np.float64], sizes: Sequence[float], within: Sequence[float | None]
 ) -> tuple[list[float], list[float | None]]:
-    """From the smallest statistic on, the maximum grows by one comparison at a time; then p is made monotone."""
+    """Return p for each test, the maximum growing by one comparison at a time, then made monotone."""
     import numpy as np
 
-    tests = sorted(_tests(found, within))
-    last = [min(value, other) if other is not None else value for value, other in zip(found, within, strict=True)]
-    order = iter(sorted(range(len(found)), key=lambda place: last[place]))
+    tests = sorted(_tests(sizes, within))
+    last = [min(value, other) if other is not None else value for value, other in zip(sizes, within, strict=True)]
+    order = iter(sorted(range(len(sizes)), key=lambda place: last[place]))
     largest = np.zeros(drawn.shape[0])
     joined: set[int] = set()
     ps = []
@@ -236,7 +236,7 @@ def _stepped_down_by_flips(
             joined.add(other)
             largest = np.maximum(largest, drawn[:, other])
         ps.append(_reached(largest, value))
-    out, out_within = [1.0] * len(found), list(within)
+    out, out_within = [1.0] * len(sizes), list(within)
     top = 0.0
     for (_, place, is_within), p in zip(reversed(tests), reversed(ps), strict=True):
         top = max(top, p)
@@ -248,7 +248,7 @@ def _stepped_down_by_flips(
 
 
 def _reached(drawn: NDArray[np.float64], value: float) -> float:
-    """The share of flips, the data among them, that reach the observed value.
+    """Return the share of flips, the data among them, that reach the observed value.
 
     Sums of the same numbers in another order differ in their last bits: a flip that ties with the data counts.
     """
@@ -258,7 +258,7 @@ def _reached(drawn: NDArray[np.float64], value: float) -> float:
 
 
 def _by_rank(drawn: NDArray[np.float64], df: int) -> NDArray[np.float64]:
-    """For each flip, the |t| whose two-sided p is the share of flips that reach it."""
+    """Return for each flip, the |t| whose two-sided p is the share of flips that reach it."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -268,10 +268,57 @@ def _by_rank(drawn: NDArray[np.float64], df: int) -> NDArray[np.float64]:
 
 
 def _t(sums: NDArray[np.float64], squares: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Student's t from sums and sums of squares; 0 where there is no difference, very large where no spread."""
+    """Return Student's t from sums and sums of squares; 0 where there is no difference, very large where no spread."""
     import numpy as np
 
     mean = sums / n
     spread = np.maximum(squares - n * mean**2, 1e-12 * squares)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(squares > 0, mean * math.sqrt(n) / np.sqrt(spread / (n - 1)), 0.0)
+
+
+# --- random changes of sign: all columns of a query change together; a function of (values, rounds, seed) alone
+
+
+def flipped_sums(values: NDArray[np.float64], rounds: int, seed: int) -> NDArray[np.float64]:
+    """Return (rounds, columns) sums over queries of (queries, columns) values, each row times a random sign.
+
+    Eight queries at a time: a table holds their signed sums for all 256 patterns, so that a flip of n queries is n / 8
+    look-ups. It takes no matrix product, whose threads would stand in each other's way on a shared machine.
+    """
+    import numpy as np
+
+    groups = -(-values.shape[0] // 8)
+    random = np.random.default_rng(seed)
+    draws = random.integers(0, 256, (groups, rounds), dtype=np.uint8)
+    padded = np.zeros((groups * 8, values.shape[1]))
+    padded[: values.shape[0]] = values
+    out = np.zeros((rounds, values.shape[1]))
+    for first in range(0, values.shape[1], _COLUMNS):
+        tables = _tables(padded[:, first : first + _COLUMNS])
+        for group in range(groups):
+            out[:, first : first + _COLUMNS] += tables[group][draws[group]]
+    return out
+
+
+def all_flipped_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (2^queries, columns) sums under every pattern of signs; for few queries."""
+    import numpy as np
+
+    flips = np.arange(2 ** values.shape[0])
+    out = np.zeros((flips.size, values.shape[1]))
+    for place, row in enumerate(values):
+        out += (1 - 2 * ((flips >> place) & 1))[:, None] * row
+    return out
+
+
+def _tables(padded: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (groups, 256, columns): for eight rows after another, the sum under each pattern of their signs."""
+    import numpy as np
+
+    blocks = padded.reshape(-1, 8, padded.shape[1])
+    tables = np.zeros((blocks.shape[0], 1, padded.shape[1]))
+    for place in range(8):
+        row = blocks[:, place : place + 1, :]
+        tables = np.concatenate([tables + row, tables - row], axis=1)
+    return tables

@@ -44,43 +44,43 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def power_of_difference(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
-    """The chance that n queries show a true `difference`, by a two-sided paired t-test at `alpha`."""
+    """Return the chance that n queries show a true `difference`, by a two-sided paired t-test at `alpha`."""
     _refuse(n, sd, alpha)
     return _power_t(n - 1, abs(difference) * math.sqrt(n) / sd, alpha)
 
 
 def power_of_equivalence(n: int, margin: float, sd: float, true: float = 0.0, alpha: float = 0.05) -> float:
-    """The chance that n queries show equivalence within ±`margin` (TOST at `alpha`) where the difference is `true`."""
+    """Return the chance that n queries show equivalence within ±`margin` if the difference is `true`."""
     _refuse(n, sd, alpha)
     error = sd / math.sqrt(n)
     return _power_tost(n - 1, margin / error, true / error, alpha)
 
 
 def smallest_difference(n: int, sd: float, power: float = POWER, alpha: float = 0.05) -> float:
-    """The true difference that n queries show with `power`; the minimal detectable effect."""
+    """Return the true difference that n queries show with `power`; the minimal detectable effect."""
     _refuse(n, sd, alpha, power)
     return detectable(sd / math.sqrt(n), n - 1, power, alpha)
 
 
 def smallest_margin(n: int, sd: float, power: float = POWER, alpha: float = 0.05) -> float:
-    """The margin within which n queries show equivalence with `power`, where the true difference is 0."""
+    """Return the margin within which n queries show equivalence with `power`, where the true difference is 0."""
     _refuse(n, sd, alpha, power)
     return _root(lambda margin: _power_tost(n - 1, margin, 0.0, alpha), power) * sd / math.sqrt(n)
 
 
 def detectable(error: float, df: float, power: float = POWER, alpha: float = 0.05) -> float:
-    """The true difference that an estimate with this standard error and these degrees of freedom shows."""
+    """Return the true difference that an estimate with this standard error and these degrees of freedom shows."""
     return _root(lambda nc: _power_t(df, nc, alpha), power) * error
 
 
 def queries_for_difference(difference: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:
-    """The fewest queries that show a true `difference` with `power`; None above 100 million, or for no difference."""
+    """Return the fewest queries that show a true `difference` with `power`; None above 100 million, or for 0."""
     _refuse(2, sd, alpha, power)
     return _fewest(lambda n: power_of_difference(n, difference, sd, alpha) >= power) if difference else None
 
 
 def queries_for_margin(margin: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:
-    """The fewest queries that show equivalence within ±`margin` with `power` where the true difference is 0."""
+    """Return the fewest queries that show equivalence within ±`margin` with `power` where the true difference is 0."""
     _refuse(2, sd, alpha, power)
     return _fewest(lambda n: power_of_equivalence(n, margin, sd, 0.0, alpha) >= power) if margin > 0 else None
 
@@ -95,7 +95,7 @@ def outlook(
     alpha: float = 0.05,
     tests: int = 1,
 ) -> Outlook:
-    """Everything `cerank power` says of a number of queries and a spread.
+    """Return what so many queries with such a spread can show: all that `cerank power` prints.
 
     Args:
         queries: at least 2.
@@ -111,7 +111,7 @@ def outlook(
         raise UsageError(f"a family has at least 1 test, not {tests}")
     _refuse(queries, sd, alpha, power)
     level = alpha / tests
-    found = Outlook(
+    estimate = Outlook(
         queries=queries,
         sd=sd,
         alpha=level,
@@ -121,8 +121,8 @@ def outlook(
         smallest_margin=smallest_margin(queries, sd, power, level),
     )
     if difference is not None:
-        found = msgspec.structs.replace(
-            found,
+        estimate = msgspec.structs.replace(
+            estimate,
             difference=difference,
             power_for_difference=power_of_difference(queries, difference, sd, level),
             queries_for_difference=queries_for_difference(difference, sd, power, level),
@@ -130,17 +130,17 @@ def outlook(
     if margin is not None:
         if margin <= 0:
             raise UsageError(f"a margin is above 0, not {margin}")
-        found = msgspec.structs.replace(
-            found,
+        estimate = msgspec.structs.replace(
+            estimate,
             margin=margin,
             power_for_margin=power_of_equivalence(queries, margin, sd, 0.0, level),
             queries_for_margin=queries_for_margin(margin, sd, power, level),
         )
-    return found
+    return estimate
 
 
 def spread_of(left: Sequence[float], right: Sequence[float]) -> float:
-    """The sd of given per-query differences, to plan with.
+    """Return the sd of given per-query differences, to plan with.
 
     Raises:
         UsageError: they cannot be paired, or have no spread.
@@ -165,7 +165,7 @@ def _refuse(n: int, sd: float, alpha: float, power: float = POWER) -> None:
 
 
 def _power_t(df: float, nc: float, alpha: float) -> float:
-    """P(|T| > critical value) for the noncentral t with noncentrality `nc`."""
+    """Return P(|T| > critical value) for the noncentral t with noncentrality `nc`."""
     from scipy.special import ndtr, stdtrit
 
     spread, weight = _spreads(df)
@@ -174,7 +174,7 @@ def _power_t(df: float, nc: float, alpha: float) -> float:
 
 
 def t_below(t: float, df: float, nc: float) -> float:
-    """P(T <= t) for the noncentral t, without the NaN that scipy's gives for a large noncentrality."""
+    """Return P(T <= t) for the noncentral t, without the NaN that scipy's gives for a large noncentrality."""
     from scipy.special import ndtr
 
     spread, weight = _spreads(df)
@@ -182,7 +182,7 @@ def t_below(t: float, df: float, nc: float) -> float:
 
 
 def _power_tost(df: float, margin: float, true: float, alpha: float) -> float:
-    """P(both one-sided tests reject); margin and true difference in standard errors (Owen, Biometrika 52, 1965)."""
+    """Return P(both one-sided tests reject), sizes in standard errors (Owen, Biometrika 52, 1965)."""
     from scipy.special import ndtr, stdtrit
 
     limit = -float(stdtrit(df, alpha))
@@ -194,7 +194,7 @@ def _power_tost(df: float, margin: float, true: float, alpha: float) -> float:
 
 @lru_cache(maxsize=256)  # a search for a root asks for the same one dozens of times
 def _spreads(df: float, most: float = math.inf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nodes and weights of estimated sd over true sd, sqrt(chi2(df) / df), as far as `most`; all weights sum to 1."""
+    """Return nodes and weights (sum 1) of estimated over true sd, sqrt(chi2(df) / df), up to `most`."""
     import numpy as np
     from scipy.special import gammainccinv, gammaincinv
 
@@ -218,7 +218,7 @@ def _legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _root(power_at: Callable[[float], float], power: float) -> float:
-    """Where a growing function reaches `power`, to 1e-12 of itself."""
+    """Return where a growing function reaches `power`, to 1e-12 of itself."""
     low, high = 0.0, 8.0
     while power_at(high) < power:
         low, high = high, high * 2
@@ -229,7 +229,7 @@ def _root(power_at: Callable[[float], float], power: float) -> float:
 
 
 def _fewest(is_enough: Callable[[int], bool]) -> int | None:
-    """The smallest n of at least 2 that is enough, where more is never less."""
+    """Return the smallest n of at least 2 that is enough, where more is never less."""
     low, high = 1, 2
     while not is_enough(high):
         low, high = high, high * 2

@@ -1,4 +1,4 @@
-"""Secondary tests of per-query differences, to lay beside the t-test: none of them makes a verdict.
+"""Secondary tests and the risk of per-query differences, to lay beside the t-test: none of them makes a verdict.
 
 Invariant: every function takes differences (right minus left); anything random is a function of its seed.
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Differences = NDArray[np.float64]
 
 ROUNDS = 9999
+WORST = 5  # queries that are named
+AVERSION = 1.0  # how much more a loss weighs than a gain, in TRisk
 _CHUNK = 4_000_000  # resampled values held at once: 32 MB
 
 
@@ -75,27 +77,27 @@ def secondary(
 
 
 def randomization(d: Differences, *, rounds: int = ROUNDS, seed: int = 0) -> float:
-    """Fisher's randomization test of the mean: exact where 2^n flips are no more than `rounds`, else with add-one.
+    """Run Fisher's randomization test of the mean: exact where 2^n flips are no more than `rounds`, else add-one.
 
     (1 + flips at least as far from 0) / (1 + rounds): the data themselves are one of the flips (Phipson and Smyth
     2010). Queries without a difference change no flip and are left out.
     """
     import numpy as np
 
-    from cerank.evaluation import permutation
+    from cerank.evaluation.multiple_testing import all_flipped_sums, flipped_sums
 
     d = d[d != 0]
     if d.size == 0:
         return 1.0
     reached = abs(float(d.sum())) * (1 - 1e-9)  # sums in another order differ in their last bits
     if 2**d.size <= rounds:
-        return float(np.mean(np.abs(permutation.all_sums(d[:, None])) >= reached))
-    sums = permutation.sums(d[:, None], rounds, seed)
+        return float(np.mean(np.abs(all_flipped_sums(d[:, None])) >= reached))
+    sums = flipped_sums(d[:, None], rounds, seed)
     return float((1 + np.count_nonzero(np.abs(sums) >= reached)) / (1 + rounds))
 
 
 def wilcoxon(d: Differences, zeros: str = "pratt") -> float:
-    """Wilcoxon's signed-rank test, two-sided; zero differences are ranked and then dropped (Pratt 1959)."""
+    """Run Wilcoxon's signed-rank test, two-sided; zero differences are ranked and then dropped (Pratt 1959)."""
     if not d.any():
         return 1.0
     from scipy.stats import wilcoxon as test
@@ -104,7 +106,7 @@ def wilcoxon(d: Differences, zeros: str = "pratt") -> float:
 
 
 def sign(d: Differences) -> float:
-    """The exact sign test, two-sided, of wins against losses; ties are left out."""
+    """Run the exact sign test, two-sided, of wins against losses; ties are not counted."""
     from scipy.special import bdtr
 
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
@@ -112,7 +114,7 @@ def sign(d: Differences) -> float:
 
 
 def bca(d: Differences, confidence: float = 0.95, *, rounds: int = ROUNDS, seed: int = 0) -> Interval:
-    """The bias-corrected and accelerated bootstrap interval of the mean (Efron, JASA 82, 1987).
+    """Return the bias-corrected and accelerated bootstrap interval of the mean (Efron, JASA 82, 1987).
 
     Too narrow for few queries: in simulation it excluded a true 0 in 12 of 100 collections of 43 queries, 7 of 200.
     """
@@ -160,7 +162,7 @@ def posterior(estimate: Estimate, rope: float) -> Posterior:
 
 
 def effect_interval(figures: Paired, confidence: float = 0.95) -> Interval | None:
-    """The exact interval of d_z: the noncentralities that put the observed t at either tail, over sqrt(n).
+    """Return the exact interval of d_z: the noncentralities that put the observed t at either tail, over sqrt(n).
 
     None where d_z is infinite. (Steiger and Fouladi 1997; Cumming and Finch 2001.)
     """
@@ -174,7 +176,7 @@ def effect_interval(figures: Paired, confidence: float = 0.95) -> Interval | Non
 
 
 def _noncentrality(t: float, df: int, share: float) -> float:
-    """The nc for which P(T <= t) = `share`; P falls as nc grows."""
+    """Return the nc for which P(T <= t) = `share`; P falls as nc grows."""
     from cerank.evaluation.power import t_below
 
     low, high = t - 8.0 - abs(t), t + 8.0 + abs(t)
@@ -186,3 +188,92 @@ def _noncentrality(t: float, df: int, share: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if t_below(t, df, middle) > share else (low, middle)
     return high
+
+
+# --- risk: whom a difference hurts, and how few queries carry it
+
+
+class Risk(msgspec.Struct, frozen=True, kw_only=True):
+    """What the differences are like beside their mean."""
+
+    threshold: float  # losses and gains up to it do not count: the harm margin or the margin, else 0
+    hurt: int  # queries that lose more than the threshold
+    helped: int  # queries that gain more
+    hurt_low: float  # Wilson's interval of the share of queries hurt
+    hurt_high: float
+    mean_loss: float | None  # of the queries hurt; None where there is none
+    worst: tuple[str, ...]  # the queries that lose most, the largest loss first
+    trisk: float | None  # t of the mean in which losses count (1 + AVERSION) times; None without spread
+    queries_to_flip: int | None  # fewest queries without which the t-test shows no difference; None where it shows none
+
+
+def risk(
+    differences: NDArray[np.float64],
+    queries: tuple[str, ...],
+    *,
+    threshold: float = 0.0,
+    confidence: float = 0.95,
+) -> Risk:
+    """Return the risk of a difference.
+
+    Args:
+        differences: right minus left, one a query.
+        queries: their ids, in the same order.
+        threshold: the loss from which on a query counts as hurt, in the measure's units.
+        confidence: of the interval of the share hurt, and of the t-test behind `queries_to_flip`.
+    """
+    import numpy as np
+
+    n = differences.size
+    losses = differences[differences < -threshold]
+    low, high = wilson(losses.size, n, confidence)
+    order = np.argsort(differences, kind="stable")[:WORST]
+    return Risk(
+        threshold=threshold,
+        hurt=losses.size,
+        helped=int((differences > threshold).sum()),
+        hurt_low=low,
+        hurt_high=high,
+        mean_loss=float(losses.mean()) if losses.size else None,
+        worst=tuple(queries[place] for place in order if differences[place] < 0),
+        trisk=trisk(differences),
+        queries_to_flip=queries_to_flip(differences, round(1 - confidence, 12)),
+    )
+
+
+def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's interval (JASA 22, 1927) of a share of `count` in `n`."""
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + confidence) / 2))
+    share, width = count / n, z * z / n
+    middle = (share + width / 2) / (1 + width)
+    half = z * math.sqrt(share * (1 - share) / n + width / (4 * n)) / (1 + width)
+    return (0.0 if count == 0 else middle - half), (1.0 if count == n else middle + half)
+
+
+def trisk(differences: NDArray[np.float64], aversion: float = AVERSION) -> float | None:
+    """Return TRisk (Dincer, Macdonald and Ounis, SIGIR 2014): URisk over its standard error; None without spread."""
+    import numpy as np
+
+    weighted = np.where(differences < 0, (1 + aversion) * differences, differences)
+    sd = float(weighted.std(ddof=1))
+    return float(weighted.mean()) / (sd / math.sqrt(weighted.size)) if sd > 0 else None
+
+
+def queries_to_flip(differences: NDArray[np.float64], alpha: float = 0.05) -> int | None:
+    """Return the fewest queries without which a two-sided paired t-test at `alpha` shows no difference any more.
+
+    The largest differences in the direction of the mean go first, which moves the mean most (a fragility index; Walsh
+    et al., Journal of Clinical Epidemiology 67, 2014). None where the test shows no difference with all queries.
+    """
+    import numpy as np
+
+    ordered = np.sort(differences * np.sign(differences.mean()))  # the largest support of the mean comes last
+    for removed in range(ordered.size - 1):
+        rest = ordered[: ordered.size - removed]
+        sd = float(rest.std(ddof=1))
+        estimate = Estimate(difference=float(rest.mean()), error=sd / math.sqrt(rest.size), df=rest.size - 1)
+        if sd == 0 or rest.mean() <= 0 or estimate.p() > alpha:
+            return removed or None
+    return ordered.size - 1

@@ -103,8 +103,8 @@ def _underlying_os_error(error: BaseException) -> OSError | None:
     """
     if isinstance(error, OSError):
         return error
-    found = _RUST_ERROR.search(str(error)) if not isinstance(error, RunFailedError) else None
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+    match = _RUST_ERROR.search(str(error)) if not isinstance(error, RunFailedError) else None
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
 
 
 # files

@@ -51,10 +51,10 @@ def cache_name(path: Path) -> str:
 def known_sha256(path: Path, folder: Path) -> str:
     """Return the remembered SHA-256 of a file that has not changed since, by size and time; else ""."""
     try:
-        found = msgspec.json.decode((folder / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
+        stamp = msgspec.json.decode((folder / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
     except (OSError, ValueError):
         return ""
-    return found.sha256 if msgspec.structs.replace(found, sha256="") == stamp_of(path) else ""
+    return stamp.sha256 if msgspec.structs.replace(stamp, sha256="") == stamp_of(path) else ""
 
 
 def remember(path: Path, folder: Path, stamp: FileStamp) -> None:

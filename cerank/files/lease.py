@@ -67,9 +67,9 @@ def this_process(now: datetime | None = None) -> Owner:
 
 def is_same_process(owner: Owner) -> bool:
     """Return whether the process that wrote `owner` is still alive on this host; False if that is unknown."""
-    known = bool(owner.ticks and owner.boot and owner.pid > 0)
+    is_identified = bool(owner.ticks and owner.boot and owner.pid > 0)
     is_here = owner.host == socket.gethostname() and owner.boot == _boot_id()
-    return known and is_here and owner.ticks == _start_ticks(owner.pid)
+    return is_identified and is_here and owner.ticks == _start_ticks(owner.pid)
 
 
 def signal_owner(owner: Owner, signum: int) -> bool:
@@ -236,22 +236,22 @@ def _excludes_others(handle: disk.Handle) -> bool:
 def _is_alive(data: bytes) -> bool | None:
     """Return whether the process that a lock file names is alive; None if it is on another host or unreadable."""
     try:
-        found = msgspec.json.decode(data, type=Owner)
+        holder = msgspec.json.decode(data, type=Owner)
     except DECODE_ERRORS:
         return None
-    if found.host != socket.gethostname() or not (found.ticks and found.boot):
+    if holder.host != socket.gethostname() or not (holder.ticks and holder.boot):
         return None
-    return is_same_process(found)
+    return is_same_process(holder)
 
 
 def _lock(handle: disk.Handle) -> bool:
     """Take the lock; return False if the file system has none that excludes others."""
     if _locks_are_disabled():
         return False
-    taken = try_lock(handle.descriptor)
-    if taken is False:
+    locked = try_lock(handle.descriptor)
+    if locked is False:
         raise _held_error(handle.path)
-    return taken is True and _excludes_others(handle)
+    return locked is True and _excludes_others(handle)
 
 
 def try_lock(descriptor: int) -> bool | None:

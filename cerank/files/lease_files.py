@@ -135,8 +135,8 @@ def _is_live(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
         return True  # replaced this moment by a newer one
     if data == _RELEASED:
         return False
-    known = is_alive(data)  # half-written just now: nobody can tell, so its age does
-    return _age(path) < STALE_SECONDS if known is None else known
+    is_known_alive = is_alive(data)  # half-written just now: nobody can tell, so its age does
+    return _age(path) < STALE_SECONDS if is_known_alive is None else is_known_alive
 
 
 def _age(path: Path) -> float:

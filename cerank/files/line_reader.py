@@ -1,41 +1,33 @@
-"""Strict, streaming reading of text files from outside: plain, gzip or Zstandard, UTF-8, one record a line.
+"""Strict, streaming reading of text files from outside: plain or packed, UTF-8, one record a line.
 
 Invariant: whatever a file holds, what leaves here is a CerankError with file:line or a list of clean lines; at most
-one block and one line of a file is in memory at a time, and a packed file gives at most `LARGEST_RATIO` times its size.
+one block and one line of a file is in memory at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import hashlib
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar, cast
+from typing import TypeVar, get_origin
 
 import msgspec
 
 from cerank.errors import FormatError, UsageError, os_error
-from cerank.files.safe_open import open_file
+from cerank.files.packed_files import ByteStream, open_stream
 from cerank.text.safe_text import shown
 
-S = TypeVar("S", bound=msgspec.Struct)
-Opener = Callable[[Path], "ByteStream"]  # opens what a path names, unpacked; see importing/archives.py
+S = TypeVar("S")
+Opener = Callable[[Path], ByteStream]  # opens what a path names, unpacked
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
-_GZIP = b"\x1f\x8b"
-_ZST = b"\x28\xb5\x2f\xfd"
-_ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may unpack to 128 KiB
-LARGEST_RATIO = 200  # real text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
-UNCHECKED_BYTES = 64 << 20  # bytes that a packed file may always unpack to
-_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
+_UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 # What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
-_WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]")
 _SEPARATORS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
-_SPACE_OR_NUL = re.compile(r"[\s\x1c-\x1f\x00]")
+_SPACE_OR_NUL = re.compile("[\\s\x1c-\x1f\x00\ufeff]")
 
 
 def at(path: Path, line: int) -> str:
@@ -58,149 +50,6 @@ def local_path(name: str) -> Path:
     return path
 
 
-class ByteStream(Protocol):
-    """Bytes that are read in order."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes, about `size` of them; none at the end."""
-
-    def close(self) -> None:
-        """Close the file behind it."""
-
-
-class HashingReader:
-    """A file whose bytes are hashed while they are read, which saves a second reading."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return At most `size` bytes; all that are left where it is negative."""
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class _GzipStream(gzip.GzipFile):
-    """The content of a gzip file, which closes that file with itself."""
-
-    def __init__(self, file: ByteStream) -> None:
-        super().__init__(fileobj=cast("IO[bytes]", file), mode="rb")
-        self._packed = file
-
-    def close(self) -> None:
-        super().close()
-        self._packed.close()
-
-
-class _ZstandardError(EOFError):
-    """Zstandard that cannot be unpacked."""
-
-
-class _ZstandardStream:
-    """The content of a Zstandard file; zstandard's own reader takes one that was cut short for a whole one."""
-
-    def __init__(self, file: ByteStream) -> None:
-        import zstandard
-
-        self._zstandard: Any = zstandard
-        self._file, self._frame = file, None
-        self._rest, self._ready, self._is_open = b"", memoryview(b""), False
-
-    def read(self, size: int, /) -> bytes:
-        """Return `size` bytes, or what is left of the content."""
-        found, count = [], 0
-        while count < size and (piece := self._ready or self._next()):
-            found.append(piece[: size - count])
-            self._ready = piece[size - count :]
-            count += len(found[-1])
-        return b"".join(found)
-
-    def _next(self) -> memoryview:
-        """Return what the next packed bytes hold; nothing at the end."""
-        while data := self._rest or self._file.read(_ZST_PIECE):
-            if out := self._unpack(data):
-                return memoryview(out)
-        if self._is_open:
-            raise _ZstandardError("cut short")
-        return memoryview(b"")
-
-    def _unpack(self, data: bytes) -> bytes:
-        if not self._is_open:
-            self._frame, self._is_open = self._zstandard.ZstdDecompressor().decompressobj(), True
-        frame: Any = self._frame
-        try:
-            out: bytes = frame.decompress(data)
-        except self._zstandard.ZstdError as error:
-            raise _ZstandardError(str(error)) from error
-        self._rest, self._is_open = frame.unused_data, not frame.eof
-        return out
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _BoundedStream:
-    """Bytes of `source`, at most as many as a harmless packed file of that size holds."""
-
-    def __init__(self, path: Path, source: ByteStream) -> None:
-        self._path, self._source = path, source
-        self._left = max(UNCHECKED_BYTES, LARGEST_RATIO * path.stat().st_size)
-
-    def read(self, size: int, /) -> bytes:
-        """As the source's."""
-        data = self._source.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise decompression_bomb(self._path)
-        return data
-
-    def close(self) -> None:
-        self._source.close()
-
-
-def decompression_bomb(path: Path) -> FormatError:
-    """Return the error for a packed file that unpacks to far more than its size."""
-    what = f"unpacks to more than {LARGEST_RATIO} times its size, which is not a normal file"
-    return FormatError(
-        what, where=str(path), hint="if you trust the file, unpack it yourself and give the unpacked one"
-    )
-
-
-def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
-    """Return the content of `file`, whose first bytes are `start`, unpacked if they say so.
-
-    Raises:
-        FormatError: its name says otherwise; or later, while it is read, beyond the first `UNCHECKED_BYTES` it unpacks
-            to more than `LARGEST_RATIO` times its size.
-    """
-    is_gzip, is_zst = start.startswith(_GZIP), start.startswith(_ZST)
-    if path.suffix == ".gz" and not is_gzip:
-        raise FormatError("the name ends in .gz but the content is not gzip", where=str(path))
-    if path.suffix == ".zst" and not is_zst:
-        raise FormatError("the name ends in .zst but the content is not Zstandard", where=str(path))
-    if is_gzip:
-        return _BoundedStream(path, _GzipStream(file))
-    return _BoundedStream(path, _ZstandardStream(file)) if is_zst else file
-
-
-def open_stream(path: Path) -> ByteStream:
-    """Open a file for reading, unpacked if it is gzip or Zstandard; the caller closes it.
-
-    Raises:
-        FormatError: the file's ending does not match its first bytes.
-        OSError: the file cannot be opened; `translate_read_errors` turns that into cerank's error.
-    """
-    with open_file(path) as file:
-        start = file.read(4)
-    return decompress(path, open_file(path), start)
-
-
 def _check_utf8(path: Path, block: bytes, first: int) -> None:
     """Reject NUL and bytes that are not UTF-8, naming the line; `block` ends with a complete line."""
     nul = block.find(b"\0")
@@ -220,30 +69,31 @@ def _check_white_space(path: Path, block: bytes, first: int) -> None:
     if block.isascii() and not any(mark in block for mark in _SEPARATORS):
         return
     text = block.decode("utf-8")
-    found = _WIDE_SPACE.search(text)
-    if found:
-        what = f"holds the white space U+{ord(found.group()):04X}, at which some tools split columns and some do not"
-        raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
+    match = _WIDE_SPACE.search(text)
+    if match:
+        what = f"holds the white space U+{ord(match.group()):04X}, at which some tools split columns and some do not"
+        raise FormatError(what, where=at(path, first + text.count("\n", 0, match.start())))
 
 
 def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
-    """Yield (number of the first line, bytes of complete lines) in order; only a byte order mark is checked.
+    """Yield (number of the first line, bytes of complete lines) in order, without the byte order mark of UTF-8.
 
     Raises:
-        FormatError: a byte order mark, or a line of more than 64 MiB.
+        FormatError: UTF-16, or a line of more than 64 MiB.
     """
-    first, rest = 1, b""
+    first, rest, is_start = 1, b"", True
     while block := file.read(size):
-        if first == 1 and not rest and block.startswith(_BYTE_ORDER_MARKS):
-            raise FormatError("starts with a byte order mark", where=at(path, 1), hint="save it as UTF-8 without BOM")
-        block = rest + block
+        if is_start and block.startswith(_UTF16_MARKS):
+            raise FormatError("is UTF-16 text (byte order mark)", where=at(path, 1), hint="save it as UTF-8")
+        block = block.removeprefix(_UTF8_MARK) if is_start else rest + block
+        is_start = False
         end = block.rfind(b"\n") + 1
         if not end and len(block) > _LONGEST_LINE:
             raise FormatError(f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first))
-        whole, rest = block[:end], block[end:]
-        if whole:
-            yield first, whole
-            first += whole.count(b"\n")
+        complete, rest = block[:end], block[end:]
+        if complete:
+            yield first, complete
+            first += complete.count(b"\n")
     if rest:
         yield first, rest
 
@@ -263,14 +113,10 @@ def translate_read_errors(path: Path) -> Iterator[None]:
     """Turn errors that appear while a file is read into cerank's errors.
 
     Raises:
-        FormatError: damaged gzip or Zstandard.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        kind = "Zstandard" if isinstance(error, _ZstandardError) else "gzip"
-        raise FormatError(f"is damaged {kind}: {error}", where=str(path)) from error
     except OSError as error:
         raise os_error(error, path) from error
 
@@ -278,15 +124,13 @@ def translate_read_errors(path: Path) -> Iterator[None]:
 def line_blocks(
     path: Path, *, columns: bool = False, opener: Opener | None = None
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield blocks of lines: (number of the first line, lines without line feeds), unpacked.
-
-    The lines without line feeds), gzip or Zstandard unpacked.
+    """Yield blocks of lines of a file, unpacked: (number of the first line, lines without line feeds).
 
     A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. What is packed is
     known by its first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
 
     Raises:
-        FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
+        FormatError: a damaged archive, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
     with translate_read_errors(path), contextlib.closing((opener or open_stream)(path)) as file:
@@ -329,18 +173,65 @@ def checked_id(text: str, kind: str, where: str) -> str:
 def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Iterator[tuple[int, S]]:
     """Yield (line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
 
+    A file that is one JSON array gives its elements, numbered from 1.
+
     Raises:
-        FormatError: a line that is not JSON, or not a `kind`; and all that `line_blocks` raises.
+        FormatError: a line that is not JSON, or not a `kind`; the hint names the keys that are there; and all that
+            `line_blocks` raises.
     """
-    decoder = msgspec.json.Decoder(kind)
+    decoder, is_start = msgspec.json.Decoder(kind), True
     for first, lines in line_blocks(path, opener=opener):
         for number, line in enumerate(lines, first):
             if not line.strip():
                 continue
+            if is_start and line.lstrip().startswith(b"[") and not _is_array_like(kind):
+                yield from _json_array(path, kind, opener)
+                return
+            is_start = False
             try:
                 yield number, decoder.decode(line)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                raise FormatError(f"not a valid record: {shown(error, 200)}", where=at(path, number)) from error
+                what = f"not a valid record: {shown(error, 200)}"
+                raise FormatError(what, where=at(path, number), hint=_json_hint(line)) from error
+
+
+def _is_array_like(kind: type) -> bool:
+    if get_origin(kind) is list:
+        return True
+    config = getattr(kind, "__struct_config__", None)
+    return config is not None and bool(config.array_like)
+
+
+def _json_array(path: Path, kind: type[S], opener: Opener | None) -> Iterator[tuple[int, S]]:
+    if opener is not None:
+        raise FormatError("is one JSON array", where=str(path), hint="so large a file needs one JSON object a line")
+    parts = [block for _, lines in line_blocks(path) for block in lines]
+    try:
+        items = msgspec.json.decode(b"\n".join(parts), type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        hint = "write one JSON object a line, or one array of objects"
+        raise FormatError(f"not valid JSON: {shown(error, 200)}", where=str(path), hint=hint) from error
+    decoder = msgspec.json.Decoder(kind)
+    for number, item in enumerate(items, 1):
+        try:
+            yield number, decoder.decode(item)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            what = f"element {number} is not a valid record: {shown(error, 200)}"
+            raise FormatError(what, where=str(path), hint=_json_hint(bytes(item))) from error
+
+
+def _json_hint(line: bytes) -> str:
+    """Return what a line that cannot be read as a record holds instead."""
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "one JSON object stands on one line, whole" if line.strip() in {b"{", b"["} else ""
+    return keys_hint(value)
+
+
+def keys_hint(value: object) -> str:
+    """Return the keys of a JSON object, for an error that misses one."""
+    return "its keys: " + shown(", ".join(map(str, value)), 300) if isinstance(value, dict) and value else ""
 
 
 def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None) -> Iterator[tuple[int, list[str]]]:
@@ -355,6 +246,6 @@ def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None
                 continue
             parts = line.decode("utf-8").removesuffix("\r").split("\t")
             if len(parts) not in columns:
-                wanted = " or ".join(map(str, columns))
-                raise FormatError(f"{len(parts)} tab-separated columns, not {wanted}", where=at(path, number))
+                expected = " or ".join(map(str, columns))
+                raise FormatError(f"{len(parts)} tab-separated columns, not {expected}", where=at(path, number))
             yield number, parts

@@ -79,7 +79,7 @@ def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
     if path.is_symlink() or not path.is_file():
         return "not a plain file"
     if path.stat().st_size != entry.size:
-        return f"{counted(path.stat().st_size, 'byte')}, {entry.size} when it was written"
+        return f"it has {counted(path.stat().st_size, 'byte')}; {entry.size:,} were written"
     try:
         is_same = sha256_file(path) == entry.sha256
     except CerankError as error:

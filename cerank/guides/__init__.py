@@ -17,6 +17,7 @@ ORDER = (  # as a new user would read them
     "first-run",
     "verdicts",
     "recipes",
+    "recipe-reference",
     "datasets",
     "matrices",
     "teachers",
@@ -24,8 +25,10 @@ ORDER = (  # as a new user would read them
     "reliability",
     "output",
     "benchmarks",
+    "extending",
     "vocabulary",
     "architecture",
+    "decisions",
 )
 
 

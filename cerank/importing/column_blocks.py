@@ -34,12 +34,12 @@ def columns_of(lines: Sequence[bytes], scores: Sequence[str], ids: Sequence[str]
         return None
     kinds = {name: polars.Float64() for name in scores} | {name: polars.String() for name in ids}
     try:
-        found = polars.read_csv(block, has_header=False, separator="\t", quote_char=None, schema=polars.Schema(kinds))
+        frame = polars.read_csv(block, has_header=False, separator="\t", quote_char=None, schema=polars.Schema(kinds))
     except polars.exceptions.PolarsError:
         return None
-    if found.height != len(lines) or not all(are_ids(found[name]) for name in ids):
+    if frame.height != len(lines) or not all(are_ids(frame[name]) for name in ids):
         return None
     # NaN compares false, and a null makes the count differ
-    if any(int((found[name].abs() <= LARGEST).sum()) != found.height for name in scores):
+    if any(int((frame[name].abs() <= LARGEST).sum()) != frame.height for name in scores):
         return None
-    return found
+    return frame

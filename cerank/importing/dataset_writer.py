@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,12 @@ class DatasetWriter:
         if number:
             self.counts[kind] += number
 
+    def keep_comments(self, run: str, comments: Sequence[str]) -> None:
+        """Keep the comments at the beginning of a run's file, such as ir_metadata, in a file beside the run."""
+        if self.wants(run):
+            disk.make_folder(self._folder / "runs")
+            disk.write(self._folder / "runs" / f"{run_name(run)}.metadata.txt", "\n".join([*comments, ""]).encode())
+
     def wants(self, run: str) -> bool:
         """Return whether the run should be kept."""
         self.offered.add(run)
@@ -155,12 +162,12 @@ class DatasetWriter:
         if not text.strip():
             self.count("queries without text, dropped")
             return False
-        known = self._queries.get(query_id)
-        if known is None:
+        known_hash = self._queries.get(query_id)
+        if known_hash is None:
             checked_id(query_id, "query", where)
             self._queries[query_id] = hash(text)
             self._query_file.write(_line({"query_id": query_id, "text": text}, where))
-        elif known != hash(text):
+        elif known_hash != hash(text):
             raise FormatError(f"query '{shown(query_id, 80)}' has another text than before", where=where)
         return True
 
@@ -177,12 +184,12 @@ class DatasetWriter:
         if not text.strip():
             self.count("documents without text, dropped")
             return False
-        known = self._documents.get(doc_id)
-        if known is None:
+        known_hash = self._documents.get(doc_id)
+        if known_hash is None:
             checked_id(doc_id, "document", where)
             self._documents[doc_id] = hash(text)
             self._document_file.write(_line({"doc_id": doc_id, "text": text}, where))
-        elif known != hash(text):
+        elif known_hash != hash(text):
             self.count("documents that come again with another text; the first is kept")
         return True
 
@@ -229,7 +236,7 @@ class DatasetWriter:
     def _table(self, run: str) -> int:
         number = self._runs.get(run)
         if number is None:
-            names = {run_name(known): number for known, number in self._runs.items()}
+            names = {run_name(run_text): number for run_text, number in self._runs.items()}
             number = names.get(run_name(run), len(set(names.values())) + 1)
             self._runs[run] = number
         return number
@@ -306,7 +313,9 @@ class DatasetWriter:
         files: dict[int, _BufferedFile] = {}
         if names:
             disk.make_folder(self._folder / "runs")
+        served: Counter[str] = Counter()
         for bucket in self._rows.buckets():
+            self._count_served(bucket, served)
             if not self.keeps_texts:
                 ids = bucket["query"].unique(maintain_order=True)
                 self._query_file.write("".join(f"{query_id}\n" for query_id in ids).encode())
@@ -317,14 +326,30 @@ class DatasetWriter:
                     files[table] = _BufferedFile(self._folder / (f"runs/{name}.run" if name else "qrels"))
                 if name:
                     is_listed = table in self._listed
-                    text, kept = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)
+                    text, row_count = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)
                 else:
-                    text, kept = judgments(part, self.counts)
+                    text, row_count = judgments(part, self.counts)
                 files[table].write(text)
-                rows[name] += kept
+                rows[name] += row_count
         for file in files.values():
             file.close()
+        if rows[""]:  # training data with judgments, and not a ranking alone
+            self._count_unserved(len(self._queries) if self.keeps_texts else named, served)
         return rows, named
+
+    def _count_served(self, bucket: polars.DataFrame, served: Counter[str]) -> None:
+        """Count the queries of a bucket that have a positive, negatives, or a teacher's scores."""
+        is_run, in_list = bucket["table"] != QRELS, bucket["table"].is_in(sorted(self._listed))
+        served["positive"] += bucket.filter(~is_run & (bucket["value"] >= 1))["query"].n_unique()
+        served["negatives"] += bucket.filter(in_list)["query"].n_unique()
+        served["scores"] += bucket.filter(is_run & ~in_list)["query"].n_unique()
+
+    def _count_unserved(self, queries: int, served: Counter[str]) -> None:
+        self.count("queries without a positive", queries - served["positive"])
+        if self._listed or not self._runs:
+            self.count("queries without negatives", queries - served["negatives"])
+        if set(self._runs.values()) - self._listed:
+            self.count("queries without teacher scores", queries - served["scores"])
 
 
 def _line(row: dict[str, str], where: str) -> bytes:

@@ -35,9 +35,9 @@ def judgments(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]
         best = polars.col("value").max().over(pair)
         counts[_GRADES] += rows.filter(polars.col("value").first().over(pair) != polars.col("value")).height
         rows = rows.with_columns(best.alias("value"))
-    found = _by_query(rows.unique(pair, keep="first", maintain_order=True)).sort("first", maintain_order=True)
+    judged = _by_query(rows.unique(pair, keep="first", maintain_order=True)).sort("first", maintain_order=True)
     columns = ("query", polars.lit("0"), "document", polars.col("value").cast(polars.Int64))
-    return _text(found, columns), found.height
+    return _text(judged, columns), judged.height
 
 
 def candidates(
@@ -57,8 +57,8 @@ def candidates(
     """
     import polars
 
-    kept = _drop_duplicates(rows, counts)
-    ordered = _score_by_rank(kept) if is_listed else _order_by_score(kept, counts)
+    distinct = _drop_duplicates(rows, counts)
+    ordered = _score_by_rank(distinct) if is_listed else _order_by_score(distinct, counts)
     if depth:
         top = ordered.filter(polars.col("place") < depth)
         counts[_DEPTH] += ordered.height - top.height
@@ -92,12 +92,12 @@ def _drop_duplicates(rows: polars.DataFrame, counts: Counter[str]) -> polars.Dat
     import polars
 
     pair = ["query", "document"]
-    found = rows.unique(pair, keep="first", maintain_order=True)
-    if found.height < rows.height:
+    distinct = rows.unique(pair, keep="first", maintain_order=True)
+    if distinct.height < rows.height:
         other = rows.filter(polars.col("value").first().over(pair) != polars.col("value")).height
         counts[_SCORES] += other
-        counts[_TWICE] += rows.height - found.height - other
-    return _by_query(found)
+        counts[_TWICE] += rows.height - distinct.height - other
+    return _by_query(distinct)
 
 
 def _places(first: polars.Series) -> tuple[Ints, Ints]:
@@ -135,12 +135,12 @@ def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.Data
         "first", exact, "rank", descending=[False, True, False], maintain_order=True
     )
     query, place = _places(ordered["first"])
-    whole, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()
+    keys, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()
     far = query * np.int64(1 << 34)  # keeps the least of one query out of the next: no whole number comes near it
-    separated = np.minimum.accumulate(whole + place - far) - place + far
+    separated = np.minimum.accumulate(keys + place - far) - place + far
     falls = (rank[1:] < rank[:-1]) & (query[1:] == query[:-1])
     counts[_RANKS] += len(np.unique(query[1:][falls]))
-    counts[_TIES] += int((separated != whole).sum())
+    counts[_TIES] += int((separated != keys).sum())
     ordered = ordered.with_columns(polars.Series("place", place), _ordered_int_to_float32(separated))
     beyond = ordered.filter(~(polars.col("score") >= -LARGEST))
     if beyond.height:

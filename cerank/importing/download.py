@@ -81,19 +81,19 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
         _download(source, part, handle, progress)
         disk.sync(handle)
         try:
-            found = _check_file(source, part, "resumed" if present else "fetched")
+            fetched = _check_file(source, part, "resumed" if present else "fetched")
         except FormatError as error:
             disk.truncate(handle, 0)
             what = f"the downloaded file differs from the published one: {error.what}"
             raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
         disk.remove(_note_path(part))
         disk.rename(part, path)
-    return msgspec.structs.replace(found, path=str(path))
+    return msgspec.structs.replace(fetched, path=str(path))
 
 
 def _how_to_place(source: PublishedFile, path: Path) -> str:
-    known = f"; its md5 is {' or '.join(source.md5)}" if source.md5 else ""
-    return f"fetch {source.url} on any machine and save it as {path}{known}"
+    checksums = f"; its md5 is {' or '.join(source.md5)}" if source.md5 else ""
+    return f"fetch {source.url} on any machine and save it as {path}{checksums}"
 
 
 @contextlib.contextmanager
@@ -243,9 +243,9 @@ def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
             raise FormatError(f"has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint)
         if source.md5:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            if found not in source.md5:
-                what = f"has the md5 {found}, not {' or '.join(source.md5)}"
+                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            if md5 not in source.md5:
+                what = f"has the md5 {md5}, not {' or '.join(source.md5)}"
                 raise FormatError(what, where=str(path), hint="remove it, and fetch it again")
     except OSError as error:
         raise os_error(error, path) from error

@@ -116,8 +116,10 @@ class SpillBuffer:
         numbers = [
             zlib.crc32(name.encode()) % BUCKETS for name in names
         ]  # polars' own hash may change with its version
-        found = rows["query"].replace_strict(names, polars.Series(numbers, dtype=polars.Int32))
-        parts = rows.with_columns(found.alias("bucket")).partition_by("bucket", include_key=False, as_dict=True)
+        bucket_numbers = rows["query"].replace_strict(names, polars.Series(numbers, dtype=polars.Int32))
+        parts = rows.with_columns(bucket_numbers.alias("bucket")).partition_by(
+            "bucket", include_key=False, as_dict=True
+        )
         for (number,), part in parts.items():
             if number not in self._files:
                 self._files[number] = disk.open_append(self._folder / f"bucket-{number:03}.tsv")

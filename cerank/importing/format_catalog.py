@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.importing.dataset_writer import DatasetWriter
-from cerank.importing.formats import hard_negatives, listwise, ranked_runs, rankgpt, triples
+from cerank.importing.formats import column_texts, hard_negatives, listwise, ranked_runs, rankgpt, triples
 from cerank.registry import Registry
 
 Reader = Callable[[Sequence[Path], DatasetWriter, str], None]
@@ -96,6 +96,29 @@ _ALL = (
         gives="documents, queries, judgments, run negatives",
         read=hard_negatives.read_tevatron,
         run=hard_negatives.NEGATIVES,
+    ),
+    Format(
+        name="tevatron-ids",
+        description="Tevatron 2 and 3: query_id, positive_document_ids and negative_document_ids, over a collection",
+        gives="judgments, run negatives",
+        read=hard_negatives.read_tevatron_ids,
+        run=hard_negatives.NEGATIVES,
+        collection=MSMARCO,
+    ),
+    Format(
+        name="sentence-transformers",
+        description="columns anchor, positive, negative(_N), or query, passage, label or score: JSONL, parquet, folder",
+        gives="documents, queries, judgments, run negatives, and teacher where there are scores",
+        read=column_texts.read,
+        run=column_texts.TEACHER,
+    ),
+    Format(
+        name="colbert-triples",
+        description="ColBERT's JSONL of [qid, positive pid, negative pid, ...], or [qid, [pid, score], ...]",
+        gives="judgments, run negatives, and teacher where there are scores",
+        read=triples.read_colbert,
+        run="teacher",
+        collection=MSMARCO,
     ),
     Format(
         name="msmarco-id-triples",

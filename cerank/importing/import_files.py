@@ -13,10 +13,10 @@ import msgspec
 
 import cerank
 from cerank.datasets.local_folders import COLLECTION, collection_toml
-from cerank.errors import FormatError, UsageError, os_error
+from cerank.errors import FormatError, MissingError, UsageError
 from cerank.files import disk
-from cerank.files.hashing import sha256_file
-from cerank.importing.archives import checked_file
+from cerank.files.hashing import sha256_file, sha256_text
+from cerank.files.record_reader import arrow_files
 from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
 
@@ -71,23 +71,28 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
         raise UsageError("no file was given", where=entry.name, hint=entry.description)
     if into.exists() or into.is_symlink():
         raise UsageError("it exists already", where=str(into), hint="give the name of a new folder")
-    known = tuple(_hash_file(path) for path in files)
+    sources = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""
     with disk.new_folder(into) as folder:
         contents = _fill(entry, files, folder, choices, collection)
-        found = Imported(entry.name, str(into), known, collection, contents, cerank.__version__)
+        imported = Imported(entry.name, str(into), sources, collection, contents, cerank.__version__)
         if named:
             disk.write(folder / COLLECTION, named)
-        disk.write(folder / RECORD, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    return found
+        disk.write(folder / RECORD, msgspec.json.format(msgspec.json.encode(imported), indent=2) + b"\n")
+    return imported
 
 
 def _hash_file(path: Path) -> ImportedFile:
-    try:
-        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_file(path))
-    except OSError as error:
-        raise os_error(error, path) from error
+    if not path.exists():
+        hint = "`cerank data formats` says where each file comes from"
+        raise MissingError("no such file", where=str(path), hint=hint)
+    if path.is_dir():  # saved by `datasets`
+        shards = [_hash_file(shard) for shard in arrow_files(path)]
+        sha256 = sha256_text("\n".join(shard.sha256 for shard in shards))
+        return ImportedFile(path.name, sum(shard.size for shard in shards), sha256)
+    sha256 = sha256_file(path)
+    return ImportedFile(path.name, path.stat().st_size, sha256)
 
 
 def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOptions, collection: str) -> ImportCounts:
@@ -102,8 +107,8 @@ def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOpt
         writer.close()
     lost = sorted(only - {run for run, _ in contents.runs})
     if lost:
-        given = ", ".join(sorted(writer.offered)) or "none"
-        raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {given}")
+        offered = ", ".join(sorted(writer.offered)) or "none"
+        raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {offered}")
     if not contents.queries or not (collection or contents.documents):
         what = "documents" if contents.queries else "queries"
         raise FormatError(f"holds no {what} that can be used", where=str(files[0]))

@@ -1,31 +1,191 @@
-"""Score query-document pairs with a cross-encoder.
+"""Re-rank: score the candidates of many queries with a cross-encoder, chunk by chunk, from their texts to their scores.
 
-queries and candidates -> tokens -> batches by length -> scores -> {query id: {document id: score}}
+`rerank` reads top to bottom as it runs. A chunk of queries is scored in blocks of candidates by rank, each block from
+the cache or through the model. `Scorer` is the model with its tokenizer: tokens -> batches by length -> scores.
 
-Invariant: a pair's score depends only on the pairs that are passed in one call, so that a re-ranking which was cut
-short and resumed writes the same bytes; on a CPU it does not depend on the number of threads either.
+Invariant: a pair's score depends only on the pairs of its block, so that a re-ranking which was cut short and resumed
+writes the same bytes; on a CPU it does not depend on the number of threads either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import torch
 
 from cerank.errors import RunFailedError
+from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Scores
+from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.parallel import run_in_threads
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load, load_tokenizer
-from cerank.models.forward_pass import ForwardPass, mean_pooler, token_budget
+from cerank.models.forward_pass import ForwardPass, token_budget
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length, even_batches
 
 TextLookup = Callable[[Sequence[str]], Sequence[str]]  # texts of ids, in the order of the ids
 
+CHUNK = 32  # queries of a chunk: the unit of progress, of a request to stop, and of resuming
 MIN_TOKEN_BUDGET = 512  # tokens at once; if not even these fit into memory, something else is wrong
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class ChunkStore(Protocol):
+    """Keeps the scores of finished chunks, for a re-ranking that is stopped and resumed."""
+
+    def load(self, number: int) -> Scores | None:
+        """Return the scores of the chunk of that number; None where it is not finished."""
+
+    def save(self, number: int, scores: Scores) -> None:
+        """Keep the scores of a finished chunk."""
+
+
+class RerankedChunk(msgspec.Struct, frozen=True):
+    """The scores of one chunk of queries, and what they cost."""
+
+    candidates: dict[str, Sequence[str]]  # query id -> document ids, best first
+    scores: Scores
+    pairs: int  # pairs that went through the model; others came from the cache or the store
+    seconds: float  # wall time of the chunk, tokenizing included
+
+
+class _Block(msgspec.Struct, frozen=True):
+    """Candidates of neighboring ranks that are scored together."""
+
+    candidates: Candidates
+    query_texts: Sequence[str]  # part of the key in the cache; empty without one
+    pairs: Sequence[Pair]  # tokens of the candidates, unless the scores are known
+    known: Scores | None  # scores from the cache
+
+
+def rerank(
+    scorer: Scorer,
+    query_ids: Iterable[str],
+    candidates_of: Callable[[str], Sequence[str]],
+    queries: TextLookup,
+    documents: TextLookup,
+    *,
+    cache: ScoreCache | None = None,
+    store: ChunkStore | None = None,
+    block_depth: int = BLOCK_DEPTH,
+) -> Iterator[RerankedChunk]:
+    """Yield the scores of the candidates of all queries, one chunk of queries after another, sorted by query id.
+
+    Args:
+        scorer: the model that scores.
+        query_ids: the queries, in any order.
+        candidates_of: returns the ids of a query's candidates, best first.
+        queries: returns the texts of query ids, in order.
+        documents: returns the texts of document ids, in order.
+        cache: where scores of whole blocks are looked up and kept; None computes all of them.
+        store: where finished chunks are looked up and kept; None computes all of them.
+        block_depth: number of candidates of a query in a block; 0 puts all of them into one.
+
+    Raises:
+        RunFailedError: a score is not finite, so that nothing can be ranked by it.
+    """
+
+    def prepare(chunk: tuple[int, list[str]]) -> tuple[dict[str, Sequence[str]], Scores | None, list[_Block]]:
+        """Return what can be done before the model is free: candidates, known scores, and the tokens of the others."""
+        number, chunk_queries = chunk
+        candidates = {query: candidates_of(query) for query in chunk_queries}
+        stored = store.load(number) if store is not None else None
+        blocks = []
+        depth = max(map(len, candidates.values()), default=0)
+        for start in range(0, depth if stored is None else 0, block_depth or max(1, depth)):
+            stop = start + (block_depth or depth)
+            block = {query: docs[start:stop] for query, docs in candidates.items() if len(docs) > start}
+            texts = list(queries(list(block))) if cache else []
+            known = cache.get(block, texts) if cache else None
+            pairs = scorer.tokenize(block, queries, documents) if known is None else []
+            blocks.append(_Block(block, texts, pairs, known))
+        return candidates, stored, blocks
+
+    chunks = list(enumerate(split_into_chunks(query_ids)))
+    began = time.perf_counter()
+    # while a GPU scores one chunk, a thread tokenizes the next and another writes the last; a CPU has no core to spare
+    is_gpu = scorer.device.type == "cuda"
+    prepared = made_ahead(prepare, chunks) if is_gpu else map(prepare, chunks)
+    with Writes(in_thread=is_gpu) as writes:
+        for (number, _), (candidates, stored, blocks) in zip(chunks, prepared, strict=True):
+            pairs = 0
+            scores: Scores = stored if stored is not None else {query: {} for query in candidates}
+            for block in blocks:
+                of_block = block.known
+                if of_block is None:
+                    values = iter(scorer.score_pairs(block.pairs))
+                    of_block = {query: {doc: next(values) for doc in docs} for query, docs in block.candidates.items()}
+                    pairs += len(block.pairs)
+                    if cache is not None and not scorer.is_reduced:
+                        writes.do(cache.put, block.candidates, block.query_texts, of_block)
+                for query, of_query in of_block.items():
+                    scores[query].update(of_query)
+            if store is not None and stored is None:
+                writes.do(store.save, number, scores)
+            ended = time.perf_counter()
+            yield RerankedChunk(candidates, scores, pairs, ended - began)
+            began = time.perf_counter()
+
+
+def split_into_chunks(query_ids: Iterable[str]) -> list[list[str]]:
+    """Return the queries, sorted by id, in chunks of `CHUNK`; always the same ones for the same queries."""
+    by_id = sorted(query_ids)
+    return [by_id[start : start + CHUNK] for start in range(0, len(by_id), CHUNK)]
+
+
+def made_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """Yield `make(item)` of each item, in order; a thread makes the next one while the caller uses the last."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        waiting = None
+        for item in items:
+            following = thread.submit(make, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+class Writes:
+    """Writes one after the other, at once or in a thread; an error of the disk is raised by a later call or the end.
+
+    Args:
+        in_thread: whether the caller goes on meanwhile.
+    """
+
+    MOST_WAITING = 8  # writes; each holds its scores
+
+    def __init__(self, *, in_thread: bool) -> None:
+        self._thread = ThreadPoolExecutor(1, "write") if in_thread else None
+        self._waiting: deque[Future[object]] = deque()
+
+    def __enter__(self) -> Writes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def do(self, write: Callable[..., object], *arguments: object) -> None:
+        """Call `write` with the arguments, after all writes before it."""
+        if self._thread is None:
+            write(*arguments)
+            return
+        while len(self._waiting) >= self.MOST_WAITING or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(write, *arguments))
 
 
 class Scorer:
@@ -35,7 +195,8 @@ class Scorer:
         model: the model; it is in evaluation mode while it scores, and its mode is restored afterwards.
         tokens: tokenizes texts and joins them as pairs.
         device: device that the model is on, such as "cpu" or "cuda:0".
-        precision: "fp32", "bf16" or "auto" (see `ForwardPass`); scores are float32 in any case.
+        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); scores are float32 in any
+            case.
 
     Example:
         >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
@@ -49,9 +210,11 @@ class Scorer:
     def __init__(
         self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str = "fp32"
     ) -> None:
-        place = torch.device(device)
+        self.device = torch.device(device)
         self._model, self._tokens = model, tokens
-        self._forward, self._budget = ForwardPass(model, tokens, place, precision), token_budget(place)
+        self._forward = ForwardPass(model, tokens, self.device, precision)
+        self._budget = token_budget(self.device)
+        self.is_reduced = False  # whether memory was short: other batches give other last bits
         self.precision = self._forward.precision
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
 
@@ -85,31 +248,30 @@ class Scorer:
         self._tokens.use_token_store(None)  # texts serve as their own ids here: forget what ids meant before
         self._tokens.add("query", [query for query, _ in pairs], lambda texts: texts)
         self._tokens.add("document", [document for _, document in pairs], lambda texts: texts)
-        scores = self._scores([self._tokens.pair(query, document) for query, document in pairs])
+        scores = self.score_pairs([self._tokens.pair(query, document) for query, document in pairs])
         self._tokens.clear()
         return scores
 
-    def score_candidates(
-        self, candidates: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
-    ) -> dict[str, dict[str, float]]:
-        """Return query id -> document id -> score of the candidates of some queries.
+    def tokenize(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> list[Pair]:
+        """Return the tokens of each pair of a query and one of its candidates, query by query.
 
         Args:
             candidates: query id -> ids of the documents to score.
             queries: returns the texts of query ids, in order.
             documents: returns the texts of document ids, in order.
+        """
+        self._tokens.add("query", list(candidates), queries)
+        self._tokens.add("document", [doc for docs in candidates.values() for doc in docs], documents)
+        return [self._tokens.pair(query, doc) for query, docs in candidates.items() for doc in docs]
+
+    def score_candidates(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> Scores:
+        """Return query id -> document id -> score of the candidates of some queries; arguments as for `tokenize`.
 
         Raises:
             RunFailedError: a score is not finite, so that nothing can be ranked by it.
         """
-        self._tokens.add("query", list(candidates), queries)
-        self._tokens.add("document", [doc for docs in candidates.values() for doc in docs], documents)
-        ids = [(query, doc) for query, docs in candidates.items() for doc in docs]
-        values = self._scores([self._tokens.pair(query, doc) for query, doc in ids])
-        scores: dict[str, dict[str, float]] = {query: {} for query in candidates}
-        for (query, doc), value in zip(ids, values, strict=True):
-            scores[query][doc] = value
-        return scores
+        values = iter(self.score_pairs(self.tokenize(candidates, queries, documents)))
+        return {query: {doc: next(values) for doc in docs} for query, docs in candidates.items()}
 
     def use_token_store(self, store: TokenStore | None) -> None:
         """Forget all texts, and read those of the next dataset from its token store, if it has one."""
@@ -120,116 +282,51 @@ class Scorer:
         self._tokens.clear()
 
     @torch.inference_mode()
-    def _scores(self, pairs: Sequence[Pair]) -> list[float]:
-        """Return the scores of pairs, in order; where the device's memory is short, fewer tokens go through at once."""
-        out = torch.empty(len(pairs))
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[float]:
+        """Return the scores of pairs, in order; where the device's memory is short, fewer tokens go through at once.
+
+        Raises:
+            RunFailedError: a score is not finite.
+        """
+        lengths = [len(pair.ids) for pair in pairs]
         was_training = self._model.training
         self._model.eval()
         try:
             while True:
                 try:
-                    self._fill(out, pairs)
+                    scores = self._score_batches(pairs, lengths)
                     break
-                except torch.OutOfMemoryError:
-                    if self._budget <= MIN_TOKEN_BUDGET:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or self._budget <= MIN_TOKEN_BUDGET:
                         raise
+                release_memory(self.device)
                 self._budget //= 2
+                self.is_reduced = True
         finally:
             self._model.train(was_training)
-        if not bool(out.isfinite().all()):
+        if not bool(scores.isfinite().all()):
             raise RunFailedError(
                 "the model gave a score that is not finite", hint="its weights are broken; train again"
             )
-        scores: list[float] = out.tolist()
-        return scores
+        values: list[float] = scores.tolist()
+        return values
 
-    def _fill(self, out: torch.Tensor, pairs: Sequence[Pair]) -> None:
-        """Write the scores of `pairs` to `out` (pairs,)."""
-        lengths = [len(pair.ids) for pair in pairs]
+    def _score_batches(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> torch.Tensor:
+        """Return the scores (pairs,) on the CPU, from batches of pairs of about the same length."""
+        out = torch.empty(len(pairs))
         with self._forward.scoring() as score:
-
-            def score_batch(indices: Sequence[int]) -> None:
-                out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
-
             if self._forward.supports_threads:
+
+                def score_batch(indices: Sequence[int]) -> None:
+                    out[torch.tensor(indices)] = score([pairs[index] for index in indices])
+
                 make_batches = even_batches if self._forward.is_packed else batches_by_length
                 run_in_threads(score_batch, make_batches(lengths, self._budget))
             else:
-                for indices in batches_by_length(lengths, self._budget):
-                    score_batch(indices)
-
-
-class Embedder:
-    """A sentence embedder: the mean of a text's last hidden states, scaled to length 1, as all-MiniLM-L6-v2 has it.
-
-    Args:
-        files: files of the model.
-        max_length: tokens that a text is cut at; at most 256, where that embedder's own training ended.
-        device: device to compute on.
-    """
-
-    def __init__(self, files: BaseFiles, *, max_length: int, device: str = "cpu") -> None:
-        from transformers import AutoModel
-
-        options = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True}
-        model = AutoModel.from_pretrained(files.folder, dtype=torch.float32, **options)
-        self._encoder: Any = model.to(device).eval()
-        self._tokenizer = load_tokenizer(files.folder)
-        self._max_length = min(max_length, 256)
-
-    @torch.inference_mode()
-    def embeddings(self, texts: Sequence[str], on_batch: Callable[[int], object] = int) -> torch.Tensor:
-        """Return (texts, hidden size), each row of length 1.
-
-        Args:
-            texts: any number of texts.
-            on_batch: called after each batch, by any thread, with its number of texts.
-        """
-        rows = self._tokenizer(list(texts), truncation=True, max_length=self._max_length, verbose=False)["input_ids"]
-        out = torch.empty(len(rows), self._encoder.config.hidden_size)
-        means_of = mean_pooler(self._encoder)
-
-        def embed_batch(indices: Sequence[int]) -> None:
-            means = means_of([Pair(tuple(rows[index]), len(rows[index])) for index in indices])
-            out[torch.tensor(indices)] = torch.nn.functional.normalize(means, dim=1).cpu()
-            on_batch(len(indices))
-
-        lengths, device = [len(row) for row in rows], self._encoder.device
-        if device.type == "cpu":
-            run_in_threads(embed_batch, even_batches(lengths, token_budget(device)))
-        else:
-            for batch in batches_by_length(lengths, token_budget(device)):
-                embed_batch(batch)
+                # the largest first: if memory is short, then before the others were computed. One copy at the end: the
+                # host would wait for each
+                batches = batches_by_length(lengths, self._budget)[::-1]
+                parts = [score([pairs[index] for index in indices]) for indices in batches]
+                if parts:
+                    out[torch.tensor([index for indices in batches for index in indices])] = torch.cat(parts).cpu()
         return out
-
-
-def distinct_documents(candidates: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the ids of all documents of some lists, each once, in the order of ids."""
-    return sorted({doc for docs in candidates.values() for doc in docs})
-
-
-def embedding_similarity(
-    embedder: Embedder,
-    candidates: Mapping[str, Sequence[str]],
-    queries: TextLookup,
-    documents: TextLookup,
-    on_batch: Callable[[int], object] = int,
-) -> dict[str, dict[str, float]]:
-    """Return query id -> document id -> cosine similarity of their sentence embeddings, from -1 to 1.
-
-    Args:
-        embedder: computes the embeddings; it encodes each query and each document once.
-        candidates: query id -> document ids.
-        queries: returns the texts of query ids, in order.
-        documents: returns the texts of document ids, in order.
-        on_batch: called after each batch, by any thread, with its number of texts.
-    """
-    doc_ids = distinct_documents(candidates)
-    of_queries = embedder.embeddings(queries(list(candidates)), on_batch)
-    of_documents = embedder.embeddings(documents(doc_ids), on_batch)
-    row = {doc: at for at, doc in enumerate(doc_ids)}
-    similarities: dict[str, dict[str, float]] = {}
-    for at, (query, docs) in enumerate(candidates.items()):
-        values = of_documents[torch.tensor([row[doc] for doc in docs], dtype=torch.long)] @ of_queries[at]
-        similarities[query] = dict(zip(docs, values.tolist(), strict=True))
-    return similarities

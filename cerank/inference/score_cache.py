@@ -1,8 +1,8 @@
-"""Keep the scores of pairs between runs, and score only what is not in the cache.
+"""Keep the scores of pairs between runs.
 
-Invariant: a score is the same, bit for bit, whether it was cached or computed. Candidates are cut into blocks by rank,
-each block is scored in batches of its own, and only a whole block is ever taken from the cache. So a deeper re-ranking,
-or one with one more first stage behind the others, computes only the new blocks.
+Invariant: a score is the same, bit for bit, whether it was cached or computed. `rerank` cuts candidates into blocks by
+rank, each block is scored in batches of its own, and only a whole block is ever taken from the cache. So a deeper
+re-ranking, or one with one more first stage behind the others, computes only the new blocks.
 
 Why whole blocks, and not single pairs: a score changes in its last bits (by up to 4e-8) with the pairs that share its
 batch, and the same plan must give the same bits whether or not somebody re-ranked before.
@@ -22,13 +22,11 @@ from array import array
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 from cerank.errors import RunFailedError
 from cerank.files import disk
 from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
-from cerank.inference.rerank import TextLookup
-from cerank.kernels.determinism import hardware_name
+from cerank.kernels.determinism import gpu_environment, hardware_name
 
 BLOCK_DEPTH = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
 SIZE_LIMIT = 512 << 20  # bytes of all cached scores: some 130 million of them
@@ -38,46 +36,6 @@ _FOLDER = "scores"
 
 Candidates = Mapping[str, Sequence[str]]  # query id -> document ids
 Scores = dict[str, dict[str, float]]  # query id -> document id -> score
-
-
-class CandidateScorer(Protocol):
-    """Scores the candidates of some queries; a `Scorer` does."""
-
-    def score_candidates(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> Scores:
-        """Return query id -> document id -> score."""
-
-
-def score_with_cache(
-    scorer: CandidateScorer,
-    candidates: Candidates,
-    queries: TextLookup,
-    documents: TextLookup,
-    cache: ScoreCache | None,
-) -> Scores:
-    """Return query id -> document id -> score, from the cache where a block of candidates is in it.
-
-    Args:
-        scorer: computes what is not cached.
-        candidates: query id -> document ids, best first.
-        queries: returns the texts of query ids, in order.
-        documents: returns the texts of document ids, in order.
-        cache: where scores are looked up and kept; None computes all of them.
-
-    Raises:
-        RunFailedError: a score is not finite.
-    """
-    scores: Scores = {query: {} for query in candidates}
-    for start in range(0, max(map(len, candidates.values()), default=0), BLOCK_DEPTH):
-        block = {query: docs[start : start + BLOCK_DEPTH] for query, docs in candidates.items() if len(docs) > start}
-        texts = list(queries(list(block))) if cache else []
-        of_block = cache.get(block, texts) if cache else None
-        if of_block is None:
-            of_block = scorer.score_candidates(block, queries, documents)
-            if cache:
-                cache.put(block, texts, of_block)
-        for query, of_query in of_block.items():
-            scores[query].update(of_query)
-    return scores
 
 
 def score_cache_key(model: str, documents: str, *, device: str, threads: int, precision: str) -> tuple[str, ...]:
@@ -98,6 +56,7 @@ def score_cache_key(model: str, documents: str, *, device: str, threads: int, pr
         str(threads),
         precision,
         *packages,
+        *(f"{key} {value}" for key, value in gpu_environment(device).items()),
         code_sha256(*COMPUTING_PACKAGES),
     )
 

@@ -1,7 +1,9 @@
 """Compute attention within each pair of a pack, without padding and without a mask.
 
-On a CPU, and wherever no varlen kernel fits, it is computed over spans of pairs of one length; on a GPU in bf16 by
-flash-attention where it is installed, else by torch's own varlen kernel. All give the same numbers but for rounding.
+On a GPU one kernel computes all pairs of a pack at once ("varlen"): flash-attention where that package is installed
+and works, else the same kernel as torch builds it, which takes dropout, scale and window; in float32 torch's
+memory-efficient kernel. On a CPU, and wherever none of them fits, spans of pairs of one length are computed one after
+another. All give the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +24,9 @@ from cerank.kernels.varlen_attention import AttentionOptions, attend_by_spans
 
 NAME = "cerank_packed"  # name in transformers' registries
 ARGUMENT = "cerank_pack"  # keyword argument of a model within `use_packed_attention`: the pack
+SPANS = "spans"  # name of attention without a varlen kernel
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Pack, AttentionOptions], Tensor]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
@@ -32,28 +39,72 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: Atten
         pack: where each pair starts and ends in the row.
         options: scale, dropout and window.
     """
-    kernel = _varlen_kernel(query, options.dropout)
-    if kernel is not None:
-        return kernel(query, key, value, pack, options)
-    return attend_by_spans(query, key, value, pack, options)
+    name = kernel_name(query.device, query.dtype, query.shape[-1], has_window=bool(options.window))
+    return _KERNELS[name](query, key, value, pack, options)
 
 
 @functools.cache
-def _has_flash() -> bool:
-    return importlib.util.find_spec("flash_attn") is not None
+def kernel_name(device: torch.device, dtype: torch.dtype, size: int, *, has_window: bool) -> str:
+    """Return the name of the kernel for heads of `size` on a device: a key of the table below.
+
+    Flash-attention needs a GPU of compute capability 8.0 (Ampere) and heads of at most 256, a multiple of 8. The
+    memory-efficient kernel runs in float32 and on older GPUs, and has no window.
+    """
+    if device.type != "cuda":
+        return SPANS
+    is_ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    if is_ampere and dtype in {torch.bfloat16, torch.float16} and size % 8 == 0 and size <= 256:
+        if flash_attn_function() is not None:
+            return "flash-attn"
+        if _accepts("_flash_attention_forward", _FLASH_ARGUMENTS):
+            return "torch flash"
+    if not has_window and size % 8 == 0 and _accepts("_efficient_attention_forward", _EFFICIENT_ARGUMENTS):
+        return "torch efficient"
+    return SPANS
 
 
-def _varlen_kernel(
-    query: Tensor, dropout: float
-) -> Callable[[Tensor, Tensor, Tensor, Pack, AttentionOptions], Tensor] | None:
-    """Return the varlen kernel that supports these queries, if there is one."""
-    if not query.is_cuda or query.dtype not in {torch.bfloat16, torch.float16} or query.shape[-1] % 8:
+@functools.cache
+def flash_attn_function() -> Callable[..., Tensor] | None:
+    """Return the function of the package flash-attn; None, with one warning, where it is installed and cannot be used.
+
+    A build for another torch fails in many ways when it is imported; flash-attn-4 has the name but not the function;
+    and before 2.4.1 the backward pass was not deterministic.
+    """
+    if importlib.util.find_spec("flash_attn") is None:
         return None
-    if _has_flash():
-        return _flash_attention
-    if dropout or importlib.util.find_spec("torch.nn.attention.varlen") is None:  # torch's own kernel has no dropout
-        return None
-    return _torch_attention if torch.cuda.get_device_capability(query.device) >= (8, 0) else None
+    try:
+        from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]  # optional, and needs a GPU
+
+        function: Callable[..., Tensor] = flash_attn_varlen_func
+        if "deterministic" in inspect.signature(function).parameters:
+            return function
+        reason = "it is older than 2.4.1"
+    except Exception as error:  # noqa: BLE001 - whatever a broken build raises, torch has the kernel, too
+        reason = f"{type(error).__name__}: {error}"
+    warnings.warn(f"the package flash-attn is not used: {reason}", stacklevel=2)
+    return None
+
+
+# what the functions below pass, by name; torch documents neither, so they are checked before they are used
+_FLASH_ARGUMENTS = frozenset(
+    {"query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k", "dropout_p", "is_causal"}
+    | {"return_debug_mask", "scale", "window_size_left", "window_size_right"}
+)
+_EFFICIENT_ARGUMENTS = frozenset(
+    {"query", "key", "value", "bias", "cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "dropout_p"}
+    | {"custom_mask_type", "compute_log_sumexp", "scale"}
+)
+
+
+def _accepts(operator: str, arguments: frozenset[str]) -> bool:
+    """Return whether this torch has the operator with these arguments, and needs no others."""
+    try:
+        schema = getattr(torch.ops.aten, operator).default._schema
+    except AttributeError:
+        return False
+    names = {argument.name for argument in schema.arguments}
+    needed = {argument.name for argument in schema.arguments if not argument.has_default_value()}
+    return arguments <= names and needed <= arguments
 
 
 def _query_edges(query: Tensor, key: Tensor, pack: Pack) -> tuple[Tensor, int]:
@@ -63,11 +114,11 @@ def _query_edges(query: Tensor, key: Tensor, pack: Pack) -> tuple[Tensor, int]:
     return pack.edges, pack.longest
 
 
-def _flash_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
-    from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]  # optional, and needs a GPU
-
+def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
     edges, longest = _query_edges(query, key, pack)
-    mixed: Tensor = flash_attn_varlen_func(
+    function = flash_attn_function()
+    assert function is not None  # `kernel_name` chose it  # noqa: S101
+    return function(
         query,
         key,
         value,
@@ -80,18 +131,59 @@ def _flash_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, opti
         window_size=(options.window, options.window) if options.window else (-1, -1),
         deterministic=True,  # else its backward pass sums in any order, and a resumed run differs in bits
     )
-    return mixed
 
 
-def _torch_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+def _torch_flash(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Attend by torch's own flash-attention: its public function, varlen_attn, has no dropout (2.13).
 
+    Its backward pass is deterministic where `make_deterministic` asks for it.
+    """
     edges, longest = _query_edges(query, key, pack)
-    sides = (options.window, options.window) if options.window else (-1, -1)
-    mixed: Any = varlen_attn(
-        query, key, value, edges, pack.edges, longest, pack.longest, scale=options.scale, window_size=sides
-    )
-    return mixed  # type: ignore[no-any-return]  # one tensor, as nothing else was asked for
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        edges,
+        pack.edges,
+        longest,
+        pack.longest,
+        options.dropout,
+        False,  # is_causal
+        False,  # return_debug_mask
+        scale=options.scale,
+        window_size_left=options.window or None,
+        window_size_right=options.window or None,
+    )[0]
+    return out
+
+
+def _torch_efficient(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Attend by torch's memory-efficient kernel, which takes (1, tokens, heads, size)."""
+    edges, longest = _query_edges(query, key, pack)
+    needs_gradients = torch.is_grad_enabled() and query.requires_grad
+    out: Tensor = torch.ops.aten._efficient_attention_forward(
+        query.unsqueeze(0),
+        key.unsqueeze(0),
+        value.unsqueeze(0),
+        None,  # bias
+        edges,
+        pack.edges,
+        longest,
+        pack.longest,
+        options.dropout,
+        0,  # custom_mask_type: none
+        needs_gradients,  # compute_log_sumexp, which the backward pass reads
+        scale=options.scale,
+    )[0]
+    return out[0]
+
+
+_KERNELS: dict[str, Kernel] = {
+    "flash-attn": _flash_attn,
+    "torch flash": _torch_flash,
+    "torch efficient": _torch_efficient,
+    SPANS: attend_by_spans,
+}
 
 
 def _transformers_interface(

@@ -78,8 +78,8 @@ class _FoldedLastLayer(msgspec.Struct, frozen=True):
     Attention is linear in keys and values before and after its softmax: q (W_k x) = (W_k^T q) x, and a weighted mean of
     W_v x is W_v of the weighted mean of x. So neither keys nor values of all tokens are computed, which saves a
     thirtieth of the work of six layers. The keys' bias shifts all products of a query alike, which the softmax cancels.
-    The layers after it are in float32 on a CPU: there is one row a pair, and in bf16 oneDNN would build a kernel for
-    each new number of rows.
+    The layers after it are in float32: there is one row a pair, and in bf16 oneDNN would build a kernel for each new
+    number of rows.
     """
 
     query: LinearLayer
@@ -89,15 +89,14 @@ class _FoldedLastLayer(msgspec.Struct, frozen=True):
     bias: Tensor  # (heads, 1, size) of the values
 
     @classmethod
-    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool) -> _FoldedLastLayer:
-        """Return that of a layer of BERT's family, whose other linear layers are in `dtype`."""
+    def of(cls, layer: Any, *, is_gelu: bool) -> _FoldedLastLayer:
+        """Return that of a layer of BERT's family."""
         own = layer.attention.self
         heads, size = own.num_attention_heads, own.attention_head_size
         values = own.value.weight.view(heads, size, -1).transpose(1, 2).contiguous()
         keys = own.key.weight.view(heads, size, -1) * own.scaling
         query = linear_layer(own.query, dtype=torch.float32, for_few_rows=True)
-        after = torch.float32 if own.value.weight.device.type == "cpu" else dtype
-        rest = _OutputLayers.of(layer, after, is_gelu=is_gelu, for_few_rows=True)
+        rest = _OutputLayers.of(layer, torch.float32, is_gelu=is_gelu, for_few_rows=True)
         return cls(query, rest, keys, values, own.value.bias.view(heads, 1, size))
 
     def mixed(self, firsts: Tensor, hidden: Tensor, pack: Pack) -> Tensor:
@@ -146,8 +145,10 @@ class BertLikeEncoder:
             inner = product(own.key, own.value) if is_last else product(own.query, own.key, own.value)
             rest = _OutputLayers.of(layer, dtype, is_gelu=is_gelu)
             out.append(_LayerWeights(product(own.query) if is_last else None, inner, rest))
-        folds = torch.is_inference_mode_enabled() and not own.training
-        return _EncoderWeights(dtype, tuple(out), _FoldedLastLayer.of(layer, dtype, is_gelu=is_gelu) if folds else None)
+        # on a GPU the products of each length would be launched one by one: most launches of a small model
+        is_cpu = own.value.weight.device.type == "cpu"
+        folds = is_cpu and torch.is_inference_mode_enabled() and not own.training
+        return _EncoderWeights(dtype, tuple(out), _FoldedLastLayer.of(layer, is_gelu=is_gelu) if folds else None)
 
     def states(self, pack: Pack, weights: _EncoderWeights, *, firsts: bool) -> Tensor:
         """Return the last hidden states; see `PackedEncoder`."""
@@ -182,7 +183,7 @@ def _positions_from_padding(pack: Pack, padding: int) -> Tensor:
     real = (pack.ids != padding).long()
     seen = real.cumsum(0)
     sizes = pack.edges.diff().long()
-    before = (seen - real)[pack.starts].repeat_interleave(sizes)
+    before = (seen - real)[pack.starts].repeat_interleave(sizes, output_size=len(real))
     return (seen - before) * real + padding
 
 
@@ -239,9 +240,9 @@ class AttentionInterfaceEncoder:
 
     def states(self, pack: Pack, weights: torch.dtype, *, firsts: bool) -> Tensor:
         """Return the last hidden states; see `PackedEncoder`."""
-        is_bf16 = weights != torch.float32
+        is_narrow = weights is not torch.float32
         ids, places = pack.ids.unsqueeze(0), pack.places.unsqueeze(0)
-        with torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=is_bf16):
+        with torch.autocast(pack.ids.device.type, weights if is_narrow else None, enabled=is_narrow):
             out = self._base(input_ids=ids, position_ids=places, **{ARGUMENT: pack})
         hidden: Tensor = out.last_hidden_state[0].float()
         return hidden[pack.starts] if firsts else hidden

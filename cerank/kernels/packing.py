@@ -6,9 +6,10 @@ Invariant: pairs keep the caller's order, and all pairs of a span have the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain, groupby
+from itertools import chain, groupby
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,19 +63,37 @@ def pad_row(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
 
 
 def pack(pairs: Sequence[Pair], has_types: bool, device: torch.device) -> Pack:
-    """Return the pairs as one row, in the order given; sorted by length they make the fewest spans."""
+    """Return the pairs as one row, in the order given; sorted by length they make the fewest spans.
+
+    All of it is one buffer that NumPy fills, and one copy to a GPU, for which the host does not wait.
+    """
     lengths = [len(pair.ids) for pair in pairs]
-    ends = list(accumulate(lengths))
-    sizes = torch.tensor(lengths)
-    starts = torch.tensor([0, *ends[:-1]])
-    places = torch.arange(ends[-1]) - starts.repeat_interleave(sizes)
-    splits = torch.tensor([pair.split for pair in pairs])
+    sizes = np.array(lengths, dtype=np.int64)
+    ends = sizes.cumsum()
+    starts, tokens, count = ends - sizes, int(ends[-1]), len(pairs)
+    buffer = torch.empty(3 * tokens + 2 * count + 1, dtype=torch.int64, pin_memory=device.type == "cuda")
+    values = buffer.numpy()
+    ids, places, segments = (values[part * tokens : (part + 1) * tokens] for part in range(3))
+    ids[:] = np.fromiter(chain.from_iterable(pair.ids for pair in pairs), np.int64, tokens)
+    np.subtract(np.arange(tokens), starts.repeat(sizes), out=places)
+    splits = np.fromiter((pair.split for pair in pairs), np.int64, count)
+    np.greater_equal(places, splits.repeat(sizes), out=segments, casting="unsafe")
+    values[3 * tokens : 3 * tokens + count] = starts
+    values[3 * tokens + count] = 0
+    values[3 * tokens + count + 1 :] = ends
+    row = buffer.to(device, non_blocking=True)
     return Pack(
-        ids=torch.tensor(list(chain.from_iterable(pair.ids for pair in pairs))).to(device),
-        segments=(places >= splits.repeat_interleave(sizes)).long().to(device),
-        places=places.to(device),
-        starts=starts.to(device),
-        edges=torch.tensor([0, *ends], dtype=torch.int32).to(device),
+        ids=row[:tokens],
+        segments=row[2 * tokens : 3 * tokens],
+        places=row[tokens : 2 * tokens],
+        starts=row[3 * tokens : 3 * tokens + count],
+        edges=row[3 * tokens + count :].to(torch.int32),
         spans=tuple(Span(len(list(run)), length) for length, run in groupby(lengths)),
         has_types=has_types,
     )
+
+
+def to_device(values: Sequence[float] | Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the values as a tensor (values,) on `device`, copied to a GPU without waiting for what it computes."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -126,7 +126,7 @@ def _time_products(device: str, kind: torch.dtype, shape: Shape, seconds: float)
 def synchronize(device: str) -> None:
     """Wait until the device has done what it was asked to; a clock read before would flatter it."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(torch.device(device))
     elif device.startswith("mps"):
         torch.mps.synchronize()
 

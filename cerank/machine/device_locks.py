@@ -14,15 +14,16 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, UsageError
 from cerank.files import disk, lease
 from cerank.files.json_records import DECODE_ERRORS
 from cerank.files.safe_open import read_file
+from cerank.machine.devices import device_key
 
 FOLDER = "CERANK_DEVICES"  # environment variable: the folder of locks, if not the usual one
 DEVICE = "CERANK_DEVICE"  # environment variable of a worker: the device's key, which its launcher found
@@ -149,6 +150,29 @@ def acquire(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.envir
         disk.close(handle)
         raise
     return DeviceLock(handle)
+
+
+@contextlib.contextmanager
+def hold_gpu(device: str, lab: Path, command: str, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Hold the lock of a GPU while a command computes on it outside any run; other devices are shared.
+
+    Args:
+        device: the device, such as "cuda:1".
+        lab: the lab of the settings.
+        command: what to call the owner for those who wait, such as "cerank rerank".
+        environ: environment; it says which GPUs are visible.
+
+    Raises:
+        UsageError: a run or another command uses the GPU: beside it both would be slow or run out of memory.
+    """
+    lock = acquire(device_key(device, environ), lab, command, environ) if device.startswith("cuda") else None
+    if isinstance(lock, LockOwner):
+        raise UsageError(f"{device} is used by {lock}", where="device", hint="wait for it, or give another --device")
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def current_owner(key: str, environ: Mapping[str, str] = os.environ) -> LockOwner | None:

@@ -5,15 +5,22 @@ Invariant: nothing here needs a GPU or its libraries; where none answers, there 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
+
+from cerank.errors import UsageError
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -41,7 +48,11 @@ def detect_devices(environ: Mapping[str, str]) -> tuple[Device, ...]:
 
 
 def detect_gpus() -> list[Device]:
-    """Return every NVIDIA GPU of the machine in the order of nvidia-smi; none where no driver answers."""
+    """Return every NVIDIA GPU of the machine in the order of the PCI bus; none where no driver answers.
+
+    A GPU that is divided (MIG) is returned as its instances, each a device of its own, because CUDA computes on one
+    instance at a time.
+    """
     return _gpus_by_library() or _gpus_by_tool()
 
 
@@ -51,54 +62,155 @@ def _gpus_by_library() -> list[Device]:
         nvml = importlib.import_module("pynvml")
     except ImportError:
         return []
+    gpus: list[tuple[str, str]] = []
     try:
         nvml.nvmlInit()
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        pairs = [(str(nvml.nvmlDeviceGetUUID(handle)), str(nvml.nvmlDeviceGetName(handle))) for handle in handles]
-        nvml.nvmlShutdown()
+        count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError:
         return []
-    return [Device(f"cuda:{index}", uuid, model) for index, (uuid, model) in enumerate(pairs)]
+    for index in range(count):
+        with contextlib.suppress(nvml.NVMLError):  # one that failed must not hide the others
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            own = (_nvml_text(nvml.nvmlDeviceGetUUID(handle)), _nvml_text(nvml.nvmlDeviceGetName(handle)))
+            gpus += _mig_instances(nvml, handle) or [own]
+    with contextlib.suppress(nvml.NVMLError):
+        nvml.nvmlShutdown()
+    return [Device(f"cuda:{index}", uuid, model) for index, (uuid, model) in enumerate(gpus)]
+
+
+def _mig_instances(nvml: Any, handle: object) -> list[tuple[str, str]]:
+    """Return (UUID, name) of each instance of a divided GPU; [] where it is not divided or does not say."""
+    instances = []
+    with contextlib.suppress(nvml.NVMLError, AttributeError):
+        if nvml.nvmlDeviceGetMigMode(handle)[0]:
+            for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+                with contextlib.suppress(nvml.NVMLError):  # numbers without an instance are errors
+                    instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+                    instances.append(
+                        (_nvml_text(nvml.nvmlDeviceGetUUID(instance)), _nvml_text(nvml.nvmlDeviceGetName(instance)))
+                    )
+    return instances
+
+
+def _nvml_text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def driver_version() -> str:
+    """Return the version of NVIDIA's driver, from the kernel or from nvidia-ml-py; "" where neither tells it."""
+    with contextlib.suppress(OSError):
+        match = re.search(r"Kernel Module(?: for \S+)?\s+([0-9.]+)", Path("/proc/driver/nvidia/version").read_text())
+        if match:
+            return match[1]
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return ""
+    with contextlib.suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        return _nvml_text(nvml.nvmlSystemGetDriverVersion())
+    return ""
 
 
 def _gpus_by_tool() -> list[Device]:
-    """Ask nvidia-smi: takes up to a second."""
+    """Ask nvidia-smi: takes up to a second. It fails if one GPU does, after it has listed the others."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, "--query-gpu=uuid,name", "--format=csv,noheader"]
     try:
-        output = subprocess.run(command, capture_output=True, errors="replace", timeout=20, check=True).stdout
+        output = subprocess.run([tool, "-L"], capture_output=True, errors="replace", timeout=20, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return parse_nvidia_smi(output)
 
 
+_GPU_LINE = re.compile(r"GPU \d+: (.+) \(UUID: (GPU-[^)]+)\)")
+_MIG_LINE = re.compile(r"\s+MIG (.+?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
+
+
 def parse_nvidia_smi(output: str) -> list[Device]:
-    """Return the devices in what nvidia-smi prints for uuid and name; lines that name no GPU are skipped."""
-    rows = [line.partition(",") for line in output.splitlines() if line.startswith(("GPU-", "MIG-"))]
-    return [Device(f"cuda:{index}", uuid.strip(), model.strip()) for index, (uuid, _, model) in enumerate(rows)]
+    """Return the devices that `nvidia-smi -L` lists: instances of divided GPUs, and the GPUs that are not divided."""
+    gpus: list[tuple[str, str]] = []
+    gpu_model = ""  # model of the GPU whose instances follow
+    for line in output.splitlines():
+        if match := _GPU_LINE.match(line):
+            gpu_model = match[1]
+            gpus.append((match[2], match[1]))
+        elif match := _MIG_LINE.match(line):
+            if gpus and gpus[-1][0].startswith("GPU-") and gpus[-1][1] == gpu_model:
+                gpus.pop()  # it is divided
+            gpus.append((match[2], f"{gpu_model} MIG {match[1]}"))
+    return [Device(f"cuda:{index}", uuid, model) for index, (uuid, model) in enumerate(gpus)]
 
 
 def visible_gpus(all_gpus: Sequence[Device], allowed: str | None) -> list[Device]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES = `allowed` leaves, numbered as CUDA then does; None allows all.
 
-    As CUDA reads it: numbers or first parts of UUIDs, and what follows an entry that names nothing is ignored.
+    As CUDA reads it: numbers or first parts of UUIDs, and what follows an entry that names nothing is ignored. Numbers
+    count in the order of the PCI bus, which `pinned_environment` makes CUDA's order, too. An instance of a divided GPU
+    is taken at its word: where a container shows nothing else, the driver may not list it.
     """
     if allowed is None:
         return list(all_gpus)
     visible: list[Device] = []
     for word in (part.strip() for part in allowed.split(",")):
         matching = [gpu for gpu in all_gpus if word and (gpu.name == f"cuda:{word}" or gpu.uuid.startswith(word))]
+        if not matching and word.startswith("MIG-"):
+            matching = [Device("cuda", word, "MIG instance")]
         if len(matching) != 1:
             break
         visible.append(msgspec.structs.replace(matching[0], name=f"cuda:{len(visible)}"))
     return visible
 
 
+def device_key(name: str, environ: Mapping[str, str]) -> str:
+    """Return the key of the device that a process with this environment means by `name`; "cuda" is its first GPU."""
+    if not name.startswith("cuda"):
+        return name
+    first = "cuda:0" if name == "cuda" else name
+    known = next((device.key for device in detect_devices(environ) if device.name == first), "")
+    if known:
+        return known
+    # the driver does not list it: two processes that are each shown one GPU both call it "cuda:0"
+    words, number = environ.get("CUDA_VISIBLE_DEVICES", "").split(","), first.partition(":")[2]
+    word = words[int(number)].strip() if number.isdecimal() and int(number) < len(words) else ""
+    return f"cuda:{word}" if word.isdecimal() else word or first
+
+
 def fits(name: str, device: Device) -> bool:
     """Return whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
     return name in {device.name, device.kind}
+
+
+def check_present(name: str, present: Sequence[Device]) -> None:
+    """Check that one of the devices is what a plan calls `name`.
+
+    Raises:
+        UsageError: none is; the hint names those that are here.
+    """
+    if not any(fits(name, device) for device in present):
+        hint = f"this machine has {', '.join(device.name for device in present)}"
+        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint, code="device-not-found")
+
+
+def check_torch(name: str) -> None:
+    """Check that the installed torch was built for the device, without importing it.
+
+    Raises:
+        UsageError: the device is a GPU, and this torch has no CUDA.
+    """
+    version = _torch_version() if name.startswith("cuda") else ""
+    if version.endswith("+cpu"):
+        what = f"torch {version} was built without CUDA, so it cannot use the GPU"
+        raise UsageError(what, where="device", hint="install a build of torch for CUDA, or give --device cpu")
+
+
+def _torch_version() -> str:
+    """Return the version of the installed torch without importing it; "" if there is none."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
@@ -115,21 +227,50 @@ def device_environment(name: str, device: Device, all_devices: Sequence[Device])
 
 
 def resolve_device(name: str) -> str:
-    """Return the device that a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
+    """Return the device that a setting means; see `explain_device`."""
+    return explain_device(name)[0]
 
-    "auto" never takes "mps": no test has compared results on Apple's GPUs with those on a CPU. It has to be asked for.
+
+def explain_device(name: str) -> tuple[str, str]:
+    """Return the device that a setting means, and why.
+
+    "auto" is "cuda" where the system has NVIDIA's driver and the installed torch is built for it, else the CPU. It
+    never takes "mps": on Apple's GPUs the same plan does not promise the same bits, and no test has compared their
+    results with those of a CPU. They have to be asked for.
 
     "cuda" stays as it is: a worker that is started at once takes the first GPU it sees, and one from the queue sees
-    only the GPU that was free. Only "cuda:N" names a certain one. "auto" never means "mps": on Apple's GPUs the same
-    plan does not promise the same bits, so they are used only where they are named.
+    only the GPU that was free. Only "cuda:N" names a certain one.
 
-    It looks for the driver's files and tools, because asking torch would cost the commands seconds.
+    It looks for files and tools, because asking torch would cost the commands seconds.
     """
     if name != "auto":
-        return name
-    has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+        return name, "as set"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
-    return "cuda" if has_driver and visible and not visible.startswith("-") else "cpu"
+    if not (Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None):
+        is_apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+        why = "Apple's GPU is used only where it is named: --device mps" if is_apple else "there is no NVIDIA driver"
+        return "cpu", why
+    if not visible or visible.startswith("-"):
+        return "cpu", "CUDA_VISIBLE_DEVICES shows no GPU"
+    if _torch_cuda_version() == "":
+        return "cpu", "there is an NVIDIA driver, but this torch is built without CUDA"
+    return "cuda", "there is an NVIDIA driver"
+
+
+def _torch_cuda_version() -> str | None:
+    """Return the version of CUDA that the installed torch is built for, without importing it.
+
+    "" for a build without CUDA, None where that is not known.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf8")
+    except OSError:
+        return None
+    match = re.search(r"^cuda\b[^=\n]*=\s*(?:None|'([^']*)')", text, re.MULTILINE)
+    return (match[1] or "") if match else None
 
 
 def physical_cores() -> int:

@@ -5,7 +5,6 @@ Invariant: nothing here loads a model or runs code that came with one; weights a
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import MissingError, UsageError
-from cerank.files.safe_open import open_file, read_file
+from cerank.files.hashing import input_sha256
+from cerank.files.safe_open import read_file
 from cerank.models import model_folders
 from cerank.registry import nearest
 
@@ -194,23 +194,8 @@ def fingerprint(folder: Path) -> str:
     head = folder / HEAD_WEIGHTS
     digest = hashlib.sha256()
     for path in [*files, *([head] if head.is_file() else [])]:
-        digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(input_sha256(path)))
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read once a process as long as the file is the same: a start asks five times.
-
-    The time of its last change of state tells a rewrite even where size and modification time were put back.
-    """
-    state = path.stat()
-    return _cached_sha256(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-
-
-@functools.lru_cache(maxsize=64)
-def _cached_sha256(path: Path, _state: tuple[int, ...]) -> str:
-    with open_file(path) as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _package_folder(base: Base) -> Path | None:
@@ -220,7 +205,7 @@ def _package_folder(base: Base) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / base.folder
-    sha256 = _sha256(folder / "model.safetensors")
+    sha256 = input_sha256(folder / "model.safetensors")
     if sha256 != base.sha256:
         hint = f"reinstall the package {base.package.replace('_', '-')}"
         raise UsageError(f"weights have sha256 {sha256}, expected {base.sha256}", where=str(folder), hint=hint)

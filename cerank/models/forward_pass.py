@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cerank.errors import UsageError
+from cerank.kernels.memory import is_out_of_memory
 from cerank.kernels.packed_encoders import BertLikeEncoder, Head, PackedEncoder, classifier_head, packed_encoder
 from cerank.kernels.packing import Pack, pack, pad_row
 from cerank.kernels.processor import bf16_is_faster
@@ -27,8 +29,10 @@ GPU_TOKEN_BUDGET = 65_536
 # oneDNN builds a kernel for each number of rows it meets (5 ms and half a megabyte in bf16, a tenth of that in
 # float32), so the number of tokens is rounded up to a multiple of this
 _ROW_MULTIPLE = {"fp32": 8, "bf16": 32}
+_PRODUCT_TYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CHECKED_LENGTHS = (3, 11, 11, 40, 150)  # tokens of pairs that packing is tried on; 150 exceeds ModernBERT's window
-_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # largest difference, relative to the largest score, or to 1
+# largest difference of packed and padded scores, relative to the largest score, or to 1
+_TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 1e-2, "bf16": 5e-2}
 
 
 def token_budget(device: torch.device) -> int:
@@ -37,11 +41,23 @@ def token_budget(device: torch.device) -> int:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
+    """Return the precision of products: as asked for, or for "auto" bf16 where the device multiplies it faster.
+
+    Raises:
+        UsageError: the device only emulates this precision, or does not have it.
+    """
+    if device.type == "cuda":
+        has_tensor_cores = torch.cuda.get_device_capability(device) >= (8, 0)  # for bf16 and tf32
+        if precision == "auto":
+            return "bf16" if has_tensor_cores else "fp32"
+        if precision in {"bf16", "tf32"} and not has_tensor_cores:
+            what = f"{torch.cuda.get_device_name(device)} has no {precision}, and emulates it slower than fp32"
+            raise UsageError(what, where="precision", hint="fp32; for re-ranking alone, fp16")
+        return precision
+    if precision in {"fp16", "tf32"}:
+        raise UsageError(f"{precision} is for NVIDIA's GPUs, not for {device.type}", where="precision", hint="auto")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if device.type == "cpu" and bf16_is_faster() else "fp32"
 
 
@@ -52,13 +68,16 @@ class ForwardPass:
         model: the cross-encoder; in training mode it applies dropout.
         tokens: the tokenizer that the pairs come from.
         device: device that the model is on.
-        precision: "fp32"; "bf16" for matrix products in bf16, with residual sums, norms and head in float32; or
-            "auto" (see `resolve_precision`).
+        precision: "fp32"; "bf16" for matrix products in bf16, with residual sums, norms and head in float32; "auto"
+            (see `resolve_precision`); on a GPU also "tf32", and without gradients "fp16".
     """
 
     def __init__(self, model: CrossEncoder, tokens: PairTokenizer, device: torch.device, precision: str) -> None:
         self._model, self._tokens, self._device = model, tokens, device
         self.precision = resolve_precision(precision, device)
+        self._product_type = _PRODUCT_TYPES[self.precision]
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
         self._tried = False
         self._packed: _PackedModel | None = None
 
@@ -66,9 +85,9 @@ class ForwardPass:
     def is_packed(self) -> bool:
         """Return whether pairs are packed; the first call tries it."""
         if not self._tried:
-            self._tried = True
             packed = _packed_model(self._model)
             self._packed = packed if packed is not None and self._agrees(packed) else None
+            self._tried = True
         return self._packed is not None
 
     @property
@@ -96,7 +115,6 @@ class ForwardPass:
 
         The pairs of a call should be sorted by length, and be all that is to go through the model at once.
         """
-        is_bf16 = self.precision == "bf16"
         if self.is_packed and self._packed is not None:
             # one outer autocast: the weights that are cast within it are kept until it ends
             with torch.autocast(self._device.type, enabled=False), self._scorer(self._packed) as score:
@@ -104,7 +122,7 @@ class ForwardPass:
             return
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
+            with self._autocast():
                 scores: Tensor = self._model(self._tokens.batch(pairs, self._device))
                 return scores
 
@@ -127,17 +145,27 @@ class ForwardPass:
             row = pack(pad_row(pairs, step), self._tokens.has_types, self._device)
             return packed.scores(row, weights)[: len(pairs)]
 
-        with packed.encoder.prepared(torch.bfloat16 if self.precision == "bf16" else torch.float32) as weights:
+        with packed.encoder.prepared(self._product_type) as weights:
             yield score
+
+    def _autocast(self) -> torch.autocast:
+        """Return the context in which a padded model computes products in the precision."""
+        enabled = self._product_type is not torch.float32
+        return torch.autocast(self._device.type, self._product_type if enabled else None, enabled=enabled)
 
     @torch.inference_mode()
     def _agrees(self, packed: _PackedModel) -> bool:
-        """Return whether packed scores are those of padded pairs; warn where they are not, or where packing fails."""
+        """Return whether packed scores are those of padded pairs; warn where they are not, or where packing fails.
+
+        Raises:
+            RuntimeError: the device has too little memory for it, or failed, which says nothing of packing: taken for a
+                failure of packing it would change how the whole stage computes.
+        """
         pairs = [self._example(length) for length in _CHECKED_LENGTHS]
         modes = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with self._autocast():
                 expected = self._model(self._tokens.batch(pairs, self._device))
             with torch.autocast(self._device.type, enabled=False), self._scorer(packed) as score:
                 scores = score(pairs)
@@ -147,8 +175,10 @@ class ForwardPass:
             if difference <= allowed or not bool(expected.isfinite().all()):
                 return True
             reason = f"packed scores are {difference:.2g} off"
-        except (RuntimeError, AttributeError, TypeError, KeyError, ValueError) as error:  # of another transformers
-            reason = f"{type(error).__name__}: {str(error)[:200]}"
+        except (RuntimeError, AttributeError, TypeError, KeyError, ValueError, ImportError) as error:
+            if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+                raise
+            reason = f"{type(error).__name__}: {str(error)[:200]}"  # such as another transformers
         finally:
             for module, training in modes.items():
                 module.training = training

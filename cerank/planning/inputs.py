@@ -94,7 +94,7 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
     Counted on as many queries as the stage draws, though not the same ones, and on 2,000 at most; from there in
     proportion.
     """
-    found = {}
+    texts = {}
     for name, stage in recipe.chained():
         if stage.source != "teacher" or stage.teacher != EMBEDDING:
             continue
@@ -106,8 +106,8 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
         first = training_first_stage(recipe, stage)
         ranking = first_stage.candidates(dataset, first, stage.window[1], cache, sampled)
         documents = len({doc for query in ranking for doc in ranking[query]})
-        found[name] = queries_used + min(len(dataset.documents), round(documents * queries_used / len(sampled)))
-    return found
+        texts[name] = queries_used + min(len(dataset.documents), round(documents * queries_used / len(sampled)))
+    return texts
 
 
 def dataset_names(recipe: Recipe) -> tuple[str, ...]:
@@ -133,15 +133,17 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
         CerankError: something is missing, malformed or unknown.
     """
     base = bases.locate(recipe.base, fetch=fetch)
-    found = [Input("base", recipe.base, base.sha256, str(base.folder))]
-    found += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
+    pinned = [Input("base", recipe.base, base.sha256, str(base.folder))]
+    pinned += [
+        Input("dataset", name, data.fingerprint(), data.location, data.decisions()) for name, data in datasets.items()
+    ]
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
-        found.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
+        pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
     for name, stage in recipe.chained():
         if stage.source == "teacher":
-            found.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
-    return tuple(found)
+            pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
+    return tuple(pinned)
 
 
 def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:

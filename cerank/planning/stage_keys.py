@@ -26,7 +26,12 @@ def stage_key(plan: Plan, index: int) -> str:
     Equal identities mean equal weights, bit for bit, on one machine with one set of versions. Like a plan's
     fingerprint it counts only settings that differ from the defaults; unlike it, neither test sets nor measures.
     """
-    return _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
+    stages = plan.recipe.chained()[: index + 1]
+    names = [("loss", stage.loss) for _, stage in stages]
+    names += [("sampler of negatives", stage.negatives) for _, stage in stages]
+    key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
+    extensions = plan.extension_hashes(*names)
+    return sha256_json((key, extensions)) if extensions else key
 
 
 def stage_keys(plan: Plan) -> tuple[str, ...]:
@@ -50,10 +55,10 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
-    found: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
-    found.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
+    parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
+    parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
     if stage.source == "labels" or inputs.ranks_candidates(recipe, stage):
-        found.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
+        parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     if stage.source == "teacher":
-        found.append(pinned("teacher", f"{stage.teacher} for {name}"))
-    return found
+        parts.append(pinned("teacher", f"{stage.teacher} for {name}"))
+    return parts

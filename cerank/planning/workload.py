@@ -54,10 +54,10 @@ def format_minutes(minutes: float | None) -> str:
         return "unknown"
     if minutes < 1.5:
         return f"{round(minutes * 60)} s"
-    whole = round(minutes)
-    if whole < 120:
-        return f"{whole} min"
-    hours, rest = divmod(whole, 60)
+    rounded = round(minutes)
+    if rounded < 120:
+        return f"{rounded} min"
+    hours, rest = divmod(rounded, 60)
     return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
@@ -66,19 +66,19 @@ class StageSpeed(Protocol):
 
     @property
     def train(self) -> float:
-        """Pairs."""
+        """Return pairs a second in training."""
 
     @property
     def score(self) -> float:
-        """Pairs."""
+        """Return pairs a second in scoring."""
 
     @property
     def load(self) -> float:
-        """Seconds that loading the model takes."""
+        """Return the seconds that loading the model takes."""
 
     @property
     def embed(self) -> float:
-        """Texts through the embedding teacher; 0 where there is none."""
+        """Return texts a second through the embedding teacher; 0 where there is none."""
 
 
 _OVERHEAD_SECONDS = 0.75  # seconds of a stage's training and of its re-ranking: checkpoints, hashes, measures
@@ -86,19 +86,19 @@ _OVERHEAD_SECONDS = 0.75  # seconds of a stage's training and of its re-ranking:
 
 def estimate_minutes(
     work: Sequence[WorkItem],
-    items: Mapping[str, StageSpeed],
+    speeds: Mapping[str, StageSpeed],
     texts: Mapping[str, int],
 ) -> tuple[WorkItem, ...]:
     """Return the work with the expected minutes of each part, and a part for each embedding teacher.
 
     Args:
-        work: as `counted`.
-        found: stage -> its speed; parts of other stages get no time.
+        work: the parts, as `count_work` returns them.
+        speeds: stage -> its speed; parts of other stages get no time.
         texts: stage -> how many its embedding teacher encodes, where it has one.
     """
     out: list[WorkItem] = []
     for part in work:
-        speed = items.get(part.stage)
+        speed = speeds.get(part.stage)
         if speed is None:
             out.append(part)
             continue

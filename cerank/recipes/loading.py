@@ -71,18 +71,18 @@ def load(
     values: dict[str, object] = {}
     for file in reversed(files):
         values = merge_tables(values, {key: value for key, value in file.table.items() if key != "extends"})
-    asked: dict[str, object] = dict(changes or {})
+    overriding: dict[str, object] = dict(changes or {})
     for override in overrides:
-        asked = merge_tables(asked, _override(override))
-    mistakes = _unknown_stages(values, asked)
-    values = merge_tables(values, asked)
+        overriding = merge_tables(overriding, _override(override))
+    mistakes = _unknown_stages(values, overriding)
+    values = merge_tables(values, overriding)
     try:
         recipe = recipe_from(values, name_or_path)
     except RecipeError as error:
         mistakes += error.what.split("\n")
-        raise _error_with_places(mistakes, files, asked, given, error.hint) from None
+        raise _error_with_places(mistakes, files, overriding, given, error.hint) from None
     if mistakes:
-        raise _error_with_places(mistakes, files, asked, given, "`cerank recipes show NAME` lists the stages")
+        raise _error_with_places(mistakes, files, overriding, given, "`cerank recipes show NAME` lists the stages")
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
 
 
@@ -158,25 +158,27 @@ def _override_value(raw: str) -> object:
     return raw if values or isinstance(value, datetime.date | datetime.time) else value
 
 
-def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
+def _unknown_stages(values: Mapping[str, object], overriding: Mapping[str, object]) -> list[str]:
     """Return an error for each stage that an option names and neither the file nor its chain has."""
-    stages, wanted = values.get("stages"), asked.get("stages")
-    if not isinstance(stages, Mapping) or not isinstance(wanted, Mapping):
+    stages, overridden = values.get("stages"), overriding.get("stages")
+    if not isinstance(stages, Mapping) or not isinstance(overridden, Mapping):
         return []
-    chain = asked.get("chain", values.get("chain"))
+    chain = overriding.get("chain", values.get("chain"))
     known = {*stages, *(chain if isinstance(chain, list | tuple) else ())}
-    return [f"stages.{name}: no stage has this name; {nearest(name, stages)}" for name in wanted if name not in known]
+    return [
+        f"stages.{name}: no stage has this name; {nearest(name, stages)}" for name in overridden if name not in known
+    ]
 
 
 def _error_with_places(
-    mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], given: str, hint: str
+    mistakes: Sequence[str], files: Sequence[_File], overriding: Mapping[str, object], given: str, hint: str
 ) -> RecipeError:
     """Return the error for `mistakes` (each `key.path: what`), with the place of each in front."""
     lines = []
     first = ""
     for mistake in mistakes[:MOST_ERRORS]:
         keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
-        place, file, number = _place_of(keys, files, asked, given)
+        place, file, number = _place_of(keys, files, overriding, given)
         first = first or (f"{file.where}:{number}" if file and number else "")
         lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
     if len(mistakes) > MOST_ERRORS:
@@ -185,13 +187,13 @@ def _error_with_places(
 
 
 def _place_of(
-    keys: tuple[str, ...], files: Sequence[_File], asked: Mapping[str, object], given: str
+    keys: tuple[str, ...], files: Sequence[_File], overriding: Mapping[str, object], given: str
 ) -> tuple[str, _File | None, int]:
     """Return where the value under `keys` was given, or the nearest table around it.
 
     (words for it, the file, its line), or the nearest table around it.
     """
-    node: object = asked
+    node: object = overriding
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None
     if node is not None:

@@ -79,8 +79,8 @@ def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str,
 
 def _changes_with_baseline(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """Return the changes; if they drop the baseline's recipe, their first recipe becomes the baseline."""
-    found = dict(changes)
-    wanted = found.get("recipes")
-    if isinstance(wanted, list) and "baseline" not in found and table.get("baseline") not in wanted:
-        found["baseline"] = ""
-    return found
+    table_changes = dict(changes)
+    recipes = table_changes.get("recipes")
+    if isinstance(recipes, list) and "baseline" not in table_changes and table.get("baseline") not in recipes:
+        table_changes["baseline"] = ""
+    return table_changes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -33,6 +33,15 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     depth: Annotated[Positive | None, help_text("candidates re-ranked for each query")] = None
     measures: Annotated[tuple[str, ...], help_text('"auto" takes those that each test dataset declares')] = ()
     margins: Annotated[dict[str, Rate], help_text("the largest difference of a measure that does not matter")] = {}
+    margins_because: Annotated[str, help_text("why these margins, gains and harm margins")] = ""
+    primary: Annotated[
+        tuple[str, ...], help_text('the questions that verdicts are about, such as "nDCG@10: RECIPE against RECIPE"')
+    ] = ()
+    seeds_as: Annotated[
+        Literal["", "pairs", "independent"], help_text('as in a recipe; "" takes the recipes\' own')
+    ] = ""
+    worth: Annotated[dict[str, Rate], help_text("the gain of a measure that would pay for a recipe")] = {}
+    harm: Annotated[dict[str, Rate], help_text("the largest loss of a measure that would not matter")] = {}
     settings: Annotated[
         dict[str, object], help_text("key path -> value, laid over each recipe that has the place")
     ] = {}
@@ -62,6 +71,9 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     depth: int
     measures: dict[str, tuple[str, ...]]  # test -> its measures, canonical: with tests and first stages, the family
     margins: dict[str, float] = {}
+    primary: tuple[str, ...] = ()
+    worth: dict[str, float] = {}
+    harm: dict[str, float] = {}
     cells: tuple[MatrixCell, ...]
 
 

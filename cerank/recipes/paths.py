@@ -28,10 +28,10 @@ def resolve_beside(name: str, folder: Path) -> str:
         return name
     is_path = path.startswith(("./", "../")) or path in {".", ".."}
     with contextlib.suppress(OSError, ValueError):  # too long for a path, or a NUL in it: then it is none
-        found = folder / path
-        is_path = is_path or ("/" in path and found.exists()) or ("." in path and found.is_file())
+        candidate = folder / path
+        is_path = is_path or ("/" in path and candidate.exists()) or ("." in path and candidate.is_file())
         if is_path:
-            return f"{found.resolve()}{sharp}{split}{mark}{rest}"
+            return f"{candidate.resolve()}{sharp}{split}{mark}{rest}"
     return name
 
 

@@ -7,8 +7,9 @@ import itertools
 import msgspec
 
 from cerank.core.decode import fields_of
-from cerank.files.hashing import sha256_json
+from cerank.files.hashing import HashedFile, sha256_json
 from cerank.recipes.schema import Recipe
+from cerank.registry import Extension
 
 PLAN_FORMAT = 1
 
@@ -20,6 +21,7 @@ class Input(msgspec.Struct, frozen=True, order=True):
     name: str  # as the recipe names it
     sha256: str
     location: str = ""  # a path or hub id; "" where the name says it all. Not part of the fingerprint
+    notes: tuple[str, ...] = ()  # what was left out or decided when it was opened. Not part of the fingerprint
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""  # UTC, ISO 8601
     versions: dict[str, str] = {}
     measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
+    extensions: tuple[Extension, ...] = ()  # what the run uses that does not come with cerank
+    hashed: tuple[HashedFile, ...] = ()  # files behind the inputs, which the worker hashes again only if they changed
     shares: bool = False  # a stage that another run of the lab finished is reused; set for runs of a matrix
 
     def measures_on(self, test: str) -> tuple[str, ...]:
@@ -43,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requested_recipe(self) -> Recipe:
-        """The recipe whose plan is this one: with "auto" where the plan has each test's own measures in its place.
+        """Return the recipe of this plan, with "auto" where the plan has each test's own measures in its place.
 
         What all tests begin with goes before "auto", what else they share behind it, so that each has its own order.
         """
@@ -57,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides numbers and verdicts: recipe, inputs' hashes, device kind, threads; 64 hex digits.
+        """Return the SHA-256 (64 hex digits) of what decides numbers: recipe, inputs, extensions, device kind, threads.
 
         Of the recipe only what differs from the defaults counts, so that a release which adds a setting leaves the
         identity of earlier runs as it was. Margins are in, so that none can be slipped in later.
@@ -69,8 +73,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             self.device.split(":")[0],
             self.threads,
             *([self.measures] if self.measures else []),
+            *self.extension_hashes(),
         )
         return sha256_json(parts)
+
+    def extension_hashes(self, *names: tuple[str, str]) -> list[tuple[str, str, str]]:
+        """Return (kind, name, code hash) of the extensions that decide numbers: all, or those of (kind, name)."""
+        return [
+            (extension.kind, extension.name, extension.sha256)
+            for extension in self.extensions
+            if extension.kind != "executor" and (not names or (extension.kind, extension.name) in names)
+        ]
 
     def input(self, role: str, name: str) -> Input:
         """Return the hashed input of that role and name.

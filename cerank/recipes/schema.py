@@ -10,6 +10,7 @@ import msgspec
 
 from cerank.core import decode
 from cerank.core.decode import help_text
+from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
@@ -66,8 +67,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("judged documents that were not retrieved: positives only, negatives too, or none (the paper's)"),
     ] = "positives"
     negatives: Annotated[
-        Literal["random", "top", "log-random"],
-        help_text("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
+        str,
+        help_text("random, top or log-random (by 1/rank) of the window; of a teacher's list: all its candidates"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
@@ -121,8 +122,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
     precision: Annotated[
-        Literal["fp32", "bf16", "auto"],
-        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
+        Literal["fp32", "bf16", "tf32", "auto"],
+        help_text(
+            "of matrix products: auto is bf16 where the device has instructions for it; tf32 is for NVIDIA's GPUs"
+        ),
     ] = "fp32"
     microbatch: Annotated[
         Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
@@ -151,7 +154,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def validates_by_loss(self) -> bool:
-        """Whether validations compute the stage's own loss."""
+        """Return whether validations compute the stage's own loss."""
         return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
 
 
@@ -181,6 +184,26 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     margins: Annotated[
         dict[str, Rate], help_text("the largest difference of a measure that does not matter; declared before the run")
+    ] = {}
+    margins_because: Annotated[str, help_text("why these margins, gains and harm margins; printed under tables")] = ""
+    primary: Annotated[
+        tuple[str, ...],
+        help_text(
+            'the questions that verdicts are about, such as "nDCG@10: distill against contrastive"; all other rows are '
+            "descriptive. Default: each stage against the one before it, by every measure"
+        ),
+    ] = ()
+    seeds_as: Annotated[
+        Literal["pairs", "independent"],
+        help_text(
+            "in a claim about recipes: pairs compares seed with seed where two recipes share stages or data order"
+        ),
+    ] = "pairs"
+    worth: Annotated[
+        dict[str, Rate], help_text("the gain of a measure that would pay for a stage; at least the margin, if any")
+    ] = {}
+    harm: Annotated[
+        dict[str, Rate], help_text("the largest loss of a measure that would not matter; default: the margin")
     ] = {}
 
 
@@ -222,6 +245,9 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.positives: {stage.positives} leave no negative in a group of {stage.group_size}")
     if stage.max_query_length > stage.max_length - 5:
         mistakes.append(f"{at}.max_query_length: {stage.max_query_length} leaves no document in {stage.max_length}")
+    if stage.negatives not in NEGATIVE_SAMPLERS:
+        hint = nearest(stage.negatives, NEGATIVE_SAMPLERS)
+        mistakes.append(f"{at}.negatives: no sampler of negatives is called '{stage.negatives}'; {hint}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
     return mistakes + _group_mistakes(at, stage)

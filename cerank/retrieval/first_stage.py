@@ -6,16 +6,16 @@ built anew; ties fall to the smaller document id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cerank.core.rankings import Ranking
+from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.aliases import missing_run
-from cerank.datasets.dataset import Dataset
+from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, without_identical_ids
 from cerank.errors import CerankError, UsageError
 from cerank.files.hashing import sha256_text
 from cerank.files.line_reader import local_path
-from cerank.registry import nearest
+from cerank.registry import Registry, nearest
 from cerank.retrieval import bm25
 from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import open_run_file, run_file_sha256
@@ -23,13 +23,18 @@ from cerank.trec.rows import RunFile
 
 BM25 = "bm25"
 
+# first stages of extensions: (query id -> text, documents, depth) -> query id -> document id -> score
+Retriever = Callable[[Mapping[str, str], Documents, int], Mapping[str, Mapping[str, float]]]
+RETRIEVERS: Registry[Retriever] = Registry("first stage")
+
 
 def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
     missing = missing_run(dataset.name, dataset.place, first_stage)
     if missing is not None:
         return missing
-    hint = f"{nearest(first_stage, {BM25, *dataset.runs})}; or the path of a TREC run"
-    return UsageError(f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}", hint=hint)
+    hint = f"{nearest(first_stage, {BM25, *dataset.runs, *RETRIEVERS})}; or the path of a TREC run"
+    what = f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}"
+    return UsageError(what, hint=hint, code="first-stage-not-found")
 
 
 def is_built_in_bm25(dataset: Dataset, first_stage: str) -> bool:
@@ -62,7 +67,8 @@ def check_exists(dataset: Dataset, first_stage: str) -> None:
     Raises:
         UsageError, MissingError: as `fingerprint`.
     """
-    if first_stage not in dataset.runs and not is_built_in_bm25(dataset, first_stage):
+    is_given = first_stage in dataset.runs or is_built_in_bm25(dataset, first_stage)
+    if not is_given and first_stage not in RETRIEVERS:
         _run_file(dataset, first_stage)
 
 
@@ -76,11 +82,16 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
             run raises.
     """
     if is_built_in_bm25(dataset, first_stage):
-        return bm25.index_key(dataset.documents)
-    if first_stage not in dataset.runs:
-        return run_file_sha256(_run_file(dataset, first_stage), dataset.cache)
-    run = dataset.run(first_stage)
-    return run.sha256 or sha256_text(f"{dataset.identity}\n{first_stage}")
+        sha256 = bm25.index_key(dataset.documents)
+    elif first_stage not in dataset.runs:
+        extension = RETRIEVERS.extension(first_stage)
+        if extension is not None:
+            sha256 = sha256_text(f"{dataset.documents.fingerprint()}\n{first_stage}\n{extension.sha256}")
+        else:
+            sha256 = run_file_sha256(_run_file(dataset, first_stage), dataset.cache)
+    else:
+        sha256 = dataset.run(first_stage).sha256 or sha256_text(f"{dataset.identity}\n{first_stage}")
+    return sha256_text(f"{sha256} {IGNORES_IDENTICAL_IDS}") if dataset.ignores_identical_ids else sha256
 
 
 def candidates(
@@ -92,7 +103,7 @@ def candidates(
         dataset: whose queries are ranked.
         first_stage: the name of a run that the dataset brings ("scoreddocs" from ir_datasets), "bm25", or the path of a
             TREC run. The dataset's own runs go before the built-in BM25.
-        depth: at least 1.
+        depth: at least 1; the document with the query's own id does not count where the dataset ignores identical ids.
         cache: folder of indexes; may be emptied at any time.
         query_ids: which queries, in this order; None takes all of the dataset's.
 
@@ -100,15 +111,40 @@ def candidates(
         UsageError: no such first stage, or it ranks none of the queries.
         FormatError: a malformed run.
     """
-    wanted = list(dataset.queries) if query_ids is None else list(query_ids)
+    queries = list(dataset.queries) if query_ids is None else list(query_ids)
+    ignores = dataset.ignores_identical_ids
     if is_built_in_bm25(dataset, first_stage):
         index = bm25.open_index(dataset.documents, cache)
-        ranking = index.ranking({query: dataset.queries[query] for query in wanted}, depth)
+        ranking = index.ranking({query: dataset.queries[query] for query in queries}, depth + ignores)
+    elif first_stage not in dataset.runs and first_stage in RETRIEVERS:
+        ranking = _computed_by_extension(dataset, first_stage, depth + ignores, queries)
     else:
-        ranking = _open_given_run(dataset, first_stage).ranking.only(wanted).top(depth)
-    if wanted and not ranking:
-        some = ", ".join(shown(query, 40) for query in wanted[:3])
-        of = f"the {counted(len(wanted), 'query')} of {dataset.name}"
+        ranking = _open_given_run(dataset, first_stage).ranking.only(queries).top(depth + ignores)
+    if ignores:
+        ranking = without_identical_ids(ranking, depth)
+    if queries and not ranking:
+        some = ", ".join(shown(query, 40) for query in queries[:3])
+        of = f"the {counted(len(queries), 'query')} of {dataset.name}"
         what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
         raise UsageError(what, hint=f"is the run from this dataset? Its queries are called {some}")
     return ranking
+
+
+def _computed_by_extension(dataset: Dataset, first_stage: str, depth: int, query_ids: Sequence[str]) -> Ranking:
+    """Return what the first stage of an extension gives; ties fall to the smaller document id.
+
+    Raises:
+        UsageError: it ranks a document that the dataset lacks, or a score is not finite.
+    """
+    queries = {query: dataset.queries[query] for query in query_ids}
+    scores = RETRIEVERS[first_stage](queries, dataset.documents, depth)
+    for query, of_query in scores.items():
+        unknown = [doc for doc in of_query if doc not in dataset.documents] if query in queries else [query]
+        if unknown:
+            what = f"first stage '{first_stage}' ranks what {dataset.name} does not have: {shown(unknown[0], 80)}"
+            raise UsageError(what, where=dataset.name)
+    try:
+        ranking = ordered({query: scores[query] for query in query_ids if scores.get(query)})
+    except ValueError as error:
+        raise UsageError(f"first stage '{first_stage}': {error}", where=dataset.name) from error
+    return ranking.top(depth)

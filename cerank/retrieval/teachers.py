@@ -16,8 +16,8 @@ from cerank.core.rankings import Ranking
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
 from cerank.errors import FormatError, MissingError, UsageError, os_error
-from cerank.files.hashing import sha256_file, sha256_text
-from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, json_lines, local_path
+from cerank.files.hashing import input_sha256, sha256_text
+from cerank.files.line_reader import at, checked_id, duplicate_error, json_lines, local_path
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import open_run_file
@@ -109,7 +109,7 @@ def decode_permutations(data: bytes, path: Path) -> list[str]:
 
 
 def queries_with_permutations(
-    rows: Path, permutations: Sequence[str] | None, path: Path | None = None, opener: Opener | None = None
+    rows: Path, permutations: Sequence[str] | None, path: Path | None = None
 ) -> Iterator[tuple[str, RankedQuery, str | None]]:
     """Yield (file:line, query, permutation) for each line of RankGPT's JSONL; None where there are no permutations.
 
@@ -117,13 +117,12 @@ def queries_with_permutations(
         rows: the JSONL file.
         permutations: one for each line of the file; None if the queries come alone.
         path: the file of the permutations, for errors.
-        opener: opens the JSONL file, unpacked.
 
     Raises:
         FormatError: a query appears twice, a document appears twice for a query, or the two files differ in length.
     """
     seen: set[str] = set()
-    for number, row in json_lines(rows, RankedQuery, opener):
+    for number, row in json_lines(rows, RankedQuery):
         where, query_id = at(rows, number), str(row.query_id)
         if permutations is not None and len(seen) >= len(permutations):
             raise FormatError(f"has more queries than there are permutations, {len(permutations)}", where=where)
@@ -171,7 +170,7 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
         documents[str(row.query_id)] = [ids[place] for place in order]
         repairs = repairs.plus(repaired)
     scores = {query: [float(len(ids) - rank) for rank in range(len(ids))] for query, ids in documents.items()}
-    hashes = [sha256_file(path), sha256_file(rows)]
+    hashes = [input_sha256(path), input_sha256(rows)]
     return Teacher(Ranking(documents, scores), sha256_text("\n".join(hashes)), repairs)
 
 

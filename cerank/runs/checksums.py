@@ -79,9 +79,9 @@ def link(folder: RunFolder, source: Path, target: Path) -> None:
     disk.link(source, target)
 
 
-def _append(folder: RunFolder, found: Iterable[FileChecksum]) -> None:
+def _append(folder: RunFolder, checksums: Iterable[FileChecksum]) -> None:
     with Journal(folder.checksums, FileChecksum) as out:  # its end syncs
-        for checksum in found:
+        for checksum in checksums:
             out.append(checksum)
 
 
@@ -119,16 +119,16 @@ def _size_problem(path: Path, checksum: FileChecksum) -> str:
         return "the file is missing"
     if path.is_symlink():
         return "not a plain file"
-    return "" if size == checksum.size else f"{counted(size, 'byte')}, {checksum.size:,} when it was written"
+    return "" if size == checksum.size else f"it has {counted(size, 'byte')}; {checksum.size:,} were written"
 
 
 def first_missing(folder: RunFolder) -> str:
     """Return a sentence about the first file that is gone or has another size; "" if there is none. Cheap."""
     try:
-        found = load_all(folder)
+        checksums = load_all(folder)
     except DamagedError as error:
         return str(error)
-    wrong = ((checksum, _size_problem(folder.path / checksum.path, checksum)) for checksum in found.values())
+    wrong = ((checksum, _size_problem(folder.path / checksum.path, checksum)) for checksum in checksums.values())
     return next((f"{folder.path / checksum.path}: {what}" for checksum, what in wrong if what), "")
 
 
@@ -144,13 +144,13 @@ def find_change(folder: RunFolder, path: Path) -> str:
 def damage_of(folder: RunFolder) -> str:
     """Return what the last check found wrong, in a sentence; "" if nothing, or if there was no check."""
     try:
-        found = json_records.load_if_there(folder.damage, DamageReport)
+        report = json_records.load_if_there(folder.damage, DamageReport)
     except DamagedError as error:
         return str(error)
-    if found is None or not found.problems:
+    if report is None or not report.problems:
         return ""
-    more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
-    return found.problems[0] + more
+    more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+    return report.problems[0] + more
 
 
 def record_damage(folder: RunFolder, problems: Iterable[str], time: str) -> None:
@@ -159,8 +159,8 @@ def record_damage(folder: RunFolder, problems: Iterable[str], time: str) -> None
     Raises:
         RunFailedError: the disk refuses.
     """
-    found = tuple(problems)
-    if found:
-        json_records.save(folder.damage, DamageReport(found, time))
+    problems = tuple(problems)
+    if problems:
+        json_records.save(folder.damage, DamageReport(problems, time))
     else:
         disk.remove(folder.damage)

@@ -44,7 +44,9 @@ def load_if_there(lab: Path, name: str) -> MatrixRecord | None:
     path = path_of(lab, name)
     record = json_records.load_if_there(path, MatrixRecord)
     if record is not None and record.format > MATRIX_FORMAT:
-        raise DamagedError("the matrix was recorded by a later release of cerank", where=str(path))
+        raise DamagedError(
+            "the matrix was recorded by a later release of cerank", where=str(path), code="later-release"
+        )
     return record
 
 
@@ -59,18 +61,18 @@ def load(lab: Path, name: str) -> MatrixRecord:
     if record is None:
         known = names(lab)
         hint = nearest(name, known) if known else f"there are no matrices in {lab} yet; `cerank run --matrix` makes one"
-        raise UsageError(f"no matrix is called '{name}'", hint=hint)
+        raise UsageError(f"no matrix is called '{name}'", hint=hint, code="matrix-not-found")
     return record
 
 
 def names(lab: Path) -> tuple[str, ...]:
     """Return the names of the lab's matrices, sorted, without unreadable ones."""
-    found = []
+    known = []
     for path in folder_of(lab).glob("*.json"):
         try:
             record = json_records.load_if_there(path, MatrixRecord)
         except DamagedError:
             continue
         if record is not None:
-            found.append(record.name)
-    return tuple(sorted(found))
+            known.append(record.name)
+    return tuple(sorted(known))

@@ -23,21 +23,19 @@ _ATTEMPT_NAME = re.compile(r"([0-9]+)\.json")
 
 def plain_name(text: str, limit: int = _CLIP) -> str:
     """Return `text` as lower-case ASCII letters, digits, `-` and `_`; different texts may give the same name."""
-    kept = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
-    return kept[:limit].strip("-") or "x"
+    name = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
+    return name[:limit].strip("-") or "x"
 
 
 def slug(text: str) -> str:
     """Return a file name for any text: the text itself if it already is one; different texts never share a name.
 
-    Different texts never share a name.
-
     Lower case, for some file systems do not tell "A" from "a", and without dots, which part two slugs in a name.
     """
-    kept = plain_name(text)
-    if kept == text and not re.search(r"-[0-9a-f]{8}$", text):  # what looks like a suffix of ours gets one too
+    name = plain_name(text)
+    if name == text and not re.search(r"-[0-9a-f]{8}$", text):  # what looks like a suffix of ours gets one too
         return text
-    return f"{kept}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def runs_folder(lab: Path) -> Path:
@@ -125,7 +123,7 @@ class RunFolder(msgspec.Struct, frozen=True):
     def attempt_numbers(self) -> list[int]:
         """Return the attempts that were started, ascending."""
         names = [path.name for path in self.attempts.iterdir()] if self.attempts.is_dir() else []
-        return sorted(int(found[1]) for entry in names if (found := _ATTEMPT_NAME.fullmatch(entry)))
+        return sorted(int(match[1]) for entry in names if (match := _ATTEMPT_NAME.fullmatch(entry)))
 
     @property
     def lease(self) -> Path:
@@ -218,7 +216,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the steps of the checkpoints, ascending, without quarantined ones."""
         folder = self.checkpoints(index, name)
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(found[1]) for entry in names if (found := _STEP_NAME.fullmatch(entry)))
+        return sorted(int(match[1]) for entry in names if (match := _STEP_NAME.fullmatch(entry)))
 
     def final(self, index: int, name: str) -> Path:
         """Return the folder of the model that a stage produces."""

@@ -55,11 +55,11 @@ def entries(lab: Path) -> tuple[QueueEntry, ...]:
     """
     path = QueueFolder(lab).entries
     try:
-        found = json_records.load_if_there(path, Queue)
+        queue = json_records.load_if_there(path, Queue)
     except DamagedError as error:
         hint = "delete the file; the runs in it are intact and can be queued again"
         raise DamagedError(error.what, where=error.where, hint=hint) from error
-    return found.entries if found else ()
+    return queue.entries if queue else ()
 
 
 def entries_or_none(lab: Path) -> tuple[QueueEntry, ...]:
@@ -142,7 +142,8 @@ def move(folder: RunFolder, place: int) -> None:
         before = list(entries(folder.lab))
         own = [entry for entry in before if entry.run == folder.name]
         if not own:
-            raise UsageError("it is not in the queue", where=folder.name, hint="`cerank queue` lists what is")
+            hint = "`cerank queue` lists what is"
+            raise UsageError("it is not in the queue", where=folder.name, hint=hint, code="not-queued")
         remaining = [entry for entry in before if entry.run != folder.name]
         remaining.insert(max(0, place - 1), own[0])
         if remaining != before:

@@ -101,10 +101,10 @@ def _read(folder: RunFolder) -> str:
     """Return the name recorded in the folder; "" if there is none that is readable."""
     if folder.path not in _cached_names:
         try:
-            found = json_records.load_if_there(folder.short_name, ShortName)
+            record = json_records.load_if_there(folder.short_name, ShortName)
         except (DamagedError, OSError):
             return ""
-        if found is None or not _NAME.fullmatch(found.name):
+        if record is None or not _NAME.fullmatch(record.name):
             return ""
-        _cached_names[folder.path] = found.name
+        _cached_names[folder.path] = record.name
     return _cached_names[folder.path]

@@ -10,17 +10,17 @@ import os
 import signal
 import socket
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from cerank.core.metrics import Event, Progress
-from cerank.errors import CerankError, RunFailedError, UsageError, os_error
+from cerank.errors import CerankError, RunFailedError, UsageError, near_files, os_error
 from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.registry import nearest
 from cerank.runs import checksums, queue, run_names, user_labels
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
@@ -31,7 +31,8 @@ State = Literal["waiting", "queued", "running", "stopping", "paused", "finished"
 
 _ALIVE_SECONDS = 30.0  # seconds; 15 heartbeats
 _REMOVED = ".removed"
-_MOST_NAMED = 8  # runs that a hint names
+_FILE_ENDINGS = {".run", ".trec", ".txt", ".tsv", ".res", ".gz", ".zst", ".bz2", ".xz", ".zip", ".parquet", ".json"}
+_MOST_NAMED = 5  # runs that a hint names
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +88,7 @@ def check_no_token(text: str, what: str, hint: str = "take it out, and revoke it
         UsageError: it holds an access token.
     """
     if token_at(text) >= 0:
-        raise UsageError(f"{what} holds an access token, which no run may keep", hint=hint)
+        raise UsageError(f"{what} holds an access token, which no run may keep", hint=hint, code="access-token")
 
 
 def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
@@ -127,7 +128,8 @@ def load_plan(folder: RunFolder) -> Plan:
         raise DamagedError(error.what, where=error.where, hint=hint) from error
     data = bytes(stored.plan)
     if hashlib.sha256(data).hexdigest() != stored.sha256:
-        raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
+        what = "the plan is not the one that was made (sha256 differs)"
+        raise DamagedError(what, where=str(folder.plan), hint=hint)
     try:
         return msgspec.json.decode(data, type=Plan)
     except json_records.DECODE_ERRORS as error:
@@ -208,9 +210,9 @@ def _row(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> RunRow:
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
-    """Return the state of a run from its files and its lock; `now` decides ages only, never the state on this host.
+    """Return the state of a run from its files and its lock.
 
-    `now` gives only ages, never the state on this host.
+    `now` decides ages only, never the state on this host.
 
     It reads the plan, the events, the outcome, the sizes of a finished run's files, and the report of the last check.
     The bytes of metrics, models and rankings are checked by those who read them, and by `cerank verify`.
@@ -270,10 +272,7 @@ def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
 
 
 def _is_alive_elsewhere(folder: RunFolder, events: list[Event], seconds_since_heartbeat: float) -> bool:
-    """Return whether a worker on another machine seems alive; some network file systems do not share locks.
-
-    Some network file systems do not carry its lock to this host.
-    """
+    """Return whether a worker on another machine seems alive: some network file systems do not share its lock."""
     holder = lease.owner(folder.lease)
     if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
         return False
@@ -302,13 +301,22 @@ def find(lab: Path, text: str) -> RunFolder:
         more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
         titles = [_title(short[name], labels[name]) for name in fitting[:5]]
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
-            titles = [f"{name}, {one}" for name, one in zip(fitting, titles, strict=False)]
-        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more)
+            titles = [f"{name}, {words}" for name, words in zip(fitting, titles, strict=False)]
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more, code="run-ambiguous")
     words = [*short.values(), *(label for label in labels.values() if label), *known]
-    hint = nearest(text, words) if words else f"there are no runs in {lab} yet"
-    if len(known) > _MOST_NAMED and hint.startswith("known:"):
+    close = get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6)
+    if not words:
+        hint = f"there are no runs in {lab} yet"
+    elif close:
+        hint = f"did you mean {' or '.join(repr(word) for word in close)}?"
+    elif len(known) <= _MOST_NAMED:
+        hint = f"known: {', '.join(sorted(short.values()))}"
+    else:
         hint = "`cerank ps` lists the runs"
-    raise UsageError(f"no run is called '{text}'", hint=hint)
+    if os.sep in text or Path(text).suffix in _FILE_ENDINGS:
+        what = f"no run is called '{text}', and there is no such file"
+        raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint, code="run-not-found")
+    raise UsageError(f"no run is called '{text}'", hint=hint, code="run-not-found")
 
 
 def _title(short: str, label: str) -> str:

@@ -29,15 +29,15 @@ def change_times(lab: Path) -> dict[str, int]:
 
     Every file that a worker replaces (progress.json every 2 seconds, and the outcome) changes this time.
     """
-    found = {}
+    times = {}
     try:
         with os.scandir(runs_folder(lab)) as entries:
             for entry in entries:
                 if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    found[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
+                    times[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
     except OSError:
-        return dict(sorted(found.items()))
-    return dict(sorted(found.items()))
+        return dict(sorted(times.items()))
+    return dict(sorted(times.items()))
 
 
 class LatestValidation:
@@ -59,9 +59,9 @@ class LatestValidation:
                 while end > self._searched:
                     start = max(self._searched, end - _BLOCK)
                     file.seek(max(0, start - _OVERLAP))
-                    found = _last_validation(file.read(end - file.tell()))
-                    if found is not None:
-                        self._found = found
+                    validation = _last_validation(file.read(end - file.tell()))
+                    if validation is not None:
+                        self._found = validation
                         break
                     end = start
         except OSError:
@@ -121,10 +121,10 @@ class LogTail:
                 self._offset = file.tell()
         except OSError:
             return []
-        whole, _, self._rest = data.rpartition(b"\n")
+        complete, _, self._rest = data.rpartition(b"\n")
         if len(self._rest) >= _BLOCK:
-            whole, self._rest = data, b""
-        return [line.decode("utf-8", "replace") for line in whole.split(b"\n")] if whole else []
+            complete, self._rest = data, b""
+        return [line.decode("utf-8", "replace") for line in complete.split(b"\n")] if complete else []
 
 
 def load_measures(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:

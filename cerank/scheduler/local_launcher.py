@@ -29,27 +29,6 @@ def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
     return inherited_environment(given) | pinned_environment(plan.threads)
 
 
-def device_key(plan: Plan, given: Mapping[str, str]) -> str:
-    """Return the key of the device that a worker with this environment would use; asks the driver only for GPUs."""
-    if not plan.device.startswith("cuda"):
-        return plan.device
-    asked = "cuda:0" if plan.device == "cuda" else plan.device
-    known = next((one.key for one in devices.detect_devices(given) if one.name == asked), "")
-    return known or _key_from_environment(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
-
-
-def _key_from_environment(asked: str, allowed: str) -> str:
-    """Return the key of a GPU that the driver does not list, from CUDA_VISIBLE_DEVICES.
-
-    What CUDA_VISIBLE_DEVICES calls "cuda:N".
-
-    Two runs that are each shown one GPU both call it "cuda:0".
-    """
-    words, number = allowed.split(","), asked.partition(":")[2]
-    word = words[int(number)].strip() if number.isdecimal() and int(number) < len(words) else ""
-    return f"cuda:{word}" if word.isdecimal() else word or asked
-
-
 def start(
     plan: Plan,
     folder: RunFolder,
@@ -75,7 +54,7 @@ def start(
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
     given = os.environ if given is None else given
-    key = key or device_key(plan, given)
+    key = key or devices.device_key(plan.device, given)
     run_store.clear_stop(folder)  # an old request; a request from now on is meant for the new worker
     log = disk.open_append(folder.log)
     try:

@@ -41,10 +41,7 @@ class StageDependencies:
         self._coming |= set(self._missing_stages(run)[0])
 
     def _missing_stages(self, run: str) -> tuple[list[str], bool]:
-        """Return the keys of the stages that the run has not finished, and whether it may reuse stages.
-
-        And whether it takes stages over.
-        """
+        """Return the keys of the stages that the run has not finished, and whether it may reuse stages."""
         from cerank.planning.stage_keys import (
             stage_keys,  # the command line imports this module and needs no datasets
         )
@@ -53,6 +50,7 @@ class StageDependencies:
         try:
             plan = run_store.load_plan(folder)
             keys = zip(stage_keys(plan), plan.recipe.chain, strict=True)
-            return [one for at, (one, name) in enumerate(keys) if not folder.final(at, name).is_dir()], plan.shares
+            missing = [key for at, (key, name) in enumerate(keys) if not folder.final(at, name).is_dir()]
+            return missing, plan.shares
         except (CerankError, KeyError):
             return [], False  # the attempt to start the run will report the error

@@ -49,26 +49,28 @@ class Supervisor:
 
     Args:
         lab: the folder.
-        found: the devices to use, each for one run at a time.
+        available: the devices to use, each for one run at a time.
         command: the program that carries out a run, with its arguments.
         environ: the environment from which workers get selected variables.
     """
 
-    def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
-        self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
+    def __init__(
+        self, lab: Path, available: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
+        self.lab, self.devices, self.command, self.environ = lab, tuple(available), tuple(command), dict(environ)
         self.children: list[WorkerProcess] = []
-        self._devices_asked: dict[str, str] = {}  # run -> its plan's device
+        self._device_names: dict[str, str] = {}  # run -> its plan's device
         self._logged: set[str] = set()
         self._seen = (-1, -1)
         self._look_at = 0.0
 
     def serve(self, own: Lease) -> None:
         """Start runs until none is left to start or to wait for; `own` is released in the same moment."""
-        while not self._finish_if_idle(own):
+        while not self.finish_if_idle(own):
             self.step()
             time.sleep(POLL_SECONDS)
 
-    def _finish_if_idle(self, own: Lease) -> bool:
+    def finish_if_idle(self, own: Lease) -> bool:
         """Release the lease if nothing is left to do; under the queue's lock, so that no new entry is overlooked."""
         if self.children or self._startable():
             return False
@@ -80,8 +82,11 @@ class Supervisor:
 
     def _startable(self) -> list[QueueEntry]:
         """Return the entries that a device here could carry out, now or later."""
-        found = [(entry, self._requested_device(entry)) for entry in queue.entries(self.lab)]
-        return [entry for entry, arguments in found if not arguments or self._fits_somewhere(entry)]
+        return [
+            entry
+            for entry in queue.entries(self.lab)
+            if not self._requested_device(entry) or self._fits_somewhere(entry)
+        ]
 
     def step(self) -> None:
         """Collect workers that ended, drop consumed entries, and start what fits on a free device.
@@ -94,19 +99,21 @@ class Supervisor:
         if not ended and version == self._seen and time.monotonic() < self._look_at:
             return
         with queue.locked(self.lab):
-            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_consumed(entry)]
-            queue.replace_entries(self.lab, kept)
-            has_started = self._start_from(kept)
+            remaining = [
+                entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_consumed(entry)
+            ]
+            queue.replace_entries(self.lab, remaining)
+            has_started = self._start_from(remaining)
         self._seen = version
         self._look_at = time.monotonic() + (0.0 if has_started else REFRESH_SECONDS)
 
     def _version(self) -> tuple[int, int]:
         """Return a value that changes whenever the queue's file does; each change makes a new file."""
         try:
-            found = QueueFolder(self.lab).entries.stat()
+            state = QueueFolder(self.lab).entries.stat()
         except FileNotFoundError:
             return (0, 0)
-        return (found.st_ino, found.st_mtime_ns)
+        return (state.st_ino, state.st_mtime_ns)
 
     def _reap_workers(self) -> list[QueueEntry]:
         """Return the entries whose workers, started here, have ended."""
@@ -127,12 +134,12 @@ class Supervisor:
 
     def _requested_device(self, entry: QueueEntry) -> str:
         """Return the device of the entry's plan, which never changes; "" if the plan is unreadable."""
-        if entry.run not in self._devices_asked:
+        if entry.run not in self._device_names:
             try:
-                self._devices_asked[entry.run] = run_store.load_plan(self._folder(entry)).device
+                self._device_names[entry.run] = run_store.load_plan(self._folder(entry)).device
             except CerankError:
                 return ""
-        return self._devices_asked[entry.run]
+        return self._device_names[entry.run]
 
     def _start_from(self, entries: Sequence[QueueEntry]) -> bool:
         """Start each entry, in order, for which a device is free; return whether any was started."""
@@ -165,8 +172,8 @@ class Supervisor:
                 log_line(text)
 
     def _fits_somewhere(self, entry: QueueEntry) -> bool:
-        arguments = self._requested_device(entry)
-        return any(devices.fits(arguments, device) for device in self.devices)
+        name = self._requested_device(entry)
+        return any(devices.fits(name, device) for device in self.devices)
 
     def _start(self, entry: QueueEntry, free: Sequence[Device]) -> Device | None:
         """Start the entry's run on the first free device that fits; return the device, or None if it must wait.

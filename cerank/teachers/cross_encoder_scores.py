@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
+from cerank.machine import process_environment
 from cerank.teachers.engines.engine import StopTeachingError, Usage
 from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.teachers.work import Progress
@@ -14,7 +16,6 @@ from cerank.teachers.work import Progress
 if TYPE_CHECKING:
     from cerank.inference.rerank import Scorer
 
-_CHUNK = 32  # queries between two messages
 _LIMITS = (512, 64)  # tokens of a pair and of its query, for a base, which says nothing of them
 
 
@@ -25,8 +26,9 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
         StopTeachingError: somebody asked to stop; scores so far are in the cache.
         CerankError: the model is missing or malformed.
     """
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
-    from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+    os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts
+    from cerank.inference.rerank import rerank
+    from cerank.inference.score_cache import ScoreCache, score_cache_key
     from cerank.kernels.determinism import make_deterministic
 
     make_deterministic(request.device, request.threads)
@@ -40,16 +42,16 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
         precision=scorer.precision,
     )
     kept = ScoreCache(request.cache, facts)
-    queries = sorted(before)
     scores: dict[str, dict[str, float]] = {}
-    for start in range(0, len(queries), _CHUNK):
+
+    def query_texts(ids: Sequence[str]) -> list[str]:
+        return [dataset.queries[query] for query in ids]
+
+    for chunk in rerank(scorer, before, before.__getitem__, query_texts, dataset.documents.texts, cache=kept):
+        scores |= chunk.scores
+        hooks.progress(Progress(len(scores), 0, 0, 0, Usage(), None))
         if reason := hooks.should_stop():
             raise StopTeachingError(reason)
-        part = {query: before[query] for query in queries[start : start + _CHUNK]}
-        scores |= score_with_cache(
-            scorer, part, lambda ids: [dataset.queries[i] for i in ids], dataset.documents.texts, kept
-        )
-        hooks.progress(Progress(len(scores), 0, 0, 0, Usage(), None))
     kept.trim()
     return scores
 

@@ -76,7 +76,7 @@ def json_text(value: object, indent: int | None = None) -> str:
     import json
 
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    return re.sub(r"[^\n -~]", lambda found: _json_character(found.group()), text)
+    return re.sub(r"[^\n -~]", lambda match: _json_character(match.group()), text)
 
 
 def _json_character(char: str) -> str:

@@ -34,8 +34,8 @@ _SHAPES = re.compile(
 @functools.lru_cache(maxsize=1)
 def _values() -> tuple[str, ...]:
     """Return the tokens that this process was given in its environment, the longest first."""
-    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
-    return tuple(sorted(found, key=len, reverse=True))
+    tokens = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+    return tuple(sorted(tokens, key=len, reverse=True))
 
 
 def redacted(text: str) -> str:
@@ -52,8 +52,8 @@ def redacted(text: str) -> str:
 def token_at(text: str) -> int:
     """Return where the first access token in `text` starts; -1 where there is none."""
     places = [text.find(value) for value in _values()]
-    found = _SHAPES.search(text)
-    return min((place for place in (*places, found.start() if found else -1) if place >= 0), default=-1)
+    match = _SHAPES.search(text)
+    return min((place for place in (*places, match.start() if match else -1) if place >= 0), default=-1)
 
 
 _PLURALS = {"query": "queries", "entry": "entries", "copy": "copies", "directory": "directories"}
@@ -90,10 +90,10 @@ def shown(text: object, limit: int = 2000, *, lines: bool = False) -> str:
     """
     raw = str(text)
     clipped = redacted(raw[: limit + _LONGEST])[:limit]  # before the cut, or half a token might stand at the end
-    kept = {"\n", "\t"}
+    allowed = {"\n", "\t"}
     out = []
     for char in clipped:
-        if char in kept:
+        if char in allowed:
             out.append(char if lines else " ")
         elif _is_dangerous(char):
             out.append(f"⟨{ord(char):04x}⟩")

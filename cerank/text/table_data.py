@@ -62,10 +62,10 @@ def written(tables: Sequence[Table], form: str) -> str:
         return _json(tables)
     if form == "jsonl":
         return _jsonl(tables)
-    each = {"csv": _csv, "tsv": _tsv, "latex": _latex, "markdown": _markdown}.get(form)
-    if each is None:
+    write = {"csv": _csv, "tsv": _tsv, "latex": _latex, "markdown": _markdown}.get(form)
+    if write is None:
         raise ValueError(f"no format {form}")
-    return "\n".join(each(table) for table in tables)
+    return "\n".join(write(table) for table in tables)
 
 
 # --- for machines
@@ -125,11 +125,11 @@ def fitting(columns: Sequence[Column], sizes: Sequence[int], width: int, gap: in
         width: the cells there are; where the columns of priority 0 alone need more, those are the answer.
         gap: cells between two columns.
     """
-    kept = list(range(len(columns)))
-    going = sorted((place for place in kept if columns[place].priority), key=lambda at: (columns[at].priority, at))
-    while going and sum(sizes[place] for place in kept) + gap * (len(kept) - 1) > width:
-        kept.remove(going.pop())
-    return kept
+    places = list(range(len(columns)))
+    going = sorted((place for place in places if columns[place].priority), key=lambda at: (columns[at].priority, at))
+    while going and sum(sizes[place] for place in places) + gap * (len(places) - 1) > width:
+        places.remove(going.pop())
+    return places
 
 
 def rounded(value: Value, column: Column) -> str:

@@ -6,6 +6,7 @@ Invariant: no state of a random generator or a loader is saved; a position is tw
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from cerank.errors import RunFailedError
 from cerank.files import disk, manifests
 from cerank.models.cross_encoder import CrossEncoder
 
+_MICROBATCHES = "microbatches.json"  # beside the checkpoints
 NEWEST_KEPT = 2  # newest checkpoints kept beside the best: one to use, one in case it is damaged
 
 
@@ -45,17 +47,95 @@ def folder_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: TrainingState) -> None:
+class Snapshot(msgspec.Struct, frozen=True):
+    """The tensors of a checkpoint, by name, on the CPU."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def take_snapshot(model: CrossEncoder, optimizer: AdamW, device: torch.device, *, copies: bool) -> Snapshot:
+    """Return weights and optimizer state on the CPU; with `copies` training may go on before they are written.
+
+    From a GPU they come in one go, into pinned memory, and are waited for once.
+    """
+
+    def on_cpu(value: Tensor) -> Tensor:
+        value = value.detach()
+        if value.device.type != "cuda":
+            return value.clone().contiguous() if copies else value.cpu().contiguous()
+        return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+
+    weights = {name: on_cpu(value) for name, value in model.state_dict().items()}
+    moments = {
+        f"{key}/{name}": on_cpu(value)
+        for name, parameter in _trained(model).items()
+        for key, value in optimizer.state[parameter].items()
+    }
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return Snapshot(weights, moments)
+
+
+def write(folder: Path, snapshot: Snapshot, state: TrainingState) -> None:
     """Write the checkpoint of `state.step` under `folder`, whole or not at all, and remove those no longer needed."""
     with manifests.checksummed_folder(folder / folder_name(state.step)) as new:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, new / "model.safetensors")
-        save_file(_optimizer_state(model, optimizer), new / "optimizer.safetensors")
+        save_file(snapshot.weights, new / "model.safetensors")
+        save_file(snapshot.optimizer, new / "optimizer.safetensors")
         (new / "position.json").write_bytes(msgspec.json.encode(state))
     newest = sorted(_steps(folder))[-NEWEST_KEPT:]
     needed = {*newest, *(_best_of(folder / folder_name(step)) for step in newest)}
     for step in set(_steps(folder)) - needed:
         disk.discard(folder / folder_name(step))
+
+
+class CheckpointWriter:
+    """Writes checkpoints: at once, or beside the training, one at a time.
+
+    Args:
+        folder: folder of the stage's checkpoints.
+        device: device that the model is on.
+        on_saved: called by the trainer's own thread with the state of each checkpoint that is on disk.
+        in_thread: whether hashing and writing go on while the next steps are computed.
+    """
+
+    def __init__(
+        self, folder: Path, device: torch.device, on_saved: Callable[[TrainingState], None], *, in_thread: bool
+    ) -> None:
+        self._folder, self._device, self._on_saved = folder, device, on_saved
+        self._thread = ThreadPoolExecutor(1, "checkpoint") if in_thread else None
+        self._pending: tuple[TrainingState, Future[None]] | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def save(self, model: CrossEncoder, optimizer: AdamW, state: TrainingState, before: Callable[[], None]) -> None:
+        """Save a checkpoint, unless there is nothing to save yet or it is on disk already; `before` is called first."""
+        self.wait()
+        if not state.step or (self._folder / folder_name(state.step)).exists():
+            return
+        before()
+        snapshot = take_snapshot(model, optimizer, self._device, copies=self._thread is not None)
+        if self._thread is None:
+            write(self._folder, snapshot, state)
+            self._on_saved(state)
+        else:
+            self._pending = state, self._thread.submit(write, self._folder, snapshot, state)
+
+    def wait(self) -> None:
+        """Return once everything that was to be saved is on disk; an error of the disk is raised here."""
+        if self._pending is not None:
+            (state, written), self._pending = self._pending, None
+            written.result()
+            self._on_saved(state)
 
 
 def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> TrainingState:
@@ -78,6 +158,24 @@ def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable
         _restore(load_file(checkpoint / "optimizer.safetensors"), model, optimizer)
         return state
     return TrainingState()
+
+
+def record_microbatch(folder: Path, step: int, tokens: int) -> None:
+    """Record that from `step` on (0: before training) at most `tokens` tokens go through the model at once."""
+    disk.make_folder(folder)
+    recorded = {str(number): size for number, size in recorded_microbatches(folder).items() if number <= step}
+    disk.write(folder / _MICROBATCHES, msgspec.json.encode(recorded | {str(step): tokens}))
+
+
+def recorded_microbatches(folder: Path) -> dict[int, int]:
+    """Return step -> largest number of tokens at once from that step on; {} where memory never was short.
+
+    A file that cannot be read counts as none: the sizes decide rounding alone, and memory will be short again.
+    """
+    try:
+        return msgspec.json.decode((folder / _MICROBATCHES).read_bytes(), type=dict[int, int])
+    except (OSError, ValueError):
+        return {}
 
 
 def _verified_state(folder: Path, step: int) -> TrainingState:
@@ -124,15 +222,6 @@ def _steps(folder: Path) -> list[int]:
 
 def _trained(model: CrossEncoder) -> dict[str, torch.nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-
-def _optimizer_state(model: CrossEncoder, optimizer: AdamW) -> dict[str, Tensor]:
-    """Return the optimizer's state by parameter name, in the form that safetensors stores."""
-    out = {}
-    for name, parameter in _trained(model).items():
-        for key, value in optimizer.state[parameter].items():
-            out[f"{key}/{name}"] = value.detach().cpu().contiguous().clone()
-    return out
 
 
 def _restore(saved: dict[str, Tensor], model: CrossEncoder, optimizer: AdamW) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cerank.core.seeds import derive
 from cerank.kernels.dropout import dropout_seed
+from cerank.kernels.packing import to_device
 from cerank.kernels.parallel import run_in_threads
 from cerank.models.forward_pass import ForwardPass
 from cerank.tokenization.tokens import Pair, batches_by_length
@@ -129,7 +130,7 @@ class ForwardBackward:
                 self._seed_dropout(position, number)  # the same dropout as in the first pass
                 with self.model.scoring() as score:
                     again = score([pairs[index] for index in batch])
-                again.backward(of_scores[torch.tensor(batch, device=scores.device)])  # type: ignore[no-untyped-call]
+                again.backward(of_scores[to_device(batch, torch.int64, scores.device)])  # type: ignore[no-untyped-call]
 
         self._backward = backward
         return scores
@@ -160,9 +161,10 @@ def _no_forward_pass(_: Tensor) -> None:
 
 def _in_order(parts: Sequence[Tensor], batches: Sequence[Sequence[int]]) -> Tensor:
     """Return the scores (pairs,) in the order of the pairs, from the scores of batches of indices."""
-    place = torch.argsort(torch.tensor([index for batch in batches for index in batch]))
+    order = [index for batch in batches for index in batch]
+    place = sorted(range(len(order)), key=order.__getitem__)
     flat = torch.cat(list(parts))
-    return flat[place.to(flat.device)]
+    return flat[to_device(place, torch.int64, flat.device)]
 
 
 @torch.no_grad()

@@ -23,13 +23,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
+from cerank.recipes import loss_specs
 from cerank.registry import Registry
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-LOSSES: Registry[Loss] = Registry("loss")  # name in a recipe -> loss; another module may add its own with `LOSSES.add`
+LOSSES: Registry[Loss] = Registry("loss function")  # name in a recipe -> loss, without those of extensions
 
 LAMBDA_MU = 10.0  # weight of NDCG-Loss2 beside LambdaRank's, as in Wang et al., section 5
+
+
+def find_loss(name: str, where: str = "") -> Loss:
+    """Return the loss of that name, built in or of an extension.
+
+    Raises:
+        UsageError: no loss has this name.
+    """
+    return loss_specs.LOSSES.find(name, where).function or LOSSES[name]
 
 
 @LOSSES.add("lce")

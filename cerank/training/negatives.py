@@ -6,12 +6,14 @@ Invariant: a document judged positive for a query is never one of its negatives,
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
+from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
+from cerank.errors import RunFailedError
 from cerank.recipes.schema import Stage
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 Grades = Mapping[str, int]
 UNRANKED = 10**9  # rank of a document that was not retrieved
 
@@ -84,12 +86,11 @@ def sample_candidates(
 ) -> list[T]:
     """Return `size` items of the pool as the stage's `negatives` setting says; `ranks` are the items' ranks, from 1.
 
-    log-random: without replacement, each with a chance in proportion to 1/rank, so that as many come from ranks 1 to 10
-    as from 10 to 100 (Efraimidis and Spirakis 2006: the smallest of exponential samples times rank).
+    Raises:
+        RunFailedError: the sampler of an extension returned other items, or another number of them.
     """
-    if stage.negatives == "top":
-        return list(pool[:size])
-    if stage.negatives == "random":
-        return generator.sample(pool, size)
-    keys = [generator.expovariate(1.0) * rank for rank in ranks]
-    return [pool[at] for at in sorted(range(len(pool)), key=keys.__getitem__)[:size]]
+    sampled = list(NEGATIVE_SAMPLERS.find(stage.negatives)(pool, ranks, size, generator))
+    if len(set(sampled)) != size or not set(sampled) <= set(pool):
+        what = f"the sampler '{stage.negatives}' must return {size} different items of its pool"
+        raise RunFailedError(what, where="negatives")
+    return sampled

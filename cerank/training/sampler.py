@@ -246,7 +246,8 @@ class Sampler:
         )
         where = f"stages.{self._name}"
         if not sampling.usable:
-            raise RunFailedError(f"none of the {sampling.queries} training queries can be used: {reasons}", where=where)
+            what = f"none of the {sampling.queries} training queries can be used: {reasons}"
+            raise RunFailedError(what, where=where, code="no-usable-query")
         if self._stage.without_pair == "refuse" and sampling.usable < sampling.queries:
             hint = 'set without_pair = "skip" to leave them out'
             lost = sampling.queries - sampling.usable

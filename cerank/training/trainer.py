@@ -25,15 +25,17 @@ from torch.optim import AdamW
 from cerank.core.metrics import StepMetrics
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
+from cerank.kernels.memory import is_out_of_memory, release_memory
+from cerank.kernels.packing import to_device
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens
-from cerank.training.checkpoints import TrainingState
+from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
-from cerank.training.losses import LOSSES
+from cerank.training.losses import find_loss
 
 Result = TypeVar("Result")
 
@@ -92,7 +94,8 @@ class Trainer:
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
-        self.loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
+        self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
+        self.loss = find_loss(stage.loss, f"stages.{name}.loss")
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.
@@ -108,27 +111,36 @@ class Trainer:
         optimizer = self.optimizer(model)
         state = checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
         model.train()
-        passes = self.passes(model, data.tokens, state.microbatch)
-        if self.device.type == "cuda" and not state.step:  # a resumed stage keeps the microbatch it found at its start
+        microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
+        passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
+        if self.device.type == "cuda" and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
 
-        with Prefetcher(data, steps) as prefetcher:
+        in_thread = self.writes_checkpoints_in_thread
+        with (
+            Prefetcher(data, steps) as prefetcher,
+            CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread) as writer,
+        ):
             for step in range(state.step + 1, steps + 1):
                 if state.stopped_early:
                     break
                 if callback.should_stop():
-                    self._save(model, optimizer, state, callback)
+                    writer.save(model, optimizer, state, callback.before_save)
+                    writer.wait()
                     raise PausedError(state.step)
                 # batch: a thread made it while the step before computed
                 started = time.perf_counter()
                 batch = prefetcher.batch(step)
 
                 # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
+                passes.microbatch = microbatches.get(step, passes.microbatch)
                 compute = partial(self.forward_backward, passes, batch, step)
-                loss = self._within_memory(compute, f"step {step}", model, passes, callback)
+                losses = self._within_memory(compute, step, model, passes, callback)
 
-                # clip
-                norm = float(clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False))
+                # clip; the only time in a step that the device is waited for
+                gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
+                *parts, norm = torch.stack([*losses, gradient_norm]).tolist()
+                loss = sum(parts)
 
                 # optimizer step
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
@@ -136,7 +148,7 @@ class Trainer:
                 if is_finite:
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = rate
-                    optimizer.step()
+                    self._update_within_memory(optimizer)
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
@@ -156,11 +168,11 @@ class Trainer:
 
                 # save
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
-                    self._save(model, optimizer, state, callback)
+                    writer.save(model, optimizer, state, callback.before_save)
         return state
 
-    def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> float:
-        """Add the gradient of the batch's mean loss to the parameters, and return that mean.
+    def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
+        """Add the gradient of the batch's mean loss to the parameters; return each microbatch's part of that mean.
 
         With `mean_over = "pairs"` a group counts as many times as it has pairs of a better and a worse candidate, so
         that the mean is that over all such pairs of the step.
@@ -174,17 +186,17 @@ class Trainer:
             counts = [float(encoded.group.pairs) for encoded in batch]
         else:
             counts = [1.0] * len(batch)
-        weights = torch.tensor(counts, device=self.device) / (sum(counts) or 1.0)
-        mean, start = 0.0, 0
+        weights = to_device(counts, torch.float32, self.device) / (sum(counts) or 1.0)
+        parts, start = [], 0
         for number, microbatch in enumerate(split_by_tokens(batch, passes.microbatch)):
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (step, number))
             losses = self._group_losses(scores, microbatch)
             loss = (losses * weights[start : start + len(microbatch)]).sum()
             passes.backward(loss)
-            mean += float(loss.detach())
+            parts.append(loss.detach())
             start += len(microbatch)
-        return mean
+        return parts
 
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
         """Return what runs `model` forward and backward; `microbatch` tokens at once, 0 for the stage's own number."""
@@ -211,22 +223,45 @@ class Trainer:
             passes.model.probe_memory(passes.microbatch, self.stage.max_length)
             del moments
 
-        self._within_memory(try_largest, "before training", model, passes, callback)
+        self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
+
+    def _update_within_memory(self, optimizer: AdamW) -> None:
+        """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
+
+        All memory is taken before any weight changes, so a step that fails so has changed none.
+        """
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        release_memory(self.device)
+        optimizer.step()
 
     def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
         """Return the loss of each group (groups,), from the scores (pairs,) of all groups end to end."""
         groups = [encoded.group for encoded in microbatch]
         padded = pad_sequence(list(torch.split(scores, [len(group) for group in groups])), batch_first=True)
-        labels = pad_sequence([torch.tensor(group.labels, dtype=torch.float32) for group in groups], batch_first=True)
-        mask = pad_sequence([torch.ones(len(group), dtype=torch.bool) for group in groups], batch_first=True)
-        return self.loss(padded, labels.to(self.device), mask.to(self.device))
+        width = padded.shape[1]
+        labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
+        mask = [place < len(group) for group in groups for place in range(width)]
+        return self.loss(
+            padded,
+            to_device(labels, torch.float32, self.device).view(padded.shape),
+            to_device(mask, torch.bool, self.device).view(padded.shape),
+        )
 
     def _within_memory(
-        self, work: Callable[[], Result], when: str, model: CrossEncoder, passes: ForwardBackward,
+        self, work: Callable[[], Result], step: int, model: CrossEncoder, passes: ForwardBackward,
         callback: TrainerCallback,
     ) -> Result:  # fmt: skip
         """Return what `work` returns; wherever the device runs out of memory, halve the microbatch and try again.
+
+        The new size is recorded with its step (0: before training), so that a step that is repeated after a kill
+        computes in the same parts.
 
         Raises:
             RunFailedError: the microbatch was halved `MAX_HALVINGS` times already.
@@ -234,15 +269,20 @@ class Trainer:
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 reason = str(error).splitlines()[0][:200]
             model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
+            release_memory(self.device)
             if self.stage.microbatch // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
                 raise RunFailedError(
                     f"out of memory at {passes.microbatch} tokens: {reason}", where=f"stages.{self.name}", hint=hint
                 )
             passes.microbatch //= 2
+            checkpoints.record_microbatch(self.folder, step, passes.microbatch)
+            when = f"step {step}" if step else "before training"
             callback.on_out_of_memory(f"{when}: {passes.microbatch} tokens at once from here on; {reason}")
 
     def _skip_update(self, state: TrainingState, loss: float, norm: float, callback: TrainerCallback) -> TrainingState:
@@ -254,10 +294,3 @@ class Trainer:
             raise RunFailedError(f"not finite: {what}", where=f"stages.{self.name}", hint=hint)
         callback.on_rejected(f"update left out: {what}")
         return msgspec.structs.replace(state, skipped=state.skipped + 1)
-
-    def _save(self, model: CrossEncoder, optimizer: AdamW, state: TrainingState, callback: TrainerCallback) -> None:
-        """Save a checkpoint, unless there is nothing to save yet or it is on disk already."""
-        if state.step and not (self.folder / checkpoints.folder_name(state.step)).exists():
-            callback.before_save()
-            checkpoints.save(self.folder, model, optimizer, state)
-            callback.after_save(state)

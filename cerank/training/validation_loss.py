@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from cerank.recipes.schema import Stage
-from cerank.training.losses import LOSSES
+from cerank.training.losses import find_loss
 from cerank.training.sampler import Sampler, SamplingStats
 
 
@@ -36,7 +36,7 @@ class ValidationLoss:
 
     def loss(self, scores: Mapping[str, Mapping[str, float]]) -> float:
         """Return the loss from query -> document -> score: the mean over queries, or over pairs as the stage has it."""
-        loss = LOSSES[self._stage.loss]
+        loss = find_loss(self._stage.loss)
         total = weights = 0.0
         for group in self.groups:
             row = torch.tensor([[scores[group.query_id][doc] for doc in group.doc_ids]])

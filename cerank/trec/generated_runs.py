@@ -38,17 +38,17 @@ def ranking_of_rows(
     """
     folder = ingested_folder(cache)
     pointer, run = folder / f"{identity}.rows", folder / f"{identity}.run"
-    found = _open_known(pointer, folder)
-    if found is not None:
-        return found
+    ranking = _open_known(pointer, folder)
+    if ranking is not None:
+        return ranking
     with file_cache.exclusive_lock(pointer, folder):
-        found = _open_known(pointer, folder)
-        if found is None:
+        ranking = _open_known(pointer, folder)
+        if ranking is None:
             _write(rows, tag, where, run)
-            found = ingest_run(run, cache)
-            disk.write(pointer, found.sha256.encode())
+            ranking = ingest_run(run, cache)
+            disk.write(pointer, ranking.sha256.encode())
             disk.remove(run)
-    return found
+    return ranking
 
 
 def _open_known(pointer: Path, folder: Path) -> MappedRanking | None:

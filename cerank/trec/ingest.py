@@ -18,8 +18,8 @@ import polars as pl
 
 from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
-from cerank.files.line_reader import HashingReader, blocks, decompress, translate_read_errors
-from cerank.files.safe_open import open_file
+from cerank.files.line_reader import blocks, translate_read_errors
+from cerank.files.packed_files import OpenedFile
 from cerank.trec import mapped_run
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.mapped_run_writer import MappedRunWriter, NonNumericIdError, UngroupedQueriesError, open_writer
@@ -124,21 +124,14 @@ class _Prefetcher:
 
     def _read(self) -> None:
         try:
-            with translate_read_errors(self._path), open_file(self._path) as raw:
-                start, total = raw.read(4), self._path.stat().st_size
-                raw.seek(0)
-                file = HashingReader(raw)
-                content = decompress(
-                    self._path, file, start
-                )  # a reference: a packed stream closes its file when it is collected
-                for item in blocks(self._path, content, BLOCK):
+            with translate_read_errors(self._path), contextlib.closing(OpenedFile(self._path)) as file:
+                total = self._path.stat().st_size
+                for item in blocks(self._path, file.stream, BLOCK):
                     if self._is_over.is_set():
                         return
                     self._put(item)
-                    self._progress(raw.tell(), total)
-                while file.read(BLOCK):  # trailing bytes after the packed content belong to the hash
-                    continue
-            self.sha256 = file.digest.hexdigest()
+                    self._progress(file.position, total)
+                self.sha256 = file.sha256()
             self._put(None)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the rows
             self._put(error)
@@ -179,10 +172,7 @@ def _write_in_one_pass(path: Path, writer: MappedRunWriter, progress: Progress) 
 
 
 def _write_by_buckets(path: Path, part: Path, writer: MappedRunWriter, progress: Progress) -> str:
-    """Write a run whose queries are scattered: count, distribute by query, then order each bucket.
-
-    Count, deal out by query, order each bucket by itself.
-    """
+    """Write a run whose queries are scattered: count, distribute by query, then order each bucket."""
     counts, tag, sha256 = _count_rows(path, progress)
     folder = part / "buckets"
     disk.make_folder(folder)
@@ -207,8 +197,8 @@ def _write_by_buckets(path: Path, part: Path, writer: MappedRunWriter, progress:
 def _read_bucket(file: Path) -> pl.DataFrame:
     """Return all rows of a bucket: about `BUCKET` rows, or all rows of one large query."""
     repetition, frames = DuplicateCheck(2 * BUCKET), list[pl.DataFrame]()
-    with contextlib.closing(_Prefetcher(file, _no_progress).frames()) as found:
-        for frame in found:
+    with contextlib.closing(_Prefetcher(file, _no_progress).frames()) as bucket_frames:
+        for frame in bucket_frames:
             frames.append(frame)
             repetition.check(pl.concat(frames))
     return pl.concat(frames)

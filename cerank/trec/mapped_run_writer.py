@@ -126,8 +126,8 @@ def open_writer(folder: Path, *, is_numbered: bool) -> Iterator[MappedRunWriter]
     """Open a writer for `folder`, emptied first, and close its files at the end of the `with` block."""
     disk.remove_tree(folder)
     disk.make_folder(folder)
-    made = MappedRunWriter(folder, is_numbered=is_numbered)
+    writer = MappedRunWriter(folder, is_numbered=is_numbered)
     try:
-        yield made
+        yield writer
     finally:
-        made.close()
+        writer.close()

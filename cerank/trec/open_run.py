@@ -11,7 +11,9 @@ from pathlib import Path
 
 from cerank.errors import os_error
 from cerank.files import file_cache
-from cerank.files.hashing import sha256_file
+from cerank.files.hashing import input_sha256
+from cerank.files.packed_files import PACKED_ENDINGS
+from cerank.trec.layouts import layout_of
 from cerank.trec.rows import RunFile, ingested_folder
 from cerank.trec.text_io import read_run
 
@@ -26,7 +28,7 @@ def is_large(path: Path) -> bool:
         MissingError, UsageError: the file does not exist or cannot be read.
     """
     try:
-        return path.stat().st_size >= (LARGE_PACKED if path.suffix in {".gz", ".zst"} else LARGE)
+        return path.stat().st_size >= (LARGE_PACKED if path.suffix in PACKED_ENDINGS else LARGE)
     except OSError as error:
         raise os_error(error, path) from error
 
@@ -46,6 +48,8 @@ def open_run_file(path: Path, cache: Path | None, progress: Callable[[int, int],
     """
     if cache is None or not (is_large(path) or file_cache.known_sha256(path, ingested_folder(cache))):
         return read_run(path)
+    if layout_of(path, "run").kind != "trec":  # of another layout are files that fit into memory
+        return read_run(path)
     from cerank.trec import ingest
 
     ranking = ingest.ingest_run(path, cache, progress) if progress else ingest.ingest_run(path, cache)
@@ -61,6 +65,4 @@ def run_file_sha256(path: Path, cache: Path | None) -> str:
     Raises:
         FormatError, MissingError, UsageError: as `open_run_file`.
     """
-    if cache is None or not is_large(path):
-        return sha256_file(path)
-    return open_run_file(path, cache).sha256
+    return open_run_file(path, cache).sha256 if cache is not None and is_large(path) else input_sha256(path)

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from cerank.files.line_reader import check_columns
-from cerank.trec.rows import LARGEST, run_row
+from cerank.trec.rows import LARGEST, is_comment, run_row
 
 _COLUMNS = pl.Schema(
     {
@@ -55,17 +55,17 @@ def _parse_fast(block: bytes) -> pl.DataFrame | None:
     if not tidy:
         return _frame([])
     try:
-        found = pl.read_csv(tidy, has_header=False, separator=" ", quote_char=None, schema=_COLUMNS)
+        frame = pl.read_csv(tidy, has_header=False, separator=" ", quote_char=None, schema=_COLUMNS)
     except pl.exceptions.PolarsError:
         return None
     ends = np.frombuffer(tidy, dtype=np.uint8) == 10  # a third of the time of bytes.count
     lines = int(np.count_nonzero(ends)) + (not tidy.endswith(b"\n"))
-    if len(found) != lines or found["score"].null_count() or found["tag"].null_count():
+    if len(frame) != lines or frame["score"].null_count() or frame["tag"].null_count():
         return None
-    scores = found["score"].to_numpy()
+    scores = frame["score"].to_numpy()
     if not bool((np.abs(scores) <= LARGEST).all()):  # false for NaN as well
         return None
-    return found.select(_COLUMNS_KEPT)
+    return frame.select(_COLUMNS_KEPT)
 
 
 def _frame(rows: Iterable[tuple[str, str, str, float, str]]) -> pl.DataFrame:
@@ -90,5 +90,8 @@ def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
         FormatError: as `text_io.read_run`, but for a document twice, which only the whole query shows.
     """
     check_columns(path, block, first)
-    found = _parse_fast(block)
-    return _parse_slowly(path, block, first) if found is None else found
+    comments = 0
+    while first == 1 and is_comment(block.partition(b"\n")[0]):
+        block, comments = block.partition(b"\n")[2], comments + 1
+    frame = _parse_fast(block)
+    return _parse_slowly(path, block, first + comments) if frame is None else frame

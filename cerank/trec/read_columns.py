@@ -13,8 +13,9 @@ from typing import Self
 import polars as pl
 
 from cerank.core.rankings import LazyRanking
-from cerank.files.hashing import sha256_file
-from cerank.files.line_reader import UNCHECKED_BYTES, blocks, open_stream, translate_read_errors
+from cerank.files.hashing import input_sha256
+from cerank.files.line_reader import blocks, translate_read_errors
+from cerank.files.packed_files import UNCHECKED_BYTES, open_stream
 from cerank.trec.parse_blocks import parse_block
 from cerank.trec.row_ordering import (
     DuplicateDocumentError,
@@ -85,7 +86,7 @@ def read_columns(path: Path) -> RunFile:
     except DuplicateDocumentError as error:
         raise_duplicate(path, error.query)
     del frame  # before every id becomes a text of Python's
-    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_file(path))
+    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=input_sha256(path))
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, str]:

@@ -140,8 +140,8 @@ def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, plac
         is_fine &= numbers.is_not_null().to_numpy()
     if is_fine.all():
         return 0
-    asked = np.isin(place, np.unique(place[~is_fine]))
-    where, ranked, scored = place[asked], values[asked], scores[asked]
+    is_suspect = np.isin(place, np.unique(place[~is_fine]))
+    where, ranked, scored = place[is_suspect], values[is_suspect], scores[is_suspect]
     order = np.lexsort((ranked, where))
     where, scored = where[order], scored[order]
     rises = (scored[1:] > scored[:-1]) & (where[1:] == where[:-1])
@@ -152,17 +152,17 @@ def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, plac
 
 
 def _sort_queries(
-    documents: pl.Series, scores: NDArray[np.float32], place: Ints, asked: Ints
+    documents: pl.Series, scores: NDArray[np.float32], place: Ints, unsorted: Ints
 ) -> tuple[pl.Series, NDArray[np.float32]]:
     """Return the rows with the queries `asked` sorted: score descending, then document id descending as UTF-8 bytes."""
-    rows = np.flatnonzero(np.isin(place, asked))
+    rows = np.flatnonzero(np.isin(place, unsorted))
     numbers = plain_numbers(documents.gather(rows))
     key: Any = documents.gather(rows) if numbers is None else pl.Series(_decimal_sort_keys(numbers))
     columns = {"place": place[rows], "score": scores[rows] + np.float32(0), "key": key, "row": rows}  # no -0.0
     order = pl.DataFrame(columns).sort("place", "score", "key", descending=[False, True, True])["row"].to_numpy()
-    whole = np.arange(len(scores), dtype=np.int64)
-    whole[rows] = order
-    return documents.gather(whole), scores[whole]
+    new_order = np.arange(len(scores), dtype=np.int64)
+    new_order[rows] = order
+    return documents.gather(new_order), scores[new_order]
 
 
 def _decimal_sort_keys(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:

@@ -11,7 +11,8 @@ import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, blocks, duplicate_error, open_stream, translate_read_errors
+from cerank.files.line_reader import at, blocks, duplicate_error, translate_read_errors
+from cerank.files.packed_files import open_stream
 from cerank.text.safe_text import counted, shown
 
 LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
@@ -25,6 +26,13 @@ class RunFile(msgspec.Struct, frozen=True):
     tag: str  # of the first row; "" for an empty file
     ties: int = 0  # entries whose float32 score equals a neighbor's
     sha256: str = ""  # of the file's bytes; "" for a ranking that was never a file
+    notes: tuple[str, ...] = ()  # sentences on how a file was read that is not a TREC run of six columns
+    comments: tuple[str, ...] = ()  # lines with # at its beginning, such as those of ir_metadata
+
+
+def is_comment(line: bytes) -> bool:
+    """Return whether a line at the beginning of a file is a comment, such as those of ir_metadata, and no row."""
+    return line.startswith(b"#") and line.split()[1:2] not in ([b"Q0"], [b"0"])
 
 
 def score_of(text: bytes, path: Path, line: int) -> float:

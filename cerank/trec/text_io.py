@@ -14,17 +14,20 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
-from cerank.files.hashing import sha256_file
+from cerank.files.hashing import input_sha256
 from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks
+from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.text.safe_text import counted, shown
-from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, raise_duplicate, score_of, too_many_ties
+from cerank.trec import layouts
+from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, is_comment, raise_duplicate, score_of, too_many_ties
 
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
 COLUMNS_PACKED = 1 << 20  # likewise, where it is packed
-_GRADE = re.compile(rb"[+-]?[0-9]{1,9}")
-_GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third column of a header
+_GRADE = re.compile(rb"([+-]?[0-9]{1,9})(?:\.0+)?")  # pandas writes 1 as 1.0
 _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query-id corpus-id score"
 
 
@@ -46,8 +49,8 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
     for first, lines in line_blocks(path, columns=True):
         for number, line in enumerate(lines, first):
             parts = line.split()
-            if len(parts) != 6:
-                if not parts:
+            if len(parts) != 6 or (not queries and is_comment(line)):
+                if not parts or (not queries and is_comment(line)):
                     continue
                 raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT)
             if parts[0] != query:
@@ -104,19 +107,20 @@ def _is_worth_columns(path: Path) -> bool:
         size = path.stat().st_size
     except (OSError, ValueError):
         return False
-    return size >= (COLUMNS_PACKED if path.suffix in {".gz", ".zst"} else COLUMNS)
+    return size >= (COLUMNS_PACKED if path.suffix in PACKED_ENDINGS else COLUMNS)
 
 
-def read_run(path: Path) -> RunFile:
-    """Return the TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
+def read_trec_run(path: Path) -> RunFile:
+    """Return the TREC run in `path`: six columns at any white space, plain or packed; blank lines are skipped.
 
     Queries keep the order of their first rows, which need not be adjacent. Documents are ordered as trec_eval orders
     them, which ignores the rank column: score descending as float32, then document id *descending*. So measures of a
-    run from elsewhere equal trec_eval's. Tied scores are then moved apart, each just below the one before.
+    run from elsewhere equal trec_eval's. Tied scores are then moved apart, each just below the one before. Lines that
+    start with # at the beginning are comments.
 
     Raises:
         FormatError: a row without six columns; a score that is not a decimal number within float32; a document twice
-            for a query; byte order mark, NUL, bad UTF-8 or gzip.
+            for a query; NUL, bad UTF-8, UTF-16, or a damaged archive.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
     if _is_worth_columns(path):
@@ -125,7 +129,25 @@ def read_run(path: Path) -> RunFile:
         return read_columns(path)
     queries, tag = _gather_rows(path)
     ranking, ties = _rank_queries(queries, path)
-    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_file(path))
+    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=input_sha256(path))
+
+
+def read_run(path: Path) -> RunFile:
+    """Return the run in `path`: a TREC run, or one in another layout that `layouts` knows, with notes.
+
+    JSON of the form {query: {document: score}}, parquet, a table with a header, commas, three or five columns.
+
+    Raises:
+        FormatError, MissingError, UsageError: as `read_trec_run`, which the rows of other layouts must satisfy, too.
+    """
+    layout = layouts.layout_of(path, "run")
+    comments = tuple(layouts.comment_lines(path)) if layout.kind in {"trec", "text"} else ()
+    if layout.kind == "trec":
+        run = read_trec_run(path)
+        return msgspec.structs.replace(run, comments=comments) if comments else run
+    foreign = layouts.read_foreign(path, layout, "run")
+    run = run_of(foreign.rows, "run", str(path))
+    return msgspec.structs.replace(run, sha256=input_sha256(path), notes=tuple(foreign.notes), comments=comments)
 
 
 def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunFile:
@@ -147,44 +169,46 @@ def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunF
     return RunFile(ranking=ranking, tag=tag, ties=ties)
 
 
-def _is_header(parts: Sequence[bytes]) -> bool:
-    return len(parts) == 3 and parts[2].lower() in _GRADE_NAMES
-
-
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Return query id -> document id -> grade, from TREC qrels (four columns) or BEIR's TSV (three, under a header).
+    """Return query id -> document id -> grade, from TREC qrels (four columns) or another layout that `layouts` knows.
 
-    Plain or gzip; blank lines are skipped. A pair that appears twice with the same grade counts once, because published
-    qrels hold such rows; with two grades it is rejected, because tools disagree on which of them counts.
+    BEIR's three columns, tables with a header or with commas, JSON, parquet; plain or packed; blank lines are skipped.
+    A pair that appears twice with the same grade counts once, because published qrels hold such rows; with two grades
+    it is rejected, because tools disagree on which of them counts.
 
     Raises:
         FormatError: wrong number of columns; a grade that is not a whole number below a thousand million; a pair with
-            two grades; byte order mark, NUL, bad UTF-8 or gzip.
+            two grades; NUL, bad UTF-8, UTF-16, or a damaged archive.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
+    layout = layouts.layout_of(path, "qrels")
     qrels: dict[str, dict[str, int]] = {}
-    columns, is_first = 4, True
+    if layout.kind != "trec":
+        for query, document, value in layouts.read_foreign(path, layout, "qrels").rows:
+            if value != int(value) or abs(value) >= 1e9:
+                raise FormatError(f"grade '{value:g}' is not a whole number", where=str(path))
+            _judge(qrels, query, document, int(value), str(path))
+        return qrels
     for first, lines in line_blocks(path, columns=True):
         for number, line in enumerate(lines, first):
             parts = line.split()
-            if is_first and parts:
-                is_first = False
-                if _is_header(parts):
-                    columns = 3
-                    continue
-            if len(parts) != columns:
-                if not parts:
+            if len(parts) != 4 or (not qrels and is_comment(line)):
+                if not parts or (not qrels and is_comment(line)):
                     continue
                 raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=_QRELS_HINT)
-            if not _GRADE.fullmatch(parts[-1]):
-                raise FormatError(
-                    f"grade '{shown(parts[-1].decode(), 40)}' is not a whole number", where=at(path, number)
-                )
-            document, grade = parts[-2].decode(), int(parts[-1])
-            if qrels.setdefault(parts[0].decode(), {}).setdefault(document, grade) != grade:
-                what = f"document '{shown(document, 80)}' has two grades for query '{shown(parts[0].decode(), 80)}'"
+            grade = _GRADE.fullmatch(parts[3])
+            if grade is None:
+                what = f"grade '{shown(parts[3].decode(), 40)}' is not a whole number"
                 raise FormatError(what, where=at(path, number))
+            _judge(qrels, parts[0].decode(), parts[2].decode(), int(grade[1]), at(path, number))
     return qrels
+
+
+def _judge(qrels: dict[str, dict[str, int]], query: str, document: str, grade: int, where: str) -> None:
+    checked_id(document, "document", where)
+    if qrels.setdefault(checked_id(query, "query", where), {}).setdefault(document, grade) != grade:
+        what = f"document '{shown(document, 80)}' has two grades for query '{shown(query, 80)}'"
+        raise FormatError(what, where=where)
 
 
 class _GzipWriter:

@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
+from textual.reactive import var
 from textual.screen import Screen
+from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
-from cerank.app import Lab
-from cerank.app.run_views import system_usage
-from cerank.app.run_views.display import GLYPHS, short
-from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes, state_counts
+from cerank.app import Lab, dashboard_state, notify
+from cerank.app.comparison import export_comparison
+from cerank.app.run_views import system_usage, verdict_summaries
+from cerank.app.run_views.display import GLYPHS, clock, short
+from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
+from cerank.recipes import shipped
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme
 from cerank.tui.cells import SafeLines, words
@@ -33,17 +41,26 @@ from cerank.tui.runs.run_list_screen import RunsScreen
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0  # seconds
+_TWICE = 3.0  # seconds within which ctrl+c is pressed again to leave
 
 
 class CerankApp(App[str], inherit_bindings=False):
-    """The dashboard over a lab.
+    """The dashboard over a lab. Screens and widgets watch its reactive attributes; nothing is pushed to them.
 
     Attributes:
-        entries: the runs as they were last seen, the oldest first.
+        entries: the runs as they were last read, the oldest first.
         marked: names of marked runs, in the order they were marked.
+        devices: GPUs in a few characters each; "" where there are none.
+        has_loaded: whether the lab was read once.
+        polls: how often the lab was read.
     """
 
     TITLE = "cerank"
+    entries: var[tuple[RunEntry, ...]] = var(())
+    marked: var[tuple[str, ...]] = var(())
+    devices: var[str] = var("")
+    has_loaded: var[bool] = var(False)
+    polls: var[int] = var(0)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "question_mark",
@@ -53,14 +70,32 @@ class CerankApp(App[str], inherit_bindings=False):
             id="app.help",
             tooltip="Show what the keys do on this screen",
         ),
+        Binding("colon", "command_palette", "palette", key_display=":", show=False, id="app.palette"),
         Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; runs continue"),
         # handled before the focused widget, or letters typed right after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
         Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
-        Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
+        Binding(
+            "P",
+            "picture",
+            "screenshot",
+            show=False,
+            id="app.picture",
+            tooltip="Write this screen to an SVG file, for papers and issues",
+        ),
+        Binding(
+            "ctrl+c",
+            "interrupt",
+            "copy, or leave",
+            show=False,
+            priority=True,
+            id="app.interrupt",
+            tooltip="Copy what is selected; where nothing is, twice leaves",
+        ),
     ]
     CSS = """
     Toast { max-width: 90%; }
+    ToastRack { margin-bottom: 2; }
     * { scrollbar-size-vertical: 1; scrollbar-color: $primary 40%; scrollbar-background: $background;
         scrollbar-color-hover: $primary; scrollbar-color-active: $primary; scrollbar-corner-color: $background;
         scrollbar-background-hover: $background; scrollbar-background-active: $background; }
@@ -75,17 +110,19 @@ class CerankApp(App[str], inherit_bindings=False):
     def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
-        self.entries: tuple[RunEntry, ...] = ()
-        self.marked: list[str] = []
-        self.has_loaded = False
-        self.devices = ""  # what the bar says of them
+        self.state = dashboard_state.DashboardState()
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder)
+        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache)
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
-        self._is_polling = self._is_warm = False
+        self._is_polling = self._is_warm = self._is_judging = False
+        self._interrupted_at = -_TWICE
+        self._judged: set[str] = set()  # runs whose verdict was computed, or has just come to be computed
+        self.deleted: list[tuple[str, ...]] = []  # ids of the runs of each deletion, the last one last
+        self._terminal_title = ""
+        self._to_announce: set[str] = set()  # runs that finished while this was running
         self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
@@ -93,16 +130,27 @@ class CerankApp(App[str], inherit_bindings=False):
         """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
-        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.DARK.name
+        self.state = dashboard_state.load_state()
+        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.chosen(self.state.theme, os.environ)
+        self.watch(self, "theme", self._theme_chosen, init=False)
         self.push_screen(RunsScreen())
         self.poll()
         if self._poll_seconds:
             self.set_interval(self._poll_seconds, self.poll)
 
-    # looking
+    def _theme_chosen(self) -> None:
+        if not self.no_color:
+            self.remember(theme=self.theme)
+
+    def remember(self, **changed: object) -> None:
+        """Save a choice of the user, which holds at the next start, too."""
+        self.state = msgspec.structs.replace(self.state, **changed)
+        dashboard_state.save_state(self.state)
+
+    # reading the lab
 
     def poll(self, *again: str) -> None:
-        """Look at the lab once, in a thread; `again` names runs that were just acted upon."""
+        """Read the lab once, in a thread; `again` names runs that were just acted upon."""
         self._again |= set(again)
         if self._is_polling:
             return
@@ -112,7 +160,7 @@ class CerankApp(App[str], inherit_bindings=False):
         def job() -> tuple[tuple[RunEntry, ...], str]:
             return self._monitor.poll(named), system_usage.briefly(self._machine.gpus())
 
-        self.run_in_thread(job, lambda found: self._see(*found), group="look", last=self._polled)
+        self.run_in_thread(job, lambda polled: self._show_poll(*polled), group="poll", last=self._polled)
 
     def _polled(self) -> None:
         self._is_polling = False
@@ -122,45 +170,102 @@ class CerankApp(App[str], inherit_bindings=False):
         if self._again:
             self.poll()
 
-    def _see(self, entries: tuple[RunEntry, ...], devices: str = "") -> None:
-        is_told = devices == self.devices
+    def _show_poll(self, entries: tuple[RunEntry, ...], devices: str) -> None:
+        changes = state_changes(self.entries, entries)
+        names = {entry.name for entry in entries}
+        is_first = not self.has_loaded
+        self.marked = tuple(name for name in self.marked if name in names)
         self.devices = devices
-        before, self.entries = self.entries, entries
-        is_first, self.has_loaded = not self.has_loaded, True
-        same = len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
-        if not same:
-            names = {entry.name for entry in entries}
-            self.marked = [name for name in self.marked if name in names]
-            for change in state_changes(before, entries):
-                self._toast(change)
-        if is_first and self._open_at in {entry.name for entry in entries}:
-            from cerank.tui.runs.run_screen import RunScreen
+        self.entries = entries
+        self.has_loaded = True
+        self.polls += 1
+        for change in changes:
+            self._toast(change)
+        self._announce_verdicts()
+        if self._poll_seconds:
+            self._compute_verdicts()
+        if is_first and self._open_at in names:
+            self.open_run(self._open_at)
 
-            if isinstance(self.screen, LabScreen):
-                self.screen.show_runs(entries)  # the list below, shown again when this run is closed
-            self.push_screen(RunScreen(self._open_at))
+    def _announce_verdicts(self) -> None:
+        """Say what runs came to that finished a moment ago."""
+        for entry in self.entries:
+            if entry.name in self._to_announce and entry.verdict is not None:
+                self._to_announce.discard(entry.name)
+                self.show_message(f"{entry.title}: {entry.verdict.sentence}")
+
+    def _compute_verdicts(self) -> None:
+        """Have the verdicts of finished runs computed that are not known yet, the newest runs first."""
+        missing = [
+            entry
+            for entry in reversed(self.entries)
+            if entry.state == "finished" and entry.verdict is None and entry.name not in self._judged
+        ][: verdict_summaries.AT_ONCE]
+        if not missing or self._is_judging:
             return
-        if isinstance(self.screen, LabScreen) and (
-            is_first or not same or not is_told or self.screen.updates_every_poll
-        ):
-            self.screen.show_runs(entries)
+        self._is_judging = True
+        self._judged |= {entry.name for entry in missing}
+
+        def done() -> None:
+            self._is_judging = False
+            self.poll(*(entry.name for entry in missing))
+
+        folders = [entry.folder for entry in missing]
+        self.run_in_thread(
+            lambda: verdict_summaries.compute_in_process(self.lab.settings.cache, folders), group="verdicts", last=done
+        )
 
     def _toast(self, change: StateChange) -> None:
-        """Show what happened to a run."""
+        """Show what happened to a run; an end is told to the terminal and to the user's webhook, too."""
         entry, glyph = change.entry, GLYPHS[change.now]
+        text = ""
+        severity: SeverityLevel = "information"
         if change.now == "finished":
             figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
-            self.show_message(f"{glyph} {entry.title} finished  {figures}")
+            text = f"{glyph} {entry.title} finished  {figures}"
+            self._to_announce.add(entry.name)
         elif change.now in {"failed", "damaged"}:
-            self.show_message(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
+            text, severity = f"{glyph} {entry.title} {change.now}: {entry.why}", "error"
         elif change.now == "lost":
-            self.show_message(
-                f"{glyph} {entry.title} is lost: its worker died without reporting. Press r to resume.", "warning"
+            text, severity = (
+                f"{glyph} {entry.title} stopped unexpectedly: its worker died. Press r to resume.",
+                "warning",
             )
         elif change.now == "paused":
             self.show_message(f"{glyph} {entry.title} is paused at a checkpoint. Press r to resume.")
+        if text:
+            self.show_message(text, severity)
+            self.tell_outside(text)
 
-    # doing
+    def tell_outside(self, text: str) -> None:
+        """Ring the bell, send a notification to the terminal (OSC 9), and the text to the user's command or webhook."""
+        line = words(text, 200)
+        self.bell()
+        self._write_to_terminal(f"\x1b]9;{line}\x07")
+        target = os.environ.get(notify.VARIABLE, "")
+        if target:
+            self.run_in_thread(lambda: notify.send(target, line), group="notify")
+
+    def watch_polls(self) -> None:
+        """Show in the terminal's title how far the run is that ends first."""
+        live = [entry for entry in self.entries if entry.is_live]
+        title = ""
+        if live:
+            entry = min(live, key=lambda run: run.seconds_left or float("inf"))
+            share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f} % "
+            title = f"cerank {share}{clock(entry.seconds_left)} {entry.short_name}".replace("  ", " ")
+        elif self._terminal_title:
+            title = "cerank"
+        if title != self._terminal_title:
+            self._terminal_title = title
+            self._write_to_terminal(f"\x1b]2;{words(title, 100)}\x07")
+
+    def _write_to_terminal(self, sequence: str) -> None:
+        """Write a control sequence of our own; Textual has no means to do so."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(sequence)
+
+    # work in threads
 
     def run_in_thread(
         self,
@@ -230,11 +335,9 @@ class CerankApp(App[str], inherit_bindings=False):
     # marks
 
     def toggle_mark(self, name: str) -> None:
-        """Mark a run, or takes its mark away."""
-        if name in self.marked:
-            self.marked.remove(name)
-        else:
-            self.marked.append(name)
+        """Mark a run, or remove its mark."""
+        others = tuple(marked for marked in self.marked if marked != name)
+        self.marked = others if name in self.marked else (*others, name)
 
     # actions
 
@@ -242,14 +345,38 @@ class CerankApp(App[str], inherit_bindings=False):
         """Open the comparison of what the names stand for."""
         from cerank.tui.comparison.compare_screen import CompareScreen
 
-        short = {entry.name: entry.short_name for entry in self.entries}
-        self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
+        short_names = {entry.name: entry.short_name for entry in self.entries}
+        named = []
+        for target in targets:
+            run, colon, stage = target.partition(":")
+            named.append(f"{short_names.get(run) or run}{colon}{stage}")
+        self.push_screen(CompareScreen(self.lab, named))
+
+    def open_run(self, name: str) -> None:
+        """Open a run by its id."""
+        from cerank.tui.runs.run_screen import RunScreen
+
+        self.push_screen(RunScreen(name))
+
+    def open_recipe(self, name: str) -> None:
+        """Open the form of a new run with a shipped recipe in it."""
+        from cerank.tui.new_run.new_run_screen import NewRunScreen
+
+        self.push_screen(NewRunScreen(self.lab, name))
 
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Open the form of a new run, filled in from a recipe where one is given."""
         from cerank.tui.new_run.new_run_screen import NewRunScreen
 
         self.push_screen(NewRunScreen(self.lab, recipe=recipe))
+
+    def open_example(self) -> None:
+        """Open the form of a new run with the example in it, at its last step: one key launches it."""
+        from cerank.tui.new_run.new_run_screen import DEFAULT, NewRunScreen
+
+        screen = NewRunScreen(self.lab, DEFAULT)
+        self.push_screen(screen)
+        screen.call_after_refresh(lambda: screen.action_step("launch"))
 
     def action_help(self) -> None:
         """Show what the keys do on the screen in front."""
@@ -258,13 +385,46 @@ class CerankApp(App[str], inherit_bindings=False):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
+    def action_picture(self) -> None:
+        """Write the screen as it is to an SVG file in the folder of exports."""
+        name = f"cerank-{datetime.now().astimezone():%Y%m%d-%H%M%S}.svg"
+        path = self.files / name
+
+        def take() -> None:
+            picture = self.export_screenshot(title="cerank")
+            self.run_in_thread(
+                lambda: export_comparison.save(picture, path),
+                lambda written: self.show_message(f"wrote {written}"),
+                group="picture",
+            )
+
+        self.clear_notifications()
+        self.call_after_refresh(take)
+
+    def action_interrupt(self) -> None:
+        """Copy the selection; where there is none, say how to leave, and leave when pressed again at once."""
+        selected = self.screen.get_selected_text()
+        if not selected and isinstance(self.focused, Input):
+            selected = self.focused.selected_text
+        if selected:
+            self.copy_text(selected, "the selection")
+            self.screen.clear_selection()
+            return
+        now = time.monotonic()
+        if now - self._interrupted_at < _TWICE:
+            self.exit(self.farewell())
+            return
+        self._interrupted_at = now
+        self.show_message("Press q to leave (or ctrl+c again). Runs continue, and forms are kept as drafts.")
+
     async def action_quit(self) -> None:
         """Leave; ask only where something would be lost."""
         from cerank.tui.cells import joined
-        from cerank.tui.common.confirm_dialog import ConfirmDialog
+        from cerank.tui.common.dialogs import ConfirmDialog
 
         lost = next(
-            (text for one in self.screen_stack if isinstance(one, LabScreen) and (text := one.unsaved_work())), ""
+            (text for screen in self.screen_stack if isinstance(screen, LabScreen) and (text := screen.unsaved_work())),
+            "",
         )
         if not lost:
             self.exit(self.farewell())
@@ -286,17 +446,18 @@ class CerankApp(App[str], inherit_bindings=False):
 
         for title, text, run in commands_of(screen):
             yield SystemCommand(title, text, run)
-        kept = {"Theme", "Screenshot", "Maximize", "Minimize"}
-        yield from (command for command in super().get_system_commands(screen) if command.title in kept)
-
-    @property
-    def state_counts(self) -> str:
-        """How many runs are in which state."""
-        return state_counts(self.entries)
+        textuals_own = {"Theme", "Maximize", "Minimize"}
+        yield from (command for command in super().get_system_commands(screen) if command.title in textuals_own)
+        for entry in reversed(self.entries):
+            text = "  ".join(part for part in (entry.state, entry.recipe, entry.base, f"seed {entry.seed}") if part)
+            yield SystemCommand(words(f"Run {entry.title}"), words(text), partial(self.open_run, entry.name))
+        for name in shipped():
+            yield SystemCommand(f"Recipe {name}", "A new run of this recipe", partial(self.open_recipe, name))
 
 
 def _warm_up() -> None:
-    """Import what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
+    """Import what the next screens need (NumPy takes 0.1 s) in a thread, so that opening them does not halt a frame."""
+    import cerank.tui.new_run.new_run_screen
     import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 

@@ -6,14 +6,11 @@ Textual passes both through: escape sequences reach the terminal from cells, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from rich.segment import Segment
 from rich.text import Text
 from textual.color import Color
 from textual.content import Content
 from textual.filter import LineFilter
-from textual.widgets import DataTable
 
 from cerank.text.safe_text import shown
 
@@ -25,23 +22,6 @@ def cell(text: object, style: str = "", limit: int = CELL, *, is_right: bool = F
     return Text(
         shown(text, limit), style=style, no_wrap=True, overflow="ellipsis", justify="right" if is_right else None
     )
-
-
-def fill(table: DataTable[Text], headings: Sequence[Text], rows: Iterable[Sequence[Text]]) -> None:
-    """Replace everything in a table, each column as wide as its widest cell.
-
-    Textual (8.2) measures columns without a width when it is idle. Headings that were drawn before that keep the
-    narrow width they had then, until the table changes again.
-    """
-    rows = list(rows)
-    table.clear(columns=True)
-    for place, heading in enumerate(headings):
-        _add_column(table, heading, max(one.cell_len for one in (heading, *(row[place] for row in rows))))
-    table.add_rows(rows)
-
-
-def _add_column(table: DataTable[Text], heading: Text, width: int) -> None:
-    table.add_column(heading, width=width)
 
 
 def content(text: object, style: str = "", limit: int = 2000, *, lines: bool = False) -> Content:
@@ -85,5 +65,5 @@ class SafeLines(LineFilter):
 
 
 def _without_controls(segment: Segment) -> Segment:
-    kept = "".join(char for char in segment.text if char.isprintable() or shown(char) == char)
-    return Segment(kept, segment.style)
+    printable = "".join(char for char in segment.text if char.isprintable() or shown(char) == char)
+    return Segment(printable, segment.style)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
     from cerank.app import Lab
+    from cerank.app.dashboard_state import DashboardState
     from cerank.app.run_views.run_monitor import RunEntry
     from cerank.errors import CerankError
     from cerank.recipes.schema import Recipe
@@ -23,13 +24,15 @@ class LabApp(Protocol):
 
     lab: Lab
     entries: tuple[RunEntry, ...]
-    marked: list[str]
+    marked: tuple[str, ...]
     devices: str
     files: Path
     has_loaded: bool
+    deleted: list[tuple[str, ...]]
+    state: DashboardState
 
     def poll(self, *again: str) -> None:
-        """Look at the lab's files once more, at the named runs in any case."""
+        """Read the lab's files once more, those of the named runs in any case."""
 
     def run_in_thread(
         self,
@@ -45,6 +48,9 @@ class LabApp(Protocol):
     def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
         """Show a short message."""
 
+    def remember(self, **changed: object) -> None:
+        """Save a choice of the user, which holds at the next start, too."""
+
     def show_error(self, error: CerankError) -> None:
         """Show why something was not done."""
 
@@ -54,12 +60,11 @@ class LabApp(Protocol):
     def toggle_mark(self, name: str) -> None:
         """Mark a run, or take its mark away."""
 
-    @property
-    def state_counts(self) -> str:
-        """Return how many runs are in which state."""
-
     def open_compare(self, targets: list[str]) -> None:
         """Open the comparison of what the names stand for."""
+
+    def open_example(self) -> None:
+        """Open the form of a new run with the example in it."""
 
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Open the form of a new run."""

@@ -1,12 +1,14 @@
-"""Colours: the themes, a state's colour, and curves that the colour-blind can tell apart.
+"""Colors: the themes, a state's color, and curves that the color-blind can tell apart.
 
-The eight colours are Okabe and Ito's (2008), some lightened for dark grounds. No colour stands alone: states have
+The eight colors are Okabe and Ito's (2008), some lightened for dark grounds. No color stands alone: states have
 a sign and a word, curves a letter.
 """
 
 from __future__ import annotations
 
-from textual.theme import Theme
+from collections.abc import Mapping
+
+from textual.theme import BUILTIN_THEMES, Theme
 
 DARK = Theme(
     name="cerank",
@@ -38,7 +40,7 @@ LIGHT = Theme(
     dark=False,
     variables={"block-cursor-text-style": "none"},
 )
-WITHOUT_COLOR = "ansi-dark"  # with it Textual drops every colour under NO_COLOR; with others it draws in greys
+WITHOUT_COLOR = "ansi-dark"  # with it Textual drops every color under NO_COLOR; with others it draws in greys
 
 ON_DARK = ("#56B4E9", "#E69F00", "#2CC295", "#CC79A7", "#F0E442", "#FF7A45", "#8FA8FF", "#C8CDD3")
 ON_LIGHT = ("#0072B2", "#B35C00", "#00795A", "#A14D7F", "#7A6A00", "#C04A00", "#3A4FB8", "#4A5560")
@@ -56,13 +58,24 @@ _STATES = {
 }
 
 
+def chosen(saved: str, environ: Mapping[str, str]) -> str:
+    """Return the name of the theme to start with: CERANK_THEME, else the saved one, else what fits the terminal.
+
+    Many terminals say their background in COLORFGBG: "0;15" is black on white.
+    """
+    if named := environ.get("CERANK_THEME") or saved:
+        return named if named in {DARK.name, LIGHT.name, *BUILTIN_THEMES} else DARK.name
+    background = environ.get("COLORFGBG", "").rpartition(";")[2]
+    return LIGHT.name if background in {"7", "15"} else DARK.name
+
+
 def palette(*, is_dark: bool) -> tuple[str, ...]:
-    """Return colours of curves, the first for the run in focus."""
+    """Return colors of curves, the first for the run in focus."""
     return ON_DARK if is_dark else ON_LIGHT
 
 
 def state_color(state: str, *, is_dark: bool) -> str:
-    """Return the colour of a state's sign and word, as hex."""
+    """Return the color of a state's sign and word, as hex."""
     theme = DARK if is_dark else LIGHT
     named = {"$primary": theme.primary, "$accent": theme.accent, "$warning": theme.warning, "$success": theme.success}
     named |= {"$error": theme.error, "$text-muted": "#8A94A0" if is_dark else "#5A6470"}

@@ -23,15 +23,15 @@ from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
 from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
 from cerank.machine.devices import cpu_model
+from cerank.registry import check_extensions
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import redacted
-from cerank.worker import captured_output, device_claim, repair
+from cerank.worker import captured_output, repair
 from cerank.worker.heartbeat import Heartbeat
-from cerank.worker.run_context import RunContext
+from cerank.worker.run_context import RunContext, StopFlag, hold_device
 from cerank.worker.run_log import RunLog
-from cerank.worker.stop_request import StopFlag
 
 _PACKAGES = (
     "torch",
@@ -53,12 +53,12 @@ def now() -> datetime:
 
 def versions() -> dict[str, str]:
     """Return the versions that results may depend on: Python, cerank, its code, and its packages."""
-    found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
+    installed = {"python": platform.python_version(), "cerank": cerank.__version__}
+    installed[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed
 
 
 def main() -> int:
@@ -112,6 +112,7 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     if folder.done.exists():
         _log("the run is already finished")
         return ExitCode.OK
+    check_extensions(plan.extensions)
     repair.remove_leftovers(folder, plan)
     run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
@@ -139,15 +140,16 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
 
     plan, folder, log = context.plan, context.folder, context.log
     context.heartbeat.enter("start", "", total=0)
+    promise = determinism.make_deterministic(plan.device, plan.threads)
     attempt = Attempt(
         number=number,
         started=json_records.timestamp(now()),
-        versions=versions(),
+        versions=versions() | determinism.gpu_environment(plan.device),
         hostname=socket.gethostname(),
         cpu=cpu_model() or platform.processor() or platform.machine(),
         threads=plan.threads,
         device=plan.device,
-        determinism=determinism.make_deterministic(plan.device, plan.threads),
+        determinism=promise,
         plan=plan.fingerprint,
         code=code_sha256(),
     )
@@ -155,7 +157,7 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
     _note_changes(folder, attempt, log)
 
     try:
-        with device_claim.hold_device(context):
+        with hold_device(context):
             carry_out(context)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
@@ -209,6 +211,8 @@ def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[N
 def _crash(error: Exception) -> Failure:
     what = redacted(f"{type(error).__name__}: {error}")[:2000]
     hint = "an internal error of cerank or of a library; log.txt has the traceback"
+    if type(error).__name__ == "AcceleratorError":  # torch's; its import takes seconds, and may be what failed
+        hint = "the GPU failed; `nvidia-smi` and the system's log say more, and `cerank resume` continues the run"
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 

@@ -55,7 +55,7 @@ class RedactingStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has a plain attribute
-        """As the log is written."""
+        """Return the encoding in which the log is written."""
         return "utf-8"
 
     def writable(self) -> bool:

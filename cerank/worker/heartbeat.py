@@ -92,9 +92,9 @@ class Heartbeat:
                 continue
 
     def _current(self) -> Progress:
-        found = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
+        progress = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
         if self._estimator is None:
-            return found
+            return progress
         with self._lock:
             share, left = self._estimator.estimate(time.monotonic())
-        return msgspec.structs.replace(found, run_share=share, run_seconds_left=left)
+        return msgspec.structs.replace(progress, run_share=share, run_seconds_left=left)

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+
 from cerank.datasets import query_overlaps
+from cerank.files import json_records
 from cerank.inference.rerank import Scorer
+from cerank.kernels import processor
+from cerank.models.forward_pass import resolve_precision
 from cerank.planning.inputs import first_stage_uses
 from cerank.runs import checksums
+from cerank.runs.records import Precisions
 from cerank.worker.estimate_duration import announce_estimate
-from cerank.worker.precisions import choose_precisions
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.stage_evaluation import StageEvaluation
@@ -52,3 +57,27 @@ def carry_out(context: RunContext) -> None:
         reuse_rankings(context, index)
         evaluation.rerank(name, partial(Scorer.load, str(stage.final), plan.device, precisions[name]))
     context.heartbeat.complete()
+
+
+def choose_precisions(context: RunContext) -> dict[str, str]:
+    """Return the precision of each stage: stage -> "fp32" or "bf16".
+
+    What "auto" comes to is decided when a run starts for the first time, and never again: a resumed run computes as it
+    began, whatever this machine is fast at by then.
+    """
+    plan, folder = context.plan, context.folder
+    requested = {name: stage.precision for name, stage in plan.recipe.chained()}
+    if "auto" not in requested.values():
+        return dict(requested)
+    record = json_records.load_if_there(folder.precisions, Precisions)
+    if record is None or record.chosen.keys() != requested.keys():
+        device = torch.device(plan.device)
+        record = Precisions({name: resolve_precision(precision, device) for name, precision in requested.items()})
+        checksums.save(folder, folder.precisions, record)
+        for name, precision in record.chosen.items():
+            if requested[name] == "auto":
+                context.log.event("precision chosen", f"{name}: {precision}, by what this device is fast at")
+    if plan.device == "cpu" and "bf16" in record.chosen.values() and not processor.multiplies_bf16():
+        text = "this processor emulates bf16, in which the run began: the same results, but many times slower"
+        context.log.event("environment changed", text)
+    return dict(record.chosen)

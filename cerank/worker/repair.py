@@ -54,14 +54,14 @@ def find_problems(folder: RunFolder, *, expects_checksums: bool = False) -> list
         folder: the run.
         expects_checksums: whether an unfinished run without checksums has lost its list; else it has an older release.
     """
-    found = [
+    problems = [
         *_plan(folder),
         *_journals(folder),
         *_records(folder),
         *_files(folder, expects_checksums),
         *_folders(folder),
     ]
-    return list({problem.path: problem for problem in reversed(found)}.values())[::-1]
+    return list({problem.path: problem for problem in reversed(problems)}.values())[::-1]
 
 
 def _plan(folder: RunFolder) -> Iterator[Problem]:
@@ -102,27 +102,27 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
 def _files(folder: RunFolder, expects_checksums: bool) -> Iterator[Problem]:
     """Yield files that differ from their checksums, and files without one in a run that has checksums."""
     try:
-        found, done = checksums.load_all(folder), json_records.load_if_there(folder.done, Done)
+        listed, done = checksums.load_all(folder), json_records.load_if_there(folder.done, Done)
     except DamagedError:
         return  # reported above; without the list nothing more can be checked
     if done and done.seals:
         wrong = checksums.find_problem(folder, FileChecksum(folder.checksums.name, _size(folder.checksums), done.seals))
         if wrong:
             yield Problem(folder.checksums, wrong)
-    for one in found.values():
-        path = folder.path / one.path
+    for entry in listed.values():
+        path = folder.path / entry.path
         # a checksum is written before its file, so an unfinished run may lack the file, unless later files exist
         is_begun = done is None and not path.exists() and not _would_not_be_rewritten(folder, path)
-        is_growing = done is None and (one.path in _JOURNALS or path.name == manifests.MANIFEST)
-        wrong = "" if is_begun or is_growing else checksums.find_problem(folder, one)
+        is_growing = done is None and (entry.path in _JOURNALS or path.name == manifests.MANIFEST)
+        wrong = "" if is_begun or is_growing else checksums.find_problem(folder, entry)
         if wrong:
             yield Problem(path, wrong)
     # a run of an older release has none, and the recipe's alone is left of a list that was cut
-    if len(found) > 1 or (expects_checksums and done is None):
-        whole = (path for name in checksums.CHECKSUMMED_FOLDERS for path in sorted((folder.path / name).rglob("*")))
-        for path in whole:
+    if len(listed) > 1 or (expects_checksums and done is None):
+        files = (path for name in checksums.CHECKSUMMED_FOLDERS for path in sorted((folder.path / name).rglob("*")))
+        for path in files:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
-            if is_ours and path.relative_to(folder.path).as_posix() not in found:
+            if is_ours and path.relative_to(folder.path).as_posix() not in listed:
                 yield Problem(path, _WITHOUT_CHECKSUM)
 
 
@@ -171,26 +171,27 @@ def repair_run(folder: RunFolder) -> list[str]:
 
 
 def _repair_once(folder: RunFolder) -> list[str]:
-    found = find_problems(folder, expects_checksums=True)  # from here on it has all of them, whatever release made it
-    for problem in found:
+    # from here on the run has all checksums, whatever release made it
+    problems = find_problems(folder, expects_checksums=True)
+    for problem in problems:
         if is_fatal(folder, problem):
             run_store.load_plan(folder)
-    for problem in found:
+    for problem in problems:
         if problem.path.name in _JOURNALS and problem.path.parent == folder.path:
             _rewrite_journal(problem.path)
         elif _is_record(folder, problem.path):
             _quarantine(problem.path)
         elif problem.what == _WITHOUT_CHECKSUM and _has_valid_own_checksum(problem.path):
             checksums.record(folder, [problem.path])
-        elif checkpoint := next((one for one in problem.path.parents if one.parent.name == "checkpoints"), None):
+        elif checkpoint := next((path for path in problem.path.parents if path.parent.name == "checkpoints"), None):
             _quarantine(checkpoint)
         else:
             for path in _files_written_together(folder, problem.path):
                 _quarantine(path)
-    if found:
+    if problems:
         _quarantine(folder.done)
         disk.remove(folder.damage)
-    return [str(problem) for problem in found]
+    return [str(problem) for problem in problems]
 
 
 def _has_valid_own_checksum(path: Path) -> bool:
@@ -284,20 +285,22 @@ def find_missing_metrics(folder: RunFolder, plan: Plan) -> list[str]:
     rows: list[ReadingRow] = journal.read_valid_rows(folder.readings, ReadingRow)[0]
     events, _ = journal.read_valid_rows(folder.events, Event)
     left_out = sum(event.kind == "rejected" and event.text.startswith("update left out") for event in events)
-    found = []
+    sentences = []
     for index, (name, stage) in enumerate(plan.recipe.chained()):
         try:
-            made = stage_summary.read(folder.final(index, name))
+            summary = stage_summary.read(folder.final(index, name))
         except CerankError:
             continue
-        if made is None:
+        if summary is None:
             continue
         steps = {row.step for row in rows if isinstance(row, StepMetrics) and row.stage == index}
         checks = {row.step for row in rows if isinstance(row, Validation) and row.stage == index}
-        asked = {step for step in range(1, made.steps + 1) if stage.validate_every and step % stage.validate_every == 0}
-        lost = len({*range(1, made.steps + 1)} - steps)
+        expected = {
+            step for step in range(1, summary.steps + 1) if stage.validate_every and step % stage.validate_every == 0
+        }
+        lost = len({*range(1, summary.steps + 1)} - steps)
         if lost > left_out:
-            found.append(f"{folder.readings}: {lost} of {made.steps} steps of {name} have no reading")
-        elif asked - checks:
-            found.append(f"{folder.readings}: {len(asked - checks)} validations of {name} have no reading")
-    return found
+            sentences.append(f"{folder.readings}: {lost} of {summary.steps} steps of {name} have no reading")
+        elif expected - checks:
+            sentences.append(f"{folder.readings}: {len(expected - checks)} validations of {name} have no reading")
+    return sentences

@@ -1,14 +1,70 @@
-"""What every part of one attempt at a run works with."""
+"""What every part of one attempt at a run works with: its plan, folder, journals, requests to stop, and its device.
+
+Invariant: a worker that the queue started has inherited the lock on its device. A worker that the user started waits
+only for a GPU that a run of another lab uses; within a lab, and on a CPU, the user decided to start it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
 import msgspec
 
+from cerank.errors import ExitCode
+from cerank.machine import device_locks
+from cerank.machine.device_locks import DeviceLock, LockOwner
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
 from cerank.worker.heartbeat import Heartbeat
 from cerank.worker.run_log import RunLog
-from cerank.worker.stop_request import StopFlag
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns by USR1 or USR2
+_STOP_CHECK_SECONDS = 0.5  # seconds between checks of the file
+LOCK_CHECK_SECONDS = 0.5  # seconds between attempts to lock a device
+
+
+class StopFlag:
+    """Whether somebody asked this worker to stop."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._signal = 0
+        self._is_requested = False
+        self._own_reason = ""
+        self._last_check = 0.0
+
+    def install(self) -> None:
+        """Handle the signals that ask to stop. A second SIGINT ends the process at once; its last checkpoint stays."""
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signal == signal.SIGINT:
+            os._exit(ExitCode.INTERRUPTED)
+        self._signal = number
+
+    def request(self, reason: str) -> None:
+        """Ask to stop from within: what the run needs has come to a cap."""
+        self._own_reason = reason
+
+    @property
+    def reason(self) -> str:
+        """Return what asked to stop, in a word or two; "" where nothing did."""
+        if self._signal:
+            return signal.Signals(self._signal).name
+        if self._own_reason:
+            return self._own_reason
+        now = time.monotonic()
+        if now - self._last_check >= _STOP_CHECK_SECONDS:
+            self._last_check = now
+            self._is_requested = self._is_requested or self._file.exists()
+        return "a stop request" if self._is_requested else ""
 
 
 class RunContext(msgspec.Struct, frozen=True):
@@ -30,3 +86,32 @@ class RunContext(msgspec.Struct, frozen=True):
 
         if self.stop.reason:
             raise PausedError(0)
+
+
+@contextlib.contextmanager
+def hold_device(context: RunContext) -> Iterator[None]:
+    """Hold the lock of the plan's device during the `with` block, and wait for it first if that is necessary.
+
+    Raises:
+        PausedError: somebody asked the worker to stop while it waited.
+    """
+    plan, folder = context.plan, context.folder
+    key = os.environ.get(device_locks.DEVICE) or plan.device
+    lock = device_locks.acquire(key, folder.lab, folder.name)
+    if isinstance(lock, LockOwner) and _must_wait(plan, folder, lock):
+        why = f"{plan.device} is used by {lock}"
+        context.heartbeat.enter("wait", why, total=0)
+        context.log.event("waits for a device", why)
+        while isinstance(lock, LockOwner) and _must_wait(plan, folder, lock):
+            context.raise_if_stopped()
+            time.sleep(LOCK_CHECK_SECONDS)
+            lock = device_locks.acquire(key, folder.lab, folder.name)
+    try:
+        yield
+    finally:
+        if isinstance(lock, DeviceLock):
+            lock.release()
+
+
+def _must_wait(plan: Plan, folder: RunFolder, other: LockOwner) -> bool:
+    return plan.device != "cpu" and not other.is_of(folder.lab)

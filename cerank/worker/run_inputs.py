@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import RunFailedError
 from cerank.files import disk, json_records
-from cerank.files.hashing import sha256_text
+from cerank.files.hashing import sha256_text, trust_hashes
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
 from cerank.recipes.schema import Stage
@@ -47,14 +48,15 @@ class RunInputs:
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
+        trust_hashes(plan.hashed)
         self.datasets = inputs.open_datasets(plan.recipe, self._cache)
-        for found in inputs.hash_inputs(plan.recipe, self.datasets, fetch=False):
-            planned = plan.input(found.role, found.name)
-            if planned.sha256 != found.sha256:
+        for current in inputs.hash_inputs(plan.recipe, self.datasets, fetch=False):
+            planned = plan.input(current.role, current.name)
+            if planned.sha256 != current.sha256:
                 raise RunFailedError(
-                    f"the {found.role} changed since the plan was made: "
-                    f"sha256 {found.sha256[:12]}, planned {planned.sha256[:12]}",
-                    where=found.location or found.name,
+                    f"the {current.role} changed since the plan was made: "
+                    f"sha256 {current.sha256[:12]}, planned {planned.sha256[:12]}",
+                    where=current.location or current.name,
                     hint="restore it, or start a new run",
                 )
 
@@ -68,17 +70,17 @@ class RunInputs:
 
     def queries(self, dataset: str, query_ids: Sequence[str]) -> list[str]:
         """Return the texts of queries, in order."""
-        found = self.datasets[dataset].queries
-        return [found[query] for query in query_ids]
+        texts = self.datasets[dataset].queries
+        return [texts[query] for query in query_ids]
 
     def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
         """Return the stored tokens of a dataset's texts for this tokenizer; None if there are none."""
         return token_store.open_token_store(tokenizer, self.datasets[dataset], self._cache)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
-        """Return the first stage's ranking of a dataset to the depth that the plan needs.
+        """Return the first stage's ranking of a dataset to the depth that the plan needs; write it to the run, too.
 
-        Written to the run the first time.
+        The file is a product and what a resumed run reads; the run that made it does not read it back.
         """
         if (dataset, first) not in self._candidates:
             if len(self._candidates) >= MOST_CACHED:
@@ -95,6 +97,7 @@ class RunInputs:
             if isinstance(ranking, MappedRanking):
                 return _write_reference(self._folder, path, ranking)
             checksums.write(self._folder, path, write_run(ranking, first_stage_tag(first)))
+            return ranking
         return open_run_file(path, self._cache).ranking
 
     def _log_index_cost(self, dataset: str, first: str) -> None:
@@ -129,6 +132,7 @@ class RunInputs:
                 if isinstance(given, MappedRanking):
                     return _write_reference(self._folder, path, given)
                 checksums.write(self._folder, path, write_run(given, "teacher"))
+                return given
         return open_run_file(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:
@@ -149,8 +153,8 @@ class RunInputs:
 
     def _embedding(self, stage_name: str, stage: Stage, queries: Sequence[str], in_validation: bool) -> bytes:
         """Return the embedding teacher's TREC run, from the cache if the same one was computed before."""
-        from cerank.inference import score_cache as keeping
-        from cerank.inference.rerank import Embedder, distinct_documents, embedding_similarity
+        from cerank.inference.embeddings import Embedder, distinct_documents, embedding_similarity
+        from cerank.inference.score_cache import score_cache_key
 
         recipe = self._plan.recipe
         name, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
@@ -160,30 +164,30 @@ class RunInputs:
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
         identity = (
-            *keeping.score_cache_key(
+            *score_cache_key(
                 files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
             ),
             inputs.embedding_length(stage),
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
-        kept = self._cache / "teachers" / f"{sha256_text(repr(identity))}.run.gz"
-        if kept.is_file():
-            return kept.read_bytes()
+        cached = self._cache / "teachers" / f"{sha256_text(repr(identity))}.run.gz"
+        if cached.is_file():
+            return cached.read_bytes()
         self._context.heartbeat.enter(
             "teacher", stage_name, total=len(candidates) + len(distinct_documents(candidates))
         )
         scores = embedding_similarity(
             Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
             candidates,
-            lambda ids: self.queries(name, ids),
-            lambda ids: self.documents(name, ids),
+            partial(self.queries, name),
+            partial(self.documents, name),
             self._context.heartbeat.advance,
         )
         data = write_run(ordered(scores, candidates), "embedding")
-        disk.make_folder(kept.parent)
-        own = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run may write the same file
-        disk.write(own, data)
-        disk.rename(own, kept)
+        disk.make_folder(cached.parent)
+        temporary = cached.with_name(f"{cached.name}.{os.getpid()}")  # another run may write the same file
+        disk.write(temporary, data)
+        disk.rename(temporary, cached)
         return data
 
 

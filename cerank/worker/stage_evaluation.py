@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,24 +13,17 @@ from cerank.core.metrics import Scoring
 from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, manifests
-from cerank.inference.rerank import Scorer, TextLookup
-from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+from cerank.inference.rerank import Scorer, rerank
+from cerank.inference.score_cache import ScoreCache, Scores, score_cache_key
 from cerank.runs import checksums
+from cerank.runs.layout import RunFolder
 from cerank.runs.records import encode_measures
 from cerank.training.stage_summary import ranking_stats
 from cerank.trec.text_io import write_qrels, write_run
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
-CHUNK = 32  # queries scored between two checks for a stop request; the unit of resuming
-
 FIRST_STAGE = "first-stage"  # the system that every other is compared with
-
-
-def chunks(query_ids: Sequence[str]) -> list[list[str]]:
-    """Split the queries, sorted by id, into chunks; always in the same way."""
-    line = sorted(query_ids)
-    return [line[start : start + CHUNK] for start in range(0, len(line), CHUNK)]
 
 
 def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
@@ -38,22 +31,28 @@ def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
-class _TimedScorer:
-    """A scorer that counts the pairs it scored and the time they took."""
+class _StoredChunks:
+    """The scores of finished chunks in the run's folder, until their ranking is written."""
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-        self.pairs, self.seconds = 0, 0.0
+    def __init__(self, folder: RunFolder, system: str, test: str) -> None:
+        self._path = partial(folder.scores_part, system, test, "all")
 
-    def score_candidates(
-        self, candidates: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
-    ) -> dict[str, dict[str, float]]:
-        """As `Scorer.score_candidates`."""
-        began = time.monotonic()
-        found = self._scorer.score_candidates(candidates, queries, documents)
-        self.seconds += time.monotonic() - began
-        self.pairs += sum(map(len, candidates.values()))
-        return found
+    def load(self, number: int) -> Scores | None:
+        """Return the scores of a chunk that an earlier attempt finished; a damaged one is quarantined."""
+        path = self._path(number)
+        if not path.is_dir():
+            return None
+        try:
+            manifests.verify_folder(path)
+        except disk.DamagedError:
+            disk.quarantine(path)
+            return None
+        return msgspec.json.decode((path / "scores.json").read_bytes(), type=dict[str, dict[str, float]])
+
+    def save(self, number: int, scores: Scores) -> None:
+        """Write the scores of a finished chunk, whole or not at all."""
+        with manifests.checksummed_folder(self._path(number)) as inside:
+            disk.write(inside / "scores.json", msgspec.json.encode(scores))
 
 
 class StageEvaluation:
@@ -104,37 +103,31 @@ class StageEvaluation:
     def _scores(self, system: str, test: str, scorer: Scorer) -> dict[str, array[float]]:
         """Return query -> the scores of its `candidate_union`, in order.
 
-        Each chunk is stored as a finished part until the ranking is written.
-
-        Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
+        Of millions of candidates only the scores are held, 8 bytes each, and the documents of a chunk or two.
         """
-        rankings = self._all_candidates(test)
-        query_ids = list(dict.fromkeys(query for ranking in rankings for query in ranking))
-        kept = self._score_cache(scorer, test)
-        self._context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(query_ids))
-        out: dict[str, array[float]] = {}
-        for number, queries in enumerate(chunks(query_ids)):
-            self._context.raise_if_stopped()
-            candidates = {query: candidate_union(rankings, query) for query in queries}
-            part = self._folder.scores_part(system, test, "all", number)
-            found = _load_part(part)
-            if found is None:
-                timed = _TimedScorer(scorer)
-                found = score_with_cache(
-                    timed,
-                    candidates,
-                    lambda ids: self._inputs.queries(test, ids),
-                    lambda ids: self._inputs.documents(test, ids),
-                    kept,
-                )
-                with manifests.checksummed_folder(part) as inside:
-                    disk.write(inside / "scores.json", msgspec.json.encode(found))
-                if timed.pairs:
-                    self._context.log.write_scoring(Scoring(system, test, timed.pairs, timed.seconds))
-            out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in candidates.items()}
-            self._context.heartbeat.advance(len(queries), sum(map(len, candidates.values())))
-        kept.trim()
-        return out
+        context, inputs, rankings = self._context, self._inputs, self._all_candidates(test)
+        query_ids = dict.fromkeys(query for ranking in rankings for query in ranking)
+        cache = self._score_cache(scorer, test)
+        context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(query_ids))
+        context.raise_if_stopped()
+        scores: dict[str, array[float]] = {}
+        for chunk in rerank(
+            scorer,
+            query_ids,
+            partial(candidate_union, rankings),
+            partial(inputs.queries, test),
+            partial(inputs.documents, test),
+            cache=cache,
+            store=_StoredChunks(self._folder, system, test),
+        ):
+            for query, docs in chunk.candidates.items():
+                scores[query] = array("d", [chunk.scores[query][doc] for doc in docs])
+            if chunk.pairs:
+                context.log.write_scoring(Scoring(system, test, chunk.pairs, chunk.seconds))
+            context.heartbeat.advance(len(chunk.candidates), sum(map(len, chunk.candidates.values())))
+            context.raise_if_stopped()
+        cache.trim()
+        return scores
 
     def _score_cache(self, scorer: Scorer, test: str) -> ScoreCache:
         """Return the cache of scores that this checkpoint gave on this dataset, in this run or another."""
@@ -175,15 +168,3 @@ def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str,
         ordered_query = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
         documents[query], values[query] = ordered_query[query], ordered_query.scores(query)
     return Ranking(documents, values)
-
-
-def _load_part(part: Path) -> dict[str, dict[str, float]] | None:
-    """Return the scores of a part that an earlier attempt finished; a damaged part is quarantined and scored again."""
-    if not part.is_dir():
-        return None
-    try:
-        manifests.verify_folder(part)
-    except disk.DamagedError:
-        disk.quarantine(part)
-        return None
-    return msgspec.json.decode((part / "scores.json").read_bytes(), type=dict[str, dict[str, float]])

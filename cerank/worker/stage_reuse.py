@@ -16,6 +16,7 @@ from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records, manifests
 from cerank.files.hashing import sha256_file
 from cerank.files.source_hash import COMPUTATION
+from cerank.kernels.determinism import GPU_VERSIONS
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
@@ -23,13 +24,8 @@ from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Precisions, ReusedStage
 from cerank.worker.run_context import RunContext
 
-_COMPARED_VERSIONS = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "cerank",
-    COMPUTATION,
-)  # another version of these may give other bits
+# another version of these may give other bits
+_COMPARED_VERSIONS = ("torch", "transformers", "tokenizers", "cerank", COMPUTATION, *GPU_VERSIONS)
 _EVENTS_NOT_COPIED = {
     "started",
     "paused",
@@ -94,19 +90,21 @@ def reuse_rankings(context: RunContext, index: int) -> None:
 
 def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[ReusableStage]:
     """Yield the runs of the lab that have finished exactly this stage, the oldest first."""
-    wanted = stage_keys(plan)[index]
+    key = stage_keys(plan)[index]
     for other in run_store.folders(folder.lab):
         if other.name == folder.name:
             continue
         try:
-            found = run_store.load_plan(other)
-            chain = found.recipe.chain
+            their_plan = run_store.load_plan(other)
+            chain = their_plan.recipe.chain
             if len(chain) <= index or not other.final(index, chain[index]).is_dir():
                 continue
-            if stage_keys(found)[index] != wanted:
+            if stage_keys(their_plan)[index] != key:
                 continue
             numbers = other.attempt_numbers()
-            yield ReusableStage(other, found, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt))
+            yield ReusableStage(
+                other, their_plan, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt)
+            )
         except (CerankError, KeyError):
             continue  # a damaged run, or a plan of an older format
 
@@ -134,8 +132,8 @@ def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, pr
 def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:
     """Copy metrics and events, then the record of origin, then the model, whose folder marks the stage as done."""
     name = context.plan.recipe.chain[index]
-    found: list[ReadingRow] = journal.read(origin.folder.readings, ReadingRow)
-    for row in found:
+    rows: list[ReadingRow] = journal.read(origin.folder.readings, ReadingRow)
+    for row in rows:
         if row.stage == index:
             context.log.write_metrics(row)
     context.log.sync()
@@ -194,7 +192,7 @@ def _is_evaluated_alike(plan: Plan, other: Plan, test: str) -> bool:
     if plan.measures_on(test) != other.measures_on(test):
         return False
     inputs = [("dataset", test), *(("first_stage", f"{first} on {test}") for first in data.first_stages)]
-    return all(plan.input(*one).sha256 == other.input(*one).sha256 for one in inputs)
+    return all(plan.input(*role_and_name).sha256 == other.input(*role_and_name).sha256 for role_and_name in inputs)
 
 
 def _is_undamaged(origin: RunFolder, path: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, manifests
-from cerank.inference.rerank import Scorer
+from cerank.inference.rerank import Scorer, rerank
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CrossEncoder
@@ -33,7 +34,6 @@ from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
-from cerank.worker.stage_evaluation import chunks
 
 
 class StageWork:
@@ -42,9 +42,9 @@ class StageWork:
     def __init__(self, context: RunContext, run_inputs: RunInputs, index: int, precision: str = "") -> None:
         recipe = context.plan.recipe
         self._context, self._inputs, self._index = context, run_inputs, index
-        self._name, asked = recipe.chained()[index]
-        is_bf16 = (precision or asked.precision) == "bf16"
-        self._stage = msgspec.structs.replace(asked, precision="bf16" if is_bf16 else "fp32")
+        self._name, stage = recipe.chained()[index]
+        chosen: Any = precision or stage.precision
+        self._stage = msgspec.structs.replace(stage, precision="fp32" if chosen == "auto" else chosen)
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = context.folder.final(index, self._name)
         self._steps = 0
@@ -80,7 +80,8 @@ class StageWork:
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
         encoder = cross_encoder.load(files, pooling, recipe.seed).to(context.plan.device)
-        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        # on the CPU, because a GPU's memory is needed for training
+        before = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(tokenizer, recipe.data.validation)
@@ -88,8 +89,8 @@ class StageWork:
         data = TrainingData(
             sampler,
             self._make_tokens(tokenizer, self._training),
-            lambda ids: self._inputs.queries(self._training, ids),
-            lambda ids: self._inputs.documents(self._training, ids),
+            partial(self._inputs.queries, self._training),
+            partial(self._inputs.documents, self._training),
         )
         folder = context.folder.checkpoints(self._index, self._name)
         trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=context.plan.device)
@@ -98,26 +99,28 @@ class StageWork:
         )  # begin the phase again, so that loading does not count as training time
         self._at = 0
         state = trainer.train(encoder, data, self)
-        kept = state.best_step if stage.keep == "best" else state.step
-        if kept != state.step:
-            checkpoints.load_weights(folder / checkpoints.folder_name(kept), encoder)
-        found = self._summary(state, kept, sampler.sampling, weight_change(before, encoder))
-        self._save_model(encoder, tokenizer, found)
-        self._finish(found)
+        kept_step = state.best_step if stage.keep == "best" else state.step
+        if kept_step != state.step:
+            checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
+        summary = self._summary(state, kept_step, sampler.sampling, weight_change(before, encoder))
+        self._save_model(encoder, tokenizer, summary)
+        self._finish(summary)
 
     def _make_tokens(self, tokenizer: Any, dataset: str) -> PairTokenizer:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
-        made = PairTokenizer(tokenizer, TokenLimits.of_stage(self._stage))
-        made.use_token_store(self._inputs.token_store(dataset, tokenizer))
-        return made
+        tokens = PairTokenizer(tokenizer, TokenLimits.of_stage(self._stage))
+        tokens.use_token_store(self._inputs.token_store(dataset, tokenizer))
+        return tokens
 
-    def _save_model(self, encoder: CrossEncoder, tokenizer: Any, found: StageSummary) -> None:
+    def _save_model(self, encoder: CrossEncoder, tokenizer: Any, summary: StageSummary) -> None:
         """Write the model that the stage produces, completely or not at all."""
         with manifests.checksummed_folder(self.final) as inside:
             cross_encoder.save(encoder, tokenizer, inside, TokenLimits.of_stage(self._stage))
-            stage_summary.write(inside, found)
+            stage_summary.write(inside, summary)
 
-    def _summary(self, state: TrainingState, kept: int, supply: SamplingStats, moved: WeightChange) -> StageSummary:
+    def _summary(
+        self, state: TrainingState, kept_step: int, sampling: SamplingStats, change: WeightChange
+    ) -> StageSummary:
         """Return the summary of the stage in numbers."""
         sources, stage = self._inputs, self._stage
         is_taught = stage.source == "teacher"
@@ -125,35 +128,35 @@ class StageWork:
         return StageSummary(
             stage=self._name,
             steps=state.step,
-            kept_step=kept,
+            kept_step=kept_step,
             measure=stage.validation_measure,
             best=-state.best_value if by_loss else state.best_value,
             best_step=state.best_step,
             learning_rate=stage.learning_rate,
-            sampling=supply,
-            weight_change=moved,
+            sampling=sampling,
+            weight_change=change,
             validation=self._validation_loss.sampling if self._validation_loss else None,
             teacher_lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
         )
 
-    def _finish(self, found: StageSummary) -> None:
+    def _finish(self, summary: StageSummary) -> None:
         """Log the summary, and remove all checkpoints but the newest, which keeps the optimizer state."""
-        step = found.steps
+        step = summary.steps
         position = Position(self._index, step)
         self._context.log.event(
             "stage finished",
-            f"{self._name}: keeps step {found.kept_step} of {step}; "
-            f"best {found.measure} on validation {found.best:.4f} "
-            f"at step {found.best_step}; the weights moved by {found.weight_change.norm:.2%} of their norm",
+            f"{self._name}: keeps step {summary.kept_step} of {step}; "
+            f"best {summary.measure} on validation {summary.best:.4f} "
+            f"at step {summary.best_step}; the weights moved by {summary.weight_change.norm:.2%} of their norm",
             position,
         )
-        if found.weight_change.is_negligible:
+        if summary.weight_change.is_negligible:
             self._context.log.event(
                 "stage moved nothing",
-                f"{self._name}: the weights moved by {found.weight_change.norm:.1e} of their norm, less than "
-                f"{stage_summary.NEGLIGIBLE_CHANGE:g}, and {found.weight_change.changed:.1%} of them at all; "
-                f"a learning rate of {found.learning_rate:g} over {step} steps hardly changed the model",
+                f"{self._name}: the weights moved by {summary.weight_change.norm:.1e} of their norm, less than "
+                f"{stage_summary.NEGLIGIBLE_CHANGE:g}, and {summary.weight_change.changed:.1%} of them at all; "
+                f"a learning rate of {summary.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
         folder = self._context.folder.checkpoints(self._index, self._name)
@@ -273,18 +276,16 @@ class StageWork:
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
-        wanted = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
-        asked = self._validation_loss.with_group_candidates(wanted) if self._validation_loss else wanted
-        context.heartbeat.enter("validate", self._name, total=len(asked))
+        candidates = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
+        to_score = self._validation_loss.with_group_candidates(candidates) if self._validation_loss else candidates
+        context.heartbeat.enter("validate", self._name, total=len(to_score))
         scores: dict[str, dict[str, float]] = {}
-        for part in chunks(list(asked)):
-            docs = {query: asked[query] for query in part}
-            scores |= self._scorer.score_candidates(
-                docs, lambda ids: self._inputs.queries(name, ids), lambda ids: self._inputs.documents(name, ids)
-            )
-            context.heartbeat.advance(len(part), sum(map(len, docs.values())))
-        ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
-        values = per_query(measures, qrels, ordered(ranked, wanted)) if measures else {}
+        texts = partial(self._inputs.queries, name), partial(self._inputs.documents, name)
+        for chunk in rerank(self._scorer, to_score, to_score.__getitem__, *texts, block_depth=0):
+            scores |= chunk.scores
+            context.heartbeat.advance(len(chunk.scores), chunk.pairs)
+        ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in candidates.items()}
+        values = per_query(measures, qrels, ordered(ranked, candidates)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
         if self._validation_loss:
             means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
@@ -302,12 +303,12 @@ class StageWork:
     def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:
         """Return the stage's own measure and those test measures that the validation qrels can distinguish."""
         where = f"stages.{self._name}"
-        asked = self._stage.validation_measure
-        found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
+        deciding = self._stage.validation_measure
+        measures = check([deciding], qrels, where) if deciding != VALIDATION_LOSS else ()
         for measure in self._context.plan.recipe.evaluate.measures:
             with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1 is fine for the test set but always 0 here
-                found = (*found, *check([measure], qrels, where))
-        return tuple(dict.fromkeys(found))
+                measures = (*measures, *check([measure], qrels, where))
+        return tuple(dict.fromkeys(measures))
 
     def before_save(self) -> None:
         """Write the metrics to disk first: a checkpoint that outlived them would leave a gap that no replay fills."""
@@ -346,7 +347,8 @@ def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Wei
     """Return how far the weights moved, as a fraction of their norm."""
     moved = total = 0.0
     changed = count = 0
-    for key, value in encoder.state_dict().items():
+    for key, trained in encoder.state_dict().items():
+        value = trained.cpu()
         if value.is_floating_point():
             moved += _squares(value - before[key])
             total += _squares(before[key])
@@ -356,5 +358,5 @@ def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Wei
 
 
 def _squares(values: torch.Tensor) -> float:
-    """Return the sum of squares as float64, which Apple's GPUs do not have."""
-    return float((values.cpu() if values.device.type == "mps" else values).double().pow(2).sum())
+    """Return the sum of squares, computed in float64."""
+    return float(values.double().pow(2).sum())

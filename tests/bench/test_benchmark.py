@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cerank.bench import baselines, benchmark, own_workloads
-from cerank.bench.benchmark import BASELINE, CERANK, RERANKING, TRAINING, BenchRequest, measure
+from cerank.bench.benchmark import BASELINE, CERANK, RERANKING, TRAINING, BenchRequest, measure, publish
 from cerank.bench.text_samples import dataset_sample, generated_sample, reshape
 from cerank.errors import UsageError
 from cerank.kernels import processor
@@ -57,6 +58,25 @@ def test_a_figure_lies_within_its_spread_and_cerank_is_held_against_others_only(
         assert 0 < figure.of_peak < 1
     assert set(report.peaks) == precisions
     assert min(report.peaks.values()) > 1e8
+
+
+def test_tokens_and_the_time_of_single_queries_are_measured_and_a_gpus_figures_are_absent_on_a_cpu(report):
+    for figure in report.figures:
+        assert figure.tokens == pytest.approx(figure.median * report.tokens)
+        assert (figure.latency is not None) == (figure.work == RERANKING)
+        assert figure.latency is None or 0 < figure.latency[0] <= figure.latency[1]
+        assert (figure.gpu_memory, figure.joules) == (0, None)
+
+
+def test_a_published_file_holds_everything_and_replaces_none(report, tmp_path):
+    path = tmp_path / "speed.json"
+    publish(report, path, datetime(2026, 1, 2, tzinfo=UTC))
+    published = json.loads(path.read_text())
+    assert published["measured"] == "2026-01-02T00:00:00+00:00"
+    assert len(published["figures"]) == len(report.figures)
+    assert {"device", "versions", "commands", "peaks"} <= set(published)
+    with pytest.raises(UsageError, match="exists"):
+        publish(report, path, datetime(2026, 1, 2, tzinfo=UTC))
 
 
 def test_what_data_takes_of_a_training_step_is_a_part_of_it(report, precisions):

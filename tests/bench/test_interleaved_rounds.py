@@ -11,9 +11,9 @@ import pytest
 from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import (
     BenchProcess,
-    BenchResponse,
     BenchTask,
     RoundEntry,
+    TaskResponse,
     baseline_environment,
     run_interleaved,
 )
@@ -93,7 +93,7 @@ def test_cerank_in_a_process_of_its_own_gives_the_scores_of_this_one(tiny_classi
         ready = one.prepare(work)
         assert ready is not None, one.failure
         found = one.run("w", 60, scores=str(tmp_path / "scores.json"))
-    assert isinstance(found, BenchResponse)
+    assert isinstance(found, TaskResponse)
     assert found.pairs == 24
     assert found.memory >= ready.memory > 2**20
     scores = msgspec.json.decode((tmp_path / "scores.json").read_bytes())

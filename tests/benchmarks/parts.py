@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from scipy.stats import kendalltau
 
-from cerank.bench.interleaved_rounds import BenchProcess, BenchResponse, RoundEntry, run_interleaved
+from cerank.bench.interleaved_rounds import BenchProcess, RoundEntry, TaskResponse, run_interleaved
 from cerank.bench.text_samples import TextSample
 from tests.benchmarks.arena import PEAK, Arena, first_lists, grown
 from tests.benchmarks.contenders import LIGHTNING, OWN, PAPER, PEER, Entrant, entrants
@@ -76,7 +76,7 @@ def _without_lightning() -> Row:
     return Row(LIGHTNING, "", "left out: --lightning-ir names no Python that has it (it needs transformers 4)")
 
 
-def _said(one: BenchProcess, found: Sequence[BenchResponse]) -> str:
+def _said(one: BenchProcess, found: Sequence[TaskResponse]) -> str:
     """The rates of a contender and the most that its process held, or why there are none."""
     if one.failure or not found:
         return f"left out: {one.failure or 'no turn'}"
@@ -87,7 +87,7 @@ def _why(one: BenchProcess | None, who: str) -> str:
     return f"{who} is not installed" if one is None else one.failure
 
 
-def _share(arena: Arena, precision: str, own: Sequence[BenchResponse], peaks: Sequence[BenchResponse]) -> Row:
+def _share(arena: Arena, precision: str, own: Sequence[TaskResponse], peaks: Sequence[TaskResponse]) -> Row:
     rate = arena.needed(arena.sample) / arena.sample.pairs
     best = [100 * one.rate * rate / peak.value for one, peak in zip(own, peaks, strict=True)]
     lasting = [100 * one.rate * rate / peak.sustained for one, peak in zip(own, peaks, strict=True)]
@@ -241,7 +241,7 @@ def _costs(arena: Arena, samples: dict[str, TextSample], heard: Callable[[str], 
     files = {name: arena.written(sample, name) for name, sample in samples.items()}
     per_pair = {name: arena.needed(sample) / sample.pairs for name, sample in samples.items()}
     costs: dict[str, list[float]] = {name: [] for name in larger}
-    found: dict[str, list[BenchResponse]] = {name: [] for name in samples}
+    found: dict[str, list[TaskResponse]] = {name: [] for name in samples}
     with ExitStack() as stack:
         one = arena.seated(stack, OWN, entrants("score", precision, "")[OWN], "score", precision, files[first])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cerank.bench.interleaved_rounds import BenchResponse
+from cerank.bench.interleaved_rounds import TaskResponse
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -31,12 +31,12 @@ def spread(values: Sequence[float], form: str = ".2f", unit: str = "") -> str:
     return f"{statistics.median(values):{form}}{unit} [{min(values):{form}}, {max(values):{form}}]"
 
 
-def rates(answers: Sequence[BenchResponse]) -> str:
+def rates(answers: Sequence[TaskResponse]) -> str:
     """Pairs a second over turns."""
     return f"{spread([answer.rate for answer in answers], '.1f')} pairs/s"
 
 
-def ratio(what: str, own: Sequence[BenchResponse], peer: Sequence[BenchResponse], goal: float, why_not: str) -> Row:
+def ratio(what: str, own: Sequence[TaskResponse], peer: Sequence[TaskResponse], goal: float, why_not: str) -> Row:
     """So many times the peer's rate, within each turn; `why_not` is said where one of them lacks turns."""
     wanted = f">= {goal:g}x" if goal else ""
     if not own or len(own) != len(peer):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cerank.bench.interleaved_rounds import BenchResponse
+from cerank.bench.interleaved_rounds import TaskResponse
 from cerank.bench.text_samples import generated_sample
 from tests.benchmarks.arena import first_lists, grown
 from tests.benchmarks.parts import agreement, equal
 from tests.benchmarks.table import Row, printed, ratio
 
 
-def answers(*seconds: float) -> list[BenchResponse]:
-    return [BenchResponse(pairs=60, seconds=one) for one in seconds]
+def answers(*seconds: float) -> list[TaskResponse]:
+    return [TaskResponse(pairs=60, seconds=one) for one in seconds]
 
 
 def test_a_ratio_is_the_median_of_those_within_a_turn() -> None:

@@ -7,13 +7,27 @@ import json
 import math
 import os
 import pty
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+from typing import IO
 
 import pytest
 
-from cerank.cli.output import Column, Kind, Table, emit, info, report_error, rounded, write_output
-from cerank.errors import RecipeError, UsageError
+from cerank.cli.output import (
+    Column,
+    Kind,
+    Table,
+    check_new,
+    emit,
+    info,
+    output_file,
+    report_error,
+    rounded,
+    write_output,
+)
+from cerank.errors import ExitCode, RecipeError, UsageError
 from cerank.settings import FORMATS
 
 TABLE = Table(
@@ -242,3 +256,71 @@ raise AssertionError("the reader is gone")
 def test_a_row_of_the_wrong_length_is_a_fault_of_the_program() -> None:
     with pytest.raises(ValueError, match="zip"):
         text_of("json", Table("t", (Column("a", "A"),), ((1, 2),)))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("words", [["--help"], ["recipes", "list"], ["ps"]])
+def test_a_full_disk_behind_stdout_is_an_error_of_one_sentence(words: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = _cerank(words, tmp_path, stdout=full)
+    assert done.returncode == ExitCode.FAILED
+    assert "internal error" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_closed_streams_are_no_error(tmp_path: Path) -> None:
+    done = _cerank(["recipes", "list"], tmp_path, stdout=None, closing=">&- 2>&-")
+    assert done.returncode == 0
+
+
+def _cerank(words: list[str], lab: Path, stdout: IO[str] | None, closing: str = "") -> subprocess.CompletedProcess[str]:
+    command = f"exec {shlex.quote(sys.executable)} -m cerank {shlex.join(words)} {closing}"
+    environ = {**os.environ, "CERANK_LAB": str(lab)}
+    return subprocess.run(
+        ["/bin/sh", "-c", command],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_file_that_exists_is_overwritten_only_with_replace(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    with output_file(path, replace=False) as made:
+        made.write_text("1")
+    for act in (lambda: check_new(path, replace=False), lambda: output_file(path, replace=False).__enter__()):
+        with pytest.raises(UsageError) as caught:
+            act()
+        assert (caught.value.code, caught.value.where) == ("file-exists", str(path))
+    with output_file(path, replace=True) as made:
+        made.write_text("2")
+    assert path.read_text() == "2"
+
+
+def test_a_dash_and_a_pipe_get_the_bytes_and_an_error_gives_them_none(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open(os.dup(1), "w") as stdout:  # noqa: PTH123 - the descriptor that is captured
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with output_file(Path("-"), replace=False) as made:
+            made.write_bytes(b"q1 Q0 \xff")
+        with pytest.raises(ZeroDivisionError):
+            _fail_half_way(Path("-"))
+    assert capfdbinary.readouterr().out == b"q1 Q0 \xff"
+    assert list(tmp_path.iterdir()) == []
+    reading, writing = os.pipe()
+    with output_file(Path(f"/dev/fd/{writing}"), replace=False) as made:
+        made.write_bytes(b"x")
+    os.close(writing)
+    assert os.read(reading, 9) == b"x"
+    os.close(reading)
+
+
+def _fail_half_way(path: Path) -> None:
+    with output_file(path, replace=False) as made:
+        made.write_bytes(b"half")
+        raise ZeroDivisionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -91,6 +92,9 @@ def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, 
     data = place / "data"
     arguments = ["--first-stage", "bm25", "--dataset", f"{data}[70%:]", "--depth", 8, "-o", "again.run.gz"]
     assert cerank(place, "rerank", "first", *arguments).stdout.strip() == "again.run.gz"
+    assert "--replace" in cerank(place, "rerank", "first", *arguments, code=2).stderr
+    streamed = cerank(place, "rerank", "first", *arguments[:-1], "-").stdout
+    assert streamed == gzip.decompress((place / "again.run.gz").read_bytes()).decode()
     out = cerank(place, "evaluate", "again.run.gz", "--dataset", f"{data}[70%:]", "-m", "nDCG@10", "--json")
     (row,) = json.loads(out.stdout)
     shown = json.loads(cerank(place, "show", "first", "--json").stdout)["comparison"]

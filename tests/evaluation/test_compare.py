@@ -13,12 +13,11 @@ from scipy import stats
 
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Condition, Measured, Row, System, Terms, compare, measured
+from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, Row, System, Terms, compare, measured
 from cerank.evaluation.comparison_rows import footnotes, reasons, shown_verdict, summary
 from cerank.evaluation.measures import check
 from cerank.evaluation.seed_variance import mean_of
 from cerank.evaluation.significance import holm
-from cerank.evaluation.verdicts import Margin
 from tests.evaluation.files import qrels_of, ranking_of
 
 DL = Condition(dataset="dl20", first_stage="bm25")

@@ -51,10 +51,8 @@ def test_a_measure_named_twice_is_kept_once():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("ndcg@10", "did you mean 'nDCG@10'?"),
         ("nDGC@10", "did you mean 'nDCG'?"),
-        ("ndcg_cut_10", "trec_eval's ndcg_cut_10 is called nDCG@10 here"),
-        ("recip_rank", "is called RR here"),
+        ("ndcg_cut", "stands for nDCG@5, nDCG@10"),
         ("AP(relevance=2)", "known: cutoff, judged_only, rel"),
         ("P", "write it as P@10"),
         ("P@0", "cutoff cannot be 0"),
@@ -88,7 +86,7 @@ def test_a_threshold_above_the_largest_grade_is_refused_for_it_makes_the_measure
 
 @pytest.mark.parametrize("name", ["nDCG@10", "RR@10"])
 def test_qrels_without_a_relevant_document_are_refused(name):
-    with pytest.raises(UsageError, match="0 for every ranking"):
+    with pytest.raises(UsageError):
         check([name], {"q": {"a": 0, "b": -1}}, "")
 
 
@@ -215,3 +213,30 @@ def test_a_measure_that_ir_measures_cannot_condense_is_that_of_the_list_without_
     found = per_query([name], QRELS, ranked(q07="u v a w b", x="z c d"))
     assert found[name] == by_ir_measures(["ERR@2"], QRELS, ranked(q07="a b", x="c d"))["ERR@2"]
     assert found[name]["q07"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("ndcg_cut_10", "nDCG@10"),
+        ("ndcg_cut.10", "nDCG@10"),
+        ("map", "AP"),
+        ("map_cut_100", "AP@100"),
+        ("recip_rank", "RR"),
+        ("P_10", "P@10"),
+        ("recall_100", "R@100"),
+        ("success_1", "Success@1"),
+        ("bpref", "Bpref"),
+        ("ndcg@10", "nDCG@10"),
+        ("NDCG@10", "nDCG@10"),
+        ("recall@100", "R@100"),
+        ("map@100", "AP@100"),
+    ],
+)
+def test_the_names_of_trec_eval_pytrec_eval_and_ranx_are_understood(name: str, canonical: str) -> None:
+    assert check([name], {"q": {"d": 1}}, "here") == (canonical,)
+
+
+def test_measures_in_one_word_are_split_at_commas_outside_of_brackets() -> None:
+    names = ["nDCG@10,AP(rel=2,judged_only=True)", "RR"]
+    assert check(names, {"q": {"d": 2}}, "here") == ("nDCG@10", "AP(rel=2,judged_only=True)", "RR")

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.formula.api import ols
 from statsmodels.regression.mixed_linear_model import MixedLM
+from statsmodels.stats.anova import anova_lm
 
 from cerank import guides
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Condition, Measured, System
-from cerank.evaluation.seed_variance import mean_of, two_way, two_way_bootstrap
+from cerank.evaluation.seed_variance import crossed, mean_of, pairs_of, two_way
+from tests.simulations.type_one_error import two_way_bootstrap
 
 RESULTS = Path(__file__).parents[1] / "simulations" / "RESULTS.md"
 DL = Condition(dataset="dl20", first_stage="bm25")
@@ -110,3 +113,61 @@ def test_stacking_finds_differences_where_there_are_none_and_means_do_not():
     assert stacked / rounds > 0.2
     assert means / rounds < 0.05 + 3 * math.sqrt(0.05 * 0.95 / rounds)
     assert recipes <= means
+
+
+# d[seed][query]; R's `anova(lm(d ~ factor(seed) + factor(query)))` has the mean squares that statsmodels has below.
+CROSSED = np.array([[0.10, 0.30, -0.05, 0.20], [0.05, 0.20, -0.10, 0.25], [0.15, 0.35, 0.05, 0.25]])
+
+
+def test_paired_seeds_have_the_variance_of_a_two_way_analysis_without_repetition():
+    left = np.random.default_rng(0).normal(0.4, 0.1, CROSSED.shape)
+    found = crossed(left, left + CROSSED, [1, 2, 3])
+    rows = [(seed, query, CROSSED[seed, query]) for seed in range(3) for query in range(4)]
+    table = pd.DataFrame(rows, columns=["seed", "query", "d"])
+    anova = anova_lm(ols("d ~ C(seed) + C(query)", table).fit())["mean_sq"]
+    total = anova["C(query)"] + anova["C(seed)"] - anova["Residual"]
+    assert found.estimate.difference == pytest.approx(CROSSED.mean())
+    assert found.estimate.error == pytest.approx(math.sqrt(total / 12))
+    parts = anova["C(query)"] ** 2 / 3 + anova["C(seed)"] ** 2 / 2 + anova["Residual"] ** 2 / 6
+    assert found.estimate.df == pytest.approx(total**2 / parts)
+    assert (found.is_paired, found.seeds) == (True, (1, 2, 3))
+
+
+def test_what_both_sides_of_a_seed_share_cancels():
+    random = np.random.default_rng(1)
+    shared = random.normal(0, 0.05, (3, 1))
+    left = 0.4 + shared + random.normal(0, 0.01, (3, 80))
+    right = 0.42 + shared + random.normal(0, 0.01, (3, 80))
+    assert crossed(left, right).estimate.error < two_way(left, right).estimate.error / 5
+
+
+def test_fewer_than_three_shared_seeds_are_no_pairs():
+    with pytest.raises(UsageError):
+        crossed(CROSSED[:2], CROSSED[:2])
+    with pytest.raises(UsageError):
+        crossed(CROSSED, CROSSED[:2])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shares", "is_pair"),
+    [
+        (((1, 2, 3), (1, 2, 3)), (("order cl x",), ("order cl x", "order kd x")), True),
+        (((1, 2, 3), (3, 2, 1)), (("order cl x",), ("order cl x",)), True),
+        (((1, 2, 3), (1, 2, 4)), (("order cl x",), ("order cl x",)), False),
+        (((1, 2), (1, 2)), (("order cl x",), ("order cl x",)), False),
+        (((1, 2, 3), (1, 2, 3)), (("order cl x",), ("order kd x",)), False),
+        (((1, 2, 3), (1, 2, 3)), ((), ()), False),
+    ],
+)
+def test_seeds_are_pairs_where_both_sides_have_them_and_share_what_they_decide(seeds, shares, is_pair):
+    sides = [
+        System(
+            label=f"side{place}",
+            measured=(),
+            members=tuple(System(label=f"{s}", measured=(), seed=s, shares=shares[place]) for s in seeds[place]),
+        )
+        for place in (0, 1)
+    ]
+    pairs = pairs_of(*sides)
+    assert bool(pairs) == is_pair
+    assert all(left.seed == right.seed for left, right in pairs)

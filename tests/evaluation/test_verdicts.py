@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
-from cerank.evaluation.significance import Estimate, estimate_of, paired
-from cerank.evaluation.verdicts import Level, Margin, explain, judge, shown
+from cerank.evaluation.answers import explain, shown
+from cerank.evaluation.compare import Level, Margin, judge
+from cerank.evaluation.significance import Estimate, estimate_of, p_equivalent, paired
 from tests.evaluation.test_secondary_tests import SLEEP, SPREAD
 
 
@@ -18,7 +19,7 @@ def judged(estimate: Estimate, margin: float | None, *, level: float = 0.05, sd:
     p = estimate.p()
     within = None
     if margin is not None:
-        tost = estimate.p_equivalent(margin)
+        tost = p_equivalent(estimate, margin)
         within = Level(p=tost, corrected=min(tost * 0.05 / level, 1.0), level=level)
     different = Level(p=p, corrected=min(p * 0.05 / level, 1.0), level=level)
     return judge(estimate, different, margin=Margin(value=margin) if margin else None, equivalence=within, sd=sd)
@@ -33,7 +34,7 @@ def test_paired_figures_of_rs_sleep_data_are_the_published_ones():
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.03, 0.05, 0.1])
 def test_tost_is_that_of_statsmodels_and_scipy(margin):
     estimate = estimate_of(paired(np.zeros(SPREAD.size), SPREAD))
-    found = estimate.p_equivalent(margin)
+    found = p_equivalent(estimate, margin)
     assert found == pytest.approx(ttost_paired(SPREAD, np.zeros(SPREAD.size), -margin, margin)[0], rel=1e-9)
     above = stats.ttest_1samp(SPREAD, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(SPREAD, margin, alternative="less").pvalue
@@ -42,8 +43,8 @@ def test_tost_is_that_of_statsmodels_and_scipy(margin):
 
 def test_tost_is_that_of_pingouin():
     estimate = estimate_of(paired(np.zeros(SPREAD.size), SPREAD))
-    assert estimate.p_equivalent(0.05) == pytest.approx(0.00024, abs=5e-6)  # pingouin 0.7.0 tost
-    assert estimate.p_equivalent(0.03) == pytest.approx(0.017273, abs=5e-7)
+    assert p_equivalent(estimate, 0.05) == pytest.approx(0.00024, abs=5e-6)  # pingouin 0.7.0 tost
+    assert p_equivalent(estimate, 0.03) == pytest.approx(0.017273, abs=5e-7)
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.995])

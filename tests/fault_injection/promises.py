@@ -186,7 +186,7 @@ PROMISES: tuple[Promise, ...] = (
     Promise(
         "the queues of two labs with one device; a folder of locks that is not safe; no locks",
         "one run at a time, the other says for which device it waits; never blocked",
-        "tests/scheduler/test_two_labs.py tests/machine/test_device_locks.py tests/worker/test_device_claim.py",
+        "tests/scheduler/test_two_labs.py tests/machine/test_device_locks.py tests/worker/test_run_context.py",
         is_alone=True,
     ),
     Promise("two removals at once", "gone, nothing left over", "races.removals", ({"count": 50},), {"count": 3}),

@@ -27,7 +27,7 @@ from cerank.settings import Flags, resolve
 from cerank.text.safe_text import shown
 from cerank.trec.ingest import ingest_run
 from cerank.trec.read_columns import read_columns
-from cerank.trec.text_io import read_qrels, read_run, write_qrels, write_run
+from cerank.trec.text_io import read_qrels, read_run, read_trec_run, write_qrels, write_run
 
 Act = Callable[[Path], object]  # reads the file that holds the bytes
 DOCUMENTS = b'{"doc_id":"d1","text":"one"}\n{"doc_id":"d2","text":"two"}\n'
@@ -65,11 +65,11 @@ def _columns(path: Path) -> None:
         by_columns = read_columns(path)
     except CerankError:
         try:
-            read_run(path)
+            read_trec_run(path)
         except CerankError:
             raise
         raise AssertionError("refused by columns, taken by lines") from None
-    by_lines = read_run(path)
+    by_lines = read_trec_run(path)
     assert {query: tuple(by_columns.ranking[query]) for query in by_columns.ranking} == dict(by_lines.ranking)
     assert by_columns.ties == by_lines.ties
 

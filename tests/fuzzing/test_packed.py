@@ -14,10 +14,10 @@ import pytest
 import zstandard
 
 from cerank.errors import FormatError
+from cerank.files import packed_files, tables
 from cerank.files.line_reader import line_blocks
-from cerank.importing import parquet_rows
+from cerank.files.tables import check_size
 from cerank.importing.import_files import ImportOptions, import_files
-from cerank.importing.parquet_pages import check_size
 from cerank.trec import ingest, read_columns
 from cerank.trec.text_io import read_run
 
@@ -113,7 +113,7 @@ def test_a_parquet_page_that_unpacks_to_very_much_is_refused_unopened(
     frame = pl.DataFrame({"query_id": ["x" * (66 << 20)], "doc_id": ["d"], "rank": [1]})
     frame.write_parquet(path, compression="zstd", statistics=False)
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr(parquet_rows, "_frame", None)  # it is refused before that would fail
+    monkeypatch.setattr(tables, "_scan", None)  # it is refused before that would fail
     _refused(path, "more than 200 times its size")
 
 
@@ -128,7 +128,7 @@ def test_a_parquet_file_of_very_many_equal_rows_is_refused(tmp_path: Path) -> No
 def test_a_long_text_that_every_row_of_a_parquet_file_names_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_rows, "UNCHECKED_BYTES", 1 << 20)
+    monkeypatch.setattr(packed_files, "UNCHECKED_BYTES", 1 << 20)
     path = tmp_path / "a.parquet"
     ids = pl.repeat("q" * 2_000, 3_000, eager=True)
     pl.DataFrame({"query_id": ids, "doc_id": pl.int_range(3_000, eager=True), "rank": 1}).write_parquet(path)

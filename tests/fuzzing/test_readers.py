@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cerank.core.decode import toml_table
 from cerank.errors import CerankError, FormatError
-from cerank.files import line_reader
+from cerank.files import packed_files
 from cerank.files.hashing import sha256_file
 from cerank.files.line_reader import line_blocks
 from cerank.models.bases import locate
@@ -186,7 +186,7 @@ def test_a_zstandard_bomb_is_stopped_before_it_takes_memory(tmp_path: Path) -> N
 
 
 def test_a_gzip_bomb_of_empty_lines_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_reader, "UNCHECKED_BYTES", 1 << 20)
+    monkeypatch.setattr(packed_files, "UNCHECKED_BYTES", 1 << 20)
     path = tmp_path / "a.run.gz"
     path.write_bytes(gzip.compress(b"\n" * (8 << 20)))
     with pytest.raises(FormatError, match="more than 200 times its size"):

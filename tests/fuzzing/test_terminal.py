@@ -99,7 +99,7 @@ def test_checks_and_files_of_hostile_names_steer_no_terminal(lab: LabFolder, tmp
 def test_a_report_of_hostile_runs_holds_no_control_and_no_formula(lab: LabFolder, tmp_path: Path) -> None:
     runs = sorted(path.name for path in (lab.path / "runs").iterdir() if path.name.startswith("2026"))
     folder = tmp_path / "\x1b]0;x\x07\n"
-    assert _leaks(_said(["report", *runs, "--out", str(folder)], lab)) == []
+    assert _leaks(_said(["report", *runs, "--output", str(folder)], lab)) == []
     written = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
     assert {path.suffix for path in written} >= {".html", ".tex", ".csv", ".md", ".svg", ".json"}
     for path in written:
@@ -113,12 +113,12 @@ def test_a_curve_with_hostile_labels_is_a_picture_without_a_word_of_code() -> No
     """Every text of the SVG stands as text: no element, no attribute and no entity comes of it."""
     import numpy as np
 
-    from cerank.app.report.svg_plot import Panel, Series, svg
+    from cerank.app.report.svg_plot import Panel, PlottedLine, svg
 
     label = "<script>alert(1)</script>\"' onload=x &amp; ]]> <!-- \x1b]0;x\x07 \x00 \ud800 <image href='http://x'/>"
     line = np.array([0.0, 1.0, 2.0])
-    drawn = svg([Panel(label, label, (Series(label, line, line),), ((1.0, label),))])
-    honest = svg([Panel("a", "a", (Series("a", line, line),), ((1.0, "a"),))])
+    drawn = svg([Panel(label, label, (PlottedLine(label, line, line),), ((1.0, label),))])
+    honest = svg([Panel("a", "a", (PlottedLine("a", line, line),), ((1.0, "a"),))])
     root, other = ElementTree.fromstring(drawn), ElementTree.fromstring(honest)
     assert {element.tag for element in root.iter()} == {element.tag for element in other.iter()}
     assert {key for each in root.iter() for key in each.attrib} == {key for each in other.iter() for key in each.attrib}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
 from cerank.errors import MissingError, RunFailedError
-from cerank.inference.rerank import Embedder, Scorer, embedding_similarity
+from cerank.inference.embeddings import Embedder, embedding_similarity
+from cerank.inference.rerank import Scorer, Writes, made_ahead, rerank
 from cerank.models.cross_encoder import load, load_tokenizer
+from cerank.models.forward_pass import ForwardPass
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
 from tests.training.test_forward_backward import hold
@@ -33,6 +37,59 @@ def test_a_chunk_gives_the_same_bits_whatever_was_scored_before_it(tiny):
     assert scored(used, wanted) == scored(scorer_of(tiny), wanted)
 
 
+class StoredChunks(dict):
+    """Finished chunks, in memory."""
+
+    load, save = dict.get, dict.__setitem__
+
+
+def test_finished_chunks_are_not_scored_again_and_the_others_give_the_same_bits(tiny, monkeypatch):
+    monkeypatch.setattr("cerank.inference.rerank.CHUNK", 3)
+    texts = (lambda ids: [QUERIES[i] for i in ids]), (lambda ids: [DOCUMENTS[i] for i in ids])
+
+    def chunks(store):
+        return list(rerank(scorer_of(tiny), QUERIES, lambda _: sorted(DOCUMENTS), *texts, store=store))
+
+    stored = StoredChunks()
+    first = chunks(stored)
+    assert [list(chunk.scores) for chunk in first] == [["q0", "q1", "q2"], ["q3", "q4", "q5"], ["q6", "q7"]]
+    assert sum(chunk.pairs for chunk in first) == len(QUERIES) * len(DOCUMENTS)
+    del stored[1]
+    again = chunks(stored)
+    assert [chunk.pairs for chunk in again] == [0, 3 * len(DOCUMENTS), 0]
+    assert [chunk.scores for chunk in again] == [chunk.scores for chunk in first]
+
+
+def test_textsmade_ahead_of_a_gpu_come_in_order_and_an_error_in_one_ends_the_rest():
+    made = []
+
+    def make(number):
+        made.append(number)
+        if number == 3:
+            raise KeyError(number)
+        return number * 10
+
+    ahead = made_ahead(make, range(5))
+    assert [next(ahead) for _ in range(3)] == [0, 10, 20]
+    with pytest.raises(KeyError):
+        next(ahead)
+    assert made[:4] == [0, 1, 2, 3]
+
+
+def test_writes_beside_a_gpu_keep_their_order_and_an_error_of_the_disk_is_raised():
+    written = []
+    with Writes(in_thread=True) as writes:
+        for number in range(30):
+            writes.do(written.append, number)
+    assert written == list(range(30))
+
+    def full(_):
+        raise RunFailedError("no space left on the disk")
+
+    with pytest.raises(RunFailedError, match="no space"), Writes(in_thread=True) as writes:
+        writes.do(full, 1)
+
+
 def test_a_scorer_leaves_the_model_in_the_mode_it_found(tiny):
     model = load(tiny, "auto", seed=0).train()
     Scorer(model, PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(24, 8))).score([("alpha", "beta")])
@@ -47,6 +104,27 @@ def test_a_scorer_that_memory_does_not_hold_takes_less_at_once_and_gives_the_sam
     hold(monkeypatch, 1)
     with pytest.raises(torch.OutOfMemoryError):
         scorer_of(tiny).score(pairs)
+
+
+def test_a_device_without_threads_scores_the_largest_batch_first_and_is_waited_for_once(tiny, monkeypatch):
+    pairs = [(query, document) for query in QUERIES.values() for document in DOCUMENTS.values()]
+    expected = scorer_of(tiny).score(pairs)
+    sizes, copies, scoring, cpu = [], [], ForwardPass.scoring, torch.Tensor.cpu
+
+    @contextlib.contextmanager
+    def recorded(forward):
+        with scoring(forward) as score:
+            yield lambda rows: sizes.append(max(len(row.ids) for row in rows)) or score(rows)
+
+    monkeypatch.setattr(ForwardPass, "scoring", recorded)
+    monkeypatch.setattr(ForwardPass, "supports_threads", False)
+    monkeypatch.setattr("cerank.inference.rerank.token_budget", lambda _: 200)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(1) or cpu(tensor))
+    assert scorer_of(tiny).score(pairs) == pytest.approx(expected, abs=1e-6)
+    assert len(sizes) > 3
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(copies) == 1
+    assert scorer_of(tiny).score([]) == []
 
 
 def test_scores_that_are_not_finite_are_refused(tiny):

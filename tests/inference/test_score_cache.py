@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cerank.inference import score_cache as kept_module
-from cerank.inference.rerank import Scorer
-from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+from cerank.inference.rerank import Scorer, rerank
+from cerank.inference.score_cache import ScoreCache, score_cache_key
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
@@ -15,16 +14,16 @@ DOCUMENTS = {f"d{n}": " ".join(WORDS[(n * 7 + j) % 20] for j in range(1 + n % 9)
 QUERIES = {f"q{n}": f"{WORDS[n]} {WORDS[-n]}" for n in range(5)}
 
 
-class Counting:
+class Counting(Scorer):
     """A scorer that counts the pairs it computes."""
 
     def __init__(self, files):
-        self.scorer = Scorer(load(files, "auto", 3), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)))
+        super().__init__(load(files, "auto", 3), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)))
         self.pairs = 0
 
-    def score_candidates(self, wanted, queries, documents):
-        self.pairs += sum(map(len, wanted.values()))
-        return self.scorer.score_candidates(wanted, queries, documents)
+    def score_pairs(self, pairs):
+        self.pairs += len(pairs)
+        return super().score_pairs(pairs)
 
 
 @pytest.fixture
@@ -32,19 +31,19 @@ def scorer(tiny):
     return Counting(tiny)
 
 
-def run(scorer, wanted, kept):
-    return score_with_cache(
-        scorer, wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids], kept
-    )
+def run(scorer, candidates, cache, store=None):
+    """Return the scores of all candidates, with blocks of 8."""
+    texts = (lambda ids: [QUERIES[i] for i in ids]), (lambda ids: [DOCUMENTS[i] for i in ids])
+    scores, pairs = {}, 0
+    for chunk in rerank(scorer, candidates, candidates.get, *texts, cache=cache, store=store, block_depth=8):
+        scores |= chunk.scores
+        pairs += chunk.pairs
+    assert pairs <= scorer.pairs
+    return scores
 
 
 def lists(depth, start=0):
     return {query: [f"d{(start + n * 3 + at) % 40}" for at in range(depth)] for n, query in enumerate(QUERIES)}
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(kept_module, "BLOCK_DEPTH", 8)
 
 
 def test_scores_are_the_same_bits_whether_kept_or_computed(scorer, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from cerank.kernels import attention
 from cerank.kernels.packed_encoders import BertLikeEncoder
 from cerank.kernels.packing import Span, pack
 from cerank.models.cross_encoder import CrossEncoder, load, load_tokenizer
-from cerank.models.forward_pass import ForwardPass, resolve_precision
+from cerank.models.forward_pass import ForwardPass, _PackedModel, resolve_precision
 from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
 
 CPU = torch.device("cpu")
@@ -197,6 +198,30 @@ def test_packing_that_fails_is_refused_and_padding_taken(monkeypatch):
         assert not forward.is_packed
 
 
+def test_memory_that_is_short_during_the_check_says_nothing_of_packing(monkeypatch):
+    """Taken for a failure of packing it would change how the whole stage computes, and its bits."""
+    forward = forward_of(model_of("bert"))
+    scores = _PackedModel.scores
+
+    def short(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_PackedModel, "scores", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        _ = forward.is_packed
+    monkeypatch.setattr(_PackedModel, "scores", scores)
+    assert forward.is_packed
+
+
+def test_a_packed_encoder_of_a_broken_package_is_padded(monkeypatch):
+    def broken(*_):
+        raise ImportError("undefined symbol")
+
+    monkeypatch.setattr(_PackedModel, "scores", broken)
+    with pytest.warns(UserWarning, match="ImportError"):
+        assert not forward_of(model_of("bert")).is_packed
+
+
 def test_the_check_leaves_modes_and_random_numbers_as_they_were():
     model = model_of("bert").train()
     model.encoder.bert.embeddings.eval()
@@ -225,7 +250,7 @@ def test_a_row_falls_into_spans_of_one_length():
 
 
 def test_varlen_kernels_are_asked_for_what_spans_compute(monkeypatch):
-    """Both are stood in for by a loop over their own arguments, as no GPU is needed to see what they are handed."""
+    """All are stood in for by a loop over their own arguments, as no GPU is needed to see what they are handed."""
     row = pack(pairs_of((4, 4, 20)), has_types=True, device=CPU)
     draw = torch.Generator().manual_seed(2)
     query, key, value = (torch.randn(28, 2, 8, generator=draw) for _ in range(3))
@@ -242,16 +267,28 @@ def test_varlen_kernels_are_asked_for_what_spans_compute(monkeypatch):
             out.append(torch.einsum("hqk,khd->qhd", weights.softmax(-1), v))
         return torch.cat(out)
 
-    from torch.nn.attention import varlen
+    def flash(query, key, value, left, right, longest_left, longest_right, dropout, is_causal, debug, **how):
+        assert (dropout, is_causal, debug) == (0.0, False, False)
+        assert how["window_size_left"] == how["window_size_right"]
+        window = (how["window_size_left"] or -1,) * 2
+        return (kernel(query, key, value, left, right, longest_left, longest_right, window_size=window, **how),)
 
-    monkeypatch.setattr(varlen, "varlen_attn", kernel)
-    monkeypatch.setitem(__import__("sys").modules, "flash_attn", type("M", (), {"flash_attn_varlen_func": kernel}))
+    def efficient(query, key, value, bias, left, right, longest_left, longest_right, dropout, mask_type, _, **how):
+        assert (bias, dropout, mask_type) == (None, 0.0, 0)
+        parts = (part[0] for part in (query, key, value))
+        return (kernel(*parts, left, right, longest_left, longest_right, **how).unsqueeze(0),)
+
+    operators = {"_flash_attention_forward": flash, "_efficient_attention_forward": efficient}
+    monkeypatch.setattr(attention.torch.ops, "aten", SimpleNamespace(**operators))
+    monkeypatch.setattr(attention, "flash_attn_function", lambda: kernel)
     for queries in (query, query[row.starts]):
         for window in (0, 3) if len(queries) == 28 else (0,):
             how = attention.AttentionOptions(0.3, window=window)
             expected = attention.attend(queries, key, value, row, how)
-            close(attention._torch_attention(queries, key, value, row, how), expected)
-            close(attention._flash_attention(queries, key, value, row, how), expected)
+            close(attention._torch_flash(queries, key, value, row, how), expected)
+            close(attention._flash_attn(queries, key, value, row, how), expected)
+            if not window:
+                close(attention._torch_efficient(queries, key, value, row, how), expected)
 
 
 QUERIES = ["what is lce", "x", "word " * 90, ""]

@@ -29,7 +29,7 @@ def test_scores_are_the_same_bits_by_any_number_of_threads(kind, precision, thre
     found = []
     for number in (1, 2, 4):
         threads(number)
-        found += [scorer._scores(pairs), scorer._scores(pairs)]
+        found += [scorer.score_pairs(pairs), scorer.score_pairs(pairs)]
         assert torch.get_num_threads() == number
     assert len({str(scores) for scores in found}) == 1
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cerank.errors import UsageError
 from cerank.files import lease
 from cerank.machine import device_locks
 from cerank.machine.device_locks import DeviceLock, LockOwner
+from cerank.machine.devices import Device
 
 
 @pytest.fixture
@@ -93,3 +95,18 @@ def test_the_folder_is_the_users_own_and_depends_on_no_session() -> None:
     usual = device_locks.lock_folder({})
     assert str(os.getuid()) in usual.name
     assert device_locks.lock_folder({"XDG_RUNTIME_DIR": "/run/x", "TMPDIR": "/y"}) == usual
+
+
+def test_a_command_on_a_gpu_holds_its_lock_and_is_rejected_beside_a_run(monkeypatch, tmp_path):
+    environ = {device_locks.FOLDER: str(tmp_path / "devices"), "CUDA_VISIBLE_DEVICES": "GPU-1"}
+    monkeypatch.setattr("cerank.machine.devices.detect_gpus", lambda: [Device("cuda:0", "GPU-1")])
+    with device_locks.hold_gpu("cuda", tmp_path, "cerank rerank", environ):
+        assert device_locks.current_owner("GPU-1", environ).run == "cerank rerank"
+        with (
+            pytest.raises(UsageError, match="used by cerank rerank"),
+            device_locks.hold_gpu("cuda:0", tmp_path, "cerank bench", environ),
+        ):
+            raise AssertionError
+    assert device_locks.current_owner("GPU-1", environ) is None
+    with device_locks.hold_gpu("cpu", tmp_path, "cerank bench", environ):
+        assert device_locks.current_owner("cpu", environ) is None

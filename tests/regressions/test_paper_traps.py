@@ -63,9 +63,7 @@ def sampler(stage, qrels, ranking, **more):
 
 class TestTrap2ARateThatMovesNothing:
     def test_the_stage_2_rate_of_the_paper_is_refused_by_a_rule_that_is_stated(self):
-        with pytest.raises(
-            RecipeError, match=r"6e-12 cannot move float32 weights: a step of AdamW is at most the rate"
-        ):
+        with pytest.raises(RecipeError, match="6e-12"):
             checked(recipe_with(stage={"learning_rate": 6e-12}))
 
     def test_it_passes_where_it_is_forced_and_rates_that_move_weights_always_do(self):
@@ -144,8 +142,9 @@ class TestTrap6GroupsWithoutAPair:
 
     def test_data_without_a_single_pair_is_refused(self):
         stage = Stage(steps=1, loss="ranknet", source="teacher", teacher="t")
-        with pytest.raises(CerankError, match="none of the 1 training queries can be used"):
+        with pytest.raises(CerankError) as caught:
             sampler(stage, {}, {"q1": ["a"]})
+        assert caught.value.code == "no-usable-query"
 
 
 def test_trap_8_a_base_with_token_types_sees_query_and_document_in_two_segments(tmp_path):
@@ -184,14 +183,16 @@ class TestTrap13QueriesOfTwoSplits:
         return plan_of(recipe_from({**values, "stages": {"s": {"steps": 5}}}, "test"), settings, now=NOW)
 
     def test_learning_from_test_queries_is_refused_unless_it_is_forced(self, tmp_path):
-        with pytest.raises(RecipeError, match=r"are in training of s, too: \d+ by id") as caught:
+        with pytest.raises(RecipeError) as caught:
             self.planned(tmp_path / "a", "[:60%]", "[80%:]", "[40%:80%]")
+        assert caught.value.code == "shared-queries"
         assert "force" in caught.value.hint
         assert self.planned(tmp_path / "b", "[:60%]", "[80%:]", "[40%:80%]", force=["shared_queries"])
 
     def test_choosing_checkpoints_by_test_queries_is_refused(self, tmp_path):
-        with pytest.raises(RecipeError, match="are in validation on"):
+        with pytest.raises(RecipeError) as caught:
             self.planned(tmp_path, "[:40%]", "[40%:]", "[60%:]")
+        assert caught.value.code == "shared-queries"
 
     def test_queries_that_training_and_validation_share_are_told(self, tmp_path):
         from cerank.app.plans import shared_queries
@@ -204,8 +205,9 @@ class TestTrap13QueriesOfTwoSplits:
 
 def test_trap_14_a_threshold_that_labels_of_0_and_1_cannot_meet_is_refused_when_a_run_is_planned(tmp_path):
     for name in ("RR(rel=2)@10", "AP(rel=2)"):
-        with pytest.raises(UsageError, match="is 0 for every ranking: it needs grade 2"):
+        with pytest.raises(UsageError) as caught:
             small_plan(tmp_path / name.partition("(")[0], evaluate={"measures": ["nDCG@10", name]})
+        assert caught.value.code == "measure-always-0"
     assert check(["RR@10", "AP"], {"q": {"d": 1, "e": 0}}, "here") == ("RR@10", "AP")
 
 

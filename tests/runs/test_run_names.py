@@ -105,8 +105,9 @@ def test_a_run_is_found_by_its_short_name_and_by_a_part_of_it(tmp_path: Path, pl
         name = run_store.short_name(folder)
         assert run_store.find(tmp_path, name) == folder
         assert run_store.find(tmp_path, name[:-1]) == folder
-    with pytest.raises(UsageError, match="no run is called") as caught:
+    with pytest.raises(UsageError) as caught:
         run_store.find(tmp_path, run_store.short_name(folders[0])[:-1] + "x")
+    assert caught.value.code == "run-not-found"
     assert run_store.short_name(folders[0]) in caught.value.hint
 
 
@@ -127,8 +128,9 @@ def test_one_runs_name_that_is_anothers_label_is_refused_with_both_ids(
     one, other, third = made(tmp_path, plan, now, 3)
     name = run_store.short_name(one)
     user_labels.save(other, UserLabels(label=name))
-    with pytest.raises(UsageError, match="fits 2 runs") as caught:
+    with pytest.raises(UsageError) as caught:
         run_store.find(tmp_path, name)
+    assert caught.value.code == "run-ambiguous"
     assert one.name in caught.value.hint
     assert other.name in caught.value.hint
     assert third.name not in caught.value.hint

@@ -8,7 +8,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cerank.errors import ExitCode
@@ -65,7 +64,7 @@ def test_a_gpu_that_no_driver_tells_of_goes_by_what_the_environment_calls_it(
 ) -> None:
     monkeypatch.setattr(devices, "detect_gpus", list)
     given = {} if allowed is None else {"CUDA_VISIBLE_DEVICES": allowed}
-    assert local_launcher.device_key(msgspec.structs.replace(plan_for(), device=asked), given) == key
+    assert devices.device_key(asked, given) == key
 
 
 def test_no_token_reaches_supervisor_or_worker_by_way_of_the_system(

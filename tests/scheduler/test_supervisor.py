@@ -49,10 +49,10 @@ def test_the_supervisor_gives_its_lease_back_under_the_lock_that_adds_entries(be
     own = Lease.take(QueueFolder(bench.folder).lease)
     serving = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
     bench.written("a")
-    assert not serving._finish_if_idle(own)
+    assert not serving.finish_if_idle(own)
     assert supervisor.is_running(bench.folder)
     bench.written()
-    assert serving._finish_if_idle(own)
+    assert serving.finish_if_idle(own)
     assert not supervisor.is_running(bench.folder)
 
 
@@ -138,8 +138,9 @@ def test_paused_and_failed_runs_can_be_queued_again_and_finished_ones_not(bench:
     eventually(lambda: is_over(bench))
     assert bench.states([paused, failed]) == ["finished", "failed"]
     assert [len(bench.starts(folder)) for folder in (paused, failed)] == [2, 2]
-    with pytest.raises(UsageError, match="the run is finished"):
+    with pytest.raises(UsageError) as caught:
         bench.lab.resume_queued(finished)
+    assert caught.value.code == "run-state"
 
 
 def test_a_worker_that_dies_without_a_word_is_tried_once_and_the_next_goes_on(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 
 import msgspec
 import pytest
@@ -57,7 +58,7 @@ class Ready:
         settings = Stage(steps=1, loss=loss, **stage)
         trainer = Trainer(0, "s", settings, seed=7, folder=self.folder, device="cpu")
         passes = ForwardBackward(self.forward, "s", 7, settings.microbatch)
-        value = trainer.forward_backward(passes, encode_groups(self.tokens, groups()), step)
+        value = sum(map(float, trainer.forward_backward(passes, encode_groups(self.tokens, groups()), step)))
         return value, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
 
 
@@ -230,6 +231,61 @@ def test_a_resumed_stage_keeps_its_reduced_microbatch(tiny, tmp_path, monkeypatc
     _, later, _ = trained(tiny, tmp_path, msgspec.structs.replace(PLAIN, steps=16), again)
     assert again.short == []
     assert (later.step, later.microbatch) == (16, 16)
+
+
+def test_a_stage_killed_after_memory_was_short_repeats_its_steps_in_the_same_parts(tiny, tmp_path, monkeypatch):
+    """With dropout, since each part samples its own: other parts would give other losses."""
+    stage = msgspec.structs.replace(PLAIN, dropout=0.2, checkpoint_every=4, validate_every=0)
+
+    class Killed(MemoryRecorder):
+        def on_step(self, metrics):
+            super().on_step(metrics)
+            if metrics.step == 7:
+                raise KeyboardInterrupt
+
+    hold(monkeypatch, 20)
+    killed = Killed()
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, tmp_path, stage, killed)
+    assert killed.short
+    monkeypatch.undo()  # memory is not short any more
+    again = MemoryRecorder()
+    trained(tiny, tmp_path, stage, again)
+    assert again.short == []
+    assert again.readings[:3] == killed.readings[4:]
+
+
+def test_an_optimizer_that_finds_no_memory_for_its_moments_is_asked_once_more(tiny, tmp_path):
+    trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
+    calls = []
+
+    class Optimizer:
+        def step(self):
+            calls.append(len(calls))
+            if len(calls) < 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer._update_within_memory(Optimizer())
+    assert calls == [0, 1]
+
+
+def test_the_memory_probe_holds_room_for_the_optimizer_once_however_often_it_tries(tiny, tmp_path, monkeypatch):
+    alive, most, empty_like = [], [], torch.empty_like
+
+    def counted(values):
+        tensor = empty_like(values)
+        alive.append(weakref.ref(tensor))
+        most.append(sum(reference() is not None for reference in alive))
+        return tensor
+
+    hold(monkeypatch, 30)
+    ready = Ready(tiny)
+    monkeypatch.setattr(torch, "empty_like", counted)
+    trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
+    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), MemoryRecorder())
+    weights = sum(parameter.requires_grad for parameter in ready.model.parameters())
+    assert len(alive) == 2 * 2 * weights  # it was halved once
+    assert max(most) == 2 * weights
 
 
 def test_a_run_ends_where_a_sixteenth_does_not_fit(tiny, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import time
 import msgspec
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer
@@ -232,3 +233,79 @@ def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypa
     trained(tiny, tmp_path, callback=callback)
     assert overlaps == [0, 0, 0]
     assert begun_then == [5, 9, 12]  # one step ahead, but not beyond the last
+
+
+class ReadBacks(TorchFunctionMode):
+    """Counts what makes the host wait for a GPU: values read from tensors, and branches on them."""
+
+    READS = ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "nonzero", "is_nonzero", "__index__")
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.reads += getattr(function, "__name__", "") in self.READS
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_device_once(tiny, tmp_path):
+    reads = []
+
+    class Counting(Recorder):
+        def on_step(self, metrics):
+            super().on_step(metrics)
+            reads.append(mode.reads)
+            mode.reads = 0
+
+    stage = msgspec.structs.replace(STAGE, steps=5, validate_every=0, checkpoint_every=0, microbatch=60)
+    with ReadBacks() as mode:
+        trained(tiny, tmp_path, stage, Counting())
+    assert len(reads) == 5
+    assert reads[1:] == [1] * 4  # the first one tries packing before
+
+
+def test_checkpoints_written_beside_the_training_are_those_of_their_step(tiny, tmp_path, monkeypatch):
+    """The first is held back until the training is two steps further: later weights must not reach it."""
+    stage = msgspec.structs.replace(STAGE, steps=6, validate_every=0, checkpoint_every=2)
+    model, _, whole = trained(tiny, tmp_path / "at-once", stage)
+    further, write = threading.Event(), checkpoints.write
+
+    def held_back(folder, snapshot, state):
+        assert state.step != 2 or further.wait(60)
+        write(folder, snapshot, state)
+
+    class Callback(Recorder):
+        def on_step(self, metrics):
+            super().on_step(metrics)
+            if metrics.step == 3:
+                further.set()
+
+    monkeypatch.setattr(checkpoints, "write", held_back)
+    monkeypatch.setattr(Trainer, "__init__", _in_thread(Trainer.__init__))
+    beside, _, recorder = trained(tiny, tmp_path / "beside", stage, Callback())
+    assert recorder.readings == whole.readings
+    assert same_weights(model, beside)
+    for name in ("step-000004", "step-000006"):
+        for file in ("model.safetensors", "optimizer.safetensors", "position.json"):
+            assert (tmp_path / "beside" / name / file).read_bytes() == (tmp_path / "at-once" / name / file).read_bytes()
+
+
+def test_a_disk_that_fails_beside_the_training_ends_it(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise RunFailedError("no space left on the disk")
+
+    monkeypatch.setattr(checkpoints, "write", full)
+    monkeypatch.setattr(Trainer, "__init__", _in_thread(Trainer.__init__))
+    with pytest.raises(RunFailedError, match="no space left"):
+        trained(tiny, tmp_path, msgspec.structs.replace(STAGE, steps=3, validate_every=0, checkpoint_every=1))
+
+
+def _in_thread(init):
+    """Return the constructor of a trainer that writes checkpoints in a thread, as on a GPU."""
+
+    def made(trainer, *given, **named):
+        init(trainer, *given, **named)
+        trainer.writes_checkpoints_in_thread = True
+
+    return made

@@ -22,7 +22,7 @@ from cerank.trec import ingest, mapped_run, open_run, parse_blocks
 from cerank.trec.ingest import ingest_run
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.open_run import open_run_file, run_file_sha256
-from cerank.trec.text_io import read_run
+from cerank.trec.text_io import read_run, read_trec_run
 from tests.trec.test_text_io import MALFORMED
 
 
@@ -97,7 +97,7 @@ def test_whatever_a_file_holds_both_readers_find_the_same_or_the_same_fault(
     text = "".join(f"{q}{gap}Q0{gap}{d}{gap}1{gap}{s}{gap}{tag}{end}" for q, d, s, gap, end, tag in rows)
     path.write_bytes(text.encode())
     try:
-        expected = read_run(path)
+        expected = read_trec_run(path)
     except CerankError as error:
         fault = error
     else:

@@ -49,7 +49,6 @@ def test_columns_give_what_lines_give_with_ties_and_scattered_queries(tmp_path_f
         "1 Q0 d 1 2.0 t\n1 Q0 d 2 1.0 t\n",
         "1 Q0 d 1 nan t\n",
         "1 Q0 d 1 1_0 t\n",
-        "1 Q0 d 1 2.0\n",
         "1 Q0 a 1 2.0 t\n1 Q0 b 2 1.0 t x\n",
         "1 Q0 a 1 -3.4028234663852886e38 t\n1 Q0 b 1 -3.4028234663852886e38 t\n",
         "1 Q0 a\0 1 2.0 t\n",

@@ -54,8 +54,8 @@ def test_a_malformed_row_is_refused_with_its_file_and_line(tmp_path: Path, bad: 
     assert caught.value.where == f"{path}:4"
 
 
-@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"])
-def test_a_byte_order_mark_is_refused(tmp_path: Path, mark: bytes) -> None:
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_utf_16_is_refused(tmp_path: Path, mark: bytes) -> None:
     path = _file(tmp_path, mark + b"1 Q0 d 1 2.0 t\n")
     with pytest.raises(FormatError, match="byte order mark"):
         read_run(path)
@@ -206,7 +206,7 @@ def test_a_judgement_that_stands_twice_counts_once_and_two_grades_are_refused(tm
 
 
 @pytest.mark.parametrize(
-    "row", [b"1 a 1", b"1 0 a 1 x", b"1 0 a 1.0", b"1 0 a 1_0", b"1 0 a", "1 0 a ١".encode(), b"1 0 a 99999999999"]
+    "row", [b"1 a 1", b"1 0 a 1 x", b"1 0 a 0.5", b"1 0 a 1_0", b"1 0 a", "1 0 a ١".encode(), b"1 0 a 99999999999"]
 )
 def test_malformed_qrels_are_refused_with_their_line(tmp_path: Path, row: bytes) -> None:
     path = _file(tmp_path, b"1 0 z 1\n" + row + b"\n")

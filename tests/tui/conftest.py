@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 from textual.app import App
 from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.widgets import DataTable
 
+from cerank.app.run_views import display
 from cerank.tui.app import CerankApp
 from cerank.tui.new_run.new_run_screen import NewRunScreen
-from tests.tui.labs import LabFolder
+from tests.tui.labs import NOW, LabFolder
 
 STILL_WITHIN = 240.0  # seconds; reached only by what is broken
 Screenful = list[Strip]
@@ -27,9 +30,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolde
     monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)  # a quarter of Textual's: `settle` looks three times
     monkeypatch.setattr(os, "fsync", lambda _: None)  # these labs need not outlive a power cut
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))
+    for name in ("NO_COLOR", "CERANK_THEME", "COLORFGBG"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setattr(display, "now", lambda: NOW + timedelta(days=5))
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab" / "runs").mkdir(parents=True)
     made = LabFolder(tmp_path / "lab")
@@ -92,3 +100,15 @@ def text_of(app: CerankApp) -> str:
     size = app.screen.size
     strips = app.screen._compositor.render_strips(size)
     return "\n".join(strip.text.rstrip() for strip in strips)
+
+
+def whole_cells(table: DataTable[Text]) -> bool:
+    """Whether every heading and cell has the room it needs, and all columns fit the table."""
+    columns = list(table.columns.values())
+    room = [column.get_render_width(table) for column in columns]
+    gap = 2 * table.cell_padding
+    is_whole = all(column.label.cell_len + gap <= width for column, width in zip(columns, room, strict=True))
+    for row in range(table.row_count):
+        cells = table.get_row_at(row)
+        is_whole = is_whole and all(cell.cell_len + gap <= width for cell, width in zip(cells, room, strict=True))
+    return is_whole and sum(room) <= table.size.width

@@ -131,3 +131,17 @@ class LabFolder:
 def reading(stage: int, step: int, loss: float, *, attempt: int = 1) -> StepMetrics:
     """A row of a curve."""
     return StepMetrics(stage, step, loss, 1e-4 / step, 1.5, 4, 32, 0.1, attempt)
+
+
+def made_collection(path: Path) -> Path:
+    """A folder dataset of two queries and four documents."""
+    where = path / "collection"
+    where.mkdir()
+    texts = {"d1": "the first text", "d2": "the second text", "d3": "the third text", "d4": "the fourth text"}
+    (where / "corpus.jsonl").write_text(
+        "".join(f'{{"_id": "{doc}", "text": "{text}"}}\n' for doc, text in texts.items())
+    )
+    (where / "queries.jsonl").write_text('{"_id": "q1", "text": "who is there"}\n{"_id": "q2", "text": "and where"}\n')
+    (where / "qrels").mkdir()
+    (where / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t2\nq2\td4\t1\n")
+    return where

@@ -13,19 +13,20 @@ from textual.widgets import Footer
 from cerank.tui.app import CerankApp
 from cerank.tui.common.help_screen import HelpScreen, bindings_of
 from cerank.tui.comparison.compare_screen import CompareScreen
+from cerank.tui.comparison.query_list import QueryListScreen
 from cerank.tui.comparison.query_screen import QueryScreen
 from cerank.tui.new_run.new_run_screen import NewRunScreen
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from tests.tui.conftest import drawn, press, settle, text_of
-from tests.tui.labs import LabFolder, recipe
-from tests.tui.runs.test_run_screen import _collection
+from tests.tui.labs import LabFolder, made_collection, recipe
 
 WAYS: dict[str, tuple[type[Screen[object]], tuple[str, ...]]] = {
     "runs": (RunsScreen, ()),
     **{f"run-{tab}": (RunScreen, ("enter", tab)) for tab in "123456"},
     **{f"new-{step}": (NewRunScreen, (step,)) for step in "1234"},
     "compare": (CompareScreen, ("space", "space", "m")),
+    "queries": (QueryListScreen, ("space", "space", "m", "l")),
     "query": (QueryScreen, ("space", "space", "m", "enter", "enter")),
 }
 LEAVES = {"q", "escape"}  # pressed last; what quitting says is tested with the list of runs
@@ -34,7 +35,7 @@ LEAVES = {"q", "escape"}  # pressed last; what quitting says is tested with the 
 @pytest.fixture
 def full(folder: LabFolder, tmp_path: Path) -> LabFolder:
     """Two finished runs that can be compared, and a collection with their texts."""
-    where = str(_collection(tmp_path))
+    where = str(made_collection(tmp_path))
     for label, after in (("one", 0.6), ("two", 0.7)):
         folder.finished(folder.started(folder.run(label, test=[where]), 20, stage=1), after).log.write_text("said\n")
     return folder

@@ -71,6 +71,7 @@ def _lab(home: Path) -> Lab:
 def _terminal(home: Path) -> Tmux:
     frames = os.environ.get("CERANK_PATH_FRAMES")
     environ = {"CERANK_LAB": str(home / "lab"), "CERANK_CACHE": str(home / "cache"), "CERANK_DEVICE": "cpu"}
+    environ["XDG_STATE_HOME"] = str(home / "state")
     return Tmux(environ, home, frames=Path(frames) if frames else None)
 
 
@@ -152,7 +153,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
         terminal.press("g", "Space", "Space")
         terminal.until("2 marked")
         terminal.press("m")
-        seen = terminal.until("against", "verdict", "baseline", "query by query")
+        seen = terminal.until("against", "verdict", "baseline", " gain · ")
         assert re.search(r"better|worse|equivalent|cannot tell|negligible", seen)
         terminal.keep("5-comparison")
         terminal.press("e")

@@ -19,8 +19,7 @@ from cerank.tui.new_run.form_pages import STEPS
 from cerank.tui.new_run.new_run_screen import NewRunScreen
 from cerank.tui.runs.run_screen import TABS, RunScreen
 from tests.tui.conftest import settle
-from tests.tui.labs import LabFolder
-from tests.tui.runs.test_run_screen import _collection
+from tests.tui.labs import LabFolder, made_collection
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SIZE = (120, 36)
@@ -78,7 +77,7 @@ def headings_of(app: CerankApp) -> list[str]:
 @pytest.fixture
 def finished(folder: LabFolder, tmp_path: Path) -> str:
     """A finished run of two stages, by name."""
-    made = folder.started(folder.run("baseline", test=[str(_collection(tmp_path))]), 100, stage=1)
+    made = folder.started(folder.run("baseline", test=[str(made_collection(tmp_path))]), 100, stage=1)
     return folder.finished(made).name
 
 

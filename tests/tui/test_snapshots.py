@@ -1,4 +1,7 @@
-"""The screens as pictures, at both sizes; `--snapshot-update` takes them anew, to be looked at before they are kept."""
+"""The screens as pictures, one each at the size that matters.
+
+`--snapshot-update` takes them anew, to be looked at before they are kept.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,15 @@ from textual.widgets import Input
 from cerank.app.run_views.system_usage import Gpu, Machine, UsageSample, Work
 from cerank.tui.app import CerankApp
 from tests.tui.conftest import press, settle
-from tests.tui.labs import LabFolder
-from tests.tui.runs.test_run_screen import _collection
+from tests.tui.labs import LabFolder, made_collection
 
 Compare = Callable[..., bool]
 
-SIZES = [pytest.param((120, 36), id="120x36"), pytest.param((80, 24), id="80x24")]
+WIDE, SLIM = (120, 36), (80, 24)
 TAKEN_WITH = "8.2"  # Textual draws differently from release to release
 
 pytestmark = pytest.mark.skipif(
     not textual.__version__.startswith(TAKEN_WITH), reason=f"taken with Textual {TAKEN_WITH}"
-)
-at_both_sizes = pytest.mark.parametrize("size", SIZES)
-at_the_small_size_where_time_is_left = pytest.mark.parametrize(
-    "size", [SIZES[0], pytest.param((80, 24), id="80x24", marks=pytest.mark.slow)]
 )
 
 
@@ -37,7 +35,7 @@ def _full(folder: LabFolder, path: Path) -> None:
     folder.started(folder.run("third try"), 30)
     folder.failed(folder.started(folder.run("large batch"), 12), "out of memory")
     folder.running(folder.started(folder.run("electra", base="electra", seed=7), 80, stage=1))
-    made = folder.finished(folder.started(folder.run("baseline", test=[str(_collection(path))]), 100, stage=1))
+    made = folder.finished(folder.started(folder.run("baseline", test=[str(made_collection(path))]), 100, stage=1))
     made.log.write_text("2026-11-23T10:01:00+00:00 finished\n")
 
 
@@ -53,45 +51,32 @@ def _keys(*keys: str) -> Callable[[Pilot[str]], object]:
     return run
 
 
-CONTENT = {
-    "runs": (),
-    "runs-marked": ("space", "space"),
-    "runs-filter": ("slash", *"state:finished OR x"),
-    "runs-filter-wrong": ("slash", *"(state:"),
-    "runs-help": ("question_mark",),
-    "runs-delete": ("d",),
-    "runs-label": ("t",),
-    "curves": ("enter",),
-    "curves-overlaid": ("space", "space", "enter"),
-    "curves-live-log": ("down", "enter", "L", "right_square_bracket"),
-    "plan-difference": ("down", "space", "enter", "2"),
-    "log": ("enter", "3"),
-    "log-search": ("enter", "3", "slash", *"fin", "enter", "n"),
-    "results": ("enter", "4"),
-    "rankings": ("enter", "5"),
-    "curves-of-a-broken-run": ("G", "enter"),
-    "plan-of-a-broken-run": ("G", "enter", "2"),
+CONTENT: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
+    "runs-wide": (WIDE, ("space", "space")),
+    "runs-slim": (SLIM, ()),
+    "runs-filter-wrong": (SLIM, ("slash", *"(state:")),
+    "runs-help": (WIDE, ("question_mark",)),
+    "runs-delete": (SLIM, ("d",)),
+    "runs-label": (SLIM, ("t",)),
+    "curves-wide": (WIDE, ("enter",)),
+    "curves-slim": (SLIM, ("enter",)),
+    "curves-overlaid": (WIDE, ("space", "space", "enter")),
+    "plan-difference": (WIDE, ("down", "space", "enter", "2")),
+    "log-search": (SLIM, ("enter", "3", "slash", *"fin", "enter", "n")),
+    "results-wide": (WIDE, ("enter", "4")),
+    "results-slim": (SLIM, ("enter", "4")),
+    "rankings-wide": (WIDE, ("enter", "5")),
+    "rankings-slim": (SLIM, ("enter", "5")),
+    "curves-of-a-broken-run": (WIDE, ("G", "enter")),
 }
 
 
-@at_both_sizes
 @pytest.mark.parametrize("name", CONTENT)
-def test_a_screen_with_content(
-    folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], name: str
-) -> None:
+def test_a_screen_with_content(folder: LabFolder, snap_compare: Compare, tmp_path: Path, name: str) -> None:
+    size, keys = CONTENT[name]
     _full(folder, tmp_path)
     app = CerankApp(folder.lab, poll_seconds=0)
-    assert snap_compare(app, terminal_size=size, run_before=_keys(*CONTENT[name]))
-
-
-@at_the_small_size_where_time_is_left
-@pytest.mark.parametrize("tab", ["3", "4", "5"])
-def test_a_tab_of_a_broken_run(
-    folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], tab: str
-) -> None:
-    folder.damaged(folder.run("broken"))
-    app = CerankApp(folder.lab, poll_seconds=0)
-    assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
+    assert snap_compare(app, terminal_size=size, run_before=_keys(*keys))
 
 
 MACHINE = UsageSample(
@@ -106,62 +91,33 @@ MACHINE = UsageSample(
 )
 
 
-@at_both_sizes
-@pytest.mark.parametrize("color", [True, False], ids=["colour", "without"])
-def test_the_machine(
-    folder: LabFolder, snap_compare: Compare, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], color: bool
-) -> None:
+def test_the_machine(folder: LabFolder, snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machine, "sample", lambda *_: MACHINE)  # whatever this machine does
     monkeypatch.setattr(Machine, "gpus", lambda _: MACHINE.gpus)
-    if not color:
-        monkeypatch.setenv("NO_COLOR", "1")
     folder.finished(folder.started(folder.run("one"), 10))
     app = CerankApp(folder.lab, poll_seconds=0)
-    assert snap_compare(app, terminal_size=size, run_before=_keys("enter", "6"))
+    assert snap_compare(app, terminal_size=WIDE, run_before=_keys("enter", "6"))
 
 
-@at_both_sizes
-def test_an_empty_lab(folder: LabFolder, snap_compare: Compare, size: tuple[int, int]) -> None:
-    assert snap_compare(CerankApp(folder.lab, poll_seconds=0), terminal_size=size, run_before=_keys())
+def test_an_empty_lab(folder: LabFolder, snap_compare: Compare) -> None:
+    assert snap_compare(CerankApp(folder.lab, poll_seconds=0), terminal_size=SLIM, run_before=_keys())
 
 
-@at_the_small_size_where_time_is_left
-@pytest.mark.parametrize("tab", ["1", "3", "4", "5"])
-def test_a_run_that_has_nothing_yet(folder: LabFolder, snap_compare: Compare, size: tuple[int, int], tab: str) -> None:
-    folder.run("new")
-    app = CerankApp(folder.lab, poll_seconds=0)
-    assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
-
-
-MARKED = ("space", "space")
-WITHOUT = {
-    "runs": MARKED,
-    "runs-filter-wrong": (*MARKED, "slash", *"(state:"),
-    "runs-help": (*MARKED, "question_mark"),
-    "runs-label": (*MARKED, "t"),
-    "delete": (*MARKED, "d"),
-    "curves": (*MARKED, "enter"),
-    "plan-difference": CONTENT["plan-difference"],
-    "log-search": (*MARKED, "enter", "3", "slash", *"fin", "enter"),
-    "results": (*MARKED, "enter", "4"),
-    "rankings": (*MARKED, "enter", "5"),
+WITHOUT_COLOR = {
+    "runs": ("space", "space"),
+    "curves": ("space", "space", "enter"),
+    "results": ("enter", "4"),
 }
 
 
-@at_the_small_size_where_time_is_left
-@pytest.mark.parametrize("name", WITHOUT)
-def test_without_colour(
-    folder: LabFolder,
-    snap_compare: Compare,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    size: tuple[int, int],
-    name: str,
+@pytest.mark.parametrize("name", WITHOUT_COLOR)
+def test_without_color(
+    folder: LabFolder, snap_compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     _full(folder, tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     app = CerankApp(folder.lab, poll_seconds=0)
-    assert snap_compare(app, terminal_size=size, run_before=_keys(*WITHOUT[name]))
+    assert snap_compare(app, terminal_size=WIDE, run_before=_keys(*WITHOUT_COLOR[name]))
 
 
 def test_pictures_hold_no_path_of_this_machine() -> None:

@@ -10,7 +10,7 @@ import torch
 from cerank.kernels import processor
 from cerank.planning.inputs import open_datasets
 from cerank.planning.workload import count_work
-from cerank.worker import estimate_duration, precisions
+from cerank.worker import estimate_duration, pipeline
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_log import RunLog
 from tests.worker.small import small_plan, small_run
@@ -28,10 +28,10 @@ def test_a_resumed_run_keeps_the_precision_it_began_in(tmp_path, monkeypatch):
     notes = RunLog(run, 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
     context = RunContext(plan, run, notes, None, None)
     monkeypatch.setattr("cerank.models.forward_pass.bf16_is_faster", lambda: True)
-    assert set(precisions.choose_precisions(context).values()) == {"bf16"}
+    assert set(pipeline.choose_precisions(context).values()) == {"bf16"}
     monkeypatch.setattr("cerank.models.forward_pass.bf16_is_faster", lambda: False)
     monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
-    assert set(precisions.choose_precisions(context).values()) == {"bf16"}
+    assert set(pipeline.choose_precisions(context).values()) == {"bf16"}
     notes.close()
     events = run.events.read_text()
     assert events.count("precision chosen") == 2

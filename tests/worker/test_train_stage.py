@@ -19,10 +19,9 @@ from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingStats
 from cerank.trec.text_io import read_run
 from cerank.worker.heartbeat import Heartbeat
-from cerank.worker.run_context import RunContext
+from cerank.worker.run_context import RunContext, StopFlag
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.run_log import RunLog
-from cerank.worker.stop_request import StopFlag
 from cerank.worker.train_stage import StageWork
 from tests.worker.test_whole_runs import forked, rows_of
 

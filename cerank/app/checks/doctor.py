@@ -85,7 +85,7 @@ def examine(
 
 def is_well(findings: list[Finding]) -> bool:
     """Return whether nothing is wrong."""
-    return all(one.state != "wrong" for one in findings)
+    return all(finding.state != "wrong" for finding in findings)
 
 
 def _place(path: Path, what: str) -> Iterator[Finding]:
@@ -119,32 +119,39 @@ def _packages() -> Iterator[Finding]:
 
     wrong = 0
     for text in requires("cerank") or []:
-        asked = Requirement(text)
-        if asked.marker is not None and not asked.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            have = version(asked.name)
+            have = version(requirement.name)
         except PackageNotFoundError:
             wrong += 1
-            yield Finding("wrong", asked.name, "is not installed", f"pip install '{asked}'")
+            yield Finding("wrong", requirement.name, "is not installed", f"pip install '{requirement}'")
             continue
-        if not asked.specifier.contains(have, prereleases=True):
+        if not requirement.specifier.contains(have, prereleases=True):
             wrong += 1
-            yield Finding("wrong", asked.name, f"is {have}, asked for is {asked.specifier}", f"pip install '{asked}'")
+            yield Finding(
+                "wrong",
+                requirement.name,
+                f"is {have}, asked for is {requirement.specifier}",
+                f"pip install '{requirement}'",
+            )
     if not wrong:
         yield Finding("good", "packages", "all are installed in supported versions")
 
 
 def _devices() -> Iterator[Finding]:
-    found = devices.detect_devices(os.environ)
-    yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
+    detected = devices.detect_devices(os.environ)
+    yield Finding("good", "devices", ", ".join(f"{device.name} {device.model}".strip() for device in detected))
+    device, reason = devices.explain_device("auto")
+    yield Finding("good", "devices", f"--device auto is {device}: {reason}")
     wrong = device_locks.lock_problem()
     if wrong:
         text = f"device locks do not cover your other labs on this machine: {wrong}"
         hint = f"set {device_locks.FOLDER} to a folder of yours on a disk that supports locks"
         yield Finding("note", "devices", text, hint)
         return
-    in_use = [(one.name, user) for one in found if (user := device_locks.current_owner(one.key))]
+    in_use = [(device.name, user) for device in detected if (user := device_locks.current_owner(device.key))]
     text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "no run is using one"
     yield Finding("good", "devices", f"device locks cover all your labs on this machine: {text}")
 
@@ -182,8 +189,8 @@ def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
             yield Finding("note", where, text, f"cerank run --recipe {MAIN_JOB} fetches it")
             return
         plan = plans.plan_of(recipe, settings, now=now)
-        found, source = estimates.measured(plan)
-        minutes = estimates.total(estimates.of_plan(plan, found)) if found else None
+        speeds, source = estimates.measured(plan)
+        minutes = estimates.total(estimates.of_plan(plan, speeds)) if speeds else None
     except CerankError as error:
         yield Finding("note", where, f"the time could not be estimated: {error.what}", error.hint)
         return
@@ -270,7 +277,7 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
         return
     try:
         with Lease.take(folder.lease, now):
-            mended = repair.repair_run(folder)
+            repaired = repair.repair_run(folder)
     except HeldError as error:
         yield Finding("wrong", folder.name, error.what, error.hint)
         return
@@ -278,13 +285,13 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
         yield Finding("wrong", folder.name, str(error), error.hint or "start a new run of its recipe")
         return
     for problem in problems:
-        is_mended = problem in mended and not problem.startswith(str(folder.recipe))
+        is_repaired = problem in repaired and not problem.startswith(str(folder.recipe))
         hint = (
             f"cerank resume {run_store.short_name(folder)} regenerates it"
-            if is_mended
+            if is_repaired
             else "it cannot be regenerated; the rest is intact"
         )
-        yield Finding("fixed" if is_mended else "wrong", folder.name, problem, hint)
+        yield Finding("fixed" if is_repaired else "wrong", folder.name, problem, hint)
 
 
 def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
@@ -292,7 +299,7 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
     with contextlib.suppress(CerankError):
         plan = run_store.load_plan(folder)
         have = devices.detect_devices(os.environ)
-        if not any(devices.fits(plan.device, one) for one in have):
+        if not any(devices.fits(plan.device, device) for device in have):
             yield Finding("note", folder.name, f"it needs the device {plan.device}, which this machine does not have")
         numbers = folder.attempt_numbers()
         if not numbers:

@@ -44,7 +44,7 @@ def verify(folder: RunFolder, now: datetime) -> VerificationResult:
     """
     from cerank.worker import repair
 
-    problems = [str(one) for one in repair.find_problems(folder) if one.path != folder.damage]
+    problems = [str(problem) for problem in repair.find_problems(folder) if problem.path != folder.damage]
     damaged = set(problems)
     files, rankings, values, largest = 0, 0, 0, 0.0
     with contextlib.suppress(CerankError):
@@ -54,7 +54,7 @@ def verify(folder: RunFolder, now: datetime) -> VerificationResult:
     except CerankError:
         plan = None
     if plan is not None:
-        problems += [one for one in repair.find_missing_metrics(folder, plan) if one not in damaged]
+        problems += [problem for problem in repair.find_missing_metrics(folder, plan) if problem not in damaged]
         for key in _measured(folder, plan):
             try:
                 count, worst = _again(folder, key)
@@ -82,16 +82,16 @@ def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
     """Return a warning for each named run that is damaged or was resumed elsewhere; run files have none."""
     from cerank.app.comparison import comparisons
 
-    found = []
-    for one in comparisons.targets_of(lab, texts):
-        members = one.members if isinstance(one, comparisons.SeedsTarget) else (one,)
+    warnings = []
+    for target in comparisons.targets_of(lab, texts):
+        members = target.members if isinstance(target, comparisons.SeedsTarget) else (target,)
         for member in members:
             if isinstance(member, comparisons.RunTarget):
                 kinds = {event.kind for event in journal.read_valid_rows(member.folder.events, Event)[0]}
-                found += [
+                warnings += [
                     f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
                 ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(warnings))
 
 
 def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
@@ -119,14 +119,14 @@ def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
     if not rows:
         return 0, 0.0
     qrels, ranking = read_qrels(folder.qrels(key[1])), read_run(folder.ranking(*key)).ranking
-    found = per_query(tuple(rows[0].measures), qrels, ranking)
+    measured = per_query(tuple(rows[0].measures), qrels, ranking)
     worst, count = 0.0, 0
-    kept = {row.query_id: row.measures for row in rows}
-    for name, by_query in found.items():
+    stored = {row.query_id: row.measures for row in rows}
+    for name, by_query in measured.items():
         for query, value in by_query.items():
             count += 1
-            worst = max(worst, abs(value - kept.get(query, {}).get(name, float("inf"))))
-    return count, float("inf") if len(kept) != len(qrels) else worst
+            worst = max(worst, abs(value - stored.get(query, {}).get(name, float("inf"))))
+    return count, float("inf") if len(stored) != len(qrels) else worst
 
 
 def _rows(path: Path) -> list[QueryMeasures]:

@@ -14,7 +14,15 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
-from cerank.app.comparison.comparisons import FileTarget, Qrels, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.comparisons import (
+    ComparisonRequest,
+    FileTarget,
+    Qrels,
+    RunTarget,
+    SeedsTarget,
+    Target,
+    short_name,
+)
 from cerank.core.rankings import Ranking
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.runs import run_store
@@ -36,15 +44,6 @@ CORRECTIONS = (
 PAIRS = ("baseline", "all")
 CLAIMS = ("checkpoints", "recipes")
 SOURCE = "dashboard"  # where a margin was chosen
-
-
-class RankingSelection(msgspec.Struct, frozen=True):
-    """The rankings to compare and the data to measure them on, as the user typed them."""
-
-    targets: tuple[str, ...] = ()  # the first is the baseline
-    measures: tuple[str, ...] = ()
-    dataset: str = ""
-    qrels: str = ""
 
 
 class QueryDifference(msgspec.Struct, frozen=True):
@@ -79,72 +78,68 @@ class View(msgspec.Struct, frozen=True):
 class ComparisonSession:
     """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
 
-    def __init__(self, settings: Settings, named: RankingSelection) -> None:
-        """Measures what is named.
+    def __init__(self, settings: Settings, request: ComparisonRequest) -> None:
+        """Measure what the request names.
 
         Raises:
             CerankError: something is not there, or cannot be measured together.
         """
-        if len(named.targets) < 2:
-            raise UsageError(f"a comparison needs at least 2 rankings, not {len(named.targets)}")
+        if len(request.targets) < 2:
+            raise UsageError(f"a comparison needs at least 2 rankings, not {len(request.targets)}")
         self.settings = settings
-        self.named = named
-        self._targets = comparisons.targets_of(settings.lab, named.targets)
+        self.request = request
+        self._targets = comparisons.targets_of(settings.lab, request.targets)
         self.systems: list[System]
-        self.systems, self.measures = comparisons.measured_systems(
-            settings, self._targets, measures=named.measures, dataset=named.dataset, qrels=named.qrels
-        )
+        self.systems, self.measures = comparisons.measured_systems(settings, self._targets, request)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The systems by label, in the order they were named."""
+        """Return the systems by label, in the order they were named."""
         return tuple(system.label for system in self.systems)
 
     def compare(self, baseline: str, terms: Terms, *, now: str = "") -> Comparison:
-        """Every system against the one labelled `baseline`; another label takes the first.
+        """Compare every system with the one labelled `baseline`; another label takes the first.
 
         Margins in `terms` count as chosen at `now` (UTC, ISO 8601); those that the runs' plans declare judge the rest.
         """
-        from cerank.evaluation.compare import compare
-
         first = baseline if baseline in self.labels else self.labels[0]
-        both = sorted(zip(self.systems, self._targets, strict=True), key=lambda one: one[0].label != first)
-        targets = [found for _, found in both]
+        order = sorted(range(len(self.systems)), key=lambda place: self.systems[place].label != first)
+        targets = [self._targets[place] for place in order]
         declared = comparisons.declared_margins(targets, self.measures, all_pairs=terms.pairs == "all")
-        asked = {name: margin.value for name, margin in terms.margins.items()}
+        typed = {name: margin.value for name, margin in terms.margins.items()}
         margins = {
             name: msgspec.structs.replace(margin, source=margin.source.replace("command line", SOURCE))
-            for name, margin in margins_of.chosen(asked, declared, now=now).items()
+            for name, margin in margins_of.chosen(typed, declared, now=now).items()
         }
-        chosen = msgspec.structs.replace(terms, margins=margins)
-        return compare([system for system, _ in both], self.measures, terms=chosen)
+        chosen = msgspec.structs.replace(self.request, terms=msgspec.structs.replace(terms, margins=margins), now=now)
+        return comparisons.compare_measured(targets, [self.systems[place] for place in order], self.measures, chosen)
 
     def pair(self, left: str, right: str, condition: Condition) -> RankingPair:
-        """Two systems by label in one condition, to look at query by query; reads their rankings again."""
-        found = dict(zip(self.labels, self._targets, strict=True))
-        rankings = self._ranking(found[left], condition), self._ranking(found[right], condition)
+        """Return two systems by label in one condition, to look at query by query; reads their rankings again."""
+        target_of = dict(zip(self.labels, self._targets, strict=True))
+        rankings = self._ranking(target_of[left], condition), self._ranking(target_of[right], condition)
         dataset, note = self._dataset(condition)
-        of_seeds = [label for label in (left, right) if isinstance(found[label], SeedsTarget)]
+        of_seeds = [label for label in (left, right) if isinstance(target_of[label], SeedsTarget)]
         note = "; ".join([*(f"{label}: its first seed's ranking" for label in of_seeds), *([note] if note else [])])
         return RankingPair(rankings, self._qrels(condition), dataset, note)
 
-    def _ranking(self, found: Target, condition: Condition) -> Ranking:
-        """The ranking of a system; of several seeds the first one's, for their mean has none."""
+    def _ranking(self, target: Target, condition: Condition) -> Ranking:
+        """Return the ranking of a system; of several seeds the first one's, for their mean has none."""
         from cerank.trec.text_io import read_run
 
-        if isinstance(found, SeedsTarget):
-            found = found.members[0]
-        if isinstance(found, FileTarget):
-            return read_run(found.path).ranking
-        test, first = _names(found, condition)
-        return read_run(found.folder.ranking(found.system, test, first)).ranking
+        if isinstance(target, SeedsTarget):
+            target = target.members[0]
+        if isinstance(target, FileTarget):
+            return read_run(target.path).ranking
+        test, first = _names(target, condition)
+        return read_run(target.folder.ranking(target.system, test, first)).ranking
 
     def _run(self, condition: Condition) -> tuple[RunTarget, str] | None:
-        """A run among the targets, and the dataset it was tested on in this condition."""
-        for one in self._targets:
-            found = one.members[0] if isinstance(one, SeedsTarget) else one
-            if isinstance(found, RunTarget):
-                return found, _names(found, condition)[0]
+        """Return a run among the targets, and the dataset it was tested on in this condition."""
+        for target in self._targets:
+            member = target.members[0] if isinstance(target, SeedsTarget) else target
+            if isinstance(member, RunTarget):
+                return member, _names(member, condition)[0]
         return None
 
     def _qrels(self, condition: Condition) -> Qrels:
@@ -153,14 +148,14 @@ class ComparisonSession:
         run = self._run(condition)
         if run:
             return read_qrels(run[0].folder.qrels(run[1]))
-        return comparisons.judgements(self.settings, self.named.dataset, self.named.qrels)[1]
+        return comparisons.judgements(self.settings, self.request.dataset, self.request.qrels)[1]
 
     def _dataset(self, condition: Condition) -> tuple[Dataset | None, str]:
-        """Where the texts are, and why there are none."""
+        """Return where the texts are, and why there are none."""
         from cerank.datasets.open_datasets import open_dataset
 
         run = self._run(condition)
-        name = run[1] if run else self.named.dataset
+        name = run[1] if run else self.request.dataset
         if not name:
             return None, "no texts: name the dataset (d) in place of a qrels file"
         try:
@@ -179,7 +174,7 @@ class RankingPair:
         self._note = note
 
     def view(self, query: str, depth: int = 20) -> View:
-        """The first `depth` documents of each ranking for one query."""
+        """Return the first `depth` documents of each ranking for one query."""
         left, right = self._left.get(query, ())[:depth], self._right.get(query, ())[:depth]
         ranks = [{doc: at for at, doc in enumerate(of.get(query, ()), 1)} for of in (self._left, self._right)]
         texts, note = self._texts([*left, *right])
@@ -190,34 +185,34 @@ class RankingPair:
                 Placed(doc, at, grades.get(doc), others.get(doc), texts.get(doc, "")) for at, doc in enumerate(docs, 1)
             )
 
-        asked = self._dataset.queries.get(query, "") if self._dataset else ""
-        return View(query, asked, placed(left, ranks[1]), placed(right, ranks[0]), note)
+        query_text = self._dataset.queries.get(query, "") if self._dataset else ""
+        return View(query, query_text, placed(left, ranks[1]), placed(right, ranks[0]), note)
 
     def _texts(self, docs: Sequence[str]) -> tuple[dict[str, str], str]:
         if self._dataset is None:
             return {}, self._note
-        wanted = [doc for doc in dict.fromkeys(docs) if doc in self._dataset.documents]
+        known = [doc for doc in dict.fromkeys(docs) if doc in self._dataset.documents]
         try:
-            found = dict(zip(wanted, self._dataset.documents.texts(wanted), strict=True))
+            text_of = dict(zip(known, self._dataset.documents.texts(known), strict=True))
         except MissingError as error:
             return {}, f"no texts: {error}"
-        lacking = len(set(docs)) - len(wanted)
+        lacking = len(set(docs)) - len(known)
         notes = [*([self._note] if self._note else []), *([f"{lacking} without text"] if lacking else [])]
-        return found, "; ".join(notes)
+        return text_of, "; ".join(notes)
 
 
-def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
-    """The test dataset and first stage of a run, as its plan calls those of the condition."""
-    data = found.plan.recipe.data
+def _names(target: RunTarget, condition: Condition) -> tuple[str, str]:
+    """Return the test dataset and first stage of a run, as its plan calls those of the condition."""
+    data = target.plan.recipe.data
     for test in data.test:
         for first in data.first_stages:
             if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
                 return test, first
-    raise UsageError(f"run {run_store.title(found.folder)} was not tested on {condition}")
+    raise UsageError(f"run {run_store.title(target.folder)} was not tested on {condition}")
 
 
 def target_error(lab: Path, text: str, others: Sequence[str]) -> str:
-    """What keeps `text` from being compared beside `others`, as far as its name tells; "" for nothing."""
+    """Return what keeps `text` from being compared beside `others`, as far as its name tells; "" for nothing."""
     if not text:
         return "name a TREC run file, a run, or RUN:STAGE"
     if text in others:
@@ -229,14 +224,14 @@ def target_error(lab: Path, text: str, others: Sequence[str]) -> str:
     return ""
 
 
-def differences(found: Comparison, row: Row) -> tuple[QueryDifference, ...]:
-    """The queries of a row, the largest gain first; ties by query id."""
+def differences(comparison: Comparison, row: Row) -> tuple[QueryDifference, ...]:
+    """Return the queries of a row, the largest gain first; ties by query id."""
     from cerank.evaluation.significance import NOISE
 
-    systems = {system.label: system for system in found.systems}
+    systems = {system.label: system for system in comparison.systems}
 
     def values(label: str) -> Mapping[str, float]:
-        at = next(one for one in systems[label].measured if one.condition == row.condition)
+        at = next(entry for entry in systems[label].measured if entry.condition == row.condition)
         return at.values[row.measure]
 
     left, right = values(row.left), values(row.right)
@@ -244,16 +239,15 @@ def differences(found: Comparison, row: Row) -> tuple[QueryDifference, ...]:
     for query, value in left.items():
         difference = right[query] - value
         out.append(QueryDifference(query, value, right[query], difference if abs(difference) >= NOISE else 0.0))
-    return tuple(sorted(out, key=lambda one: (-one.difference, one.query)))
+    return tuple(sorted(out, key=lambda entry: (-entry.difference, entry.query)))
 
 
 def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, dict[str, str]]:
-    """The terms that were typed, and what is wrong with them, by field: correction, margin, confidence, pairs, claim.
+    """Return the terms that were typed, and what is wrong with them by field (such as "margin").
 
     `margin` is one number for every measure, or `nDCG@10=0.01, RR@10=0.02`; empty declares none.
     """
-    from cerank.evaluation.compare import Terms
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin, Terms
 
     wrong: dict[str, str] = {}
     confidence = _share(texts.get("confidence", "") or "0.95")
@@ -268,9 +262,9 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
     if wrong:
         return Terms(), wrong
     margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}
-    asked = {"correction": texts.get("correction", "auto"), "pairs": texts.get("pairs", "baseline")}
-    asked["claim"] = texts.get("claim", "checkpoints")
-    return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **asked), {}
+    choices = {"correction": texts.get("correction", "auto"), "pairs": texts.get("pairs", "baseline")}
+    choices["claim"] = texts.get("claim", "checkpoints")
+    return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **choices), {}
 
 
 def _share(text: str) -> float | None:

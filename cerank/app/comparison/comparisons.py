@@ -1,11 +1,13 @@
 """From what the user names (runs, stages of runs, TREC run files) to systems that can be compared.
 
-Invariant: everything is measured again from the rankings and qrels themselves, so that a number on screen has files.
+Invariant: a number on screen has files: a run's measures are read as its worker stored them, under their checksums, and
+any other is computed from rankings and qrels. `cerank verify` computes the stored ones again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -15,17 +17,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
-from cerank.errors import MissingError, UsageError
+from cerank.app.comparison.margins import Kind
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import decode_measures
 from cerank.settings import Settings
+from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Terms
+    from cerank.evaluation.compare import Comparison, Margin, Terms
     from cerank.evaluation.systems import Condition, Measured, System
-    from cerank.evaluation.verdicts import Margin
 
 FIRST_STAGE = "first-stage"
 
@@ -59,18 +64,23 @@ Target = RunTarget | FileTarget | SeedsTarget
 
 
 def target(lab: Path, text: str) -> RunTarget | FileTarget:
-    """What `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
+    """Return what `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
 
     A run alone means its last stage; `RUN:first-stage` is what it re-ranked.
 
     Raises:
         UsageError: no such file, run or stage.
     """
-    path = _file(text)
+    path = input_file(text)
     if path is not None:
-        return FileTarget(short_name(str(path.resolve())), path)
+        return FileTarget(text if text == STDIN else short_name(str(path.resolve())), path)
     name, colon, system = text.partition(":")
-    folder = run_store.find(lab, name)
+    try:
+        folder = run_store.find(lab, name)
+    except UsageError:
+        if looks_like_a_path(text):
+            raise _no_such_file(text) from None
+        raise
     plan = run_store.load_plan(folder)
     known = [FIRST_STAGE, *plan.recipe.chain]
     if colon and system not in known:
@@ -79,13 +89,12 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 
-def _file(text: str) -> Path | None:
-    """The file that `text` names; None where it names none, or could name none (too long, no such home)."""
-    try:
-        path = Path(text).expanduser()
-        return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):
-        return None
+def _no_such_file(text: str) -> CerankError:
+    if Path(text).expanduser().is_dir():
+        return UsageError("is a folder, not a run", where=shown(text, 200), hint="name a TREC run file in it")
+    near = near_files(text)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`cerank ps` lists the runs of the lab"
+    return MissingError("no such file, and no run of the lab is called so", where=shown(text, 200), hint=hint)
 
 
 def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
@@ -103,7 +112,7 @@ def _target(lab: Path, text: str) -> Target:
     label, equals, rest = text.partition("=")
     try:
         return target(lab, text)
-    except UsageError:
+    except (UsageError, MissingError):
         if not (equals and label.strip() and rest.strip()):
             raise
     members = [target(lab, part.strip()) for part in rest.split(",")]
@@ -114,31 +123,37 @@ def _target(lab: Path, text: str) -> Target:
 
 def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget:
     """Return the members as one system, if they are one recipe under several seeds."""
-    found: list[RunTarget] = []
+    runs: list[RunTarget] = []
     for member in members:
         if isinstance(member, FileTarget):
             hint = "name runs of the lab; a mean of seeds needs their plans"
             raise UsageError(f"'{label}': {member.path.name} is a file, which says nothing of its seed", hint=hint)
         if member.system == FIRST_STAGE:
             raise UsageError(f"'{label}': a first stage has no seed", hint=f"name one: {label}={member.label}")
-        found.append(member)
-    first, seeds = found[0], set[int]()
-    for member in found:
+        runs.append(member)
+    first, seeds = runs[0], set[int]()
+    for member in runs:
         seed = member.plan.recipe.seed
         if but_for_seed(member) != but_for_seed(first):
             raise _no_seeds(label, first, member)
         if seed in seeds:
             raise UsageError(f"'{label}': seed {seed} is given twice", hint="name each run only once")
         seeds.add(seed)
-    return SeedsTarget(label, tuple(found))
+    return SeedsTarget(label, tuple(runs))
 
 
 def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
-    """The error for two runs that are not seeds of one recipe: what they differ in."""
+    """Return the error for two runs that are not seeds of one recipe: what they differ in."""
     from cerank.app import plan_view
 
-    odd = [one for one in plan_view.differences(first.plan, other.plan) if not _NOT_IDENTITY.match(one.key)]
-    shown = [f"{one.key}: {one.one or 'nothing'} against {one.other or 'nothing'}" for one in odd]
+    odd = [
+        difference
+        for difference in plan_view.differences(first.plan, other.plan)
+        if not _NOT_IDENTITY.match(difference.key)
+    ]
+    shown = [
+        f"{difference.key}: {difference.one or 'nothing'} against {difference.other or 'nothing'}" for difference in odd
+    ]
     if other.system != first.system:
         shown.insert(0, f"stage: {first.system} against {other.system}")
     what = (
@@ -148,78 +163,106 @@ def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
     return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
 
 
-_NOT_IDENTITY = re.compile(r"(seed|name|description|python|cerank)\Z|evaluate\.margins")  # two seeds may differ here
+_NOT_IDENTITY = re.compile(
+    r"(seed|name|description|python|cerank)\Z|evaluate\.(?!measures)"
+)  # two seeds may differ here
 
 
-def but_for_seed(found: RunTarget) -> tuple[str, str]:
-    """What two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
-    recipe = found.plan.recipe
-    evaluate = msgspec.structs.replace(recipe.evaluate, margins={})
-    same = msgspec.structs.replace(recipe, seed=0, evaluate=evaluate)
-    return found.system, msgspec.structs.replace(found.plan, recipe=same).fingerprint
+def but_for_seed(target: RunTarget) -> tuple[str, str]:
+    """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
+    recipe = target.plan.recipe
+    same = msgspec.structs.replace(recipe, seed=0, evaluate=margins_of.measuring_alone(recipe.evaluate))
+    return target.system, msgspec.structs.replace(target.plan, recipe=same).fingerprint
 
 
-def sources(found: Target) -> tuple[margins_of.Source, ...]:
-    """The runs behind a system; none behind a file."""
-    if isinstance(found, FileTarget):
+def sources(target: Target) -> tuple[margins_of.Source, ...]:
+    """Return the runs behind a system; none behind a file."""
+    if isinstance(target, FileTarget):
         return ()
-    members = found.members if isinstance(found, SeedsTarget) else (found,)
-    return margins_of.sources([(one.folder, one.plan) for one in members])
+    members = target.members if isinstance(target, SeedsTarget) else (target,)
+    return margins_of.sources([(run.folder, run.plan) for run in members])
 
 
-def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
-    """The margins that the targets' own plans declare; the first target is the baseline."""
-    sides = [sources(found) for found in targets]
+def have_paired_seeds(targets: Sequence[Target]) -> bool:
+    """Return whether the plans of all runs declare that their seeds count as pairs, which is the default."""
+    runs = [
+        run
+        for target in targets
+        for run in (target.members if isinstance(target, SeedsTarget) else (target,))
+        if isinstance(run, RunTarget)
+    ]
+    return all(run.plan.recipe.evaluate.seeds_as == "pairs" for run in runs)
+
+
+def declared_margins(
+    targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool, kind: Kind = "margins"
+) -> dict[str, Margin]:
+    """Return the margins (or gains, or harm margins) that the targets' plans declare; the first is the baseline."""
+    sides = [sources(target) for target in targets]
     pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
-    return margins_of.declared(measures, pairs)
+    return margins_of.declared(measures, pairs, kind)
 
 
-def compare(
-    settings: Settings,
-    texts: Sequence[str],
-    *,
-    measures: Sequence[str] = (),
-    dataset: str = "",
-    qrels: str = "",
-    terms: Terms | None = None,
-    margins: Sequence[str] = (),
-    now: str = "",
-    condensed: bool = False,
-) -> Comparison:
-    """Compares what `texts` name; the first is the baseline. Margins that the runs' plans declare judge it.
+class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to compare, on what data, and how: all that a comparison is asked for with."""
 
-    Args:
-        settings: where the lab and caches are.
-        texts: at least two; see `targets_of`.
-        measures: names; empty takes those of the first run's plan, or for files alone nDCG@10 and RR@10, which
-            counts from grade 2 on where grades go to 3, as TREC DL does.
-        dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
-        qrels: a qrels file, in place of a dataset.
-        terms: how; see `evaluation.compare.Terms`; its margins, if any, win over all others.
-        margins: `MEASURE=NUMBER` each, chosen now (afterwards); they win over declared ones.
-        now: UTC, ISO 8601; kept beside margins chosen now.
-        condensed: compare by each measure over judged documents only, too.
+    targets: tuple[str, ...] = ()  # see `targets_of`; the first is the baseline
+    measures: tuple[str, ...] = ()  # empty: those of the first run's plan, else of the judgments; see `_of_files`
+    dataset: str = ""  # whose qrels files are measured on; for runs, the one test dataset to look at
+    qrels: str = ""  # a qrels file, in place of a dataset
+    judged_only: bool = False  # compare by each measure over judged documents only, too
+    terms: Terms | None = None  # None: the defaults; margins in it win over all others
+    primary: tuple[str, ...] = ()  # questions that verdicts are about; see `evaluation.primary_questions`
+    margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
+    worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
+    harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
+    now: str = ""  # UTC, ISO 8601: when those margins are chosen
+
+
+def compare(settings: Settings, request: ComparisonRequest) -> Comparison:
+    """Compare what the request names. Margins that the runs' plans declare judge it.
 
     Raises:
         UsageError: they cannot be compared; MissingError: a run has no rankings yet.
     """
+    targets = targets_of(settings.lab, request.targets)
+    systems, names = measured_systems(settings, targets, request)
+    return compare_measured(targets, systems, names, request)
+
+
+def compare_measured(
+    targets: Sequence[Target], systems: Sequence[System], measures: Sequence[str], request: ComparisonRequest
+) -> Comparison:
+    """Compare systems that are measured already; the first is the baseline.
+
+    Args:
+        targets: what the systems come from, in the same order.
+        systems: the targets, measured.
+        measures: canonical names.
+        request: how they are compared.
+    """
     from cerank.evaluation.compare import Terms, compare
     from cerank.evaluation.measures import canonical
 
-    given = margins_of.typed(margins)
-    targets = targets_of(settings.lab, texts)
-    systems, names = measured_systems(
-        settings, targets, measures=measures, dataset=dataset, qrels=qrels, condensed=condensed
+    terms = request.terms or Terms()
+
+    def chosen(kind: Kind, texts: Sequence[str], option: str) -> dict[str, Margin]:
+        declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all", kind=kind)
+        typed = {canonical(name, option): value for name, value in margins_of.typed(texts, option).items()}
+        return margins_of.chosen(typed, declared, now=request.now)
+
+    margins = terms.margins or chosen("margins", request.margins, "--margin")
+    if request.judged_only:
+        margins = margins_of.carried(margins, _condensed(measures)) | margins
+    primary = terms.primary or request.primary
+    terms = msgspec.structs.replace(terms, pairs_seeds=terms.pairs_seeds and have_paired_seeds(targets))
+    worth = terms.worth or chosen("worth", request.worth, "--worth")
+    harm = terms.harm or chosen("harm", request.harm, "--harm")
+    return compare(
+        systems,
+        measures,
+        terms=msgspec.structs.replace(terms, margins=margins, worth=worth, harm=harm, primary=primary),
     )
-    terms = terms or Terms()
-    if not terms.margins:
-        found = declared_margins(targets, names, all_pairs=terms.pairs == "all")
-        asked = {canonical(name, "--margin"): value for name, value in given.items()}
-        found = margins_of.chosen(asked, found, now=now)
-        if condensed:
-            found = margins_of.carried(found, _condensed(names)) | found
-        terms = msgspec.structs.replace(terms, margins=found)
-    return compare(systems, names, terms=terms)
 
 
 def _condensed(names: Sequence[str]) -> dict[str, str]:
@@ -243,85 +286,95 @@ def of_run(folder: RunFolder) -> Comparison:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
     names = plan.recipe.evaluate.measures
     targets = [RunTarget(name, folder, plan, name) for name in done]
-    terms = Terms(margins=declared_margins(targets, names, all_pairs=False), pairs="stages")
-    return compare([_of_run(found, names) for found in targets], names, terms=terms)
+    terms = Terms(
+        margins=declared_margins(targets, names, all_pairs=False),
+        worth=declared_margins(targets, names, all_pairs=False, kind="worth"),
+        harm=declared_margins(targets, names, all_pairs=False, kind="harm"),
+        primary=plan.recipe.evaluate.primary,
+        pairs="stages",
+    )
+    return compare([_of_run(target, names) for target in targets], names, terms=terms)
 
 
 def measured_systems(
-    settings: Settings,
-    targets: Sequence[Target],
-    *,
-    measures: Sequence[str] = (),
-    dataset: str = "",
-    qrels: str = "",
-    condensed: bool = False,
+    settings: Settings, targets: Sequence[Target], request: ComparisonRequest
 ) -> tuple[list[System], tuple[str, ...]]:
-    """Every target measured by the same measures in the same conditions, and the measures' canonical names.
+    """Return every target measured by the same measures in the same conditions, and the measures' canonical names.
 
     Args:
-        condensed: after the measures, those over judged documents only.
+        settings: where the lab and caches are.
+        targets: what to measure.
+        request: on what, and by which measures; with `judged_only`, those over judged documents come after the others.
     """
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition
 
-    each_run = (one.members if isinstance(one, SeedsTarget) else (one,) for one in targets)
-    found = [one for several in each_run for one in several if isinstance(one, RunTarget)]
+    each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
+    runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
     judged: dict[Condition, Qrels] = {}
-    for test, first in _conditions(found, dataset):
-        judged[Condition(short_name(test), short_name(first))] = _run_qrels(found[0].folder, test)
-    has_files = any(isinstance(one, FileTarget) for one in targets)
-    if qrels and found:
+    for test, first in _conditions(runs, request.dataset):
+        judged[Condition(short_name(test), short_name(first))] = _run_qrels(runs[0].folder, test)
+    has_files = any(isinstance(target, FileTarget) for target in targets)
+    if request.qrels and runs:
         hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
         raise UsageError("a run is measured on the qrels it was tested on", where="--qrels", hint=hint)
-    if has_files and not (found and not qrels):
-        name, given = judgements(settings, dataset, qrels)
+    ignores = False
+    if has_files and not (runs and not request.qrels):
+        name, given, ignores = _judged_by(settings, request.dataset, request.qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
-    names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else _of_files(judged.values()))
+    names = request.measures or (runs[0].plan.recipe.evaluate.measures if runs else _of_files(judged.values()))
     for each in judged.values():
         names = check(names, each, "--measure")
-    if condensed:
+    if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
-    return [_system(one, names, dataset, judged) for one in targets], names
+    return [_system(target, names, request.dataset, judged, ignores) for target in targets], names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
-    """The measures of files for which none is named."""
+    """Return the measures of files for which none is named."""
     from cerank.evaluation.diagnostics import GRADED
 
     largest = max((grade for qrels in judged for row in qrels.values() for grade in row.values()), default=0)
     return ("nDCG@10", "RR(rel=2)@10" if largest >= GRADED else "RR@10")
 
 
-def _system(found: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels]) -> System:
+def _system(
+    target: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels], ignores: bool
+) -> System:
     from cerank.evaluation.seed_variance import mean_of
 
-    if isinstance(found, FileTarget):
-        return _of_file(found, names, judged)
-    if isinstance(found, RunTarget):
-        return _of_run(found, names, dataset)
-    members = [_of_run(one, names, dataset) for one in found.members]
+    if isinstance(target, FileTarget):
+        return _of_file(target, names, judged, ignores)
+    if isinstance(target, RunTarget):
+        return _of_run(target, names, dataset)
+    members = [_of_run(member, names, dataset) for member in target.members]
     labelled = [
-        msgspec.structs.replace(system, label=f"{found.label} (seed {one.plan.recipe.seed})")
-        for system, one in zip(members, found.members, strict=True)
+        msgspec.structs.replace(system, label=f"{target.label} (seed {member.plan.recipe.seed})")
+        for system, member in zip(members, target.members, strict=True)
     ]
-    return mean_of(found.label, labelled)
+    return mean_of(target.label, labelled)
 
 
-def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
-    """The first run's test datasets (all, or the one asked for) with each of its first stages."""
-    if not found:
+def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
+    """Return the first run's test datasets (all, or the one asked for) with each of its first stages."""
+    if not runs:
         return []
-    data = found[0].plan.recipe.data
+    data = runs[0].plan.recipe.data
     tests = [test for test in data.test if not only or only in {test, short_name(test)}]
     if not tests:
         raise UsageError(
-            f"run {run_store.title(found[0].folder)} was not tested on '{only}'", hint=nearest(only, data.test)
+            f"run {run_store.title(runs[0].folder)} was not tested on '{only}'", hint=nearest(only, data.test)
         )
     return [(test, first) for test in tests for first in data.first_stages]
 
 
 def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
     """Return the names of the files, and the judgments that the user names."""
+    return _judged_by(settings, dataset, qrels)[:2]
+
+
+def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
+    """Return as `judgements`, and whether the dataset leaves a query's own document out of its results."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 
@@ -332,15 +385,20 @@ def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels
             "there are no relevance judgments to evaluate run files", hint="give --dataset NAME or --qrels FILE"
         )
     if qrels:
-        return Path(qrels).name, read_qrels(Path(qrels).expanduser())
-    found = open_dataset(dataset, settings.cache)
-    if not found.qrels:
+        path = input_file(qrels)
+        if path is None:
+            near = near_files(qrels)
+            hint = f"did you mean {' or '.join(near)}?" if near else ""
+            raise MissingError("no such file", where=shown(qrels, 200), hint=hint)
+        return Path(qrels).name, read_qrels(path), False
+    opened = open_dataset(dataset, settings.cache)
+    if not opened.qrels:
         raise UsageError("it has no qrels, so nothing can be measured", where=dataset)
-    return found.name, found.qrels
+    return opened.name, opened.qrels, opened.ignores_identical_ids
 
 
 def identity(qrels: Qrels) -> str:
-    """SHA-256 over judgements, whatever file they came from and in whatever order."""
+    """Return the SHA-256 of judgments, whatever file they came from and in whatever order."""
     rows = sorted((query, doc, grade) for query, row in qrels.items() for doc, grade in row.items())
     return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
 
@@ -361,37 +419,117 @@ def _is_measured(folder: RunFolder, plan: Plan, system: str) -> bool:
     return all(folder.measures(system, test, first).exists() for test in data.test for first in data.first_stages)
 
 
-def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
+def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
     from cerank.evaluation.systems import Condition, System, measured
     from cerank.trec.text_io import read_run
 
     rows: list[Measured] = []
-    for test, first in _conditions([found], only):
-        path = found.folder.ranking(found.system, test, first)
+    for test, first in _conditions([target], only):
+        path = target.folder.ranking(target.system, test, first)
         if not path.exists():
-            hint = f"cerank show {run_store.short_name(found.folder)} says how far it is"
+            hint = f"cerank show {run_store.short_name(target.folder)} says how far it is"
             raise MissingError(
-                f"it has no ranking by {found.system} yet", where=run_store.title(found.folder), hint=hint
+                f"it has no ranking by {target.system} yet", where=run_store.title(target.folder), hint=hint
             )
-        run_store.check_undamaged(found.folder, path)
-        qrels = _run_qrels(found.folder, test)
+        run_store.check_undamaged(target.folder, path)
+        qrels = _run_qrels(target.folder, test)
         condition = Condition(short_name(test), short_name(first))
-        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))
-    is_fixed = found.system == FIRST_STAGE
-    return System(label=found.label, measured=tuple(rows), run=found.folder.name, is_fixed=is_fixed)
+        stored = _stored_measures(target, test, first, names)
+        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
+    is_fixed = target.system == FIRST_STAGE
+    return System(
+        label=target.label,
+        measured=tuple(rows),
+        run=target.folder.name,
+        seed=None if is_fixed else target.plan.recipe.seed,
+        shares=_decided_by_seed(target),
+        is_fixed=is_fixed,
+    )
 
 
-def _of_file(found: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels]) -> System:
+def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
+    """Return what the run's seed decided up to this system: its stages, and the order in which each saw its data."""
+    from cerank.planning import inputs, stage_keys
+
+    plan = target.plan
+    chain = plan.recipe.chain[: plan.recipe.chain.index(target.system) + 1] if target.system != FIRST_STAGE else ()
+    pinned = {(entry.role, entry.name): entry.sha256 for entry in plan.inputs}
+    out = []
+    for index, name in enumerate(chain):
+        dataset = inputs.training_dataset(plan.recipe, plan.recipe.stages[name])
+        if ("dataset", dataset) in pinned:
+            out.append(f"order {name} {pinned['dataset', dataset]}")
+        if ("base", plan.recipe.base) in pinned:
+            out.append(f"stage {stage_keys.stage_key(plan, index)}")
+    return tuple(out)
+
+
+def _stored_measures(
+    target: RunTarget, test: str, first: str, names: Sequence[str]
+) -> dict[str, dict[str, float]] | None:
+    """Return measure -> query -> value as the run's worker stored them; None where one of `names` is not stored.
+
+    `cerank verify` computes them again from rankings and qrels.
+    """
+    path = target.folder.measures(target.system, test, first)
+    if not path.exists():
+        return None
+    run_store.check_undamaged(target.folder, path)
+    try:
+        rows = decode_measures(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not rows or any(name not in row.measures for row in rows for name in names):
+        return None
+    return {name: {row.query_id: row.measures[name] for row in rows} for name in names}
+
+
+def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], ignores: bool) -> System:
+    from cerank.datasets.dataset import without_identical_ids
     from cerank.evaluation.systems import System, measured
     from cerank.trec.text_io import read_run
 
-    ranking = read_run(found.path).ranking
+    run = read_run(target.path)
+    own = sum(query in run.ranking[query] for query in run.ranking)
+    ranking = without_identical_ids(run.ranking) if own and ignores else run.ranking
     rows = [measured(names, condition, qrels, identity(qrels), ranking) for condition, qrels in judged.items()]
-    return System(label=found.label, measured=tuple(rows), is_fixed=True)
+    notes = [*run.notes, *(_identical_ids_note(own, len(run.ranking), ignores) if own else [])]
+    for condition, qrels in judged.items():
+        notes += _coverage(target, run.ranking, qrels, str(condition))
+    return System(label=target.label, measured=tuple(rows), is_fixed=True, notes=tuple(dict.fromkeys(notes)))
+
+
+def _identical_ids_note(own: int, queries: int, ignores: bool) -> list[str]:
+    what = f"{own} of {counted(queries, 'query')} rank the document with their own id"
+    if ignores:
+        return [f"{what}, which is left out (ignore_identical_ids)"]
+    return [f"{what}; BEIR leaves it out where queries are documents (ignore_identical_ids in collection.toml)"]
+
+
+def _coverage(target: FileTarget, ranking: Mapping[str, object], qrels: Qrels, where: str) -> list[str]:
+    """Return how many judged queries the ranking lacks, and how many of its own are not judged.
+
+    Raises:
+        UsageError: it shares no query with the qrels, so that every measure would be 0.
+    """
+    missing = sum(query not in ranking for query in qrels)
+    unjudged = sum(query not in qrels for query in ranking)
+    if missing == len(qrels):
+        if not ranking:
+            raise UsageError("the run is empty", where=str(target.path), hint="did the search that wrote it fail?")
+        hint = f"its queries are called {_some(ranking)}, those of the qrels {_some(qrels)}"
+        raise UsageError(f"no query of the run is judged in {where}", where=str(target.path), hint=hint)
+    parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
+    parts += [f"{counted(unjudged, 'query')} of the run without judgments do not count"] if unjudged else []
+    return ["; ".join(parts)] if parts else []
+
+
+def _some(ids: Iterable[str]) -> str:
+    return ", ".join(shown(query, 40) for query in itertools.islice(ids, 3))
 
 
 def short_name(name: str) -> str:
-    """A dataset's or first stage's name as tables show it: the last part of a path, anything else whole."""
+    """Return a dataset's or first stage's name as tables show it: the last part of a path, anything else whole."""
     if not name.startswith("/"):
         return name
     path, mark, rest = name.partition("[")

@@ -5,6 +5,7 @@ Invariant: every number is the comparison's own; papers get it rounded, machines
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,58 +30,79 @@ if TYPE_CHECKING:
 Form = Literal["latex", "markdown", "csv", "tsv", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)
 ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "tsv": ".tsv", "json": ".json"}
+_BREAK_EVEN = (  # seconds of training that .01 of the measure must be worth; None: no price pays
+    "break_even_seconds",
+    "break_even_at_low",
+    "break_even_at_high",
+)
 _SAME = 1e-12  # intervals closer than this are one, computed twice
 
 
-def full_table(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
-    """Every field of every row in full precision, for machines, with the family and method it was judged by.
+def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
+    """Return every field of every row in full precision, for machines, with the family and method it was judged by.
 
     The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
     """
-    from cerank.evaluation.answers import answers
+    from cerank.evaluation.answers import answers, break_even, cost_of, explain
     from cerank.evaluation.comparison_rows import summary
-    from cerank.evaluation.verdicts import explain
 
-    terms, lines, known = found.terms, summary(found), _by_line(found)
-    method = (found.family, found.family_equivalence, found.method, round(1 - terms.confidence, 12), terms.claim)
+    terms, lines, known = comparison.terms, summary(comparison), _by_line(comparison)
+    method = (
+        comparison.family,
+        comparison.family_equivalence,
+        comparison.method,
+        round(1 - terms.confidence, 12),
+        terms.claim,
+    )
     names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
-    names += ["run", "against_run", "answer"]
-    said = {(one.dataset, one.first_stage, one.measure, one.left, one.right): one for one in answers(found, costs)}
-    run_of = {system.label: system.run for system in found.systems}
+    names += ["run", "against_run", "cost_seconds", *_BREAK_EVEN, "answer"]
+    answer_of = {
+        (answer.dataset, answer.first_stage, answer.measure, answer.left, answer.right): answer
+        for answer in answers(comparison, costs)
+    }
+    run_of = {system.label: system.run for system in comparison.systems}
     body = []
     for line in lines:
         row = known.get(_key(line))
         reason = (explain(row.judgment, row.limits) if row else "",) if with_reasons else ()
         ids = (run_of.get(line.system, ""), run_of.get(line.against, ""))
-        answer = said[_key(line)].whole if _key(line) in said else ""
-        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, answer, *reason))
+        cost = cost_of(comparison, row, costs or {}) if row else None
+        prices: tuple[float | None, ...] = (None,) * len(_BREAK_EVEN)
+        if cost is not None and row is not None:
+            prices = tuple(None if math.isinf(price) else price for price in break_even(row, cost))
+        paid = (cost.seconds if cost else None, *prices)
+        answer = answer_of[_key(line)].with_question if _key(line) in answer_of else ""
+        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *paid, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
 
-def document(found: Comparison, *, with_reasons: bool = False) -> str:
+def document(comparison: Comparison, *, with_reasons: bool = False, command: str = "") -> str:
     """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
 
     `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
-    rankings and qrels.
+    rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
 
-    terms = found.terms
+    terms = comparison.terms
+    chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
     meta = {
-        "format": 2,
+        "format": 3,
         "cerank": __version__,
-        "baseline": found.baseline,
+        "command": command,
+        "baseline": comparison.baseline,
         "pairs": terms.pairs,
+        "primary": list(terms.primary),
         "claim": terms.claim,
         "confidence": terms.confidence,
-        "alpha": round(1 - terms.confidence, 12),
-        "correction": found.method,
-        "family": found.family,
-        "family_equivalence": found.family_equivalence,
+        "alpha": terms.alpha,
+        "correction": comparison.method,
+        "family": comparison.family,
+        "family_equivalence": comparison.family_equivalence,
         "rounds": terms.rounds,
         "seed": terms.seed,
-        "margins": {name: msgspec.to_builtins(margin) for name, margin in terms.margins.items()},
+        **{kind: {name: msgspec.to_builtins(margin) for name, margin in of.items()} for kind, of in chosen.items()},
         "rankings": [
             {
                 "system": system.label,
@@ -91,30 +113,30 @@ def document(found: Comparison, *, with_reasons: bool = False) -> str:
                 "ranking_sha256": at.ranking_sha256,
                 "qrels_sha256": at.qrels_sha256,
             }
-            for system in found.systems
+            for system in comparison.systems
             for at in system.measured
         ],
     }
     text = {
         "meta": meta,
-        "rows": records(full_table(found, with_reasons=with_reasons)),
-        "secondary": records(secondary(found)) if terms.with_secondary else [],
-        "notes": list(_footnotes(found)),
+        "rows": records(full_table(comparison, with_reasons=with_reasons)),
+        "secondary": records(secondary(comparison)) if terms.with_secondary else [],
+        "notes": list(_footnotes(comparison)),
     }
     return escapes.json_text(text, indent=2) + "\n"
 
 
-def complete(found: Comparison) -> str:
-    """The whole comparison as JSON, with every per-query value: all that is needed to compute it again.
+def complete(comparison: Comparison) -> str:
+    """Return the whole comparison as JSON, with every per-query value: all that is needed to compute it again.
 
     `msgspec.json.decode(text, type=Comparison)` reads it back; `compare` of its systems, measures, conditions and
     terms gives its rows.
     """
-    return escapes.json_text(msgspec.to_builtins(found), indent=1) + "\n"
+    return escapes.json_text(msgspec.to_builtins(comparison), indent=1) + "\n"
 
 
-def secondary(found: Comparison) -> Table:
-    """The secondary tests of each row, beside the t-test; none of them makes a verdict."""
+def secondary(comparison: Comparison) -> Table:
+    """Return the secondary tests of each row, beside the t-test; none of them makes a verdict."""
     texts = ("dataset", "first_stage", "measure", "left", "right")
     tests = ("randomization", "wilcoxon", "sign")
     columns = [Column(name, name.replace("_", " ")) for name in texts]
@@ -122,11 +144,11 @@ def secondary(found: Comparison) -> Table:
     columns += [Column("bca_low", "BCa low", "signed", priority=1)]
     columns += [Column("bca_high", "BCa high", "signed", priority=1)]
     shares = ("left_better", "within_margin", "right_better")
-    has_posterior = any(row.secondary and row.secondary.posterior for row in found.rows)
+    has_posterior = any(row.secondary and row.secondary.posterior for row in comparison.rows)
     if has_posterior:
         columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent", priority=3) for name in shares]
     body = []
-    for row in found.rows:
+    for row in comparison.rows:
         others = row.secondary
         if others is None:
             continue
@@ -144,30 +166,58 @@ def secondary(found: Comparison) -> Table:
     return Table("secondary", tuple(columns), tuple(body), "Secondary tests", tuple(notes))
 
 
-def short_table(found: Comparison, *, with_reasons: bool = False) -> Table:
+def risk_table(comparison: Comparison) -> Table:
+    """Return, for each row, whom the difference hurts and how few queries carry it; none of it makes a verdict."""
+    from cerank.evaluation.comparison_rows import RISK_LEGEND
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "measure", "left", "right")),
+        Column("hurt", "hurt", "number", 0),
+        Column("helped", "helped", "number", 0),
+        Column("hurt_share", "share hurt", "name"),
+        Column("mean_loss", "mean loss", "signed", priority=1),
+        Column("trisk", "TRisk", "signed", 2),
+        Column("queries_to_flip", "flips without", "number", 0),
+        Column("worst", "loses most", priority=2),
+    )
+    body = []
+    for row in comparison.rows:
+        of = row.risk
+        if of is None or row.recipes is not None:
+            continue
+        where = (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right)
+        share = f"[{100 * of.hurt_low:.0f}, {100 * of.hurt_high:.0f}] %"
+        figures = (of.hurt, of.helped, share, of.mean_loss, of.trisk, of.queries_to_flip, " ".join(of.worst))
+        body.append((*where, *figures))
+    return Table("risk", columns, tuple(body), "Risk", (RISK_LEGEND,))
+
+
+def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     """Return the columns for people, with footnotes; what is equal in every row goes into the title.
 
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
     which.
     """
-    from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, summary
+    from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, shown_worth, summary
 
-    rows, known = summary(found), _by_line(found)
+    rows, known = summary(comparison), _by_line(comparison)
     is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
-    has_against = found.terms.pairs != "baseline"
+    has_against = comparison.terms.pairs != "baseline"
     columns = [Column("system", "system"), *([Column("against", "against")] if has_against else [])]
     columns += [Column("measure", "measure"), Column("mean", "mean", "number")]
     columns += [
         Column("difference", "difference", "signed"),
-        Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name"),
+        Column("interval", f"{100 * comparison.terms.confidence:.3g} % interval", "name"),
     ]
     columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
     rests = [_rests_on(known.get(_key(row))) for row in rows]
-    has_other = any(_is_other(row) for row in found.rows)
+    has_worth = any(row.worth for row in comparison.rows)
+    has_other = any(_is_other(row) for row in comparison.rows)
     columns += [
-        *([Column("judged", _decides(found), priority=5)] if has_other else []),
+        *([Column("judged", _decides(comparison), priority=5)] if has_other else []),
         Column("verdict", "verdict"),
+        *([Column("worth", "worth it?")] if has_worth else []),
     ]
     if not is_one:
         columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
@@ -176,62 +226,67 @@ def short_table(found: Comparison, *, with_reasons: bool = False) -> Table:
         where = () if is_one else (row.dataset, row.first_stage)
         against = (row.against,) if has_against else ()
         judged = (rest,) if has_other else ()
-        one = known.get(_key(row))
-        body.append((*where, row.system, *against, *_figures(row), *judged, shown_verdict(one) if one else ""))
-    notes = (LEGEND, *_footnotes(found), *(reasons(found) if with_reasons else ()))
-    return Table("comparison", tuple(columns), tuple(body), _title(found, rows, is_one), notes)
+        compared = known.get(_key(row))
+        verdict = shown_verdict(compared) if compared else ""
+        worth = (shown_worth(compared) if compared else "",) if has_worth else ()
+        body.append((*where, row.system, *against, *_figures(row), *judged, verdict, *worth))
+    notes = (LEGEND, *_footnotes(comparison), *(reasons(comparison) if with_reasons else ()))
+    return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
 
-def by_stage(found: Comparison) -> tuple[Table, ...]:
+def by_stage(comparison: Comparison) -> tuple[Table, ...]:
     """Return a run's own comparison for a screen of 80 columns, a table for each condition; notes under the last.
 
     A difference stands with the interval that its verdict rests on, in one column that never goes.
     """
-    from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, summary
+    from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, shown_worth, summary
 
-    rows, known = summary(found), _by_line(found)
+    rows, known = summary(comparison), _by_line(comparison)
+    has_worth = any(row.worth for row in comparison.rows)
     columns = (
         Column("system", "system"),
         Column("against", "against"),
         Column("measure", "measure", "name"),
         Column("mean", "mean", "number"),
         Column("difference", "difference [interval]", "name"),
-        Column("verdict", "verdict"),
+        Column("verdict", "verdict", priority=1 if has_worth else 0),
+        *([Column("worth", "worth it?")] if has_worth else []),
         Column("p_corrected", "adjusted p", "p", priority=1),
         Column("wtl", "W/T/L", "name", priority=2),
-        Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name", priority=3),
+        Column("interval", f"{100 * comparison.terms.confidence:.3g} % interval", "name", priority=3),
         Column("p", "p", "p", priority=5),
         Column("effect", "d_z", "signed", 2, priority=4),
     )
     out = []
-    for condition in found.conditions:
+    for condition in comparison.conditions:
         body = []
         here = [row for row in rows if (row.dataset, row.first_stage) == (condition.dataset, condition.first_stage)]
         for line in here:
             row = known.get(_key(line))
             _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
             figures = (line.measure, line.mean, _with_interval(row) if row else "", shown_verdict(row) if row else "")
-            body.append((line.system, line.against, *figures, p_corrected, wtl, interval, p, effect))
+            worth = (shown_worth(row) if row else "",) if has_worth else ()
+            body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}"
         out.append(Table("comparison", columns, tuple(body), title))
-    note = f"[interval]: {_decides(found)}; beside an equivalence, the one that lies within the margin"
-    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(found)))
+    note = f"[interval]: {_decides(comparison)}; beside an equivalence, the one that lies within the margin"
+    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(comparison)))
     return tuple(out)
 
 
-def _decides(found: Comparison) -> str:
-    """What the interval beside a verdict is: with the others of the table, or by itself."""
-    percent = f"{100 * found.terms.confidence:.3g} %"
-    if found.family > 1 and found.method in {"holm", "bonferroni", "max-t"}:
+def _decides(comparison: Comparison) -> str:
+    """Return what the interval beside a verdict is: with the others of the table, or by itself."""
+    percent = f"{100 * comparison.terms.confidence:.3g} %"
+    if comparison.family > 1 and comparison.method in {"holm", "bonferroni", "max-t"}:
         return f"simultaneous {percent} interval"
-    return "adjusted interval" if found.family > 1 and found.method == "bh" else "interval that decides"
+    return "adjusted interval" if comparison.family > 1 and comparison.method == "bh" else "interval that decides"
 
 
 def _with_interval(row: Row) -> str:
-    """A difference with the interval that its verdict rests on, without zeros before the points: 23 characters."""
+    """Return a difference with the interval that its verdict rests on, in 23 characters."""
     judgment = row.judgment
     low, high = judgment.low, judgment.high
-    if judgment.verdict in {"equivalent", "different but negligible"}:
+    if row.worth is None and judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
     return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]"
 
@@ -247,20 +302,21 @@ def _key(line: SummaryRow) -> _Key:
     return line.dataset, line.first_stage, line.measure, line.against, line.system
 
 
-def _by_line(found: Comparison) -> dict[_Key, Row]:
-    """The comparison's rows by the key of their line; a baseline's own line has none."""
+def _by_line(comparison: Comparison) -> dict[_Key, Row]:
+    """Return the comparison's rows by the key of their line; a baseline's own line has none."""
     return {
-        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row
+        for row in comparison.rows
     }
 
 
-def _footnotes(found: Comparison) -> tuple[str, ...]:
-    """The comparison's own, what is behind "cannot tell", and how far seeds spread."""
+def _footnotes(comparison: Comparison) -> tuple[str, ...]:
+    """Return the comparison's own, what is behind "cannot tell", and how far seeds spread."""
     from cerank.evaluation.comparison_rows import footnotes
 
-    lines = list(footnotes(found))
-    for measure in found.measures:
-        rows = [row for row in found.rows if row.measure == measure]
+    lines = list(footnotes(comparison))
+    for measure in comparison.measures:
+        rows = [row for row in comparison.rows if row.measure == measure]
         open_ = [row for row in rows if row.judgment.detectable is not None]
         if open_:
             lines.append(_undecided(measure, rows, open_, "queries and seeds" if open_[0].recipes else "queries"))
@@ -272,11 +328,11 @@ def _footnotes(found: Comparison) -> tuple[str, ...]:
                     f"{counted(row.paired.n, 'query')} differ; the smallest p that flipped signs can give is "
                     f"{min(1.0, 2.0 ** (1 - differ)):.2g}"
                 )
-    return (*lines, *_spreads(found))
+    return (*lines, *_spreads(comparison))
 
 
 def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
-    """What would have shown in the rows that cannot tell, as far as the measure leaves room for it."""
+    """Return what would have shown in the rows that cannot tell, as far as the measure leaves room for it."""
     sizes = sorted(row.judgment.detectable or 0.0 for row in open_)
     size = f"{sizes[0]:.4f}" + (f" to {sizes[-1]:.4f}" if f"{sizes[-1]:.4f}" != f"{sizes[0]:.4f}" else "")
     text = f"undecided by {measure}: {len(open_)} of {counted(len(rows), 'pair')}; "
@@ -285,7 +341,7 @@ def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: st
 
 
 def _without_room(rows: Sequence[Row]) -> str:
-    """Where the baseline is so good, or so bad, that no difference of that size is left."""
+    """Return where the baseline is so good, or so bad, that no difference of that size is left."""
     parts = []
     for row in rows:
         size, limits = row.judgment.detectable or 0.0, row.limits
@@ -294,11 +350,11 @@ def _without_room(rows: Sequence[Row]) -> str:
     return "".join(f"; {part}" for part in dict.fromkeys(parts))
 
 
-def _spreads(found: Comparison) -> tuple[str, ...]:
-    """The spread of seeds beside that of queries, and what a verdict on means of seeds is about."""
-    systems = {system.label: system for system in found.systems if system.members}
+def _spreads(comparison: Comparison) -> tuple[str, ...]:
+    """Return the spread of seeds beside that of queries, and what a verdict on means of seeds is about."""
+    systems = {system.label: system for system in comparison.systems if system.members}
     lines = []
-    for row in found.rows:
+    for row in comparison.rows:
         for label in (row.left, row.right):
             if label not in systems:
                 continue
@@ -307,10 +363,16 @@ def _spreads(found: Comparison) -> tuple[str, ...]:
                 f"{label}: mean of {counted(len(means), 'seed')} by query; {row.measure} of the seeds has sd "
                 f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
             )
-    if lines and found.terms.claim == "checkpoints":
+    if lines and comparison.terms.claim == "checkpoints":
         lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")
-    for row in found.rows:
-        if row.recipes is not None:
+    for row in comparison.rows:
+        if row.recipes is not None and row.recipes.is_paired:
+            numbers = ", ".join(map(str, row.recipes.seeds))
+            lines.append(
+                f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, seeds paired: "
+                f"{numbers}; {row.recipes.estimate.df:.3g} degrees of freedom"
+            )
+        elif row.recipes is not None:
             lines.append(
                 f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, by "
                 f"{row.recipes.seeds_right} and {row.recipes.seeds_left} seeds, not taken as pairs, "
@@ -325,7 +387,7 @@ def _mean_at(system: System, row: Row) -> float:
 
 
 def _is_other(row: Row) -> bool:
-    """Whether the interval beside the verdict is not the row's own at the comparison's confidence."""
+    """Return whether the interval beside the verdict is not the row's own at the comparison's confidence."""
     judgment = row.judgment
     if row.verdict in {"equivalent", "different but negligible"}:
         return True
@@ -333,7 +395,7 @@ def _is_other(row: Row) -> bool:
 
 
 def _rests_on(row: Row | None) -> str:
-    """The interval that belongs to a verdict, for equivalence with the margin that it lies in."""
+    """Return the interval that belongs to a verdict, for equivalence with the margin that it lies in."""
     if row is None:
         return ""
     judgment, parts = row.judgment, []
@@ -345,11 +407,11 @@ def _rests_on(row: Row | None) -> str:
     return ", ".join(parts)
 
 
-def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
-    against = "every pair" if found.terms.pairs == "all" else f"against {found.baseline}"
-    if found.terms.pairs == "stages":
+def _title(comparison: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
+    against = "every pair" if comparison.terms.pairs == "all" else f"against {comparison.baseline}"
+    if comparison.terms.pairs == "stages":
         against = "each stage against the one before it and the first stage"
-    return f"{found.conditions[0]}, {counted(rows[0].queries, 'query')}, {against}" if is_one else against
+    return f"{comparison.conditions[0]}, {counted(rows[0].queries, 'query')}, {against}" if is_one else against
 
 
 def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
@@ -360,13 +422,13 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
     return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record)
 
 
-def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str:
-    """The comparison in `form`, footnotes included where the form has a place for them."""
+def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:
+    """Return the comparison in `form`, footnotes included where the form has a place for them."""
     if form == "json":
-        return document(found, with_reasons=with_reasons)
+        return document(comparison, with_reasons=with_reasons)
     if form not in {"latex", "markdown"}:
-        return written([full_table(found, with_reasons=with_reasons)], form)
-    table = short_table(found, with_reasons=with_reasons)
+        return written([full_table(comparison, with_reasons=with_reasons)], form)
+    table = short_table(comparison, with_reasons=with_reasons)
     text = written([table], form)
     return text if form == "latex" else f"{escapes.markdown(table.title)}\n\n{text}"
 
@@ -384,7 +446,7 @@ def form_named(name: str) -> Form:
 
 
 def ending_error(path: Path) -> str:
-    """What keeps a file's ending from saying the form; "" for nothing."""
+    """Return what keeps a file's ending from saying the form; "" for nothing."""
     try:
         form_named(path.suffix)
     except UsageError as error:
@@ -392,14 +454,14 @@ def ending_error(path: Path) -> str:
     return ""
 
 
-def suggested(found: Comparison, form: Form) -> str:
-    """A file name for the comparison: what was compared, in plain characters."""
-    others = [system.label for system in found.systems if system.label != found.baseline]
-    return f"{plain_name(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
+def suggested(comparison: Comparison, form: Form) -> str:
+    """Return a file name for the comparison: what was compared, in plain characters."""
+    others = [system.label for system in comparison.systems if system.label != comparison.baseline]
+    return f"{plain_name(f'{others[0]}-against-{comparison.baseline}', 60)}{ENDINGS[form]}"
 
 
 def path_error(path: Path, *, replace: bool = False) -> str:
-    """What keeps a file from being written there, as far as can be seen; "" for nothing."""
+    """Return what keeps a file from being written there, as far as can be seen; "" for nothing."""
     if "\0" in str(path) or not path.name:
         return "not the name of a file"
     target = path.expanduser().absolute()
@@ -411,7 +473,7 @@ def path_error(path: Path, *, replace: bool = False) -> str:
 
 
 def save(text: str, path: Path, *, replace: bool = False) -> Path:
-    """Writes `text` whole or not at all; returns the absolute path.
+    """Write `text` completely or not at all, and return the absolute path.
 
     Raises:
         UsageError: its folder is not there, or (without `replace`) it exists.

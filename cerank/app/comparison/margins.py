@@ -9,19 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from cerank.errors import CerankError, UsageError
 from cerank.files import json_records
 from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Evaluate
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Done
 
 if TYPE_CHECKING:
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -38,20 +39,20 @@ class Source(msgspec.Struct, frozen=True):
 Pairs = Sequence[tuple[Sequence[Source], Sequence[Source]]]  # the runs behind either side of each row; a file has none
 
 
-def sources(found: Sequence[tuple[RunFolder, Plan]]) -> tuple[Source, ...]:
+def sources(runs: Sequence[tuple[RunFolder, Plan]]) -> tuple[Source, ...]:
     """Return the runs with the time when results of them were first known in their lab."""
     out = []
-    for folder, plan in found:
+    for folder, plan in runs:
         times = [_measured(folder, plan)]
-        if plan.recipe.evaluate.margins:
+        if plan.recipe.evaluate != measuring_alone(plan.recipe.evaluate):
             times += [_measured(*twin) for twin in _twins(folder, plan)]
         out.append(Source(plan, min((time for time in times if time), default="")))
     return tuple(out)
 
 
 def _twins(folder: RunFolder, plan: Plan) -> list[tuple[RunFolder, Plan]]:
-    """The runs of the lab whose plans differ from this one in nothing but margins, labels and dates."""
-    found, same = [], _but_for_margins(plan)
+    """Return the runs of the lab whose plans differ from this one in nothing but margins, labels and dates."""
+    twins, identity = [], _but_for_margins(plan)
     for other in run_store.folders(folder.lab):
         if other.name == folder.name:
             continue
@@ -59,19 +60,23 @@ def _twins(folder: RunFolder, plan: Plan) -> list[tuple[RunFolder, Plan]]:
             its = run_store.load_plan(other)
         except CerankError:  # a run that cannot be read gives no numbers either
             continue
-        if _but_for_margins(its) == same:
-            found.append((other, its))
-    return found
+        if _but_for_margins(its) == identity:
+            twins.append((other, its))
+    return twins
+
+
+def measuring_alone(evaluate: Evaluate) -> Evaluate:
+    """Return what decides numbers of an evaluation: its measures, without what decides verdicts."""
+    return Evaluate(measures=evaluate.measures)
 
 
 def _but_for_margins(plan: Plan) -> str:
-    evaluate = msgspec.structs.replace(plan.recipe.evaluate, margins={})
-    recipe = msgspec.structs.replace(plan.recipe, evaluate=evaluate)
+    recipe = msgspec.structs.replace(plan.recipe, evaluate=measuring_alone(plan.recipe.evaluate))
     return msgspec.structs.replace(plan, recipe=recipe).fingerprint
 
 
 def _measured(folder: RunFolder, plan: Plan) -> str:
-    """When the run's last stage was measured: its end, or the time of its oldest measures; "" for not yet."""
+    """Return when the run's last stage was measured: its end, or the time of its oldest measures; "" for not yet."""
     done = json_records.load_if_there(folder.done, Done)
     if done is not None:
         return done.time
@@ -81,65 +86,80 @@ def _measured(folder: RunFolder, plan: Plan) -> str:
     return datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds") if times else ""
 
 
-def typed(texts: Sequence[str]) -> dict[str, float]:
-    """`nDCG@10=.02` each, as measure -> margin, in the names that were typed; the last `=` ends the name.
+Kind = Literal["margins", "worth", "harm"]  # the tables of `evaluate` that hold a difference for each measure
+
+
+def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
+    """Return `nDCG@10=.02` each, as measure -> margin, in the names that were typed; the last `=` ends the name.
 
     Raises:
         UsageError: a text is not MEASURE=NUMBER with a number above 0, or a measure is given twice.
     """
-    found: dict[str, float] = {}
+    margins: dict[str, float] = {}
     for text in texts:
         name, equals, raw = (part.strip() for part in text.rpartition("="))
         is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[0-9]+\.", raw) is not None
         if not name or not equals or not is_number or not 0 < float(raw) < float("inf"):
             hint = "MEASURE=NUMBER with a number above 0, such as nDCG@10=.02"
-            raise UsageError(f"'{text}' is not a margin", where="--margin", hint=hint)
-        if name in found:
-            raise UsageError(f"two margins for {name}", where="--margin", hint="give one")
-        found[name] = float(raw)
-    return found
+            raise UsageError(f"'{text}' is not a margin", where=option, hint=hint)
+        if name in margins:
+            raise UsageError(f"two margins for {name}", where=option, hint="give one")
+        margins[name] = float(raw)
+    return margins
 
 
-def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
-    """The margins that the plans of compared runs declare, by measure.
+def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> dict[str, Margin]:
+    """Return the margins (or gains worth their cost, or harm margins) that the plans of compared runs declare.
 
     Where runs declare different ones the smallest is taken, and its source says so: what lies within it lies within
     the others, so nobody gains by declaring another. It is `before` where every pair has a run that declares one, and
     where it was declared before results were known of every run of the pair but the newest: from then on the newest
     one's margin could be fitted to what it is compared with.
     """
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
-    found: dict[str, Margin] = {}
+    def table(plan: Plan) -> dict[str, float]:
+        evaluate = plan.recipe.evaluate
+        return {"margins": evaluate.margins, "worth": evaluate.worth, "harm": evaluate.harm}[kind]
+
+    margins: dict[str, Margin] = {}
     for measure in measures:
-        said = [
-            (plan.recipe.evaluate.margins[measure], plan.created)
+        declarations = [
+            (table(plan)[measure], plan.created)
             for pair in pairs
             for side in pair
-            for plan in (one.plan for one in side)
-            if measure in plan.recipe.evaluate.margins
+            for plan in (source.plan for source in side)
+            if measure in table(plan)
         ]
-        if not said:
+        if not declarations:
             continue
-        values = sorted({value for value, _ in said})
-        when = min(time for value, time in said if value == values[0])
+        values = sorted({value for value, _ in declarations})
+        when = min(time for value, time in declarations if value == values[0])
         others = ", ".join(f"±{value:g}" for value in values[1:])
         source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
-        is_of_all = all(
-            any(measure in one.plan.recipe.evaluate.margins for side in pair for one in side) for pair in pairs
-        )
+        is_of_all = all(any(measure in table(behind.plan) for side in pair for behind in side) for pair in pairs)
         late = [known for pair in pairs if (known := _first_known(pair)) and _moment(when) >= _moment(known)]
         if not is_of_all:
             source += ", but not of every pair's runs"
         elif late:
             source += f", but after results of {min(late)}"
-        found[measure] = Margin(value=values[0], source=source, declared=when, before=is_of_all and not late)
-    return found
+        reasons = dict.fromkeys(
+            behind.plan.recipe.evaluate.margins_because
+            for pair in pairs
+            for side in pair
+            for behind in side
+            if table(behind.plan).get(measure) == values[0]
+        )
+        because = "; ".join(reason for reason in reasons if reason)
+        margins[measure] = Margin(
+            value=values[0], source=source, declared=when, before=is_of_all and not late, because=because
+        )
+    return margins
 
 
 def _first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:
-    """When results of the pair's runs were first known, the newest run left out unless it is the only one."""
-    times = {one.plan.fingerprint + one.plan.created: one.known for side in pair for one in side}
+    """Return when results of the pair's runs were first known, the newest run left out unless it is the only one."""
+    times = {source.plan.fingerprint + source.plan.created: source.known for side in pair for source in side}
     known = sorted((time for time in times.values() if time), key=_moment)
     if len(known) == len(times) > 1:
         known = known[:-1]
@@ -150,20 +170,20 @@ def _moment(time: str) -> datetime:
     return datetime.fromisoformat(time)
 
 
-def chosen(given: Mapping[str, float], found: Mapping[str, Margin], *, now: str = "") -> dict[str, Margin]:
-    """The declared margins with those of the command line laid over them.
+def chosen(typed: Mapping[str, float], declared: Mapping[str, Margin], *, now: str = "") -> dict[str, Margin]:
+    """Return the declared margins with those of the command line laid over them.
 
     A margin that repeats the declared one stays declared; any other was chosen afterwards and says what it replaces.
 
     Args:
-        given: by canonical measure.
+        typed: by canonical measure.
         now: when they are given, UTC, ISO 8601.
     """
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
-    out = dict(found)
-    for measure, value in given.items():
-        old = found.get(measure)
+    out = dict(declared)
+    for measure, value in typed.items():
+        old = declared.get(measure)
         if old is not None and old.value == value:
             continue
         source = "command line" + (f", in place of ±{old.value:g} from the {old.source}" if old else "")
@@ -171,16 +191,16 @@ def chosen(given: Mapping[str, float], found: Mapping[str, Margin], *, now: str 
     return out
 
 
-def carried(found: Mapping[str, Margin], to: Mapping[str, str]) -> dict[str, Margin]:
-    """Margins for measures over condensed lists: the plain measure's, chosen afterwards, for it was said of another.
+def carried(margins: Mapping[str, Margin], to: Mapping[str, str]) -> dict[str, Margin]:
+    """Return the plain measures' margins for those over condensed lists, as chosen afterwards.
 
     Args:
         to: plain measure -> condensed measure.
     """
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
     return {
-        condensed: Margin(value=found[plain].value, source=f"that of {plain}", declared=found[plain].declared)
+        condensed: Margin(value=margins[plain].value, source=f"that of {plain}", declared=margins[plain].declared)
         for plain, condensed in to.items()
-        if plain in found and condensed != plain
+        if plain in margins and condensed != plain
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import CerankError, UsageError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
@@ -73,7 +74,7 @@ class PowerCase(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def can_show(self) -> bool | None:
-        """Whether equivalence within the margin would be shown with the power asked for; None without a margin."""
+        """Return whether equivalence within the margin would be shown with this power; None without a margin."""
         chance = self.outlook.power_for_margin
         return None if chance is None else chance >= self.outlook.power
 
@@ -90,18 +91,18 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def can_show(self) -> bool | None:
-        """Whether equivalence within the margin would be shown by every spread; None without a margin."""
+        """Return whether equivalence within the margin would be shown by every spread; None without a margin."""
         chance = self.high.power_for_margin
         return None if chance is None else chance >= self.high.power
 
 
 def assumed_sd(measure: str) -> float | None:
-    """The sd that is assumed for a measure's per-query differences; None for a measure without a published one."""
+    """Return the sd that is assumed for a measure's per-query differences; None where none is published."""
     return ASSUMED.get(measure.partition("@")[0].partition("(")[0].strip())
 
 
-def of_numbers(queries: int, sd: float | None, asked: PowerRequest, measure: str = "nDCG@10") -> PowerCase:
-    """The outlook on so many queries; without an sd the measure's assumed one.
+def of_numbers(queries: int, sd: float | None, request: PowerRequest, measure: str = "nDCG@10") -> PowerCase:
+    """Return the outlook on so many queries; without an sd the measure's assumed one.
 
     Raises:
         UsageError: a number out of its range, or no sd is known for the measure.
@@ -114,23 +115,19 @@ def of_numbers(queries: int, sd: float | None, asked: PowerRequest, measure: str
         hint = f"give --sd, or take it from rankings with `cerank power A B`; assumed for {', '.join(ASSUMED)} only"
         raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint)
     return PowerCase(
-        measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, asked, name)
+        measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, request, name)
     )
 
 
 def of_rankings(
-    settings: Settings,
-    texts: Sequence[str],
-    asked: PowerRequest,
-    *,
-    measures: Sequence[str] = (),
-    dataset: str = "",
-    qrels: str = "",
-    queries: int | None = None,
+    settings: Settings, rankings: ComparisonRequest, request: PowerRequest, *, queries: int | None = None
 ) -> tuple[PowerCase, ...]:
-    """The outlook by the spread between what `texts` name: each against the first, by condition and measure.
+    """Return the outlook by the spread between rankings: each against the first, by condition and measure.
 
     Args:
+        settings: where the lab and caches are.
+        rankings: which, and on what data they are measured.
+        request: what should be shown.
         queries: how many there will be; None takes those the spread was measured on.
 
     Raises:
@@ -138,10 +135,10 @@ def of_rankings(
     """
     from cerank.evaluation.power import spread_of
 
-    if len(texts) < 2:
+    if len(rankings.targets) < 2:
         raise UsageError("a spread is measured between at least two rankings", hint="such as `cerank power A B`")
-    targets = comparisons.targets_of(settings.lab, texts)
-    systems, names = comparisons.measured_systems(settings, targets, measures=measures, dataset=dataset, qrels=qrels)
+    targets = comparisons.targets_of(settings.lab, rankings.targets)
+    systems, names = comparisons.measured_systems(settings, targets, rankings)
     cases = []
     for entry in systems[0].measured:
         for other in systems[1:]:
@@ -156,7 +153,7 @@ def of_rankings(
                     PowerCase(
                         measure=name,
                         spread="measured",
-                        outlook=_outlook(queries or len(left), sd, asked, name),
+                        outlook=_outlook(queries or len(left), sd, request, name),
                         headroom=_headroom(name, left),
                         dataset=entry.condition.dataset,
                         first_stage=entry.condition.first_stage,
@@ -167,21 +164,104 @@ def of_rankings(
     return tuple(cases)
 
 
-def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
-    """What the plan's test datasets could show in the run's own table, by the spreads known before it began.
+class SeedGridCell(msgspec.Struct, frozen=True, kw_only=True):
+    """What so many queries and paired seeds of each recipe can show."""
 
-    The family is the run's own table: each stage with the one before it and with the first stage, over each first stage
-    on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test dataset and
-    first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of which none is
-    known is left out.
+    dataset: str
+    first_stage: str
+    measure: str
+    left: str
+    right: str
+    queries: int
+    seeds: int
+    smallest_difference: float  # with the power asked for
+    seed_share: float  # of the variance of the mean that comes from seeds: above .5 more seeds help more than queries
+    is_pilot: bool  # the queries and seeds that were measured
+
+
+def seed_grid(
+    settings: Settings, rankings: ComparisonRequest, request: PowerRequest, seeds: Sequence[int]
+) -> tuple[SeedGridCell, ...]:
+    """Return what more queries and more seeds would show, by the spread of two recipes that were run with seeds.
+
+    Args:
+        settings: where the lab and caches are.
+        rankings: two recipes at least, each LABEL=RUN,RUN,RUN; each is compared with the first.
+        request: power, level and number of tests.
+        seeds: how many seeds of each recipe, a column each; at least 2.
+
+    Raises:
+        UsageError: the two have no seeds that pair, or a number of seeds is out of its range.
+    """
+    from cerank.evaluation.power import detectable
+    from cerank.evaluation.seed_variance import components, pairs_of, planned_error
+    from cerank.evaluation.systems import measured_in
+
+    if len(rankings.targets) < 2:
+        raise UsageError("seeds are planned between two recipes", hint="such as `cerank power A=R1,R2,R3 B=R4,R5,R6`")
+    if any(count < 2 for count in seeds):
+        raise UsageError("a spread of seeds needs at least 2 of them", where="--seeds", hint="such as 3,5,10")
+    targets = comparisons.targets_of(settings.lab, rankings.targets)
+    systems, measures = comparisons.measured_systems(settings, targets, rankings)
+    cells = []
+    for right in systems[1:]:
+        pairs = pairs_of(systems[0], right)
+        if not pairs:
+            what = f"'{systems[0].label}' and '{right.label}' have no seeds that pair"
+            hint = "both need the same three seeds or more, and a stage or the order of its data in common"
+            raise UsageError(what, where="--seeds", hint=hint)
+        for condition in (entry.condition for entry in systems[0].measured):
+            for measure in measures:
+                both = [
+                    [list(measured_in(member, condition).values[measure].values()) for member in side]
+                    for side in zip(*pairs, strict=True)
+                ]
+                spread, pilot = components(*both), len(both[0][0])
+                for queries in sorted({max(2, pilot // 2), pilot, 2 * pilot, 4 * pilot}):
+                    for count in sorted({*seeds, len(pairs)}):
+                        error, df = planned_error(spread, queries, count)
+                        size = detectable(error, df, request.power, request.alpha / request.tests)
+                        cells.append(
+                            SeedGridCell(
+                                dataset=condition.dataset,
+                                first_stage=condition.first_stage,
+                                measure=measure,
+                                left=systems[0].label,
+                                right=right.label,
+                                queries=queries,
+                                seeds=count,
+                                smallest_difference=size,
+                                seed_share=spread.seeds / count / error**2 if error else 0.0,
+                                is_pilot=(queries, count) == (pilot, len(pairs)),
+                            )
+                        )
+    return tuple(cells)
+
+
+def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
+    """Return what the plan's test datasets could show in the run's own table, by the spreads known before it began.
+
+    The family is that of the run's own table: its primary rows (by default each stage with the one before it), over
+    each first stage on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test
+    dataset and first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of
+    which none is known is not in it.
     """
     from cerank.datasets.open_datasets import open_dataset
+    from cerank.evaluation.primary_questions import questions
 
     recipe, data = plan.recipe, plan.recipe.data
-    pairs = 2 * len(recipe.chain) - 1  # each stage with the one before it and, from the second on, with the first stage
-    tests = pairs * len(data.first_stages) * sum(len(plan.measures_on(test)) for test in data.test)
+    systems = (comparisons.FIRST_STAGE, *recipe.chain)
+    primary = questions(recipe.evaluate.primary, "evaluate.primary")
+    tests = len(data.first_stages) * sum(
+        any(question.names(measure, {right}, {left}) for question in primary) if primary else at == before + 1
+        for test in data.test
+        for measure in plan.measures_on(test)
+        for at, right in enumerate(systems)
+        for before, left in enumerate(systems[:at])
+        if before in {0, at - 1}
+    )
     kinds = KINDS if len(recipe.chain) > 1 else KINDS[1:]
-    found = []
+    expected = []
     for test in data.test:
         dataset = open_dataset(test, Path(plan.cache))
         queries = len(dataset.qrels)
@@ -197,9 +277,9 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                     spreads, source = _assumed_range(measure, kind), "assumed"
                 if not spreads:
                     continue
-                asked = PowerRequest(margin=recipe.evaluate.margins.get(measure), tests=tests)
-                low, high = (_outlook(queries, sd, asked, measure) for sd in (min(spreads), max(spreads)))
-                found.append(
+                request = PowerRequest(margin=recipe.evaluate.margins.get(measure), tests=max(tests, 1))
+                low, high = (_outlook(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
+                expected.append(
                     Expected(
                         dataset=comparisons.short_name(test),
                         kind=kind,
@@ -209,17 +289,17 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                         high=high,
                     )
                 )
-    return tuple(found)
+    return tuple(expected)
 
 
 def _assumed_range(measure: str, kind: Kind) -> tuple[float, ...]:
-    """The smallest and the largest sd seen elsewhere; empty for a measure without one."""
+    """Return the smallest and the largest sd seen elsewhere; empty for a measure without one."""
     return SEEN[kind].get(measure.partition("@")[0].partition("(")[0].strip(), ())
 
 
 def _of_earlier_runs(plan: Plan, test: str, lab: Path) -> dict[tuple[Kind, str], tuple[float, ...]]:
-    """The spreads in runs of the lab that were planned before this one, by kind and measure."""
-    found: dict[tuple[Kind, str], list[float]] = {}
+    """Return the spreads in runs of the lab that were planned before this one, by kind and measure."""
+    spreads: dict[tuple[Kind, str], list[float]] = {}
     looked = 0
     for folder in reversed(run_store.folders(lab)):
         try:
@@ -233,17 +313,17 @@ def _of_earlier_runs(plan: Plan, test: str, lab: Path) -> dict[tuple[Kind, str],
         looked += 1
         for first in set(data.first_stages) & set(plan.recipe.data.first_stages):
             for kind, measure, sd in _spreads_in(folder, other, test, first):
-                found.setdefault((kind, measure), []).append(sd)
-    return {key: tuple(sds) for key, sds in found.items()}
+                spreads.setdefault((kind, measure), []).append(sd)
+    return {key: tuple(sds) for key, sds in spreads.items()}
 
 
 def _content(plan: Plan, test: str) -> list[str]:
-    """The hashes of what a plan's test dataset holds."""
-    return [one.sha256 for one in plan.inputs if (one.role, one.name) == ("dataset", test)]
+    """Return the hashes of what a plan's test dataset holds."""
+    return [entry.sha256 for entry in plan.inputs if (entry.role, entry.name) == ("dataset", test)]
 
 
 def _spreads_in(folder: RunFolder, plan: Plan, test: str, first: str) -> Iterator[tuple[Kind, str, float]]:
-    """The sd of each comparison of a run's own table on one test dataset over one first stage."""
+    """Return the sd of each comparison of a run's own table on one test dataset over one first stage."""
     systems = [comparisons.FIRST_STAGE, *plan.recipe.chain]
     values = [run_summaries.load_measures(folder, system, test, first) for system in systems]
     for place in range(1, len(systems)):
@@ -259,7 +339,7 @@ def _spreads_in(folder: RunFolder, plan: Plan, test: str, first: str) -> Iterato
 
 
 def _of_dataset(dataset: Dataset, measure: str) -> tuple[float, ...]:
-    """The sds between the runs that a dataset brings, two by two."""
+    """Return the sds between the runs that a dataset brings, two by two."""
     from cerank.evaluation.measures import per_query
 
     if len(dataset.runs) < 2:
@@ -270,32 +350,33 @@ def _of_dataset(dataset: Dataset, measure: str) -> tuple[float, ...]:
         if name != "scoreddocs"
     ]
     spreads = [
-        statistics.stdev([other[query] - value for query, value in one.items()]) for one, other in combinations(rows, 2)
+        statistics.stdev([other[query] - value for query, value in first.items()])
+        for first, other in combinations(rows, 2)
     ]
     return tuple(sd for sd in spreads if sd > 0)
 
 
 def told(expected: Sequence[Expected]) -> tuple[str, ...]:
-    """What a plan's test queries come to, a sentence each."""
+    """Return what a plan's test queries come to, a sentence each."""
     lines = []
-    for one in expected:
-        low, high = one.low, one.high
-        by = f"{one.kind} by {one.measure} on {counted(low.queries, 'query')} of {one.dataset}"
-        width = width_of(one.measure)
+    for case in expected:
+        low, high = case.low, case.high
+        by = f"{case.kind} by {case.measure} on {counted(low.queries, 'query')} of {case.dataset}"
+        width = width_of(case.measure)
         if width is not None and low.smallest_difference >= width:
-            text = f"no true difference that {one.measure} allows shows in 4 of 5 cases"
+            text = f"no true difference that {case.measure} allows shows in 4 of 5 cases"
         else:
             size = _range(low.smallest_difference, high.smallest_difference)
             text = f"a true difference of {size} shows in 4 of 5 cases"
         if low.power_for_margin is not None and high.power_for_margin is not None:
-            verb = "can" if one.can_show else "cannot be counted on to"
+            verb = "can" if case.can_show else "cannot be counted on to"
             chance = _percent(high.power_for_margin, low.power_for_margin)
             text += f"; they {verb} show equivalence within ±{low.margin:g}: {chance} power at a true difference of 0"
-            if not one.can_show:
+            if not case.can_show:
                 needed = high.queries_for_margin
                 many = counted(needed, "query") if needed else "more than 100 million queries"
                 text += f", and the larger sd takes {many}"
-        lines.append(f"{by}: {text} (sd {_range(low.sd, high.sd)}, {one.source})")
+        lines.append(f"{by}: {text} (sd {_range(low.sd, high.sd)}, {case.source})")
     if expected:
         first = expected[0].low
         many = counted(first.tests, "comparison")
@@ -304,20 +385,21 @@ def told(expected: Sequence[Expected]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def seen(expected: Sequence[Expected], found: Comparison) -> tuple[str, ...]:
-    """The spreads that were planned with beside those that the run's own comparison has."""
+def seen(expected: Sequence[Expected], comparison: Comparison) -> tuple[str, ...]:
+    """Return the spreads that were planned with beside those of the run's own comparison."""
     lines = []
-    for one in expected:
+    for case in expected:
         sds = [
             row.paired.sd
-            for row in found.rows
-            if (row.measure, row.condition.dataset) == (one.measure, one.dataset)
-            and ("stage against first stage" if row.left == found.baseline else "stage against stage") == one.kind
+            for row in comparison.rows
+            if (row.measure, row.condition.dataset) == (case.measure, case.dataset)
+            and ("stage against first stage" if row.left == comparison.baseline else "stage against stage") == case.kind
         ]
         if sds:
-            planned, real = _range(one.low.sd, one.high.sd), _range(min(sds), max(sds))
+            planned, real = _range(case.low.sd, case.high.sd), _range(min(sds), max(sds))
             lines.append(
-                f"{one.kind} by {one.measure} on {one.dataset}: planned with sd {planned} ({one.source}), seen {real}"
+                f"{case.kind} by {case.measure} on {case.dataset}: planned with sd {planned} ({case.source}), "
+                f"seen {real}"
             )
     return tuple(lines)
 
@@ -333,23 +415,23 @@ def _percent(low: float, high: float) -> str:
 
 
 def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
-    """What the cases come to, a sentence each, for those with a margin; and where an assumed spread comes from."""
+    """Return a sentence for each case with a margin, and where an assumed spread comes from."""
     lines = []
     for case in cases:
-        found = case.outlook
+        outlook = case.outlook
         lines += _beyond(case)
-        if found.margin is None or found.power_for_margin is None:
+        if outlook.margin is None or outlook.power_for_margin is None:
             continue
-        who = counted(found.queries, "query") + (f" of {case.dataset}" if case.dataset else "")
+        who = counted(outlook.queries, "query") + (f" of {case.dataset}" if case.dataset else "")
         by = f"by {case.measure}" + (f" of {case.right} with {case.left}" if case.left else "")
-        chance = f"{100 * found.power_for_margin:.0f} %"
-        text = f"{who} can show equivalence within ±{found.margin:g} {by}: {chance} power at a true difference of 0"
+        chance = f"{100 * outlook.power_for_margin:.0f} %"
+        text = f"{who} can show equivalence within ±{outlook.margin:g} {by}: {chance} power at a true difference of 0"
         if not case.can_show:
-            needed = found.queries_for_margin
-            wanted = counted(needed, "query") if needed else "more than 100 million queries"
+            needed = outlook.queries_for_margin
+            many = counted(needed, "query") if needed else "more than 100 million queries"
             text = (
-                f"{who} are too few to show equivalence within ±{found.margin:g} {by} (chance {chance} even if the two "
-                f"are equal); they can within ±{found.smallest_margin:.4f}, and ±{found.margin:g} needs {wanted}"
+                f"{who} are too few to show equivalence within ±{outlook.margin:g} {by} (chance {chance} even if the "
+                f"two are equal); they can within ±{outlook.smallest_margin:.4f}, and ±{outlook.margin:g} needs {many}"
             )
         lines.append(text)
     if any(case.spread == "assumed" for case in cases):
@@ -358,7 +440,7 @@ def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
 
 
 def _beyond(case: PowerCase) -> list[str]:
-    """Where the smallest difference that would be seen is more than the measure allows, or than is left to gain."""
+    """Return a warning if no difference that shows is within what the measure allows, or what is left to gain."""
     size, width = case.outlook.smallest_difference, width_of(case.measure)
     if width is not None and size >= width:
         return [f"no true difference that {case.measure} allows would be seen with this power"]
@@ -375,23 +457,23 @@ def _headroom(measure: str, left: Sequence[float]) -> float | None:
 
 
 def width_of(measure: str) -> float | None:
-    """How far two values of a measure can lie apart; None where it has no known range."""
+    """Return how far two values of a measure can lie apart; None where it has no known range."""
     from cerank.evaluation.measures import limits
 
     known = limits(measure)
     return None if known is None else known[1] - known[0]
 
 
-def _refuse_impossible(queries: int, sd: float, asked: PowerRequest, measure: str) -> None:
+def _refuse_impossible(queries: int, sd: float, request: PowerRequest, measure: str) -> None:
     """Refuse what no two systems could show: differences and spreads beyond the measure's range."""
     width = width_of(measure)
     if width is None:
         return
-    for name, value in (("--delta", asked.difference), ("--margin", asked.margin)):
+    for name, value in (("--delta", request.difference), ("--margin", request.margin)):
         if value is not None and value >= width:
             what = f"a difference of {value:g} is beyond what {measure} allows, which spans {width:g}"
             raise UsageError(what, where=name, hint="such as .02")
-    mean = asked.difference or 0.0
+    mean = request.difference or 0.0
     most = math.sqrt(queries / (queries - 1) * (width**2 - mean**2))
     if sd > most:
         of = f" whose mean is {mean:g}" if mean else ""
@@ -401,34 +483,34 @@ def _refuse_impossible(queries: int, sd: float, asked: PowerRequest, measure: st
         raise UsageError(what, where="--sd")
 
 
-def _outlook(queries: int, sd: float, asked: PowerRequest, measure: str) -> Outlook:
+def _outlook(queries: int, sd: float, request: PowerRequest, measure: str) -> Outlook:
     from cerank.evaluation.power import outlook
 
-    for name, value in (("--delta", asked.difference), ("--margin", asked.margin)):
+    for name, value in (("--delta", request.difference), ("--margin", request.margin)):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"a number above 0 is wanted, not {value}", where=name)
     if queries > 1:
-        _refuse_impossible(queries, sd, asked, measure)
+        _refuse_impossible(queries, sd, request, measure)
     return outlook(
         queries,
         sd,
-        difference=asked.difference,
-        margin=asked.margin,
-        power=asked.power,
-        alpha=asked.alpha,
-        tests=asked.tests,
+        difference=request.difference,
+        margin=request.margin,
+        power=request.power,
+        alpha=request.alpha,
+        tests=request.tests,
     )
 
 
 def _values(left: System, right: System, condition: Condition, measure: str) -> tuple[list[float], list[float]]:
-    """Both systems' values by query id, in the left one's order."""
+    """Return both systems' values by query id, in the left one's order."""
     rows = []
     for system in (left, right):
-        found = next((entry for entry in system.measured if entry.condition == condition), None)
-        if found is None:
+        entry = next((entry for entry in system.measured if entry.condition == condition), None)
+        if entry is None:
             known = [str(entry.condition) for entry in system.measured]
             raise UsageError(f"'{system.label}' was not measured on {condition}", hint=nearest(str(condition), known))
-        rows.append(found.values[measure])
+        rows.append(entry.values[measure])
     first, second = rows
     if first.keys() != second.keys():
         raise UsageError(f"'{left.label}' and '{right.label}' were measured on different queries of {condition}")

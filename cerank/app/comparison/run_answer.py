@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A run's comparison with the costs of its stages."""
 
-    found: Comparison
+    comparison: Comparison
     costs: tuple[stage_costs.StageCost, ...]
     spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
 
     @property
     def by_stage(self) -> dict[str, Cost]:
-        """What training took, by stage, where it is known."""
+        """Return what training took, by stage, where it is known."""
         from cerank.evaluation.answers import Cost
 
         return {
-            one.stage: Cost(seconds=one.seconds, reused_from=one.reused_from)
-            for one in self.costs
-            if one.seconds is not None
+            cost.stage: Cost(seconds=cost.seconds, reused_from=cost.reused_from)
+            for cost in self.costs
+            if cost.seconds is not None
         }
 
     @property
     def answers(self) -> tuple[Answer, ...]:
-        """An answer for each row of the comparison."""
+        """Return an answer for each row of the comparison."""
         from cerank.evaluation.answers import answers
 
-        return answers(self.found, self.by_stage)
+        return answers(self.comparison, self.by_stage)
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """The answers as sentences."""
+        """Return the answers as sentences."""
         from cerank.evaluation.answers import paragraphs
 
-        return paragraphs(self.found, self.by_stage)
+        return paragraphs(self.comparison, self.by_stage)
 
 
 def of_run(folder: RunFolder) -> RunAnswer:
@@ -57,22 +57,24 @@ def of_run(folder: RunFolder) -> RunAnswer:
     Raises:
         MissingError: no stage of it has been measured yet.
     """
-    plan, found = run_store.load_plan(folder), comparisons.of_run(folder)
-    return RunAnswer(found=found, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, found))
+    plan, comparison = run_store.load_plan(folder), comparisons.of_run(folder)
+    return RunAnswer(
+        comparison=comparison, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, comparison)
+    )
 
 
-def _spreads(folder: RunFolder, plan: Plan, found: Comparison) -> tuple[str, ...]:
-    """The spreads that the dry run of this plan would have said, beside those seen; none where its data are gone."""
+def _spreads(folder: RunFolder, plan: Plan, comparison: Comparison) -> tuple[str, ...]:
+    """Return the spreads that the dry run of this plan assumed, beside those seen; none where its data are gone."""
     from cerank.app.comparison import power_analysis
 
     try:
-        return power_analysis.seen(power_analysis.of_plan(plan, folder.lab), found)
+        return power_analysis.seen(power_analysis.of_plan(plan, folder.lab), comparison)
     except CerankError:
         return ()
 
 
-def table(told: RunAnswer) -> Table:
+def table(run_answer: RunAnswer) -> Table:
     """Return the answers as a table for machines."""
     names = ("dataset", "first_stage", "measure", "left", "right", "verdict", "is_main", "question", "text")
-    rows = tuple(tuple(getattr(one, name) for name in names) for one in told.answers)
+    rows = tuple(tuple(getattr(answer, name) for name in names) for answer in run_answer.answers)
     return Table("answers", tuple(Column(name, name) for name in names), rows, "Answers")

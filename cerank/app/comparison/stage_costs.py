@@ -37,7 +37,7 @@ class StageCost(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pairs_per_second(self) -> float | None:
-        """Of re-ranking; None where nothing of it was computed, or not by a release that wrote it down."""
+        """Return the speed of re-ranking; None where nothing was computed, or an earlier release did not record it."""
         return self.reranked / self.reranking_seconds if self.reranking_seconds > 0 else None
 
 
@@ -75,24 +75,24 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
 
 
 def _scorings(folder: RunFolder) -> list[Scoring]:
-    """What re-rankings took; empty for a run of a release that did not write it down."""
-    found: list[Scoring]
-    found, _ = journal.read_valid_rows(folder.scorings, Scoring)
-    return found
+    """Return what re-rankings took; empty for a run of a release that did not write it down."""
+    scorings: list[Scoring]
+    scorings, _ = journal.read_valid_rows(folder.scorings, Scoring)
+    return scorings
 
 
 def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
-    """The run that a stage was taken over from."""
+    """Return the run that a stage was taken over from."""
     try:
-        found = json_records.load_if_there(folder.reused_stage(index, name), ReusedStage)
+        reused = json_records.load_if_there(folder.reused_stage(index, name), ReusedStage)
     except DamagedError:
         return None
-    return RunFolder(folder.path.parent / found.run) if found is not None else None
+    return RunFolder(folder.path.parent / reused.run) if reused is not None else None
 
 
-def table(found: tuple[StageCost, ...]) -> Table:
+def table(costs: tuple[StageCost, ...]) -> Table:
     """Return the costs as a table."""
-    has_reused = any(cost.reused_from for cost in found)
+    has_reused = any(cost.reused_from for cost in costs)
     columns = (
         Column("stage", "stage", "name"),
         Column("seconds", "training time", "seconds"),
@@ -114,6 +114,6 @@ def table(found: tuple[StageCost, ...]) -> Table:
             cost.reranked,
             cost.reused_from,
         )
-        for cost in found
+        for cost in costs
     )
     return Table("cost", columns, rows, "Cost", (NOTE,) if rows else (), empty="no stage has been trained yet")

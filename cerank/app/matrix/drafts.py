@@ -69,7 +69,7 @@ class DraftRun(msgspec.Struct, frozen=True):
 
     @property
     def toml(self) -> bytes:
-        """The recipe as the run keeps it."""
+        """Return the recipe as the run keeps it."""
         return self.given or recipes.render(self.recipe).encode()
 
 
@@ -131,10 +131,10 @@ def draft_of(recipe: Recipe) -> Draft:
 
 def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
     """Return `recipe` as changes to `start`; None where it is no such thing."""
-    own, wanted = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
-    if own.keys() != wanted.keys():
+    own, target = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
+    if own.keys() != target.keys():
         return None
-    settings = {path: text for path, text in wanted.items() if text != own[path]}
+    settings = {path: text for path, text in target.items() if text != own[path]}
     draft = Draft(sources=(start,), bases=(recipe.base,), seeds=str(recipe.seed), settings=settings)
     cells = check_draft(draft).cells
     return draft if len(cells) == 1 and cells[0].recipe == recipe else None
@@ -144,7 +144,7 @@ def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
 
 
 def check_draft(draft: Draft) -> CheckedDraft:
-    """The runs that the draft stands for, or every mistake in it that can be seen without opening a dataset or model.
+    """Return the runs of the draft, or every mistake in it that shows without opening a dataset or model.
 
     Quick enough for every key typed: some milliseconds a recipe.
     """
@@ -155,7 +155,7 @@ def check_draft(draft: Draft) -> CheckedDraft:
             values[path] = recipe_form.value(path, text)
         except ValueError as error:
             errors.append(FieldError(path, str(error)))
-    choices = [found for source in draft.sources if (found := _chosen(source, values, errors))]
+    choices = [chosen for source in draft.sources if (chosen := _chosen(source, values, errors))]
     errors += [FieldError("base", text) for base in draft.bases if (text := base_error(base))]
     seeds, wrong = seeds_in(draft.seeds)
     errors += [FieldError("seeds", wrong)] if wrong else []
@@ -195,7 +195,7 @@ def base_error(name: str) -> str:
 
 def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
     """Return the seeds in "42, 43, 50-54", and what is wrong with it ("" for nothing)."""
-    found: list[int] = []
+    seeds: list[int] = []
     for part in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
         match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part)
         if not match:
@@ -205,11 +205,11 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
             return (), f"'{part}' ends before it starts"
         if high >= 2**63:
             return (), f"{high} is too large; a seed is below 2^63"
-        if high - low >= MOST_SEEDS or len(found) + high - low >= MOST_SEEDS:
+        if high - low >= MOST_SEEDS or len(seeds) + high - low >= MOST_SEEDS:
             return (), f"more than {MOST_SEEDS} seeds"
-        found += range(low, high + 1)
-    twice = next((seed for at, seed in enumerate(found) if seed in found[:at]), None)
-    return ((), f"{twice} is given twice") if twice is not None else (tuple(found), "")
+        seeds += range(low, high + 1)
+    twice = next((seed for at, seed in enumerate(seeds) if seed in seeds[:at]), None)
+    return ((), f"{twice} is given twice") if twice is not None else (tuple(seeds), "")
 
 
 def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[FieldError]) -> _ChosenRecipe | None:
@@ -246,25 +246,26 @@ def _nested(path: str, value: object) -> dict[str, object]:
 
 def _value_at(table: Mapping[str, object], path: str) -> object:
     """Return the value at a key path of a table; None if there is none."""
-    found: object = table
+    value: object = table
     for key in path.split("."):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _field_error(line: str) -> FieldError:
     """Return a line `key.path: what` beside the field it is about."""
     path, _, text = line.partition(": ")
     path = re.sub(r"\[.*", "", path)
-    if path.startswith("evaluate.margins."):  # one of several in a field
-        name, path = path.removeprefix("evaluate.margins."), "evaluate.margins"
-        text = f"{name}: {text}"
+    if (
+        several := re.match(r"(evaluate\.(?:margins|worth|harm))\.(.+)", path)
+    ) is not None:  # one of several in a field
+        path, text = several[1], f"{several[2]}: {text}"
     if re.fullmatch(r"stages\.[^.]+", path):
         return FieldError(f"{path}.steps", text)
     if text.startswith("invalid enum value") and (choices := recipe_form.choices_at(path)):
         return FieldError(path, f"must be one of {', '.join(choices)}")
-    if text.startswith("expected ") and (wanted := recipe_form.expected_at(path)):  # msgspec's word for a bound
-        return FieldError(path, f"must be {wanted}")
+    if text.startswith("expected ") and (expected := recipe_form.expected_at(path)):  # msgspec's word for a bound
+        return FieldError(path, f"must be {expected}")
     return FieldError(path if "." in path or path in recipe_form.SCALARS else "recipes", text)
 
 
@@ -323,8 +324,8 @@ def _whole_datasets(train: str) -> list[str]:
 
 def data_from(dataset: str) -> dict[str, str]:
     """Return the settings that take train, validation and test from the parts of one dataset."""
-    whole = "pydocs" if dataset.startswith("pydocs/") else dataset  # it comes in three parts
-    train, validation, tests = plans.parts_of(whole)
+    collection = "pydocs" if dataset.startswith("pydocs/") else dataset  # it comes in three parts
+    train, validation, tests = plans.parts_of(collection)
     return {"data.train": train, "data.validation": validation, "data.test": ", ".join(tests)}
 
 

@@ -38,12 +38,12 @@ class PlannedMatrix(msgspec.Struct, frozen=True):
 
     @property
     def pairs(self) -> int:
-        """Pairs through the model, at most."""
+        """Return the number of pairs through the model, at most."""
         return sum(part.pairs for part in self.work)
 
     @property
     def minutes(self) -> float | None:
-        """How long all of it takes on one device; None where a part of it was never timed here."""
+        """Return how long all of it takes on one device; None where a part of it was never timed here."""
         return estimates.total(self.work)
 
 
@@ -61,29 +61,29 @@ def plan_runs(
     made: dict[bytes, Plan] = {}
     work: dict[bytes, tuple[WorkItem, ...]] = {}
     errors: list[FieldError] = []
-    found: list[Plan] = []
+    planned: list[Plan] = []
     for cell in cells:
-        same = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0))
+        but_for_seed = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0))
         anywhere = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))
-        if same not in made:
+        if but_for_seed not in made:
             say(f"{cell.recipe.name} on {cell.recipe.base}: opening and hashing what it reads")
             try:
-                made[same] = plans.plan_of(cell.recipe, chosen, now=now)
-                work[anywhere] = work.get(anywhere) or plans.work_of(made[same])
+                made[but_for_seed] = plans.plan_of(cell.recipe, chosen, now=now)
+                work[anywhere] = work.get(anywhere) or plans.work_of(made[but_for_seed])
             except CerankError as error:
                 errors.append(FieldError(field_of_error(cell.recipe, chosen, error), one_line(error)))
                 continue
-        plan = made[same]
+        plan = made[but_for_seed]
         recipe = msgspec.structs.replace(plan.recipe, seed=cell.recipe.seed)
-        found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
+        planned.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
     if errors:
         return PlannedMatrix(errors=tuple(dict.fromkeys(errors)))
     totals = WorkTotals()
-    for cell, plan in zip(cells, found, strict=True):
+    for cell, plan in zip(cells, planned, strict=True):
         parts = work[_recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
         known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         totals.add(plan.recipe, stage_keys.stage_keys(plan), estimates.timed(parts, known))
-    return PlannedMatrix(tuple(cells), tuple(found), totals.done, totals.shared)
+    return PlannedMatrix(tuple(cells), tuple(planned), totals.done, totals.shared)
 
 
 class WorkTotals:
@@ -96,12 +96,12 @@ class WorkTotals:
 
     @property
     def done(self) -> tuple[WorkItem, ...]:
-        """What has to be done."""
+        """Return the work that has to be done."""
         return tuple(self._done.values())
 
     @property
     def shared(self) -> tuple[WorkItem, ...]:
-        """What has not, for it is done for another of the runs."""
+        """Return the work that is done for another of the runs already."""
         return tuple(self._shared.values())
 
     def add(

@@ -27,7 +27,7 @@ from cerank.machine import devices
 from cerank.planning import stage_keys
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import Recipe
+from cerank.recipes.schema import Evaluate, Recipe
 from cerank.registry import nearest
 from cerank.runs import declared_matrices as kept
 from cerank.runs import run_store
@@ -35,6 +35,9 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import StoredPlan
 from cerank.settings import Settings
 
+# Keys of `evaluate` that decide verdicts, and no numbers; and those of them that a matrix' record holds.
+JUDGING = ("margins", "margins_because", "primary", "seeds_as", "worth", "harm")
+DECLARED = ("margins", "primary", "worth", "harm")
 _NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
 
 
@@ -92,11 +95,11 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     """
     matrix = loaded.matrix
     plain = [recipes.load(name) for name in matrix.recipes]
-    names = [one.recipe.name for one in plain]
+    names = [named_recipe.recipe.name for named_recipe in plain]
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise UsageError(f"two recipes of the matrix are called '{twice}'", where=f"matrix {matrix.name}")
-    stages = [set(one.recipe.stages) for one in plain]
+    stages = [set(named_recipe.recipe.stages) for named_recipe in plain]
     _check_stages_exist([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
     over = _matrix_tables(matrix)
     draft_runs: list[DraftRun] = []
@@ -133,7 +136,7 @@ def _check_one_family(cells: Sequence[DraftRun]) -> None:
             ("first_stages", data.first_stages, first.data.first_stages),
             ("depth", data.depth, first.data.depth),
             ("measures", evaluate.measures, first.evaluate.measures),
-            ("margins", evaluate.margins, first.evaluate.margins),
+            *((key, getattr(evaluate, key), getattr(first.evaluate, key)) for key in JUDGING),
         )
         for key, own, theirs in pairs:
             if own != theirs:
@@ -155,7 +158,7 @@ def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
         (data, "first_stages", list(matrix.first_stages)),
         (data, "depth", matrix.depth),
         (evaluate, "measures", list(matrix.measures)),
-        (evaluate, "margins", dict(matrix.margins)),
+        *((evaluate, key, msgspec.to_builtins(getattr(matrix, key))) for key in JUDGING),
     )
     for table, key, value in given:
         if value:
@@ -201,7 +204,7 @@ def _check_stages_exist(paths: Sequence[str], stages: set[str]) -> None:
 
 
 def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0) -> MatrixOutline:
-    """What the matrix comes to: runs, work with its time, and everything that is missing. It never stops at the first.
+    """Return what the matrix comes to: runs, work with its time, and everything missing, not only the first thing.
 
     Args:
         grid_: the matrix.
@@ -220,7 +223,7 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         if pairs_per_second:
             known = estimates.told(recipe, pairs_per_second)
         identities = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
-        taken = tuple(name for name, one in zip(recipe.chain, identities, strict=True) if one in coming)
+        taken = tuple(name for name, identity in zip(recipe.chain, identities, strict=True) if identity in coming)
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(identities)
         given = identities if state == "finished" else ()
@@ -253,12 +256,12 @@ def _comparisons(grid_: MatrixRuns) -> int:
             if name != aliases.AUTO:
                 measures += 1
                 continue
-            whole, _ = whole_and_part(test)
+            collection, _ = whole_and_part(test)
             try:
-                grade = irds.catalog_metadata(aliases.id_of(whole)).largest_grade
+                grade = irds.catalog_metadata(aliases.id_of(collection)).largest_grade
             except CerankError:
                 grade = 0  # a folder: three measures whatever its grades are
-            measures += len(aliases.declared_measures(whole, grade))
+            measures += len(aliases.declared_measures(collection, grade))
     bases = len({cell.recipe.base for cell in grid_.cells})
     others = len(grid_.matrix.recipes) - 1
     return bases * others * len(recipe.data.first_stages) * measures
@@ -283,12 +286,12 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     if planned.errors:
         raise _planning_error(grid_, planned.errors, lab.settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
-    found = _by_plan(lab)
+    run_of = _by_plan(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)
     _check_same_declaration(before, _record(grid_, shared, [""] * len(shared), before, now))
     folders: list[RunFolder] = []
     for cell, plan in zip(grid_.cells, shared, strict=True):
-        folders.append(found.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
+        folders.append(run_of.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
     waiting = [folder for folder in folders if lab.status(folder).state not in _NOT_TO_QUEUE]
@@ -303,9 +306,11 @@ def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: S
     where = f"matrix {grid_.matrix.name}"
     needs = check_inputs([cell.recipe for cell in grid_.cells], settings.cache).needs
     if not needs:
-        return RecipeError("\n".join(f"{one.path}: {one.text}" for one in errors), where=where)
+        return RecipeError("\n".join(f"{entry.path}: {entry.text}" for entry in errors), where=where)
     hint = "add --dry-run to see how to get each of them"
-    return MissingError("\n".join(f"{one.kind} {one.name}: {one.text}" for one in needs), where=where, hint=hint)
+    return MissingError(
+        "\n".join(f"{entry.kind} {entry.name}: {entry.text}" for entry in needs), where=where, hint=hint
+    )
 
 
 def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
@@ -313,7 +318,7 @@ def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
 
     Of several, the one that came furthest, then the newest.
     """
-    found: dict[tuple[str, str], RunFolder] = {}
+    run_of: dict[tuple[str, str], RunFolder] = {}
     order = {"finished": 3, "running": 2, "stopping": 2, "queued": 1, "damaged": -1}
     best: dict[tuple[str, str], int] = {}
     for folder in run_store.folders(lab.folder):
@@ -323,8 +328,8 @@ def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
             continue
         rank = order.get(lab.status(folder).state, 0)
         if rank >= best.get(key, 0):
-            found[key], best[key] = folder, rank
-    return found
+            run_of[key], best[key] = folder, rank
+    return run_of
 
 
 def _record(
@@ -351,17 +356,26 @@ def _record(
         first_stages=data.first_stages,
         depth=data.depth,
         measures={test: first.measures_on(test) for test in data.test},
-        margins=first.recipe.evaluate.margins,
+        **{key: getattr(first.recipe.evaluate, key) for key in DECLARED},
         cells=tuple({**earlier, **cells}.values()),
     )
 
 
 def _declared(planned: Sequence[Plan]) -> str:
-    """SHA-256 over what is the same in all runs of a matrix whatever bases, seeds and recipes are added to it."""
+    """Return the SHA-256 of what all runs of a matrix share, whatever bases, seeds and recipes are added to it."""
     first = planned[0]
-    inputs = sorted({(one.name, one.sha256) for plan in planned for one in plan.inputs if one.role == "dataset"})
+    inputs = sorted(
+        {(entry.name, entry.sha256) for plan in planned for entry in plan.inputs if entry.role == "dataset"}
+    )
     data, evaluate = first.recipe.data, first.recipe.evaluate
-    shared = (data, evaluate, [first.measures_on(test) for test in data.test], inputs)
+    # A key that this release added counts only where it is set, so that a matrix declared before keeps its hash.
+    plain = Evaluate(measures=evaluate.measures, margins=evaluate.margins)
+    own = {
+        key: value
+        for key, value in msgspec.to_builtins(evaluate).items()
+        if key in {"measures", "margins"} or value != msgspec.to_builtins(plain)[key]
+    }
+    shared = (data, own, [first.measures_on(test) for test in data.test], inputs)
     return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
 
 
@@ -369,7 +383,7 @@ def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRe
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
     if before is None or (before.sha256, before.baseline) == (matrix_record.sha256, matrix_record.baseline):
         return
-    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
+    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins", "primary", "worth", "harm")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
     raise UsageError(what, hint="give the new matrix another name with --name")

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cerank.core import decode
+from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 
@@ -57,15 +58,15 @@ def groups(recipe: Recipe) -> tuple[FieldGroup, ...]:
 
 def groups_of(several: Sequence[Recipe]) -> tuple[FieldGroup, ...]:
     """Return the settings of several recipes, each table once, as the first recipe that has it says them."""
-    found: dict[str, FieldGroup] = {}
+    by_path: dict[str, FieldGroup] = {}
     for recipe in several:
         for group in groups(recipe):
-            found.setdefault(group.path, group)
-    return tuple(found.values())
+            by_path.setdefault(group.path, group)
+    return tuple(by_path.values())
 
 
 def texts(recipe: Recipe) -> dict[str, str]:
-    """Key path -> text of every setting, those of stages outside the chain too."""
+    """Return the text of every setting by key path, those of stages outside the chain, too."""
     stages = [_rows(stage, f"stages.{name}") for name, stage in recipe.stages.items()]
     parts = [_rows(recipe, "", SCALARS), _rows(recipe.data, "data"), _rows(recipe.evaluate, "evaluate"), *stages]
     return {row.path: row.text for rows in parts for row in rows}
@@ -84,6 +85,8 @@ def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tupl
 def _choices(key: str, hint: object) -> tuple[str, ...]:
     if key == "loss":
         return tuple(sorted(LOSSES))
+    if key == "negatives":
+        return tuple(NEGATIVE_SAMPLERS)
     bare = _bare(hint)
     return tuple(typing.get_args(bare)) if typing.get_origin(bare) is typing.Literal else ()
 
@@ -101,7 +104,7 @@ def _bare(hint: Any) -> Any:
 def _bounds(hint: Any) -> str:
     """Return the first bounds in a type's annotations, in words."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return next((found for part in typing.get_args(hint) if (found := _bounds(part))), "")
+        return next((bounds for part in typing.get_args(hint) if (bounds := _bounds(part))), "")
     metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
     words = []
     for meta in metas:
@@ -170,10 +173,10 @@ def _value(hint: Any, typed: str) -> object:
         items = typing.get_args(bare)
         is_pair = items[1:] and items[1] is not ...
         parts = re.split(r"\s*,\s*|(?<=\d)\s*-\s*(?=\d)" if is_pair else r"\s*,\s*", typed)
-        kept = [part for part in parts if part]
-        if is_pair and len(kept) != len(items):
+        stated = [part for part in parts if part]
+        if is_pair and len(stated) != len(items):
             raise ValueError(f"must be {wanted(hint)}")
-        return [_value(items[0], part) for part in kept]
+        return [_value(items[0], part) for part in stated]
     if typing.get_origin(bare) is dict:
         return _table(hint, typed)
     if bare is int:
@@ -203,20 +206,20 @@ def _table(hint: Any, typed: str) -> dict[str, object]:
     return out
 
 
-def toml_value(found: object) -> str:
-    """Return `found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
-    if isinstance(found, list | tuple):
-        return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in found) + "]"
-    if isinstance(found, dict):
-        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in found.items()) + "}"
-    if not isinstance(found, str):
-        return str(found)
+def toml_value(value: object) -> str:
+    """Return `value` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in value.items()) + "}"
+    if not isinstance(value, str):
+        return str(value)
     try:
-        tomllib.loads(f"value = {found}")
+        tomllib.loads(f"value = {value}")
     except ValueError:
-        return found if found == found.strip() else _quoted(found)
-    return _quoted(found)
+        return value if value == value.strip() else _quoted(value)
+    return _quoted(value)
 
 
-def _quoted(found: str) -> str:
-    return json.dumps(found, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

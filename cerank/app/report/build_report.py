@@ -13,28 +13,14 @@ import cerank
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
 from cerank.app.report.report_data import Curve, PublishedComparison, Report
-from cerank.app.report.report_scope import ReportScope, report_scope
+from cerank.app.report.report_scope import ReportRequest, ReportScope, report_scope
 from cerank.app.report.results_tables import TestResults
 from cerank.evaluation import published
-from cerank.evaluation.multiple_testing import Correction
 from cerank.settings import Settings
 
 
-class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked to see."""
-
-    names: tuple[str, ...]  # a matrix, or runs
-    baseline: str = ""  # see `report_scope.report_scope`
-    correction: Correction = "holm"
-    measures: tuple[str, ...] = ()  # in place of those declared
-    every_stage: bool = False
-    has_curves: bool = True
-    command: str = ""  # as it was typed, for the report
-    created: str = ""  # UTC, ISO 8601
-
-
 def build_report(settings: Settings, request: ReportRequest, say: Callable[[str], None] = lambda _: None) -> Report:
-    """The report of a matrix or of runs.
+    """Return the report of a matrix or of runs.
 
     Args:
         say: called with a text for each step; measuring a large test set takes its time.
@@ -43,37 +29,37 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         UsageError: nothing is called so, no row is the baseline, a measure is unknown or 0 for every ranking.
         DamagedError: a file of a run cannot be read.
     """
-    found = report_scope(settings.lab, request.names, baseline=request.baseline, every_stage=request.every_stage)
-    data = measure_rows(settings, found, request.measures, say)
-    columns = results_tables.places(found, data)
-    verdicts = results_tables.test_rows(found, data, columns, correction=request.correction, asked=request.measures)
+    scope = report_scope(settings.lab, request.names, baseline=request.baseline, every_stage=request.every_stage)
+    data = measure_rows(settings, scope, request.measures, say)
+    columns = results_tables.places(scope, data)
+    verdicts = results_tables.test_rows(scope, data, columns, request)
     tables = tuple(
-        msgspec.structs.replace(table, caption=footnotes.caption(table, found, verdicts))
-        for table in results_tables.results_tables(found, data, columns, verdicts)
+        msgspec.structs.replace(table, caption=footnotes.caption(table, scope, verdicts))
+        for table in results_tables.results_tables(scope, data, columns, verdicts)
     )
     facing = results_tables.published_comparisons(tables)
     curves: tuple[Curve, ...] = ()
     if request.has_curves:
         from cerank.app.report.curve_figures import pictures
 
-        curves = pictures(found)
+        curves = pictures(scope)
     return Report(
-        title=found.title,
+        title=scope.title,
         command=request.command,
         created=request.created,
         version=cerank.__version__,
-        is_declared=found.record is not None,
-        declared=_declared(found),
+        is_declared=scope.record is not None,
+        declared=_declared(scope),
         family=verdicts.family,
-        baseline=footnotes.baseline_text(found, verdicts),
-        models=tuple(row.model for row in found.rows),
+        baseline=footnotes.baseline_text(scope, verdicts),
+        models=tuple(row.model for row in scope.rows),
         grids=tables,
         facing=facing,
         papers=_papers(facing),
-        places=results_tables.place_facts(found, data, columns),
-        runs=provenance.run_facts(found),
-        notes=(*data.notes, *_notes(found, verdicts)),
-        missing=(*(f"run {name} is not in the lab" for name in found.absent), *data.missing),
+        places=results_tables.place_facts(scope, data, columns),
+        runs=provenance.run_facts(scope),
+        notes=(*data.notes, *_notes(scope, verdicts)),
+        missing=(*(f"run {name} is not in the lab" for name in scope.absent), *data.missing),
         sources=data.sources,
         comparison=verdicts.comparison,
         curves=curves,
@@ -82,26 +68,26 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
 
 
 def _answers(verdicts: TestResults) -> tuple[str, ...]:
-    """Every verdict in words, where it is about, after its measure."""
+    """Return every verdict in words, after its measure and condition."""
     from cerank.evaluation.answers import answers
 
     if verdicts.comparison is None:
         return ()
     return tuple(
-        f"{row.measure} on {row.condition}: {one.whole}"
-        for row, one in zip(verdicts.comparison.rows, answers(verdicts.comparison), strict=True)
+        f"{row.measure} on {row.condition}: {answer.with_question}"
+        for row, answer in zip(verdicts.comparison.rows, answers(verdicts.comparison), strict=True)
     )
 
 
-def _declared(found: ReportScope) -> str:
-    if found.record is None:
+def _declared(scope: ReportScope) -> str:
+    if scope.record is None:
         return ""
-    return f"matrix {found.record.name}, declared {found.record.created}, sha256 {found.record.sha256}"
+    return f"matrix {scope.record.name}, declared {scope.record.created}, sha256 {scope.record.sha256}"
 
 
-def _notes(found: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
+def _notes(scope: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
     lines = list(footnotes.notes_of(verdicts.comparison))
-    without = [row.model.label for row in found.rows if row.model.label not in verdicts.pairs]
+    without = [row.model.label for row in scope.rows if row.model.label not in verdicts.pairs]
     untested = [label for label in without if label not in verdicts.pairs.values()]
     if untested:
         lines.insert(0, f"no baseline of the same base: {', '.join(untested)}; not tested")
@@ -109,7 +95,7 @@ def _notes(found: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
 
 
 def _papers(facing: Sequence[PublishedComparison]) -> tuple[tuple[str, str], ...]:
-    """Those whose figures are shown, with source and notes."""
+    """Return those whose figures are shown, with source and notes."""
     known = {figure.paper for figure in facing}
     return tuple(
         (paper.key, f"{paper.cited}; read from {paper.source}; {'; '.join(paper.notes)}")

@@ -13,7 +13,7 @@ import numpy as np
 from cerank.app.report import svg_plot
 from cerank.app.report.report_data import Curve
 from cerank.app.report.report_scope import ReportScope
-from cerank.app.report.svg_plot import Panel, Series
+from cerank.app.report.svg_plot import Panel, PlottedLine
 from cerank.app.run_views import curves
 from cerank.app.run_views.curves import Columns, Curves, Floats
 from cerank.runs.layout import RunFolder, plain_name
@@ -35,7 +35,7 @@ class _Drawn:
 
 
 def pictures(report_scope: ReportScope) -> tuple[Curve, ...]:
-    """A picture for each base (or each part of one, where its runs are many); none where nothing was trained yet."""
+    """Return a picture for each base, or each part of a base with many runs; none where nothing was trained yet."""
     groups: dict[str, dict[str, _Drawn]] = {}
     for row in report_scope.rows:
         for member in row.members:
@@ -69,8 +69,8 @@ def _weight(steps: int) -> float:
     return max((weight for least, weight in _SMOOTHING if steps >= least), default=0.0)
 
 
-def _loss(run: _Drawn, weight: float) -> Series:
-    """The run's loss, each stage a line of its own, for another loss has another scale."""
+def _loss(run: _Drawn, weight: float) -> PlottedLine:
+    """Return the run's loss, each stage a line of its own, for another loss has another scale."""
     steps, values = run.columns.steps, run.columns.values["loss"]
     edges = sorted(
         {0, len(steps), *(int(np.searchsorted(steps, boundary.at, "right")) for boundary in run.columns.boundaries)}
@@ -80,11 +80,11 @@ def _loss(run: _Drawn, weight: float) -> Series:
         last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), 0))
         smooth = curves.smoothed(np.nan_to_num(values[last]), weight, edges)  # a step without a loss repeats the last
     line = _parted(steps, smooth, edges)
-    return Series(run.label, *line, raw=_parted(steps, values, edges)) if weight else Series(run.label, *line)
+    return PlottedLine(run.label, *line, raw=_parted(steps, values, edges)) if weight else PlottedLine(run.label, *line)
 
 
 def _parted(steps: Floats, values: Floats, edges: Sequence[int]) -> tuple[Floats, Floats]:
-    """The line with a gap at each edge."""
+    """Return the line with a gap at each edge."""
     gap = np.array([np.nan])
     parts = [_fewer(steps[low:high], values[low:high]) for low, high in itertools.pairwise(edges)]
     across = [piece for xs, _ in parts for piece in (xs, xs[-1:])]
@@ -92,7 +92,7 @@ def _parted(steps: Floats, values: Floats, edges: Sequence[int]) -> tuple[Floats
 
 
 def _fewer(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """The line by its least and largest values in as many parts as can be seen."""
+    """Return the line by its least and largest values in as many parts as can be seen."""
     if len(steps) <= _POINTS:
         return steps, values
     count = _POINTS // 2
@@ -103,24 +103,24 @@ def _fewer(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def _measures(runs: Sequence[_Drawn]) -> list[str]:
-    """The measures of the validations, each once; two pictures of them are enough."""
+    """Return the measures of the validations, each once; two pictures of them are enough."""
     names = dict.fromkeys(name for run in runs for _, row in run.columns.validations for name in row.measures)
     return list(names)[:2]
 
 
-def _validation(run: _Drawn, measure: str) -> Series | None:
+def _validation(run: _Drawn, measure: str) -> PlottedLine | None:
     points = [(at, row.measures[measure]) for at, row in run.columns.validations if measure in row.measures]
     if not points:
         return None
     steps, values = np.array(points).T
-    return Series(run.label, steps, values, has_dots=True)
+    return PlottedLine(run.label, steps, values, has_dots=True)
 
 
 def _boundaries(runs: Sequence[_Drawn]) -> tuple[tuple[float, str], ...]:
-    """Where stages start, each place once with the names of all stages that start there."""
-    found: dict[float, dict[str, None]] = {}
+    """Return where stages start, each place once with the names of all stages that start there."""
+    names_at: dict[float, dict[str, None]] = {}
     for run in runs:
         for boundary in run.columns.boundaries:
             name = run.chain[boundary.stage] if boundary.stage < len(run.chain) else "?"
-            found.setdefault(float(boundary.at), {})[name] = None
-    return tuple((at, ", ".join(names)) for at, names in sorted(found.items()))
+            names_at.setdefault(float(boundary.at), {})[name] = None
+    return tuple((at, ", ".join(names)) for at, names in sorted(names_at.items()))

@@ -25,24 +25,24 @@ GLYPHS: dict[Sign, str] = {
 
 
 def marks(cell: ResultCell) -> str:
-    """The sign of a cell, with † where its margin was chosen after the results."""
+    """Return the sign of a cell, with † where its margin was chosen after the results."""
     return GLYPHS[cell.sign] + ("†" if cell.is_late else "")
 
 
-def caption(grid: ResultsTable, found: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
-    """The sentences of one table."""
+def caption(grid: ResultsTable, scope: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
+    """Return the sentences of one table."""
     return (
         _measure(grid),
         _data(grid.places),
         "Bold: the best of a column, to four decimals.",
-        *_signs(grid, found, verdicts),
-        *_tests(found, verdicts),
-        _seeds(found),
+        *_signs(grid, scope, verdicts),
+        *_tests(scope, verdicts),
+        _seeds(scope, verdicts),
     )
 
 
 def _measure(grid: ResultsTable) -> str:
-    """The measure, and how it is called where its relevance threshold differs."""
+    """Return the measure, and how it is called where its relevance threshold differs."""
     names: dict[str, list[str]] = {}
     for place, cell in zip(grid.places, grid.lines[0].cells, strict=True):
         if cell.measure and place.heading not in names.setdefault(cell.measure, []):
@@ -62,19 +62,19 @@ def _data(places: Sequence[Place]) -> str:
     return f"Queries: {', '.join(queries)}. The first {depth:,} of each first stage are re-ranked and measured."
 
 
-def baseline_text(found: ReportScope, verdicts: TestResults) -> str:
+def baseline_text(scope: ReportScope, verdicts: TestResults) -> str:
     """Return the baseline with which every other row is compared, in words."""
     lefts = list(dict.fromkeys(verdicts.pairs.values()))
-    if lefts == [FIRST] or found.baseline == FIRST_STAGE:
+    if lefts == [FIRST] or scope.baseline == FIRST_STAGE:
         return "the first stage"
-    return lefts[0] if len(lefts) == 1 else f"{found.baseline} of the same base"
+    return lefts[0] if len(lefts) == 1 else f"{scope.baseline} of the same base"
 
 
-def _signs(grid: ResultsTable, found: ReportScope, verdicts: TestResults) -> list[str]:
-    """What the signs mean, those only that a table of this comparison may hold."""
+def _signs(grid: ResultsTable, scope: ReportScope, verdicts: TestResults) -> list[str]:
+    """Return what the signs mean, those only that a table of this comparison may hold."""
     if verdicts.comparison is None:
         return []
-    against = baseline_text(found, verdicts)
+    against = baseline_text(scope, verdicts)
     lines = [f"↑ and ↓: significantly better and worse than {against}."]
     margins = verdicts.comparison.terms.margins
     names = {cell.measure for line in grid.lines for cell in line.cells}
@@ -88,7 +88,7 @@ def _signs(grid: ResultsTable, found: ReportScope, verdicts: TestResults) -> lis
     return lines
 
 
-def _tests(found: ReportScope, verdicts: TestResults) -> list[str]:
+def _tests(scope: ReportScope, verdicts: TestResults) -> list[str]:
     comparison = verdicts.comparison
     if comparison is None:
         return []
@@ -96,29 +96,31 @@ def _tests(found: ReportScope, verdicts: TestResults) -> list[str]:
     level = f"{100 * (1 - terms.confidence):.3g} %"
     is_one = verdicts.family == 1
     what = "1 test" if is_one else f"the {verdicts.family:,} tests"
-    whose = f"declared in matrix {found.record.name} before its runs" if found.record else "of this report"
-    if found.record and verdicts.family > _declared(found, verdicts):
+    whose = f"declared in matrix {scope.record.name} before its runs" if scope.record else "of this report"
+    if scope.record and verdicts.family > _declared(scope, verdicts):
         whose += " or asked for since"
     method = METHODS[comparison.method]
     test = "Two-sided paired t-tests" if comparison.method != "max-t" else "Paired differences"
-    lines = [f"{test}, {method} over {what} {whose} ({_product(found, verdicts)}), level {level}."]
-    open_ = verdicts.family - len(comparison.rows)
+    lines = [f"{test}, {method} over {what} {whose} ({_product(scope, verdicts)}), level {level}."]
+    open_ = verdicts.family - sum(row.is_primary for row in comparison.rows)
     if open_:
         lines.append(f"{open_:,} of them are not shown or not measured yet; they count as not rejected.")
-    if found.record and found.baseline != found.record.baseline:
-        lines.append(f"The matrix declares {found.record.baseline} as its baseline; this one was chosen afterwards.")
+    if scope.record and scope.baseline != scope.record.baseline:
+        lines.append(f"The matrix declares {scope.record.baseline} as its baseline; this one was chosen afterwards.")
     return lines
 
 
-def _declared(found: ReportScope, verdicts: TestResults) -> int:
-    """Tests of the measures that were declared."""
-    return verdicts.models * len(found.first_stages) * sum(len(names) for names in found.measures.values())
+def _declared(scope: ReportScope, verdicts: TestResults) -> int:
+    """Return the number of tests of the declared measures."""
+    return verdicts.models * len(scope.first_stages) * sum(len(names) for names in scope.measures.values())
 
 
-def _product(found: ReportScope, verdicts: TestResults) -> str:
+def _product(scope: ReportScope, verdicts: TestResults) -> str:
+    if scope.record is not None and scope.record.primary:
+        return f"primary: {'; '.join(scope.record.primary)}"
     models = verdicts.models
-    tests, firsts = len(found.tests), len(found.first_stages)
-    is_even = len({len(names) for names in found.measures.values()}) == 1
+    tests, firsts = len(scope.tests), len(scope.first_stages)
+    is_even = len({len(names) for names in scope.measures.values()}) == 1
     each, rest = divmod(verdicts.family, max(1, models * tests * firsts))  # measures asked for now count, too
     measures = _count(each, "measure") if is_even and not rest else "the measures of each test set"
     places = f"{_count(tests, 'test set')} × {_count(firsts, 'first stage')}"
@@ -129,22 +131,26 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def _seeds(found: ReportScope) -> str:
-    seeds = {row.model.seeds for row in found.rows}
+def _seeds(scope: ReportScope, verdicts: TestResults) -> str:
+    seeds = {row.model.seeds for row in scope.rows}
     if len(seeds) == 1 and len(next(iter(seeds))) == 1:
         return f"One seed ({next(iter(seeds))[0]}): verdicts are about these checkpoints, not about recipes."
     if all(len(each) == 1 for each in seeds):
         return "One seed a model: verdicts are about these checkpoints, not about recipes."
     counts = sorted({len(each) for each in seeds})
     text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Each model is the mean of {text} seeds, query by query; verdicts are about these checkpoints."
+    if verdicts.comparison is None or verdicts.comparison.terms.claim == "checkpoints":
+        return f"Each model is the mean of {text} seeds, query by query; verdicts are about these checkpoints."
+    paired = [row.recipes.is_paired for row in verdicts.comparison.rows if row.recipes]
+    how = ", as pairs," if paired and all(paired) else ", as pairs where two recipes share them," if any(paired) else ""
+    return f"Each model is the mean of {text} seeds; verdicts are about recipes: seeds{how} count as a sample."
 
 
 def notes_of(comparison: Comparison | None) -> tuple[str, ...]:
-    """What a reader must know of the data, each once, with the rows it was said of counted."""
-    found: dict[str, list[str]] = {}
+    """Return what a reader must know of the data, each once, with the rows it was said of counted."""
+    places_of: dict[str, list[str]] = {}
     for row in comparison.rows if comparison else ():
         for note in row.notes:
             if note.kind != "zeros":
-                found.setdefault(f"{note.text}", []).append(str(row.condition))
-    return tuple(f"{'; '.join(dict.fromkeys(where))}: {text}" for text, where in found.items())
+                places_of.setdefault(f"{note.text}", []).append(str(row.condition))
+    return tuple(f"{'; '.join(dict.fromkeys(where))}: {text}" for text, where in places_of.items())

@@ -11,7 +11,7 @@ from cerank.app.report import latex, supplementary_tables
 from cerank.app.report.footnotes import GLYPHS, marks
 from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
-from cerank.evaluation.verdicts import explain
+from cerank.evaluation.answers import explain
 from cerank.text.escapes import html
 from cerank.text.table_data import TEXTS, Table, rounded
 
@@ -43,7 +43,7 @@ _LONG = 40  # characters from which a text may break anywhere
 
 
 def document(report: Report) -> str:
-    """The whole report as one page."""
+    """Return the whole report as one page."""
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -71,7 +71,7 @@ _Reasons = dict[tuple[str, str, str], str]
 
 
 def _reasons(report: Report) -> _Reasons:
-    """What each verdict rests on, by model, measure and condition."""
+    """Return what each verdict rests on, by model, measure and condition."""
     rows = report.comparison.rows if report.comparison else ()
     return {(row.right, row.measure, str(row.condition)): explain(row.judgment, row.limits) for row in rows}
 

@@ -53,7 +53,7 @@ _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 
 
 def escaped(text: str) -> str:
-    """`text` as ASCII LaTeX: signs as commands, accents as accents, any other character as its number."""
+    """Return `text` as ASCII LaTeX: signs as commands, accents as accents, any other character as its number."""
     return "".join(
         _ascii(char) for char in escapes.latex(text).replace("--", "-{}-")
     )  # an option keeps its two strokes
@@ -75,12 +75,12 @@ def _ascii(char: str) -> str:
 
 
 def file_name(grid: ResultsTable) -> str:
-    """The name of a table's own file."""
+    """Return the name of a table's own file."""
     return f"table-{plain_name(grid.measure, 40)}.tex"
 
 
 def table(grid: ResultsTable, *, is_star: bool = False) -> str:
-    """A floating table to include, with booktabs; too many columns for a page become tables below each other."""
+    """Return a floating table to include, with booktabs; too many columns for a page become tables below each other."""
     kind = "table*" if is_star else "table"
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
     lines += ["\\setlength{\\tabcolsep}{5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
@@ -131,7 +131,7 @@ def _cell(cell: ResultCell) -> str:
 
 
 def document(report: Report) -> str:
-    """All tables with the side tables, as a document that compiles with booktabs and longtable."""
+    """Return all tables with the side tables, as a document that compiles with booktabs and longtable."""
     parts = [_PREAMBLE, f"\\section*{{{escaped(report.title)}}}\n"]
     parts += [f"{escaped(text)}\n\n" for text in head(report)]
     parts += [table(grid) + "\n" for grid in report.grids]
@@ -146,13 +146,13 @@ def document(report: Report) -> str:
 
 
 def head(report: Report) -> tuple[str, ...]:
-    """What stands under the title."""
+    """Return what stands under the title."""
     declared = f"Family: {report.declared}." if report.declared else "The family was not declared before the runs."
     return (declared, f"Made by cerank {report.version}, {report.created}: {report.command}")
 
 
 def _long(side: Table) -> str:
-    """A table over several pages, its texts in columns that break lines."""
+    """Return a table over several pages, its texts in columns that break lines."""
     spec = "".join(_column_spec(*each) for each in zip(_widths(side), side.columns, strict=True))
     heads = " & ".join(f"\\textbf{{{escaped(column.heading)}}}" for column in side.columns)
     lines = [f"\\subsection*{{{escaped(side.title)}}}", "{\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
@@ -166,7 +166,7 @@ def _long(side: Table) -> str:
 
 
 def _widths(side: Table) -> list[float]:
-    """Each column's share of the line: what its longest text needs, or its longest word where the line is too short."""
+    """Return each column's share of the line: what its longest text needs, or its longest word if the line is short."""
     needs = []
     for at, column in enumerate(side.columns):
         words = max(map(len, column.heading.split()))
@@ -190,7 +190,7 @@ def _long_cell(text: str, column: Column) -> str:
 
 
 def breakable(text: str) -> str:
-    """`text` escaped, with places to break a long word after each few characters that are no letters or digits."""
+    """Return `text` escaped, with places where a long word may break."""
     out, since = [], 0
     for char in text:
         out.append(escaped(char))

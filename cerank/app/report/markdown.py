@@ -14,7 +14,7 @@ from cerank.text.table_data import written
 
 
 def document(report: Report, *, has_files: bool = False) -> str:
-    """The whole report.
+    """Return the whole report.
 
     Args:
         has_files: whether the curves are files next to it.

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison import comparisons
-from cerank.app.comparison.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.comparisons import FIRST_STAGE, ComparisonRequest, RunTarget, SeedsTarget, Target, short_name
 from cerank.app.report.report_data import FIRST, SourceFile
 from cerank.app.report.report_scope import ReportRow, ReportScope
 from cerank.evaluation.systems import Condition, Measured, System
@@ -39,7 +39,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequence[str], say: Say) -> Measurements:
-    """Measures every row that is there, at every declared place.
+    """Measure every row whose rankings exist, at every declared place.
 
     Args:
         measures: in place of the declared ones; empty takes those.
@@ -58,8 +58,9 @@ def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequen
         if not targets:
             continue
         say(f"measuring {counted(len(targets), 'ranking')} of {test}")
-        wanted = tuple(measures) or report_scope.measures.get(test, ())
-        measured, names[test] = comparisons.measured_systems(settings, targets, measures=wanted, dataset=test)
+        chosen = tuple(measures) or report_scope.measures.get(test, ())
+        request = ComparisonRequest(measures=chosen, dataset=test)
+        measured, names[test] = comparisons.measured_systems(settings, targets, request)
         for system in measured:
             systems[system.label] = _joined(systems.get(system.label), system)
     sources = _sources(settings.lab, report_scope)
@@ -73,7 +74,7 @@ def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequen
 
 
 def _is_there(row: ReportRow, test: str, first_stages: Sequence[str]) -> bool:
-    """Whether every seed of the row has its ranking of the test set over each of its first stages."""
+    """Return whether every seed of the row has its ranking of the test set over each of its first stages."""
     for member in row.members:
         data = member.plan.recipe.data
         if test not in data.test or not set(data.first_stages) & set(first_stages):
@@ -91,7 +92,7 @@ def _missing(report_scope: ReportScope, rows: Sequence[ReportRow], test: str) ->
 
 
 def _first_stages(rows: Sequence[ReportRow], test: str) -> list[RunTarget]:
-    """The first runs that hold the first stages' own rankings; each first stage once."""
+    """Return the first runs that hold the first stages' own rankings; each first stage once."""
     seen: set[str] = set()
     out = []
     for member in (member for row in rows for member in row.members):
@@ -111,7 +112,7 @@ def _target(row: ReportRow) -> Target:
 
 
 def _joined(system: System | None, other: System) -> System:
-    """One system with what both were measured on; a condition counts once."""
+    """Return one system with what both were measured on; a condition counts once."""
     if system is None:
         return other
     known = {entry.condition for entry in system.measured}
@@ -123,7 +124,7 @@ def _joined(system: System | None, other: System) -> System:
 
 
 def at(system: System, condition: Condition) -> Measured | None:
-    """What the system scored there; None where it has not been measured."""
+    """Return what the system scored there; None where it has not been measured."""
     return next((entry for entry in system.measured if entry.condition == condition), None)
 
 
@@ -131,7 +132,7 @@ def at(system: System, condition: Condition) -> Measured | None:
 
 
 def _sources(lab: Path, report_scope: ReportScope) -> tuple[SourceFile, ...]:
-    """Each file that is read, hashed, by run and role."""
+    """Return each file that is read, hashed, by run and role."""
     files: dict[tuple[str, str, Path], None] = {}
     for member in (member for row in report_scope.rows for member in row.members):
         folder, data = member.folder, member.plan.recipe.data
@@ -157,7 +158,7 @@ def _sources(lab: Path, report_scope: ReportScope) -> tuple[SourceFile, ...]:
 
 
 def _disagreements(report_scope: ReportScope, systems: dict[str, System]) -> tuple[str, ...]:
-    """Measures files whose values are not those of their rankings, measured again."""
+    """Return a note for each measures file whose values differ from its ranking, measured again."""
     out = []
     for row in report_scope.rows:
         system = systems.get(row.model.label)
@@ -182,7 +183,7 @@ def _pairs(member: RunTarget) -> Iterable[tuple[str, str]]:
 
 
 def _differing(path: Path, entry: Measured) -> int:
-    """Values of the file that differ from those of the ranking, by the measures that both have."""
+    """Return how many values of the file differ from those of the ranking, by the measures that both have."""
     try:
         rows = decode_measures(path.read_bytes())
     except json_records.DECODE_ERRORS as error:
@@ -196,7 +197,7 @@ def _differing(path: Path, entry: Measured) -> int:
 
 
 def _other_first_stages(report_scope: ReportScope) -> tuple[str, ...]:
-    """First stages that are not the same list for every run, or not to the same depth."""
+    """Return a note for each first stage that differs between runs, in its documents or its depth."""
     seen: dict[tuple[str, str], dict[tuple[str, int], list[str]]] = {}
     for member in (member for row in report_scope.rows for member in row.members):
         for test, first in _pairs(member):
@@ -209,6 +210,8 @@ def _other_first_stages(report_scope: ReportScope) -> tuple[str, ...]:
     out = []
     for (test, first), kinds in seen.items():
         if len(kinds) > 1:
-            said = "; ".join(f"depth {depth}, sha256 {sha[:12]}: {names[0]}" for (sha, depth), names in kinds.items())
-            out.append(f"{short_name(first)} on {short_name(test)} is not the same for every run: {said}")
+            differing = "; ".join(
+                f"depth {depth}, sha256 {sha[:12]}: {names[0]}" for (sha, depth), names in kinds.items()
+            )
+            out.append(f"{short_name(first)} on {short_name(test)} is not the same for every run: {differing}")
     return tuple(out)

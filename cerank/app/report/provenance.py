@@ -25,7 +25,7 @@ _PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
 
 
 def run_facts(report_scope: ReportScope) -> tuple[RunFacts, ...]:
-    """The facts of every run behind the tables, each run once.
+    """Return the facts of every run behind the tables, each run once.
 
     Raises:
         DamagedError: a journal cannot be read.
@@ -39,14 +39,14 @@ def run_facts(report_scope: ReportScope) -> tuple[RunFacts, ...]:
 
 
 def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
-    """The mean share of tied documents that the runs recorded of one ranking; None where none did."""
+    """Return the mean share of tied documents that the runs recorded of one ranking; None where none did."""
     paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
-    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingStats))]
-    return statistics.fmean(found) if found else None
+    shares = [stats.tied for path in paths if (stats := json_records.load_if_there(path, stage_summary.RankingStats))]
+    return statistics.fmean(shares) if shares else None
 
 
 def recipe_file(run: str) -> str:
-    """Where in a report's folder a run's whole recipe stands."""
+    """Return where in a report's folder a run's whole recipe stands."""
     return f"recipes/{plain_name(run, 100)}.toml"
 
 
@@ -80,22 +80,22 @@ def _state(folder: RunFolder) -> str:
 
 
 def _command(run: str, device: str, threads: int) -> str:
-    """The command that does the run again from the report's folder."""
+    """Return the command that does the run again from the report's folder."""
     words = ["cerank", "run", "--recipe", recipe_file(run), "--device", device, "--threads", str(threads)]
     return shlex.join(words)
 
 
 def _versions(folder: RunFolder, planned: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Of the last attempt, else of the plan."""
+    """Return the versions of the last attempt, else of the plan."""
     numbers = folder.attempt_numbers()
     attempt = json_records.load_if_there(folder.attempt(numbers[-1]), records.Attempt) if numbers else None
     return tuple((attempt.versions if attempt else planned).items())
 
 
 def _stage(folder: RunFolder, index: int, name: str, events: list[Event]) -> StageRecord:
-    """A stage's facts, else the last event of each kind that names it."""
+    """Return a stage's facts, else the last event of each kind that names it."""
     stage_facts = stage_summary.read(folder.final(index, name))
     if stage_facts is not None:
         return StageRecord(stage=name, facts=stage_facts)
-    said = {event.kind: event.text.removeprefix(f"{name}: ") for event in events if event.text.startswith(f"{name}: ")}
-    return StageRecord(stage=name, facts=None, said=tuple((kind, said[kind]) for kind in _OF_STAGE if kind in said))
+    texts = {event.kind: event.text.removeprefix(f"{name}: ") for event in events if event.text.startswith(f"{name}: ")}
+    return StageRecord(stage=name, facts=None, events=tuple((kind, texts[kind]) for kind in _OF_STAGE if kind in texts))

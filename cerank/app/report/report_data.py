@@ -85,7 +85,7 @@ class PublishedComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def difference(self) -> float:
-        """Ours minus theirs."""
+        """Return ours minus theirs."""
         return self.ours - self.theirs
 
 
@@ -103,7 +103,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: str
     facts: StageSummary | None  # None for a stage of an earlier release, or one that is not finished
-    said: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
+    events: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
 
 
 class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -14,11 +15,27 @@ from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget
 from cerank.app.report.report_data import FIRST, Model
 from cerank.errors import UsageError
+from cerank.evaluation.multiple_testing import Correction
 from cerank.recipes.matrix_schema import MatrixRecord
 from cerank.registry import nearest
 from cerank.runs import declared_matrices, run_store, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.text.safe_text import counted
+
+
+class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked to see."""
+
+    names: tuple[str, ...]  # a matrix, or runs
+    baseline: str = ""  # see `report_scope.report_scope`
+    correction: Correction = "auto"
+    claim: Literal["auto", "checkpoints", "recipes"] = "auto"  # auto: recipes where every row has several seeds
+    confidence: float = 0.95  # of intervals; verdicts err in at most the rest
+    measures: tuple[str, ...] = ()  # in place of those declared
+    every_stage: bool = False
+    has_curves: bool = True
+    command: str = ""  # as it was typed, for the report
+    created: str = ""  # UTC, ISO 8601
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +59,7 @@ class ReportScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage: bool = False) -> ReportScope:
-    """What `texts` name: one matrix of the lab, or runs (each RUN or RUN:STAGE).
+    """Return what `texts` name: one matrix of the lab, or runs (each RUN or RUN:STAGE).
 
     Args:
         baseline: a recipe (each base's own model of it is then the baseline), a model's label, a run, or
@@ -56,8 +73,8 @@ def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_s
     if not texts:
         raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs")
     record = declared_matrices.load_if_there(lab, texts[0]) if len(texts) == 1 else None
-    found = _of_matrix(lab, record, every_stage) if record else _of_runs(lab, texts, every_stage)
-    return msgspec.structs.replace(found, baseline=baseline or found.baseline)
+    scope = _of_matrix(lab, record, every_stage) if record else _of_runs(lab, texts, every_stage)
+    return msgspec.structs.replace(scope, baseline=baseline or scope.baseline)
 
 
 def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScope:
@@ -86,12 +103,12 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScop
 def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
     members: list[RunTarget] = []
     for text in texts:
-        found = comparisons.target(lab, text)
-        if isinstance(found, FileTarget):
+        target = comparisons.target(lab, text)
+        if isinstance(target, FileTarget):
             hint = "a report needs runs; use `cerank compare` for TREC run files"
-            raise UsageError(f"{found.path.name} is a file", where=text, hint=hint)
-        is_stage = found.label.endswith(f":{found.system}")
-        members += [found] if is_stage else _targets(found.folder, found.label, every_stage)
+            raise UsageError(f"{target.path.name} is a file", where=text, hint=hint)
+        is_stage = target.label.endswith(f":{target.system}")
+        members += [target] if is_stage else _targets(target.folder, target.label, every_stage)
     rows = _rows(members)
     data = [member.plan.recipe.data for member in members]
     return ReportScope(
@@ -105,7 +122,7 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
 
 
 def _targets(folder: RunFolder, label: str, every_stage: bool) -> list[RunTarget]:
-    """The run after its last stage, or after each."""
+    """Return the run after its last stage, or after each."""
     plan = run_store.load_plan(folder)
     label = label or user_labels.load(folder).label or plan.label or run_store.short_name(folder)
     chain = plan.recipe.chain
@@ -114,11 +131,11 @@ def _targets(folder: RunFolder, label: str, every_stage: bool) -> list[RunTarget
 
 def _measures(members: Sequence[RunTarget]) -> dict[str, tuple[str, ...]]:
     """Test -> every measure that a run tested on it declares."""
-    found: dict[str, list[str]] = {}
+    names_of: dict[str, list[str]] = {}
     for member in members:
         for test in member.plan.recipe.data.test:
-            found.setdefault(test, []).extend(member.plan.measures_on(test))
-    return {test: _once(names) for test, names in found.items()}
+            names_of.setdefault(test, []).extend(member.plan.measures_on(test))
+    return {test: _once(names) for test, names in names_of.items()}
 
 
 def _once(texts: Iterable[str]) -> tuple[str, ...]:
@@ -129,7 +146,7 @@ def _once(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
-    """A row for each system that differs in more than its seed, in the order given."""
+    """Return a row for each system that differs in more than its seed, in the order given."""
     groups: dict[tuple[str, str], list[RunTarget]] = {}
     for member in members:
         groups.setdefault(comparisons.but_for_seed(member), []).append(member)
@@ -150,7 +167,7 @@ def _label(group: Sequence[RunTarget]) -> str:
 
 
 def base_name(base: str) -> str:
-    """A base as tables call it: the last part of a hub id or folder."""
+    """Return a base as tables call it: the last part of a hub id or folder."""
     return base.rstrip("/").rpartition("/")[2] or base
 
 
@@ -171,7 +188,7 @@ def _model(label: str, group: Sequence[RunTarget]) -> Model:
 
 
 def first_stage_model() -> Model:
-    """The row that the others re-rank."""
+    """Return the row that the others re-rank."""
     return Model(label=FIRST, base="", recipe="", system=FIRST_STAGE)
 
 
@@ -184,7 +201,7 @@ def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
 
 
 def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
-    """The rows; two of the same label (the user gave both runs one) carry their runs' names."""
+    """Return the rows; two of the same label (the user gave both runs one) carry their runs' names."""
     labels = [row.model.label for row in rows]
     out = []
     for row in rows:
@@ -198,13 +215,13 @@ def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
 # --- baseline
 
 
-def baselines(found: ReportScope) -> dict[str, str]:
+def baselines(scope: ReportScope) -> dict[str, str]:
     """Return the label of each tested model with the label of its baseline.
 
     Raises:
         UsageError: no model is meant by the baseline, or several of one base are.
     """
-    text, models = found.baseline, [row.model for row in found.rows]
+    text, models = scope.baseline, [row.model for row in scope.rows]
     if text in {FIRST_STAGE, FIRST}:
         return {model.label: FIRST for model in models}
     lefts = {model.base: model for model in models if model.recipe == text}
@@ -216,10 +233,10 @@ def baselines(found: ReportScope) -> dict[str, str]:
         pairs = [(model.label, lefts[model.base].label) for model in models if model.base in lefts]
         return {right: left for right, left in pairs if right != left}
     meant = [model for model in models if text == model.label or text in model.runs]
-    meant = meant or [row.model for row in found.rows if text in {member.label for member in row.members}]
+    meant = meant or [row.model for row in scope.rows if text in {member.label for member in row.members}]
     if len(meant) == 1:
         return {model.label: meant[0].label for model in models if model != meant[0]}
-    if found.record is not None and text == found.record.baseline:
+    if scope.record is not None and text == scope.record.baseline:
         return {}  # no run of the baseline is in the lab yet
     known = [FIRST_STAGE, *(model.label for model in models), *(model.recipe for model in models)]
     raise UsageError(f"no row of the report is called '{text}'", where="--baseline", hint=nearest(text, known))

@@ -6,11 +6,12 @@ Invariant: a sign is the comparison's verdict and a value the mean that its pair
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
 
+from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.comparisons import FIRST_STAGE, short_name
 from cerank.app.report.measured_rows import Measurements, at
@@ -26,14 +27,13 @@ from cerank.app.report.report_data import (
     ResultsTable,
     Sign,
 )
-from cerank.app.report.report_scope import ReportScope, baselines, first_stage_model
+from cerank.app.report.report_scope import ReportRequest, ReportScope, baselines, first_stage_model
 from cerank.evaluation import published
-from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.systems import Condition, System
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Row
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Comparison, Margin, Row
+    from cerank.evaluation.primary_questions import PrimaryQuestion
 
 _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
 _LONGEST = 24  # characters of a column's heading
@@ -48,12 +48,12 @@ class TestResults(msgspec.Struct, frozen=True, kw_only=True):
     models: int  # compared with a baseline, including those that are not in the lab
 
 
-def places(found: ReportScope, data: Measurements) -> tuple[Place, ...]:
-    """The columns, by first stage and then by test set, as the field prints them."""
+def places(scope: ReportScope, data: Measurements) -> tuple[Place, ...]:
+    """Return the columns, by first stage and then by test set, as the field prints them."""
     out = []
-    depths = [member.plan.recipe.data.depth for row in found.rows for member in row.members]
-    for first in found.first_stages:
-        for test in found.tests:
+    depths = [member.plan.recipe.data.depth for row in scope.rows for member in row.members]
+    for first in scope.first_stages:
+        for test in scope.tests:
             condition = Condition(short_name(test), short_name(first))
             entries = [entry for system in data.systems.values() if (entry := at(system, condition))]
             queries = max((len(values) for entry in entries for values in entry.values.values()), default=0)
@@ -71,7 +71,7 @@ def places(found: ReportScope, data: Measurements) -> tuple[Place, ...]:
 
 
 def _heading(test: str) -> str:
-    """The short name of a test set, the end of one too long for a column."""
+    """Return the short name of a test set, the end of one too long for a column."""
     known = published.heading(test) or short_name(test).removeprefix("msmarco-passage/").removesuffix("/judged")
     return known if len(known) <= _LONGEST else "…" + known[1 - _LONGEST :]
 
@@ -79,80 +79,117 @@ def _heading(test: str) -> str:
 # --- verdicts
 
 
-def test_rows(
-    found: ReportScope, data: Measurements, columns: Sequence[Place], *, correction: Correction, asked: Sequence[str]
-) -> TestResults:
-    """Every model against its baseline, by every measure at every place, corrected over the declared family.
+def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], request: ReportRequest) -> TestResults:
+    """Compare every model with its baseline, by every measure at every place, corrected over the declared family.
 
     Args:
-        asked: measures that were asked for now; the declared ones stay in the family.
+        scope: what the report is over.
+        data: its systems, measured.
+        columns: its places.
+        request: the correction and claim, and measures asked for now; the declared ones stay in the family.
 
     Raises:
         UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
     """
     from cerank.evaluation.compare import Pairing, Terms, compare
+    from cerank.evaluation.primary_questions import questions
 
-    pairs = baselines(found)
+    pairs = baselines(scope)
+    primary = questions(scope.record.primary if scope.record else (), "matrix")
+    names_of = {FIRST: {FIRST, FIRST_STAGE}}
+    names_of |= {row.model.label: {row.model.label, row.model.recipe} for row in scope.rows}
     pairings = [
-        Pairing(condition=place.condition, measure=measure, left=left, right=right)
+        Pairing(
+            condition=place.condition,
+            measure=measure,
+            left=left,
+            right=right,
+            is_primary=is_primary_row(primary, measure, names_of[right], names_of[left]),
+        )
         for right, left in pairs.items()
         if {left, right} <= data.systems.keys()
         for place in columns
         if all(at(data.systems[label], place.condition) for label in (left, right))
         for measure in data.measures.get(place.test, ())
     ]
-    models = _models(found, pairs)
-    family = max(models * _tests(found, asked), len(pairings))
+    models = [(names_of[right], names_of[left]) for right, left in pairs.items()]
+    models += [({recipe}, {scope.baseline}) for recipe in _absent_recipes(scope)]
+    tests = _tests_of_model(scope, request.measures)
+    family = sum(is_primary_row(primary, name, right, left) for right, left in models for name in tests)
+    family = max(family, sum(pairing.is_primary for pairing in pairings))
     if not pairings:
-        return TestResults(comparison=None, family=family, pairs=pairs, models=models)
+        return TestResults(comparison=None, family=family, pairs=pairs, models=len(models))
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
-    terms = Terms(correction=correction, family=family, margins=_margins(found, names, pairs))
+    compared = [data.systems[label] for pairing in pairings for label in (pairing.left, pairing.right)]
+    claim = request.claim
+    if claim == "auto":
+        has_seeds = all(system.is_fixed or system.members for system in compared)
+        claim = "recipes" if has_seeds and any(system.members for system in compared) else "checkpoints"
+    margins, worth, harm = _declared(scope, names, pairs)
+    terms = Terms(
+        correction=request.correction,
+        confidence=request.confidence,
+        family=family,
+        claim=claim,
+        pairs_seeds=comparisons.have_paired_seeds([member for row in scope.rows for member in row.members]),
+        margins=margins,
+        worth=worth,
+        harm=harm,
+    )
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
-    return TestResults(comparison=comparison, family=family, pairs=pairs, models=models)
+    return TestResults(comparison=comparison, family=family, pairs=pairs, models=len(models))
 
 
-def _models(found: ReportScope, pairs: dict[str, str]) -> int:
-    """Return the declared models that are compared with a baseline, whether their runs are in the lab or not."""
-    if found.record is None:
-        return len(pairs)
-    cells = found.record.cells
-    there = {(cell.recipe, cell.base) for cell in cells if cell.run not in found.absent}
-    absent = {(cell.recipe, cell.base) for cell in cells} - there
-    return len(pairs) + sum(recipe != found.baseline for recipe, _ in absent)
+def is_primary_row(
+    primary: Sequence[PrimaryQuestion], measure: str, right: Collection[str], left: Collection[str]
+) -> bool:
+    """Return whether a row is in the family: without declared questions every one is."""
+    return not primary or any(question.names(measure, right, left) for question in primary)
 
 
-def _tests(found: ReportScope, asked: Sequence[str]) -> int:
-    """Tests of one model: places x measures, declared or asked for now."""
+def _absent_recipes(scope: ReportScope) -> list[str]:
+    """Return the recipe of each declared model, one a base, whose runs are not in the lab; not the baseline's."""
+    if scope.record is None:
+        return []
+    cells = scope.record.cells
+    there = {(cell.recipe, cell.base) for cell in cells if cell.run not in scope.absent}
+    absent = dict.fromkeys((cell.recipe, cell.base) for cell in cells if (cell.recipe, cell.base) not in there)
+    return [recipe for recipe, _ in absent if recipe != scope.baseline]
+
+
+def _tests_of_model(scope: ReportScope, requested: Sequence[str]) -> list[str]:
+    """Return the measure of each test of one model: at each place, those declared or requested now."""
     from cerank.evaluation.measures import canonical
 
-    given = [canonical(name, "--measure") for name in asked]
-    size = 0
-    for test in found.tests:
-        declared = found.measures.get(test, ()) if found.record is not None or not given else ()
-        size += len({*(canonical(name, test) for name in declared), *given})
-    return len(found.first_stages) * size
+    given = [canonical(name, "--measure") for name in requested]
+    tests: list[str] = []
+    for test in scope.tests:
+        declared = scope.measures.get(test, ()) if scope.record is not None or not given else ()
+        tests += dict.fromkeys([*(canonical(name, test) for name in declared), *given])
+    return tests * len(scope.first_stages)
 
 
-def _margins(found: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
-    """The margins that the plans of the compared runs declare."""
+def _declared(scope: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> list[dict[str, Margin]]:
+    """Return the margins, gains and harm margins that the plans of the compared runs declare."""
     runs = {
         row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
-        for row in found.rows
+        for row in scope.rows
     }
-    return margins_of.declared(names, [(runs.get(left, ()), runs[right]) for right, left in pairs.items()])
+    sides = [(runs.get(left, ()), runs[right]) for right, left in pairs.items()]
+    return [margins_of.declared(names, sides, kind) for kind in get_args(margins_of.Kind)]
 
 
 # --- tables
 
 
 def results_tables(
-    found: ReportScope, data: Measurements, columns: Sequence[Place], verdicts: TestResults
+    scope: ReportScope, data: Measurements, columns: Sequence[Place], verdicts: TestResults
 ) -> tuple[ResultsTable, ...]:
-    """A table for each measure; the captions are left to `footnotes`."""
+    """Return a table for each measure; the captions are left to `footnotes`."""
     rows = {(row.condition, row.measure, row.right): row for row in _rows(verdicts)}
     lefts = set(verdicts.pairs.values())
-    models = [first_stage_model(), *(row.model for row in found.rows)]
+    models = [first_stage_model(), *(row.model for row in scope.rows)]
     models = [models[0], *sorted(models[1:], key=lambda model: _order(models, model))]
     out = []
     for key in _keys(data):
@@ -178,19 +215,19 @@ def _rows(verdicts: TestResults) -> tuple[Row, ...]:
 
 
 def _keys(data: Measurements) -> list[str]:
-    """What tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
+    """Return what tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
     called = _calling(data)
     return list(dict.fromkeys(called(name) for names in data.measures.values() for name in names))
 
 
 def _calling(data: Measurements) -> Callable[[str], str]:
-    """What a measure's table is called: without its threshold, where that tells the measures of each test set apart."""
+    """Return what a measure's table is called: without its threshold, unless a test set has the measure twice."""
     plain = [[published.plain_measure(name) for name in names] for names in data.measures.values()]
     return published.plain_measure if all(len(set(names)) == len(names) for names in plain) else str
 
 
 def _named(data: Measurements, place: Place, key: str) -> str:
-    """The measure of that table on the place's test set; "" where it has none."""
+    """Return the measure of that table on the place's test set; "" where it has none."""
     called = _calling(data)
     return next((name for name in data.measures.get(place.test, ()) if called(name) == key), "")
 
@@ -205,7 +242,7 @@ def _cell(
 
 
 def mean_at(system: System | None, condition: Condition, measure: str) -> float | None:
-    """The mean over queries; None where there is none yet."""
+    """Return the mean over queries; None where there is none yet."""
     entry = at(system, condition) if system else None
     values = entry.values.get(measure) if entry else None
     return statistics.fmean(values.values()) if values else None
@@ -213,7 +250,7 @@ def mean_at(system: System | None, condition: Condition, measure: str) -> float 
 
 def _sign(row: Row) -> Sign:
     verdict = row.verdict
-    if verdict in {"cannot tell", "identical"}:
+    if verdict in {"cannot tell", "identical", "descriptive"}:
         return ""
     if verdict == "different but negligible":
         return "negligibly better" if row.paired.difference > 0 else "negligibly worse"
@@ -221,7 +258,7 @@ def _sign(row: Row) -> Sign:
 
 
 def _with_best(lines: Sequence[ResultLine]) -> tuple[ResultLine, ...]:
-    """The lines with the best of each column marked: all that read the same as the largest."""
+    """Return the lines with the best of each column marked: all that read the same as the largest."""
     best = []
     for column in zip(*(line.cells for line in lines), strict=True):
         values = [round(cell.value, _DIGITS) for cell in column if cell.value is not None]
@@ -240,7 +277,7 @@ def _with_best(lines: Sequence[ResultLine]) -> tuple[ResultLine, ...]:
 
 
 def published_comparisons(tables: Sequence[ResultsTable]) -> tuple[PublishedComparison, ...]:
-    """Every mean that a paper of the package has one of, too."""
+    """Return the means beside those of the papers that are shipped."""
     out = []
     for table in tables:
         for line in table.lines:
@@ -251,7 +288,7 @@ def published_comparisons(tables: Sequence[ResultsTable]) -> tuple[PublishedComp
 
 
 def _figures(model: Model, place: Place, measure: str, value: float) -> list[PublishedComparison]:
-    wanted = published.Wanted(
+    query = published.Wanted(
         test=place.test,
         first_stage=place.first_stage,
         measure=measure,
@@ -272,15 +309,15 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Pub
             theirs=figure.value,
             remark="" if place.depth == figure.depth else f"depth {place.depth}, theirs {figure.depth}",
         )
-        for figure in published.beside(wanted)
+        for figure in published.beside(query)
     ]
 
 
-def place_facts(found: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
-    """What every ranking behind the tables is like."""
+def place_facts(scope: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
+    """Return what every ranking behind the tables is like."""
     out = []
-    systems = [(FIRST, FIRST_STAGE, tuple(member for row in found.rows for member in row.members)[:1])]
-    systems += [(row.model.label, row.model.system, row.members) for row in found.rows]
+    systems = [(FIRST, FIRST_STAGE, tuple(member for row in scope.rows for member in row.members)[:1])]
+    systems += [(row.model.label, row.model.system, row.members) for row in scope.rows]
     for label, stage, members in systems:
         for place in columns:
             system = data.systems.get(label)

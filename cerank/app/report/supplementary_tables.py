@@ -15,7 +15,7 @@ from cerank.training.stage_summary import StageSummary
 
 
 def published(report: Report) -> Table:
-    """This report's means beside published ones."""
+    """Return this report's means beside published ones."""
     columns = (
         Column("paper", "paper"),
         Column("measure", "measure"),
@@ -30,17 +30,17 @@ def published(report: Report) -> Table:
     )
     rows = tuple(
         (
-            *(one.paper, one.measure, one.test, one.first_stage, one.model, one.published_as),
-            *(one.ours, one.theirs, one.difference, one.remark),
+            *(figure.paper, figure.measure, figure.test, figure.first_stage, figure.model, figure.published_as),
+            *(figure.ours, figure.theirs, figure.difference, figure.remark),
         )
-        for one in report.facing
+        for figure in report.facing
     )
     notes = tuple(f"{key}: {text}" for key, text in report.papers)
     return Table("published", columns, rows, "Beside published figures", notes)
 
 
 def stages(report: Report) -> Table:
-    """How far each stage moved its weights, and what it chose its checkpoint by."""
+    """Return how far each stage moved its weights, and what it chose its checkpoint by."""
     columns = (
         Column("run", "run", "name"),
         Column("stage", "stage"),
@@ -53,29 +53,29 @@ def stages(report: Report) -> Table:
         Column("measure", "by"),
     )
     rows, still = [], []
-    for run, one in _facts(report):
-        moved = one.weight_change
+    for run, facts in _facts(report):
+        moved = facts.weight_change
         rows.append(
             (
                 run,
-                one.stage,
-                one.steps,
-                one.kept_step,
-                one.learning_rate,
+                facts.stage,
+                facts.steps,
+                facts.kept_step,
+                facts.learning_rate,
                 moved.norm,
                 moved.changed,
-                one.best,
-                one.measure,
+                facts.best,
+                facts.measure,
             )
         )
-        still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_negligible else []
+        still += [f"{run}, {facts.stage}: {moved.norm:.2g}"] if moved.is_negligible else []
     notes = ["weights moved: the norm of their change over the stage, divided by their norm"] if rows else []
     notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []
     return Table("stages", columns, tuple(rows), "How far each stage moved the model", tuple(notes))
 
 
 def groups(report: Report) -> Table:
-    """What each stage had to draw from, and what was mended of its teacher."""
+    """Return what each stage sampled from, and what was repaired in its teacher."""
     columns = (
         Column("run", "run", "name"),
         Column("stage", "stage"),
@@ -94,12 +94,12 @@ def groups(report: Report) -> Table:
         Column("out_of_range", "out of range", "number"),
     )
     rows = []
-    for run, one in _facts(report):
-        had, mended = one.sampling, one.repairs
+    for run, facts in _facts(report):
+        had, mended = facts.sampling, facts.repairs
         lacked = (had.without_positive, had.without_candidates, had.without_negative, had.undersized)
         outside = (had.unretrieved_positives, had.dropped_positives)
-        faults = (one.teacher_lists, mended.repaired, mended.missing, mended.repeated, mended.out_of_range)
-        rows.append((run, one.stage, had.queries, had.usable, *lacked, *outside, *faults))
+        faults = (facts.teacher_lists, mended.repaired, mended.missing, mended.repeated, mended.out_of_range)
+        rows.append((run, facts.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 
 
@@ -108,7 +108,7 @@ def _facts(report: Report) -> Iterator[tuple[str, StageSummary]]:
 
 
 def shared(report: Report) -> Table:
-    """Queries that two parts of a recipe share, each such pair once with the number of runs it is of."""
+    """Return queries that two parts of a recipe share, each such pair once with the number of runs it is of."""
     columns = (
         Column("left", "queries of"),
         Column("right", "that are in"),
@@ -123,16 +123,16 @@ def shared(report: Report) -> Table:
     counts = Counter(overlap for overlaps in looked for overlap in overlaps)
     rows = tuple(
         (
-            str(one.right),
-            str(one.left),
-            one.shared,
-            one.of,
-            one.by_id,
-            one.by_text,
-            one.examples[0],
+            str(overlap.right),
+            str(overlap.left),
+            overlap.shared,
+            overlap.of,
+            overlap.by_id,
+            overlap.by_text,
+            overlap.examples[0],
             f"{count} of {len(report.runs)}",
         )
-        for one, count in counts.items()
+        for overlap, count in counts.items()
     )
     notes = (
         [f"{len(report.runs) - len(looked)} of {counted(len(report.runs), 'run')} did not look"]
@@ -143,20 +143,20 @@ def shared(report: Report) -> Table:
 
 
 def events(report: Report) -> Table:
-    """What else the runs recorded: stages taken over, refusals let pass, changes of environment."""
+    """Return what else the runs recorded: stages taken over, refusals let pass, changes of environment."""
     columns = (Column("run", "run", "name"), Column("kind", "kind"), Column("text", "recorded"))
     rows = [
         (run.short_name, kind, f"{stage.stage}: {text}")
         for run in report.runs
         for stage in run.stages
-        for kind, text in stage.said
+        for kind, text in stage.events
     ]
     rows += [(run.short_name, kind, text) for run in report.runs for kind, text in run.events]
     return Table("events", columns, tuple(rows), "What else the runs recorded")
 
 
 def rankings(report: Report) -> Table:
-    """Depth, ties and judged share of every ranking that was measured."""
+    """Return depth, ties and judged share of every ranking that was measured."""
     columns = (
         Column("model", "model"),
         Column("place", "test set and first stage"),
@@ -188,25 +188,25 @@ def rankings(report: Report) -> Table:
 
 
 def inputs(report: Report) -> Table:
-    """What each run read, by hash; the same input of several runs stands once."""
+    """Return what each run read, by hash; the same input of several runs stands once."""
     columns = (
         Column("role", "role"),
         Column("name", "name"),
         Column("sha256", "sha256", "name"),
         Column("runs", "runs"),
     )
-    found: dict[tuple[str, str, str], int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
     for run in report.runs:
         for entry in run.inputs:
-            found[entry] = found.get(entry, 0) + 1
+            counts[entry] = counts.get(entry, 0) + 1
     rows: tuple[tuple[Value, ...], ...] = tuple(
-        (*entry, f"{count} of {len(report.runs)}") for entry, count in found.items()
+        (*entry, f"{count} of {len(report.runs)}") for entry, count in counts.items()
     )
     return Table("inputs", columns, rows, "What the runs read")
 
 
 def runs(report: Report) -> Table:
-    """The runs, and the command that does each again."""
+    """Return the runs, and the command that does each again."""
     columns = (
         Column("short_name", "run", "name"),
         Column("run", "id", "name"),
@@ -224,14 +224,14 @@ def runs(report: Report) -> Table:
 
 
 def sources(report: Report) -> Table:
-    """The files that figures come from."""
+    """Return the files that figures come from."""
     columns = (Column("run", "run", "name"), Column("role", "role"), Column("path", "path"), Column("sha256", "sha256"))
     rows = tuple((source.run, source.role, source.path, source.sha256) for source in report.sources)
     return Table("sources", columns, rows, "The files behind the figures, from the lab's folder")
 
 
 def cells(report: Report) -> Table:
-    """Every cell of every table, for machines: the mean, the test against the baseline, where it was published."""
+    """Return every cell of every table for machines: the mean, the test against the baseline, published figures."""
     tests = (
         "against",
         "difference",
@@ -244,11 +244,12 @@ def cells(report: Report) -> Table:
         "p",
         "p_corrected",
     )
-    within = ("effect", "p_equivalence", "p_equivalence_corrected", "margin", "is_margin_declared", "verdict")
+    within = ("effect", "p_equivalence", "p_equivalence_corrected", "margin", "is_margin_declared")
+    within_verdicts = ("verdict", "worth", "answer_worth")
     where = ("measure", "test", "first_stage", "base", "recipe", "model", "seeds", "queries", "depth", "mean")
     beside = ("family", "correction", "published", "published_difference", "published_in", "is_best")
-    names = (*where, *tests, *within, *beside)
-    theirs = {(one.model, one.test, one.first_stage, one.measure): one for one in report.facing}
+    names = (*where, *tests, *within, *within_verdicts, *beside)
+    theirs = {(figure.model, figure.test, figure.first_stage, figure.measure): figure for figure in report.facing}
     body = []
     for grid in report.grids:
         for line in grid.lines:
@@ -280,13 +281,14 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
             figures: list[Value] = [row.left, paired.difference, paired.sd, row.low, row.high]
             figures += [judgment.low, judgment.high, judgment.level, judgment.p, row.p_corrected, paired.effect]
             figures += [judgment.p_equivalence, judgment.p_equivalence_corrected, margin]
-            return [*figures, judgment.margin.before if judgment.margin else None, row.verdict]
-    return [None] * 16
+            worth = (row.worth.gain.value, row.worth.answer) if row.worth else (None, None)
+            return [*figures, judgment.margin.before if judgment.margin else None, row.verdict, *worth]
+    return [None] * 18
 
 
 SIDES = (published, stages, groups, shared, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:
-    """The side tables that have something to say, for people."""
+    """Return the side tables that have something to say, for people."""
     return tuple(table for make in SIDES if (table := make(report)).rows)

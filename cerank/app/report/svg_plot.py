@@ -29,7 +29,7 @@ _STYLE = (
 )
 
 
-class Series(msgspec.Struct, frozen=True):
+class PlottedLine(msgspec.Struct, frozen=True):
     """One line."""
 
     label: str
@@ -44,12 +44,12 @@ class Panel(msgspec.Struct, frozen=True):
 
     title: str
     quantity: str  # on the y axis
-    series: tuple[Series, ...]
+    series: tuple[PlottedLine, ...]
     boundaries: tuple[tuple[float, str], ...]  # step at which a stage starts, and its name
 
 
 def svg(panels: Sequence[Panel]) -> str:
-    """The panels below each other, then the legend, as one SVG document."""
+    """Return the panels below each other, then the legend, as one SVG document."""
     labels = list(dict.fromkeys(series.label for panel in panels for series in panel.series))
     height = len(panels) * _HEIGHT + 20 * len(labels) + 12
     parts = [
@@ -103,12 +103,12 @@ def _panel(panel: Panel, labels: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _drawn(series: Series) -> list[Floats]:
+def _drawn(series: PlottedLine) -> list[Floats]:
     return [series.values] if series.raw is None else [series.values, series.raw[1]]
 
 
 def _range(arrays: Sequence[Floats], *, is_steps: bool = False) -> tuple[float, float]:
-    """The least and largest finite value, never the same."""
+    """Return the least and largest finite value, never the same."""
     finite = [float(value) for array in arrays for value in array if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if is_steps:
@@ -117,7 +117,7 @@ def _range(arrays: Sequence[Floats], *, is_steps: bool = False) -> tuple[float, 
 
 
 def _ticks(low: float, high: float, *, count: int = 5, least: float = 0.0) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`."""
+    """Return round numbers from at or below `low` to at or above `high`."""
     rough = max((high - low) / count, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
@@ -136,7 +136,7 @@ def _pen(number: int) -> str:
 
 
 def _line(steps: Floats, values: Floats, across: _Scale, down: _Scale, pen: str) -> str:
-    """A line, with a gap where a value is not finite."""
+    """Return a line, with a gap where a value is not finite."""
     parts, is_down = [], False
     for step, value in zip(steps.tolist(), values.tolist(), strict=True):
         if not math.isfinite(value):
@@ -147,7 +147,7 @@ def _line(steps: Floats, values: Floats, across: _Scale, down: _Scale, pen: str)
     return f'<path d="{"".join(parts)}" {pen}/>' if parts else ""
 
 
-def _dots(series: Series, across: _Scale, down: _Scale, colour: str) -> list[str]:
+def _dots(series: PlottedLine, across: _Scale, down: _Scale, colour: str) -> list[str]:
     points = zip(series.steps.tolist(), series.values.tolist(), strict=True)
     return [
         f'<circle cx="{across(step):.1f}" cy="{down(value):.1f}" r="2.6" fill="{colour}"/>'
@@ -157,7 +157,7 @@ def _dots(series: Series, across: _Scale, down: _Scale, colour: str) -> list[str
 
 
 def _stage(x: float, name: str) -> str:
-    """A stage's beginning: a dashed line and its name."""
+    """Return a stage's beginning: a dashed line and its name."""
     line = f'<line class="cr-stage" stroke="#888" stroke-dasharray="3 3" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 14}" '
     return line + f'y2="{_HEIGHT - _BOTTOM}"/>' + _text(x + 4, _TOP - 5, name[:40], tone="soft")
 

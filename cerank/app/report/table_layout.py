@@ -13,7 +13,7 @@ WIDEST = 12  # columns of values beside each other, as in the paper
 
 
 def blocks(places: Sequence[Place]) -> list[list[int]]:
-    """Places of columns side by side: whole first stages as long as they fit a page."""
+    """Return places of columns side by side: whole first stages as long as they fit a page."""
     spans = first_spans(places)
     out: list[list[int]] = [[]]
     at = 0
@@ -28,7 +28,7 @@ def blocks(places: Sequence[Place]) -> list[list[int]]:
 
 
 def first_spans(places: Sequence[Place]) -> list[tuple[str, int]]:
-    """Each first stage with the number of neighbouring columns it heads."""
+    """Return each first stage with the number of neighbouring columns it heads."""
     out: list[tuple[str, int]] = []
     for place in places:
         name = place.condition.first_stage
@@ -40,7 +40,7 @@ def first_spans(places: Sequence[Place]) -> list[tuple[str, int]]:
 
 
 def groups(grid: ResultsTable) -> list[tuple[str, list[ResultLine]]]:
-    """Each base with its rows; the first stage has none."""
+    """Return each base with its rows; the first stage has none."""
     out: list[tuple[str, list[ResultLine]]] = []
     for line in grid.lines:
         if out and out[-1][0] == line.model.base:
@@ -51,10 +51,10 @@ def groups(grid: ResultsTable) -> list[tuple[str, list[ResultLine]]]:
 
 
 def row_name(model: Model) -> str:
-    """What a row is called below its base: the recipe, and the run's label where another row has the same recipe."""
+    """Return the name of a row below its base: the recipe, and the run's label where two rows share the recipe."""
     return model.label.removeprefix(f"{model.base} ") if model.base else model.label
 
 
 def value_text(cell: ResultCell) -> str:
-    """The mean to four decimals; a dash for what is not there."""
+    """Return the mean to four decimals; a dash for what is not there."""
     return "–" if cell.value is None else f"{cell.value:.4f}"

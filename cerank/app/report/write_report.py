@@ -25,7 +25,7 @@ MARK = "report.json"  # tells a folder of ours from any other
 
 
 def form_named(name: str) -> Form:
-    """The form the user means.
+    """Return the form the user means.
 
     Raises:
         UsageError: there is none.
@@ -37,7 +37,7 @@ def form_named(name: str) -> Form:
 
 
 def as_text(report: Report, form: Form) -> str:
-    """The report in one text; csv holds the cells of its tables only."""
+    """Return the report in one text; csv holds the cells of its tables only."""
     if form == "html":
         return html.document(report)
     if form == "latex":
@@ -46,7 +46,7 @@ def as_text(report: Report, form: Form) -> str:
 
 
 def folder_error(folder: Path, *, replace: bool = False) -> str:
-    """What keeps a report from being written there; "" for nothing."""
+    """Return what keeps a report from being written there; "" for nothing."""
     if "\0" in str(folder):
         return "not the name of a folder"
     target = folder.expanduser().absolute()
@@ -60,7 +60,7 @@ def folder_error(folder: Path, *, replace: bool = False) -> str:
 
 
 def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, replace: bool = False) -> Path:
-    """Writes the report's folder; returns its absolute path.
+    """Write the report's folder and return its absolute path.
 
     Raises:
         UsageError: something stands there that is no report, or a report, without `replace`.
@@ -103,7 +103,7 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
 
 
 def _whole(report: Report) -> object:
-    """The report as JSON holds it: pictures and recipes are files, and so are values by query."""
+    """Return the report as JSON holds it: pictures and recipes are files, and so are values by query."""
     runs = tuple(msgspec.structs.replace(run, recipe_toml=provenance.recipe_file(run.run)) for run in report.runs)
     comparison = report.comparison and msgspec.structs.replace(report.comparison, systems=())
     return msgspec.to_builtins(msgspec.structs.replace(report, curves=(), runs=runs, comparison=comparison))
@@ -115,7 +115,7 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def png_of(svg: str) -> bytes | None:
-    """The picture as PNG at twice its size; None where the extra `report` (CairoSVG) is not installed."""
+    """Return the picture as PNG at twice its size; None where the extra `report` (CairoSVG) is not installed."""
     if importlib.util.find_spec("cairosvg") is None:
         return None
     try:

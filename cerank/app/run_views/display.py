@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 GLYPHS = {
     "waiting": "·",
     "queued": "○",
@@ -17,10 +19,10 @@ GLYPHS = {
 
 def clock(seconds: float) -> str:
     """Return a duration such as 0:42, 12:07 or 3:12:07; "" below half a second."""
-    whole = round(seconds)
-    if whole < 1:
+    total = round(seconds)
+    if total < 1:
         return ""
-    hours, rest = divmod(whole, 3600)
+    hours, rest = divmod(total, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
@@ -37,3 +39,41 @@ def count(value: float) -> str:
         return f"{value:.0f}"
     size, unit = next((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= s)
     return f"{value / size:.3g}{unit}"
+
+
+def now() -> datetime:
+    """Return the clock, by which ages are told."""
+    return datetime.now(UTC)
+
+
+def age(created: str, until: datetime) -> str:
+    """Return how long ago a time was: "5 d", "3 h", "12 min", "now"; "" for what is no time.
+
+    Args:
+        created: ISO 8601, with its zone.
+        until: the clock, with its zone.
+    """
+    try:
+        seconds = (until - datetime.fromisoformat(created)).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return "now"
+
+
+def local_time(text: str) -> str:
+    """Return a time as a user's calendar has it: "23 Nov 2026 11:00"; the text itself where it is no time."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone():%d %b %Y %H:%M}".lstrip("0")
+    except ValueError:
+        return text
+
+
+def at_words(text: str, limit: int) -> str:
+    """Return the words that fit `limit` characters, with "…" where some are left out; a lone long word is cut."""
+    if len(text) <= limit:
+        return text
+    words = text[: limit - 1].rpartition(" ")[0].rstrip(" ,;:(")
+    return f"{words} …"[:limit] if len(words) >= limit // 2 else f"{text[: limit - 1]}…"

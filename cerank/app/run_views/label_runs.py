@@ -15,22 +15,32 @@ LONGEST = 120  # characters of a label; a tag has a third
 
 def tags_in(text: str) -> tuple[str, ...]:
     """Return the tags that the user typed, separated by spaces or commas, each once, without a leading #."""
-    found = (part.removeprefix("#") for part in re.split(r"[\s,]+", text))
-    return tuple(dict.fromkeys(tag for tag in found if tag))
+    parts = (part.removeprefix("#") for part in re.split(r"[\s,]+", text))
+    return tuple(dict.fromkeys(tag for tag in parts if tag))
+
+
+def labels_in(label: str, tags: str) -> UserLabels:
+    """Return the label ("" keeps the label of the plan) and the tags that the user typed.
+
+    Raises:
+        UsageError: one of them is too long.
+    """
+    labels = UserLabels(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
+    if len(labels.label) > LONGEST:
+        raise UsageError(f"a label has {LONGEST} characters at most", where="label")
+    for tag in labels.tags:
+        if len(tag) > LONGEST // 3:
+            raise UsageError(f"a tag has {LONGEST // 3} characters at most", where="tags")
+    return labels
 
 
 def note(folder: RunFolder, label: str, tags: str) -> UserLabels:
-    """Keep a label ("" keeps the label of the plan) and tags on a run; return what was kept.
+    """Save a label and tags beside a run; return what was saved.
 
     Raises:
         UsageError: one of them is too long.
         RunFailedError: the disk refuses.
     """
-    notes = UserLabels(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
-    if len(notes.label) > LONGEST:
-        raise UsageError(f"a label has {LONGEST} characters at most", where="label")
-    for tag in notes.tags:
-        if len(tag) > LONGEST // 3:
-            raise UsageError(f"a tag has {LONGEST // 3} characters at most", where=f"tag {tag[:20]}")
-    user_labels.save(folder, notes)
-    return notes
+    labels = labels_in(label, tags)
+    user_labels.save(folder, labels)
+    return labels

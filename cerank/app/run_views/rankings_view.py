@@ -106,7 +106,7 @@ class Rankings:
         """Return the queries, the one that gained most first."""
         texts = self._dataset.queries if self._dataset else {}
         before, after = self._values
-        found = [
+        queries = [
             Question(
                 query,
                 texts.get(query, ""),
@@ -115,7 +115,7 @@ class Rankings:
             )
             for query in self._after
         ]
-        return tuple(sorted(found, key=lambda question: -question.change))
+        return tuple(sorted(queries, key=lambda question: -question.change))
 
     def moved(self, query_id: str, depth: int = 10) -> tuple[Moved, ...]:
         """Return the documents in the first `depth` before or after, in the order after.
@@ -125,9 +125,9 @@ class Rankings:
         old, new = self._before.get(query_id, ()), self._after.get(query_id, ())
         ranks_old = {doc: rank for rank, doc in enumerate(old, 1)}
         ranks_new = {doc: rank for rank, doc in enumerate(new, 1)}
-        wanted = dict.fromkeys([*new[:depth], *old[:depth]])
+        shown_docs = dict.fromkeys([*new[:depth], *old[:depth]])
         last = len(new) + len(old)
-        order = sorted(wanted, key=lambda doc: (ranks_new.get(doc, last), ranks_old.get(doc, last)))
+        order = sorted(shown_docs, key=lambda doc: (ranks_new.get(doc, last), ranks_old.get(doc, last)))
         grades, texts = self._qrels.get(query_id, {}), self._texts(order)
         return tuple(
             Moved(doc, ranks_old.get(doc), ranks_new.get(doc), grades.get(doc), text)

@@ -1,13 +1,14 @@
 """The filter language of a list of runs: words, `state:running`, `nDCG@10>0.4`, AND, OR, NOT and parentheses.
 
-    filter  = any
-    any     = all { "OR" all }
-    all     = one { ["AND"] one }
-    one     = "NOT" one | "(" any ")" | term
-    term    = FIELD ":" text | NAME (">" | ">=" | "<" | "<=" | "=" | "!=") number | text
+    filter    = any
+    any       = all { "OR" all }
+    all       = condition { ["AND"] condition }
+    condition = "NOT" condition | "(" any ")" | term
+    term      = FIELD (":" | "~") text | NAME (">" | ">=" | "<" | "<=" | "=" | "!=") number | text
 
-Text is looked for anywhere and without regard to case; "quoted text" may hold blanks. A run that lacks a measure
-meets no comparison of it.
+`base:bert` is the base of that name alone, `base:bert*` those that begin with it, `base~bert` those that contain it. A
+text without a field is looked for anywhere. Case does not matter; "quoted text" may hold blanks. A run that lacks a
+measure meets no comparison of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+from cerank.app.run_views.display import GLYPHS
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.registry import nearest
@@ -26,10 +29,10 @@ Filter: TypeAlias = Callable[[RunEntry], bool]
 _FIELDS: Mapping[str, Callable[[RunEntry], tuple[str, ...]]] = {
     "state": lambda entry: (entry.state,),
     "recipe": lambda entry: (entry.recipe,),
-    "base": lambda entry: (entry.plan.recipe.base,) if entry.plan else (),
+    "base": lambda entry: (entry.base, entry.plan.recipe.base) if entry.plan else (),
     "label": lambda entry: (entry.label,),
     "tag": lambda entry: entry.notes.tags,
-    "run": lambda entry: (entry.short_name, entry.name),
+    "run": lambda entry: (entry.short_name, entry.name, entry.name.rpartition("-")[2]),
     "stage": lambda entry: entry.plan.recipe.chain if entry.plan else (),
     "loss": lambda entry: tuple(stage.loss for _, stage in entry.plan.recipe.chained()) if entry.plan else (),
     "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
@@ -53,6 +56,7 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 _COMPARISON = re.compile(r"(?P<name>[^<>!]*[^<>!=])(?P<sign>>=|<=|!=|>|<|=)(?P<number>-?(\d+\.?\d*|\.\d+)(e-?\d+)?)")
 _HINT = 'such as: state:running nDCG@10>0.4 NOT (base:minilm OR label:"first try")'
 _NOT, _OPEN = "NOT", "("
+_FIELD_SIGN = re.compile("([:~])")
 _DEEPEST = 50
 
 EXAMPLE = _HINT.removeprefix("such as: ")
@@ -68,10 +72,10 @@ def parse(text: str) -> Filter:
     parser = _Parser(_tokens(text))
     if not parser.tokens:
         return lambda _: True
-    found = parser.any(0)
+    predicate = parser.any(0)
     if parser.place < len(parser.tokens):
         raise _mistake("a closing parenthesis without its opening one", parser.tokens[parser.place][1])
-    return found
+    return predicate
 
 
 _Token: TypeAlias = tuple[str, int]  # the text and the character it starts at, from 1
@@ -132,21 +136,27 @@ class _Parser:
         return at + len(text)
 
     def any(self, depth: int) -> Filter:
-        found = [self.all(depth)]
+        alternatives = [self.all(depth)]
         while self._next() == "OR":
             self.place += 1
-            found.append(self.all(depth))
-        return found[0] if len(found) == 1 else lambda entry: any(one(entry) for one in found)
+            alternatives.append(self.all(depth))
+        return (
+            alternatives[0]
+            if len(alternatives) == 1
+            else lambda entry: any(alternative(entry) for alternative in alternatives)
+        )
 
     def all(self, depth: int) -> Filter:
-        found = [self.one(depth)]
+        conditions = [self.condition(depth)]
         while self._next() not in {"", ")", "OR"}:
             if self._next() == "AND":
                 self.place += 1
-            found.append(self.one(depth))
-        return found[0] if len(found) == 1 else lambda entry: all(one(entry) for one in found)
+            conditions.append(self.condition(depth))
+        return (
+            conditions[0] if len(conditions) == 1 else lambda entry: all(condition(entry) for condition in conditions)
+        )
 
-    def one(self, depth: int) -> Filter:
+    def condition(self, depth: int) -> Filter:
         token, where = self._next(), self._where()
         if depth > _DEEPEST:
             raise _mistake("parentheses and NOTs are nested too deep", where)
@@ -154,7 +164,7 @@ class _Parser:
             raise _mistake(f"a condition is missing before '{token}'" if token else "the filter ends too early", where)
         self.place += 1
         if token == _NOT:
-            inner = self.one(depth + 1)
+            inner = self.condition(depth + 1)
             return lambda entry: not inner(entry)
         if token == _OPEN:
             inner = self.any(depth + 1)
@@ -169,16 +179,27 @@ def _term(token: str, where: int) -> Filter:
     compared = _COMPARISON.fullmatch(token)
     if compared:
         return _comparison(compared["name"], compared["sign"], float(compared["number"]))
-    field, colon, rest = token.partition(":")
-    if colon and field in _FIELDS:
-        wanted, of = _unquoted(rest), _FIELDS[field]
-        return lambda entry: any(wanted in text.casefold() for text in of(entry)) if wanted else any(of(entry))
-    if colon and field.isalpha() and not token.startswith('"'):
+    field, sign, rest = _FIELD_SIGN.split(token, maxsplit=1) if _FIELD_SIGN.search(token) else (token, "", "")
+    if sign and field in _FIELDS:
+        return _field_condition(field, sign, rest, where)
+    if sign == ":" and field.isalpha() and not token.startswith('"'):
         raise _mistake(f"runs have no '{field}'", where, nearest(field, FIELDS))
     if re.search(r"[<>]", token) and not token.startswith('"'):
         raise _mistake(f"'{token}' has no number to compare with", where)
     word = _unquoted(token)
     return lambda entry: any(word in text.casefold() for text in _searched(entry))
+
+
+def _field_condition(field: str, sign: str, rest: str, where: int) -> Filter:
+    """Return the condition that a field is, or contains, a text; an empty text asks whether it has any."""
+    text, texts_of = _unquoted(rest), _FIELDS[field]
+    if not text:
+        return lambda entry: any(texts_of(entry))
+    if sign == "~":
+        return lambda entry: any(text in value.casefold() for value in texts_of(entry))
+    if field == "state" and not any(fnmatchcase(state, text) for state in GLYPHS):
+        raise _mistake(f"no run is ever '{rest}'", where, nearest(text, tuple(GLYPHS)))
+    return lambda entry: any(fnmatchcase(value.casefold(), text) for value in texts_of(entry))
 
 
 def _unquoted(text: str) -> str:
@@ -204,10 +225,10 @@ def _comparison(name: str, sign: str, number: float) -> Filter:
         if name in _NUMBERS:
             return _NUMBERS[name](entry)
         measures = entry.finals or (entry.validation.measures if entry.validation else {})
-        return next((found for measure, found in measures.items() if measure.casefold() == name.casefold()), None)
+        return next((mean for measure, mean in measures.items() if measure.casefold() == name.casefold()), None)
 
     def meets(entry: RunEntry) -> bool:
-        found = value(entry)
-        return found is not None and _SIGNS[sign](found, number)
+        number_of_run = value(entry)
+        return number_of_run is not None and _SIGNS[sign](number_of_run, number)
 
     return meets

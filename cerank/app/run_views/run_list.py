@@ -1,14 +1,67 @@
-"""A list of runs as a table to keep, and what is known of one run in short lines."""
+"""A list of runs: its order, its table for files, and the details of one run in short lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cerank.app.run_views.display import count, short
+from cerank.app import plan_view
+from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import UsageError
+from cerank.registry import nearest
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
+
+_Value = str | float | None
+
+_STATES = ("running", "stopping", "queued", "waiting", "paused", "lost", "failed", "damaged", "finished")
+
+_KEYS: dict[str, Callable[[RunEntry], _Value]] = {
+    "age": lambda entry: entry.name,  # begins with the time it was created
+    "state": lambda entry: float(_STATES.index(entry.state)),
+    "run": lambda entry: (entry.short_name or entry.name).lower(),
+    "label": lambda entry: entry.label.lower() or None,
+    "recipe": lambda entry: entry.recipe.lower() or None,
+    "base": lambda entry: entry.base.lower() or None,
+    "seed": lambda entry: entry.seed,
+    "now": lambda entry: entry.at or None,
+    "left": lambda entry: entry.seconds_left or None,
+    "pairs/s": lambda entry: entry.pairs_per_second or None,
+    "valid": lambda entry: entry.validated[1] if entry.validated else None,
+    "test": lambda entry: entry.final[1] if entry.final else None,
+    "verdict": lambda entry: entry.verdict.verdict if entry.verdict else None,
+}
+
+KEYS = tuple(_KEYS)
+
+
+def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
+    """Return the entries by one of `KEYS`; equal ones stay in the order they came.
+
+    Queued runs come together in the order in which they start, at the place of the first of them.
+
+    Raises:
+        UsageError: nothing is sorted by that.
+    """
+    if key not in _KEYS:
+        raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS))
+    with_value: list[tuple[str | float, RunEntry]] = []
+    absent = []
+    for entry in entries:
+        value = _KEYS[key](entry)
+        if value is None:
+            absent.append(entry)
+        else:
+            with_value.append((value, entry))
+    with_value.sort(key=lambda pair: pair[0], reverse=is_falling)
+    rows = [entry for _, entry in with_value] + absent
+    queued = sorted((entry for entry in rows if entry.place), key=lambda entry: entry.place)
+    if len(queued) < 2:
+        return rows
+    first = next(at for at, entry in enumerate(rows) if entry.place)
+    others = [entry for entry in rows if not entry.place]
+    return [*others[:first], *queued, *others[first:]]
 
 
 def table(entries: Iterable[RunEntry]) -> Table:
@@ -30,42 +83,96 @@ def table(entries: Iterable[RunEntry]) -> Table:
 
 def facts(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
-    found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    details.append(("waits for", entry.waits_for))
+    if entry.state == "waiting":
+        details.append(("next", "never started; r starts it"))
+    if entry.state == "lost":
+        details.append(("next", f"its worker died {entry.at}; r resumes it".replace("  ", " ")))
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
-        found += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
-        found += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
-        found += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
-        found += [("first stages", ", ".join(map(_named, data.first_stages)))]
-        found += [
+        details += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
+        details += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
+        details += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
+        details += [("first stages", ", ".join(map(_named, data.first_stages)))]
+        details += [
             ("seed", f"{recipe.seed}, on {plan.device}, {counted(plan.threads, 'thread')}"),
-            ("created", plan.created),
+            ("created", local_time(plan.created)),
             ("id", entry.name),
         ]
     if entry.status.attempts > 1:
-        found.append(("attempts", str(entry.status.attempts)))
+        details.append(("attempts", str(entry.status.attempts)))
     if entry.validation is not None:
         chain = entry.plan.recipe.chain if entry.plan else ()
         stage = chain[entry.validation.stage] if entry.validation.stage < len(chain) else ""
         figures = "  ".join(f"{name} {short(value)}" for name, value in entry.validation.measures.items())
-        found.append(("validation", f"{figures}  ({stage} step {count(entry.validation.step)})"))
+        details.append(("validation", f"{figures}  ({stage} step {count(entry.validation.step)})"))
     if entry.finals:
-        found.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
-    return [(word, text) for word, text in found if text]
+        details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
+    return [(word, text) for word, text in details if text]
 
 
-def goes_with(entry: RunEntry) -> str:
-    """Return what deleting a run takes with it: files, bytes, models."""
+def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
+    """Return what tells each run from the others, by its id: its label, else the settings that differ; "" for nothing.
+
+    Args:
+        entries: runs that are shown together.
+        most: settings to name.
+    """
+    tables = {entry.name: plan_view.recipe_settings(entry.plan) if entry.plan else {} for entry in entries}
+    keys = dict.fromkeys(key for table in tables.values() for key in table)
+    differing = [key for key in keys if len({table.get(key) for table in tables.values()}) > 1]
+    texts = {}
+    for entry in entries:
+        table = tables[entry.name]
+        named = [f"{key.rpartition('.')[2]} {table[key]}" for key in differing[:most] if table.get(key)]
+        texts[entry.name] = entry.label or ", ".join(named)
+    return texts
+
+
+def seeds_folded(targets: Sequence[str], entries: Sequence[RunEntry]) -> tuple[str, ...]:
+    """Return the targets of a comparison with runs that differ in their seed alone as one system, "NAME=A,B,C".
+
+    Args:
+        targets: runs by their short names, and other rankings, which stay as they are.
+        entries: the runs of the lab.
+    """
+    known = {entry.short_name: entry for entry in entries if entry.plan is not None}
+    groups: dict[str, list[str]] = {}
+    for target in targets:
+        entry = known.get(target)
+        settings = plan_view.recipe_settings(entry.plan) if entry and entry.plan else {}
+        key = repr(sorted((name, value) for name, value in settings.items() if name != "seed")) if settings else target
+        groups.setdefault(key, []).append(target)
+    folded = []
+    for names in groups.values():
+        entry = known.get(names[0])
+        is_alone = len(names) == 1 or entry is None
+        folded.append(names[0] if is_alone or entry is None else f"{entry.recipe}-{entry.base}={','.join(names)}")
+    heads = [text.partition("=")[0] for text in folded]
+    if len(set(heads)) < len(heads):  # the same recipe and base with other settings: told apart by a number
+        folded = [
+            f"{head}-{at}={text.partition('=')[2]}" if "=" in text else text
+            for at, (head, text) in enumerate(zip(heads, folded, strict=True), 1)
+        ]
+    return tuple(folded)
+
+
+def goes_with(entries: Sequence[RunEntry]) -> str:
+    """Return what deleting runs takes with it: files, bytes, models."""
     size = files = 0
-    for path in entry.folder.path.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            files += 1
-            size += path.stat().st_size
-    chain = entry.plan.recipe.chain if entry.plan else ()
-    models = [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
-    kept = f", the models of {' and '.join(models)}" if models else ""
-    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{kept}"
+    models: list[str] = []
+    for entry in entries:
+        for path in entry.folder.path.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                files += 1
+                size += path.stat().st_size
+        chain = entry.plan.recipe.chain if entry.plan else ()
+        models += [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
+    models_text = f", the models of {' and '.join(models)}" if models and len(entries) == 1 else ""
+    models_text = f", {counted(len(models), 'model')}" if models and len(entries) > 1 else models_text
+    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{models_text}"
 
 
 def _named(text: str) -> str:

@@ -5,13 +5,14 @@ Invariant: an entry is made from files alone, so two that watch see the same; a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from cerank.app.run_views import display
+from cerank.app.run_views import display, verdict_summaries
+from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
@@ -20,8 +21,10 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
 from cerank.runs.run_summaries import LatestValidation
 from cerank.runs.user_labels import UserLabels
+from cerank.scheduler.queue_status import QueueState
 
 LIVE_STATES = ("running", "stopping")
+_TELLING = 3  # steps or queries after which a speed means something
 _POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
 
 
@@ -36,6 +39,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
     short_name: str = ""  # as `run_store.short_names` has it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
+    verdict: VerdictSummary | None = None  # of a finished run, once it was computed
+    waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
 
     @property
     def name(self) -> str:
@@ -78,15 +83,23 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         return self.plan.recipe.base.rstrip("/").rpartition("/")[2] if self.plan else ""
 
     @property
+    def seed(self) -> int | None:
+        """The seed of the recipe."""
+        return self.plan.recipe.seed if self.plan else None
+
+    @property
+    def created(self) -> str:
+        """When the run was made: UTC, ISO 8601; "" where its plan cannot be read."""
+        return self.plan.created if self.plan else ""
+
+    @property
     def progress(self) -> Progress | None:
         """What its worker said last, while there is one."""
         return self.status.progress if self.is_live else None
 
     @property
     def stage(self) -> str:
-        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where nothing is running."""
-        if self.state == "queued":
-            return f"queue #{self.place}"
+        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill"; "" where nothing is running."""
         if self.progress is None or self.plan is None:
             return ""
         chain = self.plan.recipe.chain
@@ -107,8 +120,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         """Until the run is over, as its worker expects; until its phase is, where the run was not estimated."""
         if self.progress is None:
             return 0.0
-        whole = self.progress.run_seconds_left
-        return self.progress.seconds_left if whole is None else whole
+        of_run = self.progress.run_seconds_left
+        return self.progress.seconds_left if of_run is None else of_run
 
     @property
     def run_share(self) -> float | None:
@@ -118,20 +131,21 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pairs_per_second(self) -> float:
-        """Through the model."""
-        return self.progress.pairs_per_second if self.progress else 0.0
+        """Through the model; 0 until three steps or queries are done, for the first ones say little."""
+        progress = self.progress
+        return progress.pairs_per_second if progress and (progress.done >= _TELLING or not progress.total) else 0.0
 
     @property
     def validated(self) -> tuple[str, float] | None:
         """The measure that decides its newest validation, with its value."""
         if self.validation is None or not self.validation.measures or self.plan is None:
             return None
-        chain, found = self.plan.recipe.chain, self.validation.measures
+        chain, measures = self.plan.recipe.chain, self.validation.measures
         name = ""
         if self.validation.stage < len(chain):
             name = self.plan.recipe.stages[chain[self.validation.stage]].validation_measure
-        name = name if name in found else next(iter(found))
-        return name, found[name]
+        name = name if name in measures else next(iter(measures))
+        return name, measures[name]
 
     @property
     def final(self) -> tuple[str, float] | None:
@@ -140,7 +154,13 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def at(self) -> str:
-        """Where it is, with percent: "2/2 distill 61%"."""
+        """Where it is, with percent: "2/2 distill 61%"; where it waits or was stopped; "" for nothing to say."""
+        if self.state == "queued":
+            return f"queue #{self.place}" + (f": {self.waits_for}" if self.waits_for else "")
+        progress = self.status.progress
+        if self.state in {"paused", "lost"} and progress is not None and progress.total:
+            where = "" if progress.phase == "train" else f"{progress.phase} "
+            return f"at {where}{progress.detail.partition(' on ')[0]} {progress.done} of {progress.total}"
         return self.stage + (f" {100 * self.share:.0f}%" if self.share is not None and self.stage else "")
 
 
@@ -164,8 +184,20 @@ class _CachedEntry:
 class LabMonitor:
     """Watches the runs of a lab; used by one thread at a time."""
 
-    def __init__(self, lab: Path) -> None:
+    def __init__(
+        self, lab: Path, queue_state: Callable[[], QueueState] | None = None, cache: Path | None = None
+    ) -> None:
+        """Watch a lab.
+
+        Args:
+            lab: the folder of runs.
+            queue_state: asked what devices do while runs are queued.
+            cache: where verdicts are kept; None shows none.
+        """
         self._lab = lab
+        self._cache = cache
+        self._queue_state = queue_state
+        self._queued_entries: dict[str, RunEntry] = {}
         self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
         self._queued: set[str] = set()
@@ -193,7 +225,7 @@ class LabMonitor:
             for index, (name, mark) in enumerate(marks.items())
         ]
         self._looks += 1
-        return tuple(_with_queue_places(out, queued)) if queued else tuple(out)
+        return tuple(self._with_queue_places(out, queued)) if queued else tuple(out)
 
     def _looked(self, name: str, mark: int, *, is_due: bool) -> RunEntry:
         cached_entry = self._kept[name]
@@ -205,10 +237,27 @@ class LabMonitor:
             or cached_entry.entry.state == "queued"
         ):
             cached_entry.mark = mark
-            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name))
+            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
             if cached_entry.entry is None or not _is_same(entry, cached_entry.entry):
                 cached_entry.entry = entry
         return cached_entry.entry
+
+    def _with_queue_places(self, entries: list[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
+        """Yield the entries, each queued one with its place and with what it waits for."""
+        known = {entry.name: entry for entry in entries}
+        waiting = [name for name in queued if name in known and known[name].state == "queued"]
+        state = self._queue_state() if self._queue_state is not None and waiting else None
+        before, self._queued_entries = self._queued_entries, {}
+        for entry in entries:
+            if entry.name not in waiting:
+                yield entry
+                continue
+            ahead = waiting.index(entry.name)
+            placed = msgspec.structs.replace(entry, place=ahead + 1, waits_for=_waits_for(entry, ahead, state, known))
+            if before.get(entry.name) == placed:
+                placed = before[entry.name]  # the same object, so that nothing is drawn anew
+            self._queued_entries[entry.name] = placed
+            yield placed
 
     def _folder(self, name: str) -> RunFolder:
         return RunFolder(runs_folder(self._lab) / name)
@@ -225,18 +274,26 @@ def _status_without_time(entry: RunEntry) -> Status:
     return msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0)
 
 
-def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
-    """Yield the entries, each queued one with its place."""
-    found = list(entries)
-    waiting = {entry.name for entry in found if entry.state == "queued"}
-    places = {name: place for place, name in enumerate((name for name in queued if name in waiting), 1)}
-    for entry in found:
-        place = places.get(entry.name, 0)
-        yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
+def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dict[str, RunEntry]) -> str:
+    """Return what keeps a queued run from starting: the device it needs, with the run that uses it."""
+    if state is None or entry.plan is None:
+        return ""
+    device = entry.plan.device
+    fitting = [slot for slot in state.slots if slot.device == device or slot.device.partition(":")[0] == device]
+    if not fitting:
+        return f"no {device} here"
+    users = [slot.run for slot in fitting if slot.run]
+    if len(users) == len(fitting):
+        user = known.get(users[0])
+        return f"{device} is used by {(user.short_name or user.name) if user else users[0]}"
+    if not state.running:
+        return "the queue is stopped; cerank queue start"
+    return f"{ahead} ahead" if ahead else "starting"
 
 
-def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: str) -> RunEntry:
+def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: str, cache: Path | None) -> RunEntry:
     row = run_store.row(folder, datetime.now(UTC))
+    is_finished = row.plan is not None and row.status.state == "finished"
     try:
         noted = user_labels.load(folder)
     except DamagedError:
@@ -248,7 +305,8 @@ def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: s
         notes=noted,
         short_name=short_name,
         validation=latest_validation.refresh(),
-        finals=run_summaries.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
+        finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
+        verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
     )
 
 

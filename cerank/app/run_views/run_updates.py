@@ -1,4 +1,4 @@
-"""Watching a run from outside: what its files newly say, and each poll reads only what was added."""
+"""Following one run: its new metrics and events, and its log as lines; each poll reads only what was added."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from cerank.files.journal import Tail
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import Status
+from cerank.runs.run_summaries import LogTail
+
+LONGEST = 2000  # characters of a line of a log; the file has it whole
 
 
 class RunUpdate(msgspec.Struct, frozen=True):
@@ -43,3 +46,25 @@ class Follower:
             validations=tuple(row for row in rows if isinstance(row, Validation)),
             events=tuple(self._events.new()),
         )
+
+
+class LogFollower:
+    """Follows the events and the output of one run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._events: Tail[Event] = Tail(folder.events, Event)
+        self._text = LogTail(folder.log)
+
+    def poll(self) -> list[str]:
+        """Return the new lines, events before output."""
+        lines = [f"{event.time[11:19]} [{event.attempt}] {event.kind}: {event.text}" for event in self._events.new()]
+        return lines + [_clipped(line) for line in self._text.new()]
+
+
+def _clipped(line: str) -> str:
+    """Return a line as a terminal shows it after control characters.
+
+    A bar of progress is written over itself, and only its last state stands.
+    """
+    last = line.rstrip("\r").rpartition("\r")[2]
+    return last[:LONGEST] + ("…" if len(last) > LONGEST else "")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
@@ -131,13 +132,13 @@ def _compared(
             names.append(f"{label}={path}")
         qrels = room / "qrels"
         qrels.write_bytes(gzip.decompress(write_qrels({query: dataset.qrels[query] for query in queries})))
-        return comparisons.compare(
-            settings,
-            names,
+        request = ComparisonRequest(
+            targets=tuple(names),
             measures=measures,
             qrels=str(qrels),
             now=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        return comparisons.compare(settings, request)
 
 
 def _stability(request: TeachRequest, hooks: Hooks, count: int) -> tuple[Stability | None, Stability | None]:

@@ -10,16 +10,17 @@ import typer
 
 from cerank import recipes
 from cerank.cli import options, table_columns
+from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, info, write_output
-from cerank.errors import UsageError
+from cerank.cli.output import Column, Table, check_new, emit, info, write_output
+from cerank.errors import UsageError, os_error
 from cerank.recipes.loss_specs import LOSSES
 from cerank.settings import resolve
 
-recipes_app = typer.Typer(
+recipes_app = CommandLine(
     no_args_is_help=True, help="Recipes: TOML files that say what to fine-tune, on what data, in which stages."
 )
-config_app = typer.Typer(no_args_is_help=True, help="Settings: their values, and where each comes from.")
+config_app = CommandLine(no_args_is_help=True, help="Settings: their values, and where each comes from.")
 
 _Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a shipped name or a .toml file.")]
 
@@ -27,14 +28,14 @@ _Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a shipped 
 @recipes_app.command("list")
 def list_recipes(form: options.Format = None, json: options.Json = False) -> None:
     """List the recipes that come with cerank."""
-    found = [recipes.load(name).recipe for name in recipes.shipped()]
+    shipped = [recipes.load(name).recipe for name in recipes.shipped()]
     columns = (
         Column("recipe", "recipe"),
         Column("chain", "chain", priority=1),
         Column("base", "base", priority=2),
         Column("description", "what"),
     )
-    rows = tuple((recipe.name, " > ".join(recipe.chain), recipe.base, recipe.description) for recipe in found)
+    rows = tuple((recipe.name, " > ".join(recipe.chain), recipe.base, recipe.description) for recipe in shipped)
     emit(Table("recipes", columns, rows), settings_of(form=form, json=json).format)
 
 
@@ -53,15 +54,15 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
     )
     rows = tuple(
         (
-            one.name,
-            ", ".join(one.recipes),
-            ", ".join(one.bases),
-            ", ".join(map(str, one.seeds)),
-            ", ".join(one.test),
-            ", ".join(one.first_stages),
-            one.description,
+            matrix.name,
+            ", ".join(matrix.recipes),
+            ", ".join(matrix.bases),
+            ", ".join(map(str, matrix.seeds)),
+            ", ".join(matrix.test),
+            ", ".join(matrix.first_stages),
+            matrix.description,
         )
-        for one in matrixes
+        for matrix in matrixes
     )
     emit(Table("matrices", columns, rows), settings_of(form=form, json=json).format)
 
@@ -87,18 +88,17 @@ def check_recipe(name: _Name, set_: options.Set = None) -> None:
 
 @recipes_app.command("new")
 def new_recipe(
-    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write; it must not exist yet.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write.")],
+    replace: options.Replace = False,
 ) -> None:
     """Write a new recipe file to start from."""
     if path.suffix != ".toml":
         raise UsageError("a recipe's name ends in .toml", where=str(path))
+    check_new(path, replace=replace)
     try:
-        with path.open("x", encoding="utf8") as file:
-            file.write(recipes.template(path.stem))
-    except FileExistsError:
-        raise UsageError("the file already exists", where=str(path), hint="choose another name") from None
+        path.write_text(recipes.template(path.stem), encoding="utf8")
     except OSError as error:
-        raise UsageError(f"cannot write the file: {(error.strerror or str(error)).lower()}", where=str(path)) from None
+        raise os_error(error, path, UsageError, doing="cannot write the file") from None
     write_output(f"{path}\n")
 
 

@@ -87,10 +87,12 @@ def doctor(
     settings = settings_of(lab, cache, form=form, json=json)
     findings = examining.examine(settings, fix=fix, with_speed=True)
     short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
-    told = [one for one in findings if all_ or one.is_told or one.state != "good"]
-    rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
+    shown = [finding for finding in findings if all_ or finding.is_told or finding.state != "good"]
+    rows = tuple(
+        (finding.state, short.get(finding.where, finding.where), finding.what, finding.hint) for finding in shown
+    )
     emit(Table("doctor", _FOUND, rows, empty="No problem was found."), settings.format)
-    wrong = sum(one.state == "wrong" for one in findings)
+    wrong = sum(finding.state == "wrong" for finding in findings)
     info(f"{counted(len(findings), 'check')} done, {counted(wrong, 'problem')} found")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)

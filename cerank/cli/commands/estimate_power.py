@@ -59,12 +59,22 @@ def power(
             "--tests", min=1, metavar="N", help="Number of tests that are corrected together.", rich_help_panel=_ASKED
         ),
     ] = 1,
-    wanted: Annotated[
+    target_power: Annotated[
         float, typer.Option("--power", metavar="P", help="Statistical power (1 - beta).", rich_help_panel=_ASKED)
     ] = 0.8,
     alpha: Annotated[
         float, typer.Option("--alpha", metavar="A", help="Family-wise significance level.", rich_help_panel=_ASKED)
     ] = 0.05,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="K,K,...",
+            help="Numbers of seeds to plan with, for recipes given as A=RUN,RUN,RUN B=RUN,RUN,RUN: prints the smallest "
+            "difference that each number of queries and seeds can show.",
+            rich_help_panel=_ASKED,
+        ),
+    ] = "",
     measure: options.Measure = None,
     dataset: Dataset = "",
     qrels: Qrels = "",
@@ -79,9 +89,18 @@ def power(
     how many queries it takes. The numbers are exact for the paired t-test and for TOST if differences are normal.
     """
     from cerank.app.comparison import power_analysis
+    from cerank.app.comparison.comparisons import ComparisonRequest
 
     settings = settings_of(lab, cache, form=form, json=json)
-    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
+    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=target_power, alpha=alpha, tests=tests)
+    if seeds:
+        rankings = ComparisonRequest(
+            targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels
+        )
+        counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
+        cells = power_analysis.seed_grid(settings, rankings, request, counts)
+        emit(table_columns.seed_grid_tables(cells, settings.format), settings.format)
+        return
     if not names:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
@@ -92,7 +111,6 @@ def power(
     elif sd is not None:
         raise UsageError("--sd and rankings both give the standard deviation", hint="give only one of them")
     else:
-        cases = power_analysis.of_rankings(
-            settings, names, request, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
-        )
+        rankings = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+        cases = power_analysis.of_rankings(settings, rankings, request, queries=queries)
     emit(table_columns.power_table(cases, settings.format), settings.format)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cerank.cli import options
+from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, format_of, info, write_output
 from cerank.cli.progress_messages import ProgressMessages
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cerank.importing.import_files import Imported
     from cerank.importing.published_files import PublishedFile
 
-data_app = typer.Typer(
+data_app = CommandLine(
     no_args_is_help=True, help="Training data: fetch it, import it from formats of other tools, prepare it for runs."
 )
 
@@ -137,16 +138,16 @@ def fetch(
     source = PUBLISHED_FILES.find(name)
     folder = into if into is not None else settings_of(cache=cache).cache / DOWNLOADS
     messages = ProgressMessages()
-    found = fetched(source, folder, lambda done, total: messages.show_bytes(name, done, total))
+    downloaded = fetched(source, folder, lambda done, total: messages.show_bytes(name, done, total))
     sure = (
         "not verified, because its publisher gives no checksum"
-        if found.checked == "nothing"
-        else f"{found.checked} verified"
+        if downloaded.checked == "nothing"
+        else f"{downloaded.checked} verified"
     )
-    info(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
-    write_output(f"{found.path}\n")
+    info(f"{downloaded.how}: {counted(downloaded.size, 'byte')}, {sure}; licence: {source.licence}")
+    write_output(f"{downloaded.path}\n")
     if source.format:
-        info(f"Next: `cerank data import {source.format} {found.path} --into FOLDER`")
+        info(f"Next: `cerank data import {source.format} {downloaded.path} --into FOLDER`")
 
 
 @data_app.command("formats")
@@ -176,13 +177,13 @@ def formats(
         tuple((entry.name, entry.description, entry.gives) for entry in chosen),
         "Formats",
     )
-    given = settings_of(form=form, json=json).format
+    format_name = settings_of(form=form, json=json).format
     sources = [source for source in PUBLISHED_FILES.values() if not name or source.format in names]
-    if format_of(given) == "table":  # nine columns are for machines
+    if format_of(format_name) == "table":  # nine columns are for machines
         published = _in_full(sources) if name else _in_short(sources)
     else:
         published = _for_machines(sources)
-    emit((described, published), given)
+    emit((described, published), format_name)
 
 
 _NONE = "No published file of this format is known."

@@ -9,6 +9,7 @@ import typer
 
 from cerank.app import Lab
 from cerank.cli import options, table_columns
+from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import UsageError
@@ -17,7 +18,7 @@ from cerank.scheduler.queue_status import QueueState
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
-queue_app = typer.Typer(
+queue_app = CommandLine(
     help="The queue: runs that start automatically, in order, one on each free device.",
     invoke_without_command=True,
     no_args_is_help=False,
@@ -126,7 +127,10 @@ def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
     folder = home.find(name)
     if home.status(folder).state != "queued":
         raise UsageError(
-            "the run is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists queued runs"
+            "the run is not in the queue",
+            where=run_store.title(folder),
+            hint="`cerank queue` lists queued runs",
+            code="not-queued",
         )
     home.unqueue(folder)
     info(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +12,7 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, info, output_file, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -19,7 +21,9 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 
 _JUDGED = "Statistics"
-_PRECISION = "Precision of the model. auto takes bf16 if the device multiplies it faster than float32."
+_PRECISION = (
+    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+)
 _MORE = "What to show"
 
 Names = Annotated[
@@ -37,6 +41,25 @@ Margin = Annotated[
         metavar="MEASURE=NUMBER",
         help="Largest difference that would not matter to you. Given here it counts as chosen after the results; "
         "declare it in the recipe ([evaluate] margins) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Worth = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--worth",
+        metavar="MEASURE=NUMBER",
+        help="Gain that would pay for a system: the table says whether it is worth it, or the gain is ruled out. "
+        "Declare it in the recipe ([evaluate] worth) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Harm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--harm",
+        metavar="MEASURE=NUMBER",
+        help="Largest loss that would not matter, beside --worth. Default: the margin. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -59,9 +82,37 @@ Family = Annotated[
         rich_help_panel=_JUDGED,
     ),
 ]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        metavar="C",
+        help="Confidence of intervals; verdicts err in at most 1 - C. Default: .95.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        metavar="A",
+        help="Error rate of the family's verdicts: --confidence is 1 - A. Default: .05.",
+        rich_help_panel=_JUDGED,
+    ),
+]
 Pairs = Annotated[
     Literal["baseline", "all"],
     typer.Option("--pairs", help="Compare each ranking with the first one, or every pair.", rich_help_panel=_JUDGED),
+]
+Primary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--primary",
+        metavar="QUESTION",
+        help="What verdicts are about: MEASURE, or MEASURE: B against A. All other rows are descriptive, outside the "
+        "family. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
 ]
 Claim = Annotated[
     Literal["checkpoints", "recipes"],
@@ -84,6 +135,14 @@ JudgedOnly = Annotated[
         rich_help_panel=_MORE,
     ),
 ]
+WithRisk = Annotated[
+    bool,
+    typer.Option(
+        "--risk",
+        help="Show which share of queries is hurt, and how few carry the difference, in a second table.",
+        rich_help_panel=_MORE,
+    ),
+]
 Reasons = Annotated[bool, typer.Option("--reasons", help="Explain each verdict in a sentence.", rich_help_panel=_MORE)]
 Full = Annotated[
     bool,
@@ -95,17 +154,43 @@ Full = Annotated[
 ]
 
 
+def command_line() -> str:
+    """Return the command as it was typed, for documents that say how they were made."""
+    return shlex.join(["cerank", *sys.argv[1:]])
+
+
+def confidence_of(confidence: float | None, alpha: float | None) -> float:
+    """Return the confidence that --confidence or --alpha gives; .95 without either.
+
+    Raises:
+        UsageError: both are given, or one lies outside its range.
+    """
+    if confidence is not None and alpha is not None:
+        raise UsageError("--confidence and --alpha say the same", hint="give only one of them")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise UsageError(f"it lies between .5 and 1, not at {confidence:g}", where="--confidence", hint="such as .95")
+    if alpha is not None and not 0 < alpha <= 0.5:
+        raise UsageError(f"it lies between 0 and .5, not at {alpha:g}", where="--alpha", hint="such as .05")
+    return confidence if confidence is not None else round(1 - (0.05 if alpha is None else alpha), 12)
+
+
 def compare(
     names: Names,
     measure: options.Measure = None,
     dataset: Dataset = "",
     qrels: Qrels = "",
     margin: Margin = None,
+    worth: Worth = None,
+    harm: Harm = None,
     correction: Correction = "auto",
     family: Family = 0,
+    confidence: Confidence = None,
+    alpha: Alpha = None,
     pairs: Pairs = "baseline",
+    primary: Primary = None,
     claim: Claim = "checkpoints",
     with_secondary: WithSecondary = False,
+    with_risk: WithRisk = False,
     judged_only: JudgedOnly = False,
     reasons: Reasons = False,
     full: Full = False,
@@ -131,27 +216,42 @@ def compare(
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
         raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
-    found = comparisons.compare(
-        settings,
-        names,
-        measures=measure or (),
+    request = comparisons.ComparisonRequest(
+        targets=tuple(names),
+        measures=tuple(measure or ()),
         dataset=dataset,
         qrels=qrels,
-        terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
-        margins=margin or (),
+        judged_only=judged_only,
+        terms=Terms(
+            confidence=confidence_of(confidence, alpha),
+            correction=correction,
+            family=family,
+            pairs=pairs,
+            claim=claim,
+            with_secondary=with_secondary,
+        ),
+        margins=tuple(margin or ()),
+        primary=tuple(primary or ()),
+        worth=tuple(worth or ()),
+        harm=tuple(harm or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
-        condensed=judged_only,
     )
+    comparison = comparisons.compare(settings, request)
     if full:
-        write_output(export_comparison.complete(found), raw=True)
+        write_output(export_comparison.complete(comparison), raw=True)
         return
     if settings.format == "json":
-        write_output(export_comparison.document(found, with_reasons=reasons), raw=True)
+        write_output(export_comparison.document(comparison, with_reasons=reasons, command=command_line()), raw=True)
     else:
-        shown = [table_columns.comparison_table(found, settings.format, with_reasons=reasons)]
-        emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
-    table_columns.print_footnotes(found, settings.format)
-    print_answers(paragraphs(found))
+        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
+        shown += [export_comparison.secondary(comparison)] if with_secondary else []
+        shown += [export_comparison.risk_table(comparison)] if with_risk else []
+        emit(shown, settings.format, wide=wide)
+    table_columns.print_footnotes(comparison, settings.format)
+    for system in comparison.systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
+    print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
 
@@ -171,10 +271,12 @@ def evaluate(
 
     settings = settings_of(cache=cache, form=form, json=json)
     targets = [comparisons.target(settings.lab, name) for name in run]
-    systems, names = comparisons.measured_systems(
-        settings, targets, measures=measure or (), dataset=dataset, qrels=qrels
-    )
+    request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+    systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    for system in systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
 
 
 def rerank(
@@ -185,11 +287,16 @@ def rerank(
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is stdout.")
+    ],
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
-    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
+    ] = "fp32",
+    replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -199,9 +306,18 @@ def rerank(
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    request = rerank_dataset.RerankRequest(
-        checkpoint=checkpoint, dataset=dataset, first_stage=first_stage, depth=depth, precision=precision, output=output
-    )
-    count = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    with output_file(output, replace=replace) as path:
+        request = rerank_dataset.RerankRequest(
+            checkpoint=checkpoint,
+            dataset=dataset,
+            first_stage=first_stage,
+            depth=depth,
+            precision=precision,
+            output=path,
+        )
+        count = rerank_dataset.rerank(
+            settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}")
+        )
     info(f"{counted(count, 'query')} re-ranked")
-    write_output(f"{output}\n")
+    if path == output:
+        write_output(f"{output}\n")

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from cerank.cli import options
+from cerank.cli.commands.measure import Alpha, Confidence, confidence_of
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import info, write_output
 from cerank.text.safe_text import counted
@@ -34,21 +35,35 @@ Baseline = Annotated[
     ),
 ]
 CorrectionName = Annotated[
-    Literal["holm", "bh", "bonferroni", "max-t", "none"],
-    typer.Option("--correction", help="Correction over the whole declared family of tests.", rich_help_panel=_JUDGED),
+    Literal["auto", "holm", "bh", "bonferroni", "max-t", "none"],
+    typer.Option(
+        "--correction",
+        help="How p is adjusted over the declared family, as for `cerank compare`.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+ClaimName = Annotated[
+    Literal["auto", "checkpoints", "recipes"],
+    typer.Option(
+        "--claim",
+        help="What verdicts are about. auto: recipes where every row has several seeds, else checkpoints.",
+        rich_help_panel=_JUDGED,
+    ),
 ]
 Form = Annotated[
     str | None,
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="html, markdown, latex or csv. Default: markdown; with --out, all of them.",
+        help="html, markdown, latex or csv. Default: markdown; with --output, all of them.",
         rich_help_panel=_SHOWN,
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."),
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."
+    ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite the report in FOLDER.")]
 EveryStage = Annotated[
@@ -63,7 +78,10 @@ def report(
     form: Form = None,
     out: Out = None,
     replace: Replace = False,
-    correction: CorrectionName = "holm",
+    correction: CorrectionName = "auto",
+    claim: ClaimName = "auto",
+    confidence: Confidence = None,
+    alpha: Alpha = None,
     measure: options.Measure = None,
     every_stage: EveryStage = False,
     no_curves: NoCurves = False,
@@ -73,9 +91,10 @@ def report(
     """Write a paper's tables, with corrected significance marks, loss curves, published figures and sources.
 
     There is a table for each measure; rows are base models and recipes, columns are first stages and test sets.
-    Without --out the report is printed.
+    Without --output the report is printed.
     """
     from cerank.app.report import build_report, write_report
+    from cerank.app.report.report_scope import ReportRequest
     from cerank.errors import UsageError
 
     settings = settings_of(lab, cache)
@@ -83,28 +102,30 @@ def report(
     if out is not None and (mistake := write_report.folder_error(out, replace=replace)):
         raise UsageError(mistake, where=str(out))
     if replace and out is None:
-        raise UsageError("--replace needs --out FOLDER")
-    request = build_report.ReportRequest(
+        raise UsageError("--replace needs --output FOLDER")
+    request = ReportRequest(
         names=tuple(names),
         baseline=baseline,
         correction=correction,
+        claim=claim,
+        confidence=confidence_of(confidence, alpha),
         measures=tuple(measure or ()),
         every_stage=every_stage,
         has_curves=not no_curves and (out is not None or chosen == "html"),
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found = build_report.build_report(settings, request, info)
+    built = build_report.build_report(settings, request, info)
     if out is None:
-        write_output(write_report.as_text(found, chosen or "markdown"), raw=True)
+        write_output(write_report.as_text(built, chosen or "markdown"), raw=True)
         return
     forms = (chosen,) if chosen else write_report.FORMS
-    folder = write_report.save(found, out, forms, replace=replace)
+    folder = write_report.save(built, out, forms, replace=replace)
     info(
-        f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
-        f"{counted(found.family, 'test')}, "
-        f"{counted(len(found.curves), 'picture')}"
+        f"{counted(len(built.grids), 'table')} of {counted(len(built.models), 'model')}, "
+        f"{counted(built.family, 'test')}, "
+        f"{counted(len(built.curves), 'picture')}"
     )
-    if found.missing:
-        info(f"Not measured yet: {counted(len(found.missing), 'declared part')}. The report names them.")
+    if built.missing:
+        info(f"Not measured yet: {counted(len(built.missing), 'declared part')}. The report names them.")
     write_output(f"{folder}\n")

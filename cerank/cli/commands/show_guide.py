@@ -14,7 +14,7 @@ from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 
-LESS = "-FRX"  # leave at once if it fits one screen, show colours, keep the text on the terminal afterwards
+LESS = "-FRX"  # leave at once if it fits one screen, show colors, keep the text on the terminal afterwards
 
 
 def _names(incomplete: str) -> list[str]:
@@ -40,7 +40,7 @@ def guide(
         _show(guides.find(name))
         return
     columns = (Column("guide", "guide", "name"), Column("summary", "what it explains"))
-    rows = tuple((one.name, one.summary) for one in guides.guides())
+    rows = tuple((entry.name, entry.summary) for entry in guides.guides())
     emit(Table("guides", columns, rows), settings_of(form=form, json=json).format)
     info("`cerank guide NAME` shows a guide.")
 

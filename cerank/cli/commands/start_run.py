@@ -81,6 +81,8 @@ def run(
         raise UsageError(
             "--pairs-per-second only works with --dry-run", where="--pairs-per-second", hint="add --dry-run"
         )
+    lab_of_runs = Lab(settings)
+    lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
         recipes=tuple(recipe or ()),
         bases=tuple(base or ()),
@@ -109,9 +111,9 @@ def run(
     if dry_run:
         _show_plan(plan, settings, pairs_per_second, wide=wide)
     elif queue:
-        _enqueue(settings, plan, loaded.toml)
+        _enqueue(lab_of_runs, plan, loaded.toml)
     else:
-        _start(settings, plan, loaded.toml, detach=detach, wide=wide)
+        _start(lab_of_runs, plan, loaded.toml, detach=detach, wide=wide)
 
 
 def _check_matrix_options(label: str, *, detach: bool) -> None:
@@ -130,14 +132,14 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
         )
 
 
-def _enqueue(settings: Settings, plan: Plan, toml: bytes) -> None:
-    folder = Lab(settings).enqueue(plan, toml)
+def _enqueue(lab: Lab, plan: Plan, toml: bytes) -> None:
+    folder = lab.enqueue(plan, toml)
     info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
     write_output(folder.name + "\n")
 
 
 def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
-    """What a run would read and do."""
+    """Print what a run would read and do."""
     from cerank.app.comparison import power_analysis
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
@@ -163,10 +165,10 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
     emit([*shown, *([table_columns.expectations(expected)] if expected else [])], settings.format, wide=wide)
 
 
-def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
+def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
     from cerank.cli import live_status
 
-    folder, worker = Lab(settings).start(plan, toml)
+    folder, worker = lab.start(plan, toml)
     if detach:
         info(
             f"Run {run_store.title(folder)} is running in the background. "
@@ -175,7 +177,7 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: b
         write_output(folder.name + "\n")
         return
     info(f"Run {run_store.title(folder)}")
-    raise typer.Exit(live_status.follow(Lab(settings), folder, worker, settings.format, wide=wide))
+    raise typer.Exit(live_status.follow(lab, folder, worker, lab.settings.format, wide=wide))
 
 
 def resume(

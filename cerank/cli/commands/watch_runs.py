@@ -11,7 +11,7 @@ from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import emit, info, write_output
-from cerank.errors import MissingError
+from cerank.errors import CerankError, MissingError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
 
@@ -40,7 +40,7 @@ def show(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Show one run: its state, plan, validations, result and files."""
+    """Show one run: its result, validations, stages, inputs and files."""
     from cerank.app.comparison import run_answer
     from cerank.cli.live_status import print_answers
     from cerank.datasets.query_overlaps import SharedQueries
@@ -49,26 +49,21 @@ def show(
     home = Lab(settings)
     folder = home.find(name)
     row = next(entry for entry in home.listed() if entry.folder == folder)
-    answers: tuple[str, ...] = ()
     shown = [table_columns.state_table(row, settings.format)]
     if row.plan is not None:
-        shown += [
-            table_columns.input_table(row.plan),
-            table_columns.stage_table(folder, row.plan),
-            table_columns.validation_table(folder, row.plan),
-        ]
+        try:  # what the run was made for comes first
+            answer = run_answer.of_run(folder)
+            print_answers(answer.paragraphs)
+            shown += table_columns.result_tables(answer, settings.format)
+        except CerankError as error:
+            info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
+        shown.append(table_columns.validation_table(folder, row.plan))
+        shown.append(table_columns.stage_table(folder, row.plan))
         overlaps = json_records.load_if_there(folder.overlaps, SharedQueries)
         shown += [table_columns.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
-        try:
-            told = run_answer.of_run(folder)
-            shown += table_columns.result_tables(told, settings.format)
-            answers = told.paragraphs
-        except MissingError as error:
-            info(error.what)
-        shown.append(table_columns.ranking_table(folder, row.plan))
+        shown += [table_columns.input_table(row.plan), table_columns.ranking_table(folder, row.plan)]
         shown.append(table_columns.file_table(folder, row.plan))
     emit(shown, settings.format, wide=wide)
-    print_answers(answers)
 
 
 def logs(

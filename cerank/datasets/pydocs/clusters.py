@@ -36,12 +36,12 @@ def near_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tup
 
 def _shingles(text: str) -> frozenset[str]:
     """The word trigrams of a text; the text itself where it is shorter."""
-    found = words(text)
-    if not found:
+    tokens = words(text)
+    if not tokens:
         return frozenset()
-    if len(found) < 3:
-        return frozenset([" ".join(found)])
-    return frozenset(" ".join(found[i : i + 3]) for i in range(len(found) - 2))
+    if len(tokens) < 3:
+        return frozenset([" ".join(tokens)])
+    return frozenset(" ".join(tokens[i : i + 3]) for i in range(len(tokens) - 2))
 
 
 def cluster(docstrings: Sequence[Docstring]) -> list[int]:
@@ -60,8 +60,8 @@ def cluster(docstrings: Sequence[Docstring]) -> list[int]:
         ([_shingles(" ".join(d.body)) for d in docstrings], TEXT_JACCARD),
     ]
     for sets, threshold in views:
-        for one, other in near_pairs(sets, threshold):
-            low, high = sorted((find(one), find(other)))
+        for left, other in near_pairs(sets, threshold):
+            low, high = sorted((find(left), find(other)))
             parent[high] = low
     return [find(item) for item in range(len(docstrings))]
 

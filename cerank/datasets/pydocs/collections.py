@@ -35,9 +35,9 @@ class Collection:
 
 def _is_query(sentence: str, minimum: int = MIN_QUERY_WORDS) -> bool:
     """Whether a sentence can be a query: long enough, not too long, and mostly words."""
-    found = words(sentence)
-    prose = sum(len(w) > 1 and w.isalpha() for w in found)
-    return minimum <= prose and len(found) <= MAX_QUERY_WORDS and ">>>" not in sentence
+    tokens = words(sentence)
+    prose = sum(len(w) > 1 and w.isalpha() for w in tokens)
+    return minimum <= prose and len(tokens) <= MAX_QUERY_WORDS and ">>>" not in sentence
 
 
 def _contains(document: str, sentence: str) -> bool:
@@ -94,12 +94,12 @@ def _training(docstrings: Sequence[Docstring]) -> Collection:
     qrels: dict[str, tuple[str, ...]] = {}
     for docstring in docstrings:
         held_out = _held_out(docstring, repeated)
-        kept = [s for i, s in enumerate(docstring.body) if i not in held_out]
-        documents.append((docstring.name, docstring.text(kept)))
-        asked = [("#summary", docstring.summary)] if docstring.summary not in repeated else []
-        asked += [(f"#s{i + 1}", docstring.body[i]) for i in held_out]
-        asked = [(suffix, s) for suffix, s in asked if _is_query(s) and not _contains(documents[-1][1], s)]
-        for suffix, sentence in asked:
+        remaining = [s for i, s in enumerate(docstring.body) if i not in held_out]
+        documents.append((docstring.name, docstring.text(remaining)))
+        sentences = [("#summary", docstring.summary)] if docstring.summary not in repeated else []
+        sentences += [(f"#s{i + 1}", docstring.body[i]) for i in held_out]
+        sentences = [(suffix, s) for suffix, s in sentences if _is_query(s) and not _contains(documents[-1][1], s)]
+        for suffix, sentence in sentences:
             queries.append((docstring.name + suffix, sentence))
             qrels[docstring.name + suffix] = (docstring.name,)
     return Collection(tuple(documents), tuple(queries), qrels)

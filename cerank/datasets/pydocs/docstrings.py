@@ -92,18 +92,18 @@ def words(text: str) -> list[str]:
 
 def split_sentences(docstring: str) -> list[str]:
     """A docstring's sentences, white space normalised; paragraphs always end a sentence."""
-    found: list[str] = []
+    sentences: list[str] = []
     for paragraph in re.split(r"\n\s*\n", docstring):
         flat = " ".join(paragraph.split())
-        found.extend(s for s in re.split(r"(?<=[.!?])\s+(?=[^a-z])", flat) if words(s))
-    return found
+        sentences.extend(s for s in re.split(r"(?<=[.!?])\s+(?=[^a-z])", flat) if words(s))
+    return sentences
 
 
 def parse_docstring(name: str, signature: str, docstring: str) -> Docstring | None:
     """The parsed docstring, or None where nothing but a signature is left of it."""
     short = re.escape(name.rpartition(".")[2])
-    given = r"\([^()]*(?:\([^()]*\)[^()]*)*\)"
-    call = rf"(?:\w+\.)*{short}\s*{given}(?:\s*->[^\n]*|\s+--|:|(?=\s*\n)|$)"
+    parameters = r"\([^()]*(?:\([^()]*\)[^()]*)*\)"
+    call = rf"(?:\w+\.)*{short}\s*{parameters}(?:\s*->[^\n]*|\s+--|:|(?=\s*\n)|$)"
     text = inspect.cleandoc(docstring)
     previous = None
     while previous != text:
@@ -118,13 +118,13 @@ def _signature(node: ast.AST) -> str:
     """The parameters' names of a function definition in parentheses; nothing for a class."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return ""
-    given = node.args
-    names = [a.arg for a in (*given.posonlyargs, *given.args) if a.arg not in ("self", "cls")]
-    if given.vararg:
-        names.append("*" + given.vararg.arg)
-    names.extend(a.arg for a in given.kwonlyargs)
-    if given.kwarg:
-        names.append("**" + given.kwarg.arg)
+    arguments = node.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args) if a.arg not in ("self", "cls")]
+    if arguments.vararg:
+        names.append("*" + arguments.vararg.arg)
+    names.extend(a.arg for a in arguments.kwonlyargs)
+    if arguments.kwarg:
+        names.append("**" + arguments.kwarg.arg)
     return "(" + ", ".join(names) + ")"
 
 
@@ -144,11 +144,11 @@ def _walk_source(node: ast.AST, prefix: str) -> Iterator[Docstring]:
 
 def _paths(root: Path) -> list[Path]:
     """Every module under root that is no test, demo or installer, in order."""
-    found = sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts)
-    relative = {path: path.relative_to(root) for path in found}
+    paths = sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts)
+    relative = {path: path.relative_to(root) for path in paths}
     return [
         path
-        for path in found
+        for path in paths
         if not SKIPPED_PARTS.intersection(relative[path].parts) and "-" not in str(relative[path])
     ]
 
@@ -169,13 +169,13 @@ def _every_second(root: Path, first: int) -> list[list[Docstring]]:
 
 def _told(modules: list[list[Docstring]]) -> str:
     """Modules' docstrings as a line, in ASCII."""
-    return json.dumps([[(d.name, d.signature, d.summary, d.body) for d in found] for found in modules])
+    return json.dumps([[(d.name, d.signature, d.summary, d.body) for d in docstrings] for docstrings in modules])
 
 
 def _heard(line: bytes) -> list[list[Docstring]]:
     return [
-        [Docstring(name, signature, summary, tuple(body)) for name, signature, summary, body in found]
-        for found in json.loads(line)
+        [Docstring(name, signature, summary, tuple(body)) for name, signature, summary, body in docstrings]
+        for docstrings in json.loads(line)
     ]
 
 
@@ -210,8 +210,8 @@ def _builtin(name: str, value: object) -> Docstring | None:
     if not isinstance(docstring, str):
         return None
     signature = getattr(value, "__text_signature__", None)
-    given = re.sub(r"\$?\b(self|cls|type|module)\b,? ?|, /|/, |/", "", signature or "")
-    return parse_docstring(name, given, docstring)
+    parameters = re.sub(r"\$?\b(self|cls|type|module)\b,? ?|, /|/, |/", "", signature or "")
+    return parse_docstring(name, parameters, docstring)
 
 
 def read_builtins() -> Iterator[Docstring]:
@@ -251,7 +251,7 @@ def _members(prefix: str, owner: type) -> Iterator[Docstring]:
 
 def read_standard_library() -> list[Docstring]:
     """Every docstring of the running Python's standard library, one per qualified name."""
-    found: dict[str, Docstring] = {}
+    docstrings: dict[str, Docstring] = {}
     for docstring in (*read_sources(Path(sysconfig.get_path("stdlib"))), *read_builtins()):
-        found.setdefault(docstring.name, docstring)
-    return [found[name] for name in sorted(found)]
+        docstrings.setdefault(docstring.name, docstring)
+    return [docstrings[name] for name in sorted(docstrings)]

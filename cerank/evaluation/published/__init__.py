@@ -75,7 +75,7 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def cited(self) -> str:
-        """Authors, venue and number, for a caption."""
+        """Return authors, venue and number, for a caption."""
         return f"{self.authors}, {self.venue}, arXiv {self.arxiv}"
 
 
@@ -102,42 +102,42 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def papers() -> tuple[Paper, ...]:
-    """Every paper of the package."""
+    """Return every paper of the package."""
     folder = resources.files(__name__)
     texts = ((folder / f"{key}.toml").read_text(encoding="utf8") for key in PAPERS)
     return tuple(msgspec.convert(tomllib.loads(text), Paper) for text in texts)
 
 
-def beside(wanted: Wanted) -> tuple[Figure, ...]:
-    """The published figures for the same test set, first stage, measure and model, one a paper at most."""
-    column = f"{_known(wanted.first_stage, _FIRST_STAGES)} {_known(wanted.test, _TESTS)}"
-    found = []
+def beside(query: Wanted) -> tuple[Figure, ...]:
+    """Return the published figures for the same test set, first stage, measure and model, one a paper at most."""
+    column = f"{_known(query.first_stage, _FIRST_STAGES)} {_known(query.test, _TESTS)}"
+    figures = []
     for paper in papers():
-        if wanted.base and not _is_about(paper, wanted.recipe):
+        if query.base and not _is_about(paper, query.recipe):
             continue
         for table in paper.tables:
-            if column in table.columns and _same_measure(table, wanted):
+            if column in table.columns and _same_measure(table, query):
                 place = table.columns.index(column)
-                rows = (row for row in table.rows if _is_row(row, wanted))
-                depth = paper.depth if wanted.base else paper.first_stage_depth or paper.depth
-                found += [
+                rows = (row for row in table.rows if _is_row(row, query))
+                depth = paper.depth if query.base else paper.first_stage_depth or paper.depth
+                figures += [
                     Figure(paper=paper.key, label=row.label, value=row.values[place], depth=depth) for row in rows
                 ]
-    return tuple(found)
+    return tuple(figures)
 
 
 def heading(test: str) -> str:
-    """What tables call a test set that papers know, such as DL19; "" for any other."""
+    """Return what tables call a test set that papers know, such as DL19; "" for any other."""
     return _HEADINGS.get(_known(test, _TESTS), "")
 
 
 def plain_measure(name: str) -> str:
-    """A measure's name without its relevance threshold: RR@10 for RR(rel=2)@10."""
+    """Return a measure's name without its relevance threshold: RR@10 for RR(rel=2)@10."""
     return re.sub(r"rel=\d+,?", "", name).replace("()", "").replace(",)", ")")
 
 
 def _known(name: str, patterns: dict[str, str]) -> str:
-    """The key of the pattern that the name's telling part is; "" for none. A part of a dataset is not the dataset."""
+    """Return the key of the pattern that matches the telling part of a name; "" for none."""
     text = name.lower().removesuffix(".gz").removesuffix(".run").removesuffix("/judged")
     edges = r"(?:^|.*[/_.]|.*trec-|.*msmarco-passage-)(?:{})(?:-(?:judged|top\d+|passage))?$"
     return next((key for key, pattern in patterns.items() if re.fullmatch(edges.format(pattern), text)), "")
@@ -150,18 +150,18 @@ def _is_about(paper: Paper, recipe: str) -> bool:
     return paper.is_default and not any(recipe.startswith(other.recipes) for other in papers())
 
 
-def _same_measure(table: PublishedTable, wanted: Wanted) -> bool:
-    if plain_measure(wanted.measure) != table.measure:
+def _same_measure(table: PublishedTable, query: Wanted) -> bool:
+    if plain_measure(query.measure) != table.measure:
         return False
-    has_grades = _known(wanted.test, _TESTS) != "devsmall"
-    rel = re.search(r"rel=(\d+)", wanted.measure)
+    has_grades = _known(query.test, _TESTS) != "devsmall"
+    rel = re.search(r"rel=(\d+)", query.measure)
     return (int(rel[1]) if rel else 1) == (table.graded if has_grades else 1)
 
 
-def _is_row(row: PublishedRow, wanted: Wanted) -> bool:
-    if not wanted.base:
+def _is_row(row: PublishedRow, query: Wanted) -> bool:
+    if not query.base:
         return row.role == "first stage"
     if row.role != "model":
         return False
-    is_same = (row.base, row.chain) == (_known(wanted.base, _BASES), wanted.chain)
-    return is_same and row.loss in {"", wanted.loss}
+    is_same = (row.base, row.chain) == (_known(query.base, _BASES), query.chain)
+    return is_same and row.loss in {"", query.loss}

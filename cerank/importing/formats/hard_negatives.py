@@ -19,8 +19,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import open_archive
+from cerank.files.record_reader import read_records
 from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.text.safe_text import counted
 
@@ -51,6 +50,16 @@ class _Tevatron(msgspec.Struct):
     negative_passages: list[_Passage] = []
 
 
+class _TevatronIds(msgspec.Struct):
+    """A row of Tevatron 2 and 3, whose documents are named and stand in a corpus of their own."""
+
+    query_id: str | int
+    query_text: str | None = None
+    query: str | None = None
+    positive_document_ids: list[str | int] = []
+    negative_document_ids: list[str | int] = []
+
+
 class _Scored(msgspec.Struct, rename={"score": "ce-score"}):
     pid: int | str
     score: float | None = None
@@ -66,15 +75,15 @@ def _candidates(
     writer: DatasetWriter, run: str, query_id: str, ids: Sequence[str], positives: set[str], *, where: str
 ) -> None:
     """Add the negatives of a query as a run, in their order."""
-    kept: dict[str, None] = {}
+    negatives: dict[str, None] = {}
     for doc_id in ids:
         if doc_id in positives:
             writer.count(_BOTH)
-        elif doc_id in kept:
+        elif doc_id in negatives:
             writer.count(_TWICE)
         else:
-            kept[doc_id] = None
-    for doc_id in kept:
+            negatives[doc_id] = None
+    for doc_id in negatives:
         writer.listed(run, query_id, doc_id, where)
 
 
@@ -82,14 +91,14 @@ def _with_text(
     writer: DatasetWriter, texts: Sequence[str], scores: Sequence[float | None], where: str
 ) -> dict[str, float | None]:
     """Return id -> score for the texts that are not empty, each once."""
-    found: dict[str, float | None] = {}
+    scores_by_id: dict[str, float | None] = {}
     for text, score in zip(texts, scores, strict=True):
         doc_id = text_id(text)
-        if doc_id in found:
+        if doc_id in scores_by_id:
             writer.count(_AGAIN)
         elif writer.document(doc_id, text, where):
-            found[doc_id] = score
-    return found
+            scores_by_id[doc_id] = score
+    return scores_by_id
 
 
 def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, where: str) -> Sequence[float | None]:
@@ -103,8 +112,8 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
 def read_flag(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read FlagEmbedding's JSONL; `name` is the run of its scores."""
     for path in files:
-        for number, row in json_lines(path, _Flag, open_archive):
-            where, query_id = at(path, number), text_id(row.query)
+        for where, row in read_records(path, _Flag):
+            query_id = text_id(row.query)
             writer.records += 1
             if not writer.query(query_id, row.query, where):
                 continue
@@ -125,44 +134,54 @@ def _title(passage: _Passage) -> str:
 def read_tevatron(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read Tevatron's JSONL; `name` is the run of negatives."""
     for path in files:
-        for number, row in json_lines(path, _Tevatron, open_archive):
-            where, query_id = at(path, number), str(row.query_id)
+        for where, row in read_records(path, _Tevatron):
+            query_id = str(row.query_id)
             writer.records += 1
             if not writer.query(query_id, row.query, where):
                 continue
-            kept: list[list[str]] = [[], []]
-            for ids, passages in zip(kept, (row.positive_passages, row.negative_passages), strict=True):
+            both_ids: list[list[str]] = [[], []]
+            for ids, passages in zip(both_ids, (row.positive_passages, row.negative_passages), strict=True):
                 for passage in passages:
                     text = " ".join(filter(None, (_title(passage), passage.text)))
                     if writer.document(str(passage.docid), text, where):
                         ids.append(str(passage.docid))
-            for doc_id in kept[0]:
+            for doc_id in both_ids[0]:
                 writer.judged(query_id, doc_id, 1, where)
-            _candidates(writer, name, query_id, kept[1], set(kept[0]), where=where)
+            _candidates(writer, name, query_id, both_ids[1], set(both_ids[0]), where=where)
+
+
+def read_tevatron_ids(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read Tevatron 2's training rows, whose documents are ids; `name` is the run of negatives."""
+    for path in files:
+        for where, row in read_records(path, _TevatronIds):
+            query_id = str(row.query_id)
+            writer.records += 1
+            positives = list(dict.fromkeys(map(str, row.positive_document_ids)))
+            for doc_id in positives:
+                writer.judged(query_id, doc_id, 1, where)
+            _candidates(writer, name, query_id, list(map(str, row.negative_document_ids)), set(positives), where=where)
 
 
 def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | None]:
     """Return id -> score of the items, each id once."""
-    found: dict[str, float | None] = {}
+    scores_by_id: dict[str, float | None] = {}
     for item in items:
         pid, score = (item.pid, item.score) if isinstance(item, _Scored) else (item, None)
-        found.setdefault(str(pid), score)
-    return found
+        scores_by_id.setdefault(str(pid), score)
+    return scores_by_id
 
 
 def read_mined(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
     for path in files:
-        for number, row in json_lines(path, _Mined, open_archive):
-            where, query_id = at(path, number), str(row.qid)
+        for where, row in read_records(path, _Mined):
+            query_id = str(row.qid)
             writer.records += 1
             writer.query(query_id, "", where)
             positives = _ids_and_scores(row.pos)
             scores = dict(positives)
             for doc_id in positives:
                 writer.judged(query_id, doc_id, 1, where)
-            if not positives:
-                writer.count("queries without a positive")
             for system, items in row.neg.items():
                 negatives = _ids_and_scores(items)
                 writer.count(_TWICE, len(items) - len(negatives))

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import open_archive
+from cerank.files.record_reader import read_records
 from cerank.importing.dataset_writer import DatasetWriter
 
 
@@ -64,8 +63,8 @@ def _text(doc: _Doc) -> str:
 def read_rank_llm(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read rank_llm's JSONL into the run `name`."""
     for path in files:
-        for number, row in json_lines(path, _Request, open_archive):
-            where, query_id = at(path, number), str(row.query.qid)
+        for where, row in read_records(path, _Request):
+            query_id = str(row.query.qid)
             writer.records += 1
             if not writer.query(query_id, row.query.text, where):
                 continue
@@ -78,8 +77,8 @@ def read_rank_llm(files: Sequence[Path], writer: DatasetWriter, name: str) -> No
 def read_tirex(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read TIREx's JSONL into the run `name`."""
     for path in files:
-        for number, row in json_lines(path, _Pair, open_archive):
-            where, query_id, doc_id = at(path, number), str(row.qid), str(row.docno)
+        for where, row in read_records(path, _Pair):
+            query_id, doc_id = str(row.qid), str(row.docno)
             writer.records += 1
             if not (writer.query(query_id, row.query, where) and writer.document(doc_id, row.text, where)):
                 continue

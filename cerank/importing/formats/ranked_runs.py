@@ -1,8 +1,10 @@
 """Rankings by id: TREC runs and parquet, as Rank-DistiLLM, ColBERTv2's training run and any first stage come.
 
-A TREC run has six columns at white space (query Q0 document rank score tag), plain or packed. A parquet file has the
-columns query_id (or qid), doc_id (or docno), and score or rank or both; others are left alone. Without scores
-the last of a query's n documents by rank has 1 and the first n. Equal scores fall to the smaller rank.
+A TREC run has six columns at white space (query Q0 document rank score tag), plain or packed. A parquet file, or a
+table with a header, has the columns query_id (or qid, q_id), doc_id (or docno), and score or rank or both; others are
+left alone. Without scores the last of a query's n documents by rank has 1 and the first n. Equal scores fall to the
+smaller rank. `trec.layouts` knows the other layouts: JSON, commas, three and five columns. Comments at the beginning of
+a file (ir_metadata) are kept beside the run.
 Gives: a run a file, named after it (`__rankzephyr-...__msmarco-....run` is `rankzephyr-...`) or by --name.
 """
 
@@ -13,16 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cerank.errors import FormatError, UsageError
+from cerank.files import tables
 from cerank.files.line_reader import at, line_blocks
-from cerank.files.safe_open import open_file
-from cerank.importing import parquet_rows
-from cerank.importing.archives import open_archive
+from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.importing.column_blocks import are_ids
 from cerank.importing.dataset_writer import LARGEST, DatasetWriter, run_name
 from cerank.text.safe_text import counted, shown
+from cerank.trec import layouts
+from cerank.trec.layouts import Layout
+from cerank.trec.rows import is_comment
 
-_PARQUET = b"PAR1"
-_ENDINGS = (".gz", ".zip", ".tar", ".parquet", ".run", ".tsv", ".txt", ".trec")
+_ENDINGS = (*PACKED_ENDINGS, ".tar", ".parquet", ".run", ".tsv", ".csv", ".json", ".txt", ".trec")
 _HINT = "a TREC run has 6: query Q0 document rank score tag"
 
 
@@ -42,9 +45,16 @@ def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     if len(set(names)) != len(names):
         raise UsageError("two of the files would be one run", hint="give them different names, or import one at a time")
     for path, run in zip(files, names, strict=True):
-        with open_file(path) as file:
-            is_parquet = file.read(4) == _PARQUET
-        (_parquet if is_parquet else _trec)(path, writer, run)
+        layout = layouts.layout_of(path, "run")
+        comments = layouts.comment_lines(path) if layout.kind in {"trec", "text"} else []
+        if comments:
+            writer.keep_comments(run, comments)
+        if layout.kind == "parquet":
+            _parquet(path, writer, run)
+        elif layout.kind == "trec":
+            _trec(path, writer, run)
+        else:
+            _foreign(path, layout, writer, run)
 
 
 def number_of(text: bytes, where: str) -> float:
@@ -69,26 +79,26 @@ def _taken_whole(path: Path, lines: list[bytes], first: int, writer: DatasetWrit
     from cerank.trec.parse_blocks import parse_block
 
     try:
-        found = parse_block(path, b"\n".join(lines), first)
+        frame = parse_block(path, b"\n".join(lines), first)
     except FormatError:
         return False  # parsing line by line finds the same error
-    if not (are_ids(found["query"]) and are_ids(found["document"])) or (found["score"].abs() > LARGEST).any():
+    if not (are_ids(frame["query"]) and are_ids(frame["document"])) or (frame["score"].abs() > LARGEST).any():
         return False
     plain = polars.col("rank").str.contains(r"^[0-9]{1,9}$")
     rank = polars.when(plain).then(polars.col("rank").cast(polars.Int64, strict=False)).otherwise(0)
-    rows = found.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
-    writer.records += found.height
+    rows = frame.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
+    writer.records += frame.height
     writer.ranked(run, rows)
     return True
 
 
 def _trec(path: Path, writer: DatasetWriter, run: str) -> None:
-    for first, lines in line_blocks(path, columns=True, opener=open_archive):
+    for first, lines in line_blocks(path, columns=True):
         if _taken_whole(path, lines, first, writer, run):
             continue
         for number, line in enumerate(lines, first):
             parts = line.split()
-            if not parts:
+            if not parts or (not writer.records and is_comment(line)):
                 continue
             where = at(path, number)
             if len(parts) != 6:
@@ -99,12 +109,34 @@ def _trec(path: Path, writer: DatasetWriter, run: str) -> None:
 
 
 def _parquet(path: Path, writer: DatasetWriter, run: str) -> None:
-    unscored = 0
-    for number, (query_id, doc_id, score, rank) in enumerate(parquet_rows.rows(path), 1):
+    kinds = tables.column_kinds(path)
+    query, document, score, rank = layouts.value_columns(list(kinds), "run", str(path))
+    for name in (query, document):
+        if kinds[name] not in {"text", "whole"}:
+            raise FormatError(f"column {name} holds neither text nor whole numbers", where=str(path))
+    if kinds.get(score, "number") not in {"number", "whole"} or kinds.get(rank, "whole") != "whole":
+        hint = "its columns: " + shown(", ".join(kinds), 300)
+        raise FormatError("scores are not numbers, or ranks not whole ones", where=str(path), hint=hint)
+    columns = [query, document, *([score] if score else []), *([rank] if rank else [])]
+    for number, (query_id, doc_id, *values) in tables.rows(path, columns):
+        where = at(path, number)
+        if query_id is None or doc_id is None or None in values:
+            raise FormatError("a row without query, document, score or rank", where=where)
         writer.records += 1
-        if score is None:
-            unscored += 1
-            writer.listed(run, query_id, doc_id, at(path, number), rank=rank)
+        if not score:
+            writer.count("rows ordered by their rank, for the file has no scores")
+            writer.listed(run, str(query_id), str(doc_id), where, rank=values[0])
+        elif not math.isfinite(values[0]):
+            raise FormatError(f"score {values[0]} is not a finite number", where=where)
         else:
-            writer.scored(run, query_id, doc_id, score, at(path, number), rank=rank)
-    writer.count("rows ordered by their rank, for the file has no scores", unscored)
+            writer.scored(run, str(query_id), str(doc_id), float(values[0]), where, rank=values[1] if rank else 0)
+
+
+def _foreign(path: Path, layout: Layout, writer: DatasetWriter, run: str) -> None:
+    """Read a run in another layout than TREC's: JSON, a table with a header or commas, three or five columns."""
+    foreign = layouts.read_foreign(path, layout, "run")
+    for note in foreign.notes:
+        writer.count(note, len(foreign.rows))
+    for query_id, doc_id, score in foreign.rows:
+        writer.records += 1
+        writer.scored(run, query_id, doc_id, score, str(path))

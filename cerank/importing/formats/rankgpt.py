@@ -11,11 +11,13 @@ run `rankgpt` with scores n..1 in the permutation's order.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from cerank.errors import FormatError, UsageError, os_error
-from cerank.importing.archives import open_archive
+from cerank.errors import FormatError, UsageError
+from cerank.files.line_reader import translate_read_errors
+from cerank.files.packed_files import open_stream
 from cerank.importing.dataset_writer import DatasetWriter
 from cerank.retrieval.teachers import RankedQuery, Repairs, decode_permutations, queries_with_permutations, repair
 from cerank.text.safe_text import shown
@@ -24,21 +26,18 @@ _LARGEST_ANSWERS = 1 << 30  # bytes; 100,000 permutations of 20 are 10 MB
 
 
 def _answers(path: Path) -> list[str]:
-    try:
-        with open_archive(path) as file:
-            data = file.read(_LARGEST_ANSWERS + 1)
-    except OSError as error:
-        raise os_error(error, path) from error
-    if len(data) > _LARGEST_ANSWERS:
-        raise FormatError("is too large for a list of permutations", where=str(path))
-    return decode_permutations(data, path)
+    parts, size = [], 0
+    with translate_read_errors(path), contextlib.closing(open_stream(path)) as file:
+        while data := file.read(1 << 20):
+            parts.append(data)
+            size += len(data)
+            if size > _LARGEST_ANSWERS:
+                raise FormatError("is too large for a list of permutations", where=str(path))
+    return decode_permutations(b"".join(parts), path)
 
 
 def _candidates(row: RankedQuery, writer: DatasetWriter, where: str) -> list[str]:
-    """Return the ids that the permutation numbers, 1 for the first; adds texts and judgments to the writer.
-
-    Texts and judgments are added to the writer on the way.
-    """
+    """Return the ids that the permutation numbers, 1 for the first; add texts and judgments to the writer."""
     for passage in (*row.retrieved_passages, *row.positive_passages):
         text = " ".join(filter(None, (passage.title, passage.text)))
         if not writer.document(passage.id, text, where):
@@ -65,7 +64,7 @@ def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     rows, path = _split(files)
     answers = _answers(path) if path else None
     repairs = Repairs()
-    for where, row, answer in queries_with_permutations(rows, answers, path, open_archive):
+    for where, row, answer in queries_with_permutations(rows, answers, path):
         query_id = str(row.query_id)
         if row.query is None:
             raise FormatError("the line has no query", where=where)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cerank.errors import FormatError
 from cerank.files.line_reader import at, json_lines, line_blocks, tab_lines
-from cerank.importing.archives import open_archive
+from cerank.files.record_reader import read_records
 from cerank.importing.column_blocks import columns_of
 from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.importing.formats.ranked_runs import number_of
@@ -27,6 +27,8 @@ from cerank.importing.formats.ranked_runs import number_of
 if TYPE_CHECKING:
     import polars
 
+NEGATIVES = "negatives"
+_HEADER = "header lines, passed over"
 _SAME = "triples whose negative is their positive, dropped"
 
 
@@ -46,6 +48,7 @@ class Triple(msgspec.Struct, frozen=True):
 
 
 Rows = Iterator[tuple[str, Triple]]  # with file:line
+RowReader = Callable[[Path, DatasetWriter], Rows]
 
 
 def _triple(parts: Sequence[str], where: str) -> Triple:
@@ -57,28 +60,31 @@ def _triple(parts: Sequence[str], where: str) -> Triple:
     return Triple(query, positive, negative, scores)
 
 
-def _lines(columns: int) -> Callable[[Path], Rows]:
-    def rows(path: Path) -> Rows:
-        for number, parts in tab_lines(path, (columns,), open_archive):
-            yield at(path, number), _triple(parts, at(path, number))
+def _lines(columns: int) -> RowReader:
+    def rows(path: Path, writer: DatasetWriter) -> Rows:
+        for place, (number, parts) in enumerate(tab_lines(path, (columns,))):
+            if place == 0 and _is_header(parts):
+                writer.count(_HEADER)
+            else:
+                yield at(path, number), _triple(parts, at(path, number))
 
     return rows
 
 
-def _json(path: Path) -> Rows:
-    for number, row in json_lines(path, _Texts, open_archive):
-        yield at(path, number), Triple(row.query, row.doc_pos, row.doc_neg)
+def _json(path: Path, _writer: DatasetWriter) -> Rows:
+    for where, row in read_records(path, _Texts):
+        yield where, Triple(row.query, row.doc_pos, row.doc_neg)
 
 
 def _by_text(triple: Triple, writer: DatasetWriter, where: str) -> Triple | None:
     """Return the triple with ids for its texts, which are added to the writer; None if one of them is empty."""
-    found = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
+    by_id = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
     has_all = (
-        writer.query(found.query, triple.query, where)
-        and writer.document(found.positive, triple.positive, where)
-        and writer.document(found.negative, triple.negative, where)
+        writer.query(by_id.query, triple.query, where)
+        and writer.document(by_id.positive, triple.positive, where)
+        and writer.document(by_id.negative, triple.negative, where)
     )
-    return found if has_all else None
+    return by_id if has_all else None
 
 
 def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
@@ -93,11 +99,11 @@ def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
         writer.scored(name, triple.query, triple.negative, triple.scores[1], where)
 
 
-def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+def _read_texts(rows: RowReader, files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     for path in files:
-        for where, given in rows(path):
+        for where, text_triple in rows(path, writer):
             writer.records += 1
-            triple = _by_text(given, writer, where)
+            triple = _by_text(text_triple, writer, where)
             if triple is not None:
                 _put(triple, writer, name, where)
 
@@ -106,10 +112,14 @@ def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: 
     """Read a block of lines at once if nothing in it needs the strict parser, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
-        for first, lines in line_blocks(path, opener=open_archive):
-            found = columns_of(lines, scores, ("query", "positive", "negative"))
-            if found is not None:
-                _put_all(found, writer, name)
+        for first, lines in line_blocks(path):
+            if first == 1 and _is_header(lines[0].decode().split("\t")):
+                writer.count(_HEADER)
+                del lines[0]
+                first += 1  # noqa: PLW2901 - the line that is the first now
+            frame = columns_of(lines, scores, ("query", "positive", "negative"))
+            if frame is not None:
+                _put_all(frame, writer, name)
                 continue
             for number, line in enumerate(lines, first):
                 if line.strip():
@@ -128,14 +138,14 @@ def _put_all(rows: polars.DataFrame, writer: DatasetWriter, name: str) -> None:
     """Add many triples as `_put` does row by row; a row's positive comes before its negative."""
     import polars
 
-    kept = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
+    usable = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
     writer.records += rows.height
-    writer.count(_SAME, rows.height - kept.height)
-    if not kept.height:
+    writer.count(_SAME, rows.height - usable.height)
+    if not usable.height:
         return
 
     def side(which: str, value: polars.Expr) -> polars.DataFrame:
-        return kept.select(
+        return usable.select(
             "row", "query", polars.col(which).alias("document"), value.alias("value"), rank=polars.lit(0)
         )
 
@@ -155,6 +165,39 @@ def read_ids(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
 def read_scores(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read Hofstätter's scores by id into the run `name`."""
     _read_ids(5, files, writer, name)
+
+
+def read_colbert(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read ColBERT's tuples by id: the first document is the positive; `name` is the run of scores that come along."""
+    for path in files:
+        for number, row in json_lines(path, list[Any]):
+            where = at(path, number)
+            writer.records += 1
+            if len(row) < 2 or not all(isinstance(item, int | str | list) for item in row):
+                raise FormatError("not [query, positive, negative, ...]", where=where)
+            query_id, documents = str(row[0]), [item if isinstance(item, list) else [item] for item in row[1:]]
+            ids = [str(document[0]) if document else "" for document in documents]
+            writer.judged(query_id, ids[0], 1, where)
+            for doc_id in dict.fromkeys(ids[1:]):
+                if doc_id == ids[0]:
+                    writer.count(_SAME)
+                else:
+                    writer.listed(NEGATIVES, query_id, doc_id, where)
+            for doc_id, document in zip(ids, documents, strict=True):
+                if len(document) > 1:
+                    writer.scored(name, query_id, doc_id, number_of(str(document[1]).encode(), where), where)
+
+
+_HEADER_WORDS = {
+    *("query", "question", "anchor", "qid", "query_id", "queryid", "positive", "pos", "negative", "neg"),
+    *("passage", "doc", "document", "docid", "pid", "text", "pos_score", "neg_score", "score", "label"),
+    *("positive_passage", "negative_passage", "pos_id", "neg_id", "positive_id", "negative_id", "doc_pos", "doc_neg"),
+}
+
+
+def _is_header(parts: Sequence[str]) -> bool:
+    """Return whether the first line of a file names its columns."""
+    return len(parts) > 1 and all(part.strip().strip('"').lower() in _HEADER_WORDS for part in parts)
 
 
 def read_texts(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 
 from cerank.errors import UsageError
@@ -53,7 +53,7 @@ class OpenAIServer:
         key: Key,
         *,
         tokens_of: Callable[[str], int] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         seed: int | None = None,
     ) -> None:
         self._spec, self._key, self._tokens_of = spec, key, tokens_of
@@ -61,14 +61,14 @@ class OpenAIServer:
         self._limit = CallLimit(spec.concurrency)
         self._jitter = random.Random(seed)
         self._starts_answers = True  # whether the assistant's turn can be begun for the model
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             headers=key.headers(),
-            timeout=httpx.Timeout(spec.timeout, connect=min(spec.timeout, 15.0)),
+            timeout=httpx2.Timeout(spec.timeout, connect=min(spec.timeout, 15.0)),
             # the system's certificates take a while to read, and a server on this machine has none
             verify=ssl.create_default_context() if self._base.startswith("https:") else False,
             trust_env=False,
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=spec.concurrency),
+            limits=httpx2.Limits(max_connections=spec.concurrency),
             transport=transport,
         )
         self.sent = 0  # requests that were sent, with repeated ones
@@ -189,9 +189,9 @@ class OpenAIServer:
                         data += piece
                         if len(data) > LARGEST_RESPONSE:
                             return _Trouble("bad response", "larger than any answer")
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpx2.TimeoutException):
             return _Trouble("stalled", f"no answer within {self._spec.timeout:g} s", is_overload=True)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             return _Trouble("connection failed", f"{type(error).__name__}: {error}", is_overload=True)
         if response.status_code == 200:
             try:

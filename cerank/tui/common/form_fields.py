@@ -22,14 +22,25 @@ from textual.widgets.option_list import Option
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined
-from cerank.tui.common.line_input import LineInput
 
 ERROR_SIGN = "✖"
 
 
-def fitting(text: str, width: int) -> str:
+def fitting_middle(text: str, width: int) -> str:
     """Return the text, its middle left out where it is too long: runs' names differ at both ends."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
+
+
+class LineInput(Input):
+    """An input that takes no control character."""
+
+    DEFAULT_CSS = "LineInput { height: 1; border: none; padding: 0 1; } LineInput:focus { border: none; }"
+
+    cursor_blink = reactive(False, init=False)  # it would draw twice a second, over SSH too
+
+    def replace(self, text: str, start: int, end: int) -> None:
+        """Replace a part of the value, by keys or by pasting."""
+        super().replace(shown(text), start, end)
 
 
 class ChoiceField(Widget, can_focus=True):
@@ -225,9 +236,9 @@ class FieldRow(Vertical):
 
     def _help(self) -> Content:
         row = self.row
-        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.expected
+        expected = f"one of {', '.join(row.choices)}" if row.choices else row.expected
         own = f"in the recipe: {row.text or 'empty'}" if self._is_changed else ""
-        return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
+        return content(" · ".join(part for part in (row.meaning, expected, own) if part))
 
     def _key(self) -> Content:
         return joined(("• " if self._is_changed else "  ", "bold"), self.row.key)
@@ -289,8 +300,8 @@ class Checklist(OptionList):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Turn the mark of a line."""
         event.stop()
-        mark = self._marks[event.option_index]
-        wanted = {*self.chosen} ^ {mark.name}
-        self.chosen = tuple(one.name for one in self._marks if one.name in wanted)
-        self.replace_option_prompt_at_index(event.option_index, self._line(mark))
+        item_chosen = self._marks[event.option_index]
+        names = {*self.chosen} ^ {item_chosen.name}
+        self.chosen = tuple(item.name for item in self._marks if item.name in names)
+        self.replace_option_prompt_at_index(event.option_index, self._line(item_chosen))
         self.post_message(self.Chosen(self))

@@ -31,18 +31,21 @@ _NAMES = {
 }
 
 
+_MOVES = ("list.", "table.", "bars.", "log.down", "log.up", "rankings.down", "rankings.up", "marks.", "field.")
+
+
 def bindings_of(screen: Screen[Any]) -> list[Binding]:
     """Return the bindings that act on a screen now, one for each action, the screen's own first."""
-    found: dict[str, Binding] = {}
+    by_id: dict[str, Binding] = {}
     keys: dict[str, list[str]] = {}
     for _, bindings in reversed(screen._binding_chain):
         for key, binding in bindings:
             if not binding.id or not binding.description:
                 continue
-            found.setdefault(binding.id, binding)
+            by_id.setdefault(binding.id, binding)
             keys.setdefault(binding.id, []).append(binding.key_display or _NAMES.get(key, key))
-    ordered = sorted(found, key=lambda name: (name.startswith("app."), name.startswith("list.")))
-    return [_with_keys(found[name], keys[name]) for name in ordered]
+    ordered = sorted(by_id, key=lambda name: (name.startswith("app."), name.startswith("list.")))
+    return [_with_keys(by_id[name], keys[name]) for name in ordered]
 
 
 def _with_keys(binding: Binding, keys: list[str]) -> Binding:
@@ -50,8 +53,10 @@ def _with_keys(binding: Binding, keys: list[str]) -> Binding:
 
 
 def commands_of(screen: Screen[Any]) -> Iterable[tuple[str, str, Callable[[], Any]]]:
-    """Yield title, text and action of each binding, for the palette."""
+    """Yield title, text and action of each binding, for the palette; keys that only move are left out."""
     for binding in bindings_of(screen):
+        if (binding.id or "").startswith(_MOVES) or binding.id in {"app.next", "app.before", "app.interrupt"}:
+            continue
         action = binding.action
 
         async def run(action: str = action) -> None:
@@ -88,9 +93,9 @@ class HelpScreen(ModalScreen[None]):
             )
         rows.append(
             joined(
-                (f"{'^p':>14}  ", "bold $primary"),
+                (f"{': ^p':>14}  ", "bold $primary"),
                 "palette",
-                (": find any command by name, and change the theme", "dim"),
+                (": find a command, a run or a recipe by name, and change the theme", "dim"),
             )
         )
         if text:

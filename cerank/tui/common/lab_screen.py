@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from textual.screen import Screen
 
@@ -15,20 +15,37 @@ T = TypeVar("T")
 
 
 class LabScreen(Screen[None]):
-    """A screen over the lab."""
+    """A screen over the lab. While it is in front, it shows the runs anew whenever they, or their marks, change."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (100, "-wide")]  # noqa: RUF012 - Textual's declaration
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012 - Textual's declaration
     HELP_TITLE = "this screen"
-    updates_every_poll = False  # whether `show_runs` is called at every poll, or only when a run changed
+    WATCHES: ClassVar[tuple[str, ...]] = (
+        "entries",
+        "marked",
+        "has_loaded",
+    )  # attributes of the app on whose change `show_runs` is called
 
     @property
     def lab_app(self) -> LabApp:
         """The app, with its lab, its runs and its marks."""
         return cast("LabApp", self.app)
 
+    def on_mount(self) -> None:
+        """Watch the app."""
+        for name in self.WATCHES:
+            self.watch(self.app, name, self._show_runs_if_in_front, init=False)
+
+    def _show_runs_if_in_front(self) -> None:
+        if self.is_current:
+            self.show_runs(self.lab_app.entries)
+
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
-        """Show the runs as they are now; called once a second at most, on the screen in front only."""
+        """Show the runs as they are now; called on the screen in front only."""
+
+    def on_screen_suspend(self) -> None:
+        """Remove messages about this screen, so that they do not cover the one that opens over it."""
+        self.app.clear_notifications()
 
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was in front."""

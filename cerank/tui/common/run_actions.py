@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import label_runs, run_list
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import UsageError
+from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.confirm_dialog import ConfirmDialog
+from cerank.tui.common.dialogs import ConfirmDialog, FormDialog
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.label_dialog import LabelDialog
 
 
 def clone(screen: LabScreen, entry: RunEntry) -> None:
@@ -18,81 +22,141 @@ def clone(screen: LabScreen, entry: RunEntry) -> None:
         screen.lab_app.open_new(entry.plan.requested_recipe)
 
 
-def stop(screen: LabScreen, entry: RunEntry) -> None:
-    """Ask, then stop the run at its next step, or takes it out of the queue."""
+def _named(entries: Sequence[RunEntry]) -> str:
+    """Return the runs in a few words: the name of one, or how many are marked."""
+    return entries[0].title if len(entries) == 1 else f"{len(entries)} marked runs"
+
+
+def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
+    """Ask, then stop the runs at their next step, or take them out of the queue."""
     lab_app = screen.lab_app
-    if not entry.is_live and entry.state != "queued":
-        lab_app.show_message(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
+    able = [entry for entry in entries if entry.is_live or entry.state == "queued"]
+    if not able:
+        state = entries[0].state if len(entries) == 1 else "not running"
+        lab_app.show_message(f"{_named(entries)}: {state}, so there is nothing to stop", "warning")
         return
-    what = "It saves a checkpoint after the current step; r resumes it from there."
+    is_queued = not any(entry.is_live for entry in able)
+    what = "A checkpoint is saved after the current step; r resumes from there."
     question = stacked(
-        joined("Stop ", (entry.title, "bold"), "?"),
+        joined("Take " if is_queued else "Stop ", (_named(able), "bold"), " out of the queue?" if is_queued else "?"),
         content(""),
-        content(what if entry.is_live else "It is removed from the queue; r puts it back at the end."),
+        content("It is not started; r puts it back at the end." if is_queued else what),
     )
 
-    def stopped(_: bool) -> None:
-        lab_app.show_message(
-            f"{entry.title} stops after the current step"
-            if entry.is_live
-            else f"{entry.title} was removed from the queue"
-        )
-        lab_app.poll(entry.name)
+    def stop_all() -> None:
+        for entry in able:
+            lab_app.lab.stop(entry.folder)
+
+    def stopped(_: None) -> None:
+        said = "removed from the queue" if is_queued else "stops after the current step"
+        lab_app.show_message(f"{_named(able)}: {said}")
+        lab_app.poll(*(entry.name for entry in able))
 
     def answered(is_yes: bool | None) -> None:
         if is_yes:
-            screen.run_in_thread(lambda: lab_app.lab.stop(entry.folder), stopped, group="stop")
+            screen.run_in_thread(stop_all, stopped, group="stop")
 
-    screen.app.push_screen(ConfirmDialog(question, "Stop"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Take out" if is_queued else "Stop"), answered)
 
 
-def resume(screen: LabScreen, entry: RunEntry) -> None:
-    """Put the run in the queue: it resumes as soon as its device is free."""
+def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
+    """Put the runs in the queue: each resumes as soon as its device is free."""
     lab_app = screen.lab_app
+    able = [entry for entry in entries if entry.state not in {"finished", "running", "stopping", "queued"}]
+    if not able:
+        entry = entries[0]
+        hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")
+        text = f"is already {entry.state}{hint}" if len(entries) == 1 else "need no resuming"
+        lab_app.show_message(f"{_named(entries)} {text}.", "warning")
+        return
+
+    def resume_all() -> None:
+        for entry in able:
+            lab_app.lab.resume_queued(entry.folder)
 
     def resumed(_: None) -> None:
-        lab_app.show_message(f"{entry.title} resumes as soon as its device is free")
-        lab_app.poll(entry.name)
+        lab_app.show_message(f"{_named(able)}: resumes as soon as its device is free")
+        lab_app.poll(*(entry.name for entry in able))
 
-    screen.run_in_thread(lambda: lab_app.lab.resume_queued(entry.folder), resumed, group="resume")
+    screen.run_in_thread(resume_all, resumed, group="resume")
 
 
-def delete(screen: LabScreen, entry: RunEntry) -> None:
-    """Ask, naming what goes, then delete the run."""
-    if entry.is_live:
-        screen.lab_app.show_message(f"{entry.title} is {entry.state}; stop it first", "warning")
+def delete(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
+    """Ask, naming what goes, then move the runs to the trash."""
+    able = [entry for entry in entries if not entry.is_live]
+    if not able:
+        state = f" is {entries[0].state}" if len(entries) == 1 else " are running"
+        screen.lab_app.show_message(f"{_named(entries)}{state}; stop it first", "warning")
         return
     screen.run_in_thread(
-        lambda: run_list.goes_with(entry), lambda what: _confirm_delete(screen, entry, what), group="size"
+        lambda: run_list.goes_with(able), lambda what: _confirm_delete(screen, able, what), group="size"
     )
 
 
-def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
+def _confirm_delete(screen: LabScreen, entries: Sequence[RunEntry], what: str) -> None:
     lab_app = screen.lab_app
     question = stacked(
-        joined("Delete ", (entry.title, "bold"), "?"),
+        joined("Delete ", (_named(entries), "bold"), "?"),
         content(""),
-        joined(f"{entry.name}: {what}. ", ("This cannot be undone.", "bold")),
+        joined(f"{what}. ", ("They stay in the lab's trash for 7 days; u brings them back.", "bold")),
     )
 
-    def gone(_: None) -> None:
-        lab_app.show_message(f"deleted {entry.title}")
+    def delete_all() -> None:
+        for entry in entries:
+            lab_app.lab.trash(entry.folder)
+
+    def deleted(_: None) -> None:
+        lab_app.deleted.append(tuple(entry.name for entry in entries))
+        lab_app.show_message(f"{_named(entries)} deleted; u brings back")
         lab_app.poll()
 
     def answered(is_yes: bool | None) -> None:
         if is_yes:
-            screen.run_in_thread(lambda: lab_app.lab.remove(entry.folder), gone, group="delete")
+            screen.run_in_thread(delete_all, deleted, group="delete")
 
     screen.app.push_screen(ConfirmDialog(question, "Delete"), answered)
 
 
+def undo_delete(screen: LabScreen) -> None:
+    """Bring back the runs that were deleted last."""
+    lab_app = screen.lab_app
+    if not lab_app.deleted:
+        lab_app.show_message("Nothing was deleted since the dashboard was opened.")
+        return
+    names = lab_app.deleted.pop()
+
+    def restore_all() -> None:
+        for name in names:
+            lab_app.lab.restore(name)
+
+    def restored(_: None) -> None:
+        lab_app.show_message(f"{counted(len(names), 'run')} brought back")
+        lab_app.poll(*names)
+
+    screen.run_in_thread(restore_all, restored, group="restore")
+
+
 def edit_label(screen: LabScreen, entry: RunEntry) -> None:
     """Ask for a label and tags."""
+    labels = entry.notes
+    rows = (
+        FieldSpec("label", "label", shown(labels.label), "empty: the label of the plan", "text"),
+        FieldSpec("tags", "tags", shown(" ".join(labels.tags)), "separated by spaces", "words"),
+    )
 
-    def answered(found: tuple[str, str] | None) -> None:
-        if found is not None:
+    def errors(texts: Mapping[str, str]) -> dict[str, str]:
+        try:
+            label_runs.labels_in(texts["label"], texts["tags"])
+        except UsageError as error:
+            return {error.where: error.what}
+        return {}
+
+    def answered(texts: dict[str, str] | None) -> None:
+        if texts is not None:
             screen.run_in_thread(
-                lambda: label_runs.note(entry.folder, *found), lambda _: screen.lab_app.poll(entry.name), group="note"
+                lambda: label_runs.note(entry.folder, texts["label"], texts["tags"]),
+                lambda _: screen.lab_app.poll(entry.name),
+                group="note",
             )
 
-    screen.app.push_screen(LabelDialog(entry), answered)
+    screen.app.push_screen(FormDialog(f"Label of {entry.short_name or entry.name}", rows, errors), answered)

@@ -1,37 +1,53 @@
-"""The first line of every screen: the lab, the devices, how many runs are in which state."""
+"""The first line of every screen: the lab, what the screen is about, the devices, how many runs are in which state."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from textual.widgets import Static
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
 
+from cerank.app.run_views.run_monitor import state_counts
 from cerank.tui.cells import joined
 
+if TYPE_CHECKING:
+    from cerank.tui.protocol import LabApp
 
-class StatusBar(Static):
-    """One line; drawn again only when what it says changes."""
+
+class StatusBar(Widget):
+    """One line, which follows the app's runs by itself.
+
+    Attributes:
+        title: what the screen is about.
+    """
 
     DEFAULT_CSS = """
     StatusBar { dock: top; height: 1; background: $panel; color: $foreground; padding: 0 1; text-wrap: nowrap;
           text-overflow: ellipsis; }
     """
+    title: reactive[str] = reactive("")
+    devices: reactive[str] = reactive("")
+    counts: reactive[str] = reactive("")
 
-    def __init__(self, lab: Path) -> None:
-        super().__init__(joined(("cerank ", "bold"), str(lab)))
-        self._lab = _at_home(lab)
-        self._shown: tuple[str, ...] = ()
+    def __init__(self, title: str = "") -> None:
+        super().__init__()
+        self.set_reactive(StatusBar.title, title)
 
-    def show(self, counts: str, devices: str = "", title: str = "") -> None:
-        """Show how many runs are in each state, the devices where they are known, and what the screen is about."""
-        if self._shown == (counts, devices, title):
-            return
-        self._shown = (counts, devices, title)
-        parts = [part for part in (title, devices, counts) if part]
-        self.update(joined(("cerank ", "bold"), self._lab, *(f"  │  {part}" for part in parts)))
+    def on_mount(self) -> None:
+        """Follow the app."""
+        self.watch(self.app, "devices", lambda devices: setattr(self, "devices", devices))
+        self.watch(self.app, "entries", lambda entries: setattr(self, "counts", state_counts(entries)))
+
+    def render(self) -> Content:
+        """Return the line."""
+        lab = _with_tilde(cast("LabApp", self.app).lab.folder)
+        parts = [part for part in (self.title, self.devices, self.counts) if part]
+        return joined(("cerank ", "bold"), lab, *(f"  │  {part}" for part in parts))
 
 
-def _at_home(path: Path) -> str:
+def _with_tilde(path: Path) -> str:
     try:
         return f"~/{path.relative_to(Path.home())}"
     except (ValueError, RuntimeError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -19,12 +19,15 @@ from textual.widgets import DataTable, Footer, Static
 
 from cerank.app import Lab
 from cerank.app.comparison import comparison_session, export_comparison
-from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
+from cerank.app.comparison.comparison_session import ComparisonSession
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.matrix.recipe_form import FieldSpec as FormRow
+from cerank.app.run_views import run_list
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_dialog import FormDialog, ask_for_file
+from cerank.tui.common.dialogs import FormDialog, ask_for_file
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.comparison.comparison_table import (
@@ -38,9 +41,6 @@ from cerank.tui.comparison.comparison_table import (
 )
 from cerank.tui.comparison.differences import DifferencesChart
 
-if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
-
 
 class CompareScreen(LabScreen):
     """The comparison of several runs or TREC run files."""
@@ -52,6 +52,7 @@ class CompareScreen(LabScreen):
     )
     CSS = """
     CompareScreen #what { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
+    CompareScreen #damage { height: auto; padding: 0 1; color: $error; text-style: bold; }
     CompareScreen #table { height: auto; max-height: 50%; scrollbar-size-horizontal: 0; }
     CompareScreen #why { height: auto; max-height: 5; padding: 0 1; }
     CompareScreen #chart { height: 1fr; border-top: solid $panel; }
@@ -66,12 +67,15 @@ class CompareScreen(LabScreen):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="Make the system of this row the baseline"),
+        Binding("l", "queries", "queries", id="compare.queries", tooltip="List the queries of this row"),
         Binding("t", "options", "options", id="compare.options",
                 tooltip="Change margin, correction, confidence and pairs"),
         Binding("a", "add", "add", id="compare.add", tooltip="Add a TREC run file, a run, or RUN:STAGE"),
         Binding("x", "drop", "remove", show=False, id="compare.drop",
                 tooltip="Remove the system of this row"),
         Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
+        Binding("s", "seeds", "fold seeds", show=False, id="compare.seeds",
+                tooltip="Take runs that differ in their seed alone as one system, the mean by query; again: apart"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
                 tooltip="Show the next dataset or first stage"),
@@ -85,7 +89,7 @@ class CompareScreen(LabScreen):
     def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
         super().__init__()
         self.lab = lab
-        self.named = RankingSelection(tuple(dict.fromkeys(targets)))
+        self.named = ComparisonRequest(targets=tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
         self.typed: dict[str, str] = {
             "correction": "auto",
@@ -96,12 +100,14 @@ class CompareScreen(LabScreen):
         }
         self.shown: ComparisonView | None = None
         self._condition = 0
+        self._unfolded: tuple[str, ...] = ()  # the targets before their seeds were folded
         self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out what is compared, the table, why, the bars, the notes."""
-        yield StatusBar(self.lab.folder)
+        yield StatusBar("compare")
         yield Static(id="what")
+        yield Static(id="damage")
         yield ComparisonTable(id="table")
         yield Static(id="why")
         yield DifferencesChart(id="chart")
@@ -116,9 +122,17 @@ class CompareScreen(LabScreen):
         self.query_one(ComparisonTable).focus()
         self.measure()
 
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "compare")
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
+        """Warn of runs whose files changed after they were made."""
+        named = {target.partition(":")[0] for target in self.named.targets}
+        damaged = [
+            entry
+            for entry in entries
+            if entry.state == "damaged" and named & {entry.name, entry.short_name, entry.label}
+        ]
+        lines = [content(f"! {entry.short_name or entry.name} is damaged: {entry.why}") for entry in damaged]
+        self.query_one("#damage", Static).update(stacked(*lines) if lines else content(""))
+        self.query_one("#damage").display = bool(lines)
 
     # computing
 
@@ -140,85 +154,89 @@ class CompareScreen(LabScreen):
 
         self.run_in_thread(look, self._see_bench, group="measure")
 
-    def _see_bench(self, found: ComparisonSession | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_error(found)
+    def _see_bench(self, session: ComparisonSession | CerankError) -> None:
+        if isinstance(session, CerankError):
+            self._show_error(session)
             return
-        self.bench = found
+        self.bench = session
         self.compare()
 
     def compare(self) -> None:
         """Compare what was measured, by the terms and the baseline chosen."""
-        made, baseline, typed = self.bench, self.baseline, dict(self.typed)
-        if made is None:
+        session, baseline, typed = self.bench, self.baseline, dict(self.typed)
+        if session is None:
             return
 
         def look() -> ComparisonView | CerankError:
             try:
-                terms, wrong = comparison_session.terms_of(typed, made.measures)
+                terms, wrong = comparison_session.terms_of(typed, session.measures)
                 if wrong:
                     typed["margin"] = ""  # of measures that are not compared any more
-                    terms, _ = comparison_session.terms_of(typed, made.measures)
-                return view_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
+                    terms, _ = comparison_session.terms_of(typed, session.measures)
+                return view_of(session.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
             except CerankError as error:
                 return error
 
-        self.run_in_thread(look, lambda found: self._see(found) if made is self.bench else None, group="compare")
+        self.run_in_thread(look, lambda view: self._see(view) if session is self.bench else None, group="compare")
 
-    def _see(self, found: ComparisonView | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_error(found)
+    def _see(self, view: ComparisonView | CerankError) -> None:
+        if isinstance(view, CerankError):
+            self._show_error(view)
             return
-        self.shown = found
-        self.baseline = found.found.baseline
+        self.shown = view
+        self.baseline = view.found.baseline
         self.remove_class("-said")
-        self._show_table(found)
-        self.query_one("#footnotes", Static).update(stacked(*(content(f"· {note}") for note in found.table.notes)))
+        self._show_table(view)
+        self.query_one("#footnotes", Static).update(stacked(*(content(f"· {note}") for note in view.table.notes)))
         self._show_what()
 
     # showing
 
     def _show_what(self) -> None:
-        terms = self.shown.found.terms if self.shown else None
-        title = f"{counted(len(self.named.targets), 'ranking')} named"
-        if self.shown:
-            conditions = self.shown.found.conditions
-            several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
-            pairs = (
-                "every pair" if self.shown.found.terms.pairs == "all" else f"against {brief(self.shown.found.baseline)}"
-            )
-            here = conditions[self._condition]
-            queries = next(row.paired.n for row in self.shown.found.rows if row.condition == here)
-            title = f"{here}{several}, {counted(queries, 'query')}, {pairs}"
-        rest = ""
-        if terms:
-            margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"
-            method = self.shown.found.method if self.shown else terms.correction
-            rest = f"  correction {method} · margin {margin} · {100 * terms.confidence:g} %"
-        self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
+        """Show in one line what is compared and by which options: as many whole parts as fit."""
+        if self.shown is None:
+            self.query_one("#what", Static).update(content(counted(len(self.named.targets), "ranking"), "bold"))
+            return
+        comparison = self.shown.found
+        condition = comparison.conditions[self._condition]
+        queries = next(row.paired.n for row in comparison.rows if row.condition == condition)
+        against = "every pair" if comparison.terms.pairs == "all" else f"against {brief(comparison.baseline)}"
+        margins = ", ".join(f"±{margin.value:g} {name}" for name, margin in comparison.terms.margins.items())
+        parts = [f"{condition}, {counted(queries, 'query')}"]
+        if len(comparison.conditions) > 1:
+            parts.append(f"{self._condition + 1} of {len(comparison.conditions)}, v next")
+        parts += [against, f"margin {margins or 'none'}", f"correction {comparison.method}"]
+        parts += [f"{100 * comparison.terms.confidence:g} %"]
+        room = (self.size.width or self.app.size.width) - 2
+        fitting_parts: list[str] = []
+        for part in parts:
+            if len(part) + 3 <= room or not fitting_parts:
+                fitting_parts.append(part)
+                room -= len(part) + 3
+        rest = "".join(f" · {part}" for part in fitting_parts[1:])
+        self.query_one("#what", Static).update(joined((fitting_parts[0], "bold"), (rest, "dim"), limit=400))
 
-    def _show_table(self, found: ComparisonView) -> None:
-        self._condition %= len(found.found.conditions)
-        condition = found.found.conditions[self._condition]
-        self.query_one(ComparisonTable).show(found, condition, is_slim=self.has_class("-slim"))
+    def _show_table(self, view: ComparisonView) -> None:
+        self._condition %= len(view.found.conditions)
+        condition = view.found.conditions[self._condition]
+        self.query_one(ComparisonTable).show(view, condition)
         self._show_row()
 
     def _show_row(self) -> None:
-        at, found = self.query_one(ComparisonTable).line, self.shown
-        if found is None or at < 0:
+        at, view = self.query_one(ComparisonTable).line, self.shown
+        if view is None or at < 0:
             return
-        row = found.rows[at]
-        self.query_one("#why", Static).update(explanation(found, at, is_slim=self.has_class("-slim")))
+        row = view.rows[at]
+        self.query_one("#why", Static).update(explanation(view, at, self.query_one(ComparisonTable).hidden))
         chart = self.query_one(DifferencesChart)
         if row is None:
             chart.show((), "", "", "")
             return
-        title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
-        chart.show(found.listed[at], row.left, row.right, title)
+        chart.show(view.listed[at], row.left, row.right, f"{row.measure}, {row.right} − {row.left}")
 
-    def _show_text(self, said: Content) -> None:
+    def _show_text(self, text: Content) -> None:
         self.add_class("-said")
-        self.query_one("#message", Static).update(said)
+        self.query_one("#message", Static).update(text)
         self._show_what()
 
     def _show_error(self, error: CerankError) -> None:
@@ -257,6 +275,33 @@ class CompareScreen(LabScreen):
         if label and label != self.baseline:
             self.baseline = label
             self.compare()
+
+    def action_seeds(self) -> None:
+        """Take the seeds of a recipe as one system, or apart again."""
+        if self._unfolded:
+            targets, self._unfolded = self._unfolded, ()
+            self.measure_by(targets=targets)
+            return
+        folded = run_list.seeds_folded(self.named.targets, self.lab_app.entries)
+        if len(folded) < 2 or folded == self.named.targets:
+            self.lab_app.show_message(
+                "Folding needs two systems, one of them with several seeds of the same recipe.", "warning"
+            )
+            return
+        self._unfolded = self.named.targets
+        self.baseline = ""
+        self.measure_by(targets=folded)
+
+    def action_queries(self) -> None:
+        """List the queries of the row."""
+        from cerank.tui.comparison.query_list import QueryListScreen
+
+        at = self.query_one(ComparisonTable).line
+        row = self.shown.rows[at] if self.shown and at >= 0 else None
+        if self.shown is None or self.bench is None or row is None:
+            self.lab_app.show_message("Choose a row that compares something.", "warning")
+            return
+        self.app.push_screen(QueryListScreen(self.bench, row, self.shown.listed[at]))
 
     def action_condition(self) -> None:
         """Show the next dataset or first stage."""
@@ -331,7 +376,7 @@ class CompareScreen(LabScreen):
 
         def keep(texts: dict[str, str] | None) -> None:
             if texts is not None:
-                self._measure_by(targets=(*self.named.targets, texts["target"].strip()))
+                self.measure_by(targets=(*self.named.targets, texts["target"].strip()))
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
             text = comparison_session.target_error(self.lab.folder, texts["target"].strip(), self.named.targets)
@@ -340,14 +385,17 @@ class CompareScreen(LabScreen):
         self.app.push_screen(FormDialog("Another ranking", [row], wrong), keep)
 
     def action_drop(self) -> None:
-        """Take the system of the row away; the last one named where nothing could be compared."""
+        """Remove the system of the row; the last one named where nothing could be compared."""
         targets = self.named.targets
+        if self.shown is not None and len(targets) < 3:
+            self.lab_app.show_message("A comparison needs two systems; add another (a) before you remove one.")
+            return
         label = self.query_one(ComparisonTable).label
         if self.bench and label in self.bench.labels:
             at = self.bench.labels.index(label)
-            self._measure_by(targets=(*targets[:at], *targets[at + 1 :]))
+            self.measure_by(targets=(*targets[:at], *targets[at + 1 :]))
         elif targets:
-            self._measure_by(targets=targets[:-1])
+            self.measure_by(targets=targets[:-1])
 
     def action_data(self) -> None:
         """Ask on what to measure, and by what."""
@@ -365,12 +413,13 @@ class CompareScreen(LabScreen):
 
         def keep(texts: dict[str, str] | None) -> None:
             if texts is not None:
-                asked = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
-                self._measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=asked)
+                names = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
+                self.measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=names)
 
         self.app.push_screen(FormDialog("Dataset and measures", rows, wrong), keep)
 
-    def _measure_by(self, **changed: object) -> None:
+    def measure_by(self, **changed: object) -> None:
+        """Change what is compared or measured, and measure anew."""
         self.named = msgspec.structs.replace(self.named, **changed)
         self.measure()
 
@@ -379,16 +428,16 @@ class CompareScreen(LabScreen):
         if self.shown is None:
             self.lab_app.show_message("There is nothing to export yet.", "warning")
             return
-        found = self.shown.found
+        comparison = self.shown.found
 
         def text_for(path: Path) -> str:
-            return export_comparison.as_text(found, export_comparison.form_named(path.suffix))
+            return export_comparison.as_text(comparison, export_comparison.form_named(path.suffix))
 
         title = "Export the comparison as .tex, .md, .csv, .tsv or .json"
         ask_for_file(
             self,
             title,
-            Path.cwd() / export_comparison.suggested(found, "latex"),
+            Path.cwd() / export_comparison.suggested(comparison, "latex"),
             text_for,
             export_comparison.ending_error,
         )

@@ -1,6 +1,6 @@
 """A comparison's table: its lines with verdicts as sign and word, and what is said where there is no table.
 
-Invariant: the figures are the export's; the narrow table leaves columns out and changes none.
+Invariant: the figures are the export's; a narrow table leaves whole columns out and changes none.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from textual.content import Content
 from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
-from cerank.text.table_data import TEXTS, Table, rounded
-from cerank.tui.cells import cell, content, fill, joined, stacked
-from cerank.tui.common.fitted_table import FittedTable
-from cerank.tui.common.form_fields import fitting
+from cerank.text.table_data import TEXTS, Table, fitting, rounded
+from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.common.fitted_table import FittedTable, fill
+from cerank.tui.common.form_fields import fitting_middle
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row
@@ -34,11 +34,10 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "cannot tell": ("?", "#8A94A0"),
     "identical": ("≡", "#8A94A0"),
 }
-_WIDE = frozenset({"dataset", "first_stage", "judged"})  # the lines above and below the table say it
-_FIRST = {"system": 0, "against": 1, "measure": 2, "verdict": 3}  # where a table is too wide, its last columns are cut
-_NAMES = 18  # columns of a system's name, at least
-_FIGURES = 102  # columns of all others
-_NARROW = _WIDE | {"interval", "p", "effect", "wtl"}  # 80 columns do not hold them; a line under the table does
+_ORDER = ("system", "against", "measure", "verdict", "mean", "difference", "judged", "interval", "wtl",
+          "p_corrected", "p", "effect")  # fmt: skip
+_PRIORITIES = {"mean": 4, "judged": 3, "interval": 5, "wtl": 2, "p_corrected": 1, "p": 7, "effect": 6}
+_NAMES = 30  # cells of a system's name, at least; a longer one loses its middle
 _KEY = "bold $primary"
 
 
@@ -63,30 +62,31 @@ class ComparisonView(msgspec.Struct, frozen=True):
 
     def lines_of(self, condition: Condition) -> tuple[int, ...]:
         """Return the lines of the table that are about a condition."""
-        wanted = (condition.dataset, condition.first_stage)
-        return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
+        names = (condition.dataset, condition.first_stage)
+        return tuple(number for number, where in enumerate(self.conditions) if where == names)
 
 
-def view_of(found: Comparison) -> ComparisonView:
+def view_of(comparison: Comparison) -> ComparisonView:
     """Return everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
-    from cerank.evaluation.answers import answers
+    from cerank.evaluation.answers import answers, explain
     from cerank.evaluation.comparison_rows import summary
-    from cerank.evaluation.verdicts import explain
 
     known = {
-        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row
+        for row in comparison.rows
     }
-    lines = summary(found)
-    told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
+    lines = summary(comparison)
+    sentences = zip(comparison.rows, answers(comparison), strict=True)
+    answer_of = {id(row): answer.with_question for row, answer in sentences}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return ComparisonView(
-        found,
-        export_comparison.short_table(found),
+        comparison,
+        export_comparison.short_table(comparison),
         rows,
-        tuple(comparison_session.differences(found, row) if row else () for row in rows),
+        tuple(comparison_session.differences(comparison, row) if row else () for row in rows),
         tuple(explain(row.judgment, row.limits) if row else "" for row in rows),
         tuple((line.dataset, line.first_stage) for line in lines),
-        tuple(told[id(row)] if row else "" for row in rows),
+        tuple(answer_of[id(row)] if row else "" for row in rows),
     )
 
 
@@ -102,6 +102,7 @@ class ComparisonTable(FittedTable):
         super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
         self._shown: ComparisonView | None = None
         self._lines: tuple[int, ...] = ()
+        self.hidden: tuple[str, ...] = ()
 
     @property
     def line(self) -> int:
@@ -116,54 +117,53 @@ class ComparisonTable(FittedTable):
         row = self._shown.rows[self.line]
         return row.right if row else self._shown.found.baseline
 
-    def show(self, found: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
-        """Show the lines of one condition, the cursor on the first that compares something."""
-        at, self._shown, self._lines = self.cursor_row, found, ()
-        left_out = _NARROW if is_slim else _WIDE
-        room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
-        places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
-        places.sort(key=lambda place: _FIRST.get(found.table.columns[place].key, len(_FIRST)))
-        headings = []
-        for place in places:
-            column = found.table.columns[place]
-            heading = "diff." if is_slim and column.key == "difference" else column.heading
-            headings.append(cell(heading, "bold", is_right=column.kind not in TEXTS))
+    def show(self, view: ComparisonView, condition: Condition) -> None:
+        """Show the lines of one condition, the cursor on the first that compares something.
+
+        Columns are shown whole, as many as fit; `hidden` are the keys of the others.
+        """
+        at, self._shown, self._lines = self.cursor_row, view, ()
+        width = self.size.width or self.app.size.width
+        columns = {column.key: (place, column) for place, column in enumerate(view.table.columns)}
+        shown = [columns[key] for key in _ORDER if key in columns]
+        lines = view.lines_of(condition)
+        heads = [cell(column.heading, "bold", is_right=column.kind not in TEXTS) for _, column in shown]
         rows = []
-        lines = found.lines_of(condition)
         for number in lines:
-            line, row = found.table.rows[number], found.rows[number]
+            line, row = view.table.rows[number], view.rows[number]
             cells = []
-            for place in places:
-                column = found.table.columns[place]
+            for place, column in shown:
                 text = rounded(line[place], column)
                 if column.key == "verdict":
                     cells.append(verdict(text))
                 elif column.key == "system":
-                    name = fitting(brief(text), room)
+                    name = fitting_middle(brief(text), max(_NAMES, width // 3))
                     cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
                 else:
                     cells.append(cell(text, is_right=column.kind not in TEXTS))
             rows.append(cells)
-        fill(self, headings, rows)
+        sizes = [max(text.cell_len for text in (head, *(row[at] for row in rows))) for at, head in enumerate(heads)]
+        ranked = [msgspec.structs.replace(column, priority=_PRIORITIES.get(column.key, 0)) for _, column in shown]
+        fitting_places = fitting(ranked, sizes, width - 2 * self.cell_padding, 2 * self.cell_padding)
+        self.hidden = tuple(column.key for at, (_, column) in enumerate(shown) if at not in fitting_places)
+        fill(self, [heads[at] for at in fitting_places], [[row[at] for at in fitting_places] for row in rows])
         self._lines = lines
-        first = next((place for place, number in enumerate(lines) if found.rows[number]), 0)
+        first = next((place for place, number in enumerate(lines) if view.rows[number]), 0)
         self.move_cursor(row=at if 0 < at < len(lines) else first)
 
 
-def explanation(found: ComparisonView, line: int, *, is_slim: bool) -> Content:
-    """Return what the verdict of a line rests on; in a narrow table, the figures it left out, too."""
-    row = found.rows[line]
+def explanation(view: ComparisonView, line: int, hidden: Sequence[str]) -> Content:
+    """Return what the verdict of a line rests on, after the figures for which the table has no room."""
+    row = view.rows[line]
     if row is None:
         return content("the baseline; the other rows are compared with it", "dim")
-    who = f"{fitting(brief(row.right), 32)} against {fitting(brief(row.left), 32)}, {row.measure}: "
-    if not is_slim:
-        return joined((who, "bold"), found.answers[line])
     figures = [
-        f"{column.heading} {rounded(value, column)}"
-        for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
-        if column.key in _NARROW - _WIDE
+        f"{column.heading} {text}"
+        for column, value in zip(view.table.columns, view.table.rows[line], strict=True)
+        if column.key in hidden and (text := rounded(value, column))
     ]
-    return joined((", ".join(figures), "bold"), f". {found.answers[line]}")
+    who = f"{fitting_middle(brief(row.right), 32)} against {fitting_middle(brief(row.left), 32)}, {row.measure}: "
+    return joined((", ".join(figures) + ". " if figures else who, "bold"), view.answers[line])
 
 
 def verdict(text: str) -> Text:
@@ -171,7 +171,7 @@ def verdict(text: str) -> Text:
     if not text:
         return cell("◆ baseline", "dim")
     kind = "different but negligible" if "but by less than" in text else text
-    sign, color = next(look for name, look in VERDICTS.items() if kind.startswith(name))
+    sign, color = next(sign_and_color for name, sign_and_color in VERDICTS.items() if kind.startswith(name))
     return cell(f"{sign} {text}", f"bold {color}")
 
 

@@ -132,7 +132,7 @@ class DifferencesChart(Widget, can_focus=True):
         if not self._rows:
             return [Segment("no differences to show" if y == 0 else "", style["axis"])]
         if y == 0:
-            return [Segment(self._title, style["axis"])]
+            return [Segment(self._heading(), style["axis"])]
         if y == height - 1:
             return self._about(style)
         bars, wide = self._shape()
@@ -140,6 +140,16 @@ class DifferencesChart(Widget, can_focus=True):
         if y == height - 2:
             return [Segment(" " * (_AXIS + cursor * wide) + "▲" * wide, style["cursor"])]
         return self._row(y - 1, bars, wide, cursor, style)
+
+    def _heading(self) -> str:
+        """Return what the bars show: as many whole parts as fit."""
+        gains = sum(row.difference > 0 for row in self._rows)
+        losses = sum(row.difference < 0 for row in self._rows)
+        bars, _ = self._shape()
+        parts = [self._title, f"{gains} gain · {len(self._rows) - gains - losses} tie · {losses} lose"]
+        if bars < len(self._rows):
+            parts.append(f"1 column = {len(self._rows) / bars:.3g} queries")
+        return _whole_parts(parts, self.content_size.width, "   ")
 
     def _styles(self) -> dict[str, Style]:
         return {
@@ -177,6 +187,16 @@ class DifferencesChart(Widget, can_focus=True):
         left, right = self._labels
         word = "gains" if row.difference > 0 else "loses" if row.difference < 0 else "ties"
         place = f"{self.at + 1}/{len(self._rows)} "
-        values = f"{right} {row.right:.4f}, {left} {row.left:.4f}"
-        text = f"query {shown(row.query, 60)}: {row.difference:+.4f} {word}  {values}"
+        parts = [f"query {shown(row.query, 60)}: {row.difference:+.4f} {word}"]
+        parts.append(f"{right} {row.right:.4f}, {left} {row.left:.4f}")
+        text = _whole_parts(parts, self.content_size.width - len(place), "  ")
         return [Segment(place, style["axis"]), Segment(text, style["line"])]
+
+
+def _whole_parts(parts: Sequence[str], width: int, gap: str) -> str:
+    """Return the first part and as many of the others as fit whole."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + len(gap) + len(part) <= width:
+            text += gap + part
+    return text

@@ -5,24 +5,31 @@ Invariant: rankings and texts are read in a thread; until they are there, the sc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.widgets import DataTable, Footer, Static
 
 from cerank.app.comparison.comparison_session import ComparisonSession, Placed, QueryDifference, RankingPair, View
+from cerank.app.run_views.display import at_words
 from cerank.errors import CerankError
-from cerank.tui.cells import cell, content, fill, joined
+from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.fitted_table import fill
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 
 if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
     from cerank.evaluation.compare import Row
+
+
+_LEAST_TEXT = 24  # cells of a document's text in its row
 
 
 class QueryScreen(LabScreen):
@@ -45,6 +52,7 @@ class QueryScreen(LabScreen):
         Binding("n", "turn(1)", "next query", id="query.next", tooltip="Show the next query, in the order of the bars"),
         Binding("p", "turn(-1)", "previous query", id="query.before"),
         Binding("tab", "app.focus_next", "other side", id="query.side"),
+        Binding("y", "copy", "copy id", id="query.copy", show=False, tooltip="Copy the id of the query"),
         Binding("escape", "dismiss(None)", "back", id="query.back"),
     ]
 
@@ -52,14 +60,14 @@ class QueryScreen(LabScreen):
         super().__init__()
         self._bench = bench
         self._row = row
-        self._listed = tuple(listed)
+        self.listed = tuple(listed)
         self.at = at
         self.pair: RankingPair | None = None
         self.seen: View | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the query, both rankings, the text of a document."""
-        yield StatusBar(self._bench.settings.lab)
+        yield StatusBar("query")
         yield Static(id="about")
         with Horizontal():
             for side, label in (("left", self._row.left), ("right", self._row.right)):
@@ -71,10 +79,6 @@ class QueryScreen(LabScreen):
         with VerticalScroll(id="text", can_focus=False):
             yield Static(id="document")
         yield Footer(compact=True, show_command_palette=False)
-
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "query")
 
     def on_mount(self) -> None:
         """Read the rankings."""
@@ -90,15 +94,15 @@ class QueryScreen(LabScreen):
 
         self.run_in_thread(look, self._see_pair, group="pair")
 
-    def _see_pair(self, found: RankingPair | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_about(f"✖ {found}")
+    def _see_pair(self, pair: RankingPair | CerankError) -> None:
+        if isinstance(pair, CerankError):
+            self._show_about(f"✖ {pair}")
             return
-        self.pair = found
+        self.pair = pair
         self._look()
 
     def _look(self) -> None:
-        pair, query = self.pair, self._listed[self.at].query
+        pair, query = self.pair, self.listed[self.at].query
         if pair is None:
             return
 
@@ -110,21 +114,21 @@ class QueryScreen(LabScreen):
 
         self.run_in_thread(look, self._see, group="view")
 
-    def _see(self, found: View | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_about(f"✖ {found}")
+    def _see(self, view: View | CerankError) -> None:
+        if isinstance(view, CerankError):
+            self._show_about(f"✖ {view}")
             return
-        self.seen = found
-        self._show_about(found.note)
-        for side, docs in (("left", found.left), ("right", found.right)):
+        self.seen = view
+        self._show_about(view.note)
+        for side, docs in (("left", view.left), ("right", view.right)):
             self._fill(self.query_one(f"#{side}-table", DataTable), docs)
         self._show_document()
 
     def _show_about(self, note: str) -> None:
-        row = self._listed[self.at]
+        row = self.listed[self.at]
         text = self.seen.text if self.seen and self.seen.query == row.query else ""
         line = joined(
-            (f"{self.at + 1}/{len(self._listed)}  query {row.query}  ", "dim"),
+            (f"{self.at + 1}/{len(self.listed)}  query {row.query}  ", "dim"),
             (text, "bold"),
             f"\n{self._row.measure}  {row.left:.4f} → {row.right:.4f}  ",
             (f"{'▲' if row.difference > 0 else '▼' if row.difference < 0 else '='} {row.difference:+.4f}", "bold"),
@@ -134,14 +138,24 @@ class QueryScreen(LabScreen):
         self.query_one("#about", Static).update(line)
 
     def _fill(self, table: DataTable[Text], docs: Sequence[Placed]) -> None:
+        """Show a ranking: ids whole, and texts where there is room for some words.
+
+        An id that is itself wider than the table loses its beginning; it stands whole below, above the text.
+        """
+        figures = [(str(doc.rank), _grade(doc), _moved(doc)) for doc in docs]
+        gap = 2 * table.cell_padding
+        used = sum(max((len(row[at]) for row in figures), default=0) + gap for at in range(3)) + gap + 6
+        room = max(12, (table.size.width or self.app.size.width // 2) - used)
+        longest = max((cell_len(doc.document) for doc in docs), default=8)
+        room_for_text = room - longest - gap
         rows = []
-        for doc in docs:
-            is_good = bool(doc.grade and doc.grade > 0)
-            grade = "–" if doc.grade is None else f"{'●' if is_good else '○'} {doc.grade}"
-            style = "bold" if is_good else "dim" if doc.grade is None else ""
-            name, text = cell(doc.document, style, 40), cell(doc.text, "dim", 120)
-            rows.append((cell(doc.rank, is_right=True), cell(grade, style), cell(_moved(doc)), name, text))
-        fill(table, [cell(heading, "bold") for heading in ("#", "grade", "moved", "document", "text")], rows)
+        for doc, (rank, grade, moved) in zip(docs, figures, strict=True):
+            style = "bold" if doc.grade and doc.grade > 0 else "dim" if doc.grade is None else ""
+            name = doc.document if longest <= room else f"…{doc.document[-(room - 1) :]}"
+            row = [cell(rank, is_right=True), cell(grade, style), cell(moved), cell(name, style)]
+            rows.append([*row, cell(at_words(doc.text, room_for_text), "dim")] if room_for_text >= _LEAST_TEXT else row)
+        names = ["#", "grade", "moved", "document", *(["text"] if room_for_text >= _LEAST_TEXT else [])]
+        fill(table, [cell(name, "bold") for name in names], rows)
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
         """Show the text of the document under the cursor."""
@@ -160,18 +174,37 @@ class QueryScreen(LabScreen):
         document = self.query_one("#document", Static)
         if 0 <= at < len(docs):
             doc = docs[at]
-            head = (f"{doc.document}  ", "bold")
-            document.update(joined(head, doc.text or "(no text)", limit=20_000, lines=True))
+            text = content(doc.text or "(no text)", limit=20_000, lines=True)
+            document.update(joined((f"{doc.document}  ", "bold")) + _highlighted(text, self.seen.text))
         else:
             document.update(content("this ranking has no document for the query", "dim"))
 
+    def action_copy(self) -> None:
+        """Copy the id of the query."""
+        self.lab_app.copy_text(self.listed[self.at].query, "the query's id")
+
     def action_turn(self, step: int) -> None:
         """Go to the next query, or the one before."""
-        at = max(0, min(self.at + step, len(self._listed) - 1))
+        at = max(0, min(self.at + step, len(self.listed) - 1))
         if at != self.at:
             self.at = at
             self._show_about("")
             self._look()
+
+
+def _grade(doc: Placed) -> str:
+    return "–" if doc.grade is None else f"{'●' if doc.grade > 0 else '○'} {doc.grade}"
+
+
+def _highlighted(text: Content, query: str) -> Content:
+    """Return a text in which the words of a query are set off."""
+    words = {re.escape(word) for word in re.findall(r"\w{3,}", query.casefold())}
+    if not words:
+        return text
+    pattern = re.compile(rf"\b({'|'.join(sorted(words))})", re.IGNORECASE)
+    for match in pattern.finditer(text.plain):
+        text = text.stylize("bold underline", match.start(), match.end())
+    return text
 
 
 def _moved(doc: Placed) -> str:

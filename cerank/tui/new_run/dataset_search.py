@@ -20,7 +20,7 @@ from cerank.app.matrix.matrix_planning import one_line
 from cerank.datasets.open_datasets import DatasetEntry
 from cerank.errors import CerankError
 from cerank.tui.cells import content, joined
-from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.form_fields import LineInput
 
 if TYPE_CHECKING:
     from cerank.tui.protocol import LabApp
@@ -121,19 +121,19 @@ class DatasetSearch(Vertical):
         dataset_list.clear_options()
         dataset_list.add_option(Option(content(text, "dim"), disabled=True))
 
-    def _see(self, found: tuple[DatasetEntry, ...] | CerankError) -> None:
-        self._results = () if isinstance(found, CerankError) else found[:MOST_SHOWN]
-        if isinstance(found, CerankError):
-            self._show_note(f"✖ {one_line(found)}")
-        elif not found:
+    def _see(self, entries: tuple[DatasetEntry, ...] | CerankError) -> None:
+        self._results = () if isinstance(entries, CerankError) else entries[:MOST_SHOWN]
+        if isinstance(entries, CerankError):
+            self._show_note(f"✖ {one_line(entries)}")
+        elif not entries:
             self._show_note("No dataset matches. A folder must start with ./ ~ or /")
         else:
-            shown = self.query_one(DatasetList)
-            shown.clear_options()
-            shown.add_options(
+            dataset_list = self.query_one(DatasetList)
+            dataset_list.clear_options()
+            dataset_list.add_options(
                 Option(joined(f"{result.name}  ", (result.description, "dim"), limit=200)) for result in self._results
             )
-            shown.highlighted = 0
+            dataset_list.highlighted = 0
 
     def take(self, at: int | None, part: str) -> None:
         """Pass on that the dataset in line `at` is wanted."""

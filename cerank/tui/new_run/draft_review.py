@@ -17,7 +17,7 @@ from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.models.bases import BASES
 from cerank.text.safe_text import counted
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting
+from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting_middle
 
 MOST_COMMANDS = 20  # shown; copying takes all
 
@@ -31,33 +31,38 @@ class LaunchState(msgspec.Struct, frozen=True):
     is_planning: bool
 
 
-def base_items(here: Mapping[str, bool]) -> list[ChecklistItem]:
+def base_items(is_local: Mapping[str, bool]) -> list[ChecklistItem]:
     """Return the bases to choose from: parameters, license, and whether each is on this disk (none said.
 
     Not known yet).
     """
-    marks = []
+    items = []
     for name, base in BASES.items():
-        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[here.get(name)]
+        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[is_local.get(name)]
         figures = f"{base.parameters:>6}  {base.license:<11} "
-        marks.append(
+        items.append(
             ChecklistItem(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<15} ", (base.hub_id, "dim")))
         )
-    return marks
+    return items
 
 
 def recipe_items(known: Mapping[str, RecipeSource]) -> list[ChecklistItem]:
     """Return the recipes to choose from, with their chains; those of the user's own with their file."""
-    marks = []
-    for source, one in known.items():
-        place = "" if source == one.name else f"  {source}" if one.source else "  not saved"
-        chain = " → ".join(one.recipe.chain)
-        marks.append(
+    items = []
+    for source, recipe_source in known.items():
+        place = "" if source == recipe_source.name else f"  {source}" if recipe_source.source else "  not saved"
+        chain = " → ".join(recipe_source.recipe.chain)
+        items.append(
             ChecklistItem(
-                source, joined(one.name, (place, "$accent"), ("" if one.name == source else f"  {chain}", "dim"))
+                source,
+                joined(
+                    recipe_source.name,
+                    (place, "$accent"),
+                    ("" if recipe_source.name == source else f"  {chain}", "dim"),
+                ),
             )
         )
-    return marks
+    return items
 
 
 def step(number: int, name: str, wrong: int, *, is_now: bool) -> Content:
@@ -81,7 +86,7 @@ def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, e
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
     parts = ((bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
-    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · step 4 shows the work"
+    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · l shows the work, then starts it"
     rest += f", about {estimates.format_minutes(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
     return joined((runs(len(cells)), "bold $success"), f" = {product}", (rest, "dim"))
 
@@ -115,9 +120,9 @@ def work(state: LaunchState) -> Content:
         return content("opening and hashing the inputs …" if state.is_planning else "", "dim")
     matrix = state.matrix
     parts = [(_named(part.part), part) for part in matrix.work]
-    width = max(len(name) for name, _ in parts)
+    width = max(18, *(len(name) for name, _ in parts))
     head = joined(
-        (f"{'Work, at most':<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'about':>11}", "bold $primary")
+        (f"{'Work (upper bound)':<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary")
     )
     rows = [
         content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>11,}  {_time(part.minutes)}") for name, part in parts
@@ -127,9 +132,11 @@ def work(state: LaunchState) -> Content:
         spared = sum(part.pairs for part in matrix.shared)
         rows.append(content(f"{counted(spared, 'pair')} are shared with other runs and computed once", "dim"))
     if matrix.minutes is None:
-        rows.append(content("–: the time is unknown, because nothing like it ran here before", "dim"))
+        rows.append(
+            content("–: no estimate yet: this base model has not run here; cerank bench measures it in a minute", "dim")
+        )
     ready = joined(
-        ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(matrix.cells))} in the queue"
+        ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" starts {runs(len(matrix.cells))} as devices get free"
     )
     return stacked(head, *rows, content(""), ready)
 
@@ -143,4 +150,4 @@ def _named(part: str) -> str:
 
     The last part of each path, the middle left out of what is long.
     """
-    return fitting(" ".join(short_name(word) for word in part.split(" ")), 44)
+    return fitting_middle(" ".join(short_name(word) for word in part.split(" ")), 44)

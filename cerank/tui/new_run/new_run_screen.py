@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -18,19 +18,20 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
-from cerank.app import Lab
+from cerank.app import Lab, dashboard_state
 from cerank.app.matrix import drafts, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
+from cerank.app.run_views import display
 from cerank.errors import CerankError
 from cerank.models.bases import BASES, is_on_this_machine
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
-from cerank.text.safe_text import shown
+from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
-from cerank.tui.common.form_dialog import ask_for_file
+from cerank.tui.common.dialogs import ConfirmDialog, ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
@@ -41,10 +42,6 @@ from cerank.tui.new_run.settings_form import SettingsForm
 
 DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 TYPING_PAUSE = 0.4  # seconds without a key before a draft is planned
-
-
-if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
 
 
 class NewRunScreen(LabScreen):
@@ -74,20 +71,29 @@ class NewRunScreen(LabScreen):
         Binding("y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent commands, one per run"),
         Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="Save the changed recipe to a file"),
         Binding("m", "first_error", "first error", show=False, id="new.first-error", tooltip="Go to the first error"),
-        Binding("escape", "back", "back", id="new.back"),
+        Binding("X", "clear", "clear the form", show=False, id="new.clear",
+                tooltip="Forget this draft and start afresh"),
+        Binding("escape", "back", "back", id="new.back", tooltip="Leave; the form is kept as a draft"),
     ]  # fmt: skip
 
     def __init__(self, lab: Lab, recipe: Recipe | str | None = None) -> None:
         """Start from `recipe` (or one by shipped name or path), else from the recipe that shows what cerank does."""
         super().__init__()
         self.lab = lab
-        self.draft, self._refused = drafts.first_draft(recipe or DEFAULT, DEFAULT)
+        self._copied_from = recipe if isinstance(recipe, Recipe) else None
+        self._is_example = isinstance(recipe, str)  # it can be had again by a key, so it needs no draft
+        self._first_draft, self._refused = drafts.first_draft(recipe or DEFAULT, DEFAULT)
+        saved = None if isinstance(recipe, str) else dashboard_state.load_draft(self._copied_from)
+        self.draft = saved.draft if saved else self._first_draft
+        self._saved_draft = saved
         self.checked = CheckedDraft()
         self.matrix: matrix_planning.PlannedMatrix | None = None
         self._is_planning = False
         self._refusal = ""  # of the launch
         self._known = {name: drafts.recipe_source(name) for name in shipped()}
-        self._known |= {source.source or source.name: source for source in self.draft.sources}
+        self._known |= {
+            source.source or source.name: source for source in (*self._first_draft.sources, *self.draft.sources)
+        }
         self._has_rows = False
         self._fields: tuple[FieldRow, ...] = ()
         self._waiting: dict[str, Timer] = {}
@@ -96,7 +102,7 @@ class NewRunScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out bar, steps, a page for each, what it comes to."""
-        yield StatusBar(self.lab.folder)
+        yield StatusBar("new run")
         yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):
             with VerticalScroll(id="base", classes="page", can_focus=False):
@@ -127,6 +133,11 @@ class NewRunScreen(LabScreen):
         self._show_recipes()
         self.check()
         self.query_one("#bases", Checklist).focus()
+        if self._saved_draft is not None:
+            self.query_one(
+                StatusBar
+            ).title = f"new run, draft of {display.local_time(self._saved_draft.saved)} (X starts afresh)"
+            self.action_step(self._saved_draft.step)
         self.run_in_thread(
             lambda: {name: is_on_this_machine(base) for name, base in BASES.items()}, self._show_bases, group="here"
         )
@@ -150,14 +161,10 @@ class NewRunScreen(LabScreen):
         if option:
             self.change(lab=option)
 
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "new run")
-
     # showing
 
-    def _show_bases(self, here: dict[str, bool]) -> None:
-        self.query_one("#bases", Checklist).show(draft_review.base_items(here), self.draft.bases)
+    def _show_bases(self, is_local: dict[str, bool]) -> None:
+        self.query_one("#bases", Checklist).show(draft_review.base_items(is_local), self.draft.bases)
 
     def _show_recipes(self) -> None:
         chosen = [source.source or source.name for source in self.draft.sources]
@@ -165,7 +172,7 @@ class NewRunScreen(LabScreen):
 
     def _groups(self, *, of_data: bool = False) -> tuple[recipe_form.FieldGroup, ...]:
         """The tables of the chosen recipes (of the first known one while none is chosen), either data's or the rest."""
-        chosen = [one.recipe for one in self.draft.sources or list(self._known.values())[:1]]
+        chosen = [source.recipe for source in self.draft.sources or list(self._known.values())[:1]]
         return tuple(
             group for group in recipe_form.groups_of(chosen) if (group.path in {"data", "evaluate"}) == of_data
         )
@@ -188,8 +195,9 @@ class NewRunScreen(LabScreen):
     # the draft
 
     def change(self, **changed: object) -> None:
-        """Change the draft and look at it again."""
+        """Change the draft, check it, and save it."""
         self.draft = msgspec.structs.replace(self.draft, **changed)
+        self.save_draft()
         self.matrix = None
         self._refusal = ""
         self.check()
@@ -200,6 +208,38 @@ class NewRunScreen(LabScreen):
         self._show_errors()
         if self.query_one(ContentSwitcher).current == "launch":
             self._plan_soon()
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything differs from the draft that the form opens with."""
+        return msgspec.structs.replace(self.draft, lab="") != msgspec.structs.replace(self._first_draft, lab="")
+
+    def save_draft(self) -> None:
+        """Write the draft to disk where it differs from the first one; it takes a millisecond."""
+        if self._is_example:
+            return
+        if self.is_changed:
+            step = self.query_one(ContentSwitcher).current or STEPS[0]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            saved = dashboard_state.SavedDraft(draft=self.draft, saved=now, step=step)
+            dashboard_state.save_draft(self._copied_from, saved)
+        else:
+            dashboard_state.delete_draft(self._copied_from)
+
+    def action_clear(self) -> None:
+        """Start afresh, after a confirmation where something was filled in."""
+        if not self.is_changed:
+            self.lab_app.show_message("The form is as it opens; there is nothing to clear.")
+            return
+
+        def answered(is_yes: bool | None) -> None:
+            if is_yes:
+                dashboard_state.delete_draft(self._copied_from)
+                lab_app, recipe = self.lab_app, self._copied_from
+                self.dismiss(None)
+                lab_app.open_new(recipe)
+
+        self.app.push_screen(ConfirmDialog(content("Clear this form and start afresh?", "bold"), "Clear"), answered)
 
     def _errors(self) -> tuple[drafts.FieldError, ...]:
         return self.checked.errors or (self.matrix.errors if self.matrix else ())
@@ -241,8 +281,8 @@ class NewRunScreen(LabScreen):
         elif row in LAUNCH:
             self.change(**{row.path: text})
         else:
-            kept = {path: old for path, old in self.draft.settings.items() if path != row.path}
-            self.change(settings=kept | ({row.path: text} if text != row.text else {}))
+            unchanged = {path: former for path, former in self.draft.settings.items() if path != row.path}
+            self.change(settings=unchanged | ({row.path: text} if text != row.text else {}))
 
     def on_field_row_submitted(self, event: FieldRow.Submitted) -> None:
         """Add a recipe file; in any other field goes to the next."""
@@ -250,13 +290,13 @@ class NewRunScreen(LabScreen):
             self.focus_next()
             return
         try:
-            found = drafts.recipe_source(event.row.text.strip())
+            added = drafts.recipe_source(event.row.text.strip())
         except CerankError as error:
             event.row.show_error(matrix_planning.one_line(error))
             return
-        self._known[found.source] = found
+        self._known[added.source] = added
         event.row.show(FILE, "")
-        self.change(sources=(*(source for source in self.draft.sources if source.source != found.source), found))
+        self.change(sources=(*(source for source in self.draft.sources if source.source != added.source), added))
         self._show_recipes()
         self._show_settings()
 
@@ -283,17 +323,18 @@ class NewRunScreen(LabScreen):
     def on_dataset_search_selected(self, event: DatasetSearch.Selected) -> None:
         """Take a dataset that was found, for one part of the recipe's data or for all three."""
         if event.part == "all":
-            self._settings(drafts.data_from(event.name))
+            self.change_settings(drafts.data_from(event.name))
             return
         name = event.name
         if event.part == "test":
             typed = self.draft.settings.get("data.test", "")
-            name = ", ".join(dict.fromkeys([*(one for one in typed.split(", ") if one), name]))
-        self._settings({f"data.{event.part}": name})
+            name = ", ".join(dict.fromkeys([*(test for test in typed.split(", ") if test), name]))
+        self.change_settings({f"data.{event.part}": name})
 
-    def _settings(self, taken: dict[str, str]) -> None:
+    def change_settings(self, texts: dict[str, str]) -> None:
+        """Change several settings at once, by key path."""
         own = {row.path: row.text for row in self._data_rows()}
-        merged = self.draft.settings | taken
+        merged = self.draft.settings | texts
         self.change(settings={path: text for path, text in merged.items() if text != own.get(path)})
         self._show_settings()
 
@@ -315,8 +356,8 @@ class NewRunScreen(LabScreen):
 
         self.lab_app.run_in_thread(look, self._see_plan, group="plan", node=self)
 
-    def _see_plan(self, found: tuple[Draft, matrix_planning.PlannedMatrix]) -> None:
-        draft, matrix = found
+    def _see_plan(self, planned: tuple[Draft, matrix_planning.PlannedMatrix]) -> None:
+        draft, matrix = planned
         if draft == self.draft:
             self.matrix = matrix
             self._is_planning = False
@@ -339,15 +380,17 @@ class NewRunScreen(LabScreen):
         except CerankError as error:
             return error
 
-    def _see_launched(self, found: tuple[RunFolder, ...] | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._refusal = matrix_planning.one_line(found)
+    def _see_launched(self, launched: tuple[RunFolder, ...] | CerankError) -> None:
+        if isinstance(launched, CerankError):
+            self._refusal = matrix_planning.one_line(launched)
             self._show_launch()
             return
         self.lab_app.show_message(
-            f"{draft_review.runs(len(found))} queued: {run_store.title(found[0])}{' …' if len(found) > 1 else ''}"
+            f"{counted(len(launched), 'run')} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
         )
-        self.lab_app.poll(*(folder.name for folder in found))
+        if not self._is_example:
+            dashboard_state.delete_draft(self._copied_from)
+        self.lab_app.poll(*(folder.name for folder in launched))
         self.dismiss(None)
 
     # actions
@@ -417,12 +460,12 @@ class NewRunScreen(LabScreen):
         ask_for_file(self, "Save the recipe", where, lambda _: render(recipe), drafts.file_error)
 
     def action_back(self) -> None:
-        """Leave a field, then the form."""
+        """Leave a field, then the form; what was filled in is kept as a draft."""
         if isinstance(self.focused, Input):
             self.set_focus(None)
-        else:
-            self.dismiss(None)
-
-    def unsaved_work(self) -> str:
-        """Return a form that was filled in and never launched."""
-        return "The form of a new run is not launched yet." if self.draft.settings else ""
+            return
+        self.save_draft()
+        if self.is_changed and not self._is_example:
+            key = "n" if self._copied_from is None else "c on the same run"
+            self.lab_app.show_message(f"The form is kept as a draft; {key} opens it again.")
+        self.dismiss(None)

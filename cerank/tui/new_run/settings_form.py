@@ -67,9 +67,9 @@ class SettingsForm(Vertical):
     def open(self, path: str, text_of: TextOf) -> None:
         """Open the table that holds the setting at `path`, if one of these does."""
         table = path.rpartition(".")[0]
-        found = [at for at, group in enumerate(self._groups) if group.path == table]
-        if found:
-            self._at = found[0]
+        places = [at for at, group in enumerate(self._groups) if group.path == table]
+        if places:
+            self._at = places[0]
             self.show(self._groups, text_of)
 
     def mark_errors(self, paths: Iterable[str]) -> None:
@@ -87,4 +87,4 @@ class SettingsForm(Vertical):
             line += joined((" → " if at > 1 else "  " if at else "", "dim"))
             line += joined((f"[{title}]" if is_open else title, "bold $primary" if is_open else ""))
             line += joined((f" {ERROR_SIGN}" if group.path and group.path in self._wrong else "", "bold $error"))
-        self.query_one(".heading", Static).update(line + joined(("   [ and ] change table", "dim")))
+        self.query_one(".heading", Static).update(line + joined(("   [ ] other stage", "dim")))

@@ -1,7 +1,11 @@
-"""The curves of a run, all stages on one axis, with those of the marked runs over them."""
+"""The curves of a run, all stages on one axis, with those of the marked runs over them.
+
+Invariant: no line joins two stages, for their losses are different quantities; every series has its name in the legend.
+"""
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -11,28 +15,57 @@ from textual.containers import Grid
 from textual.content import Content
 from textual.widgets import Static
 
-from cerank.app.run_views import curves
+from cerank.app.run_views import curves, run_list
 from cerank.app.run_views.curves import QUANTITIES, SMOOTHINGS, Columns, Curves, Floats
+from cerank.app.run_views.display import count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
-from cerank.tui.cells import joined
-from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine
+from cerank.tui.cells import content, joined, stacked
+from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine, tick_text
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
 _VALIDATION = "validation"
 _PLOTS = ("loss", _VALIDATION, "learning rate", "gradient norm", "pairs/s")
-_KEYS = "abcdefgh"
-_MOST = 8  # runs over each other
-_EVERY = 200_000  # readings are exported up to here, one in so many beyond
+_SMOOTHED = ("loss", "gradient norm", "pairs/s")
+_LETTERS = "abcdefgh"
+MOST_RUNS = 8  # over each other
+MOST_EXPORTED = 200_000  # readings; of more, one in so many is written
 
 
-class _CurvesView(NamedTuple):
+class CurvesView(NamedTuple):
     """A run's curves, ready to draw."""
 
     entry: RunEntry
     columns: Columns
     smooth: dict[str, Floats]
+
+
+class Series(NamedTuple):
+    """What one color stands for: a measure or a quantity of a run, piece by piece of its stages."""
+
+    name: str
+    place: int  # of its color and letter
+    pieces: tuple[tuple[Floats, Floats], ...]  # steps and values, a piece for each stage
+
+    def at(self, step: float) -> float | None:
+        """Return the value at the last point up to a step; None before the first."""
+        value = None
+        for steps, values in self.pieces:
+            index = int(np.searchsorted(steps, step, "right")) - 1
+            value = float(values[index]) if index >= 0 else value
+        return value
+
+    @property
+    def last(self) -> float | None:
+        """The newest value."""
+        return next((float(values[-1]) for _, values in reversed(self.pieces) if len(values)), None)
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """The largest value, with its step."""
+        points = [(float(values.max()), float(steps[values.argmax()])) for steps, values in self.pieces if len(values)]
+        return max(points, key=lambda point: (point[0], -point[1])) if points else None
 
 
 class CurvesPane(RunPane):
@@ -45,27 +78,32 @@ class CurvesPane(RunPane):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "turn(1)", "next curve", id="curves.next", tooltip="loss, validation, rate, gradient, speed"),
-        Binding("P", "turn(-1)", "previous curve", show=False, id="curves.before"),
-        Binding("right_square_bracket", "smooth(1)", "smoother", key_display="]", id="curves.smoother", show=False),
-        Binding("left_square_bracket", "smooth(-1)", "rawer", key_display="[", id="curves.rawer", show=False),
+        Binding("i", "inspect", "read values", id="curves.inspect", tooltip="Move a line over the curves with ← and →"),
+        Binding("right_square_bracket", "smooth(1)", "more smoothing", key_display="]", id="curves.smoother",
+                show=False),
+        Binding("left_square_bracket", "smooth(-1)", "less smoothing", key_display="[", id="curves.rawer", show=False),
         Binding("L", "log", "log axis", id="curves.log", show=False),
-        Binding("plus,equals_sign", "zoom(0.5)", "zoom in", key_display="+", id="curves.in", show=False),
+        Binding("plus,equals_sign", "zoom(0.5)", "zoom in", key_display="+", id="curves.in", show=False,
+                tooltip="The mouse's wheel does so, too"),
         Binding("minus", "zoom(2)", "zoom out", key_display="-", id="curves.out", show=False),
-        Binding("0", "whole", "the whole axis", id="curves.whole", show=False),
-        Binding("left", "pan(-0.25)", "earlier", id="curves.left", show=False),
-        Binding("right", "pan(0.25)", "later", id="curves.right", show=False),
+        Binding("0", "show_all", "the whole axis", id="curves.all", show=False),
+        Binding("left", "left", "earlier", id="curves.left", show=False),
+        Binding("right", "right", "later", id="curves.right", show=False),
     ]  # fmt: skip
     can_focus = True
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._curves: dict[str, Curves] = {}
-        self._shown: list[_CurvesView] = []
-        self._mark: object = None
+        self._shown: list[CurvesView] = []
+        self._drawn_state: object = None
+        self._places: dict[str, int] = {}  # run -> its color and letter, kept as long as it is shown
         self._plot = 0
         self._smoothing = SMOOTHINGS.index(0.9)
         self._is_log = False
         self._window = (0.0, 1.0)
+        self._cursor: float | None = None  # the step whose values are read off
+        self._is_inspecting = False
         self._is_reading = False
         self._is_unread = True
 
@@ -81,7 +119,7 @@ class CurvesPane(RunPane):
 
     def clear_entry(self) -> None:
         """Another run is in focus; curves already read are kept."""
-        self._mark, self._shown, self._window = None, [], (0.0, 1.0)
+        self._drawn_state, self._shown, self._window, self._cursor = None, [], (0.0, 1.0), None
         self._is_unread = True
         self._draw()
 
@@ -90,12 +128,12 @@ class CurvesPane(RunPane):
         names = self._names(entry)
         if set(names) - {shown.entry.name for shown in self._shown} or len(names) != len(self._shown):
             self._is_unread = True
-        if self._is_unread or self.is_changed or any(one.is_live for one in self._entries(names)):
+        if self._is_unread or self.is_changed or any(known.is_live for known in self._entries(names)):
             self._read()
 
     def _names(self, entry: RunEntry) -> list[str]:
         marked = [name for name in self.lab_app.marked if name != entry.name]
-        return [entry.name, *marked][:_MOST]
+        return [entry.name, *marked][:MOST_RUNS]
 
     def _entries(self, names: list[str]) -> list[RunEntry]:
         known = {entry.name: entry for entry in self.lab_app.entries}
@@ -109,68 +147,103 @@ class CurvesPane(RunPane):
         self._curves = {entry.name: self._curves.get(entry.name) or Curves(entry.folder) for entry in entries}
         weight, sources = SMOOTHINGS[self._smoothing], dict(self._curves)
 
-        def job() -> tuple[list[_CurvesView], bool]:
+        def job() -> tuple[list[CurvesView], bool]:
             is_more = False
             for entry in reversed(entries):
                 is_more = sources[entry.name].read(0.25) or is_more
             return [_ready(entry, sources[entry.name].columns, weight) for entry in entries], is_more
 
-        self.lab_app.run_in_thread(job, self._have, node=self, group="curves", last=self._done)
+        self.lab_app.run_in_thread(job, self._receive, node=self, group="curves", last=self._after_reading)
 
-    def _done(self) -> None:
+    def _after_reading(self) -> None:
         self._is_reading = False
         if self._is_unread and self.is_attached and self.entry is not None:
             self._read()
 
-    def _have(self, found: tuple[list[_CurvesView], bool]) -> None:
-        shown, self._is_unread = found
-        if self.entry is None or not shown or shown[0].entry.name != self.entry.name:
+    def _receive(self, outcome: tuple[list[CurvesView], bool]) -> None:
+        views, self._is_unread = outcome
+        if self.entry is None or not views or views[0].entry.name != self.entry.name:
             self._is_unread = True
             return
-        mark = [
-            (one.entry.name, one.entry.title, len(one.columns.steps), len(one.columns.validations)) for one in shown
+        names = [view.entry.name for view in views]
+        self._places = {name: place for name, place in self._places.items() if name in names}
+        for name in names:
+            free = (place for place in range(MOST_RUNS) if place not in self._places.values())
+            self._places.setdefault(name, next(free))
+        state = [
+            (view.entry.name, view.entry.title, len(view.columns.steps), len(view.columns.validations))
+            for view in views
         ]
-        if mark != self._mark or shown[0].smooth is None:
-            self._mark, self._shown = mark, shown
+        if state != self._drawn_state:
+            self._drawn_state, self._shown = state, views
             self._draw()
 
     # drawing
 
     def _draw(self) -> None:
         order = [*_PLOTS[self._plot :], *_PLOTS[: self._plot]]
-        self.query_one("#main", CurvePlot).show(self._frame(order[0], is_main=True))
+        series = self._series(order[0])
+        self.query_one("#main", CurvePlot).show(self._frame(order[0], series, is_main=True))
         if self.screen.has_class("-tall") and self.screen.has_class("-wide"):
             for place, name in enumerate(order[1:]):
-                self.query_one(f"#small-{place}", CurvePlot).show(self._frame(name, is_main=False))
-        self.query_one("#legend", Static).update(self._legend())
+                self.query_one(f"#small-{place}", CurvePlot).show(self._frame(name, self._series(name), is_main=False))
+        self.query_one("#legend", Static).update(self._legend(order[0], series))
 
     def on_resize(self) -> None:
         """The small plots may have come into sight."""
         self._draw()
 
-    def _legend(self) -> Content:
-        colors = palette(is_dark=self.app.current_theme.dark)
-        if len(self._shown) < 2:
-            return joined(("mark other runs with space to overlay their curves", "dim"))
-        parts = [
-            (f"{_KEYS[place]} {one.entry.title}   ", f"bold {colors[place]}") for place, one in enumerate(self._shown)
+    def _series(self, name: str) -> list[Series]:
+        """Return the series of a plot: the measures of one run's validations, or a quantity of each run."""
+        if name == _VALIDATION:
+            if len(self._shown) == 1:
+                return _validated(self._shown[0], most=3)
+            return [
+                Series(view.entry.short_name or view.entry.name, self._places[view.entry.name], measure.pieces)
+                for view in self._shown
+                for measure in _validated(view, most=1)
+            ]
+        return [
+            Series(
+                name if len(self._shown) == 1 else view.entry.short_name or view.entry.name,
+                self._places[view.entry.name],
+                _pieces(view, view.smooth.get(name, view.columns.values[_quantity(name)])),
+            )
+            for view in self._shown
         ]
-        return joined(*parts)
 
-    def _frame(self, name: str, *, is_main: bool) -> Frame:
+    def _legend(self, name: str, series: list[Series]) -> Content:
+        """Return the name of every series in its color, with its values at the cursor, or its newest and best."""
+        colors = palette(is_dark=self.app.current_theme.dark)
+        items: list[Content] = []
+        if self._cursor is not None and series:
+            items.append(content(f"step {self._cursor:,.0f}", "bold"))
+        differs = run_list.distinctions([view.entry for view in self._shown]) if len(self._shown) > 1 else {}
+        by_name = {view.entry.short_name or view.entry.name: differs.get(view.entry.name, "") for view in self._shown}
+        for line in series:
+            letter = f"{_LETTERS[line.place]} " if len(series) > 1 else ""
+            value = line.last if self._cursor is None else line.at(self._cursor)
+            text = _value_text(name, value)
+            if name == _VALIDATION and self._cursor is None and line.best is not None:
+                text += f" (best {short(line.best[0])} at {line.best[1]:,.0f})"
+            what = f" ({by_name[line.name]})" if by_name.get(line.name) else ""
+            items.append(joined((f"{letter}{line.name}{what} ", f"bold {colors[line.place]}"), text))
+        if len(self._shown) < 2 and self._cursor is None:
+            items.append(content("space on another run overlays it", "dim"))
+        return _in_lines(items, (self.size.width or self.app.size.width) - 2)
+
+    def _frame(self, name: str, series: list[Series], *, is_main: bool) -> Frame:
         colors = palette(is_dark=self.app.current_theme.dark)
         lines: list[PlotLine] = []
-        is_alone = len(self._shown) == 1
-        for place, one in reversed(list(enumerate(self._shown))):
-            key = "" if is_alone else _KEYS[place]
-            color = colors[place]
-            if name == _VALIDATION:
-                lines += _validated(one, colors if is_alone and is_main else (color,), key)
-                continue
-            values, smooth = one.columns.values[_quantity(name)], one.smooth.get(name)
-            if place == 0 and smooth is not None:
-                lines.append(PlotLine(one.columns.steps, values, color, is_faint=True))
-            lines.append(PlotLine(one.columns.steps, values if smooth is None else smooth, color, key=key))
+        if name in _SMOOTHED and len(self._shown) == 1 and name in self._shown[0].smooth:
+            view = self._shown[0]
+            raw = _pieces(view, view.columns.values[_quantity(name)])
+            lines += [PlotLine(steps, values, colors[series[0].place], is_faint=True) for steps, values in raw]
+        for line in reversed(series if is_main or name != _VALIDATION or len(self._shown) > 1 else series[:1]):
+            letter = _LETTERS[line.place] if (len(series) > 1 and is_main) or len(self._shown) > 1 else ""
+            for at, (steps, values) in enumerate(line.pieces):
+                key = letter if at == len(line.pieces) - 1 else ""
+                lines.append(PlotLine(steps, values, colors[line.place], has_points=name == _VALIDATION, key=key))
         return Frame(
             title=self._title(name, is_main=is_main),
             lines=tuple(lines),
@@ -178,17 +251,19 @@ class CurvesPane(RunPane):
             window=self._window,
             is_log=self._is_log and name in {"loss", "gradient norm"},
             empty="no validation yet" if name == _VALIDATION else "no training step yet",
+            cursor=self._cursor,
         )
 
     def _title(self, name: str, *, is_main: bool) -> str:
         if name == _VALIDATION:
             entry = self._shown[0].entry if self._shown else None
-            return f"validation {entry.validated[0]}" if entry and entry.validated else name
+            is_one = not is_main or len(self._shown) > 1
+            return f"validation {entry.validated[0]}" if entry and entry.validated and is_one else name
         weight = SMOOTHINGS[self._smoothing]
-        notes = [f"smoothed {weight:g}" if weight else "raw"] if name in {"loss", "gradient norm", "pairs/s"} else []
+        notes = [f"smoothed {weight:g}" if weight else "raw"] if name in _SMOOTHED else []
         notes += ["log"] if self._is_log and name in {"loss", "gradient norm"} else []
         if is_main and self._window != (0.0, 1.0):
-            notes.append(f"{100 * self._window[0]:.0f}-{100 * self._window[1]:.0f} %")
+            notes.append(f"{100 * self._window[0]:.0f}-{100 * self._window[1]:.0f} % of the steps")
         return f"{name}  {'  '.join(notes)}".rstrip()
 
     def _boundaries(self, *, is_main: bool) -> tuple[tuple[float, str], ...]:
@@ -200,7 +275,7 @@ class CurvesPane(RunPane):
             for edge in self._shown[0].columns.boundaries
         )
 
-    # keys
+    # keys and mouse
 
     def action_turn(self, by: int) -> None:
         """Put another curve into the large plot."""
@@ -210,13 +285,59 @@ class CurvesPane(RunPane):
     def action_smooth(self, by: int) -> None:
         """Smooth more or less."""
         self._smoothing = min(max(self._smoothing + by, 0), len(SMOOTHINGS) - 1)
-        self._mark, self._is_unread = None, True
+        self._drawn_state, self._is_unread = None, True
         self._read()
 
     def action_log(self) -> None:
         """Turn the upright axis logarithmic, or back."""
         self._is_log = not self._is_log
         self._draw()
+
+    def action_inspect(self) -> None:
+        """Put a line at the newest step whose values the legend shows, or remove it."""
+        self._is_inspecting = not self._is_inspecting
+        steps = self._steps()
+        self._cursor = float(steps[-1]) if self._is_inspecting and len(steps) else None
+        self._draw()
+
+    def _steps(self) -> Floats:
+        """Return the steps at which the main plot has points."""
+        if not self._shown:
+            return np.empty(0)
+        if _PLOTS[self._plot] == _VALIDATION:
+            return np.array([step for step, _ in self._shown[0].columns.validations])
+        return self._shown[0].columns.steps
+
+    def _move_cursor(self, by: int) -> None:
+        steps = self._steps()
+        if self._cursor is None or not len(steps):
+            return
+        at = int(np.searchsorted(steps, self._cursor, "right")) - 1
+        self._cursor = float(steps[min(max(at + by, 0), len(steps) - 1)])
+        self._draw()
+
+    def action_left(self) -> None:
+        """Move the line to the point before, or the window a quarter back."""
+        self._move_cursor(-1) if self._is_inspecting else self._pan(-0.25)
+
+    def action_right(self) -> None:
+        """Move the line to the next point, or the window a quarter on."""
+        self._move_cursor(1) if self._is_inspecting else self._pan(0.25)
+
+    def on_curve_plot_pointed(self, event: CurvePlot.Pointed) -> None:
+        """Show the values under the pointer."""
+        event.stop()
+        if not self._is_inspecting and event.step != self._cursor:
+            self._cursor = event.step
+            self._draw()
+
+    def on_curve_plot_scrolled(self, event: CurvePlot.Scrolled) -> None:
+        """Zoom about the pointer; at the right end, the newest steps stay in sight."""
+        event.stop()
+        low, high = self._window
+        size = min(1.0, max(1e-5, (high - low) * (0.8 if event.by < 0 else 1.25)))
+        share = 1.0 if high >= 1.0 and event.share > 0.9 else event.share
+        self._look_at(low + share * (high - low - size), size)
 
     def action_zoom(self, by: float) -> None:
         """Show half or twice as much of the axis; zooming in keeps the newest steps where they are shown."""
@@ -225,12 +346,11 @@ class CurvesPane(RunPane):
         middle = high - size / 2 if high >= 1.0 else (low + high) / 2
         self._look_at(middle - size / 2, size)
 
-    def action_pan(self, by: float) -> None:
-        """Move along the axis."""
+    def _pan(self, by: float) -> None:
         low, high = self._window
         self._look_at(low + by * (high - low), high - low)
 
-    def action_whole(self) -> None:
+    def action_show_all(self) -> None:
         """Show the whole axis again."""
         self._look_at(0.0, 1.0)
 
@@ -243,42 +363,70 @@ class CurvesPane(RunPane):
         """Return the readings as CSV."""
         if not self._shown:
             return None
-        one = self._shown[0]
+        view = self._shown[0]
         columns = (Column("step", "step"), *(Column(name, name) for name in QUANTITIES))
-        stride = max(1, len(one.columns.steps) // _EVERY)
+        stride = max(1, len(view.columns.steps) // MOST_EXPORTED)
         body = zip(
-            one.columns.steps[::stride], *(one.columns.values[name][::stride] for name in QUANTITIES), strict=True
+            view.columns.steps[::stride], *(view.columns.values[name][::stride] for name in QUANTITIES), strict=True
         )
         rows = tuple((int(step), *(float(value) for value in values)) for step, *values in body)
-        return written([Table("readings", columns, rows)], "csv"), f"{one.entry.name}-readings.csv"
+        return written([Table("readings", columns, rows)], "csv"), f"{view.entry.name}-readings.csv"
+
+
+def _in_lines(items: list[Content], width: int) -> Content:
+    """Return items side by side, each whole, in as many lines as they need."""
+    lines: list[Content] = []
+    for item in items:
+        if lines and lines[-1].cell_length + 3 + item.cell_length <= width:
+            lines[-1] = lines[-1] + content("   ") + item
+        else:
+            lines.append(item)
+    return stacked(*lines)
 
 
 def _quantity(name: str) -> curves.Quantity:
     return next(quantity for quantity in QUANTITIES if quantity == name)
 
 
-def _ready(entry: RunEntry, columns: Columns, weight: float) -> _CurvesView:
+def _value_text(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return short(value) if name == _VALIDATION else count(value) if name == "pairs/s" else tick_text(value)
+
+
+def _ready(entry: RunEntry, columns: Columns, weight: float) -> CurvesView:
     """Return columns with their smoothed forms; a stage begins anew."""
     smooth: dict[str, Floats] = {}
     if weight:
         starts = np.searchsorted(columns.steps, [edge.at + 1 for edge in columns.boundaries]).tolist()
-        for name in ("loss", "gradient norm", "pairs/s"):
+        for name in _SMOOTHED:
             values = columns.values[_quantity(name)]
             smooth[name] = curves.smoothed(np.nan_to_num(values), weight, starts)
-    return _CurvesView(entry, columns, smooth)
+    return CurvesView(entry, columns, smooth)
 
 
-def _validated(curves_view: _CurvesView, colors: tuple[str, ...], key: str) -> list[PlotLine]:
-    """Return the measures of the validations, the deciding one first; as many as there are colours."""
-    rows = curves_view.columns.validations
+def _pieces(view: CurvesView, values: Floats) -> tuple[tuple[Floats, Floats], ...]:
+    """Return steps and values cut where stages begin."""
+    steps = view.columns.steps
+    starts = np.searchsorted(steps, [edge.at + 1 for edge in view.columns.boundaries]).tolist()
+    edges = sorted({0, len(steps), *starts})
+    return tuple((steps[low:high], values[low:high]) for low, high in itertools.pairwise(edges))
+
+
+def _validated(view: CurvesView, most: int) -> list[Series]:
+    """Return the measures of a run's validations, the deciding one first, a piece for each stage."""
+    rows = view.columns.validations
     names = list(dict.fromkeys(name for _, row in rows for name in row.measures))
-    if curves_view.entry.validated and curves_view.entry.validated[0] in names:
-        names.remove(curves_view.entry.validated[0])
-        names.insert(0, curves_view.entry.validated[0])
-    out = []
-    for place, name in reversed(list(enumerate(names[: min(3, len(colors))]))):
-        found = [(step, row.measures[name]) for step, row in rows if name in row.measures]
-        steps, values = np.array([step for step, _ in found]), np.array([value for _, value in found])
-        letter = key or ("" if len(names) < 2 or len(colors) < 2 else _KEYS[place])
-        out.append(PlotLine(steps, values, colors[place], has_points=True, key=letter))
-    return out
+    if view.entry.validated and view.entry.validated[0] in names:
+        names.remove(view.entry.validated[0])
+        names.insert(0, view.entry.validated[0])
+    series = []
+    for place, name in enumerate(names[:most]):
+        pieces = []
+        for stage in dict.fromkeys(row.stage for _, row in rows):
+            points = [(step, row.measures[name]) for step, row in rows if row.stage == stage and name in row.measures]
+            if points:
+                steps, values = zip(*points, strict=True)
+                pieces.append((np.array(steps), np.array(values)))
+        series.append(Series(name, place, tuple(pieces)))
+    return series

@@ -15,11 +15,11 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 from textual.widgets import Input, Log, Static
 
-from cerank.app.run_views import run_logs
+from cerank.app.run_views import run_updates
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
-from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.form_fields import LineInput
 from cerank.tui.runs.run_pane import RunPane
 
 _MOST = 20_000  # lines kept; the file has all
@@ -78,7 +78,7 @@ class LogPane(RunPane):
         Binding("n", "match(1)", "next match", id="log.next"),
         Binding("N", "match(-1)", "previous match", id="log.before", show=False),
         Binding("f", "only", "only matches", id="log.only", tooltip="Hide the other lines, or show them again"),
-        Binding("escape", "all", "end the search", id="log.all", show=False),
+        Binding("escape", "all", "back", id="log.all", tooltip="End the search, then leave the run"),
         Binding("g", "first", "first line", id="log.first", show=False),
         Binding("G", "last", "last line, and follow", id="log.last", show=False),
         Binding("j", "line(1)", "down", id="log.down", show=False),
@@ -87,7 +87,7 @@ class LogPane(RunPane):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._log: run_logs.Log | None = None
+        self._log: run_updates.LogFollower | None = None
         self._lines: deque[str] = deque(maxlen=_MOST)
         self._wanted = ""
         self._is_only = False  # whether lines without a match are left out
@@ -102,7 +102,7 @@ class LogPane(RunPane):
 
     def clear_entry(self) -> None:
         """Another run: its log from the start."""
-        self._log = run_logs.Log(self.entry.folder) if self.entry else None
+        self._log = run_updates.LogFollower(self.entry.folder) if self.entry else None
         self._lines.clear()
         self._is_read = False
         self._generation += 1
@@ -116,9 +116,9 @@ class LogPane(RunPane):
 
         def have(lines: list[str]) -> None:
             if mine == self._generation:
-                self._add([shown(line, run_logs.LONGEST + 1) for line in lines])
+                self._add([shown(line, run_updates.LONGEST + 1) for line in lines])
 
-        self.lab_app.run_in_thread(log.look, have, node=self, group="log")
+        self.lab_app.run_in_thread(log.poll, have, node=self, group="log")
 
     def _add(self, lines: list[str]) -> None:
         self._is_read = True
@@ -147,17 +147,17 @@ class LogPane(RunPane):
         return [place for place, line in enumerate(self._standing()) if self._fits(line)] if self._wanted else []
 
     def _tell(self) -> None:
-        found = self.query_one("#found", Static)
+        status = self.query_one("#found", Static)
         if not self._lines:
-            found.update(content("The worker has not written anything yet."))
+            status.update(content(_why_silent(self.entry)))
         elif self._wanted:
             hits, at = self._hits(), self.query_one(_LogView).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
-            said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
-            left = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
-            found.update(content(f"{said}, {left}; enter, then n next, N before, f only these; esc ends"))
+            result = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
+            rest = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
+            status.update(content(f"{result}, {rest}; enter, then n next, N before, f only these; esc ends"))
         else:
-            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
+            status.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Set off what was typed, and go to the first line on screen that holds it, or to the next one."""
@@ -253,3 +253,12 @@ class LogPane(RunPane):
         """Return the lines that are shown, as a file."""
         lines = self._standing()
         return ("\n".join(lines) + "\n", f"{self.shown_run}-log.txt") if lines else None
+
+
+def _why_silent(entry: RunEntry | None) -> str:
+    """Return why a run has no log yet."""
+    if entry is not None and entry.state == "queued":
+        return f"It has not started yet: {entry.at}."
+    if entry is not None and entry.state == "waiting":
+        return "It was never started; r starts it."
+    return "The worker has not written anything yet."

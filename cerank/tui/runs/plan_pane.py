@@ -9,8 +9,8 @@ from textual.widgets import DataTable, Static
 from cerank.app import plan_view
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
-from cerank.tui.cells import cell, content, fill, joined
-from cerank.tui.common.fitted_table import FittedTable
+from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.fitted_table import FittedTable, fill
 from cerank.tui.runs.run_pane import RunPane
 
 _LONGEST = 40_000  # characters of a plan
@@ -35,16 +35,16 @@ class PlanPane(RunPane):
 
     def update_entry(self, entry: RunEntry) -> None:
         """Show the plan and its differences from the first other marked run."""
-        known = {one.name: one for one in self.lab_app.entries}
+        known = {run.name: run for run in self.lab_app.entries}
         other = next((known[name] for name in self.lab_app.marked if name in known and name != entry.name), None)
         mark = (entry.name, other.name if other else "")
         if mark == getattr(self, "_mark", None):
             return
         self._mark = mark
-        said = content("The plan of this run cannot be read: " + entry.why, "$error")
+        plan_text = content("The plan of this run cannot be read: " + entry.why, "$error")
         if entry.plan is not None:
-            said = content(plan_view.text(entry.plan), limit=_LONGEST, lines=True)
-        self.query_one("#plan", Static).update(content("") + said)
+            plan_text = content(plan_view.text(entry.plan), limit=_LONGEST, lines=True)
+        self.query_one("#plan", Static).update(content("") + plan_text)
         self.call_after_refresh(self._compare, entry, other)  # a table filled before it is laid out stays hidden
 
     def _compare(self, entry: RunEntry, other: RunEntry | None) -> None:
@@ -68,5 +68,5 @@ class PlanPane(RunPane):
 
     def exported(self) -> tuple[str, str] | None:
         """Return the plan as TOML."""
-        found = self.copied()
-        return (found[0], f"{self.shown_run}-plan.toml") if found else None
+        copied = self.copied()
+        return (copied[0], f"{self.shown_run}-plan.toml") if copied else None

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.segment import Segment
 from rich.style import Style
+from textual.events import MouseMove, MouseScrollDown, MouseScrollUp
 from textual.geometry import Size
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -52,6 +54,7 @@ class Frame(NamedTuple):
     is_log: bool = False
     bounds: tuple[float, float] | None = None  # of the upright axis; None fits it to the lines
     empty: str = "nothing to draw yet"
+    cursor: float | None = None  # a step whose values are read off: an upright line
 
 
 class _Canvas:
@@ -144,6 +147,15 @@ def _reach(frame: Frame) -> tuple[float, float]:
     return low + frame.window[0] * span, low + frame.window[1] * span
 
 
+def step_at(frame: Frame, column: int, width: int) -> float | None:
+    """Return the step at a column of a plot that is `width` cells wide; None beside the axis."""
+    inside = width - _GUTTER
+    if not any(len(line.steps) for line in frame.lines) or not 0 <= column - _GUTTER < inside:
+        return None
+    left, right = _reach(frame)
+    return left + (column - _GUTTER + 0.5) / inside * (right - left)
+
+
 def draw(frame: Frame, width: int, height: int) -> list[Strip]:
     """Return the plot as `height` strips of `width` cells."""
     blank = [Strip([Segment(" " * width)]) for _ in range(max(0, height))]
@@ -162,6 +174,11 @@ def draw(frame: Frame, width: int, height: int) -> list[Strip]:
     _bound(canvas, frame, scale)
     for line, span in zip(frame.lines, spans, strict=True):
         _trace(canvas, line, span, scale)
+    if frame.cursor is not None and left <= frame.cursor <= right:
+        style = canvas.style(Style(bold=True))
+        column = min(int((frame.cursor - left) / (right - left) * inside), inside - 1)
+        for row in range(canvas.height):
+            canvas.put(row, column, "│", style)
     _name(canvas, frame, scale)
     labels = _labels(frame, scale, rows)
     body = [Strip([_edge(labels.get(row)), *canvas.row(row)]) for row in range(rows)]
@@ -235,10 +252,10 @@ def _trace(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: 
     canvas.owner[is_drawn] = style
     if line.has_points:
         _points(canvas, line, span, scale, style)
-    there = np.flatnonzero(np.isfinite(span[1]))
-    if line.key and len(there):
-        row = int((scale.top - span[1][there[-1]]) / (scale.top - scale.bottom) * (canvas.height - 1) + _HAIR)
-        canvas.put(row, min(int(there[-1]) // 2 + 1, canvas.width - 1), line.key, style)
+    finite = np.flatnonzero(np.isfinite(span[1]))
+    if line.key and len(finite):
+        row = int((scale.top - span[1][finite[-1]]) / (scale.top - scale.bottom) * (canvas.height - 1) + _HAIR)
+        canvas.put(row, min(int(finite[-1]) // 2 + 1, canvas.width - 1), line.key, style)
 
 
 def _points(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: _Scale, style: int) -> None:
@@ -256,12 +273,12 @@ def _labels(frame: Frame, scale: _Scale, rows: int) -> dict[int, str]:
     marks = ticks(scale.bottom, scale.top, max(2, rows // 3))
     if frame.is_log and scale.top - scale.bottom >= 1:
         marks = [mark for mark in marks if abs(mark - round(mark)) < 1e-9] or marks
-    found = {}
+    labels = {}
     for mark in marks:
         row = math.floor((scale.top - mark) / (scale.top - scale.bottom) * (4 * rows - 1) + _HALF) // 4
         if 0 <= row < rows:
-            found[row] = tick_text(10**mark if frame.is_log else mark)
-    return found
+            labels[row] = tick_text(10**mark if frame.is_log else mark)
+    return labels
 
 
 def _axis(scale: _Scale, width: int) -> Strip:
@@ -283,9 +300,9 @@ def _heading(frame: Frame, width: int) -> Strip:
 
 def _note(text: str, width: int, height: int) -> list[Strip]:
     rows = [Strip([Segment(" " * width)]) for _ in range(height)]
-    said = shown(text, width)[:width].center(width)
+    note = shown(text, width)[:width].center(width)
     if rows:
-        rows[height // 2] = Strip([Segment(said, Style(dim=True))])
+        rows[height // 2] = Strip([Segment(note, Style(dim=True))])
     return rows
 
 
@@ -293,6 +310,23 @@ class CurvePlot(Widget):
     """Shows a frame; drawn anew only when it is given another or changes size."""
 
     DEFAULT_CSS = "CurvePlot { height: 1fr; width: 1fr; }"
+
+    class Pointed(Message):
+        """The pointer is over a step; None where it left the plot."""
+
+        def __init__(self, plot: CurvePlot, step: float | None) -> None:
+            super().__init__()
+            self.plot = plot
+            self.step = step
+
+    class Scrolled(Message):
+        """The wheel was turned over a step: by 1 towards the user, by -1 away."""
+
+        def __init__(self, plot: CurvePlot, by: int, share: float) -> None:
+            super().__init__()
+            self.plot = plot
+            self.by = by
+            self.share = share  # of the plot's width at which the pointer is, 0 to 1
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
@@ -303,6 +337,28 @@ class CurvePlot(Widget):
         """Show another frame."""
         self.frame = frame
         self.refresh()
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        """Report the step under the pointer."""
+        self.post_message(self.Pointed(self, step_at(self.frame, event.x, self.size.width)))
+
+    def on_leave(self) -> None:
+        """Report that the pointer is elsewhere."""
+        self.post_message(self.Pointed(self, None))
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """Report a turn of the wheel away from the user."""
+        event.stop()
+        self._report_scroll(-1, event.x)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """Report a turn of the wheel towards the user."""
+        event.stop()
+        self._report_scroll(1, event.x)
+
+    def _report_scroll(self, by: int, column: int) -> None:
+        share = (column - _GUTTER) / max(1, self.size.width - _GUTTER)
+        self.post_message(self.Scrolled(self, by, min(max(share, 0.0), 1.0)))
 
     def render_line(self, y: int) -> Strip:
         """Return one line of the drawing."""

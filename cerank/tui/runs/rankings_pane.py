@@ -15,8 +15,10 @@ from cerank.app.run_views import rankings_view
 from cerank.app.run_views.display import short
 from cerank.app.run_views.rankings_view import Moved, Question, RankingChoice, Rankings
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import CerankError
 from cerank.text.table_data import Column, Table, written
-from cerank.tui.cells import cell, content, fill, joined
+from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.fitted_table import fill
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
@@ -46,7 +48,7 @@ class RankingsPane(RunPane):
         super().__init__(id=id)
         self._choices: list[RankingChoice] = []
         self._choice: RankingChoice | None = None
-        self._found: Rankings | None = None
+        self._rankings: Rankings | None = None
         self._questions: tuple[Question, ...] = ()
         self._documents: tuple[Moved, ...] = ()
 
@@ -61,10 +63,15 @@ class RankingsPane(RunPane):
 
     def clear_entry(self) -> None:
         """Another run: nothing to show yet."""
-        self._choices, self._choice, self._found, self._questions = [], None, None, ()
+        self._choices, self._choice = [], None
+        self._clear_tables()
+
+    def _clear_tables(self) -> None:
+        self._rankings, self._questions, self._documents = None, (), ()
         for table in self.query(DataTable):
             table.clear(columns=True)
-        self.query_one("#query", Static).update(content(""))
+        for name in ("#query", "#document"):
+            self.query_one(name, Static).update(content(""))
 
     def update_entry(self, entry: RunEntry) -> None:
         """Open the newest re-ranking once there is one."""
@@ -72,7 +79,12 @@ class RankingsPane(RunPane):
             return
         self._choices = rankings_view.choices(entry.folder, entry.plan)
         if not self._choices:
-            self._say("Nothing has been re-ranked yet. The rankings will appear here.")
+            self._clear_tables()
+            self._say(
+                "The rankings of this run are gone; cerank verify lists what is missing."
+                if entry.status.done
+                else "Nothing has been re-ranked yet. The rankings will appear here."
+            )
         elif self._choice is None:
             self._open(self._choices[0])
 
@@ -86,18 +98,25 @@ class RankingsPane(RunPane):
         self._choice, plan = choice, entry.plan
         self._say("reading the rankings …")
 
-        def job() -> tuple[Rankings, tuple[Question, ...]]:
-            rankings = Rankings(entry.folder, plan, choice)
-            return rankings, rankings.questions()
+        def job() -> tuple[Rankings, tuple[Question, ...]] | CerankError:
+            try:
+                rankings = Rankings(entry.folder, plan, choice)
+                return rankings, rankings.questions()
+            except CerankError as error:
+                return error
 
-        self.lab_app.run_in_thread(job, self._have, node=self, group="rankings")
+        self.lab_app.run_in_thread(job, self._show_rankings, node=self, group="rankings")
 
-    def _have(self, outcome: tuple[Rankings, tuple[Question, ...]]) -> None:
-        self._found, self._questions = outcome
-        choice = self._found.choice
+    def _show_rankings(self, outcome: tuple[Rankings, tuple[Question, ...]] | CerankError) -> None:
+        if isinstance(outcome, CerankError):
+            self._clear_tables()
+            self._say(f"✖ These rankings cannot be read: {outcome}")
+            return
+        self._rankings, self._questions = outcome
+        choice = self._rankings.choice
         more = f"  (v: {len(self._choices)} re-rankings)" if len(self._choices) > 1 else ""
         where = f" after {choice.first_stage} on {choice.dataset.rpartition('/')[2]}{more}"
-        which = joined((choice.system, "bold"), where, (f"  {self._found.missing}", "dim"))
+        which = joined((choice.system, "bold"), where, (f"  {self._rankings.missing}", "dim"))
         self.query_one("#which", Static).update(content("") + which)
         rows = [
             (
@@ -108,7 +127,7 @@ class RankingsPane(RunPane):
             )
             for question in self._questions
         ]
-        self._fill("#queries", (self._found.measure, "change", "query", ""), rows)
+        self._fill("#queries", (self._rankings.measure, "change", "query", ""), rows)
 
     def _fill(self, name: str, headings: tuple[str, ...], rows: Sequence[Sequence[Text]]) -> None:
         fill(cast("DataTable[Text]", self.query_one(name, DataTable)), [cell(heading) for heading in headings], rows)
@@ -118,8 +137,8 @@ class RankingsPane(RunPane):
         event.stop()
         if event.data_table.id == "documents":
             self._read(event.cursor_row)
-        elif self._found is not None and 0 <= event.cursor_row < len(self._questions):
-            rankings, question = self._found, self._questions[event.cursor_row]
+        elif self._rankings is not None and 0 <= event.cursor_row < len(self._questions):
+            rankings, question = self._rankings, self._questions[event.cursor_row]
             self.lab_app.run_in_thread(
                 lambda: (question, rankings.moved(question.query_id)), self._move, node=self, group="documents"
             )
@@ -155,9 +174,9 @@ class RankingsPane(RunPane):
 
     def _read(self, row: int) -> None:
         if 0 <= row < len(self._documents):
-            one = self._documents[row]
-            text = one.text or "its text is not on this machine"
-            self.query_one("#document", Static).update(joined((one.doc_id, "bold"), "  ", text, limit=8000))
+            document = self._documents[row]
+            text = document.text or "its text is not on this machine"
+            self.query_one("#document", Static).update(joined((document.doc_id, "bold"), "  ", text, limit=8000))
 
     def action_turn(self) -> None:
         """Show the next re-ranking."""
@@ -166,7 +185,7 @@ class RankingsPane(RunPane):
 
     def action_line(self, by: int) -> None:
         """Move in the table that has the focus."""
-        table = next((one for one in self.query(DataTable) if one.has_focus), None)
+        table = next((candidate for candidate in self.query(DataTable) if candidate.has_focus), None)
         if table is not None:
             table.move_cursor(row=max(0, table.cursor_row + by), animate=False)
 

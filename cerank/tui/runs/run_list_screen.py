@@ -12,19 +12,20 @@ from textual.content import Content
 from textual.widgets import DataTable, Footer, Input, Static
 
 from cerank.app.comparison import export_comparison
-from cerank.app.run_views import run_filter, run_list, run_sort
+from cerank.app.run_views import run_filter, run_list
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import written
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
+from cerank.tui.common.dialogs import ChoiceDialog
+from cerank.tui.common.form_fields import ChecklistItem, LineInput
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.line_input import LineInput
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.runs.run_table import RunTable
+from cerank.tui.runs.run_table import COLUMNS, RunTable
 
-_FALLS = {"created", "dev", "test", "pairs/s"}  # sorted from the top at first
+_FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
 
 
 class RunsScreen(LabScreen):
@@ -36,7 +37,8 @@ class RunsScreen(LabScreen):
         "The filter takes words, fields and numbers:\n"
         f"  {run_filter.EXAMPLE}\n"
         f"  fields: {', '.join(run_filter.FIELDS)}\n"
-        "dev is the latest validation, test the mean of the first measure on the test set."
+        "  base:bert is that name alone, base:bert* begins with it, base~bert contains it\n"
+        "valid. is the latest validation; the column of a measure is its mean on the test set."
     )
     CSS = """
     RunsScreen #filter-row { height: auto; display: none; background: $surface; }
@@ -44,11 +46,12 @@ class RunsScreen(LabScreen):
     RunsScreen #said { height: auto; padding: 0 1; color: $text-muted; }
     RunsScreen #said.-wrong { color: $error; }
     RunsScreen RunTable { height: 1fr; }
-    RunsScreen #detail { height: auto; max-height: 14; padding: 0 1; border-top: solid $panel; }
+    RunsScreen #hidden { height: auto; padding: 0 1; color: $text-muted; }
+    RunsScreen #detail { height: auto; max-height: 16; padding: 0 1; border-top: solid $panel; }
     RunsScreen.-low #detail { display: none; }
     RunsScreen #empty { display: none; height: 1fr; content-align: center middle; text-align: center; }
     RunsScreen.-empty #empty { display: block; }
-    RunsScreen.-empty RunTable, RunsScreen.-empty #detail { display: none; }
+    RunsScreen.-empty RunTable, RunsScreen.-empty #detail, RunsScreen.-empty #hidden { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new", id="runs.new", tooltip="Start a new run or a matrix of runs"),
@@ -57,17 +60,22 @@ class RunsScreen(LabScreen):
         Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark this run, to overlay or compare it"),
         Binding("m", "compare", "compare", id="runs.compare",
                 tooltip="Compare the marked runs; the first one is the baseline"),
-        Binding("s", "stop", "stop", id="runs.stop", tooltip="Stop after the current step, with a checkpoint"),
-        Binding("r", "resume", "resume", id="runs.resume", tooltip="Resume from the latest checkpoint"),
+        Binding("s", "stop", "stop", id="runs.stop",
+                tooltip="Stop this run, or all marked ones, after the current step, with a checkpoint"),
+        Binding("r", "resume", "resume", id="runs.resume",
+                tooltip="Resume this run, or all marked ones, from the latest checkpoint"),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
         Binding("c", "clone", "clone", id="runs.clone", tooltip="Start a new run with this run's recipe"),
         Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
         Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
         Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
-        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Delete this run, after a confirmation"),
+        Binding("d", "delete", "delete", id="runs.delete", show=False,
+                tooltip="Delete this run, or all marked ones, after a confirmation"),
+        Binding("u", "undo", "undo a deletion", id="runs.undo", show=False, tooltip="Deleted runs are kept for 7 days"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
-                tooltip="Move a queued run up"),
+                tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
+        Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
@@ -76,15 +84,17 @@ class RunsScreen(LabScreen):
     def __init__(self) -> None:
         super().__init__()
         self._filter = run_filter.parse("")
-        self._sort = ("created", True)
+        self._sort = ("age", True)
+        self._had_entries = False
 
     def compose(self) -> ComposeResult:
         """Lay out bar, filter, table, detail, footer."""
-        yield StatusBar(self.lab_app.lab.folder)
+        yield StatusBar()
         with Vertical(id="filter-row"):
             yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
             yield Static(id="said")
         yield RunTable(id="runs")
+        yield Static(id="hidden")
         yield Static(id="detail")
         yield Static(id="empty")
         yield Footer(compact=True, show_command_palette=False)
@@ -93,16 +103,18 @@ class RunsScreen(LabScreen):
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
         """Show the runs that pass the filter, in order."""
-        marks = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, marks)
-        kept = [entry for entry in entries if self._filter(entry)]
-        self.set_class(not kept, "-empty")
+        self.query_one(StatusBar).title = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
+        matching = [entry for entry in entries if self._filter(entry)]
+        self.set_class(not matching, "-empty")
+        if bool(entries) != self._had_entries:
+            self._had_entries = bool(entries)
+            self.refresh_bindings()
         table = self.query_one(RunTable)
-        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
-        if not kept:
+        table.show(run_list.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
+        if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
-            self._show_filter_result(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
+            self._show_filter_result(f"{len(matching)} of {counted(len(entries), 'run')}", is_wrong=False)
         self._detail()
 
     def _nothing(self, entries: tuple[RunEntry, ...]) -> Content:
@@ -113,7 +125,14 @@ class RunsScreen(LabScreen):
         return stacked(
             content("No runs yet.", "bold"),
             content(""),
-            joined("Press ", ("n", "bold $primary"), " to start a run, or leave and type"),
+            content("cerank fine-tunes a re-ranker in one stage or several on your data,"),
+            content("and tells by a paired test whether the second stage was worth it."),
+            content(""),
+            joined(
+                "Press ", ("d", "bold $primary"), " for the example: two stages on the embedded dataset, some minutes;"
+            ),
+            joined(("n", "bold $primary"), " to choose base models, recipes, data and seeds yourself;"),
+            joined(("?", "bold $primary"), " for all keys; or leave (", ("q", "bold $primary"), ") and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
 
@@ -121,8 +140,24 @@ class RunsScreen(LabScreen):
         entry = self.query_one(RunTable).highlighted
         if entry is None:
             return
-        rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
+        rows = [content(entry.verdict.sentence, "bold")] if entry.verdict else []
+        rows += [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))
+
+    def on_mount(self) -> None:
+        """Sort as the user did last."""
+        state = self.lab_app.state
+        self.query_one(RunTable).hide_columns(state.hidden_columns)
+        if state.sort in run_list.KEYS and (state.sort, state.is_falling) != self._sort:
+            self._sort = (state.sort, state.is_falling)
+            self.query_one(RunTable).sort_by(state.sort, is_falling=state.is_falling)
+
+    def on_run_table_columns_changed(self, event: RunTable.ColumnsChanged) -> None:
+        """Name the columns for which there is no room."""
+        hidden = event.hidden
+        text = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}" if hidden else ""
+        self.query_one("#hidden", Static).update(content(text))
+        self.query_one("#hidden").display = bool(hidden)
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
         """Show what is known of the run under the cursor."""
@@ -141,10 +176,23 @@ class RunsScreen(LabScreen):
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        keys = run_sort.KEYS
+        keys = run_list.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
-        self.lab_app.show_message(f"sorted by {key}")
+
+    def action_columns(self) -> None:
+        """Ask which columns to show."""
+        keys = [column.key for column in COLUMNS if column.priority]
+        hidden = self.lab_app.state.hidden_columns
+        items = [ChecklistItem(key, content(key)) for key in keys]
+
+        def answered(chosen: tuple[str, ...] | None) -> None:
+            if chosen is not None:
+                unwanted = tuple(key for key in keys if key not in chosen)
+                self.lab_app.remember(hidden_columns=unwanted)
+                self.query_one(RunTable).hide_columns(unwanted)
+
+        self.app.push_screen(ChoiceDialog("Columns", items, [key for key in keys if key not in hidden]), answered)
 
     def action_turn(self) -> None:
         """Turn the order."""
@@ -152,7 +200,8 @@ class RunsScreen(LabScreen):
 
     def _sort_by(self, key: str, is_falling: bool) -> None:
         self._sort = (key, is_falling)
-        self.query_one(RunTable).head(key, is_falling)
+        self.lab_app.remember(sort=key, is_falling=is_falling)
+        self.query_one(RunTable).sort_by(key, is_falling=is_falling)
         self.show_runs(self.lab_app.entries)
 
     def action_filter(self) -> None:
@@ -177,9 +226,9 @@ class RunsScreen(LabScreen):
         self.query_one(RunTable).focus()
 
     def _show_filter_result(self, text: str, *, is_wrong: bool) -> None:
-        said = self.query_one("#said", Static)
-        said.set_class(is_wrong, "-wrong")
-        said.update(content(text))
+        result = self.query_one("#said", Static)
+        result.set_class(is_wrong, "-wrong")
+        result.update(content(text))
 
     def action_clear(self) -> None:
         """Clear the filter, then the marks."""
@@ -189,7 +238,7 @@ class RunsScreen(LabScreen):
             row.remove_class("-open")
             self.query_one(RunTable).focus()
         else:
-            self.lab_app.marked.clear()
+            self.lab_app.marked = ()
         self.show_runs(self.lab_app.entries)
 
     # acting
@@ -199,6 +248,25 @@ class RunsScreen(LabScreen):
         if entry is None:
             self.lab_app.show_message("No run is selected.")
         return entry
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Offer keys that act on runs only where there are runs."""
+        if action in {"mark", "compare", "stop", "resume", "filter", "clone", "sort", "turn", "note", "open"}:
+            return bool(self.lab_app.entries) or not self.lab_app.has_loaded
+        return True
+
+    def _targets(self) -> list[RunEntry]:
+        """Return the runs to act on: the marked ones that are listed, else the one under the cursor."""
+        listed = self.query_one(RunTable).listed
+        marked = [entry for entry in listed if entry.name in self.lab_app.marked]
+        if marked:
+            return marked
+        entry = self._here()
+        return [entry] if entry is not None else []
+
+    def action_undo(self) -> None:
+        """Bring back the runs that were deleted last."""
+        run_actions.undo_delete(self)
 
     def action_new(self) -> None:
         """Open the form of a new run."""
@@ -217,7 +285,6 @@ class RunsScreen(LabScreen):
         entry = self._here()
         if entry is not None:
             self.lab_app.toggle_mark(entry.name)
-            self.show_runs(self.lab_app.entries)
             self.query_one(RunTable).action_cursor_down()
 
     def action_compare(self) -> None:
@@ -235,21 +302,24 @@ class RunsScreen(LabScreen):
 
     def action_stop(self) -> None:
         """Ask, then stop the run at its next step."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.stop(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.stop(self, entries)
 
     def action_resume(self) -> None:
         """Resume the run."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.resume(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.resume(self, entries)
 
     def action_delete(self) -> None:
-        """Ask, naming what goes, then delete the run."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.delete(self, entry)
+        """Ask, naming what goes, then delete the runs; in an empty lab, go to the example."""
+        if self.lab_app.has_loaded and not self.lab_app.entries:
+            self.lab_app.open_example()
+            return
+        entries = self._targets()
+        if entries:
+            run_actions.delete(self, entries)
 
     def action_note(self) -> None:
         """Ask for a label and tags."""
@@ -280,11 +350,11 @@ class RunsScreen(LabScreen):
     def action_export(self) -> None:
         """Write the list as it is filtered and sorted."""
         rows = [entry for entry in self.lab_app.entries if self._filter(entry)]
-        table = run_list.table(run_sort.ordered(rows, self._sort[0], is_falling=self._sort[1]))
+        table = run_list.table(run_list.ordered(rows, self._sort[0], is_falling=self._sort[1]))
         name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"
         path = self.lab_app.files / name
         self.run_in_thread(
             lambda: export_comparison.save(written([table], "csv"), path),
-            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
+            lambda written_path: self.lab_app.show_message(f"wrote {written_path}"),
             group="export",
         )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.events import Click
+from textual.events import Click, Resize
 from textual.widgets import ContentSwitcher, DataTable, Footer, Static
 
 from cerank.app.comparison import export_comparison
+from cerank.app.run_views import display
 from cerank.app.run_views.display import GLYPHS, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import joined
@@ -24,7 +26,7 @@ from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.runs.run_table import RunTable
 from cerank.tui.theme import state_color
 
-_BROAD = {"Results", "Rankings"}  # their tables need the width
+_ROOM_FOR_LIST = 160  # columns from which the list of runs is shown beside a run
 TABS = ("Curves", "Plan", "Log", "Results", "Rankings", "System")
 
 
@@ -53,11 +55,10 @@ class RunScreen(LabScreen):
 
     AUTO_FOCUS = "#tab-1"
     HELP_TITLE = "a run"
-    updates_every_poll = True
+    WATCHES: ClassVar[tuple[str, ...]] = ("polls", "marked")  # its tabs read on at every poll
     CSS = """
     RunScreen #beside { width: 36; border-right: solid $panel; display: none; }
-    RunScreen.-wide #beside { display: block; }
-    RunScreen.-alone #beside { display: none; }
+    RunScreen.-listed #beside { display: block; }
     RunScreen #where { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     RunScreen ContentSwitcher { height: 1fr; }
     RunScreen.-tall.-wide CurvesPane Grid { display: block; }
@@ -77,6 +78,7 @@ class RunScreen(LabScreen):
         Binding("n", "new", "new", id="run.new", show=False),
         Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="Copy what the tab shows"),
         Binding("e", "export", "export", id="run.export", show=False, tooltip="Write what the tab shows to a file"),
+        Binding("w", "list", "list beside", id="run.list", show=False, tooltip="Show or hide the list of runs"),
         Binding("escape", "back", "back", id="run.back"),
     ]  # fmt: skip
 
@@ -85,10 +87,12 @@ class RunScreen(LabScreen):
         self._run_name = name
         self._title = name  # until it was seen
         self._front = 1
+        self._state = ""
+        self._is_listed: bool | None = None  # whether the list is shown beside; None: where there is room
 
     def compose(self) -> ComposeResult:
         """Lay out the other runs beside, the tabs, the tab in front."""
-        yield StatusBar(self.lab_app.lab.folder)
+        yield StatusBar()
         with Horizontal():
             with Vertical(id="beside"):
                 yield RunTable(is_narrow=True, id="others")
@@ -103,6 +107,25 @@ class RunScreen(LabScreen):
         """The first tab is in front."""
         self.query_one(TabLine).show(1)
         self.query_one(RunTable).highlight(self._run_name)
+
+    def on_resize(self, event: Resize) -> None:
+        """Show the list of runs beside this one where there is room, or where the user asked for it."""
+        is_roomy = event.size.width >= _ROOM_FOR_LIST
+        self.set_class(is_roomy if self._is_listed is None else self._is_listed, "-listed")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Offer to stop or resume only a run that can be."""
+        entry = self.entry
+        if entry is None or action not in {"stop", "resume"}:
+            return True
+        if action == "stop":
+            return entry.is_live or entry.state == "queued"
+        return entry.state in {"waiting", "paused", "lost", "failed"}
+
+    def action_list(self) -> None:
+        """Show the list of runs beside this one, or hide it."""
+        self._is_listed = not self.has_class("-listed")
+        self.set_class(self._is_listed, "-listed")
 
     # showing
 
@@ -120,7 +143,9 @@ class RunScreen(LabScreen):
                 self.app.pop_screen()
             return
         self._title = entry.title
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices)
+        if entry.state != self._state:
+            self._state = entry.state
+            self.refresh_bindings()
         self.query_one("#where", Static).update(self._where(entry))
         self.query_one(RunTable).show(entries[::-1], frozenset(self.lab_app.marked))
         pane = self._pane()
@@ -128,21 +153,29 @@ class RunScreen(LabScreen):
             pane.show_entry(entry)
 
     def _where(self, entry: RunEntry) -> Content:
+        """Return the line about the run: as many whole parts as fit, what matters first."""
         color = state_color(entry.state, is_dark=self.app.current_theme.dark)
-        parts = [entry.at]
-        parts += [f"{count(entry.pairs_per_second)} pairs/s"] if entry.pairs_per_second else []
-        parts += [f"{100 * entry.run_share:.0f}% of the run"] if entry.run_share is not None else []
-        parts += [f"{clock(entry.seconds_left)} left"] if clock(entry.seconds_left) else []
-        parts += [f"{entry.validated[0]} {short(entry.validated[1])} on validation"] if entry.validated else []
-        parts += [f"{entry.final[0]} {short(entry.final[1])} on test"] if entry.final else []
-        parts += [entry.why]
         mark = "● " if entry.name in self.lab_app.marked else ""
-        state = (f"{GLYPHS[entry.state]} {entry.state}  ", color)
-        return joined(state, mark, (entry.title, "bold"), *(f"  {part}" for part in parts if part))
+        state, name = f"{GLYPHS[entry.state]} {entry.state}", f"{mark}{entry.short_name or entry.name}"
+        parts = [entry.why] if entry.state in {"failed", "damaged"} else []
+        parts += [_time_of(entry)] if entry.is_live else []
+        parts += [entry.at]
+        parts += [f"{count(entry.pairs_per_second)} pairs/s"] if entry.pairs_per_second else []
+        parts += [f"{entry.final[0]} {short(entry.final[1])} on test"] if entry.final else []
+        parts += [f"{entry.validated[0]} {short(entry.validated[1])} on validation"] if entry.validated else []
+        parts += ["r resumes it"] if entry.state in {"paused", "lost"} else []
+        parts += [entry.label, entry.recipe, entry.base, f"seed {entry.seed}"]
+        room = (self.size.width or self.app.size.width) - 2 - len(state) - len(name) - 2
+        shown: list[str] = []
+        for part in parts:
+            if part and len(part) + 2 <= room:
+                shown.append(part)
+                room -= len(part) + 2
+        return joined((f"{state}  ", color), (name, "bold"), *(f"  {part}" for part in shown))
 
     def _pane(self) -> RunPane | None:
-        found = self.query(f"#tab-{self._front}").first()
-        return found if isinstance(found, RunPane) else None
+        pane = self.query(f"#tab-{self._front}").first()
+        return pane if isinstance(pane, RunPane) else None
 
     # actions
 
@@ -154,7 +187,6 @@ class RunScreen(LabScreen):
             await switcher.add_content(pane, set_current=False)
         switcher.current = f"tab-{place}"
         self._front = place
-        self.set_class(TABS[place - 1] in _BROAD, "-alone")
         self.query_one(TabLine).show(place)
         front = self.query_one(f"#tab-{place}", RunPane)
         (front if front.can_focus else front.query(".front").first()).focus()
@@ -185,7 +217,6 @@ class RunScreen(LabScreen):
         entry = table.highlighted if table.has_focus and table.highlighted else self.entry
         if entry is not None:
             self.lab_app.toggle_mark(entry.name)
-            self.show_runs(self.lab_app.entries)
 
     def action_compare(self) -> None:
         """Compare the marked runs, or the stages of this one."""
@@ -208,12 +239,12 @@ class RunScreen(LabScreen):
     def action_stop(self) -> None:
         """Ask, then stop the run."""
         if self.entry is not None:
-            run_actions.stop(self, self.entry)
+            run_actions.stop(self, [self.entry])
 
     def action_resume(self) -> None:
         """Resume the run."""
         if self.entry is not None:
-            run_actions.resume(self, self.entry)
+            run_actions.resume(self, [self.entry])
 
     def action_note(self) -> None:
         """Ask for a label and tags."""
@@ -223,26 +254,35 @@ class RunScreen(LabScreen):
     def action_copy(self) -> None:
         """Copy what the tab shows, or the run's name."""
         pane = self._pane()
-        found = pane.copied() if pane else None
-        self.lab_app.copy_text(*(found or (self._run_name, "the run's name")))
+        copied = pane.copied() if pane else None
+        self.lab_app.copy_text(*(copied or (self._run_name, "the run's name")))
 
     def action_export(self) -> None:
         """Write what the tab shows."""
         pane = self._pane()
-        found = pane.exported() if pane else None
-        if found is None:
+        exported = pane.exported() if pane else None
+        if exported is None:
             self.lab_app.show_message("This tab has nothing to export.", "warning")
             return
-        text, name = found
+        text, name = exported
         self.run_in_thread(
             lambda: export_comparison.save(text, self.lab_app.files / name, replace=True),
-            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
+            lambda path: self.lab_app.show_message(f"wrote {path}"),
             group="export",
         )
 
     def action_back(self) -> None:
         """Go back to the list."""
         self.app.pop_screen()
+
+
+def _time_of(entry: RunEntry) -> str:
+    """Return the share of the run that is done, the time left and when it ends: "62 %, 5:03 left, ends 14:21"."""
+    share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f} % of the run"
+    left = clock(entry.seconds_left)
+    end = (display.now() + timedelta(seconds=entry.seconds_left)).astimezone()
+    of_what = "" if entry.run_share is not None else " of this part"
+    return ", ".join(part for part in (share, f"{left} left{of_what}, ends {end:%H:%M}" if left else "") if part)
 
 
 def _made(place: int) -> RunPane:

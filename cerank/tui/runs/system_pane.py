@@ -33,7 +33,7 @@ class SystemPane(RunPane):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._machine: Machine | None = None
-        self._samples: deque[UsageSample] = deque(maxlen=_KEPT)
+        self.samples: deque[UsageSample] = deque(maxlen=_KEPT)
         self._is_sampling = False
 
     def compose(self) -> ComposeResult:
@@ -58,20 +58,20 @@ class SystemPane(RunPane):
         self._is_sampling = False
 
     def _have(self, sample: UsageSample) -> None:
-        self._samples.append(sample)
+        self.samples.append(sample)
         self.query_one("#figures", Static).update(stacked(*_figures(sample)))
         colors = palette(is_dark=self.app.current_theme.dark)
-        cpu = [one.cpu if one.cpu is not None else np.nan for one in self._samples]
-        memory = [one.memory / _GIB if one.memory is not None else np.nan for one in self._samples]
+        cpu = [usage.cpu if usage.cpu is not None else np.nan for usage in self.samples]
+        memory = [usage.memory / _GIB if usage.memory is not None else np.nan for usage in self.samples]
         most = max(sample.memory_total or 0, *(gpu.memory_total for gpu in sample.gpus[:1]), _GIB) / _GIB
         lines = [(f"cpu %{'  a GPU0 %' if sample.gpus else ''}", "#busy", [100 * share for share in cpu], 100.0)]
         lines.append((f"memory GiB{'  a GPU0' if sample.gpus else ''}", "#memory", memory, most))
         for title, name, values, top in lines:
             drawn = [_line(values, colors[0], "")]
             if sample.gpus:
-                drawn.append(_line([_of_gpu(one, name) for one in self._samples], colors[1], "a"))
+                drawn.append(_line([_of_gpu(usage, name) for usage in self.samples], colors[1], "a"))
             self.query_one(name, CurvePlot).show(
-                Frame(title=f"{title}, by seconds", lines=tuple(drawn), bounds=(0.0, top))
+                Frame(title=f"{title}, since this tab was opened", lines=tuple(drawn), bounds=(0.0, top))
             )
 
 
@@ -93,7 +93,7 @@ def _figures(sample: UsageSample) -> list[Content]:
         rows.append(_bar("memory", gpu.memory / max(1, gpu.memory_total), _bytes(gpu.memory, gpu.memory_total)))
     if not sample.gpus:
         rows.append(
-            joined((f"{'GPU':>8}  ", "dim"), ("none found (for NVIDIA GPUs, install the extra cerank[gpu])", "dim"))
+            joined((f"{'GPU':>8}  ", "dim"), ("none found; NVIDIA cards need: pip install 'cerank[gpu]'", "dim"))
         )
     if sample.cpu is None:
         rows.append(content("install psutil to see processor and memory", "dim"))
@@ -106,15 +106,15 @@ def _figures(sample: UsageSample) -> list[Content]:
         rows.append(joined((f"{'disk':>8}  ", "dim"), f"{sample.disk_free / _GIB:,.0f} GiB free where the lab is"))
     if sample.work is not None:
         work = sample.work
-        said = f"pid {work.pid}, {work.cores:.1f} cores, {work.memory / _GIB:.1f} GiB"
-        rows.append(joined((f"{'worker':>8}  ", "dim"), said))
+        figures = f"pid {work.pid}, {work.cores:.1f} cores, {work.memory / _GIB:.1f} GiB"
+        rows.append(joined((f"{'worker':>8}  ", "dim"), figures))
     return rows
 
 
 def _bar(name: str, share: float, more: str) -> Content:
     filled = round(20 * min(max(share, 0.0), 1.0))
-    said = f" {100 * share:3.0f} %  {more}"
-    return joined((f"{name:>8}  ", "dim"), ("█" * filled, "$primary"), ("░" * (20 - filled), "dim"), said)
+    text = f" {100 * share:3.0f} %  {more}"
+    return joined((f"{name:>8}  ", "dim"), ("█" * filled, "$primary"), ("░" * (20 - filled), "dim"), text)
 
 
 def _bytes(used: int, total: int) -> str:

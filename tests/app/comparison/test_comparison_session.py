@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from cerank.app.comparison import comparison_session, comparisons
-from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
+from cerank.app.comparison.comparison_session import ComparisonSession
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Terms
 from cerank.evaluation.multiple_testing import Correction
@@ -22,7 +23,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def named(tmp_path: Path) -> RankingSelection:
+def named(tmp_path: Path) -> ComparisonRequest:
     """Three rankings of a small collection: good, bad, and one that lacks the last query."""
     folder = tmp_path / "collection"
     folder.mkdir()
@@ -38,24 +39,26 @@ def named(tmp_path: Path) -> RankingSelection:
     for name, order in orders.items():
         rows = [f"q{q} Q0 {d} {at} {100 - at} t\n" for q in range(5) for at, d in enumerate(order(q), 1)]
         (tmp_path / name).write_text("".join(rows))
-    return RankingSelection(tuple(str(tmp_path / name) for name in orders), ("nDCG@10", "RR@10"), str(folder))
+    return ComparisonRequest(
+        targets=tuple(str(tmp_path / name) for name in orders), measures=("nDCG@10", "RR@10"), dataset=str(folder)
+    )
 
 
-def test_the_first_target_is_the_baseline_as_on_the_command_line(settings: Settings, named: RankingSelection) -> None:
+def test_the_first_target_is_the_baseline_as_on_the_command_line(settings: Settings, named: ComparisonRequest) -> None:
     made = ComparisonSession(settings, named)
-    same = comparisons.compare(settings, named.targets, measures=named.measures, dataset=named.dataset)
+    same = comparisons.compare(settings, named)
     assert msgspec.json.encode(made.compare("", Terms())) == msgspec.json.encode(same)
 
 
-def test_another_baseline_is_the_same_as_naming_it_first(settings: Settings, named: RankingSelection) -> None:
+def test_another_baseline_is_the_same_as_naming_it_first(settings: Settings, named: ComparisonRequest) -> None:
     made = ComparisonSession(settings, named)
     bad = made.labels[1]
     turned = [named.targets[1], named.targets[0], named.targets[2]]
-    same = comparisons.compare(settings, turned, measures=named.measures, dataset=named.dataset)
+    same = comparisons.compare(settings, msgspec.structs.replace(named, targets=turned))
     assert msgspec.json.encode(made.compare(bad, Terms())) == msgspec.json.encode(same)
 
 
-def test_differences_are_sorted_and_add_up_to_the_rows_mean(settings: Settings, named: RankingSelection) -> None:
+def test_differences_are_sorted_and_add_up_to_the_rows_mean(settings: Settings, named: ComparisonRequest) -> None:
     found = ComparisonSession(settings, named).compare("", Terms())
     for row in found.rows:
         listed = comparison_session.differences(found, row)
@@ -67,7 +70,7 @@ def test_differences_are_sorted_and_add_up_to_the_rows_mean(settings: Settings, 
 
 
 def test_a_query_is_seen_in_both_rankings_with_ranks_grades_and_texts(
-    settings: Settings, named: RankingSelection
+    settings: Settings, named: ComparisonRequest
 ) -> None:
     made = ComparisonSession(settings, named)
     found = made.compare("", Terms())
@@ -81,8 +84,12 @@ def test_a_query_is_seen_in_both_rankings_with_ranks_grades_and_texts(
     assert "1 without text" in view.note
 
 
-def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Settings, named: RankingSelection) -> None:
-    made = ComparisonSession(settings, RankingSelection(named.targets, named.measures, qrels=f"{named.dataset}/qrels"))
+def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(
+    settings: Settings, named: ComparisonRequest
+) -> None:
+    made = ComparisonSession(
+        settings, ComparisonRequest(targets=named.targets, measures=named.measures, qrels=f"{named.dataset}/qrels")
+    )
     found = made.compare("", Terms())
     view = made.pair(made.labels[0], made.labels[2], found.conditions[0]).view("q4")
     assert "name the dataset" in view.note
@@ -90,7 +97,7 @@ def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Set
     assert view.right == ()
 
 
-def test_a_margin_chosen_on_screen_judges_and_says_when(settings: Settings, named: RankingSelection) -> None:
+def test_a_margin_chosen_on_screen_judges_and_says_when(settings: Settings, named: ComparisonRequest) -> None:
     terms, _ = comparison_session.terms_of({"margin": "0.9"}, named.measures)
     found = ComparisonSession(settings, named).compare("", terms, now="2026-11-23T10:00:00+00:00")
     margin = found.terms.margins["nDCG@10"]
@@ -98,7 +105,7 @@ def test_a_margin_chosen_on_screen_judges_and_says_when(settings: Settings, name
     assert margin.declared == "2026-11-23T10:00:00+00:00"
 
 
-def test_a_ranking_may_be_given_a_label(settings: Settings, named: RankingSelection) -> None:
+def test_a_ranking_may_be_given_a_label(settings: Settings, named: ComparisonRequest) -> None:
     good, bad, _ = named.targets
     made = ComparisonSession(settings, msgspec.structs.replace(named, targets=(f"old={bad}", f"new={good}")))
     assert made.labels == ("old", "new")
@@ -107,9 +114,9 @@ def test_a_ranking_may_be_given_a_label(settings: Settings, named: RankingSelect
     assert "no run is called" in comparison_session.target_error(settings.lab, "nothing", [])
 
 
-def test_one_ranking_is_no_comparison(settings: Settings, named: RankingSelection) -> None:
+def test_one_ranking_is_no_comparison(settings: Settings, named: ComparisonRequest) -> None:
     with pytest.raises(UsageError, match="at least 2"):
-        ComparisonSession(settings, RankingSelection(named.targets[:1], dataset=named.dataset))
+        ComparisonSession(settings, ComparisonRequest(targets=named.targets[:1], dataset=named.dataset))
 
 
 def test_the_corrections_offered_are_those_there_are() -> None:
@@ -148,7 +155,7 @@ def test_terms_that_cannot_be_are_refused_at_their_field(texts: dict[str, str], 
 def test_a_real_comparison_has_the_texts_of_real_passages(shared: Path, settings: Settings) -> None:
     folder = shared / "trec-dl-2020-top100"
     targets = tuple(str(folder / "runs" / name) for name in ("bm25.run", "tasb.run"))
-    made = ComparisonSession(settings, RankingSelection(targets, ("nDCG@10",), dataset=str(folder)))
+    made = ComparisonSession(settings, ComparisonRequest(targets=targets, measures=("nDCG@10",), dataset=str(folder)))
     found = made.compare("", Terms())
     row = found.rows[0]
     worst = comparison_session.differences(found, row)[-1]

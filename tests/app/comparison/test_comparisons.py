@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from cerank.app.comparison import comparisons, export_comparison
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Terms
+from cerank.evaluation.compare import Comparison, Margin, Terms
 from cerank.evaluation.compare import compare as compare_systems
 from cerank.files import json_records
 from cerank.runs.records import Done
@@ -37,7 +38,7 @@ def lab(tmp_path_factory):
 
 
 def compared(lab, *names, **how):
-    return comparisons.compare(lab.settings, names, **how)
+    return comparisons.compare(lab.settings, ComparisonRequest(targets=tuple(names), **how))
 
 
 def test_a_margin_of_the_recipe_judges_and_carries_its_time(lab):
@@ -54,7 +55,7 @@ def test_a_runs_own_table_is_judged_by_its_margin(lab):
 
 
 def test_a_margin_of_the_command_line_is_marked_as_chosen_afterwards_and_says_what_it_replaces(lab):
-    found = compared(lab, "s1", "t1", margins=["NDCG@10=.3"], now="2031-01-01")
+    found = compared(lab, "s1", "t1", margins=("NDCG@10=.3",), now="2031-01-01")
     margin = found.terms.margins["nDCG@10"]
     assert (margin.value, margin.before, margin.declared) == (0.3, False, "2031-01-01")
     assert margin.source == "command line, in place of ±0.1 from the recipe"
@@ -62,7 +63,7 @@ def test_a_margin_of_the_command_line_is_marked_as_chosen_afterwards_and_says_wh
 
 
 def test_a_margin_repeated_on_the_command_line_stays_declared(lab):
-    assert compared(lab, "s1", "t1", margins=["nDCG@10=.10"]).terms.margins["nDCG@10"].before
+    assert compared(lab, "s1", "t1", margins=("nDCG@10=.10",)).terms.margins["nDCG@10"].before
 
 
 def test_of_different_declared_margins_the_smallest_judges_and_is_said_to(lab):
@@ -96,7 +97,7 @@ def test_a_margin_declared_after_the_results_it_judges_is_late_however_it_was_de
     )
     # bb trained once more with a margin: the same numbers, which were known on 2 November
     finished(settings, changed(lab.plan, seed=2, margins=MARGIN), "again", created=early, done=late)
-    margin = comparisons.compare(settings, ["aa", "again"]).terms.margins["nDCG@10"]
+    margin = comparisons.compare(settings, ComparisonRequest(targets=("aa", "again"))).terms.margins["nDCG@10"]
     assert (margin.before, margin.declared) == (False, early)
     assert margin.source == "recipe, but after results of 2026-11-01T09:00:00+00:00"
     # in its own table, too
@@ -117,26 +118,34 @@ def test_a_margin_declared_after_the_results_it_judges_is_late_however_it_was_de
         created="2026-11-25T08:00:00+00:00",
         done="2026-11-25T09:00:00+00:00",
     )
-    assert comparisons.compare(settings, ["cc", "dd"]).terms.margins["nDCG@10"].before
+    assert comparisons.compare(settings, ComparisonRequest(targets=("cc", "dd"))).terms.margins["nDCG@10"].before
     assert comparisons.of_run(comparisons.target(tmp_path, "cc").folder).terms.margins["nDCG@10"].before
 
 
 @pytest.mark.parametrize("text", ["nDCG@10", "nDCG@10=", "=.02", "nDCG@10=0", "nDCG@10=-1", "nDCG@10=inf", "a=1_0"])
 def test_a_margin_that_is_none_is_refused(lab, text):
     with pytest.raises(UsageError, match="is not a margin") as caught:
-        compared(lab, "s1", "t1", margins=[text])
+        compared(lab, "s1", "t1", margins=(text,))
     assert caught.value.where == "--margin"
 
 
 def test_a_margin_for_a_measure_that_is_not_compared_is_refused(lab):
     with pytest.raises(UsageError, match="a margin for P@5: it is not compared, nDCG@10, RR@10 is"):
-        compared(lab, "s1", "t1", margins=["P@5=.1"])
+        compared(lab, "s1", "t1", margins=("P@5=.1",))
     with pytest.raises(UsageError, match="two margins for RR@10"):
-        compared(lab, "s1", "t1", margins=["RR@10=.1", "RR@10=.2"])
+        compared(
+            lab,
+            "s1",
+            "t1",
+            margins=(
+                "RR@10=.1",
+                "RR@10=.2",
+            ),
+        )
 
 
 def test_seeds_are_one_system_of_means_by_query(lab):
-    found = compared(lab, "u", "cl=s1,s2, s3", measures=["nDCG@10"])
+    found = compared(lab, "u", "cl=s1,s2, s3", measures=("nDCG@10",))
     system = found.systems[1]
     assert system.label == "cl"
     assert [member.label for member in system.members] == ["cl (seed 1)", "cl (seed 2)", "cl (seed 3)"]
@@ -202,7 +211,7 @@ def test_a_file_cannot_be_a_seed(lab):
 
 
 def test_condensed_measures_stand_beside_their_own_with_the_margin_marked(lab):
-    found = compared(lab, "s1", "t1", measures=["nDCG@10", "R@5"], condensed=True)
+    found = compared(lab, "s1", "t1", measures=("nDCG@10", "R@5"), judged_only=True)
     assert found.measures[:3] == ("nDCG@10", "R@5", "nDCG(judged_only=True)@10")
     margin = found.terms.margins["nDCG(judged_only=True)@10"]
     assert (margin.value, margin.before, margin.source) == (0.1, False, "that of nDCG@10")
@@ -232,9 +241,39 @@ def test_rows_for_machines_say_family_method_and_both_intervals(lab):
 
 def test_the_interval_a_verdict_rests_on_is_shown_where_it_is_another(lab):
     alone = export_comparison.short_table(
-        compared(lab, "s1", "u:contrastive", measures=["RR@10"], terms=Terms(correction="none"))
+        compared(lab, "s1", "u:contrastive", measures=("RR@10",), terms=Terms(correction="none"))
     )
     assert "judged" not in [column.key for column in alone.columns]
     several = export_comparison.short_table(compared(lab, "s1", "s2", "s3", terms=Terms(correction="bonferroni")))
     place = [column.key for column in several.columns].index("judged")
     assert all(row[place] for row in several.rows if row[-1])
+
+
+def test_a_gain_declared_in_the_recipe_answers_whether_a_stage_was_worth_it(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    chosen = msgspec.structs.replace(
+        plan.recipe.evaluate, worth={"nDCG@10": 0.05}, harm={"nDCG@10": 0.02}, margins_because="a user sees .05"
+    )
+    declared = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=chosen))
+    made_run(settings, declared, "ww", skill=0.6)
+    row = comparisons.compare(settings, ComparisonRequest(targets=("ww:first-stage", "ww"))).rows[0]
+    assert row.worth is not None
+    assert (row.worth.gain.value, row.worth.harm.value, row.worth.gain.before) == (0.05, 0.02, True)
+    assert row.worth.gain.because == "a user sees .05"
+    late = comparisons.compare(
+        settings, ComparisonRequest(targets=("ww:first-stage", "ww"), worth=("nDCG@10=.07",), now="2031-01-01")
+    )
+    assert late.rows[0].worth.gain == Margin(
+        value=0.07, source="command line, in place of ±0.05 from the recipe", declared="2031-01-01"
+    )
+    with pytest.raises(UsageError):
+        comparisons.compare(settings, ComparisonRequest(targets=("ww:first-stage", "ww"), worth=("nDCG@10",)))
+
+
+def test_a_recipe_that_declares_a_gain_or_a_reason_is_the_same_recipe_for_seeds(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    chosen = msgspec.structs.replace(plan.recipe.evaluate, worth={"nDCG@10": 0.05}, margins_because="as in the paper")
+    other = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=chosen, seed=7))
+    made_run(settings, plan, "aa")
+    made_run(settings, other, "bb")
+    assert len(comparisons.targets_of(settings.lab, ["both=aa,bb"])[0].members) == 2

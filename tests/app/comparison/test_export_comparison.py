@@ -13,8 +13,7 @@ import pytest
 
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Condition, Measured, System, Terms, compare
-from cerank.evaluation.verdicts import Margin
+from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, System, Terms, compare
 
 QUERIES = [f"q{number}" for number in range(12)]
 

@@ -79,7 +79,7 @@ def test_the_answer_of_a_run_holds_what_the_second_stage_took(lab):
 
 
 def test_a_runs_family_holds_each_stage_against_the_one_before_and_the_first_stage(lab):
-    found = run_answer.of_run(lab.folder).found
+    found = run_answer.of_run(lab.folder).comparison
     pairs = list(dict.fromkeys((row.right, row.left) for row in found.rows))
     assert pairs == [("contrastive", "first-stage"), ("distill", "contrastive"), ("distill", "first-stage")]
     assert found.family == 3 * 2 * 2

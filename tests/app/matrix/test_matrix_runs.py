@@ -22,7 +22,7 @@ from cerank.runs import declared_matrices, run_store
 from cerank.runs.layout import QueueFolder
 from cerank.runs.records import ReusedStage
 from cerank.worker.__main__ import _attempt
-from cerank.worker.stop_request import StopFlag
+from cerank.worker.run_context import StopFlag
 from tests.worker.small import small_plan
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

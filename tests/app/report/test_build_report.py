@@ -10,8 +10,10 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from cerank.app.comparison import comparisons
-from cerank.app.report.build_report import ReportRequest, build_report
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.report.build_report import build_report
 from cerank.app.report.footnotes import GLYPHS
+from cerank.app.report.report_scope import ReportRequest
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Terms
 from cerank.files import disk
@@ -81,7 +83,10 @@ def test_two_thresholds_on_one_test_set_are_two_tables_and_neither_shows_the_oth
 def test_values_and_raw_ps_are_those_of_the_command_that_compares(whole, lab):
     names = [lab.runs["roberta", recipe].name for recipe in ("ecir2025-cl", "ecir2025-kd")]
     terms = Terms(correction="holm")
-    other = comparisons.compare(lab.settings, names, measures=["nDCG@10"], dataset=lab.tests[0], terms=terms)
+    other = comparisons.compare(
+        lab.settings,
+        ComparisonRequest(targets=tuple(names), measures=("nDCG@10",), dataset=lab.tests[0], terms=terms),
+    )
     for row in other.rows:
         cell = shown(whole)["roberta ecir2025-kd", lab.tests[0], row.condition.first_stage]
         assert cell.value == pytest.approx(row.paired.mean_right, abs=1e-12)
@@ -244,6 +249,42 @@ def test_seeds_of_a_recipe_are_one_row_and_the_caption_says_how_many(tmp_path):
     (model,) = found.models
     assert model.seeds == (1, 2, 3)
     assert "mean of 3 seeds" in " ".join(found.grids[0].caption)
+
+
+@pytest.mark.parametrize("declared", ["pairs", "independent"])
+def test_with_several_seeds_of_each_row_verdicts_are_about_recipes(tmp_path, declared):
+    from tests.app.made_runs import changed, made_run
+    from tests.worker.small import small_plan
+
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
+    evaluate = msgspec.structs.replace(plan.recipe.evaluate, seeds_as=declared)
+    plan = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=evaluate))
+    names = [made_run(settings, changed(plan, seed=seed), f"a{seed}").name for seed in (1, 2, 3)]
+    names += [made_run(settings, changed(plan, seed=seed, depth=7), f"b{seed}", skill=0.7).name for seed in (1, 2, 3)]
+    found = build_report(settings, ReportRequest(names=tuple(names)))
+    assert found.comparison.terms.claim == "recipes"
+    assert {row.recipes.is_paired for row in found.comparison.rows} == {declared == "pairs"}
+    caption = " ".join(found.grids[0].caption)
+    assert "verdicts are about recipes" in caption
+    assert ("as pairs" in caption) == (declared == "pairs")
+    assert build_report(settings, ReportRequest(names=tuple(names), claim="checkpoints")).comparison.terms.claim == (
+        "checkpoints"
+    )
+
+
+def test_a_matrix_that_declares_primary_questions_has_a_family_of_those(lab):
+    from cerank.runs import declared_matrices
+
+    record = declared_matrices.load_if_there(lab.settings.lab, "grid")
+    chosen = msgspec.structs.replace(record, name="primary", primary=("nDCG@10: ecir2025-cl-kd against ecir2025-cl",))
+    declared_matrices.save(lab.settings.lab, chosen)
+    found = build_report(lab.settings, ReportRequest(names=("primary",)))
+    primary = [row for row in found.comparison.rows if row.is_primary]
+    assert primary
+    assert {(row.measure, row.right.rpartition(" ")[2]) for row in primary} == {("nDCG@10", "ecir2025-cl-kd")}
+    assert found.family >= len(primary)
+    assert found.family < build_report(lab.settings, ReportRequest(names=("grid",))).family
+    assert "primary: nDCG@10: ecir2025-cl-kd against ecir2025-cl" in " ".join(found.grids[0].caption)
 
 
 def test_published_figures_stand_beside_ours_where_they_are_of_the_same(whole, lab):

@@ -16,8 +16,9 @@ import msgspec
 import pytest
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
-from cerank.app.report.build_report import ReportRequest, build_report
+from cerank.app.report.build_report import build_report
 from cerank.app.report.report_data import Report, ResultsTable
+from cerank.app.report.report_scope import ReportRequest
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_file
@@ -36,7 +37,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(lab) -> Report:
-    return build_report(lab.settings, ReportRequest(names=("grid",), command="cerank report grid --out x"))
+    return build_report(lab.settings, ReportRequest(names=("grid",), command="cerank report grid --output x"))
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +261,7 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
     cerank("report", "grid", "--format", "latex")
     assert capsys.readouterr().out.startswith("\\documentclass")
-    cerank("report", "grid", "--correction", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
+    cerank("report", "grid", "--correction", "bonferroni", "--output", str(tmp_path / "made"), "--no-curves")
     shown = capsys.readouterr()
     assert shown.out == f"{tmp_path / 'made'}\n"
     assert "32 tests" in shown.err
@@ -270,7 +271,11 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
 
 @pytest.mark.parametrize(
     ("words", "what"),
-    [(("--format", "docx"), "docx"), (("--replace",), "needs --out"), (("--out", "/no/such/place"), "does not exist")],
+    [
+        (("--format", "docx"), "docx"),
+        (("--replace",), "needs --output"),
+        (("--output", "/no/such/place"), "does not exist"),
+    ],
 )
 def test_the_command_refuses_before_it_measures(lab, words, what, monkeypatch) -> None:
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
@@ -297,9 +302,9 @@ def test_a_picture_is_xml_with_a_line_a_run_a_gap_between_stages_and_marks_where
 def test_a_picture_of_hostile_labels_is_still_a_picture() -> None:
     import numpy as np
 
-    from cerank.app.report.svg_plot import Panel, Series, svg
+    from cerank.app.report.svg_plot import Panel, PlottedLine, svg
 
-    lines = tuple(Series(f"{HOSTILE} {n}", np.arange(3.0), np.array([1.0, np.nan, np.inf])) for n in range(9))
+    lines = tuple(PlottedLine(f"{HOSTILE} {n}", np.arange(3.0), np.array([1.0, np.nan, np.inf])) for n in range(9))
     root = ElementTree.fromstring(svg([Panel(HOSTILE, HOSTILE, lines, ((0.0, HOSTILE),))]))
     assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
     pens = {(line.get("stroke"), line.get("stroke-dasharray")) for line in root if line.tag.endswith("line")}

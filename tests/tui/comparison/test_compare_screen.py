@@ -9,20 +9,23 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import DataTable
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparison_session import QueryDifference
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.tui.app import CerankApp
-from cerank.tui.common.form_dialog import FormDialog
-from cerank.tui.common.form_fields import FieldRow
-from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.dialogs import FormDialog
+from cerank.tui.common.form_fields import FieldRow, LineInput
 from cerank.tui.comparison.compare_screen import CompareScreen
 from cerank.tui.comparison.comparison_table import ComparisonTable
 from cerank.tui.comparison.differences import DifferencesChart
+from cerank.tui.comparison.query_list import QueryListScreen
 from cerank.tui.comparison.query_screen import QueryScreen
-from tests.tui.conftest import press, settle, text_of
+from tests.tui.conftest import press, settle, text_of, whole_cells
 from tests.tui.labs import CHAIN, LabFolder, recipe
 
 SIZES = [(120, 36), (80, 24)]
@@ -60,7 +63,7 @@ async def opened(pilot: Pilot[str], files: list[str], dataset: str = "./c") -> C
     app = pilot.app
     assert isinstance(app, CerankApp)
     screen = CompareScreen(app.lab, files)
-    screen.named = type(screen.named)(screen.named.targets, ("nDCG@10", "RR@10"), dataset)
+    screen.named = msgspec.structs.replace(screen.named, measures=("nDCG@10", "RR@10"), dataset=dataset)
     app.push_screen(screen)
     await settle(pilot)
     return screen
@@ -79,7 +82,10 @@ async def fill(pilot: Pilot[str], **texts: str) -> None:
 async def test_the_table_holds_the_command_lines_figures_and_the_verdict_in_words(
     app: CerankApp, files: list[str]
 ) -> None:
-    same = comparisons.compare(app.lab.settings, files[:2], measures=["nDCG@10", "RR@10"], dataset="./c")
+    same = comparisons.compare(
+        app.lab.settings,
+        ComparisonRequest(targets=tuple(files[:2]), measures=("nDCG@10", "RR@10"), dataset="./c"),
+    )
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(pilot, files[:2])
         seen = text_of(app)
@@ -167,9 +173,45 @@ async def test_a_query_is_seen_in_both_rankings_with_its_texts(app: CerankApp, f
         await press(pilot, "p")
         assert app.screen.seen is not None
         assert app.screen.seen is not first
-        assert app.screen.seen.query == app.screen._listed[QUERIES - 2].query
+        assert app.screen.seen.query == app.screen.listed[QUERIES - 2].query
         await press(pilot, "escape")
         assert isinstance(app.screen, CompareScreen)
+
+
+async def test_the_queries_are_listed_searched_sorted_and_opened(
+    app: CerankApp, files: list[str], tmp_path: Path
+) -> None:
+    async with app.run_test(size=(100, 36)) as pilot:
+        await opened(pilot, files[:2])
+        await press(pilot, "l")
+        screen = app.screen
+        assert isinstance(screen, QueryListScreen)
+        assert len(screen.listed) == QUERIES
+        assert whole_cells(screen.query_one(DataTable))
+        changes = [entry.difference for entry in screen.listed]
+        assert changes == sorted(changes, reverse=True)
+        await press(pilot, "f", "o")
+        assert screen.listed
+        assert all(entry.difference < 0 for entry in screen.listed)
+        await press(pilot, "f", "slash", *"is 1", "enter")
+        assert {entry.query for entry in screen.listed} == {"q1", *(f"q{at}" for at in range(10, 20))}
+        await press(pilot, "e")
+        rows = list(csv.DictReader(io.StringIO((tmp_path / "cerank-queries.csv").read_text())))
+        assert [row["query"] for row in rows] == [entry.query for entry in screen.listed]
+        await press(pilot, "enter")
+        assert isinstance(app.screen, QueryScreen)
+        assert app.screen.seen is not None
+        assert app.screen.seen.query == screen.listed[0].query
+        await press(pilot, "y")
+        assert app.clipboard == screen.listed[0].query
+
+
+async def test_a_comparison_keeps_two_systems(app: CerankApp, files: list[str]) -> None:
+    async with app.run_test(size=(100, 36)) as pilot:
+        screen = await opened(pilot, files[:2])
+        await press(pilot, "x")
+        assert screen.shown is not None
+        assert len(screen.named.targets) == 2
 
 
 async def test_with_a_qrels_file_the_query_says_why_there_are_no_texts(app: CerankApp, files: list[str]) -> None:
@@ -224,14 +266,15 @@ async def test_of_several_first_stages_one_is_shown_at_a_time(app: CerankApp, fo
     async with app.run_test(size=(120, 36)) as pilot:
         app.open_compare([f"{one.name}:first-stage", one.name])
         await settle(pilot)
-        assert "over bm25 (1 of 2, v next)" in text_of(app)
+        assert "over bm25" in text_of(app)
+        assert "1 of 2, v next" in text_of(app)
         first = app.screen.query_one(ComparisonTable)
         lines = first.row_count
         assert first.label == "one"
         await press(pilot, "v")
-        assert "over other (2 of 2, v next)" in text_of(app)
+        assert "2 of 2, v next" in text_of(app)
         assert first.row_count == lines
-        assert "over other" in text_of(app).partition("query by query")[2].partition("\n")[0]
+        assert "over other" in text_of(app).splitlines()[1]
 
 
 async def test_one_target_or_none_says_what_to_do(app: CerankApp, files: list[str]) -> None:
@@ -266,7 +309,10 @@ async def test_the_comparison_is_exported_in_the_form_of_the_ending(
         await fill(pilot, path=str(tmp_path / f"out{ending}"))
         await press(pilot, "enter")
     text = (tmp_path / f"out{ending}").read_text()
-    found = comparisons.compare(app.lab.settings, files[:2], measures=["nDCG@10", "RR@10"], dataset="./c")
+    found = comparisons.compare(
+        app.lab.settings,
+        ComparisonRequest(targets=tuple(files[:2]), measures=("nDCG@10", "RR@10"), dataset="./c"),
+    )
     exact = found.rows[0].paired.difference
     if ending == ".json":
         assert json.loads(text)["rows"][1]["difference"] == exact
@@ -302,8 +348,8 @@ async def test_y_copies_the_table_as_markdown(app: CerankApp, files: list[str]) 
 async def test_a_later_request_wins_over_one_still_at_work(app: CerankApp, files: list[str]) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot, files[:2])
-        screen._measure_by(dataset="./nowhere")
-        screen._measure_by(dataset="./c", targets=tuple(files))
+        screen.measure_by(dataset="./nowhere")
+        screen.measure_by(dataset="./c", targets=tuple(files))
         await settle(pilot)
         assert screen.query_one(ComparisonTable).row_count == 6
 
@@ -359,9 +405,19 @@ async def test_every_binding_has_an_id_and_no_key_that_multiplexers_take(app: Ce
             assert not taken & set(binding.key.split(","))  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("color", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["colour", "without"])
-@pytest.mark.parametrize("state", ["table", "bars", "query", "terms", "empty", "error"])
+@pytest.mark.parametrize(
+    ("state", "size", "color"),
+    [
+        ("table", SIZES[0], True),
+        ("table", SIZES[1], True),
+        ("bars", SIZES[0], False),
+        ("query", SIZES[0], True),
+        ("query", SIZES[1], True),
+        ("options", SIZES[0], True),
+        ("error", SIZES[1], True),
+    ],
+    ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else None,
+)
 def test_the_comparison_looks_as_it_did(
     folder: LabFolder,
     files: list[str],
@@ -379,7 +435,7 @@ def test_the_comparison_looks_as_it_did(
         await settle(pilot)
         given = {"empty": [], "error": ["low.run", "high.run"]}.get(state, ["low.run", "high.run", "same.run"])
         await opened(pilot, given, "" if state == "error" else "./c")
-        keys = {"bars": ["enter", "end", "left"], "query": ["enter", "enter"], "terms": ["t"]}
+        keys = {"bars": ["enter", "end", "left"], "query": ["enter", "enter"], "options": ["t"]}
         await press(pilot, *keys.get(state, []))
 
     assert snap_compare(app, terminal_size=size, run_before=go)

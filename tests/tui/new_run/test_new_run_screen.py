@@ -17,8 +17,7 @@ from cerank import recipes
 from cerank.app import Lab, plans
 from cerank.machine.devices import Device
 from cerank.tui.app import CerankApp
-from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow
-from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow, LineInput
 from cerank.tui.new_run import new_run_screen
 from cerank.tui.new_run.dataset_search import DatasetSearch
 from cerank.tui.new_run.new_run_screen import NewRunScreen
@@ -176,7 +175,7 @@ async def test_nothing_invalid_can_be_launched(app: CerankApp, folder: LabFolder
 async def test_m_goes_to_the_first_mistake_in_whatever_stage_it_is(app: CerankApp) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot, "contrastive-then-distill")
-        screen._settings({"stages.distill.keep": "worst"})
+        screen.change_settings({"stages.distill.keep": "worst"})
         await press(pilot, "m")
         row = field(screen, "stages.distill.keep")
         assert row.query_one(ChoiceField).has_focus
@@ -258,7 +257,7 @@ async def test_the_work_is_shown_before_and_the_matrix_is_queued_by_a_second_key
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
         screen.change(bases=(base,), seeds="1, 2")
-        screen._settings(parts_of(dataset))
+        screen.change_settings(parts_of(dataset))
         await press(pilot, "l")
         await until(pilot, lambda: screen.matrix is not None)
         seen = text_of(app)
@@ -279,7 +278,7 @@ async def test_what_planning_refuses_stands_beside_its_field(app: CerankApp, bas
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
         screen.change(bases=(base,))
-        screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": "./nowhere"})
+        screen.change_settings({"data.train": dataset, "data.validation": dataset, "data.test": "./nowhere"})
         await press(pilot, "4")
         await until(pilot, lambda: screen.matrix is not None)
         assert "✖ data.test" in text_of(app)
@@ -293,7 +292,7 @@ async def test_a_change_after_planning_has_to_be_planned_again(app: CerankApp, b
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
         screen.change(bases=(base,))
-        screen._settings(parts_of(dataset))
+        screen.change_settings(parts_of(dataset))
         await press(pilot, "4")
         await until(pilot, lambda: screen.matrix is not None)
         screen.change(seeds="5")
@@ -322,7 +321,7 @@ async def test_a_clone_starts_from_the_runs_recipe(app: CerankApp) -> None:
 async def test_the_recipe_as_changed_is_saved_as_a_file(app: CerankApp, tmp_path: Path) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
-        screen._settings({"stages.contrastive.steps": "7"})
+        screen.change_settings({"stages.contrastive.steps": "7"})
         await press(pilot, "w", "enter")
         assert app.screen is screen
         saved = recipes.load(str(tmp_path / "contrastive.toml")).recipe
@@ -342,6 +341,46 @@ async def test_escape_leaves_a_field_first_and_then_the_form(app: CerankApp) -> 
         assert app.screen is not screen
 
 
+@pytest.mark.parametrize("way_out", [("escape", "escape"), ("escape", "q"), ("ctrl+c", "ctrl+c")], ids=str)
+async def test_a_filled_form_outlives_every_way_out_and_n_opens_it_again(
+    app: CerankApp, folder: LabFolder, way_out: tuple[str, str]
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "n")
+        screen = app.screen
+        assert isinstance(screen, NewRunScreen)
+        await pilot.press("down", "space", "4", "tab", *"42-44", "tab", "tab", *"mine")
+        await settle(pilot)
+        draft = screen.draft
+        assert (draft.seeds, draft.label) == ("42-44", "mine")
+        await press(pilot, *way_out)
+        assert not app.is_running or not isinstance(app.screen, NewRunScreen)
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "n")
+        screen = again.screen
+        assert isinstance(screen, NewRunScreen)
+        assert screen.draft == draft
+        seen = text_of(again)
+        assert "42-44" in seen
+        assert "draft of" in seen
+        await press(pilot, "X", "y")
+        assert isinstance(again.screen, NewRunScreen)
+        assert not again.screen.is_changed
+        await press(pilot, "escape", "n")
+        assert "draft of" not in text_of(again)
+
+
+async def test_a_form_that_was_not_touched_leaves_no_draft(app: CerankApp, tmp_path: Path) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "n", "2", "escape", "n")
+        assert "draft of" not in text_of(app)
+    assert not list((tmp_path / ".state").rglob("*.json"))
+
+
 def test_the_screens_import_nothing_slow() -> None:
     names = ", ".join(
         f"cerank.tui.{name}"
@@ -349,7 +388,7 @@ def test_the_screens_import_nothing_slow() -> None:
             "new_run.new_run_screen",
             "comparison.compare_screen",
             "comparison.query_screen",
-            "common.form_dialog",
+            "common.dialogs",
         )
     )
     slow = "numpy scipy torch transformers ir_datasets ir_measures pandas statsmodels bm25s huggingface_hub"
@@ -371,9 +410,17 @@ async def test_hostile_names_neither_break_nor_steer_the_form(app: CerankApp, tm
         assert screen.checked.cells[0].recipe == hostile
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("color", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["colour", "without"])
-@pytest.mark.parametrize("step", ["base", "recipe", "data", "launch", "errors"])
+@pytest.mark.parametrize(
+    ("step", "size", "color"),
+    [
+        ("base", SIZES[1], True),
+        ("recipe", SIZES[0], True),
+        ("data", SIZES[0], True),
+        ("launch", SIZES[0], True),
+        ("errors", SIZES[1], False),
+    ],
+    ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else None,
+)
 def test_the_form_looks_as_it_did(
     folder: LabFolder,
     color: bool,
@@ -398,10 +445,10 @@ def test_the_form_looks_as_it_did(
         if step == "launch":
             field(screen, "base").query_one(LineInput).value = base
             field(screen, "seeds").query_one(LineInput).value = "1, 2"
-            screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
+            screen.change_settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
         if step == "errors":
             field(screen, "seeds").query_one(LineInput).value = "5-1"
-            screen._settings({"stages.contrastive.learning_rate": "fast", "data.depth": "0"})
+            screen.change_settings({"stages.contrastive.learning_rate": "fast", "data.depth": "0"})
         await press(pilot, {"base": "1", "recipe": "2", "data": "3", "launch": "4", "errors": "2"}[step])
         if step == "errors":
             await press(pilot, "m")
@@ -420,7 +467,7 @@ async def test_without_colour_every_state_is_a_sign_or_a_word(
     app = CerankApp(folder.lab, poll_seconds=0)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot)
-        screen._settings({"stages.contrastive.learning_rate": "fast"})
+        screen.change_settings({"stages.contrastive.learning_rate": "fast"})
         await press(pilot, "m")
         seen = text_of(app)
         for sign in (

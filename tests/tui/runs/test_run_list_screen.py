@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
 
-from cerank.app.run_views import label_runs
+from cerank.app.lab import TRASH_SECONDS
+from cerank.app.run_views import label_runs, run_list, verdict_summaries
+from cerank.errors import UsageError
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
-from cerank.tui.common.confirm_dialog import ConfirmDialog
+from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
-from cerank.tui.runs.run_table import RunTable
-from tests.tui.conftest import look, press, settle, text_of
-from tests.tui.labs import LabFolder
+from cerank.tui.runs.run_table import COLUMNS, RunTable
+from cerank.tui.theme import state_color
+from tests.tui.conftest import look, press, settle, text_of, whole_cells
+from tests.tui.labs import NOW, LabFolder
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -42,6 +47,23 @@ async def test_every_state_is_a_sign_and_a_word(folder: LabFolder, app: CerankAp
     assert ".641" in seen
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 140, 200])
+async def test_no_cell_of_the_list_is_cut_and_hidden_columns_are_named(
+    folder: LabFolder, app: CerankApp, width: int
+) -> None:
+    folder.running(folder.started(folder.run("a label of several words", base="electra", seed=7), 20))
+    folder.finished(folder.started(folder.run("beta"), 20))
+    folder.failed(folder.started(folder.run("gamma"), 5), "out of memory on the device while scoring a batch")
+    async with app.run_test(size=(width, 24)) as pilot:
+        await settle(pilot)
+        table = app.screen.query_one(RunTable)
+        assert whole_cells(table)
+        assert all(name in text_of(app) for name in table.hidden)
+        shown = {str(column.label).rstrip("▼▲") for column in table.columns.values()}
+        assert {"state", "run"} <= shown
+        assert (width < 200) == bool(table.hidden)
+
+
 async def test_a_broken_run_is_one_red_row_with_its_reason(folder: LabFolder, app: CerankApp) -> None:
     folder.damaged(folder.run("broken"))
     folder.finished(folder.started(folder.run("whole"), 5))
@@ -62,6 +84,7 @@ async def test_only_a_row_that_changed_is_written_again(
 ) -> None:
     for label in ("one", "two", "three"):
         folder.finished(folder.started(folder.run(label), 5))
+    folder.failed(folder.started(folder.run("has the same width"), 5))
     changing = folder.started(folder.run("four"), 5)
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
@@ -95,6 +118,71 @@ async def test_the_filter_narrows_as_one_types_and_keeps_the_last_right_one(fold
         assert len(_listed(app)) == 2
 
 
+async def test_theme_and_order_are_kept_and_rows_take_the_new_colors_at_once(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        app.theme = "cerank-light"
+        await press(pilot, "o", "o")
+        assert app.screen.query_one(RunTable).get_row_at(0)[0].style == state_color("finished", is_dark=False)
+        kept = app.screen.query_one(RunTable).sorted_by
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        assert again.theme == "cerank-light"
+        assert again.screen.query_one(RunTable).sorted_by == kept
+
+
+async def test_columns_are_chosen_and_kept(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    folder.run("two", base="electra", seed=7)
+    async with app.run_test(size=(160, 36)) as pilot:
+        await settle(pilot)
+        assert "recipe" in text_of(app)
+        keys = [column.key for column in COLUMNS if column.priority]
+        await press(pilot, "C", *["down"] * keys.index("recipe"), "space", "enter")
+        assert "recipe" not in text_of(app).splitlines()[1]
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=(160, 36)) as pilot:
+        await settle(pilot)
+        assert "recipe" not in text_of(again).splitlines()[1]
+        assert "base" in text_of(again).splitlines()[1]
+
+
+async def test_the_palette_finds_runs_and_recipes(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.run("my first")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        commands = {command.title: command for command in app.get_system_commands(app.screen)}
+        assert "Recipe contrastive" in commands
+        assert "Down" not in commands
+        name = run_store.short_name(made)
+        commands[f"Run {name} (my first)"].callback()
+        await settle(pilot)
+        assert isinstance(app.screen, RunScreen)
+        await press(pilot, "escape", "colon")
+        assert isinstance(app.screen, CommandPalette)
+
+
+async def test_a_screenshot_is_written_as_svg(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
+    folder.run("one")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "P")
+        (picture,) = tmp_path.glob("cerank-*.svg")
+        assert "waiting" in picture.read_text()
+
+
+async def test_a_message_does_not_cover_the_screen_that_opens_next(folder: LabFolder, app: CerankApp) -> None:
+    folder.run("one")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "m")
+        assert _toasts(app)
+        await press(pilot, "question_mark")
+        assert not _toasts(app)
+
+
 async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFolder, app: CerankApp) -> None:
     folder.run("one")
     async with app.run_test(size=NARROW) as pilot:
@@ -110,8 +198,8 @@ async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(fol
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         app.screen.query_one(RunTable).highlight(app.entries[1].name)
-        while "test▼" not in text_of(app):
-            await press(pilot, "o")
+        await press(pilot, *["o"] * run_list.KEYS.index("test"))
+        assert "nDCG@10▼" in text_of(app)
         assert [entry.label for entry in _listed(app)] == ["b", "c", "a", "d"]
         await press(pilot, "O")
         assert [entry.label for entry in _listed(app)] == ["a", "c", "b", "d"]
@@ -120,7 +208,8 @@ async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(fol
         assert highlighted.label == "b"
         await pilot.click("#runs", offset=(20, 0))
         await settle(pilot)
-        assert [entry.label for entry in _listed(app)] == ["a", "b", "c", "d"]
+        names = [entry.short_name for entry in _listed(app)]
+        assert names == sorted(names)
 
 
 async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, app: CerankApp) -> None:
@@ -128,10 +217,10 @@ async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, ap
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "space", "space")
-        assert app.marked == [two.name, one.name]
+        assert app.marked == (two.name, one.name)
         run_store.remove(one)
         await look(pilot)
-        assert app.marked == [two.name]
+        assert app.marked == (two.name,)
         assert "●· waiting" in text_of(app)
         await press(pilot, "m")
         assert "Mark at least two runs" in _toasts(app)
@@ -150,6 +239,55 @@ async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folde
         await press(pilot, "d", "y")
         assert not made.path.exists()
         assert "No runs yet" in text_of(app)
+
+
+async def test_keys_act_on_all_marked_runs_and_u_brings_deleted_ones_back(folder: LabFolder, app: CerankApp) -> None:
+    made = [folder.finished(folder.started(folder.run(label), 5)) for label in ("one", "two", "three")]
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "space", "d")
+        assert "Delete 2 marked runs?" in text_of(app)
+        await press(pilot, "y")
+        assert [run.path.exists() for run in made] == [True, False, False]
+        assert app.marked == ()
+        await press(pilot, "u")
+        assert all(run.path.exists() for run in made)
+        assert len(_listed(app)) == 3
+        assert run_store.status(made[2], NOW).state == "finished"
+
+
+def test_the_trash_keeps_a_run_for_a_week(folder: LabFolder) -> None:
+    lab, made = folder.lab, folder.finished(folder.started(folder.run("one"), 5))
+    lab.trash(made)
+    lab.empty_trash(60.0)
+    assert [path.name for path in lab.trash_folder.iterdir()] == [made.name]
+    os.utime(lab.trash_folder / made.name, (0, 0))
+    lab.empty_trash(TRASH_SECONDS)
+    assert not list(lab.trash_folder.iterdir())
+    with pytest.raises(UsageError):
+        lab.restore(made.name)
+
+
+async def test_the_verdict_of_a_run_that_has_just_finished_is_announced_and_listed(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    made = folder.running(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        folder.close()
+        folder.finished(made)
+        await look(pilot)
+        assert "nDCG@10 .641" in _toasts(app)
+        summary = verdict_summaries.save_summary(app.lab.settings.cache, made)
+        assert summary is not None
+        app.poll(made.name)
+        await settle(pilot)
+        assert summary.sentence in _toasts(app)
+        assert "worth it?" in text_of(app)
+        assert summary.verdict in text_of(app)
+        measures = next((made.path / "measures").rglob("*.jsonl"))
+        measures.write_bytes(measures.read_bytes() + b"\n")
+        assert verdict_summaries.load_summary(app.lab.settings.cache, made) is None
 
 
 async def test_a_run_that_a_worker_holds_is_not_deleted(folder: LabFolder, app: CerankApp) -> None:
@@ -241,7 +379,7 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "r")
-        assert "the run is finished" in _toasts(app)
+        assert "is already finished; c makes a new run" in _toasts(app)
         app.run_in_thread(lambda: 1 // 0)
         await settle(pilot)
         said = _toasts(app)
@@ -264,7 +402,7 @@ async def test_help_lists_every_binding_of_the_screen(folder: LabFolder, app: Ce
 
 
 def _listed(app: CerankApp) -> list:  # type: ignore[type-arg]
-    return [entry for entry, _ in app.screen.query_one(RunTable)._shown]
+    return list(app.screen.query_one(RunTable).listed)
 
 
 def _toasts(app: CerankApp) -> str:

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual import events
 from textual.widgets import DataTable, Log
 
-from cerank.core.metrics import Validation
-from cerank.files import journal
+from cerank.app.run_views.curves import Curves
+from cerank.core.metrics import Progress, Validation
+from cerank.files import journal, json_records
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
 from cerank.tui.app import CerankApp
-from cerank.tui.runs.curves_pane import CurvesPane
+from cerank.tui.comparison.compare_screen import CompareScreen
+from cerank.tui.comparison.comparison_table import ComparisonTable
 from cerank.tui.runs.plot import CurvePlot
+from cerank.tui.runs.results_pane import VerdictTable
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
-from tests.tui.conftest import look, press, settle, text_of
-from tests.tui.labs import LabFolder, reading
+from tests.tui.conftest import look, press, settle, text_of, whole_cells
+from tests.tui.labs import LabFolder, made_collection, reading
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -32,8 +37,8 @@ async def test_curves_of_both_stages_stand_on_one_axis_with_the_boundary(folder:
         await press(pilot, "enter")
         frame = _main(app).frame
         assert frame.boundaries == ((0.0, "contrastive"), (50.0, "distill"))
-        assert frame.lines[0].is_faint
-        assert frame.lines[0].steps.tolist() == list(range(1, 101))
+        raw = [line for line in frame.lines if line.is_faint]
+        assert [line.steps.tolist() for line in raw] == [list(range(1, 51)), list(range(51, 101))]  # no line joins them
         seen = text_of(app)
         assert "contrastive" in seen
         assert "┊" in seen
@@ -55,9 +60,8 @@ async def test_a_live_run_goes_on_and_a_still_one_is_left_alone(
         folder.close()
         folder.finished(made)
         await look(pilot)
-        read: list[int] = []
-        pane = app.screen.query_one(CurvesPane)
-        monkeypatch.setattr(pane, "_read", lambda: read.append(1))
+        read: list[float] = []
+        monkeypatch.setattr(Curves, "read", lambda _, seconds: bool(read.append(seconds)))
         await look(pilot)
         await look(pilot)
         assert not read
@@ -99,9 +103,32 @@ async def test_keys_change_smoothing_axis_window_and_plot(folder: LabFolder, app
         await press(pilot, "plus", "0")
         assert _main(app).frame.window == (0.0, 1.0)
         await press(pilot, "p")
-        assert "validation nDCG@10" in text_of(app)
-        await press(pilot, "P", "P")
+        assert "a nDCG@10" in text_of(app)
+        await press(pilot, "p", "p", "p")
         assert "pairs/s" in text_of(app)
+
+
+async def test_every_series_has_its_name_and_values_are_read_off_at_a_line(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 50, stage=1))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "p")
+        seen = text_of(app)
+        assert "a nDCG@10 .350 (best .350 at 50)" in seen
+        assert "b RR@10 .500" in seen
+        await press(pilot, "i", "left", "left")
+        seen = text_of(app)
+        assert "step 80" in seen
+        assert "a nDCG@10 .330" in seen
+        assert _main(app).frame.cursor == 80
+        await press(pilot, "i")
+        assert _main(app).frame.cursor is None
+        await pilot.hover("#main", offset=(44, 8))
+        await settle(pilot)
+        assert _main(app).frame.cursor is not None
+        app.screen.query_one("#main").post_message(CurvePlot.Scrolled(_main(app), -1, 0.5))
+        await settle(pilot)
+        assert _main(app).frame.window == pytest.approx((0.1, 0.9))
 
 
 async def test_marked_runs_are_drawn_over_each_other_with_letters(folder: LabFolder, app: CerankApp) -> None:
@@ -113,7 +140,7 @@ async def test_marked_runs_are_drawn_over_each_other_with_letters(folder: LabFol
         seen = text_of(app)
         assert "a glad-ferret (one)" in seen
         assert "b happy-dove (two)" in seen
-        assert {line.key for line in _main(app).frame.lines} == {"", "a", "b"}
+        assert {line.key for line in _main(app).frame.lines} == {"a", "b"}
         assert len({line.color for line in _main(app).frame.lines}) == 2
 
 
@@ -183,15 +210,56 @@ async def test_the_plan_shows_what_differs_from_a_marked_run(folder: LabFolder, 
         assert "chain = " in text_of(app)
 
 
-async def test_the_results_are_the_stages_against_the_first_stage(folder: LabFolder, app: CerankApp) -> None:
+async def test_the_results_are_stage_against_stage_first_and_enter_compares_query_by_query(
+    folder: LabFolder, app: CerankApp
+) -> None:
     folder.finished(folder.started(folder.run("one"), 5))
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "enter", "4")
+        table = app.screen.query_one(VerdictTable)
+        pairs = [tuple(str(cell) for cell in table.get_row_at(row)[:2]) for row in range(table.row_count)]
+        assert pairs[:2] == [("distill", "contrastive")] * 2  # by either measure
+        assert [against for _, against in pairs[2:]] == ["first-stage"] * 4 + [""] * 2
         seen = text_of(app)
-        assert "first-stage" in seen
-        assert "distill" in seen
+        assert "worth it?" in seen
         assert "the chance of any false verdict" in seen
+        await press(pilot, "enter")
+        assert isinstance(app.screen, CompareScreen)
+        assert [name.partition(":")[2] for name in app.screen.named.targets] == ["contrastive", "distill"]
+        await press(pilot, "escape", "b")
+        assert isinstance(app.screen, CompareScreen)
+        assert len(app.screen.named.targets) == 3
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 140, 200])
+async def test_no_cell_of_a_runs_tables_is_cut(folder: LabFolder, app: CerankApp, width: int) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=(width, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "4")
+        assert whole_cells(app.screen.query_one(VerdictTable))
+        await press(pilot, "enter")
+        assert whole_cells(app.screen.query_one(ComparisonTable))
+
+
+async def test_rankings_that_vanished_or_changed_are_named_and_not_awaited(folder: LabFolder, app: CerankApp) -> None:
+    gone = folder.finished(folder.started(folder.run("gone"), 5))
+    shutil.rmtree(gone.path / "rankings")
+    cut = folder.finished(folder.started(folder.run("cut"), 5))
+    ranking = next((cut.path / "rankings" / "distill").glob("*.run.gz"))
+    ranking.write_bytes(ranking.read_bytes()[:40])
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "4")
+        assert "These results cannot be shown" in text_of(app)
+        assert "cerank verify" in text_of(app)
+        await press(pilot, "5")
+        assert "cannot be read" in text_of(app)
+        await press(pilot, "greater_than_sign", "4")
+        assert "The rankings of this run are gone" in text_of(app)
+        await press(pilot, "5")
+        assert "are gone" in text_of(app)
 
 
 @pytest.mark.parametrize("tab", ["4", "5"])
@@ -204,7 +272,7 @@ async def test_a_run_without_rankings_says_that_they_come(folder: LabFolder, app
 
 
 async def test_rankings_show_where_each_document_went(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
-    folder.finished(folder.started(folder.run("one", test=[str(_collection(tmp_path))]), 5))
+    folder.finished(folder.started(folder.run("one", test=[str(made_collection(tmp_path))]), 5))
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "enter", "5")
@@ -217,7 +285,7 @@ async def test_rankings_show_where_each_document_went(folder: LabFolder, app: Ce
 
 
 async def test_rankings_stand_without_their_texts(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
-    collection = _collection(tmp_path)
+    collection = made_collection(tmp_path)
     folder.finished(folder.started(folder.run("one", test=[str(collection)]), 5))
     collection.rename(tmp_path / "elsewhere")
     async with app.run_test(size=WIDE) as pilot:
@@ -236,10 +304,10 @@ async def test_the_machine_is_sampled_only_while_it_is_shown(folder: LabFolder, 
         assert "memory" in seen
         assert "free where the lab is" in seen
         pane = app.screen.query_one("#tab-6")
-        count = len(pane._samples)  # type: ignore[attr-defined]
+        count = len(pane.samples)  # type: ignore[attr-defined]
         await press(pilot, "1")
         await look(pilot)
-        assert len(pane._samples) == count  # type: ignore[attr-defined]
+        assert len(pane.samples) == count  # type: ignore[attr-defined]
 
 
 async def test_a_run_that_is_deleted_elsewhere_closes_its_screen(folder: LabFolder, app: CerankApp) -> None:
@@ -289,23 +357,31 @@ async def test_at_80_columns_the_run_has_the_screen_to_itself(folder: LabFolder,
         await press(pilot, "enter")
         assert isinstance(app.screen, RunScreen)
         assert not app.screen.query_one("#beside").display
-        assert _main(app).size.height >= 16
-        await pilot.resize_terminal(120, 36)
-        await settle(pilot)
+        assert _main(app).size.height >= 14
+        await press(pilot, "w")
         assert app.screen.query_one("#beside").display
+        await press(pilot, "w")
+        assert not app.screen.query_one("#beside").display
 
 
-def _collection(path: Path) -> Path:
-    where = path / "collection"
-    where.mkdir()
-    texts = {"d1": "the first text", "d2": "the second text", "d3": "the third text", "d4": "the fourth text"}
-    (where / "corpus.jsonl").write_text(
-        "".join(f'{{"_id": "{doc}", "text": "{text}"}}\n' for doc, text in texts.items())
-    )
-    (where / "queries.jsonl").write_text('{"_id": "q1", "text": "who is there"}\n{"_id": "q2", "text": "and where"}\n')
-    (where / "qrels").mkdir()
-    (where / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t2\nq2\td4\t1\n")
-    return where
+async def test_the_list_stands_beside_every_tab_where_there_is_room(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=(170, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        for tab in "123456":
+            await press(pilot, tab)
+            assert app.screen.query_one("#beside").display
+
+
+async def test_a_live_run_says_its_share_its_time_left_and_when_it_ends(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.running(folder.started(folder.run("one"), 5))
+    progress = json_records.load(made.progress, Progress)
+    json_records.save(made.progress, msgspec.structs.replace(progress, run_share=0.62, run_seconds_left=303.0))
+    async with app.run_test(size=(100, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        assert "62 % of the run, 5:03 left, ends 10:05" in text_of(app)
 
 
 async def test_keys_pressed_faster_than_the_screen_opens_do_no_harm(folder: LabFolder, app: CerankApp) -> None:

@@ -1,0 +1,92 @@
+"""The verdict of each finished run in a sentence, computed once in a process of its own and kept in the cache.
+
+Invariant: a summary belongs to the run's files as they were when it was computed; where they changed since, it counts
+as absent. Reading one loads no statistics library, so that lists of runs may show it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.errors import CerankError
+from cerank.files import disk, json_records
+from cerank.files.disk import DamagedError
+from cerank.runs.layout import RunFolder, runs_folder
+
+_PATIENCE = 600.0  # seconds that the process may take
+AT_ONCE = 20  # runs for which one process is started
+
+
+class VerdictSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run's comparison came to."""
+
+    verdict: str  # of its last stage: "better", "worse", "equivalent", "different but negligible", "cannot tell"
+    sentence: str  # the question with its answer
+    stamp: str  # of the files that it was computed from
+
+
+def _stamp(folder: RunFolder) -> str:
+    """Return what changes when the run's results do: sizes and times of its measures."""
+    try:
+        files = sorted((folder.path / "measures").rglob("*.jsonl"))
+        return " ".join(f"{file.stat().st_size}.{file.stat().st_mtime_ns}" for file in files)
+    except OSError:
+        return ""
+
+
+def _file(cache: Path, folder: RunFolder) -> Path:
+    return cache / "verdicts" / f"{folder.name}.json"
+
+
+def load_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
+    """Return the summary of a run; None where there is none for its files as they are."""
+    try:
+        summary = json_records.load_if_there(_file(cache, folder), VerdictSummary)
+    except DamagedError:
+        return None
+    return summary if summary is not None and summary.stamp == _stamp(folder) else None
+
+
+def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
+    """Compute the summary of a run and save it; None where the run has no verdict."""
+    from cerank.app.comparison import run_answer
+
+    stamp = _stamp(folder)
+    try:
+        answers = run_answer.of_run(folder).answers
+    except CerankError:
+        return None
+    if not answers or not stamp:
+        return None
+    main = [answer for answer in answers if answer.is_main] or list(answers)
+    first = [answer for answer in main if answer.measure == main[0].measure and answer.dataset == main[0].dataset]
+    summary = VerdictSummary(verdict=first[-1].verdict, sentence=first[-1].with_question, stamp=stamp)
+    with contextlib.suppress(CerankError, OSError):
+        disk.make_folder(_file(cache, folder).parent)
+        json_records.save(_file(cache, folder), summary)
+    return summary
+
+
+def compute_in_process(cache: Path, folders: Sequence[RunFolder]) -> None:
+    """Compute the summaries of runs in a process of low priority, and wait for it."""
+    if not folders:
+        return
+    names = [folder.name for folder in folders]
+    command = [sys.executable, "-P", "-m", "cerank.app.run_views.verdict_summaries", str(folders[0].lab), str(cache)]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [*command, *names], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
+        )
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    for name in sys.argv[3:]:
+        save_summary(Path(sys.argv[2]), RunFolder(runs_folder(Path(sys.argv[1])) / name))

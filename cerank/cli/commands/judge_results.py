@@ -1,0 +1,112 @@
+"""Commands beside `cerank compare`: a gate for continuous integration, published tables judged again, schemas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from cerank.cli import options
+from cerank.cli.commands.measure import Dataset, Qrels
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import emit, info, write_output
+from cerank.errors import UsageError
+from cerank.text import escapes
+
+
+def gate(
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Run or TREC run file that would replace the present one.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Run or TREC run file in use.")],
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="MEASURE=NUMBER",
+            help="NEW must not be worse than BASE by this much. May be repeated.",
+        ),
+    ] = None,
+    superior: Annotated[
+        list[str] | None,
+        typer.Option("--superior", metavar="MEASURE", help="NEW must be better than BASE. May be repeated."),
+    ] = None,
+    look: Annotated[
+        int,
+        typer.Option(
+            "--look",
+            min=0,
+            metavar="K",
+            help="This is the K-th gate on these queries: its level is so small that all looks together keep --alpha. "
+            "Default: a single look.",
+        ),
+    ] = 0,
+    alpha: Annotated[
+        float, typer.Option("--alpha", metavar="A", help="Rate of false shipping, and of false alarms, over all looks.")
+    ] = 0.05,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the result as Markdown, too.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write it as JUnit XML, too.")] = None,
+    dataset: Dataset = "",
+    qrels: Qrels = "",
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Check whether NEW may replace BASE. Exit code 0: it ships; 1: it is worse; 4: these queries cannot tell."""
+    from cerank.app.comparison import export_comparison, release_gate
+    from cerank.app.comparison.comparisons import ComparisonRequest
+
+    settings = settings_of(lab, cache, form=form, json=json)
+    for path in (markdown, junit):
+        if path is not None and (mistake := export_comparison.path_error(path, replace=True)):
+            raise UsageError(mistake, where=str(path))
+    request = ComparisonRequest(targets=(base, new), margins=tuple(margin or ()), dataset=dataset, qrels=qrels)
+    result = release_gate.gate_of(settings, request, superior=superior or (), look=look, alpha=alpha)
+    emit(release_gate.table(result), settings.format)
+    if settings.format:
+        info(release_gate.summary(result))
+    if markdown is not None:
+        export_comparison.save(release_gate.as_markdown(result), markdown, replace=True)
+    if junit is not None:
+        export_comparison.save(release_gate.as_junit(result), junit, replace=True)
+    raise typer.Exit(release_gate.EXIT_CODES[result.outcome])
+
+
+def rejudge(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML file with the claims of a table: difference, queries, p.")
+    ],
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", metavar="M", help="Largest difference that would not matter, in place of the file's."),
+    ] = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Judge a published table again: what its differences, numbers of queries and p-values bear together.
+
+    p is adjusted over all of its comparisons; "on par" needs a margin. `cerank guide verdicts` has an example.
+    """
+    from cerank.app.comparison import rejudge_table
+    from cerank.evaluation.rejudge import rejudge as judge_again
+
+    settings = settings_of(form=form, json=json)
+    claims = rejudge_table.read_claims(file)
+    if margin is not None:
+        claims = msgspec.structs.replace(claims, margin=margin)
+    emit(rejudge_table.table(claims, judge_again(claims)), settings.format)
+
+
+def schema(
+    what: Annotated[
+        Literal["comparison"], typer.Argument(metavar="WHAT", help="comparison: what `cerank compare --json` prints.")
+    ],
+) -> None:
+    """Print the JSON Schema of a document that cerank writes for other programs."""
+    from cerank.app.comparison import comparison_schema
+
+    documents = {"comparison": comparison_schema.schema}
+    write_output(escapes.json_text(documents[what](), indent=2) + "\n", raw=True)

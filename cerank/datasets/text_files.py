@@ -1,0 +1,255 @@
+"""Read the texts of documents and queries from the files in which collections come.
+
+JSON lines and parquet with BEIR's, Anserini's or MS MARCO's keys; tab-separated and CSV tables; TREC's SGML documents
+and topics in SGML or XML. Invariant: a row gives one id and one text, title and text joined by one space; a row without
+an id is an error that names the keys that are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from cerank.errors import FormatError
+from cerank.files import tables
+from cerank.files.line_reader import Opener, at, json_lines, line_blocks, tab_lines
+from cerank.files.packed_files import PACKED_ENDINGS
+from cerank.text.safe_text import shown
+
+TextRow: TypeAlias = tuple[int, str, str]  # line or row number, id, text
+TopicField = Literal["title", "description", "narrative"]
+
+DOCUMENT_IDS = ("doc_id", "_id", "docid", "docno", "id", "pid", "corpus-id", "corpus_id", "document_id")
+QUERY_IDS = ("query_id", "_id", "qid", "id", "query-id", "topic_id")
+_DOCUMENT_TEXTS = ("text", "contents", "content", "body", "segment", "passage")
+_QUERY_TEXTS = ("text", "query", "query_text", "contents")
+_SGML = (".trec", ".trectext", ".sgml", ".xml")
+_LARGEST_RECORD = 1 << 26  # characters of a document in SGML
+
+
+class _DocumentRecord(msgspec.Struct):
+    doc_id: str | int | None = None
+    beir_id: str | int | None = msgspec.field(name="_id", default=None)
+    docid: str | int | None = None
+    docno: str | int | None = None
+    id: str | int | None = None
+    pid: str | int | None = None
+    title: str | None = None
+    text: str | None = None
+    contents: str | None = None
+    content: str | None = None
+    body: str | None = None
+    segment: str | None = None
+    passage: str | None = None
+
+
+class _QueryRecord(msgspec.Struct):
+    query_id: str | int | None = None
+    beir_id: str | int | None = msgspec.field(name="_id", default=None)
+    qid: str | int | None = None
+    id: str | int | None = None
+    text: str | None = None
+    query: str | None = None
+    query_text: str | None = None
+    contents: str | None = None
+
+
+def ending_of(path: Path) -> str:
+    """Return the ending of a file's name that tells its format, without that of its packing: ".tsv" for a.tsv.gz."""
+    return Path(path.stem).suffix if path.suffix in PACKED_ENDINGS else path.suffix
+
+
+def document_rows(path: Path, opener: Opener | None = None) -> Iterator[TextRow]:
+    """Yield (line, id, title and text) of each document in a file.
+
+    Raises:
+        FormatError: a malformed row, or one without id or text.
+    """
+    ending = ending_of(path)
+    if tables.is_parquet(path):
+        yield from _parquet_texts(path, DOCUMENT_IDS, _DOCUMENT_TEXTS)
+    elif ending == ".tsv":
+        for number, parts in tab_lines(path, (2, 3), opener):
+            yield number, parts[0], " ".join(filter(None, parts[1:]))
+    elif ending == ".csv":
+        yield from _csv_texts(path, DOCUMENT_IDS, _DOCUMENT_TEXTS, opener)
+    elif ending in _SGML:
+        yield from _sgml_documents(path, opener)
+    else:
+        for number, record in json_lines(path, _DocumentRecord, opener):
+            ids = (record.doc_id, record.beir_id, record.docid, record.docno, record.id, record.pid)
+            text = _first((record.text, record.contents, record.content, record.body, record.segment, record.passage))
+            if text is None and record.title is None:
+                raise _missing(path, number, "a document without text", _DOCUMENT_TEXTS)
+            yield number, _id(ids, path, number, DOCUMENT_IDS, "document"), " ".join(filter(None, (record.title, text)))
+
+
+def query_rows(path: Path, fields: Sequence[TopicField] = ("title",)) -> Iterator[TextRow]:
+    """Yield (line, id, text) of each query in a file; a text may be empty.
+
+    Args:
+        path: the file.
+        fields: parts of TREC topics that make the query, in this order.
+
+    Raises:
+        FormatError: a malformed row, or one without id.
+    """
+    ending = ending_of(path)
+    if tables.is_parquet(path):
+        yield from _parquet_texts(path, QUERY_IDS, _QUERY_TEXTS)
+    elif ending == ".tsv":
+        for number, (query_id, text) in tab_lines(path, (2,)):
+            yield number, query_id, text
+    elif ending == ".csv":
+        yield from _csv_texts(path, QUERY_IDS, _QUERY_TEXTS, None)
+    elif ending in (*_SGML, ".txt", ""):
+        yield from _topics(path, fields)
+    else:
+        for number, record in json_lines(path, _QueryRecord):
+            ids = (record.query_id, record.beir_id, record.qid, record.id)
+            query = _first((record.text, record.query, record.query_text, record.contents))
+            yield number, _id(ids, path, number, QUERY_IDS, "query"), query or ""
+
+
+def _first(values: Sequence[str | None]) -> str | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _id(ids: Sequence[str | int | None], path: Path, number: int, accepted: Sequence[str], kind: str) -> str:
+    """Return the first id that is there; "" for an empty one, which the caller refuses."""
+    first_id = next((value for value in ids if value is not None), None)
+    if first_id is None:
+        raise _missing(path, number, f"a {kind} without id", accepted)
+    return str(first_id)
+
+
+def _missing(path: Path, number: int, what: str, accepted: Sequence[str]) -> FormatError:
+    """Return the error for a JSON record without one of the accepted keys; reads the file again for the keys it has."""
+    keys: list[str] = []
+    for first, lines in line_blocks(path):
+        if first + len(lines) > number:
+            try:
+                value = msgspec.json.decode(lines[number - first])
+                keys = list(value) if isinstance(value, dict) else []
+            except (msgspec.DecodeError, UnicodeError):
+                keys = []
+            break
+    has = f"its keys: {shown(', '.join(keys), 200)}; " if keys else ""
+    return FormatError(what, where=at(path, number), hint=f"{has}accepted: {', '.join(accepted)}")
+
+
+def _parquet_texts(path: Path, ids: Sequence[str], texts: Sequence[str]) -> Iterator[TextRow]:
+    names = tables.column_names(path)
+    present = [name for name in ids if name in names]
+    id_column = present[0] if present else tables.find_column(names, ids, str(path))
+    text_columns = [name for name in texts if name in names][:1]
+    if not text_columns:
+        tables.find_column(names, texts, str(path))
+    columns = [id_column, *(["title"] if "title" in names else []), *text_columns]
+    for number, (row_id, *parts) in tables.rows(path, columns, has_texts=True):
+        if row_id is None:
+            raise FormatError("a row without id", where=at(path, number))
+        yield number, str(row_id), " ".join(str(part) for part in parts if part)
+
+
+def _csv_texts(path: Path, ids: Sequence[str], texts: Sequence[str], opener: Opener | None) -> Iterator[TextRow]:
+    """Yield the rows of a CSV file with a header; a quoted text may hold line feeds."""
+
+    def lines() -> Iterator[str]:
+        for _, block in line_blocks(path, opener=opener):
+            for line in block:
+                yield line.decode() + "\n"
+
+    reader = csv.reader(lines(), strict=True)
+    try:
+        names = next(reader, [])
+        present = [name for name in ids if name in names]
+        id_place = names.index(present[0] if present else tables.find_column(names, ids, str(path)))
+        text_names = [name for name in texts if name in names][:1] or [tables.find_column(names, texts, str(path))]
+        places = [names.index(name) for name in ("title", *text_names) if name in names]
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(names):
+                what = f"{len(row)} columns, and {len(names)} in the header"
+                raise FormatError(what, where=at(path, reader.line_num))
+            yield reader.line_num, row[id_place].strip(), " ".join(filter(None, (row[place] for place in places)))
+    except csv.Error as error:
+        raise FormatError(f"not readable CSV: {error}", where=at(path, reader.line_num)) from error
+
+
+_TAG = re.compile(r"<[^<>]{1,200}>")
+_DOCNO = re.compile(r"<DOCNO>\s*(.*?)\s*</DOCNO>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<(TITLE|HEADLINE|TTL|HL)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+_BODY = re.compile(r"<(TEXT|BODY|CONTENT)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+_TOPIC_START = re.compile(r"<top(?:ic)?\b[^<>]*>", re.IGNORECASE)
+_TOPIC_NUMBER = re.compile(r"<num(?:ber)?>\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
+_TOPIC_NUMBER_ATTRIBUTE = re.compile(r"<topic\b[^<>]*\b(?:number|id)\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
+_TOPIC_FIELDS: dict[TopicField, re.Pattern[str]] = {
+    "title": re.compile(r"(?is)<(?:title|query)>\s*(?:Topic:)?(.*?)(?=<|\Z)"),
+    "description": re.compile(r"(?is)<(?:desc|description|question)>\s*(?:Description:)?(.*?)(?=<|\Z)"),
+    "narrative": re.compile(r"(?is)<(?:narr|narrative)>\s*(?:Narrative:)?(.*?)(?=<|\Z)"),
+}
+
+
+def _plain(markup: str) -> str:
+    """Return marked-up text without tags, entities resolved, words separated by one space."""
+    return " ".join(html.unescape(_TAG.sub(" ", markup)).split())
+
+
+def _records(path: Path, end: re.Pattern[str], opener: Opener | None = None) -> Iterator[tuple[int, str]]:
+    """Yield (number of the line where it ends, text) of each record that a line with `end` closes."""
+    lines: list[str] = []
+    size = 0
+    for first, block in line_blocks(path, opener=opener):
+        for number, raw in enumerate(block, first):
+            line = raw.decode()
+            lines.append(line)
+            size += len(line)
+            if size > _LARGEST_RECORD:
+                raise FormatError("a record of more than 64 MiB", where=at(path, number))
+            if end.search(line):
+                yield number, "\n".join(lines)
+                lines, size = [], 0
+    if any(line.strip() for line in lines):
+        yield number, "\n".join(lines)
+
+
+_DOCUMENT_END = re.compile(r"</DOC>", re.IGNORECASE)
+_TOPIC_END = re.compile(r"</top(ic)?>", re.IGNORECASE)
+
+
+def _sgml_documents(path: Path, opener: Opener | None) -> Iterator[TextRow]:
+    for number, record in _records(path, _DOCUMENT_END, opener):
+        doc_id = _DOCNO.search(record)
+        if doc_id is None:
+            if not _DOCUMENT_END.search(record):
+                continue  # what follows the last document
+            raise FormatError("a document without <DOCNO>", where=at(path, number))
+        titles = [match[2] for match in _TITLE.finditer(record)]
+        bodies = [match[2] for match in _BODY.finditer(record)] or [_DOCNO.sub(" ", record)]
+        parts = titles + [_TITLE.sub(" ", body) for body in bodies]
+        yield number, doc_id[1], " ".join(filter(None, map(_plain, parts)))
+
+
+def _topics(path: Path, fields: Sequence[TopicField]) -> Iterator[TextRow]:
+    has_topics = False
+    for number, record in _records(path, _TOPIC_END):
+        if not _TOPIC_START.search(record):
+            continue
+        has_topics = True
+        query_id = _TOPIC_NUMBER_ATTRIBUTE.search(record) or _TOPIC_NUMBER.search(record)
+        if query_id is None:
+            raise FormatError("a topic without a number", where=at(path, number))
+        matches = (_TOPIC_FIELDS[field].search(record) for field in fields)
+        yield number, query_id[1], " ".join(filter(None, (_plain(match[1]) for match in matches if match)))
+    if not has_topics:
+        raise FormatError(
+            "holds no TREC topic", where=str(path), hint="queries are queries.tsv (id, tab, text) or JSONL"
+        )

