@@ -33,7 +33,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     sample: int = 0  # which of several answers to the same prompt
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What came back, raw, with its cost; a row of the store."""
 
     key: str
@@ -74,20 +74,20 @@ class AnswerStore:
         disk.make_folder(path.parent)
         self._lease = Lease.take(path.with_suffix(".lease"), now)
         try:
-            self._journal: Journal[Answer] = Journal(path, Answer)
+            self._journal: Journal[ModelAnswer] = Journal(path, ModelAnswer)
             self._answers = read_answers(path)
         except BaseException:
             self._lease.release()
             raise
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> ModelAnswer | None:
         """Return the newest answer under a key, if there is one."""
         return self._answers.get(key)
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: ModelAnswer) -> None:
         """Keep an answer; when this returns, it survives a power cut."""
         self._journal.append(answer)
         self._journal.sync()
@@ -107,6 +107,6 @@ class AnswerStore:
         self.close()
 
 
-def read_answers(path: Path) -> dict[str, Answer]:
+def read_answers(path: Path) -> dict[str, ModelAnswer]:
     """Return key -> the newest answer in a store's file; nothing where there is no file."""
-    return {answer.key: answer for answer in journal.read(path, Answer)}
+    return {answer.key: answer for answer in journal.read(path, ModelAnswer)}

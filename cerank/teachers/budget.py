@@ -71,11 +71,11 @@ def price_of(spec: TeacherSpec, table: Path | None = None) -> Price | None:
     mistakes: list[str] = []
     values = toml_table(source, str(path))
     values = _with_text_dates(values)
-    found = decode_table(PriceTable, values, "", mistakes)
-    if found is None:
+    prices = decode_table(PriceTable, values, "", mistakes)
+    if prices is None:
         hint = '[models."NAME"] with input and output, the price of a million tokens, and the date'
         raise FormatError("\n".join(mistakes), where=str(path), hint=hint)
-    return found.models.get(spec.model)
+    return prices.models.get(spec.model)
 
 
 def _with_text_dates(values: dict[str, object]) -> dict[str, object]:

@@ -11,7 +11,7 @@ from cerank.errors import UsageError
 from cerank.machine import process_environment
 from cerank.teachers.engines.engine import StopTeachingError, Usage
 from cerank.teachers.requests import Hooks, TeachRequest
-from cerank.teachers.work import Progress
+from cerank.teachers.work import TeachingProgress
 
 if TYPE_CHECKING:
     from cerank.inference.rerank import Scorer
@@ -41,18 +41,18 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
         threads=request.threads,
         precision=scorer.precision,
     )
-    kept = ScoreCache(request.cache, facts)
+    cache = ScoreCache(request.cache, facts)
     scores: dict[str, dict[str, float]] = {}
 
     def query_texts(ids: Sequence[str]) -> list[str]:
         return [dataset.queries[query] for query in ids]
 
-    for chunk in rerank(scorer, before, before.__getitem__, query_texts, dataset.documents.texts, cache=kept):
+    for chunk in rerank(scorer, before, before.__getitem__, query_texts, dataset.documents.texts, cache=cache):
         scores |= chunk.scores
-        hooks.progress(Progress(len(scores), 0, 0, 0, Usage(), None))
+        hooks.progress(TeachingProgress(len(scores), 0, 0, 0, Usage(), None))
         if reason := hooks.should_stop():
             raise StopTeachingError(reason)
-    kept.trim()
+    cache.trim()
     return scores
 
 

@@ -12,20 +12,20 @@ import msgspec
 
 from cerank.core.seeds import derive
 from cerank.teachers import declared, prompts
-from cerank.teachers.answer_store import Answer, Call, read_answers
+from cerank.teachers.answer_store import Call, ModelAnswer, read_answers
 from cerank.teachers.budget import price_of
 from cerank.teachers.engines.engine import Engine, Usage
 from cerank.teachers.make import candidates_of, engine_of, probe_call, ranked_queries
 from cerank.teachers.parsing.choices import Order, Preference
 from cerank.teachers.parsing.permutations import Permutation
 from cerank.teachers.procedures.by_kind import procedure_of
-from cerank.teachers.procedures.steps import Asker, RankedQuery
+from cerank.teachers.procedures.steps import Asker, PromptedQuery
 from cerank.teachers.reading import Value, read
 from cerank.teachers.requests import TeachRequest
 from cerank.teachers.work import call_key, use_known_form
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done for one teacher."""
 
     name: str
@@ -47,7 +47,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.calls - self.known
 
 
-def estimate(request: TeachRequest) -> list[Estimate]:
+def estimate(request: TeachRequest) -> list[TeachingEstimate]:
     """Return what the teacher takes; of an ensemble, what each member takes.
 
     Raises:
@@ -56,12 +56,12 @@ def estimate(request: TeachRequest) -> list[Estimate]:
     spec = request.spec
     if spec.kind == "ensemble":
         members = (msgspec.structs.replace(request, name=name, depth=spec.depth) for name in spec.members)
-        return [found for member in members for found in estimate(member)]
+        return [member_estimate for member in members for member_estimate in estimate(member)]
     before = candidates_of(request)
     if spec.kind == "cross-encoder":
         pairs = sum(map(len, before.values()))
         return [
-            Estimate(
+            TeachingEstimate(
                 name=request.name, place="in process", queries=len(before), calls=0, known=0,
                 usage=Usage(), are_tokens_counted=True, are_calls_exact=True, cost=None,
             )
@@ -80,7 +80,7 @@ def estimate(request: TeachRequest) -> list[Estimate]:
     at_once = 1 if spec.is_local else spec.concurrency
     left = count.calls - count.known
     return [
-        Estimate(
+        TeachingEstimate(
             name=request.name,
             place=spec.server or "in process",
             queries=len(before),
@@ -100,7 +100,7 @@ def estimate(request: TeachRequest) -> list[Estimate]:
 class _Count:
     """Goes through procedures with answers from the store, and with made-up ones where there are none."""
 
-    def __init__(self, engine: Engine, asker: Asker, answers: dict[str, Answer]) -> None:
+    def __init__(self, engine: Engine, asker: Asker, answers: dict[str, ModelAnswer]) -> None:
         self._engine, self._asker, self._answers = engine, asker, answers
         self.calls = self.known = self.input = self.output = 0
         self.is_exact = True
@@ -113,7 +113,7 @@ class _Count:
         self.output += min(call.expected_output, call.max_output)
         self.is_exact = self.is_exact and is_exact
 
-    def query(self, query: RankedQuery) -> None:
+    def query(self, query: PromptedQuery) -> None:
         """Count the calls of a query."""
         steps = procedure_of(self._asker.spec)(query, self._asker)
         generator = random.Random(derive(0, "estimate", query.id))

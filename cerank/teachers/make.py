@@ -24,10 +24,10 @@ from cerank.teachers.budget import Budget, Caps, Price, price_of
 from cerank.teachers.engines.engine import Engine
 from cerank.teachers.procedures import fusion
 from cerank.teachers.procedures.by_kind import procedure_of
-from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, RankedQuery
+from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery
 from cerank.teachers.ranking_files import Provenance
 from cerank.teachers.requests import Hooks, TeachRequest
-from cerank.teachers.work import QueryReport, Result, Work
+from cerank.teachers.work import QueryReport, Result, TeachingWork
 
 _PROBE_QUERY = "capital of France"
 _PROBE_PASSAGES = ("Paris is the capital of France.", "Bananas are rich in potassium.")
@@ -47,24 +47,24 @@ class MadeTeacher(msgspec.Struct, frozen=True, kw_only=True):
 
 def candidates_of(request: TeachRequest) -> Ranking:
     """Return what the teacher ranks: the first documents of the first stage that have a text."""
-    found = first_stage.candidates(
+    ranking = first_stage.candidates(
         request.dataset, request.first_stage, request.spec.depth, request.cache, request.queries
     )
     documents = request.dataset.documents
-    kept = {query: [(doc, score) for doc, score in zip(docs, found.scores(query), strict=True) if doc in documents]
-            for query, docs in found.items()}  # fmt: skip
+    rows_of = {query: [(doc, score) for doc, score in zip(docs, ranking.scores(query), strict=True) if doc in documents]
+            for query, docs in ranking.items()}  # fmt: skip
     return Ranking(
-        {query: [doc for doc, _ in rows] for query, rows in kept.items()},
-        {query: [score for _, score in rows] for query, rows in kept.items()},
+        {query: [doc for doc, _ in rows] for query, rows in rows_of.items()},
+        {query: [score for _, score in rows] for query, rows in rows_of.items()},
     )
 
 
-def ranked_queries(request: TeachRequest, before: Ranking) -> Iterator[RankedQuery]:
+def ranked_queries(request: TeachRequest, before: Ranking) -> Iterator[PromptedQuery]:
     """Yield each query with its passages as prompts show them; texts are read when their turn comes."""
     dataset, words = request.dataset, request.spec.passage_words
     for query, docs in before.items():
         passages = tuple(prompts.clean_passage(text, words) for text in dataset.documents.texts(docs))
-        yield RankedQuery(query, dataset.queries[query], passages)
+        yield PromptedQuery(query, dataset.queries[query], passages)
 
 
 def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
@@ -91,9 +91,9 @@ def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
     try:
         result = session.carry_out(procedure_of(spec))
     except BaseException:
-        found = session.interrupted
-        if found is not None:
-            _saved(request, ranking_of(found.outcomes, before), found.reports, session.price)
+        partial = session.interrupted
+        if partial is not None:
+            _saved(request, ranking_of(partial.outcomes, before), partial.reports, session.price)
         raise
     made = _saved(request, ranking_of(result.outcomes, before), result.reports, session.price)
     return msgspec.structs.replace(made, asked=result.asked, reused=result.reused, stopped=result.stopped)
@@ -119,7 +119,7 @@ class Session:
         self._budget = Budget(request.caps or Caps.of(self.spec), self.price)
 
     def carry_out(self, procedure: Procedure, *, sample: int = 0) -> Result:
-        """Return what a procedure gives for every query; raises as `Work.rank`.
+        """Return what a procedure gives for every query; raises as `TeachingWork.rank`.
 
         Args:
             procedure: for each query.
@@ -130,7 +130,7 @@ class Session:
         asker = Asker(spec, prompts.template_of(spec), request.sample or sample)
         path = declared.answers_file(request.lab, engine.place, spec.model)
         with AnswerStore(path, datetime.now(UTC)) as store:
-            work = Work(
+            work = TeachingWork(
                 procedure, asker, engine, store, self._budget,
                 probe=probe_call(msgspec.structs.replace(asker, sample=0)), retry_failed=request.retry_failed,
                 should_stop=hooks.should_stop, progress=hooks.progress,
@@ -145,7 +145,7 @@ class Session:
 def probe_call(asker: Asker) -> Call:
     """Return the small call, of the teacher's own form, by which a server is tried."""
     single = asker.template.shows_one
-    query = RankedQuery("", _PROBE_QUERY, _PROBE_PASSAGES)
+    query = PromptedQuery("", _PROBE_QUERY, _PROBE_PASSAGES)
     return asker.call(query, (0,) if single else (0, 1), 32, 10)
 
 
@@ -183,8 +183,8 @@ def ranking_of(outcomes: Mapping[str, Outcome], before: Ranking) -> Ranking:
         docs = before[query]
         if outcome.scores:
             row = {doc: outcome.scores[place] for place, doc in enumerate(docs)}
-            one = ordered({query: row}, before)
-            documents[query], scores[query] = one[query], one.scores(query)
+            single = ordered({query: row}, before)
+            documents[query], scores[query] = single[query], single.scores(query)
         else:
             documents[query] = [docs[place] for place in outcome.order]
             scores[query] = [float(len(docs) - rank) for rank in range(len(docs))]
@@ -196,18 +196,18 @@ def _make_ensemble(request: TeachRequest, hooks: Hooks) -> MadeTeacher:
     made: list[MadeTeacher] = []
     for member in request.spec.members:
         hooks.tell(f"teacher {member}")
-        found = make(msgspec.structs.replace(request, name=member, depth=request.spec.depth), hooks)
-        made.append(found)
-        if found.stopped:
-            return msgspec.structs.replace(found, ranking=Ranking({}, {}))
+        member_made = make(msgspec.structs.replace(request, name=member, depth=request.spec.depth), hooks)
+        made.append(member_made)
+        if member_made.stopped:
+            return msgspec.structs.replace(member_made, ranking=Ranking({}, {}))
     shared = [query for query in made[0].ranking if all(query in other.ranking for other in made)]
     if not shared:
         raise UsageError("no query is ranked by all members of the ensemble", where=f"teachers.{request.name}")
-    merged = fusion.merge([found.ranking.only(shared) for found in made], request.spec.fusion)
+    merged = fusion.merge([member_made.ranking.only(shared) for member_made in made], request.spec.fusion)
     reports = {query: QueryReport(query=query) for query in shared}
     result = _saved(request, merged, reports)
-    asked, reused = sum(found.asked for found in made), sum(found.reused for found in made)
-    return msgspec.structs.replace(result, asked=asked, reused=reused)
+    calls, reused = sum(member_made.asked for member_made in made), sum(member_made.reused for member_made in made)
+    return msgspec.structs.replace(result, asked=calls, reused=reused)
 
 
 def _saved(
@@ -216,17 +216,17 @@ def _saved(
     """Add rankings to those that the lab has of the teacher, and return the new ones."""
     spec, dataset = request.spec, request.dataset
     teachers = {**request.teachers, request.name: spec}
-    found = declared.identity(spec, teachers, dataset, request.first_stage)
+    identity = declared.identity(spec, teachers, dataset, request.first_stage)
     if request.sample:
-        found = sha256_json([found, request.sample])
-    folder = declared.ranking_folder(request.lab, request.name, found)
+        identity = sha256_json([identity, request.sample])
+    folder = declared.ranking_folder(request.lab, request.name, identity)
     every = {**ranking_files.load_reports(folder), **reports}
     before = _provenance_before(folder)
     facts = ranking_files.counts(every)
     usage = facts["usage"]
     provenance = Provenance(
         name=request.name,
-        identity=found,
+        identity=identity,
         kind=spec.kind,
         model=spec.model,
         place=spec.server or "in process",

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from cerank.teachers.answer_store import Answer, Call
+from cerank.teachers.answer_store import Call, ModelAnswer
 from cerank.teachers.parsing.choices import (
     Order,
     Preference,
@@ -33,7 +33,7 @@ class Reading(msgspec.Struct, frozen=True):
     failure: str = ""
 
 
-def read(call: Call, answer: Answer) -> Reading:
+def read(call: Call, answer: ModelAnswer) -> Reading:
     """Return what an answer means for its call."""
     if answer.failure:
         return Reading(failure=answer.failure)
@@ -49,7 +49,7 @@ def read(call: Call, answer: Answer) -> Reading:
     return Reading(value)
 
 
-def _value(call: Call, answer: Answer) -> Value | None:
+def _value(call: Call, answer: ModelAnswer) -> Value | None:
     if call.kind == "listwise":
         return read_permutation(call.answer_start + answer.text, call.size)
     if call.kind == "first":

@@ -11,13 +11,13 @@ from cerank.datasets.dataset import Dataset
 from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.teachers.budget import Caps
 from cerank.teachers.engines.engine import Engine
-from cerank.teachers.work import Progress
+from cerank.teachers.work import TeachingProgress
 
 
 class Hooks(msgspec.Struct, frozen=True):
     """What the caller is told and may decide while the work goes on."""
 
-    progress: Callable[[Progress], object] = lambda _progress: None
+    progress: Callable[[TeachingProgress], object] = lambda _progress: None
     should_stop: Callable[[], str] = str
     tell: Callable[[str], object] = lambda _text: None
     engine: Callable[[TeacherSpec], Engine] | None = None  # for tests, in place of the declared server

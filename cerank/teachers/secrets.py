@@ -73,7 +73,7 @@ def find_key(name: str, environ: Mapping[str, str], keyring: Path) -> Key:
         raise os_error(error, keyring) from None
     except ValueError:
         raise UsageError("not valid TOML", where=str(keyring), hint=f'a line for each key: {name} = "..."') from None
-    found = table.get(name)
-    if not isinstance(found, str) or not found.strip():
+    entry = table.get(name)
+    if not isinstance(entry, str) or not entry.strip():
         raise MissingError(f"no key called {name}", where="api_key", hint=hint)
-    return Key(found.strip())
+    return Key(entry.strip())

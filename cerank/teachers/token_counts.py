@@ -31,5 +31,5 @@ def _tokenizer_file(model: str) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "tokenizer.json")
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(model, "tokenizer.json")
+    return Path(cached) if isinstance(cached, str) else None

@@ -13,12 +13,12 @@ import msgspec
 
 from cerank.errors import CerankError, RunFailedError
 from cerank.retrieval.teachers import Repairs
-from cerank.teachers.answer_store import Answer, AnswerStore, Call, key_of
+from cerank.teachers.answer_store import AnswerStore, Call, ModelAnswer, key_of
 from cerank.teachers.budget import Budget
 from cerank.teachers.engines.engine import Engine, ServerError, StopTeachingError, Usage
 from cerank.teachers.parsing.choices import Order, Preference
 from cerank.teachers.parsing.permutations import Permutation
-from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, RankedQuery
+from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery
 from cerank.teachers.reading import Value, explain, read
 
 FEWEST_FAILED = 5  # failed queries before the work stops because of their share
@@ -49,7 +49,7 @@ class QueryReport(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[WindowReport, ...] = ()  # only those in which something was repaired or unchanged
 
 
-class Progress(msgspec.Struct, frozen=True):
+class TeachingProgress(msgspec.Struct, frozen=True):
     """How far the work has come."""
 
     queries: int
@@ -81,7 +81,7 @@ class _CallFailedError(Exception):
         self.failure, self.detail = failure, detail
 
 
-class Work:
+class TeachingWork:
     """Ranks queries with an engine and a store.
 
     Args:
@@ -107,21 +107,21 @@ class Work:
         probe: Call,
         retry_failed: bool = False,
         should_stop: Callable[[], str] = str,
-        progress: Callable[[Progress], object] = lambda _progress: None,
+        progress: Callable[[TeachingProgress], object] = lambda _progress: None,
     ) -> None:
         self._procedure, self._asker, self._engine, self._store, self._budget = procedure, asker, engine, store, budget
         self._probe = probe
         self._retry_failed, self._should_stop, self._progress = retry_failed, should_stop, progress
         self._outcomes: dict[str, Outcome] = {}
         self._reports: dict[str, QueryReport] = {}
-        self._pending: dict[str, asyncio.Future[Answer]] = {}
+        self._pending: dict[str, asyncio.Future[ModelAnswer]] = {}
         self._fresh: set[str] = set()  # keys that were asked now
         self._stopped = ""
         self._fatal: CerankError | None = None
         self._asked = self._reused = self._failed = 0
         self._seconds = 0.0
 
-    def rank(self, queries: Iterable[RankedQuery]) -> Result:
+    def rank(self, queries: Iterable[PromptedQuery]) -> Result:
         """Return the rankings of all queries, or of those that were done when something stopped the work.
 
         Raises:
@@ -144,7 +144,7 @@ class Work:
             stopped=self._stopped,
         )
 
-    async def _rank(self, queries: Iterable[RankedQuery]) -> None:
+    async def _rank(self, queries: Iterable[PromptedQuery]) -> None:
         waiting = iter(queries)
         try:
             await self._try_engine()
@@ -189,7 +189,7 @@ class Work:
     def _key(self, call: Call) -> str:
         return call_key(self._engine, call)
 
-    async def _worker(self, waiting: Iterator[RankedQuery]) -> None:
+    async def _worker(self, waiting: Iterator[PromptedQuery]) -> None:
         while not self._is_stopping():
             query = next(waiting, None)
             if query is None:
@@ -199,19 +199,19 @@ class Work:
             if self._failed >= FEWEST_FAILED and self._fatal is None:
                 self._fatal = self._too_many_failures()
 
-    async def _one(self, query: RankedQuery) -> None:
+    async def _one(self, query: PromptedQuery) -> None:
         """Rank one query; a stop leaves it out, its answers are in the store."""
         steps = self._procedure(query, self._asker)
         windows: list[WindowReport] = []
         usage = Usage()
-        calls = asked = 0
+        calls = new_calls = 0
         failure = detail = ""
         try:
             batch = next(steps)
             while True:
                 replies = await self._replies(query.id, batch)
                 calls += len(batch)
-                asked += sum(reply.is_new for reply in replies)
+                new_calls += sum(reply.is_new for reply in replies)
                 windows += filter(
                     None, (_report(call, reply.value) for call, reply in zip(batch, replies, strict=True))
                 )
@@ -232,7 +232,7 @@ class Work:
         self._reports[query.id] = QueryReport(
             query=query.id,
             calls=calls,
-            asked=asked,
+            asked=new_calls,
             usage=usage,
             failure=failure,
             detail=detail,
@@ -268,7 +268,7 @@ class Work:
             raise _CallFailedError(reading.failure, known.detail or explain(reading.failure))
         return _Reply(reading.value, known, is_new)
 
-    async def _ask(self, query: str, call: Call, key: str) -> Answer:
+    async def _ask(self, query: str, call: Call, key: str) -> ModelAnswer:
         """Ask the engine, keep the answer, and return it.
 
         Raises:
@@ -281,7 +281,7 @@ class Work:
         if reserved is None:
             self._stopped = f"the next call could cross {self._budget.cap_in_words()}"
             raise StopTeachingError(self._stopped)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[ModelAnswer] = asyncio.get_running_loop().create_future()
         self._pending[key] = future
         try:
             answer = msgspec.structs.replace(await self._engine.ask(call, key), query=query)
@@ -309,9 +309,9 @@ class Work:
         self._stopped = self._stopped or self._should_stop()
         return bool(self._stopped) or self._fatal is not None
 
-    def _now(self) -> Progress:
+    def _now(self) -> TeachingProgress:
         done = len(self._reports)
-        return Progress(done, self._failed, self._asked, self._reused, self._budget.spent, self._budget.cost)
+        return TeachingProgress(done, self._failed, self._asked, self._reused, self._budget.spent, self._budget.cost)
 
     def _too_many_failures(self) -> RunFailedError | None:
         """Return the error that more queries failed than declared, with the reasons and their numbers; else None."""
@@ -333,7 +333,7 @@ class _Reply(msgspec.Struct, frozen=True):
     """What an answer means, the answer, and whether it was asked for now."""
 
     value: Value
-    answer: Answer
+    answer: ModelAnswer
     is_new: bool
 
 
@@ -342,7 +342,7 @@ def call_key(engine: Engine, call: Call) -> str:
     return key_of(engine.place, engine.request(call), call.sample)
 
 
-def use_known_form(engine: Engine, probe: Call, get: Callable[[str], Answer | None]) -> Answer | None:
+def use_known_form(engine: Engine, probe: Call, get: Callable[[str], ModelAnswer | None]) -> ModelAnswer | None:
     """Let an engine send calls in the form in which its probe was answered before; return that answer, or None."""
     for form in range(engine.forms(probe)):
         engine.use_form(form)
@@ -356,14 +356,14 @@ def use_known_form(engine: Engine, probe: Call, get: Callable[[str], Answer | No
 def _report(call: Call, value: Value) -> WindowReport | None:
     """Return what was repaired in an answer; None if there is nothing to report."""
     if isinstance(value, Permutation):
-        found = WindowReport(call.size, value.repairs, value.is_unchanged, value.is_reworded)
+        report = WindowReport(call.size, value.repairs, value.is_unchanged, value.is_reworded)
     elif isinstance(value, Order):
-        found = WindowReport(call.size, is_unchanged=value.order == tuple(range(call.size)), unlisted=value.missing)
+        report = WindowReport(call.size, is_unchanged=value.order == tuple(range(call.size)), unlisted=value.missing)
     elif isinstance(value, Preference):
-        found = WindowReport(call.size, is_bound=value.is_bound)
+        report = WindowReport(call.size, is_bound=value.is_bound)
     else:
         return None
-    return found if found != WindowReport(call.size) else None
+    return report if report != WindowReport(call.size) else None
 
 
 def summed(reports: Sequence[QueryReport]) -> Repairs:

@@ -21,7 +21,7 @@ from cerank.teachers.engines.engine import StopTeachingError
 from cerank.teachers.make import MadeTeacher, make
 from cerank.teachers.ranking_files import Provenance
 from cerank.teachers.requests import Hooks, TeachRequest
-from cerank.teachers.work import Progress
+from cerank.teachers.work import TeachingProgress
 from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
 from cerank.worker.run_context import RunContext
@@ -55,9 +55,9 @@ def rank_for_stage(
     path = context.folder.teacher(f"{name} in validation" if in_validation else name)
     beside = path.with_name(path.name.removesuffix(".run.gz") + ".made.json")
     before = json_records.load_if_there(beside, MadeRanking)
-    asked = before.asked if before is not None and path.exists() else ()
-    if not path.exists() or not set(queries) <= set(asked):
-        every = tuple(dict.fromkeys((*asked, *queries)))
+    asked_before = before.asked if before is not None and path.exists() else ()
+    if not path.exists() or not set(queries) <= set(asked_before):
+        every = tuple(dict.fromkeys((*asked_before, *queries)))
         made = _made(context, _request(context, datasets, name, every, in_validation=in_validation), name)
         if not made.ranking:
             raise RunFailedError("the teacher ranked no query", where=f"stages.{name}.teacher")
@@ -95,7 +95,7 @@ def _made(context: RunContext, request: TeachRequest, name: str) -> MadeTeacher:
     context.heartbeat.enter("teacher", name, total=len(request.queries))
     done = 0
 
-    def advance(progress: Progress) -> None:
+    def advance(progress: TeachingProgress) -> None:
         nonlocal done
         context.heartbeat.advance(progress.queries - done)
         done = progress.queries
@@ -119,11 +119,11 @@ def _made(context: RunContext, request: TeachRequest, name: str) -> MadeTeacher:
         if not context.stop.reason:
             context.stop.request(made.stopped)
         context.raise_if_stopped()
-    found = made.provenance
-    failed = sum(found.failed.values())
+    provenance = made.provenance
+    failed = sum(provenance.failed.values())
     context.log.event(
         "teacher made",
         f"{request.name}: {len(made.ranking)} queries ranked, {failed} failed; {made.asked} calls made, "
-        f"{made.reused} answers reused; passages went to {found.place}",
+        f"{made.reused} answers reused; passages went to {provenance.place}",
     )
     return made

@@ -8,7 +8,7 @@ from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.teachers import prompts
 from cerank.teachers.answer_store import Call
 from cerank.teachers.procedures.by_kind import procedure_of
-from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery
+from cerank.teachers.procedures.steps import Asker, Outcome, PromptedQuery
 from cerank.teachers.reading import Value
 
 Judge = Callable[[Call, list[int]], Value]  # the call, and the worth of each passage that it shows
@@ -16,7 +16,7 @@ Judge = Callable[[Call, list[int]], Value]  # the call, and the worth of each pa
 
 def carry_out(spec: TeacherSpec, worth: list[int], judge: Judge) -> tuple[Outcome, list[list[Call]]]:
     """The outcome for passages of these worths, and the calls, batch by batch."""
-    query = RankedQuery("q", "a query", tuple(f"worth {value}." for value in worth))
+    query = PromptedQuery("q", "a query", tuple(f"worth {value}." for value in worth))
     steps = procedure_of(spec)(query, Asker(spec, prompts.template_of(spec)))
     batches: list[list[Call]] = []
     try:

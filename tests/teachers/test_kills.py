@@ -14,7 +14,7 @@ import pytest
 
 from cerank.files import disk
 from cerank.recipes.teacher_specs import TeacherSpec
-from cerank.teachers.answer_store import Answer, AnswerStore, read_answers
+from cerank.teachers.answer_store import AnswerStore, ModelAnswer, read_answers
 from cerank.teachers.make import make
 from tests.teachers.collection import request_for, write_collection
 from tests.teachers.scripted_server import ScriptedServer
@@ -83,11 +83,11 @@ def test_a_store_cut_in_the_middle_of_an_answer_loses_that_answer_alone(tmp_path
     path = tmp_path / "answers" / "m.jsonl"
     with AnswerStore(path, datetime.now(UTC)) as store:
         for number in range(3):
-            store.add(Answer(key=str(number), model="m", text="[1] > [2]"))
+            store.add(ModelAnswer(key=str(number), model="m", text="[1] > [2]"))
     path.write_bytes(path.read_bytes()[:-20])
     with AnswerStore(path, datetime.now(UTC)) as store:
         assert [store.get(str(number)) is not None for number in range(3)] == [True, True, False]
-        store.add(Answer(key="2", model="m", text="[2] > [1]"))
+        store.add(ModelAnswer(key="2", model="m", text="[2] > [1]"))
     assert len(read_answers(path)) == 3
 
 

@@ -85,9 +85,9 @@ def check(
     made = make(request, hooks)
     if made.stopped:
         raise StopTeachingError(made.stopped, hint="the same command continues")
-    found = _compared(settings, dataset, candidates_of(request), made, measures)
+    comparison = _compared(settings, dataset, candidates_of(request), made, measures)
     bias, twice = _stability(request, hooks, bias_queries)
-    rows = [row for row in found.rows if row.measure == found.measures[0]]
+    rows = [row for row in comparison.rows if row.measure == comparison.measures[0]]
     verdict = rows[0].verdict if rows else "cannot tell"
     facts = made.provenance
     ours = [report for report in made.reports.values() if not report.failure]
@@ -103,7 +103,7 @@ def check(
         first_stage=request.first_stage,
         queries=len(made.ranking),
         failed=sum(bool(report.failure) for report in made.reports.values()),
-        comparison=found,
+        comparison=comparison,
         repaired=repaired,
         unchanged=unchanged,
         position_bias=bias,
@@ -158,7 +158,7 @@ def _agreement(request: TeachRequest, ranking: Ranking) -> dict[str, float]:
     from cerank.teachers import declared, ranking_files
     from cerank.teachers.judging.agreement import rank_biased_overlap
 
-    found = {}
+    overlaps = {}
     for name, spec in request.teachers.items():
         if name == request.name:
             continue
@@ -166,8 +166,8 @@ def _agreement(request: TeachRequest, ranking: Ranking) -> dict[str, float]:
         other = ranking_files.load_ranking(declared.ranking_folder(request.lab, name, identity))
         shared = [query for query in ranking if query in other]
         if shared:
-            found[name] = statistics.fmean(rank_biased_overlap(ranking[query], other[query]) for query in shared)
-    return found
+            overlaps[name] = statistics.fmean(rank_biased_overlap(ranking[query], other[query]) for query in shared)
+    return overlaps
 
 
 def _warnings(

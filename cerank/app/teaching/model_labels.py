@@ -64,9 +64,9 @@ def write_labels(
     disk.write(output, packed if output.suffix == ".gz" else gzip.decompress(packed))
     disk.write(output.with_name(f"{output.name}.teacher.json"), (made.folder / "teacher.json").read_bytes())
     by_people = {query: row for query, row in dataset.qrels.items() if query in by_model}
-    found = labels.agreement(by_model, by_people)
+    label_agreement = labels.agreement(by_model, by_people)
     systems = None
-    if runs and found.pairs:
+    if runs and label_agreement.pairs:
         means: tuple[dict[str, float], dict[str, float]] = ({}, {})
         for path in runs:
             ranking = open_run_file(Path(path), dataset.cache).ranking.only(list(by_people))
@@ -77,7 +77,7 @@ def write_labels(
                 mean[path] = math.fsum(values.values()) / len(judged)
         systems = labels.system_agreement(*means)
     warnings = labels.family_warnings(spec.model, runs)
-    if not found.pairs:
+    if not label_agreement.pairs:
         warnings.append("people judged none of these documents, so nothing says how far the labels can be trusted")
     failed = sum(bool(report.failure) for report in made.reports.values())
     if failed:
@@ -86,7 +86,7 @@ def write_labels(
         model=spec.model,
         queries=len(by_model),
         documents=sum(map(len, by_model.values())),
-        agreement=found if found.pairs else None,
+        agreement=label_agreement if label_agreement.pairs else None,
         systems=systems,
         warnings=tuple(warnings),
     )

@@ -93,8 +93,8 @@ def filled_prompt(request: TeachRequest) -> list[tuple[str, str]]:
     if spec.kind in {"cross-encoder", "ensemble"}:
         raise UsageError(f"a teacher of kind {spec.kind} has no prompt")
     asker = Asker(spec, prompts.template_of(spec))
-    one = msgspec.structs.replace(request, queries=request.queries[:1])
-    query = next(ranked_queries(one, candidates_of(one)))
+    narrowed = msgspec.structs.replace(request, queries=request.queries[:1])
+    query = next(ranked_queries(narrowed, candidates_of(narrowed)))
     (call, *_) = next(procedure_of(spec)(query, asker))
     shown = [(message.role, message.content) for message in call.messages]
     return [*shown, *([("assistant", call.answer_start)] if call.answer_start else [])]

@@ -27,10 +27,10 @@ from cerank.text.safe_text import counted
 if TYPE_CHECKING:
     from cerank.app.teaching.check_teacher import TeacherCheck
     from cerank.app.teaching.model_labels import ModelLabels
-    from cerank.teachers.estimate import Estimate
+    from cerank.teachers.estimate import TeachingEstimate
     from cerank.teachers.make import MadeTeacher
     from cerank.teachers.requests import TeachRequest
-    from cerank.teachers.work import Progress
+    from cerank.teachers.work import TeachingProgress
 
 
 class _MakesByDefault(TyperGroup):
@@ -194,11 +194,11 @@ def _make(request: TeachRequest) -> MadeTeacher:
         return make(request, hooks)
 
 
-def _tells(total: int) -> Callable[[Progress], object]:
+def _tells(total: int) -> Callable[[TeachingProgress], object]:
     """Return a function that says now and then how far the work is."""
     messages = ProgressMessages(_LINE_SECONDS, is_first_printed=True)
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: TeachingProgress) -> None:
         spent = f", {progress.cost:.2f} spent" if progress.cost is not None else ""
         failed = f", {progress.failed} failed" if progress.failed else ""
         tokens = progress.usage.input_tokens + progress.usage.output_tokens
@@ -238,15 +238,15 @@ def _write_copy(made: MadeTeacher, output: Path) -> None:
 
 def _report(made: MadeTeacher) -> None:
     """Say on stderr what was made and what was wrong with answers."""
-    found = made.provenance
+    provenance = made.provenance
     info(f"{counted(len(made.ranking), 'query')} ranked; {counted(made.asked, 'call')} made, {made.reused} reused")
-    repairs = found.repairs
+    repairs = provenance.repairs
     if repairs.repaired:
         info(
-            f"{repairs.repaired} of {counted(found.windows, 'answer')} repaired: {repairs.missing} passages missing, "
-            f"{repairs.repeated} repeated, {repairs.out_of_range} out of range"
+            f"{repairs.repaired} of {counted(provenance.windows, 'answer')} repaired: {repairs.missing} passages "
+            f"missing, {repairs.repeated} repeated, {repairs.out_of_range} out of range"
         )
-    for reason, count in found.failed.items():
+    for reason, count in provenance.failed.items():
         names = [report.query for report in made.reports.values() if report.failure == reason]
         info(f"{counted(count, 'query')} failed ({reason}): {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
 
@@ -264,24 +264,26 @@ _ESTIMATE = (
 )
 
 
-def _estimate_table(estimates: list[Estimate]) -> Table:
+def _estimate_table(estimates: list[TeachingEstimate]) -> Table:
     rows = []
     notes = []
-    for found in estimates:
-        cost = "no price" if found.cost is None else f"{found.cost:.2f} {found.currency}"
-        time = "unknown" if found.seconds is None else format_minutes(found.seconds / 60)
+    for member in estimates:
+        cost = "no price" if member.cost is None else f"{member.cost:.2f} {member.currency}"
+        time = "unknown" if member.seconds is None else format_minutes(member.seconds / 60)
         rows.append(
             (
-                found.name, found.place, found.queries, found.calls, found.known,
-                found.usage.input_tokens, found.usage.output_tokens, cost, time,
+                member.name, member.place, member.queries, member.calls, member.known,
+                member.usage.input_tokens, member.usage.output_tokens, cost, time,
             )
         )  # fmt: skip
-        if found.price_date:
-            notes.append(f"{found.name}: price of {found.price_date}")
-        if not found.are_tokens_counted:
-            notes.append(f"{found.name}: tokens are estimated from words; the model's tokenizer is not on this machine")
-        if not found.are_calls_exact:
-            notes.append(f"{found.name}: how many calls sorting takes depends on the answers; this is an estimate")
+        if member.price_date:
+            notes.append(f"{member.name}: price of {member.price_date}")
+        if not member.are_tokens_counted:
+            notes.append(
+                f"{member.name}: tokens are estimated from words; the model's tokenizer is not on this machine"
+            )
+        if not member.are_calls_exact:
+            notes.append(f"{member.name}: how many calls sorting takes depends on the answers; this is an estimate")
     return Table("estimate", _ESTIMATE, tuple(rows), title="Nothing was asked", notes=tuple(notes))
 
 
@@ -349,35 +351,35 @@ def check(
     )
     with _stop_by_signal() as reason:
         hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
-        found = check_teacher.check(
+        result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
-    emit([table_columns.comparison_table(found.comparison, settings.format), _check_table(found)], settings.format)
-    table_columns.print_footnotes(found.comparison, settings.format)
-    for warning in found.warnings:
+    emit([table_columns.comparison_table(result.comparison, settings.format), _check_table(result)], settings.format)
+    table_columns.print_footnotes(result.comparison, settings.format)
+    for warning in result.warnings:
         info(f"warning: {warning}")
-    if found.is_worse:
+    if result.is_worse:
         raise typer.Exit(ExitCode.FAILED)
 
 
 _CHECK = (Column("key", "of the teacher"), Column("value", "is"))
 
 
-def _check_table(found: TeacherCheck) -> Table:
+def _check_table(result: TeacherCheck) -> Table:
     rows: list[tuple[str, str]] = [
-        ("queries ranked", f"{found.queries}"),
-        ("queries failed", f"{found.failed}"),
-        ("answers repaired", f"{found.repaired:.1%}"),
-        ("windows unchanged", f"{found.unchanged:.1%}"),
+        ("queries ranked", f"{result.queries}"),
+        ("queries failed", f"{result.failed}"),
+        ("answers repaired", f"{result.repaired:.1%}"),
+        ("windows unchanged", f"{result.unchanged:.1%}"),
     ]
-    for label, stability in (("position bias", found.position_bias), ("consistency", found.consistency)):
+    for label, stability in (("position bias", result.position_bias), ("consistency", result.consistency)):
         if stability is not None:
             rows += [
                 (f"{label}: tau over {counted(stability.queries, 'query')}", f"{stability.tau:.3f}"),
                 (f"{label}: first passages that differ", f"{stability.flips:.1%}"),
             ]
-    rows += [(f"rank-biased overlap with {name}", f"{value:.3f}") for name, value in found.agreement.items()]
-    return Table("check", _CHECK, tuple(rows), title=f"{found.name} on {found.dataset}")
+    rows += [(f"rank-biased overlap with {name}", f"{value:.3f}") for name, value in result.agreement.items()]
+    return Table("check", _CHECK, tuple(rows), title=f"{result.name} on {result.dataset}")
 
 
 @teach_app.command("labels")
@@ -432,11 +434,11 @@ def labels(
         raise UsageError("the output folder does not exist", where=str(output))
     with _stop_by_signal() as reason:
         hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
-        found = model_labels.write_labels(
+        result = model_labels.write_labels(
             request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
         )
-    emit(_label_tables(found), settings.format)
-    for warning in found.warnings:
+    emit(_label_tables(result), settings.format)
+    for warning in result.warnings:
         info(f"warning: {warning}")
 
 
@@ -445,19 +447,19 @@ _CONFUSION = (Column("people", "people's grade", "number", 0), Column("model", "
               Column("documents", "documents", "number", 0))  # fmt: skip
 
 
-def _label_tables(found: ModelLabels) -> list[Table]:
-    rows = [("queries", f"{found.queries}"), ("documents graded", f"{found.documents}")]
-    facts = found.agreement
+def _label_tables(result: ModelLabels) -> list[Table]:
+    rows = [("queries", f"{result.queries}"), ("documents graded", f"{result.documents}")]
+    facts = result.agreement
     if facts is not None:
         shown = (("kappa", facts.kappa), ("weighted kappa", facts.weighted_kappa), ("binary kappa", facts.binary_kappa))
         rows += [("documents that people graded, too", f"{facts.pairs}")]
         rows += [(label, "undefined" if value is None else f"{value:.3f}") for label, value in shown]
-    if found.systems is not None:
+    if result.systems is not None:
         rows += [
-            (f"tau over {counted(found.systems.systems, 'system')}", f"{found.systems.tau:.3f}"),
-            ("tau_ap", f"{found.systems.tau_ap:.3f}"),
+            (f"tau over {counted(result.systems.systems, 'system')}", f"{result.systems.tau:.3f}"),
+            ("tau_ap", f"{result.systems.tau_ap:.3f}"),
         ]
-    tables = [Table("labels", _AGREEMENT, tuple(rows), title=f"Labels by {found.model}")]
+    tables = [Table("labels", _AGREEMENT, tuple(rows), title=f"Labels by {result.model}")]
     if facts is not None:
         cells = tuple((people, model, count) for people, row in facts.confusion.items() for model, count in row.items())
         tables.append(Table("confusion", _CONFUSION, cells))

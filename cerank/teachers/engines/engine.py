@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from cerank.errors import CerankError, ExitCode
-from cerank.teachers.answer_store import Answer, Call
+from cerank.teachers.answer_store import Call, ModelAnswer
 
 
 class StopTeachingError(CerankError):
@@ -43,7 +43,7 @@ class Engine(Protocol):
     def request(self, call: Call) -> dict[str, object]:
         """Return all that is sent for a call, without secrets; it decides the answer's key."""
 
-    async def ask(self, call: Call, key: str) -> Answer:
+    async def ask(self, call: Call, key: str) -> ModelAnswer:
         """Return the answer to a call, or one with `failure` set if there will be none.
 
         Raises:
@@ -57,7 +57,7 @@ class Engine(Protocol):
     def use_form(self, form: int) -> None:
         """Send calls in that form, from 0, from here on."""
 
-    def check_probe(self, call: Call, answer: Answer) -> None:
+    def check_probe(self, call: Call, answer: ModelAnswer) -> None:
         """Check that the answer to a small call has what the teacher needs.
 
         Raises:

@@ -16,7 +16,7 @@ from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
 from cerank.models import bases
 from cerank.recipes.teacher_specs import TeacherSpec
-from cerank.teachers.answer_store import Answer, Call
+from cerank.teachers.answer_store import Call, ModelAnswer
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class LocalModel:
     def use_form(self, form: int) -> None:
         """Do nothing; there is one form."""
 
-    def check_probe(self, call: Call, answer: Answer) -> None:
+    def check_probe(self, call: Call, answer: ModelAnswer) -> None:
         """Do nothing: a model in process offers log-probabilities of every token."""
 
     def request(self, call: Call) -> dict[str, object]:
@@ -80,7 +80,7 @@ class LocalModel:
         """Let go of the model."""
         self._model = None
 
-    async def ask(self, call: Call, key: str) -> Answer:
+    async def ask(self, call: Call, key: str) -> ModelAnswer:
         """Return the model's answer."""
         async with self._lock:  # one forward pass at a time: it takes the whole device
             return await asyncio.to_thread(self._answer, call, key)
@@ -121,14 +121,14 @@ class LocalModel:
             text = "\n\n".join(message["content"] for message in messages) + "\n\n"
         return str(text) + call.answer_start
 
-    def _answer(self, call: Call, key: str) -> Answer:
+    def _answer(self, call: Call, key: str) -> ModelAnswer:
         import torch
 
         began = time.monotonic()
         model, tokenizer = self._load(), self._load_tokenizer()
         inputs = tokenizer(self._prompt(call, tokenizer), add_special_tokens=False, return_tensors="pt")
         ids = inputs["input_ids"].to(self._device)
-        made = Answer(
+        made = ModelAnswer(
             key=key,
             model=self._spec.model,
             parameters={name: value for name, value in self.request(call).items() if name != "messages"},
@@ -151,15 +151,15 @@ class LocalModel:
     def _alternatives(self, tokenizer: Any, values: torch.Tensor, call: Call) -> list[tuple[str, float]]:
         """Return the log-probability of every token that stands for an identifier."""
         words = call.identifiers if call.kind == "first" else ("yes", "Yes", "YES", "no", "No", "NO")
-        found: dict[str, float] = {}
+        alternatives: dict[str, float] = {}
         for word in words:
             for text in (word,) if call.kind == "first" else (word, f" {word}"):
                 ids = tokenizer(text, add_special_tokens=False)["input_ids"]
                 if len(ids) == 1:
-                    found[text] = float(values[ids[0]])
-        return list(found.items())
+                    alternatives[text] = float(values[ids[0]])
+        return list(alternatives.items())
 
-    def _generated(self, made: Answer, call: Call, model: Any, tokenizer: Any, ids: torch.Tensor) -> Answer:
+    def _generated(self, made: ModelAnswer, call: Call, model: Any, tokenizer: Any, ids: torch.Tensor) -> ModelAnswer:
         import torch
 
         if self._spec.temperature:

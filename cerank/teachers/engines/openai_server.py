@@ -19,7 +19,7 @@ import msgspec
 from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
 from cerank.recipes.teacher_specs import NEEDS_LOG_PROBABILITIES, TeacherSpec
-from cerank.teachers.answer_store import Answer, Call
+from cerank.teachers.answer_store import Call, ModelAnswer
 from cerank.teachers.engines import overload
 from cerank.teachers.engines.engine import ServerError, StopTeachingError
 from cerank.teachers.engines.overload import CallLimit
@@ -117,7 +117,7 @@ class OpenAIServer:
         """Close all connections."""
         await self._client.aclose()
 
-    async def ask(self, call: Call, key: str) -> Answer:
+    async def ask(self, call: Call, key: str) -> ModelAnswer:
         """Return the answer to a call; failing ones are sent again with growing pauses, `attempts` times in all."""
         body = self.request(call)
         reason = detail = ""
@@ -139,7 +139,7 @@ class OpenAIServer:
             if attempts < self._spec.attempts:
                 pause = overload.pause_before(attempts + 1, self._jitter)
                 await asyncio.sleep(pause if result.wait is None else max(result.wait, pause / 10))
-        return Answer(
+        return ModelAnswer(
             key=key,
             model=self._spec.model,
             parameters=_without_prompt(body),
@@ -157,7 +157,7 @@ class OpenAIServer:
         """Send calls in that form from here on; OpenAI's own servers know no beginnings of answers."""
         self._starts_answers = form == 0
 
-    def check_probe(self, call: Call, answer: Answer) -> None:
+    def check_probe(self, call: Call, answer: ModelAnswer) -> None:
         """Check that the answer to a small call, with the very parameters of the others, has what the teacher needs.
 
         Raises:
@@ -226,19 +226,19 @@ class OpenAIServer:
             raise StopTeachingError(what, where=self._base, hint="the same command continues then")
         return _Trouble("server error", detail, is_overload=status == 429 or status >= 500, wait=wait)
 
-    def _answer(self, call: Call, key: str, body: Mapping[str, object], found: Response) -> Answer:
-        input_tokens, output_tokens = found.input_tokens, found.output_tokens
-        return Answer(
+    def _answer(self, call: Call, key: str, body: Mapping[str, object], response: Response) -> ModelAnswer:
+        input_tokens, output_tokens = response.input_tokens, response.output_tokens
+        return ModelAnswer(
             key=key,
-            model=found.model or self._spec.model,
+            model=response.model or self._spec.model,
             parameters=_without_prompt(body),
-            text=self._safe(found.text, all_of_it=True),
-            reasoning=self._safe(found.reasoning, all_of_it=True),
-            refusal=self._safe(found.refusal, all_of_it=True),
-            finish=found.finish[:100],
-            tokens=found.tokens if call.identifiers else [],
+            text=self._safe(response.text, all_of_it=True),
+            reasoning=self._safe(response.reasoning, all_of_it=True),
+            refusal=self._safe(response.refusal, all_of_it=True),
+            finish=response.finish[:100],
+            tokens=response.tokens if call.identifiers else [],
             input_tokens=self.input_tokens(call)[0] if input_tokens is None else input_tokens,
-            output_tokens=len(found.text) // 3 if output_tokens is None else output_tokens,
+            output_tokens=len(response.text) // 3 if output_tokens is None else output_tokens,
             tokens_are_estimated=input_tokens is None or output_tokens is None,
             time=timestamp(datetime.now(UTC)),
         )

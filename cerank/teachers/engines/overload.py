@@ -79,10 +79,10 @@ def asked_to_wait(headers: Mapping[str, str], now: datetime) -> float | None:
         try:
             seconds = float(text) * unit
         except ValueError:
-            found = _date(text)
-            if found is None:
+            until = _date(text)
+            if until is None:
                 continue
-            seconds = (found - now).total_seconds()
+            seconds = (until - now).total_seconds()
         if not math.isnan(seconds):
             return max(0.0, seconds)
     return None
@@ -90,7 +90,7 @@ def asked_to_wait(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def _date(text: str) -> datetime | None:
     try:
-        found = email.utils.parsedate_to_datetime(text)
+        date = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -139,12 +139,12 @@ def _alternatives(entry: object) -> list[tuple[str, float]]:
         return []
     listed = entry.get("top_logprobs")
     rows = [*(listed if isinstance(listed, list) else []), entry]
-    found: dict[str, float] = {}
+    alternatives: dict[str, float] = {}
     for row in rows:
         token, value = (row.get("token"), row.get("logprob")) if isinstance(row, dict) else (None, None)
         if isinstance(token, str) and _is_number(value):
-            found[token] = max(float(value), found.get(token, float("-inf")))
-    return list(found.items())
+            alternatives[token] = max(float(value), alternatives.get(token, float("-inf")))
+    return list(alternatives.items())
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -13,7 +13,7 @@ from cerank.teachers.judging.agreement import kendall_tau
 from cerank.teachers.make import Session
 from cerank.teachers.parsing.choices import Order
 from cerank.teachers.parsing.permutations import Permutation
-from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, RankedQuery, Steps
+from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery, Steps
 
 _SHUFFLES = 2  # of each window, beside the order that was given
 
@@ -52,15 +52,15 @@ def _stability(given: Mapping[str, Outcome], others: list[dict[str, Outcome]]) -
     if not pairs:
         return None
     queries = {query for other in others for query in other if query in given}
-    taus = [kendall_tau(one, other) for one, other in pairs]
-    flips = sum(one[0] != other[0] for one, other in pairs) / len(pairs)
+    taus = [kendall_tau(first, other) for first, other in pairs]
+    flips = sum(first[0] != other[0] for first, other in pairs) / len(pairs)
     return Stability(len(queries), statistics.fmean(taus), flips)
 
 
 def _one_window(number: int) -> Procedure:
     """Return the procedure that ranks the first window alone, shuffled unless `number` is 0."""
 
-    def procedure(query: RankedQuery, asker: Asker) -> Steps:
+    def procedure(query: PromptedQuery, asker: Asker) -> Steps:
         places = list(range(min(asker.spec.window, len(query.passages))))
         if len(places) < 2:
             return Outcome(tuple(places))

@@ -83,8 +83,8 @@ def system_agreement(by_model: Mapping[str, float], by_people: Mapping[str, floa
 
 def family_warnings(judge: str, systems: Sequence[str]) -> list[str]:
     """Return a warning for each system whose name tells that it is of the judge's family of models."""
-    found = []
+    warnings = []
     for family, system in itertools.product(_FAMILIES, systems):
         if all(re.search(family, name, re.IGNORECASE) for name in (judge, system)):
-            found.append(f"{judge} and {system} are of one family ({family}): such a judge favours it")
-    return found
+            warnings.append(f"{judge} and {system} are of one family ({family}): such a judge favours it")
+    return warnings

@@ -35,13 +35,13 @@ def chosen_letter(text: str, size: int) -> int | None:
     if body is None:
         return None
     clean = body.strip().strip("*_`\"'")
-    found = re.match(r"(?:passage[\s:]*)?[\[(\"']?([A-Za-z])(?![A-Za-z])", clean, re.IGNORECASE)
+    match = re.match(r"(?:passage[\s:]*)?[\[(\"']?([A-Za-z])(?![A-Za-z])", clean, re.IGNORECASE)
     # "A" at the start of "A relevant passage is C" is an article
     letters = {letter.upper() for letter in re.findall(r"\bpassage[\s:\"'\[(]*([A-Z])\b", clean, re.IGNORECASE)}
-    if found and (
-        len(clean) <= 3 or clean[found.end() : found.end() + 1] in {"", ".", ":", ",", ")", "]", "\n", '"', "*"}
+    if match and (
+        len(clean) <= 3 or clean[match.end() : match.end() + 1] in {"", ".", ":", ",", ")", "]", "\n", '"', "*"}
     ):
-        letters |= {found[1].upper()}
+        letters |= {match[1].upper()}
     places = {ord(letter) - ord("A") for letter in letters}
     return places.pop() if len(places) == 1 and max(places, default=size) < size else None
 
@@ -54,12 +54,12 @@ def read_grade(text: str, largest: int = 3) -> int | None:
     body = answer_of(text)
     if body is None:
         return None
-    found = _GRADE_TAG.findall(body) or _GRADE_JSON.findall(body)
-    if not found:
+    grades = _GRADE_TAG.findall(body) or _GRADE_JSON.findall(body)
+    if not grades:
         lines = [line for line in body.splitlines() if line.strip()]
-        found = _LONE_DIGIT.findall(lines[-1]) if lines else []
-        found = found if len(set(found)) == 1 else []
-    grade = int(found[-1]) if found else None
+        grades = _LONE_DIGIT.findall(lines[-1]) if lines else []
+        grades = grades if len(set(grades)) == 1 else []
+    grade = int(grades[-1]) if grades else None
     return grade if grade is not None and grade <= largest else None
 
 

@@ -99,9 +99,9 @@ def _numbers_in(text: str) -> tuple[list[int], bool]:
     from_json = _json_numbers(text)
     if from_json:
         return from_json, False
-    found = list(_bracketed(text))
-    if found:
-        return _chain_first(text, found), _is_plain(text, found)
+    identifiers = list(_bracketed(text))
+    if identifiers:
+        return _chain_first(text, identifiers), _is_plain(text, identifiers)
     named = [_Found(_number(match[1]), *match.span()) for match in _NAMED.finditer(text)]
     if named:
         return _chain_first(text, named), False
@@ -129,27 +129,27 @@ def _bracketed(text: str) -> Iterator[_Found]:
         yield from (_Found(number, start, end) for number in numbers)
 
 
-def _chain_first(text: str, found: list[_Found]) -> list[int]:
+def _chain_first(text: str, identifiers: list[_Found]) -> list[int]:
     """Return the numbers of the longest chain (the last of equals), then others, each in the text's order."""
-    chains: list[list[_Found]] = [[found[0]]]
-    for one, other in itertools.pairwise(found):
-        if other.start < one.end or _LINK.fullmatch(text, one.end, other.start):
+    chains: list[list[_Found]] = [[identifiers[0]]]
+    for before, other in itertools.pairwise(identifiers):
+        if other.start < before.end or _LINK.fullmatch(text, before.end, other.start):
             chains[-1].append(other)
         else:
             chains.append([other])
     longest = max(reversed(chains), key=lambda chain: len({entry.number for entry in chain}))
     if len({entry.number for entry in longest}) < 2:  # prose about one passage after another
-        return [entry.number for entry in found]
+        return [entry.number for entry in identifiers]
     inside = {entry.number for entry in longest}
     rest = dict.fromkeys(entry.number for chain in chains if chain is not longest for entry in chain)
     if inside.isdisjoint(rest):  # a ranking with something in between
-        return [entry.number for entry in found]
+        return [entry.number for entry in identifiers]
     # what prose says beside the ranking is no part of it, unless the ranking lacks that passage
     return [entry.number for entry in longest] + [number for number in rest if number not in inside]
 
 
-def _is_plain(text: str, found: list[_Found]) -> bool:
-    return re.fullmatch(r"\[\d+\](?: > \[\d+\])*", text) is not None and len(found) == text.count("[")
+def _is_plain(text: str, identifiers: list[_Found]) -> bool:
+    return re.fullmatch(r"\[\d+\](?: > \[\d+\])*", text) is not None and len(identifiers) == text.count("[")
 
 
 def _json_numbers(text: str) -> list[int]:
@@ -176,9 +176,9 @@ def _json_numbers(text: str) -> list[int]:
 
 def _letters_in(text: str) -> tuple[list[int], bool]:
     """Return the letters that name passages, as numbers from 1."""
-    found = [_Found(_place(match[1]), *match.span()) for match in _LETTER.finditer(text)]
-    if found:
-        return _chain_first(text, found), re.fullmatch(r"\[[A-Z]\](?: > \[[A-Z]\])*", text) is not None
+    identifiers = [_Found(_place(match[1]), *match.span()) for match in _LETTER.finditer(text)]
+    if identifiers:
+        return _chain_first(text, identifiers), re.fullmatch(r"\[[A-Z]\](?: > \[[A-Z]\])*", text) is not None
     chains = [[_place(letter) for letter in re.findall(r"[A-Z]", match[0])] for match in _LETTER_CHAIN.finditer(text)]
     if chains:
         return max(chains, key=lambda chain: len(set(chain))), False

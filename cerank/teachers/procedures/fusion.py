@@ -33,8 +33,8 @@ def merge(rankings: Sequence[Ranking], how: Literal["mean", "rrf", "kemeny"]) ->
         for ranking in rankings:
             for doc, value in zip(ranking[query], _values(ranking, query, how), strict=True):
                 row[doc] += value / len(rankings)
-        one = ordered({query: row}, first)
-        documents[query], scores[query] = one[query], one.scores(query)
+        single = ordered({query: row}, first)
+        documents[query], scores[query] = single[query], single.scores(query)
     return Ranking(documents, scores)
 
 

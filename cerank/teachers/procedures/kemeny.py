@@ -34,7 +34,7 @@ def merge(orders: Sequence[Sequence[int]]) -> tuple[int, ...]:
     if len(order) <= _EXACT:
         return min(
             itertools.permutations(order),
-            key=lambda found: (disagreement(found, orders), [rank[item] for item in found]),
+            key=lambda candidate: (disagreement(candidate, orders), [rank[item] for item in candidate]),
         )
     return tuple(_improved(order, above))
 

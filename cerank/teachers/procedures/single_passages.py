@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from cerank.teachers.parsing.choices import Preference
-from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery, Steps
+from cerank.teachers.procedures.steps import Asker, Outcome, PromptedQuery, Steps
 
 _GRADED_OUTPUT = 400  # tokens; UMBRELA's second prompt explains before it grades
 
 
-def rank_by_scores(query: RankedQuery, asker: Asker) -> Steps:
+def rank_by_scores(query: PromptedQuery, asker: Asker) -> Steps:
     """Score each passage by itself: the log-odds of yes, or a grade; ties keep the order that was given."""
     is_graded = asker.spec.kind == "graded"
     output, expected = (_GRADED_OUTPUT, 12) if is_graded else (1, 1)

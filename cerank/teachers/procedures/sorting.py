@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Generator, Sequence
 
 from cerank.teachers.answer_store import Call
-from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery, Steps
+from cerank.teachers.procedures.steps import Asker, Outcome, PromptedQuery, Steps
 from cerank.teachers.reading import Value
 
 _OUTPUT = 16  # tokens: "Passage B" and some more
@@ -19,7 +19,7 @@ _Best = Generator[list[Call], Sequence[Value], int]  # returns which of several 
 _Sorting = Generator[list[Call], Sequence[Value], list[int]]  # returns places, sorted
 
 
-def rank_setwise(query: RankedQuery, asker: Asker) -> Steps:
+def rank_setwise(query: PromptedQuery, asker: Asker) -> Steps:
     """Sort the first `top` ranks by choosing the best of `children` + 1 passages at a time."""
     order = list(range(len(query.passages)))
     if len(order) > 1:
@@ -30,14 +30,14 @@ def rank_setwise(query: RankedQuery, asker: Asker) -> Steps:
     return Outcome(_head_then_rest(order, min(asker.spec.top, len(order))))
 
 
-def _choose(query: RankedQuery, asker: Asker, places: Sequence[int]) -> _Best:
+def _choose(query: PromptedQuery, asker: Asker, places: Sequence[int]) -> _Best:
     (value,) = yield [asker.call(query, places, _OUTPUT, _EXPECTED)]
     if not isinstance(value, int):
         raise TypeError(f"a choice is a place, not {value!r}")
     return value
 
 
-def _heapify(query: RankedQuery, asker: Asker, heap: list[int], size: int, root: int) -> _Sorting:
+def _heapify(query: PromptedQuery, asker: Asker, heap: list[int], size: int, root: int) -> _Sorting:
     """Move the passage at `root` down until none of its children is better."""
     while (first := asker.spec.children * root + 1) < size:
         at = [root, *range(first, min(first + asker.spec.children, size))]
@@ -49,7 +49,7 @@ def _heapify(query: RankedQuery, asker: Asker, heap: list[int], size: int, root:
     return heap
 
 
-def _heap_sort(query: RankedQuery, asker: Asker, heap: list[int]) -> _Sorting:
+def _heap_sort(query: PromptedQuery, asker: Asker, heap: list[int]) -> _Sorting:
     size = len(heap)
     for root in range(size // asker.spec.children, -1, -1):
         yield from _heapify(query, asker, heap, size, root)
@@ -61,7 +61,7 @@ def _heap_sort(query: RankedQuery, asker: Asker, heap: list[int]) -> _Sorting:
     return heap[::-1]
 
 
-def _bubble_sort(query: RankedQuery, asker: Asker, order: list[int]) -> _Sorting:
+def _bubble_sort(query: PromptedQuery, asker: Asker, order: list[int]) -> _Sorting:
     """Bring the best of the rest to each rank, from the end of the list; begin further up where nothing moved."""
     children = asker.spec.children
     begin = len(order) - (children + 1)
@@ -86,7 +86,7 @@ def _bubble_sort(query: RankedQuery, asker: Asker, order: list[int]) -> _Sorting
     return order
 
 
-def rank_pairwise(query: RankedQuery, asker: Asker) -> Steps:
+def rank_pairwise(query: PromptedQuery, asker: Asker) -> Steps:
     """Rank by comparing two passages at a time, each pair in both orders; a contradiction is a tie."""
     places = list(range(len(query.passages)))
     if asker.spec.sorting_method == "all":
@@ -99,16 +99,16 @@ def rank_pairwise(query: RankedQuery, asker: Asker) -> Steps:
     return Outcome(_head_then_rest(places, min(asker.spec.top, len(places))))
 
 
-def _all_pairs(query: RankedQuery, asker: Asker) -> Steps:
+def _all_pairs(query: PromptedQuery, asker: Asker) -> Steps:
     """Ask every pair in both orders; a passage's score is its wins, a tie half a win."""
     pairs = list(itertools.combinations(range(len(query.passages)), 2))
-    both_ways = [places for one, other in pairs for places in ((one, other), (other, one))]
+    both_ways = [places for first, other in pairs for places in ((first, other), (other, first))]
     calls = [asker.call(query, places, _OUTPUT, _EXPECTED) for places in both_ways]
     answers = (yield calls) if calls else []
     wins = [0.0] * len(query.passages)
-    for number, (one, other) in enumerate(pairs):
+    for number, (first, other) in enumerate(pairs):
         share = _share_of_first(answers[2 * number], answers[2 * number + 1])
-        wins[one] += share
+        wins[first] += share
         wins[other] += 1.0 - share
     order = sorted(range(len(wins)), key=lambda place: (-wins[place], place))
     return Outcome(tuple(order), tuple(wins))
@@ -121,13 +121,15 @@ def _share_of_first(given: Value, turned: Value) -> float:
     return 0.0 if (given, turned) == (1, 0) else 0.5
 
 
-def _is_better(query: RankedQuery, asker: Asker, one: int, other: int) -> Generator[list[Call], Sequence[Value], bool]:
-    calls = [asker.call(query, places, _OUTPUT, _EXPECTED) for places in ((one, other), (other, one))]
+def _is_better(
+    query: PromptedQuery, asker: Asker, first: int, other: int
+) -> Generator[list[Call], Sequence[Value], bool]:
+    calls = [asker.call(query, places, _OUTPUT, _EXPECTED) for places in ((first, other), (other, first))]
     given, turned = yield calls
     return _share_of_first(given, turned) == 1.0
 
 
-def _pairwise_heap_sort(query: RankedQuery, asker: Asker, heap: list[int]) -> _Sorting:
+def _pairwise_heap_sort(query: PromptedQuery, asker: Asker, heap: list[int]) -> _Sorting:
     size = len(heap)
     for root in range(size // 2, -1, -1):
         yield from _pairwise_heapify(query, asker, heap, size, root)
@@ -139,7 +141,7 @@ def _pairwise_heap_sort(query: RankedQuery, asker: Asker, heap: list[int]) -> _S
     return heap[::-1]
 
 
-def _pairwise_heapify(query: RankedQuery, asker: Asker, heap: list[int], size: int, root: int) -> _Sorting:
+def _pairwise_heapify(query: PromptedQuery, asker: Asker, heap: list[int], size: int, root: int) -> _Sorting:
     while True:
         best = root
         for child in (2 * root + 1, 2 * root + 2):
@@ -151,7 +153,7 @@ def _pairwise_heapify(query: RankedQuery, asker: Asker, heap: list[int], size: i
         root = best
 
 
-def _sliding(query: RankedQuery, asker: Asker, order: list[int]) -> _Sorting:
+def _sliding(query: PromptedQuery, asker: Asker, order: list[int]) -> _Sorting:
     """Let the better of two neighbors go up, from the end to the start, once for each rank that is sorted."""
     for rank in range(min(asker.spec.top, len(order) - 1)):
         for place in range(len(order) - 1, rank, -1):

@@ -24,7 +24,7 @@ class Outcome(msgspec.Struct, frozen=True):
 Steps: TypeAlias = Generator[list[Call], Sequence[Value], Outcome]
 
 
-class RankedQuery(msgspec.Struct, frozen=True):
+class PromptedQuery(msgspec.Struct, frozen=True):
     """A query and the texts of its candidates, as prompts show them."""
 
     id: str
@@ -39,7 +39,7 @@ class Asker(msgspec.Struct, frozen=True):
     template: Template
     sample: int = 0
 
-    def call(self, query: RankedQuery, places: Sequence[int], max_output: int, expected: int) -> Call:
+    def call(self, query: PromptedQuery, places: Sequence[int], max_output: int, expected: int) -> Call:
         """Return the call that shows the passages at `places`, in that order.
 
         Args:
@@ -63,4 +63,4 @@ class Asker(msgspec.Struct, frozen=True):
         )
 
 
-Procedure: TypeAlias = Callable[[RankedQuery, Asker], Steps]
+Procedure: TypeAlias = Callable[[PromptedQuery, Asker], Steps]

@@ -9,7 +9,7 @@ from cerank.core.seeds import derive
 from cerank.teachers.parsing.choices import Order
 from cerank.teachers.parsing.permutations import Permutation
 from cerank.teachers.procedures.kemeny import merge
-from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery, Steps
+from cerank.teachers.procedures.steps import Asker, Outcome, PromptedQuery, Steps
 
 _TOKENS_OF_A_NUMBER = 8  # "[12] > " has 5 or 6 in tokenizers of today
 
@@ -28,7 +28,7 @@ def windows(size: int, window: int, stride: int) -> Iterator[tuple[int, int]]:
         start, end = start - stride, end - stride
 
 
-def rank_by_windows(query: RankedQuery, asker: Asker) -> Steps:
+def rank_by_windows(query: PromptedQuery, asker: Asker) -> Steps:
     """Rank a query's candidates by sliding windows, `passes` times."""
     spec = asker.spec
     order = list(range(len(query.passages)))
@@ -47,17 +47,17 @@ def rank_by_windows(query: RankedQuery, asker: Asker) -> Steps:
     return Outcome(tuple(order))
 
 
-def rank_by_shuffled_windows(query: RankedQuery, asker: Asker) -> Steps:
+def rank_by_shuffled_windows(query: PromptedQuery, asker: Asker) -> Steps:
     """Rank several shuffles of the list and merge them (permutation self-consistency, Tang et al. 2024).
 
     The first list is the one that was given; the others depend on the query's id alone.
     """
-    found = []
+    orders = []
     for number in range(asker.spec.shuffles):
         places = list(range(len(query.passages)))
         if number:
             random.Random(derive(number, "shuffle", query.id)).shuffle(places)
-        shuffled = RankedQuery(query.id, query.text, tuple(query.passages[place] for place in places))
+        shuffled = PromptedQuery(query.id, query.text, tuple(query.passages[place] for place in places))
         outcome = yield from rank_by_windows(shuffled, asker)
-        found.append(tuple(places[place] for place in outcome.order))
-    return Outcome(merge(found))
+        orders.append(tuple(places[place] for place in outcome.order))
+    return Outcome(merge(orders))
