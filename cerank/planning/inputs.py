@@ -171,8 +171,8 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     spec = recipe.teachers.get(stage.teacher)
     if spec is not None:
         first = training_first_stage(recipe, stage)
-        found = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
-        return Input("teacher", f"{stage.teacher} for {name}", found, spec.server or "in process")
+        identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
+        return Input("teacher", f"{stage.teacher} for {name}", identity, spec.server or "in process")
     teacher = read_teacher(stage.teacher, dataset)
     if stage.validates_by_loss:
         _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
