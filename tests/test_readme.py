@@ -30,6 +30,9 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("run", "--base", "electra"): "needs the model",
+    ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
+    ("teach", "check", "zephyr"): "needs a server",
+    ("teach", "labels"): "needs a server",
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
@@ -84,6 +87,7 @@ def place(tmp_path_factory):
         made_run(settings, changed(staged, seed=seed, margins=declared), label, skill=0.6)
     done = cerank(folder, ["run", "--recipe", "my.toml", "--label", "brisk-otter"])
     assert done.returncode == 0, done.stderr
+    _declare_teachers(folder, plan.recipe)
     return folder
 
 
@@ -91,6 +95,14 @@ def _write_distinct_queries(dataset: Path) -> None:
     """Replace the queries of a dataset: no two of its parts may have one in common."""
     texts = [" ".join(words) for words in itertools.combinations(WORDS, 3)]
     (dataset / "queries.tsv").write_text("".join(f"q{number}\t{texts[number]}\n" for number in range(40)))
+
+
+def _declare_teachers(folder: Path, recipe) -> None:
+    """Write a recipe with the teachers of the guide: one by a server that nobody starts, and one in process."""
+    shipped = DOCUMENTS["teachers"].split("[teachers.zephyr]")[1].split("\n[stages")[0]
+    model = next((folder / "lab" / "runs").glob("*/stages/2-distill/final"))
+    reranker = f'[teachers.reranker]\nkind = "cross-encoder"\nmodel = "{model}"\ndepth = 10\n'
+    (folder / "taught.toml").write_text(f"{render(recipe)}\n[teachers.zephyr]{shipped}\n{reranker}")
 
 
 def cerank(place: Path, words):
@@ -167,6 +179,21 @@ def test_the_recipe_shown_loads(tmp_path):
     (text,) = blocks(DOCUMENTS["recipes"], "toml")
     (tmp_path / "gentle.toml").write_text(text)
     assert recipes.load(str(tmp_path / "gentle.toml")).recipe.base == "roberta"
+
+
+def test_the_teacher_prices_and_template_shown_load(tmp_path):
+    from cerank.teachers import prompts
+    from cerank.teachers.budget import price_of
+
+    recipe, prices, template = blocks(DOCUMENTS["teachers"], "toml")
+    for name, text in (("taught", recipe), ("prices", prices), ("template", template)):
+        (tmp_path / f"{name}.toml").write_text(text)
+    spec = recipes.load(str(tmp_path / "taught.toml")).recipe.teachers["zephyr"]
+    price = price_of(spec, tmp_path / "prices.toml")
+    assert (spec.kind, price.input, price.date) == ("listwise", 0.2, "2026-11-01")
+    assert prompts.load(str(tmp_path / "template.toml"), "listwise").suffix == "Answer as [2] > [1]."
+    named = DOCUMENTS["teachers"].split("Shipped templates:")[1].split("`template`")[0]
+    assert sorted(re.findall(r"`([a-z-]+)`", named)) == prompts.shipped()
 
 
 def test_the_exit_codes_shown_are_those_of_the_program():

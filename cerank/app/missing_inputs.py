@@ -21,6 +21,7 @@ from cerank.planning.inputs import (
     EMBEDDING,
     EMBEDDING_BASE,
     dataset_names,
+    ranks_candidates,
     training_dataset,
     training_first_stage,
     validation_first_stage,
@@ -153,14 +154,16 @@ def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     rankings = [(test, first) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
         rankings.append((data.validation, validation_first_stage(recipe)))
-        if stage.source == "labels" or stage.teacher == EMBEDDING:
+        if stage.source == "labels" or ranks_candidates(recipe, stage):
             rankings.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
     return rankings
 
 
 def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
     return [
-        (training_dataset(recipe, stage), stage.teacher) for _, stage in recipe.chained() if stage.source == "teacher"
+        (training_dataset(recipe, stage), stage.teacher)
+        for _, stage in recipe.chained()
+        if stage.source == "teacher" and stage.teacher not in recipe.teachers
     ]
 
 

@@ -22,6 +22,7 @@ from cerank.cli.commands import (
     report_command,
     show_guide,
     start_run,
+    teach,
     watch_runs,
 )
 from cerank.cli.output import write_output
@@ -58,6 +59,7 @@ app.command(rich_help_panel=_MEASURING)(judge_results.schema)
 app.command(rich_help_panel=_MEASURING)(measure.rerank)
 app.command(rich_help_panel=_MEASURING)(measure.evaluate)
 app.command(rich_help_panel=_MEASURING)(bench.bench)
+app.add_typer(teach.teach_app, name="teach", rich_help_panel=_MEASURING)
 app.add_typer(catalog.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
 app.command(rich_help_panel=_CATALOGUE)(show_guide.guide)
 app.command(rich_help_panel=_CATALOGUE)(catalog.datasets)

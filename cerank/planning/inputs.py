@@ -18,6 +18,7 @@ from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
 from cerank.retrieval import first_stage
 from cerank.retrieval.teachers import read_teacher
+from cerank.teachers import declared
 from cerank.text.safe_text import counted
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
@@ -49,17 +50,32 @@ def validation_first_stage(recipe: Recipe) -> str:
     return recipe.data.validation_first_stage or recipe.data.first_stages[0]
 
 
+def ranks_candidates(recipe: Recipe, stage: Stage) -> bool:
+    """Return whether a stage's teacher is made here from the candidates of its first stage.
+
+    That is the embedding teacher, or one of the recipe's `[teachers]`; any other comes from a file.
+    """
+    return stage.source == "teacher" and (stage.teacher == EMBEDDING or stage.teacher in recipe.teachers)
+
+
+def taught_depth(recipe: Recipe, stage: Stage) -> int:
+    """Return how many candidates of a query a stage samples from, or its teacher ranks."""
+    spec = recipe.teachers.get(stage.teacher) if stage.source == "teacher" else None
+    return spec.depth if spec is not None else stage.window[1]
+
+
 def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     """Return each pair of dataset and first stage that the recipe uses, with the greatest depth that it needs."""
     data = recipe.data
     all_uses = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
         all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
-        if stage.validates_by_loss and (stage.source == "labels" or stage.teacher == EMBEDDING):
-            all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.window[1]))
-        if stage.source == "labels" or stage.teacher == EMBEDDING:
-            dataset = training_dataset(recipe, stage)
-            all_uses.append(FirstStageUse(dataset, training_first_stage(recipe, stage), stage.window[1]))
+        if stage.source != "labels" and not ranks_candidates(recipe, stage):
+            continue
+        depth = taught_depth(recipe, stage)
+        if stage.validates_by_loss:
+            all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), depth))
+        all_uses.append(FirstStageUse(training_dataset(recipe, stage), training_first_stage(recipe, stage), depth))
     deepest: dict[tuple[str, str], int] = {}
     for use in all_uses:
         key = (use.dataset, use.first_stage)
@@ -166,6 +182,11 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         files = bases.locate(EMBEDDING_BASE, fetch=fetch)
         return Input("teacher", f"{EMBEDDING} for {name}", files.sha256, str(files.folder))
     dataset = datasets[training_dataset(recipe, stage)]
+    spec = recipe.teachers.get(stage.teacher)
+    if spec is not None:
+        first = training_first_stage(recipe, stage)
+        identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
+        return Input("teacher", f"{stage.teacher} for {name}", identity, spec.server or "in process")
     teacher = read_teacher(stage.teacher, dataset)
     if stage.validates_by_loss:
         _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)

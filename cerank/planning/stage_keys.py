@@ -57,7 +57,7 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     ranked = partial("{1} on {0}".format)
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
     parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
-    if stage.source == "labels" or stage.teacher == inputs.EMBEDDING:
+    if stage.source == "labels" or inputs.ranks_candidates(recipe, stage):
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     if stage.source == "teacher":
         parts.append(pinned("teacher", f"{stage.teacher} for {name}"))

@@ -120,7 +120,18 @@ def loss_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"stages.{name}.loss: no loss is called '{stage.loss}'; {nearest(stage.loss, LOSSES)}")
         else:
             mistakes += _target_mistakes(f"stages.{name}", stage, needs)
+            mistakes += _order_mistakes(f"stages.{name}", stage, recipe)
     return mistakes
+
+
+def _order_mistakes(at: str, stage: Stage, recipe: Recipe) -> list[str]:
+    """Return an error if the loss needs scores, and the teacher that is made for the stage gives an order alone."""
+    spec = recipe.teachers.get(stage.teacher) if stage.source == "teacher" else None
+    if spec is None or spec.has_scores or target_of(stage) != "scores":
+        return []
+    hint = f"take a teacher with scores, or a loss on ranks: {_taking('ranks')}"
+    what = f'loss "{stage.loss}" needs scores, and a teacher of kind "{spec.kind}" gives an order alone'
+    return [f"{at}.teacher: {what}; {hint}"]
 
 
 def _target_mistakes(at: str, stage: Stage, needs: LossNeeds) -> list[str]:

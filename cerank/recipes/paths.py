@@ -11,6 +11,7 @@ from pathlib import Path
 
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
 _STAGE = ("dataset", "first_stage", "teacher")
+_TEACHER = ("model", "template", "prices")
 
 
 def resolve_beside(name: str, folder: Path) -> str:
@@ -50,11 +51,16 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
             return value
         return {name: _changed(stage, _STAGE, here) for name, stage in value.items()}
 
+    def teachers(value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: _changed(teacher, _TEACHER, here) for name, teacher in value.items()}
+
     def data(value: object) -> object:
         return _changed(value, _DATA, here)
 
     changed = dict(table)
-    for key, change in (("base", here), ("data", data), ("stages", stages)):
+    for key, change in (("base", here), ("data", data), ("stages", stages), ("teachers", teachers)):
         if key in changed:
             changed[key] = change(changed[key])
     return changed

@@ -58,7 +58,7 @@ def _literal(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return '"' + "".join(_character(char) for char in value) + '"'
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     if isinstance(value, dict):
         inner = ", ".join(f"{_key(str(name))} = {_literal(item)}" for name, item in value.items())

@@ -13,6 +13,7 @@ from cerank.core.decode import help_text
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
+from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
 # Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
@@ -46,7 +47,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str, help_text('candidates for negatives and teacher; "" takes the first of data.first_stages')
     ] = ""
     teacher: Annotated[
-        str, help_text('"embedding", a TREC run file, or RankGPT permutations (.json beside its .jsonl)')
+        str, help_text('"embedding", one of [teachers], a TREC run file, or RankGPT permutations (.json with .jsonl)')
     ] = ""
     relevance: Annotated[Positive, help_text("smallest grade that counts as a positive")] = 1
 
@@ -219,6 +220,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: Annotated[Data, help_text("where queries, documents and labels come from")] = Data()
     evaluate: Annotated[Evaluate, help_text("what is measured on the test datasets")] = Evaluate()
     stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
+    teachers: Annotated[dict[str, TeacherSpec], help_text("teachers that cerank makes, by their names")] = {}
 
     def chained(self) -> tuple[tuple[str, Stage], ...]:
         """Return the stages that run, in order, with their names."""
@@ -321,7 +323,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
-    return mistakes
+    return mistakes + teacher_mistakes(recipe.teachers)
 
 
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:

@@ -36,6 +36,7 @@ class StopFlag:
         self._file = file
         self._signal = 0
         self._is_requested = False
+        self._own_reason = ""
         self._last_check = 0.0
 
     def install(self) -> None:
@@ -48,11 +49,17 @@ class StopFlag:
             os._exit(ExitCode.INTERRUPTED)
         self._signal = number
 
+    def request(self, reason: str) -> None:
+        """Ask to stop from within: what the run needs has come to a cap."""
+        self._own_reason = reason
+
     @property
     def reason(self) -> str:
         """Return what asked to stop, in a word or two; "" where nothing did."""
         if self._signal:
             return signal.Signals(self._signal).name
+        if self._own_reason:
+            return self._own_reason
         now = time.monotonic()
         if now - self._last_check >= _STOP_CHECK_SECONDS:
             self._last_check = now

@@ -29,6 +29,7 @@ from cerank.tokenization.token_store import TokenStore
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
+from cerank.worker import made_teachers
 from cerank.worker.run_context import RunContext
 
 MOST_CACHED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
@@ -116,6 +117,10 @@ class RunInputs:
             queries: whose candidates are to be ranked. A teacher from a file ranks what it ranks, whoever is asked for.
             in_validation: whether these are queries of the validation dataset.
         """
+        if stage.teacher in self._plan.recipe.teachers:
+            return made_teachers.rank_for_stage(
+                self._context, self.datasets, name, queries, in_validation=in_validation
+            )
         is_computed = stage.teacher == inputs.EMBEDDING
         path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
         if not path.exists():

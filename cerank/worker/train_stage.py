@@ -178,14 +178,18 @@ class StageWork:
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         dataset = self._inputs.datasets[self._training]
         context.heartbeat.enter("groups", self._name, total=1)
-        is_embedded = stage.source == "teacher" and stage.teacher == inputs.EMBEDDING
+        is_made_here = inputs.ranks_candidates(recipe, stage)
         ranking: Ranking
-        if stage.source == "teacher" and not is_embedded:
+        if stage.source == "teacher" and not is_made_here:
             ranking = self._inputs.teacher(self._name, stage, list(dataset.queries))
         else:
             # candidates may be stored deeper than this stage's window, so cut them to it
             ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
-            ranking = ranking.top(stage.window[1])
+            ranking = ranking.top(inputs.taught_depth(recipe, stage))
+        if is_made_here:
+            sampler = self._taught_sampler(ranking)
+            context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
+            return sampler
         sampler = Sampler(
             self._name,
             stage,
@@ -195,17 +199,36 @@ class StageWork:
                 qrels=dataset.qrels,
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
-                scores=None if is_embedded else ranking.scores,
+                scores=ranking.scores,
             ),
         )
-        if is_embedded:  # it ranks the same candidates, so only the sampled queries need it
-            taught = self._inputs.teacher(self._name, stage, sampler.sampled_queries)
-            sampler = sampler.with_teacher(taught, taught.scores)
-            self._lists = len(taught)
-        elif stage.source == "teacher":
+        if stage.source == "teacher":
             self._lists = len(ranking)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
+
+    def _taught_sampler(self, candidates: Ranking) -> Sampler:
+        """Return the sampler of a stage whose teacher ranks the candidates: only queries that are sampled are ranked.
+
+        A query that the teacher could not rank is left out, and others are sampled in its place.
+        """
+        dataset = self._inputs.datasets[self._training]
+        queries = list(dataset.queries)
+        while True:
+            pool = TrainingPool(
+                query_ids=queries,
+                qrels=dataset.qrels,
+                ranking=candidates,
+                has_text=dataset.documents.__contains__,
+                scores=None,
+            )
+            sampler = Sampler(self._name, self._stage, self._context.plan.recipe.seed, pool)
+            taught = self._inputs.teacher(self._name, self._stage, sampler.sampled_queries)
+            unranked = {query for query in sampler.sampled_queries if query not in taught}
+            if not unranked:
+                self._lists = len(taught)
+                return sampler.with_teacher(taught, taught.scores)
+            queries = [query for query in queries if query not in unranked]
 
     def _validation_groups(self) -> ValidationLoss:
         """Return one group for each validation query, sampled once, on which the validation loss is computed."""

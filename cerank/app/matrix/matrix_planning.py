@@ -178,7 +178,12 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
     """Yield each thing the recipe reads, as the key path that names it and a look at it."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.models import bases
-    from cerank.planning.inputs import EMBEDDING, training_dataset, training_first_stage, validation_first_stage
+    from cerank.planning.inputs import (
+        ranks_candidates,
+        training_dataset,
+        training_first_stage,
+        validation_first_stage,
+    )
     from cerank.retrieval import first_stage
 
     data, stages = recipe.data, recipe.chained()
@@ -199,10 +204,10 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
             yield "data.first_stages", partial(candidates, test, first)
     for name, stage in stages:
         dataset = training_dataset(recipe, stage)
-        if stage.source == "labels" or stage.teacher == EMBEDDING:
+        if stage.source == "labels" or ranks_candidates(recipe, stage):
             path = f"stages.{name}.first_stage" if stage.first_stage else "data.first_stages"
             yield path, partial(candidates, dataset, training_first_stage(recipe, stage))
-        if stage.source == "teacher" and stage.teacher != EMBEDDING:
+        if stage.source == "teacher" and not ranks_candidates(recipe, stage):
             yield f"stages.{name}.teacher", partial(_teacher, stage.teacher, dataset, cache)
 
 

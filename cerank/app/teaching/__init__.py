@@ -1,0 +1,1 @@
+"""Teachers: making their rankings, judging them before they teach."""

@@ -1,0 +1,466 @@
+"""Commands that make a teacher's rankings and judge them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from cerank import recipes
+from cerank.app.teaching import teach_options as teaching
+from cerank.cli import options
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import Column, Table, emit, info, write_output
+from cerank.cli.progress_messages import ProgressMessages
+from cerank.errors import ExitCode, UsageError
+from cerank.files import disk
+from cerank.planning.workload import format_minutes
+from cerank.text.safe_text import counted
+
+if TYPE_CHECKING:
+    from cerank.app.teaching.check_teacher import TeacherCheck
+    from cerank.app.teaching.model_labels import ModelLabels
+    from cerank.teachers.estimate import TeachingEstimate
+    from cerank.teachers.make import MadeTeacher
+    from cerank.teachers.requests import TeachRequest
+    from cerank.teachers.work import TeachingProgress
+
+
+class _MakesByDefault(TyperGroup):
+    """`cerank teach NAME` is `cerank teach make NAME`."""
+
+    def parse_args(self, ctx: object, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["make", *args]
+        return super().parse_args(ctx, args)  # type: ignore[arg-type]
+
+
+teach_app = typer.Typer(
+    cls=_MakesByDefault,
+    no_args_is_help=True,
+    help="Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",
+)
+
+_COST, _WHAT = "Cost", "What is ranked"
+_LINE_SECONDS = 5.0
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Teacher: a name in [teachers] of the recipe.")]
+Recipe = Annotated[
+    str,
+    typer.Option("--recipe", "-r", metavar="RECIPE", help="Recipe that declares the teacher: a .toml file or a name."),
+]
+Queries = Annotated[
+    str,
+    typer.Option(
+        "--queries",
+        metavar="DATASET",
+        help="Dataset, or a part such as pydocs/train[:100], whose queries are ranked. Default: what the stage that "
+        "the teacher teaches trains on.",
+        rich_help_panel=_WHAT,
+    ),
+]
+FirstStage = Annotated[
+    str,
+    typer.Option(
+        "--first-stage",
+        metavar="RUN",
+        help="First stage whose candidates are ranked. Default: the recipe's.",
+        rich_help_panel=_WHAT,
+    ),
+]
+Depth = Annotated[
+    int,
+    typer.Option(
+        "--depth", metavar="N", min=0, help="Candidates of a query. Default: the teacher's.", rich_help_panel=_WHAT
+    ),
+]
+MaxCost = Annotated[
+    float,
+    typer.Option(
+        "--max-cost",
+        metavar="MONEY",
+        min=0.0,
+        help="Stop before more than this is spent; needs a price table.",
+        rich_help_panel=_COST,
+    ),
+]
+MaxCalls = Annotated[
+    int, typer.Option("--max-calls", metavar="N", min=0, help="Stop before more calls.", rich_help_panel=_COST)
+]
+MaxTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-tokens", metavar="N", min=0, help="Stop before more tokens, in and out.", rich_help_panel=_COST
+    ),
+]
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help='Price table: [models."NAME"] with input and output, the price of a million tokens, and a date.',
+        rich_help_panel=_COST,
+    ),
+]
+
+
+@teach_app.command("make")
+def make(
+    name: Name,
+    recipe: Recipe,
+    queries: Queries = "",
+    first_stage: FirstStage = "",
+    depth: Depth = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show calls, tokens, money and time, and ask nothing.")
+    ] = False,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and ask nothing.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again where there was no answer before.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the ranking to this TREC run file, too."),
+    ] = None,
+    max_cost: MaxCost = 0.0,
+    max_calls: MaxCalls = 0,
+    max_tokens: MaxTokens = 0,
+    prices: Prices = None,
+    set_: options.Set = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Rank the candidates of queries by a teacher; what was answered before is not asked again.
+
+    The lab keeps every answer, and the ranking with everything about its making; its path is printed. Ctrl-C waits for
+    the calls that are out, and the same command continues. Exits with 75 if a cap or a signal stopped it.
+    """
+    settings = settings_of(lab, cache, device, threads, form, json)
+    loaded = recipes.load(recipe, set_ or ()).recipe
+    request = teaching.request_of(
+        loaded,
+        name,
+        settings,
+        teaching.TeachOptions(
+            queries=queries,
+            first_stage=first_stage,
+            depth=depth,
+            max_cost=max_cost,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            prices=prices,
+            retry_failed=retry_failed,
+        ),
+    )
+    if show_prompt:
+        write_output("\n".join(f"--- {role}\n{text}" for role, text in teaching.filled_prompt(request)) + "\n")
+        return
+    if dry_run:
+        from cerank.teachers.estimate import estimate
+
+        emit(_estimate_table(estimate(request)), settings.format)
+        return
+    if output is not None and not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
+    made = _make(request)
+    if output is not None:
+        _write_copy(made, output)
+    _report(made)
+    write_output(f"{made.folder / 'ranking.run.gz'}\n")
+    if made.stopped:
+        info(f"stopped: {made.stopped}; the same command continues")
+        raise typer.Exit(ExitCode.PAUSED)
+
+
+def _make(request: TeachRequest) -> MadeTeacher:
+    from cerank.teachers.make import make
+    from cerank.teachers.requests import Hooks
+
+    with _stop_by_signal() as reason:
+        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        return make(request, hooks)
+
+
+def _tells(total: int) -> Callable[[TeachingProgress], object]:
+    """Return a function that says now and then how far the work is."""
+    messages = ProgressMessages(_LINE_SECONDS, is_first_printed=True)
+
+    def tell(progress: TeachingProgress) -> None:
+        spent = f", {progress.cost:.2f} spent" if progress.cost is not None else ""
+        failed = f", {progress.failed} failed" if progress.failed else ""
+        tokens = progress.usage.input_tokens + progress.usage.output_tokens
+        messages.show(
+            f"{progress.queries} of {counted(total, 'query')}{failed}; {counted(progress.asked, 'call')}, "
+            f"{progress.reused} reused; {tokens:,} tokens{spent}"
+        )
+
+    return tell
+
+
+@contextlib.contextmanager
+def _stop_by_signal() -> Iterator[list[str]]:
+    """Within, SIGINT and SIGTERM set the reason to stop, and the calls that are out are waited for."""
+    reason = [""]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if reason[0] and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        reason[0] = signal.Signals(number).name
+        info("stopping once the calls that are out have come back; again to stop at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield reason
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_copy(made: MadeTeacher, output: Path) -> None:
+    """Write the ranking and its provenance where the user wants them."""
+    packed = (made.folder / "ranking.run.gz").read_bytes()
+    disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
+    disk.write(output.resolve().with_name(f"{output.name}.teacher.json"), (made.folder / "teacher.json").read_bytes())
+
+
+def _report(made: MadeTeacher) -> None:
+    """Say on stderr what was made and what was wrong with answers."""
+    provenance = made.provenance
+    info(f"{counted(len(made.ranking), 'query')} ranked; {counted(made.asked, 'call')} made, {made.reused} reused")
+    repairs = provenance.repairs
+    if repairs.repaired:
+        info(
+            f"{repairs.repaired} of {counted(provenance.windows, 'answer')} repaired: {repairs.missing} passages "
+            f"missing, {repairs.repeated} repeated, {repairs.out_of_range} out of range"
+        )
+    for reason, count in provenance.failed.items():
+        names = [report.query for report in made.reports.values() if report.failure == reason]
+        info(f"{counted(count, 'query')} failed ({reason}): {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+
+
+_ESTIMATE = (
+    Column("teacher", "teacher", "name"),
+    Column("host", "passages go to", "name"),
+    Column("queries", "queries", "number", 0),
+    Column("calls", "calls", "number", 0),
+    Column("known", "answered before", "number", 0),
+    Column("input_tokens", "tokens in", "number", 0),
+    Column("output_tokens", "out", "number", 0),
+    Column("cost", "cost"),
+    Column("time", "time"),
+)
+
+
+def _estimate_table(estimates: list[TeachingEstimate]) -> Table:
+    rows = []
+    notes = []
+    for member in estimates:
+        cost = "no price" if member.cost is None else f"{member.cost:.2f} {member.currency}"
+        time = "unknown" if member.seconds is None else format_minutes(member.seconds / 60)
+        rows.append(
+            (
+                member.name, member.place, member.queries, member.calls, member.known,
+                member.usage.input_tokens, member.usage.output_tokens, cost, time,
+            )
+        )  # fmt: skip
+        if member.price_date:
+            notes.append(f"{member.name}: price of {member.price_date}")
+        if not member.are_tokens_counted:
+            notes.append(
+                f"{member.name}: tokens are estimated from words; the model's tokenizer is not on this machine"
+            )
+        if not member.are_calls_exact:
+            notes.append(f"{member.name}: how many calls sorting takes depends on the answers; this is an estimate")
+    return Table("estimate", _ESTIMATE, tuple(rows), title="Nothing was asked", notes=tuple(notes))
+
+
+@teach_app.command("check")
+def check(
+    name: Name,
+    recipe: Recipe,
+    queries: Annotated[
+        str,
+        typer.Option(
+            "--queries",
+            metavar="DATASET",
+            help="Dataset with labels, or a part of one. Default: the recipe's validation queries.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = "",
+    first_stage: FirstStage = "",
+    depth: Depth = 0,
+    measure: options.Measure = None,
+    bias_queries: Annotated[
+        int,
+        typer.Option(
+            "--bias-queries",
+            metavar="N",
+            min=0,
+            help="Queries whose first window is shown in three orders, and once more, to see whether the order of "
+            "passages or chance decides; 0 leaves it out.",
+        ),
+    ] = 20,
+    max_cost: MaxCost = 0.0,
+    max_calls: MaxCalls = 0,
+    max_tokens: MaxTokens = 0,
+    prices: Prices = None,
+    set_: options.Set = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Judge a teacher on labelled queries: against the first stage with a verdict, position bias, consistency, repairs.
+
+    What is missing of its rankings is made. Exits with 1 if the verdict is that it ranks worse than the first stage.
+    """
+    from cerank.app.teaching import check_teacher
+    from cerank.cli import table_columns
+    from cerank.teachers.requests import Hooks
+
+    settings = settings_of(lab, cache, device, threads, form, json)
+    loaded = recipes.load(recipe, set_ or ()).recipe
+    request = teaching.request_of(
+        loaded,
+        name,
+        settings,
+        teaching.TeachOptions(
+            queries=queries or loaded.data.validation,
+            first_stage=first_stage,
+            depth=depth,
+            max_cost=max_cost,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            prices=prices,
+        ),
+    )
+    with _stop_by_signal() as reason:
+        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        result = check_teacher.check(
+            settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
+        )
+    emit([table_columns.comparison_table(result.comparison, settings.format), _check_table(result)], settings.format)
+    table_columns.print_footnotes(result.comparison, settings.format)
+    for warning in result.warnings:
+        info(f"warning: {warning}")
+    if result.is_worse:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+_CHECK = (Column("key", "of the teacher"), Column("value", "is"))
+
+
+def _check_table(result: TeacherCheck) -> Table:
+    rows: list[tuple[str, str]] = [
+        ("queries ranked", f"{result.queries}"),
+        ("queries failed", f"{result.failed}"),
+        ("answers repaired", f"{result.repaired:.1%}"),
+        ("windows unchanged", f"{result.unchanged:.1%}"),
+    ]
+    for label, stability in (("position bias", result.position_bias), ("consistency", result.consistency)):
+        if stability is not None:
+            rows += [
+                (f"{label}: tau over {counted(stability.queries, 'query')}", f"{stability.tau:.3f}"),
+                (f"{label}: first passages that differ", f"{stability.flips:.1%}"),
+            ]
+    rows += [(f"rank-biased overlap with {name}", f"{value:.3f}") for name, value in result.agreement.items()]
+    return Table("check", _CHECK, tuple(rows), title=f"{result.name} on {result.dataset}")
+
+
+@teach_app.command("labels")
+def labels(
+    name: Name,
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Qrels file to write.")],
+    queries: Queries = "",
+    first_stage: FirstStage = "",
+    depth: Depth = 0,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="FILE", help="TREC run whose order among others is compared. May be repeated."),
+    ] = None,
+    measure: options.Measure = None,
+    max_cost: MaxCost = 0.0,
+    max_calls: MaxCalls = 0,
+    max_tokens: MaxTokens = 0,
+    prices: Prices = None,
+    set_: options.Set = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Write the grades of a graded teacher as qrels, with their provenance beside them; compare them with people's.
+
+    Labels of a model are no labels of people: what is measured with them says how well systems please that model.
+    """
+    from cerank.app.teaching import model_labels
+    from cerank.teachers.requests import Hooks
+
+    settings = settings_of(lab, cache, device, threads, form, json)
+    loaded = recipes.load(recipe, set_ or ()).recipe
+    request = teaching.request_of(
+        loaded,
+        name,
+        settings,
+        teaching.TeachOptions(
+            queries=queries,
+            first_stage=first_stage,
+            depth=depth,
+            max_cost=max_cost,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            prices=prices,
+        ),
+    )
+    if not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
+    with _stop_by_signal() as reason:
+        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        result = model_labels.write_labels(
+            request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
+        )
+    emit(_label_tables(result), settings.format)
+    for warning in result.warnings:
+        info(f"warning: {warning}")
+
+
+_AGREEMENT = (Column("key", "of the labels"), Column("value", "is"))
+_CONFUSION = (Column("people", "people's grade", "number", 0), Column("model", "the model's", "number", 0),
+              Column("documents", "documents", "number", 0))  # fmt: skip
+
+
+def _label_tables(result: ModelLabels) -> list[Table]:
+    rows = [("queries", f"{result.queries}"), ("documents graded", f"{result.documents}")]
+    facts = result.agreement
+    if facts is not None:
+        shown = (("kappa", facts.kappa), ("weighted kappa", facts.weighted_kappa), ("binary kappa", facts.binary_kappa))
+        rows += [("documents that people graded, too", f"{facts.pairs}")]
+        rows += [(label, "undefined" if value is None else f"{value:.3f}") for label, value in shown]
+    if result.systems is not None:
+        rows += [
+            (f"tau over {counted(result.systems.systems, 'system')}", f"{result.systems.tau:.3f}"),
+            ("tau_ap", f"{result.systems.tau_ap:.3f}"),
+        ]
+    tables = [Table("labels", _AGREEMENT, tuple(rows), title=f"Labels by {result.model}")]
+    if facts is not None:
+        cells = tuple((people, model, count) for people, row in facts.confusion.items() for model, count in row.items())
+        tables.append(Table("confusion", _CONFUSION, cells))
+    return tables

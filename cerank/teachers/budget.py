@@ -1,0 +1,168 @@
+"""Money, calls and tokens: prices from the user's table, estimates before the work, caps that are never crossed.
+
+Invariant: a call is made only if its cost at most, with that of all calls that are still out, fits under every cap.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from cerank.core.decode import LARGEST_TOML, decode_table, toml_table
+from cerank.errors import FormatError, UsageError, os_error
+from cerank.files.safe_open import read_file
+from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.teachers.engines.engine import Usage
+
+PRICES = "prices.toml"
+_PER = 1_000_000
+_Price = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
+_SPARE = 1.25  # an estimated prompt may be longer than estimated
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model's tokens cost."""
+
+    input: _Price  # for a million
+    output: _Price
+    date: str = ""  # on which it was so
+    currency: str = "USD"
+    batch: _Price = 0.5  # share of it that a Batch API takes
+
+    def cost(self, usage: Usage) -> float:
+        """Return the cost of so many tokens."""
+        return (usage.input_tokens * self.input + usage.output_tokens * self.output) / _PER
+
+
+class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The user's price table."""
+
+    models: dict[str, Price] = {}
+
+
+def prices_file() -> Path:
+    """The user's own price table, whether it exists or not."""
+    import platformdirs
+
+    return platformdirs.user_config_path("cerank") / PRICES
+
+
+def price_of(spec: TeacherSpec, table: Path | None = None) -> Price | None:
+    """Return the price of a teacher's model, or None if no table has it.
+
+    Args:
+        spec: names the model, and perhaps a table.
+        table: another table, which wins.
+
+    Raises:
+        UsageError, MissingError: a table that was named cannot be read; FormatError: it is none.
+    """
+    path = table or (Path(spec.prices) if spec.prices else prices_file())
+    try:
+        source = read_file(path, LARGEST_TOML + 1)
+    except FileNotFoundError as error:
+        if table or spec.prices:
+            raise os_error(error, path) from error
+        return None
+    except OSError as error:
+        raise os_error(error, path) from error
+    mistakes: list[str] = []
+    values = toml_table(source, str(path))
+    values = _with_text_dates(values)
+    prices = decode_table(PriceTable, values, "", mistakes)
+    if prices is None:
+        hint = '[models."NAME"] with input and output, the price of a million tokens, and the date'
+        raise FormatError("\n".join(mistakes), where=str(path), hint=hint)
+    return prices.models.get(spec.model)
+
+
+def _with_text_dates(values: dict[str, object]) -> dict[str, object]:
+    """Return a table with dates as text, as TOML lets both be written."""
+    import datetime
+
+    return {
+        key: _with_text_dates(value) if isinstance(value, dict)
+        else value.isoformat() if isinstance(value, datetime.date)
+        else value
+        for key, value in values.items()
+    }  # fmt: skip
+
+
+class Caps(msgspec.Struct, frozen=True):
+    """What one command or run may spend; 0 sets no cap."""
+
+    cost: float = 0.0
+    calls: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of(cls, spec: TeacherSpec, *, cost: float = 0.0, calls: int = 0, tokens: int = 0) -> Caps:
+        """Return the caps of a command, and the teacher's own where the command has none."""
+        return cls(cost or spec.max_cost, calls or spec.max_calls, tokens or spec.max_tokens)
+
+
+class Budget:
+    """Counts what was spent, and what calls that are out may still cost.
+
+    Args:
+        caps: never to be crossed.
+        price: of the model; needed for a cap on money.
+        share: of the price that is paid, below 1 for a Batch API.
+
+    Raises:
+        UsageError: a cap on money without a price.
+    """
+
+    def __init__(self, caps: Caps, price: Price | None, share: float = 1.0) -> None:
+        if caps.cost and price is None:
+            hint = f'give [models."..."] input and output, the price of a million tokens, in {prices_file()}'
+            raise UsageError("a cap on money needs the model's price", where="max_cost", hint=hint)
+        self._caps, self._price, self._share = caps, price, share
+        self.calls = 0
+        self.spent = Usage()
+        self._out = Usage()
+        self._largest_error = 1.0  # of estimated prompts: tokens that the server counted by those estimated
+
+    @property
+    def cost(self) -> float | None:
+        """Money spent; None without a price."""
+        return None if self._price is None else self._price.cost(self.spent) * self._share
+
+    def reserve(self, input_tokens: int, max_output: int, *, is_exact: bool) -> Usage | None:
+        """Return what a call may cost at most, set aside; None if that could cross a cap.
+
+        Args:
+            input_tokens: of its prompt.
+            max_output: the longest answer.
+            is_exact: whether the tokens were counted by the model's own tokenizer.
+        """
+        spare = 1.0 if is_exact else _SPARE
+        most = Usage(round(input_tokens * spare * self._largest_error), max_output)
+        total = self.spent.plus(self._out).plus(most)
+        caps = self._caps
+        if caps.calls and self.calls + 1 > caps.calls:
+            return None
+        if caps.tokens and total.input_tokens + total.output_tokens > caps.tokens:
+            return None
+        if caps.cost and self._price is not None and self._price.cost(total) * self._share > caps.cost:
+            return None
+        self.calls += 1
+        self._out = self._out.plus(most)
+        return most
+
+    def settle(self, reserved: Usage, used: Usage, estimated_input: int) -> None:
+        """Count what a call really used in place of what was set aside for it."""
+        self._out = Usage(
+            self._out.input_tokens - reserved.input_tokens, self._out.output_tokens - reserved.output_tokens
+        )
+        self.spent = self.spent.plus(used)
+        if used.input_tokens and estimated_input:
+            self._largest_error = max(self._largest_error, used.input_tokens / estimated_input)
+
+    def cap_in_words(self) -> str:
+        """Return the caps for a message, such as "--max-calls 100"."""
+        caps = self._caps
+        named = {"--max-cost": caps.cost, "--max-calls": caps.calls, "--max-tokens": caps.tokens}
+        return ", ".join(f"{name} {value:g}" for name, value in named.items() if value)

@@ -1,0 +1,67 @@
+"""The identity of a teacher that a recipe declares: what its rankings depend on, known before they are made.
+
+Invariant: no model is loaded, and no server is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cerank.datasets.dataset import Dataset
+from cerank.files.hashing import sha256_json, sha256_text
+from cerank.models import bases
+from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.retrieval import first_stage
+from cerank.teachers import prompts
+
+_FOLDER = "teachers"  # in a lab: answers were paid for, and a cache may be emptied
+
+
+def decisive_parts(spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], *, fetch: bool = False) -> dict[str, object]:
+    """Return everything that decides a teacher's answers: its settings, its template's text, its model's hash.
+
+    Args:
+        spec: the teacher.
+        teachers: all of the recipe, among them an ensemble's members.
+        fetch: whether a model in process may be fetched from the hub.
+
+    Raises:
+        CerankError: a template or a model in process is missing or malformed.
+    """
+    parts: dict[str, object] = {"settings": spec.decisive()}
+    if spec.kind == "ensemble":
+        parts["members"] = [decisive_parts(teachers[name], teachers, fetch=fetch) for name in spec.members]
+        return parts
+    if spec.kind != "cross-encoder":
+        parts["template"] = prompts.template_of(spec).sha256
+    if spec.is_local:
+        parts["model"] = bases.locate(spec.model, fetch=fetch).sha256
+    return parts
+
+
+def identity(
+    spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], dataset: Dataset, first: str, *, fetch: bool = False
+) -> str:
+    """Return the SHA-256 of all that a teacher's rankings depend on: itself, the documents, the first stage.
+
+    Queries are none of it: a ranking of further queries is added to the same files. Raises as `decisive_parts`.
+    """
+    parts = decisive_parts(spec, teachers, fetch=fetch)
+    return sha256_json([parts, dataset.documents.fingerprint(), first_stage.fingerprint(dataset, first)])
+
+
+def answers_file(lab: Path, place: str, model: str) -> Path:
+    """Return the file of the answers of a model, by where it runs."""
+    digest = sha256_text(f"{place}\n{model}")
+    return lab / _FOLDER / "answers" / f"{_plain(model)}-{digest[:8]}.jsonl"
+
+
+def ranking_folder(lab: Path, name: str, identity_: str) -> Path:
+    """Return the folder of a teacher's rankings."""
+    return lab / _FOLDER / "rankings" / f"{_plain(name)}-{identity_[:12]}"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:60] or "x"

@@ -1,0 +1,149 @@
+"""What a teacher's rankings will take, before anything is paid: calls, tokens, money, time.
+
+Invariant: nothing is asked; what the store has already is read as it would be by the work itself.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import msgspec
+
+from cerank.core.seeds import derive
+from cerank.teachers import declared, prompts
+from cerank.teachers.answer_store import Call, ModelAnswer, read_answers
+from cerank.teachers.budget import price_of
+from cerank.teachers.engines.engine import Engine, Usage
+from cerank.teachers.make import candidates_of, engine_of, probe_call, ranked_queries
+from cerank.teachers.parsing.choices import Order, Preference
+from cerank.teachers.parsing.permutations import Permutation
+from cerank.teachers.procedures.by_kind import procedure_of
+from cerank.teachers.procedures.steps import Asker, PromptedQuery
+from cerank.teachers.reading import Value, read
+from cerank.teachers.requests import TeachRequest
+from cerank.teachers.work import call_key, use_known_form
+
+
+class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done for one teacher."""
+
+    name: str
+    place: str  # where the passages go
+    queries: int
+    calls: int  # in all
+    known: int  # of them, answered before
+    usage: Usage  # of the others
+    are_tokens_counted: bool  # prompts by the model's own tokenizer; otherwise estimated from words
+    are_calls_exact: bool  # sorting asks as many as the answers make it
+    cost: float | None  # None without a price
+    currency: str = ""
+    price_date: str = ""
+    seconds: float | None = None  # at the latency of earlier answers; None if there are none
+
+    @property
+    def left(self) -> int:
+        """Calls that would be made."""
+        return self.calls - self.known
+
+
+def estimate(request: TeachRequest) -> list[TeachingEstimate]:
+    """Return what the teacher takes; of an ensemble, what each member takes.
+
+    Raises:
+        CerankError: the teacher cannot be made as declared.
+    """
+    spec = request.spec
+    if spec.kind == "ensemble":
+        members = (msgspec.structs.replace(request, name=name, depth=spec.depth) for name in spec.members)
+        return [member_estimate for member in members for member_estimate in estimate(member)]
+    before = candidates_of(request)
+    if spec.kind == "cross-encoder":
+        pairs = sum(map(len, before.values()))
+        return [
+            TeachingEstimate(
+                name=request.name, place="in process", queries=len(before), calls=0, known=0,
+                usage=Usage(), are_tokens_counted=True, are_calls_exact=True, cost=None,
+            )
+        ] if pairs else []  # fmt: skip
+    engine = engine_of(request, with_key=False)
+    asker = Asker(spec, prompts.template_of(spec), request.sample)
+    answers = read_answers(declared.answers_file(request.lab, engine.place, spec.model))
+    probe = use_known_form(engine, probe_call(asker), answers.get)
+    count = _Count(engine, asker, answers)
+    if probe is None:
+        count.add(probe_call(asker))
+    for query in ranked_queries(request, before):
+        count.query(query)
+    price = price_of(spec, request.prices)
+    times = [answer.seconds for answer in answers.values() if answer.seconds and not answer.failure]
+    at_once = 1 if spec.is_local else spec.concurrency
+    left = count.calls - count.known
+    return [
+        TeachingEstimate(
+            name=request.name,
+            place=spec.server or "in process",
+            queries=len(before),
+            calls=count.calls,
+            known=count.known,
+            usage=Usage(count.input, count.output),
+            are_tokens_counted=count.is_exact,
+            are_calls_exact=not (spec.kind == "setwise" or spec.sorting_method in {"sorted", "sliding"}),
+            cost=price.cost(Usage(count.input, count.output)) if price else None,
+            currency=price.currency if price else "",
+            price_date=price.date if price else "",
+            seconds=statistics.fmean(times) * left / at_once if times else None,
+        )
+    ]
+
+
+class _Count:
+    """Goes through procedures with answers from the store, and with made-up ones where there are none."""
+
+    def __init__(self, engine: Engine, asker: Asker, answers: dict[str, ModelAnswer]) -> None:
+        self._engine, self._asker, self._answers = engine, asker, answers
+        self.calls = self.known = self.input = self.output = 0
+        self.is_exact = True
+
+    def add(self, call: Call) -> None:
+        """Count a call that will be made."""
+        tokens, is_exact = self._engine.input_tokens(call)
+        self.calls += 1
+        self.input += tokens
+        self.output += min(call.expected_output, call.max_output)
+        self.is_exact = self.is_exact and is_exact
+
+    def query(self, query: PromptedQuery) -> None:
+        """Count the calls of a query."""
+        steps = procedure_of(self._asker.spec)(query, self._asker)
+        generator = random.Random(derive(0, "estimate", query.id))
+        try:
+            batch = next(steps)
+            while True:
+                values: list[Value] = []
+                for call in batch:
+                    known = self._answers.get(call_key(self._engine, call))
+                    if known is None:
+                        self.add(call)
+                        values.append(_made_up(call, generator))
+                        continue
+                    self.calls += 1
+                    self.known += 1
+                    reading = read(call, known)
+                    if reading.value is None:
+                        return  # it failed, and is not asked again
+                    values.append(reading.value)
+                batch = steps.send(values)
+        except StopIteration:
+            return
+
+
+def _made_up(call: Call, generator: random.Random) -> Value:
+    """Return what an answer could mean; only how many calls follow depends on it."""
+    if call.kind == "listwise":
+        return Permutation(order=tuple(range(call.size)), named=call.size)
+    if call.kind == "first":
+        return Order(tuple(range(call.size)), 0)
+    if call.kind == "pointwise":
+        return Preference(0.0)
+    return 0 if call.kind == "graded" else generator.randrange(call.size)

@@ -1,0 +1,251 @@
+"""Makes a teacher's rankings of the candidates of queries, as a recipe declares it.
+
+Invariant: what was answered before is not asked again; whatever ends the work, answers and rankings so far are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+import cerank
+from cerank.core.rankings import Ranking, ordered
+from cerank.errors import UsageError
+from cerank.files.hashing import sha256_json
+from cerank.files.json_records import load_if_there, timestamp
+from cerank.retrieval import first_stage
+from cerank.teachers import declared, prompts, ranking_files, secrets
+from cerank.teachers.answer_store import AnswerStore, Call
+from cerank.teachers.budget import Budget, Caps, Price, price_of
+from cerank.teachers.engines.engine import Engine
+from cerank.teachers.procedures import fusion
+from cerank.teachers.procedures.by_kind import procedure_of
+from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery
+from cerank.teachers.ranking_files import Provenance
+from cerank.teachers.requests import Hooks, TeachRequest
+from cerank.teachers.work import QueryReport, Result, TeachingWork
+
+_PROBE_QUERY = "capital of France"
+_PROBE_PASSAGES = ("Paris is the capital of France.", "Bananas are rich in potassium.")
+
+
+class MadeTeacher(msgspec.Struct, frozen=True, kw_only=True):
+    """A teacher's rankings of the queries that were asked for."""
+
+    ranking: Ranking
+    reports: dict[str, QueryReport]
+    provenance: Provenance
+    folder: Path
+    asked: int = 0  # calls made now
+    reused: int = 0  # answers from the store
+    stopped: str = ""  # why it is not complete
+
+
+def candidates_of(request: TeachRequest) -> Ranking:
+    """Return what the teacher ranks: the first documents of the first stage that have a text."""
+    ranking = first_stage.candidates(
+        request.dataset, request.first_stage, request.spec.depth, request.cache, request.queries
+    )
+    documents = request.dataset.documents
+    rows_of = {query: [(doc, score) for doc, score in zip(docs, ranking.scores(query), strict=True) if doc in documents]
+            for query, docs in ranking.items()}  # fmt: skip
+    return Ranking(
+        {query: [doc for doc, _ in rows] for query, rows in rows_of.items()},
+        {query: [score for _, score in rows] for query, rows in rows_of.items()},
+    )
+
+
+def ranked_queries(request: TeachRequest, before: Ranking) -> Iterator[PromptedQuery]:
+    """Yield each query with its passages as prompts show them; texts are read when their turn comes."""
+    dataset, words = request.dataset, request.spec.passage_words
+    for query, docs in before.items():
+        passages = tuple(prompts.clean_passage(text, words) for text in dataset.documents.texts(docs))
+        yield PromptedQuery(query, dataset.queries[query], passages)
+
+
+def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
+    """Return the teacher's rankings, made where they are missing, and keep them in the lab.
+
+    Raises:
+        UsageError: the teacher cannot work as declared: no price for a cap, no log-probabilities on its server.
+        MissingError: no key, no model in process.
+        RunFailedError, ServerError: too many failures, or a server that answers nobody.
+        HeldError: another process asks the same model.
+    """
+    hooks = hooks or Hooks()
+    spec = request.spec
+    if spec.kind == "ensemble":
+        return _make_ensemble(request, hooks)
+    before = candidates_of(request)
+    if spec.kind == "cross-encoder":
+        from cerank.teachers import cross_encoder_scores
+
+        scores = cross_encoder_scores.scores_of(request, before, hooks)
+        reports = {query: QueryReport(query=query) for query in scores}
+        return _saved(request, ordered(scores, before), reports)
+    session = Session(request, before, hooks)
+    try:
+        result = session.carry_out(procedure_of(spec))
+    except BaseException:
+        partial = session.interrupted
+        if partial is not None:
+            _saved(request, ranking_of(partial.outcomes, before), partial.reports, session.price)
+        raise
+    made = _saved(request, ranking_of(result.outcomes, before), result.reports, session.price)
+    return msgspec.structs.replace(made, asked=result.asked, reused=result.reused, stopped=result.stopped)
+
+
+class Session:
+    """Carries out procedures for the queries of a request, under one budget.
+
+    Args:
+        request: names the teacher, which asks a language model.
+        before: the candidates.
+        hooks: the caller's.
+
+    Raises:
+        UsageError: a cap on money without a price.
+    """
+
+    def __init__(self, request: TeachRequest, before: Ranking, hooks: Hooks) -> None:
+        self.request, self.spec = request, request.spec
+        self.price = price_of(self.spec, request.prices)
+        self.interrupted: Result | None = None  # what was done when an error ended it
+        self._before, self._hooks = before, hooks
+        self._budget = Budget(request.caps or Caps.of(self.spec), self.price)
+
+    def carry_out(self, procedure: Procedure, *, sample: int = 0) -> Result:
+        """Return what a procedure gives for every query; raises as `TeachingWork.rank`.
+
+        Args:
+            procedure: for each query.
+            sample: which of several answers to the same prompts.
+        """
+        request, hooks, spec = self.request, self._hooks, self.spec
+        engine = hooks.engine(spec) if hooks.engine else engine_of(request)
+        asker = Asker(spec, prompts.template_of(spec), request.sample or sample)
+        path = declared.answers_file(request.lab, engine.place, spec.model)
+        with AnswerStore(path, datetime.now(UTC)) as store:
+            work = TeachingWork(
+                procedure, asker, engine, store, self._budget,
+                probe=probe_call(msgspec.structs.replace(asker, sample=0)), retry_failed=request.retry_failed,
+                should_stop=hooks.should_stop, progress=hooks.progress,
+            )  # fmt: skip
+            try:
+                return work.rank(ranked_queries(request, self._before))
+            except BaseException:
+                self.interrupted = work.result()
+                raise
+
+
+def probe_call(asker: Asker) -> Call:
+    """Return the small call, of the teacher's own form, by which a server is tried."""
+    single = asker.template.shows_one
+    query = PromptedQuery("", _PROBE_QUERY, _PROBE_PASSAGES)
+    return asker.call(query, (0,) if single else (0, 1), 32, 10)
+
+
+def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
+    """Return what answers the calls of a teacher: its server, or its model in this process.
+
+    Args:
+        request: names the teacher.
+        with_key: False where nothing will be asked.
+
+    Raises:
+        MissingError: the key or the model is not there.
+    """
+    spec = request.spec
+    if spec.is_local:
+        from cerank.teachers.engines.local_model import LocalModel
+
+        return LocalModel(spec, request.device, fetch=request.fetch)
+    from cerank.teachers.engines.openai_server import OpenAIServer
+    from cerank.teachers.token_counts import counter_of
+
+    name = spec.api_key if with_key else ""
+    key = secrets.find_key(name, os.environ, secrets.keyring_file())
+    return OpenAIServer(spec, key, tokens_of=counter_of(spec.model))
+
+
+def ranking_of(outcomes: Mapping[str, Outcome], before: Ranking) -> Ranking:
+    """Return outcomes as a ranking: by scores where there are some, else with n for the best of n documents."""
+    documents: dict[str, Sequence[str]] = {}
+    scores: dict[str, Sequence[float]] = {}
+    for query in before:
+        outcome = outcomes.get(query)
+        if outcome is None:
+            continue
+        docs = before[query]
+        if outcome.scores:
+            row = {doc: outcome.scores[place] for place, doc in enumerate(docs)}
+            single = ordered({query: row}, before)
+            documents[query], scores[query] = single[query], single.scores(query)
+        else:
+            documents[query] = [docs[place] for place in outcome.order]
+            scores[query] = [float(len(docs) - rank) for rank in range(len(docs))]
+    return Ranking(documents, scores)
+
+
+def _make_ensemble(request: TeachRequest, hooks: Hooks) -> MadeTeacher:
+    """Make each member's rankings and merge them; a query that one member lacks is left out."""
+    made: list[MadeTeacher] = []
+    for member in request.spec.members:
+        hooks.tell(f"teacher {member}")
+        member_made = make(msgspec.structs.replace(request, name=member, depth=request.spec.depth), hooks)
+        made.append(member_made)
+        if member_made.stopped:
+            return msgspec.structs.replace(member_made, ranking=Ranking({}, {}))
+    shared = [query for query in made[0].ranking if all(query in other.ranking for other in made)]
+    if not shared:
+        raise UsageError("no query is ranked by all members of the ensemble", where=f"teachers.{request.name}")
+    merged = fusion.merge([member_made.ranking.only(shared) for member_made in made], request.spec.fusion)
+    reports = {query: QueryReport(query=query) for query in shared}
+    result = _saved(request, merged, reports)
+    calls, reused = sum(member_made.asked for member_made in made), sum(member_made.reused for member_made in made)
+    return msgspec.structs.replace(result, asked=calls, reused=reused)
+
+
+def _saved(
+    request: TeachRequest, ranking: Ranking, reports: Mapping[str, QueryReport], price: Price | None = None
+) -> MadeTeacher:
+    """Add rankings to those that the lab has of the teacher, and return the new ones."""
+    spec, dataset = request.spec, request.dataset
+    teachers = {**request.teachers, request.name: spec}
+    identity = declared.identity(spec, teachers, dataset, request.first_stage)
+    if request.sample:
+        identity = sha256_json([identity, request.sample])
+    folder = declared.ranking_folder(request.lab, request.name, identity)
+    every = {**ranking_files.load_reports(folder), **reports}
+    before = _provenance_before(folder)
+    facts = ranking_files.counts(every)
+    usage = facts["usage"]
+    provenance = Provenance(
+        name=request.name,
+        identity=identity,
+        kind=spec.kind,
+        model=spec.model,
+        place=spec.server or "in process",
+        has_scores=spec.has_scores,
+        decisive=declared.decisive_parts(spec, teachers),
+        documents=dataset.documents.fingerprint(),
+        datasets=tuple(dict.fromkeys((*(before.datasets if before else ()), dataset.name))),
+        first_stage=request.first_stage,
+        cost=price.cost(usage) if price else None,  # type: ignore[arg-type]
+        currency=price.currency if price else "",
+        price_date=price.date if price else "",
+        created=timestamp(datetime.now(UTC)),
+        version=cerank.__version__,
+        **facts,  # type: ignore[arg-type]
+    )
+    if reports:
+        ranking_files.save(folder, ranking_files.merged(ranking_files.load_ranking(folder), ranking), every, provenance)
+    return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder)
+
+
+def _provenance_before(folder: Path) -> Provenance | None:
+    return load_if_there(folder / ranking_files.PROVENANCE, Provenance)

@@ -1,0 +1,66 @@
+"""What all procedures share: the query they rank, the calls they yield, the outcome they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.teachers import prompts
+from cerank.teachers.answer_store import Call
+from cerank.teachers.prompts import Template
+from cerank.teachers.reading import Value
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The candidates of a query in a teacher's order, as places in the order that was given."""
+
+    order: tuple[int, ...]
+    scores: tuple[float, ...] = ()  # of each place, not of each rank; none if the teacher gives an order alone
+
+
+Steps: TypeAlias = Generator[list[Call], Sequence[Value], Outcome]
+
+
+class PromptedQuery(msgspec.Struct, frozen=True):
+    """A query and the texts of its candidates, as prompts show them."""
+
+    id: str
+    text: str
+    passages: tuple[str, ...]
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Makes the calls of a teacher."""
+
+    spec: TeacherSpec
+    template: Template
+    sample: int = 0
+
+    def call(self, query: PromptedQuery, places: Sequence[int], max_output: int, expected: int) -> Call:
+        """Return the call that shows the passages at `places`, in that order.
+
+        Args:
+            query: whose passages they are.
+            places: which ones.
+            max_output: tokens of the answer at most, where the teacher does not say.
+            expected: tokens of an answer in its usual form.
+        """
+        template = self.template
+        reads_tokens = self.spec.kind in {"first", "pointwise"}
+        names = tuple(prompts.identifier(template, place) for place in range(len(places)))
+        return Call(
+            kind=self.spec.kind,
+            messages=prompts.fill(template, query.text, [query.passages[place] for place in places]),
+            size=len(places),
+            max_output=max_output if reads_tokens else self.spec.max_output or max_output,
+            expected_output=expected,
+            answer_start=template.answer_start,
+            identifiers=(names if self.spec.kind == "first" else ("yes", "no")) if reads_tokens else (),
+            sample=self.sample,
+        )
+
+
+Procedure: TypeAlias = Callable[[PromptedQuery, Asker], Steps]

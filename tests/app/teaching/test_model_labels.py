@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cerank.app.teaching.model_labels import write_labels
+from cerank.errors import UsageError
+from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.teachers.judging.labels import agreement, family_warnings, system_agreement
+from cerank.teachers.requests import Hooks
+from cerank.trec.text_io import read_qrels
+from tests.teachers.collection import request_for, write_collection
+from tests.teachers.scripted_server import Reply, ScriptedServer, completion
+
+
+def _graded(body: dict[str, object], _times: int) -> Reply:
+    """As the labels of the collection: 1 above 800, and 3 in place of 2 above 950."""
+    found = re.search(r"worth (\d+)", json.dumps(body))
+    worth = int(found[1]) if found else 0
+    return completion(f"M: 1\n##final score: {3 if worth > 950 else 1 if worth > 800 else 0}")
+
+
+def _spec(server: ScriptedServer) -> TeacherSpec:
+    return TeacherSpec(kind="graded", model="qwen3-32b", server=server.url, depth=12)
+
+
+def test_grades_become_qrels_with_provenance_and_their_agreement(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "collection")
+    output = tmp_path / "model.qrels"
+    lines = (folder / "first.run").read_text().splitlines()
+    runs = []
+    for number in range(3):  # three systems, by how much of the first stage each turns round
+        path = tmp_path / f"system-{number}.run"
+        rows = [line.split() for line in lines]
+        kept = [
+            f"{row[0]} Q0 {row[2]} 1 {int(row[2].rpartition('-')[2]) * (number - 1) + int(row[3])} t" for row in rows
+        ]
+        path.write_text("\n".join(kept) + "\n")
+        runs.append(str(path))
+    with ScriptedServer(_graded) as server:
+        found = write_labels(
+            request_for(folder, _spec(server), tmp_path), Hooks(), output, runs=tuple(runs), measure="nDCG@10"
+        )
+    qrels = read_qrels(output)
+    assert (found.queries, found.documents, len(qrels)) == (6, 72, 6)
+    assert {grade for row in qrels.values() for grade in row.values()} <= {0, 1, 3}
+    assert json.loads((tmp_path / "model.qrels.teacher.json").read_text())["model"] == "qwen3-32b"
+    assert found.agreement is not None
+    assert found.agreement.pairs == 72
+    assert found.agreement.binary_kappa == pytest.approx(1.0, abs=0.15)
+    assert found.systems is not None
+    assert found.systems.tau == 1.0
+
+
+def test_a_teacher_without_grades_writes_no_labels(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "collection")
+    with ScriptedServer() as server:
+        spec = TeacherSpec(kind="listwise", model="m", server=server.url)
+        with pytest.raises(UsageError, match="gives no grades"):
+            write_labels(request_for(folder, spec, tmp_path), Hooks(), tmp_path / "q", runs=(), measure="nDCG@10")
+        assert server.bodies == []
+
+
+def test_only_documents_that_both_judged_count() -> None:
+    found = agreement({"q": {"a": 3, "b": 0, "c": 1}}, {"q": {"a": 2, "b": 0}, "other": {"c": 1}})
+    assert (found.pairs, found.confusion) == (2, {0: {0: 1}, 2: {3: 1}})
+
+
+def test_the_order_of_two_systems_says_nothing() -> None:
+    assert system_agreement({"a": 0.1, "b": 0.2}, {"a": 0.1, "b": 0.2}) is None
+    found = system_agreement({"a": 0.3, "b": 0.2, "c": 0.1}, {"a": 0.1, "b": 0.2, "c": 0.3})
+    assert found is not None
+    assert (found.tau, found.tau_ap) == (-1.0, -1.0)
+
+
+def test_a_judge_of_the_same_family_is_named() -> None:
+    assert "qwen" in family_warnings("Qwen/Qwen3-32B", ["runs/qwen3-reranker.run"])[0]
+    assert family_warnings("Qwen/Qwen3-32B", ["bm25.run"]) == []
