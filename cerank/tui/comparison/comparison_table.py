@@ -33,6 +33,7 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "different but negligible": ("≈", "#56B4E9"),
     "cannot tell": ("?", "#8A94A0"),
     "identical": ("≡", "#8A94A0"),
+    "descriptive": ("·", "#8A94A0"),
 }
 _ORDER = ("system", "against", "measure", "verdict", "mean", "difference", "judged", "interval", "wtl",
           "p_corrected", "p", "effect")  # fmt: skip
