@@ -54,7 +54,8 @@ async def opened(pilot: Pilot[str], way: str) -> Screen[object]:
         where = next(pilot.app.files.glob("collection"))  # type: ignore[attr-defined]
         (where.parent / "tiny").mkdir()
         (where.parent / "tiny" / "config.json").write_text('{"model_type": "bert"}')
-        (where.parent / "tiny" / "model.safetensors").write_bytes(b"weights")
+        (where.parent / "tiny" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+        (where.parent / "tiny" / "tokenizer.json").write_text("{}")
         data = {"train": str(where), "validation": str(where), "test": [str(where)]}
         pilot.app.push_screen(NewRunScreen(pilot.app.lab, recipe("two", base="./tiny", **data)))  # type: ignore[attr-defined]
         await settle(pilot)

@@ -56,7 +56,8 @@ def base(tmp_path: Path) -> str:
     folder = tmp_path / "tiny-model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # a header without tensors
+    (folder / "tokenizer.json").write_text("{}")
     return "./tiny-model"
 
 
