@@ -17,6 +17,7 @@ import msgspec
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.matrix_schema import Matrix
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
+from cerank.recipes.teacher_specs import TeacherSpec
 
 GUIDE = Path(__file__).resolve().parents[1] / "cerank" / "guides" / "recipe-reference.md"
 HEAD = """\
@@ -37,6 +38,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("[data]", "Where queries, documents and labels come from.", Data),
     ("[evaluate]", "What is measured on the test datasets.", Evaluate),
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
+    ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
 )
 _TYPES = {str: "text", int: "integer", float: "number", bool: "true or false", object: "any value"}

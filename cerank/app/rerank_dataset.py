@@ -69,7 +69,7 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
         folder = run_store.find(lab, name)
     except UsageError:
         if "/" in text and not text.startswith((".", "/", "~")):
-            return locate(text).folder
+            return locate(text).source
         if looks_like_a_path(text):
             raise MissingError("no such folder, and no run of the lab is called so", where=shown(text, 200)) from None
         raise

@@ -73,8 +73,8 @@ class CommandGroup(TyperGroup):
 class CommandLine(typer.Typer):
     """A Typer application all of whose commands are of the class above."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(cls=CommandGroup, **kwargs)
+    def __init__(self, *, cls: type[CommandGroup] = CommandGroup, **kwargs: Any) -> None:
+        super().__init__(cls=cls, **kwargs)
 
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[[Any], Any]:
         """Return a decorator that registers a function as a command."""

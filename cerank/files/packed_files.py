@@ -28,7 +28,7 @@ UNCHECKED_BYTES = 64 << 20  # bytes that a packed file may always unpack to
 _LARGEST_DICTIONARY = 1 << 28  # bytes of memory that unpacking xz may take; `xz -9` needs 65 MiB
 _HEAD = 512  # bytes that tell what a file is
 _PIECE = 1 << 14  # compressed bytes that are unpacked at once
-_ZST_PIECE = 1 << 10  # likewise of Zstandard; four of them may unpack to 128 KiB
+_ZST_PIECE = 1 << 8  # likewise of Zstandard; four of them may unpack to 128 KiB
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one's
 _TAR = b"ustar"
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(6))
@@ -116,25 +116,32 @@ class _FrameStream:
 
 
 class _ZstandardFrame:
-    """One frame in the way in which bz2 and lzma unpack theirs; its pieces are small, so no length is asked for."""
-
-    needs_input = True
+    """One frame in the way in which bz2 and lzma unpack theirs; what a piece unpacks to is handed on in parts."""
 
     def __init__(self) -> None:
         import zstandard
 
         self._frame = zstandard.ZstdDecompressor().decompressobj()
         self._error = zstandard.ZstdError
+        self._unread = memoryview(b"")
 
-    def decompress(self, data: bytes, max_length: int) -> bytes:  # noqa: ARG002 - as bz2's
-        try:
-            return self._frame.decompress(data)
-        except self._error as error:
-            raise EOFError(str(error)) from error
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        if data:
+            try:
+                self._unread = memoryview(self._frame.decompress(data))
+            except self._error as error:
+                raise EOFError(str(error)) from error
+        content = bytes(self._unread[:max_length] if max_length >= 0 else self._unread)
+        self._unread = self._unread[len(content) :]
+        return content
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._unread
 
     @property
     def eof(self) -> bool:
-        return self._frame.eof
+        return self._frame.eof and not self._unread
 
     @property
     def unused_data(self) -> bytes:

@@ -138,7 +138,7 @@ def locate(name: str, *, fetch: bool = True, pooling: str = "auto") -> BaseFiles
         folder = _declared_folder(Path(name).expanduser(), declared, fetch=fetch)
         model_name = declared.model
     else:
-        folder, model_name = _folder(name, fetch=fetch), name
+        folder, model_name = model_folder(name, fetch=fetch), name
     if adapters.is_adapter(folder):
         return _with_adapter(name, folder, declared, fetch=fetch)
     sha256 = fingerprint(folder)
@@ -153,7 +153,7 @@ def _with_adapter(name: str, folder: Path, declared: Declaration | None, *, fetc
     adapter = adapters.read_adapter(folder)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    home = _folder(adapter.base, fetch=fetch)
+    home = model_folder(adapter.base, fetch=fetch)
     if adapters.is_adapter(home):
         raise UsageError("is an adapter over another adapter", where=str(folder), hint="merge the lower one first")
     sha256 = adapters.adapter_fingerprint(fingerprint(home), adapter)
@@ -170,10 +170,10 @@ def _declared_folder(path: Path, declared: Declaration, *, fetch: bool) -> Path:
     if not declared.model:
         return path.parent.resolve()
     beside = path.parent / declared.model
-    return beside.resolve() if beside.is_dir() else _folder(declared.model, fetch=fetch)
+    return beside.resolve() if beside.is_dir() else model_folder(declared.model, fetch=fetch)
 
 
-def _folder(name: str, *, fetch: bool) -> Path:
+def model_folder(name: str, *, fetch: bool) -> Path:
     """Return the folder of a model given by path or hub id."""
     folder = Path(name).expanduser()
     if folder.is_dir():

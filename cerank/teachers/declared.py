@@ -37,7 +37,9 @@ def decisive_parts(spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], *, fe
     if spec.kind != "cross-encoder":
         parts["template"] = prompts.template_of(spec).sha256
     if spec.is_local:
-        parts["model"] = bases.locate(spec.model, fetch=fetch).sha256
+        is_scorer = spec.kind == "cross-encoder"
+        folder = None if is_scorer else bases.model_folder(spec.model, fetch=fetch)
+        parts["model"] = bases.fingerprint(folder) if folder else bases.locate(spec.model, fetch=fetch).sha256
     return parts
 
 

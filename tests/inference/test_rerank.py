@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from cerank.errors import MissingError, RunFailedError
+from cerank.errors import RunFailedError, UsageError
 from cerank.inference.embeddings import Embedder, embedding_similarity
 from cerank.inference.rerank import Scorer, Writes, made_ahead, rerank
 from cerank.models.cross_encoder import load, load_tokenizer
@@ -135,8 +135,8 @@ def test_scores_that_are_not_finite_are_refused(tiny):
         Scorer(model, PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(24, 8))).score([("alpha", "beta")])
 
 
-def test_a_folder_that_is_no_checkpoint_of_cerank_is_refused(tiny):
-    with pytest.raises(MissingError, match="no checkpoint of cerank"):
+def test_a_bare_encoder_is_refused_because_its_head_is_not_trained(tiny):
+    with pytest.raises(UsageError, match="no trained head"):
         Scorer.load(tiny.folder)
 
 

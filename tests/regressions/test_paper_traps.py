@@ -180,7 +180,11 @@ class TestTrap13QueriesOfTwoSplits:
         from cerank.settings import Settings
 
         settings = Settings(lab=folder / "lab", cache=folder / "cache", device="cpu", threads=1, format="")
-        return plan_of(recipe_from({**values, "stages": {"s": {"steps": 5}}}, "test"), settings, now=NOW)
+        return plan_of(
+            recipe_from({**values, "stages": {"s": {"steps": 5, "max_length": 48, "max_query_length": 16}}}, "test"),
+            settings,
+            now=NOW,
+        )
 
     def test_learning_from_test_queries_is_refused_unless_it_is_forced(self, tmp_path):
         with pytest.raises(RecipeError) as caught:

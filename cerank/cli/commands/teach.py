@@ -11,11 +11,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from cerank import recipes
 from cerank.app.teaching import teach_options as teaching
 from cerank.cli import options
+from cerank.cli.command_class import CommandGroup, CommandLine
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.cli.progress_messages import ProgressMessages
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cerank.teachers.work import TeachingProgress
 
 
-class _MakesByDefault(TyperGroup):
+class _MakesByDefault(CommandGroup):
     """`cerank teach NAME` is `cerank teach make NAME`."""
 
     def parse_args(self, ctx: object, args: list[str]) -> list[str]:
@@ -42,7 +42,7 @@ class _MakesByDefault(TyperGroup):
         return super().parse_args(ctx, args)  # type: ignore[arg-type]
 
 
-teach_app = typer.Typer(
+teach_app = CommandLine(
     cls=_MakesByDefault,
     no_args_is_help=True,
     help="Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",

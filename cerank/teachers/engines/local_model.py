@@ -38,7 +38,9 @@ class LocalModel:
 
     def __init__(self, spec: TeacherSpec, device: str, *, fetch: bool) -> None:
         self._spec, self._device = spec, device
-        self._files = bases.locate(spec.model, fetch=fetch)
+        # not `locate`: a model that writes need not say how it judges a pair
+        self._folder = bases.model_folder(spec.model, fetch=fetch)
+        self._sha256 = bases.fingerprint(self._folder)
         self._lock = asyncio.Lock()
         self._model: Any = None
         self._tokenizer: Any = None
@@ -46,7 +48,7 @@ class LocalModel:
     @property
     def place(self) -> str:
         """That the model runs here, and which weights they are."""
-        return f"{IN_PROCESS} {self._files.sha256[:16]} {self._device.partition(':')[0]}"
+        return f"{IN_PROCESS} {self._sha256[:16]} {self._device.partition(':')[0]}"
 
     def forms(self, call: Call) -> int:  # noqa: ARG002 - a model in process takes every form
         """Return 1: the answer's beginning is simply part of the prompt."""
@@ -61,7 +63,7 @@ class LocalModel:
     def request(self, call: Call) -> dict[str, object]:
         """Return all that decides the answer."""
         return {
-            "model": self._files.sha256,
+            "model": self._sha256,
             "temperature": self._spec.temperature,
             "seed": self._spec.sampling_seed,
             "max_tokens": call.max_output,
@@ -89,7 +91,7 @@ class LocalModel:
         if self._tokenizer is None:
             from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(self._files.folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
         return self._tokenizer
 
     def _load(self) -> Any:
@@ -99,7 +101,7 @@ class LocalModel:
 
             try:
                 model: Any = AutoModelForCausalLM.from_pretrained(
-                    self._files.folder, local_files_only=True, use_safetensors=True, dtype="auto"
+                    self._folder, local_files_only=True, use_safetensors=True, dtype="auto"
                 )
             except ValueError as error:
                 hint = "a cross-encoder is a teacher of its own kind"
