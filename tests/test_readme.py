@@ -34,6 +34,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
+    ("rerank", "http://localhost:8080/rerank"): "needs a server",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }
@@ -64,6 +65,7 @@ def place(tmp_path_factory):
     plan, settings = small_plan(folder, stages={"contrastive": short, "distill": distill})
     (folder / "my.toml").write_text(render(plan.recipe))
     _write_distinct_queries(write_dataset(folder / "my-collection"))
+    shutil.copytree(folder / "my-collection", folder / "my-training-data")
     for name in ("trec-dl-2020", "dl20", "dl21"):  # each with the runs that the commands take from it
         data = write_dataset(folder / name, seed=len(name))
         for run in ("bm25", "splade-pp-ed", "colbert"):

@@ -23,13 +23,15 @@ from .kills import prepared, result
 
 def _bad_at(step: int, value: float) -> None:
     """From here on, the loss of that step of any stage is `value`."""
+    import torch
+
     from cerank.training.trainer import Trainer
 
     real = Trainer.forward_backward
 
-    def add(self: Any, passes: Any, batch: Any, at: int) -> float:
-        loss = real(self, passes, batch, at)
-        return value if at == step else loss
+    def add(self: Any, passes: Any, batch: Any, at: int) -> list[torch.Tensor]:
+        losses = real(self, passes, batch, at)
+        return [torch.full_like(losses[0], value)] if at == step else losses
 
     mock.patch.object(Trainer, "forward_backward", add).start()
 
