@@ -70,6 +70,7 @@ def _serve() -> None:
     import ir_measures  # noqa: F401 - what a program imports late is imported here, once, before the first fork
     import scipy.stats  # noqa: F401
     from transformers import AutoModel, AutoTokenizer, BertModel, BertTokenizerFast  # noqa: F401
+    from typer.main import get_command
 
     import cerank.cli.typer_app
     import cerank.evaluation.compare
@@ -78,6 +79,7 @@ def _serve() -> None:
     import cerank.worker.pipeline
 
     programs = {"cerank": cerank.cli.main, "cerank.worker": worker.main}
+    get_command(cerank.cli.typer_app.app).commands.values()  # imports them all
     gc.freeze()  # a fork that collects would copy every page
     for line in sys.stdin:
         program, words, cwd, environ, out, err, seconds = json.loads(line)

@@ -1,4 +1,4 @@
-"""Register every command with Typer, in the order in which `cerank --help` lists them."""
+"""List every command, in the order in which `cerank --help` shows them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,187 @@ import typer
 
 import cerank
 from cerank.cli.command_class import CommandLine
-from cerank.cli.commands import (
-    bench,
-    catalog,
-    check,
-    dashboard,
-    estimate_power,
-    import_data,
-    ingest_data,
-    judge_results,
-    manage_queue,
-    measure,
-    report_command,
-    show_guide,
-    start_run,
-    teach,
-    watch_runs,
-)
+from cerank.cli.commands_on_use import GroupOnUse, ListedCommand
 from cerank.cli.output import write_output
 
+_RUNS, _MEASURING, _CATALOGUE = "Runs", "Measuring", "Catalog and settings"
+
+
+class _Commands(GroupOnUse):
+    listed = (
+        ListedCommand(
+            "tui",
+            "dashboard",
+            "tui",
+            _RUNS,
+            "Open the dashboard, to start, watch, stop and compare runs in a terminal.",
+        ),
+        ListedCommand(
+            "run",
+            "start_run",
+            "run",
+            _RUNS,
+            "Fine-tune and re-rank as a recipe says, and show the paired comparison of the stages.",
+        ),
+        ListedCommand(
+            "resume", "start_run", "resume", _RUNS, "Resume a paused, lost or failed run from its latest checkpoint."
+        ),
+        ListedCommand(
+            "stop",
+            "start_run",
+            "stop",
+            _RUNS,
+            "Stop a run after its current step, with a checkpoint; `cerank resume` continues from there.",
+        ),
+        ListedCommand("ps", "watch_runs", "ps", _RUNS, "List the runs of the lab, the newest last."),
+        ListedCommand(
+            "show", "watch_runs", "show", _RUNS, "Show one run: its result, validations, stages, inputs and files."
+        ),
+        ListedCommand(
+            "logs",
+            "watch_runs",
+            "logs",
+            _RUNS,
+            "Print the events of a run; if it failed, also the output of its worker.",
+        ),
+        ListedCommand("rm", "start_run", "rm", _RUNS, "Delete runs with their checkpoints, rankings and measures."),
+        ListedCommand(
+            "verify",
+            "check",
+            "verify",
+            _RUNS,
+            "Compute every checksum of a run and its measures again, and compare them with the stored ones.",
+        ),
+        ListedCommand(
+            "doctor",
+            "check",
+            "doctor",
+            _RUNS,
+            "Check the lab, its runs, the cache and this machine, and print what to do about each problem.",
+        ),
+        ListedCommand(
+            "compare",
+            "measure",
+            "compare",
+            _MEASURING,
+            "Compare rankings query by query: better, worse, equivalent, different but negligible, or cannot tell.",
+        ),
+        ListedCommand(
+            "report",
+            "report_command",
+            "report",
+            _MEASURING,
+            "Write a paper's tables, with corrected significance marks, loss curves, published figures and sources.",
+        ),
+        ListedCommand(
+            "power",
+            "estimate_power",
+            "power",
+            _MEASURING,
+            "Compute what a number of queries can show, before anything is trained.",
+        ),
+        ListedCommand(
+            "gate",
+            "judge_results",
+            "gate",
+            _MEASURING,
+            "Check whether NEW may replace BASE. Exit code 0: it ships; 1: it is worse; 4: these queries cannot tell.",
+        ),
+        ListedCommand(
+            "rejudge",
+            "judge_results",
+            "rejudge",
+            _MEASURING,
+            "Judge a published table again: what its differences, numbers of queries and p-values bear together.",
+        ),
+        ListedCommand(
+            "schema",
+            "judge_results",
+            "schema",
+            _MEASURING,
+            "Print the JSON Schema of a document that cerank writes for other programs.",
+        ),
+        ListedCommand(
+            "rerank",
+            "measure",
+            "rerank",
+            _MEASURING,
+            "Re-rank the candidates of a first stage with a model, "
+            "and write a TREC run with strictly decreasing scores.",
+        ),
+        ListedCommand(
+            "evaluate",
+            "measure",
+            "evaluate",
+            _MEASURING,
+            "Measure TREC runs with the qrels of a dataset or a file (as `trec_eval -c`: "
+            "a query without results counts 0).",
+        ),
+        ListedCommand(
+            "bench",
+            "bench",
+            "bench",
+            _MEASURING,
+            "Measure how many pairs this machine re-ranks and trains per second, "
+            "with cerank and with sentence-transformers.",
+        ),
+        ListedCommand(
+            "guide",
+            "show_guide",
+            "guide",
+            _CATALOGUE,
+            "List the guides, or show one: verdicts, recipes, datasets, matrices, output formats and more.",
+        ),
+        ListedCommand(
+            "datasets",
+            "catalog",
+            "datasets",
+            _CATALOGUE,
+            "List datasets, search the ids of ir_datasets, or describe one dataset.",
+        ),
+        ListedCommand(
+            "bases",
+            "catalog",
+            "bases",
+            _CATALOGUE,
+            "List the base models that have a short name, or say how one base is read.",
+        ),
+        ListedCommand(
+            "queue",
+            "manage_queue",
+            "queue_app",
+            _RUNS,
+            "The queue: runs that start automatically, in order, one on each free device.",
+        ),
+        ListedCommand(
+            "teach",
+            "teach",
+            "teach_app",
+            _MEASURING,
+            "Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",
+        ),
+        ListedCommand(
+            "recipes",
+            "catalog",
+            "recipes_app",
+            _CATALOGUE,
+            "Recipes: TOML files that say what to fine-tune, on what data, in which stages.",
+        ),
+        ListedCommand(
+            "data",
+            "ingest_data",
+            "data_app",
+            _CATALOGUE,
+            "Training data: fetch it, import it from formats of other tools, prepare it for runs.",
+        ),
+        ListedCommand(
+            "config", "catalog", "config_app", _CATALOGUE, "Settings: their values, and where each comes from."
+        ),
+    )
+
+
 app = CommandLine(
+    cls=_Commands,
     name="cerank",
     help="A benchmark for fine-tuning cross-encoder re-rankers: contrastive, distillation, or both in stages.",
     no_args_is_help=True,
@@ -36,39 +197,6 @@ app = CommandLine(
     epilog="Exit codes: 0 done, 1 a run failed, 2 the request is wrong, 3 data or a model is missing, "
     "4 another process runs it, 75 paused at a checkpoint, 130 interrupted.",
 )
-
-_RUNS, _MEASURING, _CATALOGUE = "Runs", "Measuring", "Catalog and settings"
-
-app.command(rich_help_panel=_RUNS)(dashboard.tui)
-app.command(rich_help_panel=_RUNS)(start_run.run)
-app.command(rich_help_panel=_RUNS)(start_run.resume)
-app.command(rich_help_panel=_RUNS)(start_run.stop)
-app.command(rich_help_panel=_RUNS)(watch_runs.ps)
-app.command(rich_help_panel=_RUNS)(watch_runs.show)
-app.command(rich_help_panel=_RUNS)(watch_runs.logs)
-app.command(rich_help_panel=_RUNS)(start_run.rm)
-app.command(rich_help_panel=_RUNS)(check.verify)
-app.command(rich_help_panel=_RUNS)(check.doctor)
-app.add_typer(manage_queue.queue_app, name="queue", rich_help_panel=_RUNS)
-app.command(rich_help_panel=_MEASURING)(measure.compare)
-app.command(rich_help_panel=_MEASURING)(report_command.report)
-app.command(rich_help_panel=_MEASURING)(estimate_power.power)
-app.command(rich_help_panel=_MEASURING)(judge_results.gate)
-app.command(rich_help_panel=_MEASURING)(judge_results.rejudge)
-app.command(rich_help_panel=_MEASURING)(judge_results.schema)
-app.command(rich_help_panel=_MEASURING)(measure.rerank)
-app.command(rich_help_panel=_MEASURING)(measure.evaluate)
-app.command(rich_help_panel=_MEASURING)(bench.bench)
-app.add_typer(teach.teach_app, name="teach", rich_help_panel=_MEASURING)
-app.add_typer(catalog.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
-app.command(rich_help_panel=_CATALOGUE)(show_guide.guide)
-app.command(rich_help_panel=_CATALOGUE)(catalog.datasets)
-app.command(rich_help_panel=_CATALOGUE)(catalog.bases)
-import_data.data_app.command("ingest")(ingest_data.ingest)
-import_data.data_app.command("tokenize")(ingest_data.tokenize)
-import_data.data_app.command("check")(ingest_data.check)
-app.add_typer(import_data.data_app, name="data", rich_help_panel=_CATALOGUE)
-app.add_typer(catalog.config_app, name="config", rich_help_panel=_CATALOGUE)
 
 
 def _version(is_given: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import cerank.cli
-from cerank.cli.command_class import SYNONYMS, Command
+from cerank.cli.command_class import SYNONYMS, Command, reflowed
+from cerank.cli.commands_on_use import GroupOnUse
 from cerank.cli.typer_app import app
 from cerank.errors import ExitCode, UsageError
 
@@ -41,6 +43,30 @@ def test_help_shows_no_type_of_python_and_no_text_lost_to_markup(
     for param in COMMANDS[path].params:
         shown = " ".join((param.help or "").replace("\\[", "[").split())
         assert shown[:40] in words, shown
+
+
+def test_the_programs_help_says_of_each_command_what_the_command_says_itself() -> None:
+    root = get_command(app)
+    assert isinstance(root, GroupOnUse)
+    summaries = {entry.name: (entry.panel, entry.summary) for entry in root.listed}
+    said = {
+        name: (command.rich_help_panel, (reflowed(command.help) or "").split("\n\n")[0])
+        for name, command in root.commands.items()
+    }
+    assert summaries == said
+    words = " ".join(CliRunner().invoke(app, ["--help"]).output.replace("│", " ").split())
+    assert all(summary in words for _, summary in summaries.values())
+
+
+def test_the_programs_help_and_a_wrong_command_import_no_command() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from cerank.cli.typer_app import app; "
+        "results = [CliRunner().invoke(app, [word]) for word in ('--help', 'runn')]; "
+        "print([result.exit_code for result in results]); "
+        "print([name for name in sys.modules if name.startswith(('cerank.cli.commands.', 'cerank.app'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[0, 2]", "[]"], done.stdout
 
 
 def test_a_paragraph_of_help_wraps_at_the_end_of_the_terminal_only() -> None:

@@ -24,7 +24,7 @@ PROBE = """
 import asyncio, json, sys
 from pathlib import Path
 from cerank.settings import Settings
-import cerank.cli.typer_app
+import cerank.cli.commands.dashboard
 from cerank.app import Lab
 from cerank.tui import app as dashboard
 dashboard._warm_up = lambda: None

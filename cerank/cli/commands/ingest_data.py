@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cerank.cli import options
+from cerank.cli.commands.import_data import data_app
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info
 from cerank.cli.progress_messages import ProgressMessages
@@ -19,6 +20,7 @@ from cerank.errors import UsageError
 from cerank.text.safe_text import counted, shown
 
 
+@data_app.command("ingest")
 def ingest(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="TREC run files, plain or packed.")],
     verify: Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")] = False,
@@ -80,6 +82,7 @@ def ingest(
     emit(Table("ingested", columns, tuple(rows), "Ingested runs"), settings.format)
 
 
+@data_app.command("tokenize")
 def tokenize(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="Dataset, as recipes name it, without a part in brackets.")
@@ -137,6 +140,7 @@ def tokenize(
     emit(Table("tokenized", columns, tuple(rows), f"Tokens of {dataset} for {base}"), settings.format)
 
 
+@data_app.command("check")
 def check(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset, as recipes name it.")],
     first_stage: Annotated[
