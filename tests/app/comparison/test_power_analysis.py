@@ -256,3 +256,77 @@ def test_a_baseline_near_the_top_leaves_no_gain_that_would_be_seen(lab):
     assert (
         power_analysis.sentences([small])[0] == "no gain that nDCG@10 allows would be seen: only 0.0116 is left above b"
     )
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Two recipes with a first stage of training in common, each run with three seeds."""
+    plan, settings = small_plan(tmp_path_factory.mktemp("seeds"))
+    stages = plan.recipe.stages
+    slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
+    recipe = msgspec.structs.replace(plan.recipe, name="slower", stages={**stages, "distill": slower})
+    other = msgspec.structs.replace(plan, recipe=recipe)
+    for seed in (1, 2, 3):
+        made_run(settings, changed(plan, seed=seed), f"fast{seed}", skill=0.7)
+        made_run(settings, changed(other, seed=seed), f"slow{seed}", skill=0.3)
+    targets = ("fast=fast1,fast2,fast3", "slow=slow1,slow2,slow3")
+    return SimpleNamespace(settings=settings, request=ComparisonRequest(targets=targets, measures=("nDCG@10",)))
+
+
+def test_a_grid_of_seeds_and_queries_rests_on_the_spread_that_an_analysis_of_variance_finds(seeds):
+    import pandas as pd
+    from scipy import stats
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    cells = power_analysis.seed_grid(seeds.settings, seeds.request, PowerRequest(), [5])
+    systems, _ = comparisons.measured_systems(
+        seeds.settings, comparisons.targets_of(seeds.settings.lab, seeds.request.targets), seeds.request
+    )
+    for first in ("bm25", "oracle"):
+        place = [entry.condition.first_stage for entry in systems[0].measured].index(first)
+        fast, slow = ([member.measured[place].values["nDCG@10"] for member in system.members] for system in systems)
+        rows = [
+            {"seed": f"s{seed}", "query": query, "difference": slow[seed][query] - fast[seed][query]}
+            for seed in range(3)
+            for query in fast[seed]
+        ]
+        table = anova_lm(ols("difference ~ C(seed) + C(query)", pd.DataFrame(rows)).fit())
+        by_seed, by_query, rest = table["mean_sq"][["C(seed)", "C(query)", "Residual"]]
+        noise, of_seeds = rest, max(0.0, (by_seed - rest) / len(fast[0]))
+        of_queries = max(0.0, (by_query - rest) / 3)
+        here = {(cell.queries, cell.seeds): cell for cell in cells if cell.first_stage == first}
+        pilot = len(fast[0])
+        assert set(here) == {(n, k) for n in (pilot // 2, pilot, 2 * pilot, 4 * pilot) for k in (3, 5)}
+        for (queries, count), cell in here.items():
+            variance = of_queries / queries + of_seeds / count + noise / (queries * count)
+            # Satterthwaite's degrees of freedom of MS(query) + MS(seed) - MS(rest), as a pilot of this size would have
+            of_each = ((noise + count * of_queries, queries - 1), (noise + queries * of_seeds, count - 1))
+            squares = [*of_each, (noise, (queries - 1) * (count - 1))]
+            df = (queries * count * variance) ** 2 / sum(square**2 / degrees for square, degrees in squares)
+            bound = stats.t.ppf(0.975, df)
+            effect = cell.smallest_difference / variance**0.5
+            power = stats.nct.sf(bound, df, effect) + stats.nct.cdf(-bound, df, effect)
+            assert power == pytest.approx(0.8, abs=0.005)
+
+
+def test_more_seeds_and_more_queries_show_smaller_differences(seeds):
+    cells = power_analysis.seed_grid(seeds.settings, seeds.request, PowerRequest(), [5, 10])
+    bm25 = {(cell.queries, cell.seeds): cell.smallest_difference for cell in cells if cell.first_stage == "bm25"}
+    for (queries, count), size in bm25.items():
+        assert size >= bm25.get((2 * queries, count), 0.0)
+        assert size >= bm25.get((queries, 2 * count), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("targets", "counts", "what"),
+    [
+        (("fast=fast1,fast2,fast3",), [3], "between two recipes"),
+        (("fast=fast1,fast2,fast3", "slow=slow1,slow2,slow3"), [1], "at least 2"),
+        (("fast=fast1,fast2", "slow=slow1,slow2"), [3], "no seeds that pair"),
+    ],
+)
+def test_seeds_that_plan_nothing_are_refused(seeds, targets, counts, what):
+    request = msgspec.structs.replace(seeds.request, targets=targets)
+    with pytest.raises(UsageError, match=what):
+        power_analysis.seed_grid(seeds.settings, request, PowerRequest(), counts)
