@@ -171,6 +171,11 @@ def ceiling_note(ranking: Ranking, qrels: by_name.Qrels) -> str:
     )
     if not without:
         return ""
+    if without == len(answerable):
+        return (
+            f"no candidate of its {counted(without, 'query')} is relevant, so every re-ranker scores 0; "
+            "are the document ids of the qrels those of the collection?"
+        )
     values = ceiling(ranking, answerable)
     return (
         f"the candidates of {without} of {counted(len(answerable), 'query')} hold no relevant document; "

@@ -507,11 +507,11 @@ def _identical_ids_note(own: int, queries: int, ignores: bool) -> list[str]:
     return [f"{what}; BEIR leaves it out where queries are documents (ignore_identical_ids in collection.toml)"]
 
 
-def _coverage(target: FileTarget, ranking: Mapping[str, object], qrels: Qrels, where: str) -> list[str]:
+def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Qrels, where: str) -> list[str]:
     """Return how many judged queries the ranking lacks, and how many of its own are not judged.
 
     Raises:
-        UsageError: it shares no query with the qrels, so that every measure would be 0.
+        UsageError: it shares no query or no document with the qrels, so that every measure would be 0.
     """
     missing = sum(query not in ranking for query in qrels)
     unjudged = sum(query not in qrels for query in ranking)
@@ -520,6 +520,11 @@ def _coverage(target: FileTarget, ranking: Mapping[str, object], qrels: Qrels, w
             raise UsageError("the run is empty", where=str(target.path), hint="did the search that wrote it fail?")
         hint = f"its queries are called {_some(ranking)}, those of the qrels {_some(qrels)}"
         raise UsageError(f"no query of the run is judged in {where}", where=str(target.path), hint=hint)
+    judged_docs = set().union(*qrels.values())
+    if not any(doc in judged_docs for query in ranking for doc in ranking[query]):
+        ranked = (doc for query in ranking for doc in ranking[query])
+        hint = f"its documents are called {_some(ranked)}, those of the qrels {_some(sorted(judged_docs))}"
+        raise UsageError(f"no document of the run is judged in {where}", where=str(target.path), hint=hint)
     parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
     parts += [f"{counted(unjudged, 'query')} of the run without judgments do not count"] if unjudged else []
     return ["; ".join(parts)] if parts else []

@@ -33,6 +33,7 @@ def test_the_ceiling_is_the_measure_of_the_candidates_in_the_order_of_their_grad
     assert "1 of 2 queries" in ceiling_note(ranking, qrels)
     assert "0.4202" in ceiling_note(ranking, qrels)
     assert ceiling_note(ranking, {"q": qrels["q"]}) == ""
+    assert "every re-ranker scores 0" in ceiling_note(ranking, {"q": {"D7": 2}})
     assert ceiling(ranking, qrels) == pytest.approx({"q": 2.6309297 / 3.1309297, "p": 0.0}, abs=1e-6)
 
 
