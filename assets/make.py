@@ -276,7 +276,8 @@ def result(run: str, lab: str) -> None:
     parts = re.split(r"\n\n(?=\S)", shown.strip())
     chosen = [part for part in parts if re.search(r"(?m)^first-stage .* 0\.", part) and "difference" in part]
     chosen += [part for part in parts if part.startswith("Cost")]
-    answer = [part for part in parts if "stage worth it?" in part]
+    # `show` begins with the answer, which the table of the run follows without an empty line
+    answer = [part.partition("\nkey ")[0] for part in parts if "stage worth it?" in part]
     if not (chosen and answer):
         sys.exit(f"{run} has no comparison; is it finished?")
     text = README.read_text(encoding="utf8")
