@@ -151,11 +151,18 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
-    """Show a run until it ends or stops, then its result; Ctrl-C stops it at a checkpoint."""
+def follow(lab: Lab, follower: Follower, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
+    """Show a run until it ends or stops, then its result; Ctrl-C stops it at a checkpoint.
+
+    Args:
+        lab: the lab of the run.
+        follower: gives what is shown of the run: all that it has not given yet.
+        worker: the process that carries the run out.
+        form: format of the result.
+        wide: whether the result shows every column.
+    """
     context = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())
-    was_interrupted = False
-    follower = Follower(folder)
+    folder, was_interrupted = follower.folder, False
     latest = _LatestValues()
     with context as display:
         while True:

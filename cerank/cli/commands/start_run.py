@@ -184,6 +184,7 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
 
 
 def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
+    from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
     folder, worker = lab.start(plan, toml)
@@ -195,7 +196,7 @@ def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> No
         write_output(folder.name + "\n")
         return
     info(f"Run {run_store.title(folder)}")
-    raise typer.Exit(live_status.follow(lab, folder, worker, lab.settings.format, wide=wide))
+    raise typer.Exit(live_status.follow(lab, Follower(folder), worker, lab.settings.format, wide=wide))
 
 
 def resume(
@@ -209,11 +210,14 @@ def resume(
 
     On a CPU the result is bit-identical to that of an uninterrupted run.
     """
+    from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
     settings = settings_of(lab, form=form)
     home = Lab(settings)
     folder = home.find(name)
+    follower = Follower(folder)
+    follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
     worker = home.resume(folder)
     if detach:
         live_status.wait_until_running(home, folder, worker)
@@ -222,7 +226,7 @@ def resume(
             f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
         return
-    raise typer.Exit(live_status.follow(home, folder, worker, settings.format, wide=wide))
+    raise typer.Exit(live_status.follow(home, follower, worker, settings.format, wide=wide))
 
 
 def stop(
