@@ -173,4 +173,4 @@ def check_extensions(planned: Sequence[Extension]) -> None:
             state = "is not installed" if installed is None else f"has other code, {installed.sha256[:12]}"
             hint = f"install {extension.distribution} {extension.version} as it was, or start a new run"
             what = f"the {extension} {state}; the plan was made with {extension.sha256[:12]}"
-            raise RunFailedError(what, where="extensions", hint=hint)
+            raise RunFailedError(what, where="extensions", hint=hint, code="extension-not-installed")

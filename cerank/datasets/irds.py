@@ -255,7 +255,11 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     """
     source = _loaded(name)
     if not (source.has_docs() and source.has_queries()):
-        raise UsageError(f"dataset {name} has no documents and queries to rank", hint="a subset of it may")
+        raise UsageError(
+            f"dataset {name} has no documents and queries to rank",
+            hint="a subset of it may",
+            code="collection-incomplete",
+        )
     with _translate_errors(name):
         queries = {checked_id(row.query_id, "query", name): _text(row) for row in source.queries_iter()}
         record = source.metadata()

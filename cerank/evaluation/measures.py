@@ -52,10 +52,12 @@ def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
             every ranking.
     """
     if not names:
-        raise UsageError("no measure is named", where=where, hint=f"name at least one, {_EXAMPLES}")
+        raise UsageError(
+            "no measure is named", where=where, hint=f"name at least one, {_EXAMPLES}", code="measures-missing"
+        )
     grades = {grade for judged in qrels.values() for grade in judged.values()}
     if not grades:
-        raise UsageError("the qrels judge no document, so nothing can be measured", where=where)
+        raise UsageError("the qrels judge no document, so nothing can be measured", where=where, code="no-judgments")
     canonical: dict[str, None] = {}
     for name in (part for listed in names for part in re.split(r",(?![^(]*\))", listed)):
         measure = _parsed(name, where)
@@ -265,7 +267,12 @@ def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> No
         return
     rel = shape(name).rel
     if rel < 1:
-        raise UsageError(f"{name} counts documents judged irrelevant as relevant", where=where, hint="rel starts at 1")
+        raise UsageError(
+            f"{name} counts documents judged irrelevant as relevant",
+            where=where,
+            hint="rel starts at 1",
+            code="measure-counts-irrelevant",
+        )
     if largest < rel:
         what = f"{name} is 0 for every ranking: it needs grade {rel}, and the largest grade in the qrels is {largest}"
         hint = f"use rel={largest}" if largest > 0 else "these qrels hold no relevant document"
@@ -285,7 +292,9 @@ def _parsed(name: str, where: str) -> Any:
         base, own = _pieces(translated[0], where)
         params = own | params
     if base not in registry:
-        raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
+        raise UsageError(
+            f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry), code="unknown-measure"
+        )
     known = registry[base]
     kind = _class_of(known)
     params = {known.AT_PARAM if key == "@" else key: value for key, value in params.items()}

@@ -102,6 +102,7 @@ def refuse_smaller(family: int, count: int) -> None:
         raise UsageError(
             f"the declared family has {counted(family, 'comparison')}, and {count} are shown",
             hint="declare all of them",
+            code="family-too-small",
         )
 
 

@@ -101,7 +101,9 @@ def measured_in(system: System, condition: Condition) -> Measured:
         if entry.condition == condition:
             return entry
     has = "; ".join(str(entry.condition) for entry in system.measured) or "nothing"
-    raise UsageError(f"'{system.label}' was not measured on {condition}", hint=f"it was measured on {has}")
+    raise UsageError(
+        f"'{system.label}' was not measured on {condition}", hint=f"it was measured on {has}", code="not-measured"
+    )
 
 
 def values_by_query(
@@ -121,7 +123,11 @@ def values_by_query(
         )
     for system, entry in ((left, first), (right, second)):
         if measure not in entry.values:
-            raise UsageError(f"'{system.label}' has no {measure} on {condition}", hint=nearest(measure, entry.values))
+            raise UsageError(
+                f"'{system.label}' has no {measure} on {condition}",
+                hint=nearest(measure, entry.values),
+                code="not-measured",
+            )
     values, others = first.values[measure], second.values[measure]
     if values.keys() != others.keys():
         in_one = sorted(values.keys() ^ others.keys())
@@ -160,7 +166,7 @@ def check_labels(systems: Sequence[System]) -> None:
         UsageError: they are.
     """
     if len(systems) < 2:
-        raise UsageError(f"a comparison needs at least 2 systems, not {len(systems)}")
+        raise UsageError(f"a comparison needs at least 2 systems, not {len(systems)}", code="too-few-systems")
     labels = [system.label for system in systems]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:

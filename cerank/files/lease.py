@@ -276,7 +276,7 @@ def _held_error(path: Path) -> HeldError:
     holder = owner(path)
     who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
     hint = f"`cerank stop {path.parent.name}` asks it to stop"
-    return HeldError(f"held by {who}", where=path.parent.name, hint=hint)
+    return HeldError(f"held by {who}", where=path.parent.name, hint=hint, code="run-held")
 
 
 def _check_file_exists(handle: disk.Handle) -> None:
@@ -286,7 +286,7 @@ def _check_file_exists(handle: disk.Handle) -> None:
     except OSError:
         is_same = False
     if not is_same:
-        raise RunFailedError("the run was removed", where=handle.path.parent.name)
+        raise RunFailedError("the run was removed", where=handle.path.parent.name, code="run-removed")
 
 
 def is_held(path: Path) -> bool:

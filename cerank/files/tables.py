@@ -170,7 +170,9 @@ def check_size(path: Path) -> None:
                     if left < 0:
                         raise packed_files.decompression_bomb(path)
         except (ValueError, KeyError, IndexError, struct.error) as error:
-            raise FormatError(f"not a readable parquet file: {error}", where=str(path)) from error
+            raise FormatError(
+                f"not a readable parquet file: {error}", where=str(path), code="invalid-parquet"
+            ) from error
 
 
 _IDS_AT_ONCE, _TEXTS_AT_ONCE = 500_000, 20_000  # rows of a file in memory at once: of ids and numbers, of texts
@@ -223,7 +225,9 @@ def find_column(names: Sequence[str], accepted: Sequence[str], where: str) -> st
     matches = [name for name in accepted if name in names]
     if len(matches) != 1:
         what = f"has both columns {' and '.join(matches)}" if matches else f"has no column {' or '.join(accepted)}"
-        raise FormatError(what, where=where, hint="its columns: " + shown(", ".join(names), 300))
+        raise FormatError(
+            what, where=where, hint="its columns: " + shown(", ".join(names), 300), code="column-ambiguous"
+        )
     return matches[0]
 
 
@@ -328,4 +332,4 @@ def _scan(path: Path) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _damaged_error(path: Path, error: BaseException | str) -> FormatError:
-    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path))
+    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path), code="invalid-parquet")

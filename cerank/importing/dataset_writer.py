@@ -168,7 +168,9 @@ class DatasetWriter:
             self._queries[query_id] = hash(text)
             self._query_file.write(_line({"query_id": query_id, "text": text}, where))
         elif known_hash != hash(text):
-            raise FormatError(f"query '{shown(query_id, 80)}' has another text than before", where=where)
+            raise FormatError(
+                f"query '{shown(query_id, 80)}' has another text than before", where=where, code="query-text-differs"
+            )
         return True
 
     def document(self, doc_id: str, text: str, where: str) -> bool:
@@ -214,7 +216,9 @@ class DatasetWriter:
         if not self.wants(run):
             return
         if not -LARGEST <= score <= LARGEST:
-            raise FormatError(f"score {score} is not a finite number within float32", where=where)
+            raise FormatError(
+                f"score {score} is not a finite number within float32", where=where, code="score-not-finite"
+            )
         self._rows.add(
             self._table(run), self._checked_query(query_id, where), self._checked_document(doc_id, where), score, rank
         )

@@ -315,7 +315,9 @@ class Scorer:
             self._model.train(was_training)
         if not bool(scores.isfinite().all()):
             raise RunFailedError(
-                "the model gave a score that is not finite", hint="its weights are broken; train again"
+                "the model gave a score that is not finite",
+                hint="its weights are broken; train again",
+                code="score-not-finite",
             )
         values: list[float] = scores.tolist()
         return values

@@ -143,6 +143,7 @@ class RerankServer:
                         f"the server answers {error.code}: {said}",
                         where=where,
                         hint=hint if error.code in {401, 403} else "",
+                        code="server-refused",
                     ) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if attempt == _TRIES - 1:
@@ -173,7 +174,9 @@ def _answer(values: Any, count: int, seconds: float, url: str) -> ServerAnswer:
         raise FormatError("the server's answer holds no scores", where=shown(url, 200)) from error
     if sorted(scores) != list(range(count)) or not all(map(math.isfinite, scores.values())):
         what = f"the server scored {counted(len(scores), 'document')} of {count}"
-        raise FormatError(what, where=shown(url, 200), hint="is it a re-ranker, and does it return all documents?")
+        raise FormatError(
+            what, where=shown(url, 200), hint="is it a re-ranker, and does it return all documents?", code="score-count"
+        )
     usage = (values.get("usage") or {}) if isinstance(values, dict) else {}
     billed = ((values.get("meta") or {}).get("billed_units") or {}) if isinstance(values, dict) else {}
     tokens = usage.get("total_tokens") or billed.get("input_tokens") or 0

@@ -53,10 +53,17 @@ def resolve_precision(precision: str, device: torch.device) -> str:
             return "bf16" if has_tensor_cores else "fp32"
         if precision in {"bf16", "tf32"} and not has_tensor_cores:
             what = f"{torch.cuda.get_device_name(device)} has no {precision}, and emulates it slower than fp32"
-            raise UsageError(what, where="precision", hint="fp32; for re-ranking alone, fp16")
+            raise UsageError(
+                what, where="precision", hint="fp32; for re-ranking alone, fp16", code="precision-not-supported"
+            )
         return precision
     if precision in {"fp16", "tf32"}:
-        raise UsageError(f"{precision} is for NVIDIA's GPUs, not for {device.type}", where="precision", hint="auto")
+        raise UsageError(
+            f"{precision} is for NVIDIA's GPUs, not for {device.type}",
+            where="precision",
+            hint="auto",
+            code="precision-not-supported",
+        )
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cpu" and bf16_is_faster() else "fp32"

@@ -49,7 +49,7 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
     if path.suffix != ".toml":
         if name_or_path not in shipped_matrices():
             hint = f"{nearest(name_or_path, shipped_matrices())}; one of your own is given by its path, ending in .toml"
-            raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint)
+            raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint, code="matrix-not-found")
         path = SHIPPED / f"{name_or_path}.toml"
     try:
         source = read_file(path, LARGEST_TOML + 1)

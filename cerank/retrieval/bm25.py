@@ -232,7 +232,7 @@ def _check_memory(documents: Documents) -> None:
         hint = (
             "give a TREC run as the first stage, such as `python -m pyserini.search.lucene --bm25 --hits 1000` writes"
         )
-        raise UsageError(f"{what}, and {available / 1e9:.1f} GB are free", hint=hint)
+        raise UsageError(f"{what}, and {available / 1e9:.1f} GB are free", hint=hint, code="not-enough-memory")
 
 
 def open_index(documents: Documents, cache: Path) -> BM25Index:

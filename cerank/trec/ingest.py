@@ -75,7 +75,10 @@ def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking
     if file_cache.stamp_of(path) != before:
         disk.remove_tree(part)
         raise UsageError(
-            "the file changed while it was read", where=str(path), hint="repeat the command once the file is complete"
+            "the file changed while it was read",
+            where=str(path),
+            hint="repeat the command once the file is complete",
+            code="file-changed",
         )
     final = folder / sha256
     if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces

@@ -67,7 +67,12 @@ def _build(folder: Path) -> None:
         hint = (
             "some distributions ship no sources or strip docstrings; CPython from python.org, conda or pyenv has both"
         )
-        raise MissingError(f"the standard library of this Python gives no pydocs: {reason}", where="pydocs", hint=hint)
+        raise MissingError(
+            f"the standard library of this Python gives no pydocs: {reason}",
+            where="pydocs",
+            hint=hint,
+            code="pydocs-unavailable",
+        )
 
 
 def _rules() -> str:
