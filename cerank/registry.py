@@ -83,7 +83,9 @@ class Registry(Mapping[str, T]):
             UsageError: there is none; the hint names the nearest.
         """
         if name not in self:
-            raise UsageError(f"no {self.kind} is called '{name}'", where=where, hint=nearest(name, self))
+            raise UsageError(
+                f"no {self.kind} is called '{name}'", where=where, hint=nearest(name, self), code="not-registered"
+            )
         return self._items[name]
 
     def extension(self, name: str) -> Extension | None:

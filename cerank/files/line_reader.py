@@ -163,7 +163,7 @@ def duplicate_error(kind: str, name: str, where: str, *, query: str = "") -> For
     return FormatError(
         f"{subject} appears twice" + (f" for query '{shown(query, 80)}'" if query else ""),
         where=where,
-        code="document-twice",
+        code="id-twice",
     )
 
 

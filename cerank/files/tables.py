@@ -225,9 +225,7 @@ def find_column(names: Sequence[str], accepted: Sequence[str], where: str) -> st
     matches = [name for name in accepted if name in names]
     if len(matches) != 1:
         what = f"has both columns {' and '.join(matches)}" if matches else f"has no column {' or '.join(accepted)}"
-        raise FormatError(
-            what, where=where, hint="its columns: " + shown(", ".join(names), 300), code="column-ambiguous"
-        )
+        raise FormatError(what, where=where, hint="its columns: " + shown(", ".join(names), 300), code="wrong-columns")
     return matches[0]
 
 

@@ -69,7 +69,7 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
     """
     choices = choices or ImportOptions()
     if not files:
-        raise UsageError("no file was given", where=name, code="file-missing")
+        raise UsageError("no file was given", where=name, code="no-input-file")
     for path in files:
         if not path.exists():
             hint = "`cerank data formats` says where each file comes from"

@@ -84,12 +84,17 @@ class RerankServer:
     def __init__(self, url: str, model: str, cache: Path) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"'{shown(url, 120)}' is no http or https address")
+            raise UsageError(f"'{shown(url, 120)}' is no http or https address", code="not-an-address")
         self.url = url if parts.path.strip("/") else f"{url.rstrip('/')}/rerank"
         self.model, self.costs = model, ServerCosts()
         self._key = _key_of(parts.hostname)
         if self._key and parts.scheme == "http" and parts.hostname not in _LOCAL:
-            raise UsageError("a key is sent over https only", where=shown(url, 200), hint="use the https address")
+            raise UsageError(
+                "a key is sent over https only",
+                where=shown(url, 200),
+                hint="use the https address",
+                code="https-needed",
+            )
         self._folder = cache / "rerank-servers" / sha256_json([self.url, model])
 
     def score(self, query: str, documents: Sequence[str]) -> list[float]:

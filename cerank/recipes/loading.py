@@ -104,7 +104,9 @@ def _read(path: Path, name: str, where: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped recipes: {', '.join(shipped())}"
-        raise UsageError(f"cannot read the recipe '{name}': {reason}", where=where, hint=hint) from None
+        raise UsageError(
+            f"cannot read the recipe '{name}': {reason}", where=where, hint=hint, code="recipe-unreadable"
+        ) from None
 
 
 def _extended_files(name: str) -> list[_File]:

@@ -187,7 +187,7 @@ def _innermost(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
                 "is not JSON of the form {query: {document: number}}",
                 where=str(path),
                 hint=hint,
-                code="invalid-json-run",
+                code="wrong-json-form",
             )
         values = next(iter(nested.values()))
 

@@ -16,6 +16,7 @@ from cerank.kernels import processor
 from cerank.models.bases import locate
 from cerank.settings import Settings
 from tests.model_fixtures import write_tiny
+from tests.refusals import refused
 from tests.warm import started
 
 
@@ -75,7 +76,7 @@ def test_a_published_file_holds_everything_and_replaces_none(report, tmp_path):
     assert published["measured"] == "2026-01-02T00:00:00+00:00"
     assert len(published["figures"]) == len(report.figures)
     assert {"device", "versions", "commands", "peaks"} <= set(published)
-    with pytest.raises(UsageError, match="exists"):
+    with refused(UsageError, "file-exists"):
         publish(report, path, datetime(2026, 1, 2, tzinfo=UTC))
 
 
@@ -124,7 +125,7 @@ def test_the_command_line_gives_json_of_machine_and_speed(base, tmp_path):
 
 def test_a_precision_that_nobody_knows_is_refused(tmp_path):
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
-    with pytest.raises(UsageError, match="no precision is called 'int8'"):
+    with refused(UsageError, "unknown-precision", "int8"):
         measure(settings, BenchRequest(precisions=("int8",)), lambda what: None)
 
 
@@ -191,7 +192,7 @@ def test_bf16_is_left_out_with_a_word_where_the_processor_only_imitates_it(base,
     )
     assert {figure.precision for figure in found.figures} == {"fp32"}
     assert any("bf16 was not measured" in note for note in found.notes)
-    with pytest.raises(UsageError, match="no instructions for bf16"):
+    with refused(UsageError, "precision-not-supported", "bf16"):
         measure(settings, BenchRequest(base=str(base), precisions=("bf16",)), lambda what: None)
 
 

@@ -85,7 +85,9 @@ class ComparisonSession:
             CerankError: something is not there, or cannot be measured together.
         """
         if len(request.targets) < 2:
-            raise UsageError(f"a comparison needs at least 2 rankings, not {len(request.targets)}")
+            raise UsageError(
+                f"a comparison needs at least 2 rankings, not {len(request.targets)}", code="too-few-systems"
+            )
         self.settings = settings
         self.request = request
         self._targets = comparisons.targets_of(settings.lab, request.targets)
