@@ -163,7 +163,7 @@ def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adap
     if missing and adapter is not None:
         what = f"neither the adapter nor its base holds {shown(missing[0], 80)}, which was random when it was trained"
         hint = "train it again with modules_to_save for all of the head"
-        raise UsageError(what, where=str(adapter.folder), hint=hint)
+        raise UsageError(what, where=str(adapter.folder), hint=hint, code="head-untrained")
     if missing:
         what = f"its files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
         raise UsageError(what, where=reading.family, hint="take the whole model", code="weights-incomplete")
