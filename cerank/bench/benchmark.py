@@ -214,7 +214,7 @@ def _start_processes(options: BenchRequest, threads: int, folder_path: Path) -> 
     return processes
 
 
-_IMPLEMENTATIONS = {
+IMPLEMENTATIONS = {
     (CERANK, RERANKING): "cerank.bench.own_workloads:CerankReranker",
     (CERANK, TRAINING): "cerank.bench.own_workloads:CerankTraining",
     (BASELINE, RERANKING): "cerank.bench.baselines:SentenceTransformers",
@@ -242,10 +242,10 @@ class _Comparison:
                     )
                     continue
                 progress(f"{who} loads, {precision}")
-                self._prepare(process, f"{RERANKING} {precision}", _IMPLEMENTATIONS[who, RERANKING], "score", precision)
+                self._prepare(process, f"{RERANKING} {precision}", IMPLEMENTATIONS[who, RERANKING], "score", precision)
                 if who == CERANK or baselines.can_train():
                     self._prepare(
-                        process, f"{TRAINING} {precision}", _IMPLEMENTATIONS[who, TRAINING], "train", precision
+                        process, f"{TRAINING} {precision}", IMPLEMENTATIONS[who, TRAINING], "train", precision
                     )
 
     def _prepare(self, process: BenchProcess, name: str, implementation: str, task: TaskKind, precision: str) -> None:

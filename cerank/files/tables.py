@@ -200,7 +200,7 @@ def column_names(path: Path) -> list[str]:
         FormatError: it is no readable parquet file.
     """
     check_size(path)
-    return list(_scan(path)[1])
+    return list(scan_parquet(path)[1])
 
 
 def column_kinds(path: Path) -> dict[str, str]:
@@ -213,7 +213,7 @@ def column_kinds(path: Path) -> dict[str, str]:
         return "whole" if dtype.is_integer() else "number" if dtype.is_numeric() else "other"
 
     check_size(path)
-    return {name: kind_of(dtype) for name, dtype in _scan(path)[1].items()}
+    return {name: kind_of(dtype) for name, dtype in scan_parquet(path)[1].items()}
 
 
 def find_column(names: Sequence[str], accepted: Sequence[str], where: str) -> str:
@@ -309,7 +309,7 @@ def _slices(path: Path, columns: Sequence[str], at_once: int) -> Iterator[tuple[
     """Yield the number of rows before a slice, and the slice."""
     import polars
 
-    frame, _ = _scan(path)
+    frame, _ = scan_parquet(path)
     try:
         length = int(frame.select(polars.len()).collect().item())
         for start in range(0, length, at_once):
@@ -318,7 +318,7 @@ def _slices(path: Path, columns: Sequence[str], at_once: int) -> Iterator[tuple[
         raise _damaged_error(path, error) from error
 
 
-def _scan(path: Path) -> tuple[Any, Mapping[str, Any]]:
+def scan_parquet(path: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return the file, scanned, and the types of its columns by name."""
     import polars
 

@@ -79,7 +79,7 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
         )
     disk.make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
-    with _lock_part(part) as handle:
+    with lock_part(part) as handle:
         present = part.stat().st_size
         _download(source, part, handle, progress)
         disk.sync(handle)
@@ -102,7 +102,7 @@ def _how_to_place(source: PublishedFile, path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _lock_part(part: Path) -> Iterator[disk.Handle]:
+def lock_part(part: Path) -> Iterator[disk.Handle]:
     """Open the partial file for appending and lock it."""
     handle = disk.open_append(part)
     try:

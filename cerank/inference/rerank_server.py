@@ -27,7 +27,7 @@ from cerank.files.hashing import sha256_json
 from cerank.text.safe_text import counted, shown
 
 TIMEOUT = 60.0  # seconds without an answer
-_TRIES, _FIRST_PAUSE = 5, 1.0  # seconds, doubled each time
+_TRIES, FIRST_PAUSE = 5, 1.0  # seconds, doubled each time
 _BUSY = {429, 500, 502, 503, 504}
 _KEYS = (("cohere", "COHERE_API_KEY"), ("jina", "JINA_API_KEY"), ("voyage", "VOYAGE_API_KEY"))
 OWN_KEY = "CERANK_RERANK_API_KEY"
@@ -133,7 +133,7 @@ class RerankServer:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         for attempt in range(_TRIES):
             request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)  # noqa: S310 - http or https
             try:

@@ -148,7 +148,7 @@ class Trainer:
                 if is_finite:
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = rate
-                    self._update_within_memory(optimizer)
+                    self.update_within_memory(optimizer)
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
@@ -226,7 +226,7 @@ class Trainer:
         self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
 
-    def _update_within_memory(self, optimizer: AdamW) -> None:
+    def update_within_memory(self, optimizer: AdamW) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
 
         All memory is taken before any weight changes, so a step that fails so has changed none.

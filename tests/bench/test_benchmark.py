@@ -89,7 +89,7 @@ def test_what_data_takes_of_a_training_step_is_a_part_of_it(report, precisions):
 def test_a_lost_peer_is_left_out_with_its_reason_and_cerank_is_measured_all_the_same(base, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "can_rerank", lambda: True)
     monkeypatch.setattr(baselines, "can_train", lambda: True)
-    monkeypatch.setitem(benchmark._IMPLEMENTATIONS, (BASELINE, RERANKING), "cerank.bench.baselines:NoSuchClass")
+    monkeypatch.setitem(benchmark.IMPLEMENTATIONS, (BASELINE, RERANKING), "cerank.bench.baselines:NoSuchClass")
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
     found = measure(
         settings, BenchRequest(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",)), lambda what: None
@@ -203,7 +203,7 @@ def test_products_that_would_outlast_the_time_that_is_left_are_not_tried(monkeyp
         tried.append(shape)
         return processor.Peaks(4e8, 4e8)
 
-    monkeypatch.setattr(processor, "_time_products", of_a_slow_processor)
+    monkeypatch.setattr(processor, "time_products", of_a_slow_processor)
     assert own_workloads.product_peaks("cpu", "bf16")[0] == 4e8
     assert tried
     assert max(2 * rows * inner * columns for rows, inner, columns in tried) < 4e8

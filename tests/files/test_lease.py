@@ -126,8 +126,7 @@ def test_a_lease_that_came_free_because_its_run_was_removed_is_refused(
 
 def test_a_copy_of_the_descriptor_does_not_outlive_a_lease_that_was_given_back(path: Path) -> None:
     with Lease.take(path) as taken:
-        assert taken._handle is not None
-        copy = os.dup(taken._handle.descriptor)  # as in a child that C code forked
+        copy = os.dup(taken.descriptor)  # as in a child that C code forked
     assert not lease.is_held(path)
     os.close(copy)
 
@@ -219,8 +218,8 @@ def test_an_unreadable_owner_is_no_owner_and_does_not_bar_the_lease(path: Path, 
 
 
 def test_a_lease_works_where_the_system_tells_no_start_times(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_start_ticks", lambda pid: 0)
-    monkeypatch.setattr(lease, "_boot_id", lambda: "")
+    monkeypatch.setattr(lease, "start_ticks", lambda pid: 0)
+    monkeypatch.setattr(lease, "boot_id", lambda: "")
     with Lease.take(path):
         owner = lease.owner(path)
         assert owner is not None

@@ -114,7 +114,7 @@ def test_a_parquet_page_that_unpacks_to_very_much_is_refused_unopened(
     frame = pl.DataFrame({"query_id": ["x" * (66 << 20)], "doc_id": ["d"], "rank": [1]})
     frame.write_parquet(path, compression="zstd", statistics=False)
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr(tables, "_scan", None)  # it is refused before that would fail
+    monkeypatch.setattr(tables, "scan_parquet", None)  # it is refused before that would fail
     _refused(path, "unpacks-too-large")
 
 

@@ -42,13 +42,13 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment holds a secret of no known shape; what a process knows of its own is kept, so it is cleared."""
     monkeypatch.setenv("WANDB_API_KEY", PLAIN)
     monkeypatch.setenv("HF_TOKEN", CANARY)
-    safe_text._values.cache_clear()
+    safe_text.secret_values.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forgotten() -> object:
     yield None
-    safe_text._values.cache_clear()
+    safe_text.secret_values.cache_clear()
 
 
 @pytest.mark.parametrize("token", [*SHAPES, PLAIN])

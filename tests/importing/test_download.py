@@ -211,7 +211,7 @@ def test_only_web_addresses_are_opened_also_after_a_redirect(server: type[Publis
 
 def test_two_processes_do_not_fetch_the_same_file_at_once(server: type[Publisher], tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
-    with download._lock_part(tmp_path / "it" / "file.tsv.part"), pytest.raises(HeldError):
+    with download.lock_part(tmp_path / "it" / "file.tsv.part"), pytest.raises(HeldError):
         fetch(_source(server), tmp_path)
     assert fetch(_source(server), tmp_path).how == "fetched"
 

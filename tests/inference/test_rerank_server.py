@@ -67,7 +67,7 @@ class Stand:
 
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
-    monkeypatch.setattr(rerank_server, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(rerank_server, "FIRST_PAUSE", 0.01)
     made = Stand()
     yield made
     made.server.shutdown()

@@ -157,7 +157,7 @@ def test_scores_equal_those_of_the_publishers_code_in_any_order_and_batch(family
 @pytest.mark.parametrize("family", EXAMPLES)
 def test_tokens_equal_those_of_the_publishers_code(family, folders):
     _, rows = EXAMPLES[family](folders[family], PAIRS, LONGEST)
-    tokens = scorer_of(folders[family])._tokens
+    tokens = scorer_of(folders[family]).tokens
     tokens.add("query", [query for query, _ in PAIRS], lambda texts: texts)
     tokens.add("document", [document for _, document in PAIRS], lambda texts: texts)
     assert [list(tokens.pair(*pair).ids) for pair in PAIRS] == [list(row) for row in rows]
@@ -167,9 +167,9 @@ def test_tokens_equal_those_of_the_publishers_code(family, folders):
 @pytest.mark.parametrize("family", [family for family in EXAMPLES if family != "monoT5"])
 def test_a_causal_model_computes_the_start_of_a_querys_prompts_once_and_scores_as_with_padding(family, folders):
     scorer = scorer_of(folders[family])
-    forward = scorer._forward
+    forward = scorer.forward
     assert forward.is_packed
-    tokens = scorer._tokens
+    tokens = scorer.tokens
     tokens.add("query", [query for query, _ in PAIRS], lambda texts: texts)
     tokens.add("document", [document for _, document in PAIRS], lambda texts: texts)
     pairs = [tokens.pair(*pair) for pair in PAIRS]
@@ -178,7 +178,7 @@ def test_a_causal_model_computes_the_start_of_a_querys_prompts_once_and_scores_a
     assert len(row.groups) == queries
     assert len(row.ids) < sum(len(pair.ids) for pair in pairs) - 4 * (len(PAIRS) - queries)
     with torch.inference_mode():
-        padded = scorer._model(tokens.batch(pairs, torch.device("cpu")))
+        padded = scorer.model(tokens.batch(pairs, torch.device("cpu")))
         with forward.scoring() as score:
             assert score(pairs).tolist() == pytest.approx(padded.tolist(), rel=1e-5, abs=1e-5)
 
@@ -206,7 +206,7 @@ def test_gradients_through_shared_prefixes_are_those_of_padded_pairs(folders):
 
 
 def test_batches_keep_the_pairs_of_a_query_together_within_the_budget(folders):
-    tokens = scorer_of(folders["Qwen3-Reranker"])._tokens
+    tokens = scorer_of(folders["Qwen3-Reranker"]).tokens
     queries, documents = [f"query {n}" for n in range(5)], ["the cat " * n for n in range(12)]
     tokens.add("query", queries, lambda texts: texts)
     tokens.add("document", documents, lambda texts: texts)

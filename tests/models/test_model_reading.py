@@ -71,7 +71,7 @@ def test_a_cross_encoder_of_modules_scores_as_in_sentence_transformers_also_when
     assert "Pooling > Dense > LayerNorm > Dense" in reading.family
     scorer = Scorer.load(folder)
     assert scorer.score(PAIRS) == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    assert scorer._forward.is_packed
+    assert scorer.forward.is_packed
     files = locate(str(folder))
     model, tokenizer = load_model(files, "auto", seed=0), load_tokenizer(folder)
     save(model, tokenizer, tmp_path / "saved", TokenLimits(64, 64, 0, "longest_first"))

@@ -104,7 +104,7 @@ def test_a_damaged_or_half_written_index_is_built_anew_with_equal_results(tmp_pa
 def test_the_index_is_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = _dataset(tmp_path / "set", {"q": "cats"})
     first = candidates(dataset, "bm25", 10, tmp_path)
-    monkeypatch.setattr(bm25, "_build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(bm25, "build_index", lambda *_: pytest.fail("built again"))
     assert dict(candidates(dataset, "bm25", 10, tmp_path)) == dict(first)
 
 

@@ -114,10 +114,10 @@ def test_whatever_a_file_holds_both_readers_find_the_same_or_the_same_fault(
 @given(st.text(alphabet="0123456789.+-eE_naif ", max_size=12))
 def test_a_score_is_the_number_that_the_plain_reader_takes_it_for(text: str) -> None:
     row = f"q Q0 d 1 {text} t\n".encode()
-    fast = parse_blocks._parse_fast(row)
+    fast = parse_blocks.parse_fast(row)
     if fast is None or not len(fast):
         return
-    found = parse_blocks._parse_slowly(Path("a"), row, 1)
+    found = parse_blocks.parse_slowly(Path("a"), row, 1)
     assert fast.equals(found)
 
 
@@ -201,7 +201,7 @@ def test_a_run_is_made_once_and_known_until_it_changes(tmp_path: Path, monkeypat
     path.write_text("".join(_rows(2, 5, 2)))
     ingest_run(path, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_write_mapped", lambda *_: pytest.fail("made again"))
+        patch.setattr(ingest, "write_mapped", lambda *_: pytest.fail("made again"))
         ingest_run(path, tmp_path)
     path.write_text("q Q0 d 1 1 t\n")
     assert dict(ingest_run(path, tmp_path)) == {"q": ("d",)}

@@ -69,7 +69,7 @@ def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of
         with contextlib.closing(RunLog(run, 1, lambda: NOW)) as notes:
             beat = Heartbeat(tmp_path / "beat.json", 1, lambda: NOW)
             context = RunContext(plan, run, notes, beat, StopFlag(run.stop))
-            sampler = StageWork(context, RunInputs(context), 0)._sampler()
+            sampler = StageWork(context, RunInputs(context), 0).make_sampler()
         supplies.append(sampler.sampling)
         seen.append([sampler.groups(step) for step in range(1, 6)])
     assert supplies[0].unretrieved_positives > 0
@@ -211,6 +211,6 @@ def test_the_work_counts_in_batch_negatives_and_the_groups_of_a_validation_loss(
     ],
 )
 def test_a_crash_says_whether_memory_the_gpu_or_the_program_is_the_cause(error, hint):
-    failure = worker._crash(error)
+    failure = worker.failure_of_crash(error)
     assert failure.kind == "crash"
     assert hint in failure.hint

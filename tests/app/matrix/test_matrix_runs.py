@@ -21,7 +21,7 @@ from cerank.machine.devices import Device
 from cerank.runs import declared_matrices, run_store
 from cerank.runs.layout import QueueFolder
 from cerank.runs.records import ReusedStage
-from cerank.worker.__main__ import _attempt
+from cerank.worker.__main__ import run_attempt
 from cerank.worker.run_context import StopFlag
 from tests.refusals import refused
 from tests.worker.small import small_plan
@@ -61,7 +61,7 @@ def work_off(lab: Lab) -> None:
     """Carries out what is queued, in order, in this process."""
     for folder in lab.queued():
         with Lease.take(folder.lease, NOW):
-            assert _attempt(folder, StopFlag(folder.stop)) == 0, folder.failure.read_text()
+            assert run_attempt(folder, StopFlag(folder.stop)) == 0, folder.failure.read_text()
 
 
 def test_a_matrix_is_each_recipe_under_each_seed_and_base_recipes_side_by_side(made: SimpleNamespace) -> None:
