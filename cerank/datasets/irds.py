@@ -56,7 +56,7 @@ class CatalogMetadata(msgspec.Struct, frozen=True):
     queries: int  # with a judged subset, the judged ones
     documents: int
     largest_grade: int
-    judgements: int
+    judgments: int
 
 
 class _BlockedRequest(msgspec.Struct, frozen=True):
@@ -306,7 +306,7 @@ def catalog_metadata(name: str) -> CatalogMetadata:
         queries=int(record.get("queries", {}).get("count") or 0),
         documents=int(record.get("docs", {}).get("count") or 0),
         largest_grade=max((int(grade) for grade in grades), default=0),
-        judgements=sum(int(count) for count in grades.values()),
+        judgments=sum(int(count) for count in grades.values()),
     )
 
 

@@ -164,7 +164,7 @@ def condensed(name: str) -> str:
     at judged documents anyway or say nothing of relevance: their own name comes back.
     """
     measure = _parsed(name, "")
-    if measure.NAME in _ABOUT_JUDGEMENTS:
+    if measure.NAME in _ABOUT_JUDGMENTS:
         return str(measure)
     return str(_made(measure, {**measure.params, "judged_only": True}))
 
@@ -188,7 +188,7 @@ def limits(name: str) -> tuple[float, float] | None:
 def is_of_grade_one(name: str) -> str:
     """Return the measure that counts grade 2 and more as relevant, where `name` counts grade 1, too; else ""."""
     measure = _parsed(name, "")
-    if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGEMENTS:
+    if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGMENTS:
         return ""
     return str(_made(measure, {**measure.params, "rel": 2}))
 
@@ -198,14 +198,14 @@ def _plain(measure: Any) -> Any:
     return _made(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})
 
 
-_ABOUT_JUDGEMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # a condensed list changes nothing in them
+_ABOUT_JUDGMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # a condensed list changes nothing in them
 
 
 @lru_cache(maxsize=64)
 def _class_of(known: Any) -> type[Any]:
     """Return the measure's class, with `judged_only` where ir_measures gives it none: lists are condensed here."""
     own: type[Any] = type(known)
-    if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGEMENTS:
+    if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGMENTS:
         return own
     from ir_measures.measures import ParamInfo
 

@@ -1,6 +1,6 @@
 """What a comparison compares: systems, and what each scored where.
 
-Invariant: pure data, JSON-serialisable; queries are known by id.
+Invariant: pure data, JSON-serializable; queries are known by id.
 """
 
 from __future__ import annotations

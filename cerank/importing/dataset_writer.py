@@ -37,7 +37,7 @@ class ImportCounts(msgspec.Struct, frozen=True):
     records: int  # rows or objects of the files
     queries: int
     documents: int  # with a text of their own; 0 where the collection has the texts
-    judgements: int
+    judgments: int
     runs: tuple[tuple[str, int], ...]  # (name, rows)
     counts: tuple[tuple[str, int], ...]  # (what was dropped, repaired or merged, how often)
 
@@ -289,7 +289,7 @@ class DatasetWriter:
             records=self.records,
             queries=len(self._queries) if self.keeps_texts else named,
             documents=len(self._documents),
-            judgements=rows[""],
+            judgments=rows[""],
             runs=tuple((name, rows[name]) for name in dict.fromkeys(map(run_name, self._runs))),
             counts=tuple(sorted((kind, number) for kind, number in self.counts.items() if number)),
         )

@@ -1,4 +1,4 @@
-"""Recognise what a model folder holds, from its settings and the names of its weights, without loading any of it.
+"""Recognize what a model folder holds, from its settings and the names of its weights, without loading any of it.
 
 A folder is an encoder that gets a fresh head, a finished classifier, a chain of sentence-transformers' modules, a
 sentence embedder, or a language model that answers a question about the pair. What could be read in two ways is refused
@@ -86,7 +86,7 @@ def read_model(
     length = _longest_input(folder, config)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    reading = _recognised(folder, config, weights, _ReadingRequest(name, declared, pooling))
+    reading = _recognized(folder, config, weights, _ReadingRequest(name, declared, pooling))
     parameters = sum(_product(shape) for shape in weights.values())
     return msgspec.structs.replace(reading, max_length=reading.max_length or length, parameters=parameters)
 
@@ -99,7 +99,7 @@ class _ReadingRequest(NamedTuple):
     pooling: str
 
 
-def _recognised(
+def _recognized(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]], request: _ReadingRequest
 ) -> ModelReading:
     name, declared, pooling = request

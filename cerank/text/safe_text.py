@@ -19,7 +19,7 @@ _LONGEST = 4096  # characters of a token
 _SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|JWT|CREDENTIALS?)$", re.IGNORECASE)
 _SHAPES = re.compile(
     r"hf_[A-Za-z0-9]{20,}"  # Hugging Face: the user's
-    r"|api_org_[A-Za-z0-9]{20,}"  # and an organisation's
+    r"|api_org_[A-Za-z0-9]{20,}"  # and an organization's
     r"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}"
     r"|glpat-[\w-]{20,}"
     r"|sk-(?:proj-|ant-)?[\w-]{32,}"

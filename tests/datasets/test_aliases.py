@@ -15,12 +15,12 @@ from cerank.retrieval.first_stage import candidates, fingerprint
 from tests.refusals import refused
 
 
-def test_every_short_name_stands_for_an_id_of_the_catalogue_with_queries_and_qrels() -> None:
+def test_every_short_name_stands_for_an_id_of_the_catalog_with_queries_and_qrels() -> None:
     for entry in ALIASES.values():
         found = irds.catalog_metadata(entry.id)
         assert found.queries > 0
         assert found.documents > 0
-        assert found.judgements > 0, entry.name
+        assert found.judgments > 0, entry.name
 
 
 def test_the_papers_sets_have_the_papers_numbers_of_queries() -> None:

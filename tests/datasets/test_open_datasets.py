@@ -177,14 +177,14 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, name: str) -> None:
         open_dataset(name, tmp_path)
 
 
-def test_the_catalogue_lists_pydocs_and_says_what_it_is_not() -> None:
+def test_the_catalog_lists_pydocs_and_says_what_it_is_not() -> None:
     own = [entry for entry in catalog() if entry.name.startswith("pydocs")]
     assert [entry.name for entry in own] == ["pydocs/train", "pydocs/validation", "pydocs/test"]
     assert all("not a test collection" in entry.description for entry in own)
 
 
 @pytest.mark.parametrize(
-    ("name", "documents", "queries", "judgements", "absent"),
+    ("name", "documents", "queries", "judgments", "absent"),
     [
         ("cranfield", 1400, 225, 1837, 0),
         ("vaswani", 11_429, 93, 2083, 0),
@@ -195,16 +195,16 @@ def test_the_catalogue_lists_pydocs_and_says_what_it_is_not() -> None:
     ],
 )
 def test_the_real_folders_open_with_their_published_counts(
-    shared: Path, tmp_path: Path, name: str, documents: int, queries: int, judgements: int, absent: int
+    shared: Path, tmp_path: Path, name: str, documents: int, queries: int, judgments: int, absent: int
 ) -> None:
     told = describe(str(shared / name), tmp_path)
-    assert (told.documents, told.queries, told.judgements, told.judged_without_text) == (
+    assert (told.documents, told.queries, told.judgments, told.judged_without_text) == (
         documents,
         queries,
-        judgements,
+        judgments,
         absent,
     )
-    assert sum(rows for _, rows in told.grades) == judgements
+    assert sum(rows for _, rows in told.grades) == judgments
     rows = [json.loads(line) for line in (shared / name / "docs.jsonl").read_text().splitlines()]
     texts = dict(open_dataset(str(shared / name), tmp_path).documents)
     assert texts == {row["doc_id"]: " ".join(filter(None, (row.get("title"), row["text"]))) for row in rows}

@@ -25,7 +25,7 @@ def folder(tmp_path: Path, collection: Path) -> Path:
     return path
 
 
-def test_texts_and_judgements_come_from_the_other_dataset(folder: Path, tmp_path: Path) -> None:
+def test_texts_and_judgments_come_from_the_other_dataset(folder: Path, tmp_path: Path) -> None:
     dataset = open_dataset(str(folder), tmp_path)
     assert dataset.queries == {"1": "query 1", "2": "query 2", "3": "query 3"}
     assert dataset.qrels["3"] == {"12": 1}

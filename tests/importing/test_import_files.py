@@ -179,7 +179,7 @@ def test_ties_that_would_leave_float32_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["ensemble-scores", "msmarco-id-triples", "run"])
-def test_lines_that_need_a_closer_look_are_read_as_their_neat_neighbours_are(
+def test_lines_that_need_a_closer_look_are_read_as_their_neat_neighbors_are(
     tmp_path: Path, collection: Path, name: str
 ) -> None:
     neat = {

@@ -57,7 +57,7 @@ def settings_of(kind):
 
 
 def model_of(kind, pooling="classifier", **changes):
-    """A random model whose weights are large enough that a wrong neighbour would show."""
+    """A random model whose weights are large enough that a wrong neighbor would show."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     torch.manual_seed(3)
@@ -104,7 +104,7 @@ def test_scores_are_those_of_each_pair_alone(kind):
     with torch.inference_mode():
         found, expected = scored(forward, pairs_of()), alone(forward, pairs_of())
     assert forward.is_packed == (kind != "deberta-v2")
-    assert float(expected.std()) > 1e-3  # else any neighbour would do
+    assert float(expected.std()) > 1e-3  # else any neighbor would do
     close(found, expected)
 
 

@@ -1,4 +1,4 @@
-"""What a folder holds is recognised, and a finished re-ranker scores as its own library scores it."""
+"""What a folder holds is recognized, and a finished re-ranker scores as its own library scores it."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ def test_one_runs_name_that_is_anothers_label_is_refused_with_both_ids(
 
 def test_a_run_is_told_with_its_label_beside_its_name(tmp_path: Path, plan: Plan, now: datetime) -> None:
     (plain,) = made(tmp_path, plan, now, 1, label="")
-    (labelled,) = made(tmp_path, plan, now, 1, label="first try")
+    (labeled,) = made(tmp_path, plan, now, 1, label="first try")
     assert run_store.title(plain) == run_store.short_name(plain)
-    assert run_store.title(labelled) == f"{run_store.short_name(labelled)} (first try)"
+    assert run_store.title(labeled) == f"{run_store.short_name(labeled)} (first try)"
     run_store.remove(plain)
     assert run_store.short_name(plain) == plain.name

@@ -12,8 +12,8 @@ import torch
 import cerank.training.forward_backward as forward_backward_module
 from cerank.core.groups import Group
 from cerank.errors import RunFailedError
-from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
 from cerank.models import forward_pass
+from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits

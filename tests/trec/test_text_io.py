@@ -203,7 +203,7 @@ def test_qrels_of_trec_ms_marco_and_beir_read_alike(tmp_path: Path) -> None:
     assert read_qrels(_file(tmp_path, write_qrels(expected), "d.gz")) == expected
 
 
-def test_a_judgement_that_stands_twice_counts_once_and_two_grades_are_refused(tmp_path: Path) -> None:
+def test_a_judgment_that_stands_twice_counts_once_and_two_grades_are_refused(tmp_path: Path) -> None:
     assert read_qrels(_file(tmp_path, b"1 0 a 1\n1 0 a 1\n")) == {"1": {"a": 1}}
     with refused(FormatError, "grade-twice", 2):
         read_qrels(_file(tmp_path, b"1 0 a 1\n1 0 a 2\n"))

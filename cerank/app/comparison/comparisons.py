@@ -357,11 +357,11 @@ def _system(
     if isinstance(target, RunTarget):
         return _of_run(target, names, dataset)
     members = [_of_run(member, names, dataset) for member in target.members]
-    labelled = [
+    labeled = [
         msgspec.structs.replace(system, label=f"{target.label} (seed {member.plan.recipe.seed})")
         for system, member in zip(members, target.members, strict=True)
     ]
-    return mean_of(target.label, labelled)
+    return mean_of(target.label, labeled)
 
 
 def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
@@ -377,13 +377,13 @@ def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
     return [(test, first) for test in tests for first in data.first_stages]
 
 
-def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
+def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
     """Return the names of the files, and the judgments that the user names."""
     return _judged_by(settings, dataset, qrels)[:2]
 
 
 def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
-    """Return as `judgements`, and whether the dataset leaves a query's own document out of its results."""
+    """Return as `judgments`, and whether the dataset leaves a query's own document out of its results."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 

@@ -133,7 +133,7 @@ def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> N
     how = {need.name: need.how for need in found.needs}
     assert str(made.settings.cache / "runs" / "dev-small" / "contriever.run") in how["contriever on dev-small"]
     work = {part.part: part for part in found.work}
-    assert work["re-rank dev-small by contrastive"].units == 2 * 6980  # as the catalogue has it
+    assert work["re-rank dev-small by contrastive"].units == 2 * 6980  # as the catalog has it
 
 
 def test_a_measure_that_would_be_zero_on_every_query_is_named_before_anything_runs(made: SimpleNamespace) -> None:

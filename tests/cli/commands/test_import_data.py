@@ -36,7 +36,7 @@ def test_an_import_reports_what_came_and_says_how_to_look_at_it(
         "records read": 1,
         "queries": 1,
         "documents": 2,
-        "judgements": 1,
+        "judgments": 1,
         "rows of run negatives": 1,
         "rows of run bge": 1,
         "candidates beyond the depth, dropped": 1,

@@ -119,7 +119,7 @@ def test_a_run_that_is_not_there_is_named_with_those_that_are(imported: Import, 
         imported("sbert-hard-negatives", jsonl([row]), collection=str(collection), only=("bm52",))
 
 
-def test_id_triples_give_judgements_and_negatives_of_the_collection(imported: Import, collection: Path) -> None:
+def test_id_triples_give_judgments_and_negatives_of_the_collection(imported: Import, collection: Path) -> None:
     found, dataset = imported(
         "msmarco-id-triples", "1\t10\t3\n2\t11\t4\n1\t10\t5\n1\t10\t3\n2\t11\t11\n", collection=str(collection)
     )
@@ -221,4 +221,4 @@ def test_real_samples_are_imported_whole(
     shared: Path, tmp_path: Path, file: str, name: str, counts: tuple[int, ...]
 ) -> None:
     held = import_files(name, [shared / "train-samples" / file], tmp_path / "out").contents
-    assert (held.records, held.queries, held.documents, held.judgements) == counts
+    assert (held.records, held.queries, held.documents, held.judgments) == counts
