@@ -120,6 +120,7 @@ def values_by_query(
             f"'{left.label}' and '{right.label}' were measured on different qrels of {condition.dataset}: "
             f"sha256 {first.qrels_sha256[:12]} and {second.qrels_sha256[:12]}",
             hint="a difference would mix the systems with the judgments; evaluate both on one qrels file",
+            code="qrels-differ",
         )
     for system, entry in ((left, first), (right, second)):
         if measure not in entry.values:
@@ -135,6 +136,7 @@ def values_by_query(
             f"'{left.label}' and '{right.label}' have {measure} for different queries of {condition}: "
             f"{len(in_one)} are in one only, such as {in_one[0]}",
             hint="measure both on the same qrels; a query a ranking lacks counts 0",
+            code="queries-differ",
         )
     return tuple(values), (list(values.values()), [others[query] for query in values])
 
@@ -155,6 +157,7 @@ def shared_conditions(systems: Sequence[System]) -> tuple[Condition, ...]:
                 f"'{systems[0].label}' and '{system.label}' were not measured on the same: "
                 f"{'; '.join(map(str, first))} against {'; '.join(map(str, other)) or 'nothing'}",
                 hint="compare runs with the same test datasets and first stages, or name the one to compare on",
+                code="conditions-differ",
             )
     return tuple(first)
 
@@ -170,4 +173,5 @@ def check_labels(systems: Sequence[System]) -> None:
     labels = [system.label for system in systems]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
-        raise UsageError(f"two systems are called '{repeated[0]}'", hint="name each once, or give them labels")
+        what = f"two systems are called '{repeated[0]}'"
+        raise UsageError(what, hint="name each once, or give them labels", code="name-twice")

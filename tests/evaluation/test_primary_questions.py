@@ -96,7 +96,7 @@ def test_a_measure_over_judged_documents_is_descriptive_beside_the_plain_one():
 def test_a_question_that_no_row_answers_is_refused_and_the_rows_are_named():
     with refused(UsageError, "question-unanswered", "distill", "nobody") as caught:
         compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(primary=("distill against nobody",)))
-    assert "contrastive against first-stage" in caught.value.hint
+    assert all(system in caught.value.hint for system in ("contrastive", "first-stage"))
 
 
 def test_a_table_says_which_rows_are_descriptive():

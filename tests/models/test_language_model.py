@@ -282,22 +282,21 @@ def test_a_declaration_that_does_not_fit_the_model_is_refused(change, reason, fo
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('kind = "causal"\nbody = ["{query}"]\nyes = "y"', "holds {document} 0 times"),
-        ('kind = "causal"\nbody = ["{document} {query}"]\nyes = "y"', "document comes before the query"),
-        ('kind = "causal"\nbody = ["{query} {document} {tilte}"]\nyes = "y"', "{tilte} is no placeholder"),
-        ('kind = "causal"\nbody = ["{query} {document}"]', "yes: missing"),
-        ('kind = "causal"\nbody = ["{query} {document}"]\nyes = "y"\nno = "y"', "is the same as yes"),
-        ('kind = "causal"\nbody = ["{instruction} {query} {document}"]\nyes = "y"', "instruction: missing"),
-        ('kind = "causal"\nbody = ["{query} {document}"]\nyes = "y"\nprefx = "a"', "prefx: unknown key"),
-        ('kind = "encoder-decoder"\nbody = ["{query} {document}"]\nyes = "y"', "no: missing"),
+        ('kind = "causal"\nbody = ["{query}"]\nyes = "y"', "body: {document} 0"),
+        ('kind = "causal"\nbody = ["{document} {query}"]\nyes = "y"', "body:"),
+        ('kind = "causal"\nbody = ["{query} {document} {tilte}"]\nyes = "y"', "body: {tilte}"),
+        ('kind = "causal"\nbody = ["{query} {document}"]', "yes:"),
+        ('kind = "causal"\nbody = ["{query} {document}"]\nyes = "y"\nno = "y"', "no: yes"),
+        ('kind = "causal"\nbody = ["{instruction} {query} {document}"]\nyes = "y"', "instruction:"),
+        ('kind = "causal"\nbody = ["{query} {document}"]\nyes = "y"\nprefx = "a"', "prefx:"),
+        ('kind = "encoder-decoder"\nbody = ["{query} {document}"]\nyes = "y"', "no:"),
         ('kind = "causal"\nbody = ["{query} {document}"]\nyes = "y"\nmax_length = 2', "max_length"),
     ],
 )
 def test_a_declaration_that_says_nothing_usable_is_refused_with_the_reason(text, reason, tmp_path):
     (tmp_path / "reranker.toml").write_text(text)
-    with pytest.raises(UsageError) as error:
+    with refused(UsageError, "wrong-declaration", *reason.split()):
         read_declaration(tmp_path / "reranker.toml")
-    assert reason in str(error.value)
 
 
 def test_duot5_is_refused_with_the_reason(tmp_path):

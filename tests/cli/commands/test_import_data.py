@@ -101,7 +101,7 @@ def test_what_only_a_person_can_fetch_says_so_at_once(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
         cerank("fetch", "rankgpt-100k")
     assert caught.value.exit_code == ExitCode.MISSING
-    assert f"save it as {tmp_path}/cache/downloads/rankgpt-100k/marco-train-100k.jsonl" in caught.value.hint
+    assert f"{tmp_path}/cache/downloads/rankgpt-100k/marco-train-100k.jsonl" in caught.value.hint
     with refused(MissingError, "download-by-hand"):
         cerank("fetch", "sbert-scores")
 
