@@ -153,6 +153,7 @@ def test_a_margin_for_a_measure_that_is_not_compared_is_refused():
         cerank.compare({"a": run, "b": run}, {"q": {"d": 1}}, margins={"MRR@10": 0.1})
 
 
+@pytest.mark.thorough
 def test_the_guides_examples_run(checkpoint, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (guides.FOLDER / "library.md").read_text(encoding="utf8"), re.DOTALL)
     assert len(blocks) == 2

@@ -72,6 +72,7 @@ def test_each_extension_of_the_guide_takes_less_than_30_lines():
     assert all(len(block.splitlines()) < 30 for block in blocks(GUIDE, "python"))
 
 
+@pytest.mark.thorough
 def test_a_run_uses_the_guides_extensions_and_its_plan_names_them_with_version_and_code(place, site):
     done = cerank(place, site, "run", "--recipe", "mine.toml", CERANK_EXECUTOR="nice")
     assert done.returncode == 0, done.stderr
@@ -112,6 +113,7 @@ def json_records_text(folder):
     return folder.failure.read_text() if folder.failure.exists() else folder.log.read_text()
 
 
+@pytest.mark.thorough
 def test_names_of_extensions_are_listed_and_near_ones_are_told(place, site):
     listed = cerank(place, site, "recipes", "losses", "--json")
     assert "hinge" in listed.stdout

@@ -33,11 +33,9 @@ PRIVATE = {  # private names that a test may use, each with its reason
 
 
 @cache
-def _trees(folder: Path) -> dict[str, ast.Module]:
-    return {
-        path.relative_to(folder).as_posix(): ast.parse(path.read_text(encoding="utf8"))
-        for path in sorted(folder.rglob("*.py"))
-    }
+def _trees() -> dict[str, ast.Module]:
+    files = sorted(TESTS.rglob("*.py"))
+    return {path.relative_to(TESTS).as_posix(): ast.parse(path.read_text(encoding="utf8")) for path in files}
 
 
 def _name_of(function: ast.expr) -> str:
@@ -68,7 +66,7 @@ def _wordings(tree: ast.AST) -> Iterator[ast.AST]:
 
 def test_errors_are_told_by_their_code_and_not_by_their_wording() -> None:
     uses, used = [], set()
-    for name, tree in _trees(TESTS).items():
+    for name, tree in _trees().items():
         for statement in tree.body:
             place = f"{name}::{getattr(statement, 'name', '')}"
             allowed = {entry for entry in WORDINGS if entry in {name, place}}
@@ -80,17 +78,13 @@ def test_errors_are_told_by_their_code_and_not_by_their_wording() -> None:
 
 
 def _own_private_names() -> set[str]:
-    """Return the private names that cerank's modules and classes define."""
-    names: set[str] = set()
-    for tree in _trees(PACKAGE).values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                names.add(node.name)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                names.add(node.id)
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                names.add(node.attr)
-    return {name for name in names if _is_private(name)}
+    """Return the private names that cerank's modules and classes define or keep in themselves."""
+    sources = "\n".join(path.read_text(encoding="utf8") for path in PACKAGE.rglob("*.py"))
+    return {
+        name
+        for name in re.findall(r"(?:def |class |self\.|^|, )(_[A-Za-z]\w*)", sources, re.MULTILINE)
+        if _is_private(name)
+    }
 
 
 def _reached_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -111,7 +105,7 @@ def _reached_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 def test_tests_use_public_names_of_cerank_only() -> None:
     own, uses, used = _own_private_names(), [], set()
-    for name, tree in _trees(TESTS).items():
+    for name, tree in _trees().items():
         theirs = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         for reached, line in _reached_names(tree):
             if (name, reached) in PRIVATE:

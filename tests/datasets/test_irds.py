@@ -48,6 +48,7 @@ def home(shared: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.thorough
 def test_catalog_ids_open_offline_quietly_and_fail_with_advice(home: Path, tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:9"  # the discard port: every download fails at once
     environment = {**os.environ, "IR_DATASETS_HOME": str(home), "IR_DATASETS_DL_TRIES": "1"}

@@ -33,6 +33,7 @@ def plain(text):
     return " ".join(words(text))
 
 
+@pytest.mark.thorough
 def test_there_are_at_least_300_test_queries_and_ten_times_as_many_to_train_on(splits):
     assert len(splits["test"].queries) >= 300
     assert len(splits["validation"].queries) >= 200

@@ -84,6 +84,7 @@ def test_a_second_taker_learns_who_holds_it(path: Path) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.thorough
 def test_of_eight_starters_exactly_one_takes_the_lease_in_every_round(path: Path) -> None:
     for _ in range(3):
         starters = [starter(path) for _ in range(8)]

@@ -5,6 +5,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, FormatError, UsageError
@@ -50,6 +52,7 @@ def test_queries_with_their_permutations_become_a_dataset_with_a_teacher(tmp_pat
     assert found.contents.records == 2
 
 
+@pytest.mark.thorough
 def test_every_real_malformed_permutation_is_imported_as_one_of_its_ids(shared: Path, tmp_path: Path) -> None:
     lines = (shared / "rankgpt-malformed-permutations" / "outputs.tsv").read_text().splitlines()
     row = _row(0, 20)
