@@ -56,7 +56,7 @@ def _wordings(tree: ast.AST) -> Iterator[ast.AST]:
                 continue
             text = ast.unparse(node.comparators[0])
             expected = node.left.value if isinstance(node.left, ast.Constant) else None
-            is_of_error = re.fullmatch(r"str\((\w+\.value|error)\)|\w+\.value\.(what|hint)", text) is not None
+            is_of_error = re.fullmatch(r"str\((\w+\.value|error)\)|[\w.]+\.(what|hint)", text) is not None
             is_parameter = isinstance(node.left, ast.Name) and node.left.id.islower()
             # a command, or a key with its value, is to be given as it is written
             is_prose = isinstance(expected, str) and " " in expected and not re.search(r"cerank |=", expected)

@@ -84,7 +84,7 @@ def check(
     request = msgspec.structs.replace(request, queries=labeled)
     made = make(request, hooks)
     if made.stopped:
-        raise StopTeachingError(made.stopped, hint="the same command continues", code="call-limit")
+        raise StopTeachingError(made.stopped, hint="the same command continues", code="limit-reached")
     comparison = _compared(settings, dataset, candidates_of(request), made, measures)
     bias, twice = _stability(request, hooks, bias_queries)
     rows = [row for row in comparison.rows if row.measure == comparison.measures[0]]
