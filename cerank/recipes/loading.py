@@ -91,7 +91,7 @@ def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
             hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
-            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint)
+            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint, code="recipe-not-found")
         path = SHIPPED / f"{name}.toml"
         return path, f"recipe {name}"
     path = folder / name if folder else Path(name)
