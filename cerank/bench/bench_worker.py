@@ -21,7 +21,7 @@ from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
-from cerank.machine.gpu_energy import gpu_joules
+from cerank.machine.gpu_energy import gpu_joules, joules_between
 from cerank.models.bases import BaseFiles
 
 RunTask = Callable[[TaskRequest], TaskResponse]
@@ -105,9 +105,7 @@ class _UsageMeter:
     def __exit__(self, *_: object) -> None:
         processor.synchronize(self._device)
         self.seconds = time.perf_counter() - self._started
-        after = gpu_joules(self._device)
-        if self._joules is not None and after is not None:
-            self.joules = after - self._joules
+        self.joules = joules_between(self._joules, gpu_joules(self._device))
         if self._is_gpu:
             self.gpu_memory = torch.cuda.max_memory_allocated(self._device)
 
@@ -135,7 +133,11 @@ def _training_task(task: BenchTask, kind: Any) -> RunTask:
         with _UsageMeter(task.device) as usage:
             timed = implementation.train(task.steps)
         return TaskResponse(
-            pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds, gpu_memory=usage.gpu_memory
+            pairs=timed.pairs,
+            seconds=timed.seconds,
+            data_seconds=timed.data_seconds,
+            gpu_memory=usage.gpu_memory,
+            joules=timed.joules,
         )
 
     return run

@@ -152,7 +152,7 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
-                reduced = 0 if passes.microbatch == stage.microbatch else passes.microbatch
+                reduced = 0 if passes.microbatch == stage.tokens_at_once else passes.microbatch
                 state = msgspec.structs.replace(state, step=step, microbatch=reduced)
                 if is_finite:
                     seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
@@ -201,7 +201,7 @@ class Trainer:
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
         """Return what runs `model` forward and backward; `microbatch` tokens at once, 0 for the stage's own number."""
         forward = ForwardPass(model, tokens, self.device, self.stage.precision)
-        return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.microbatch)
+        return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.tokens_at_once)
 
     def optimizer(self, model: CrossEncoder) -> AdamW:
         """Return AdamW over every trained parameter, with the same decay on all of them, as the paper has it."""
@@ -244,7 +244,11 @@ class Trainer:
     def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
         """Return the loss of each group (groups,), from the scores (pairs,) of all groups end to end."""
         groups = [encoded.group for encoded in microbatch]
-        padded = pad_sequence(list(torch.split(scores, [len(group) for group in groups])), batch_first=True)
+        sizes = [len(group) for group in groups]
+        if len(set(sizes)) == 1:
+            padded = scores.view(len(sizes), -1)
+        else:
+            padded = pad_sequence(list(torch.split(scores, sizes)), batch_first=True)
         width = padded.shape[1]
         labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
         mask = [place < len(group) for group in groups for place in range(width)]
@@ -275,7 +279,7 @@ class Trainer:
                 reason = str(error).splitlines()[0][:200]
             model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
             release_memory(self.device)
-            if self.stage.microbatch // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
+            if self.stage.tokens_at_once // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
                 raise RunFailedError(
                     f"out of memory at {passes.microbatch} tokens: {reason}", where=f"stages.{self.name}", hint=hint
