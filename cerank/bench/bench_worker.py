@@ -22,7 +22,10 @@ from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
 from cerank.machine.gpu_energy import gpu_joules, joules_between
+from cerank.machine.gpu_properties import smallest_gpu
 from cerank.models.bases import BaseFiles
+from cerank.planning.gpu_settings import choose_microbatch
+from cerank.recipes.schema import Stage
 
 RunTask = Callable[[TaskRequest], TaskResponse]
 
@@ -122,11 +125,21 @@ def _latencies(implementation: Any, sample: TextSample, times: int, device: str)
     return tuple(seconds)
 
 
-def _training_task(task: BenchTask, kind: Any) -> RunTask:
-    sample = _sample(task.sample)
+def _stage(task: BenchTask, sample: TextSample) -> Stage:
+    """Return the stage that is timed; on a GPU with the microbatch that a plan would have."""
     stage = own_workloads.benchmark_stage(
         sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
     )
+    if not task.device.startswith("cuda"):
+        return stage
+    config = json.loads((Path(task.folder) / "config.json").read_bytes())
+    tokens, _ = choose_microbatch(stage, config, smallest_gpu(task.device, os.environ))
+    return msgspec.structs.replace(stage, microbatch=tokens)
+
+
+def _training_task(task: BenchTask, kind: Any) -> RunTask:
+    sample = _sample(task.sample)
+    stage = _stage(task, sample)
     implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
 
     def run(_: TaskRequest) -> TaskResponse:
@@ -154,9 +167,7 @@ def _peak_task(task: BenchTask, kind: Any) -> RunTask:
 def _figure_task(task: BenchTask, kind: Any) -> RunTask:
     def run(_: TaskRequest) -> TaskResponse:
         sample = _sample(task.sample)
-        stage = own_workloads.benchmark_stage(
-            sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
-        )
+        stage = _stage(task, sample)
         return TaskResponse(value=kind(_files(task), sample, stage, task.device))
 
     return run

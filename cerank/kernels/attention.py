@@ -80,7 +80,7 @@ def flash_attn_function() -> Callable[..., Tensor] | None:
 
 
 def flash_attn_identity() -> str:
-    """Return which flash-attention `flash_attn_function` returns: a version, or a repository and commit; "" for none."""
+    """Return what `flash_attn_function` returns: a version, or a repository and commit; "" where there is none."""
     if _installed_flash_attn() is not None:
         with contextlib.suppress(PackageNotFoundError):
             return version("flash-attn")
@@ -160,7 +160,8 @@ def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: 
 
 @functools.cache
 def _has_argument(function: Callable[..., Tensor], name: str) -> bool:
-    return name in inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _torch_flash(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:

@@ -110,6 +110,6 @@ def gpu_environment(device: str) -> dict[str, str]:
         "attention": f"{kernel_name(place, torch.bfloat16, 64, has_window=False)}, "
         f"{kernel_name(place, torch.float32, 64, has_window=False)} in float32",
     }
-    if flash_attn_function() is not None:
-        environment["flash-attn"] = flash_attn_identity()
+    if identity := flash_attn_identity():
+        environment["flash-attn"] = identity
     return environment

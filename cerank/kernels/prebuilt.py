@@ -1,6 +1,7 @@
 """Load flash-attention that somebody else has built, from the Hugging Face hub, where a user names its commit.
 
-The package flash-attn takes half an hour to build for each torch; the hub has builds, which the package `kernels` loads.
+The package flash-attn takes half an hour to build for each torch; the hub has builds, which the package `kernels`
+loads.
 They are foreign code, so nothing is loaded unless CERANK_FLASH_KERNEL names a repository and a commit of it:
 
     CERANK_FLASH_KERNEL=kernels-community/flash-attn2@<40 hex digits>

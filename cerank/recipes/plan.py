@@ -8,7 +8,7 @@ import msgspec
 
 from cerank.core.decode import fields_of
 from cerank.files.hashing import HashedFile, sha256_json
-from cerank.recipes.schema import Recipe
+from cerank.recipes.schema import MEANT_BY_DEFAULT, Recipe, Stage
 from cerank.registry import Extension
 
 PLAN_FORMAT = 1
@@ -102,7 +102,7 @@ def without_defaults(value: object) -> object:
     """Return `value` without fields that hold their defaults, so that new fields of a release change no hash."""
     if isinstance(value, msgspec.Struct):
         given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
-        meant = getattr(value, "MEANT_BY_DEFAULT", {})
+        meant = MEANT_BY_DEFAULT if isinstance(value, Stage) else {}
         return {
             name: without_defaults(item)
             for name, (item, default) in given.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -26,6 +26,8 @@ Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
 
 
 DEFAULT_MICROBATCH = 8192  # tokens
+# what settings of a stage mean on a CPU where a recipe leaves them out: either is the same stage, with one identity
+MEANT_BY_DEFAULT: dict[str, object] = {"precision": "fp32", "microbatch": DEFAULT_MICROBATCH}
 VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on validation queries
 
 
@@ -124,17 +126,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "document"
     precision: Annotated[
         Literal["fp32", "bf16", "tf32", "auto"] | None,
-        help_text(
-            "bf16: only matrix multiplications in bf16; auto: bf16 where the device is fast at it; "
-            "default: fp32 on a CPU, auto on a GPU"
-        ),
+        help_text("of matrix products; auto: bf16 where the device is fast at it; default: fp32, on a GPU auto"),
     ] = None
     microbatch: Annotated[
         Positive | None,
-        help_text(
-            "tokens, padding included, per forward pass; changes memory, not results but for rounding and dropout; "
-            "default: 8192, on a GPU as many as its memory holds"
-        ),
+        help_text("tokens per forward pass, padding included; default: 8192, on a GPU what its memory holds"),
     ] = None
 
     # when it validates
@@ -157,9 +153,6 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)\Z"),
         help_text('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
     ] = "stop"
-
-    # what a setting means on a CPU where a recipe leaves it out: either is the same training, with the same identity
-    MEANT_BY_DEFAULT: ClassVar[dict[str, object]] = {"precision": "fp32", "microbatch": DEFAULT_MICROBATCH}
 
     @property
     def tokens_at_once(self) -> int:

@@ -17,6 +17,7 @@ from cerank.kernels import processor
 from cerank.models.forward_pass import resolve_precision
 from cerank.planning.inputs import first_stage_uses
 from cerank.runs import checksums
+from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
 from cerank.worker.estimate_duration import announce_estimate
 from cerank.worker.run_context import RunContext
