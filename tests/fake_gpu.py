@@ -16,7 +16,7 @@ def clear_choices() -> None:
     """Forget what was found out about GPUs and kernels before."""
     attention.kernel_name.cache_clear()
     attention.flash_attn_function.cache_clear()
-    attention._installed_flash_attn.cache_clear()
+    attention.installed_flash_attn.cache_clear()
     prebuilt.load_prebuilt.cache_clear()
 
 

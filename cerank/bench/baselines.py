@@ -20,7 +20,7 @@ from cerank.bench.own_workloads import LIMITS, Timing, benchmark_groups
 from cerank.bench.text_samples import TextSample, generated_sample
 from cerank.core.groups import Group
 from cerank.errors import MissingError
-from cerank.kernels.attention import flash_attn_function
+from cerank.kernels.attention import installed_flash_attn
 from cerank.kernels.processor import synchronize
 from cerank.machine.gpu_energy import gpu_joules, joules_between
 from cerank.models.bases import BaseFiles
@@ -53,7 +53,7 @@ def variants(device: str) -> tuple[Variant, ...]:
     """Return the ways among which its best is looked for: its defaults on a CPU, attention and batch size on a GPU."""
     if not device.startswith("cuda"):
         return (Variant(),)
-    attentions = ["sdpa", *(["flash_attention_2"] if flash_attn_function() is not None else [])]
+    attentions = ["sdpa", *(["flash_attention_2"] if installed_flash_attn() is not None else [])]
     return tuple(Variant(attention, size) for attention in attentions for size in (32, 128, 512))
 
 

@@ -66,7 +66,7 @@ def kernel_name(device: torch.device, dtype: torch.dtype, size: int, *, has_wind
 
 
 @functools.cache
-def flash_attn_function() -> Callable[..., Tensor] | None:
+def flash_attn_function() -> Callable[..., Any] | None:
     """Return flash-attention: of the package flash-attn, or the build on the hub that the environment names.
 
     None where there is neither, with one warning where flash-attn is installed and cannot be used.
@@ -74,14 +74,14 @@ def flash_attn_function() -> Callable[..., Tensor] | None:
     A build for another torch fails in many ways when it is imported; flash-attn-4 has the name but not the function;
     and before 2.4.1 the backward pass was not deterministic.
     """
-    function = _installed_flash_attn()
+    function = installed_flash_attn()
     name = prebuilt_name()
     return load_prebuilt(name) if function is None and name else function
 
 
 def flash_attn_identity() -> str:
     """Return what `flash_attn_function` returns: a version, or a repository and commit; "" where there is none."""
-    if _installed_flash_attn() is not None:
+    if installed_flash_attn() is not None:
         with contextlib.suppress(PackageNotFoundError):
             return version("flash-attn")
         return "of an unknown version"
@@ -89,7 +89,7 @@ def flash_attn_identity() -> str:
 
 
 @functools.cache
-def _installed_flash_attn() -> Callable[..., Tensor] | None:
+def installed_flash_attn() -> Callable[..., Tensor] | None:
     """Return the function of the package flash-attn; None where there is none that can be used."""
     if importlib.util.find_spec("flash_attn") is None:
         return None
@@ -142,7 +142,7 @@ def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: 
     if options.dropout and not has_dropout:
         return _torch_flash(query, key, value, pack, options)
     edges, longest = _query_edges(query, key, pack)
-    out = function(
+    out: Any = function(
         query,
         key,
         value,
@@ -155,7 +155,8 @@ def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: 
         window_size=(options.window, options.window) if options.window else (-1, -1),
         deterministic=True,  # else its backward pass sums in any order, and a resumed run differs in bits
     )
-    return out[0] if isinstance(out, tuple) else out  # some versions return the sums of the softmax as well
+    mixed: Tensor = out[0] if isinstance(out, tuple) else out  # some versions return the sums of the softmax as well
+    return mixed
 
 
 @functools.cache

@@ -62,9 +62,9 @@ def load_prebuilt(name: str) -> Callable[..., Any]:
         what = f"{name} does not load: {type(error).__name__}: {str(error)[:200]}"
         hint = f'runs use no network; fetch it first: python -c "{fetch}"'
         raise UsageError(what, where=VARIABLE, hint=hint) from error
-    function = getattr(module, _FUNCTION, None)
-    missing = _NEEDED - set(inspect.signature(function).parameters) if callable(function) else {_FUNCTION}
-    if missing or not callable(function):
+    function: Callable[..., Any] | None = getattr(module, _FUNCTION, None)
+    missing = {_FUNCTION} if function is None else _NEEDED - set(inspect.signature(function).parameters)
+    if function is None or missing:
         raise UsageError(f"{name} has no {', '.join(sorted(missing))}", where=VARIABLE, hint="take flash-attn2")
     return function
 

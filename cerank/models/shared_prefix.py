@@ -73,8 +73,8 @@ def lay_out(pairs: Sequence[Pair], device: torch.device) -> PrefixRow:
                 count += 1
             rests.append((count, length))
         groups.append(PrefixGroup(start, len(prefix), tuple(rests)))
-    tensors = (to_device(values, torch.int64, device) for values in (ids, places, lasts))
-    return PrefixRow(*tensors, tuple(groups))
+    tokens, positions, ends = (to_device(values, torch.int64, device) for values in (ids, places, lasts))
+    return PrefixRow(tokens, positions, ends, tuple(groups))
 
 
 def shared_prefixes(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:

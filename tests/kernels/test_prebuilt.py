@@ -69,9 +69,9 @@ def test_without_a_name_nothing_foreign_is_loaded(hub, monkeypatch):
     assert asked == []
 
 
-def test_an_installed_flash_attn_goes_before_a_build_from_the_hub(hub, monkeypatch):
+def test_aninstalled_flash_attn_goes_before_a_build_from_the_hub(hub, monkeypatch):
     asked = hub(flash_attn_varlen_func=version_3)
-    monkeypatch.setattr(attention, "_installed_flash_attn", lambda: version_2)
+    monkeypatch.setattr(attention, "installed_flash_attn", lambda: version_2)
     assert attention.flash_attn_function() is version_2
     assert asked == []
     monkeypatch.undo()
