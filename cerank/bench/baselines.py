@@ -180,7 +180,7 @@ def _step_timer(device: str) -> Any:
             self.times: list[float] = []
             self.joules: list[float | None] = []
 
-        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002 - the callback's
             if state.global_step in {1, state.max_steps}:
                 synchronize(device)
                 self.joules.append(gpu_joules(device))

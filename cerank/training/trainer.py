@@ -95,6 +95,7 @@ class Trainer:
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
+        self.probes_memory = self.device.type == "cuda"
         self.loss = find_loss(stage.loss, f"stages.{name}.loss")
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
@@ -113,8 +114,11 @@ class Trainer:
         model.train()
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
-        if self.device.type == "cuda" and not state.step and not microbatches:
+        if self.probes_memory and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
+            # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
+            # whatever else is on the GPU by then
+            checkpoints.record_microbatch(self.folder, 0, passes.microbatch)
 
         in_thread = self.writes_checkpoints_in_thread
         with (
@@ -229,15 +233,17 @@ class Trainer:
     def _update_within_memory(self, optimizer: AdamW) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
 
-        All memory is taken before any weight changes, so a step that fails so has changed none.
+        All memory is taken before any weight changes, so a step that fails so has changed none. Later steps take none.
         """
+        is_first = not optimizer.state
         try:
             optimizer.step()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_first or not is_out_of_memory(error):
                 raise
         else:
             return
+        optimizer.state.clear()  # of the moments some are missing, and all that are there would count a step twice
         release_memory(self.device)
         optimizer.step()
 
