@@ -37,8 +37,8 @@ def smallest_gpu(name: str, environ: Mapping[str, str]) -> GpuProperties | None:
         environ: environment; CUDA_VISIBLE_DEVICES counts.
     """
     gpus = [device for device in detect_devices(environ) if device.kind == "cuda" and fits(name, device)]
-    found = _by_library(gpus) or _by_tool(gpus)
-    return min(found, key=lambda gpu: gpu.memory) if found and len(found) == len(gpus) else None
+    properties = _by_library(gpus) or _by_tool(gpus)
+    return min(properties, key=lambda gpu: gpu.memory) if properties and len(properties) == len(gpus) else None
 
 
 def _by_library(gpus: list[Device]) -> list[GpuProperties]:
@@ -46,15 +46,15 @@ def _by_library(gpus: list[Device]) -> list[GpuProperties]:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
         return []
-    found = []
+    properties = []
     with contextlib.suppress(nvml.NVMLError, AttributeError, TypeError):
         nvml.nvmlInit()
         for gpu in gpus:
             handle = nvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
             major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
             memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
-            found.append(GpuProperties(gpu.model, memory, (int(major), int(minor))))
-    return found
+            properties.append(GpuProperties(gpu.model, memory, (int(major), int(minor))))
+    return properties
 
 
 def _by_tool(gpus: list[Device]) -> list[GpuProperties]:
@@ -73,11 +73,11 @@ def _by_tool(gpus: list[Device]) -> list[GpuProperties]:
 
 def parse_properties(output: str, gpus: list[Device]) -> list[GpuProperties]:
     """Return the properties of `gpus` that a query of nvidia-smi printed, in their order."""
-    told = {}
+    by_uuid = {}
     for line in output.splitlines():
         words = [word.strip() for word in line.split(",")]
         with contextlib.suppress(ValueError):
             uuid, mebibytes, capability = words
             major, minor = map(int, capability.split("."))
-            told[uuid] = int(mebibytes) << 20, (major, minor)
-    return [GpuProperties(gpu.model, *told[gpu.uuid]) for gpu in gpus if gpu.uuid in told]
+            by_uuid[uuid] = int(mebibytes) << 20, (major, minor)
+    return [GpuProperties(gpu.model, *by_uuid[gpu.uuid]) for gpu in gpus if gpu.uuid in by_uuid]

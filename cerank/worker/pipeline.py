@@ -81,7 +81,7 @@ def choose_precisions(context: RunContext) -> dict[str, str]:
     if record is None or record.chosen.keys() != requested.keys():
         device = torch.device(plan.device)
         chosen = {name: resolve_precision(precision, device) for name, precision in requested.items()}
-        ranked = {name: resolve_precision(asked, device, trains=False) for name, asked in requested.items()}
+        ranked = {name: resolve_precision(precision, device, trains=False) for name, precision in requested.items()}
         record = Precisions(chosen, {name: kind for name, kind in ranked.items() if kind != chosen[name]})
         checksums.save(folder, folder.precisions, record)
         for name, precision in record.chosen.items():
