@@ -83,7 +83,7 @@ def load(
     model: str | Path,
     *,
     device: str | None = None,
-    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    precision: Literal["fp32", "bf16", "auto"] | None = None,
     lab: str | Path | None = None,
 ) -> LoadedReranker:
     """Return a re-ranker by what it is called.
@@ -91,7 +91,7 @@ def load(
     Args:
         model: a run's short name, RUN:STAGE, a folder with a finished re-ranker, a hub id, or a declaration file.
         device: "auto", "cpu", "cuda", "cuda:0" or "mps"; None takes the one that `cerank config show` prints.
-        precision: of matrix products; scores are float32 in any case.
+        precision: of matrix products; None is "fp32" on a CPU and "auto" on a GPU. Scores are float32 in any case.
         lab: folder of runs; None takes the one that `cerank config show` prints.
 
     Raises:

@@ -137,7 +137,14 @@ def total(work: Sequence[WorkItem]) -> float | None:
 
 def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:
     kind = device.partition(":")[0]
-    return recipe.base, recipe.pooling, kind, threads if kind == "cpu" else 0, stage.max_length, stage.precision
+    return (
+        recipe.base,
+        recipe.pooling,
+        kind,
+        threads if kind == "cpu" else 0,
+        stage.max_length,
+        stage.precision or "fp32",
+    )
 
 
 def _enter_rates(

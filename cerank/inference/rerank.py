@@ -24,7 +24,7 @@ from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Sc
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.parallel import run_in_threads
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.models.forward_pass import ForwardPass, token_budget
+from cerank.models.forward_pass import ForwardPass, resolve_precision, token_budget
 from cerank.models.load_model import load_reranker
 from cerank.models.prompt_templates import Declaration
 from cerank.tokenization.token_store import TokenStore
@@ -196,8 +196,8 @@ class Scorer:
         model: the model; it is in evaluation mode while it scores, and its mode is restored afterwards.
         tokens: tokenizes texts and joins them as pairs.
         device: device that the model is on, such as "cpu" or "cuda:0".
-        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); scores are float32 in any
-            case.
+        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); None is "auto" on a GPU,
+            else "fp32". Scores are float32 in any case.
 
     Example:
         >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
@@ -209,11 +209,12 @@ class Scorer:
     """
 
     def __init__(
-        self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str = "fp32"
+        self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str | None = "fp32"
     ) -> None:
         self.device = torch.device(device)
+        chosen = resolve_precision(precision, self.device, trains=False)
         self.model, self.tokens = model, tokens
-        self.forward = ForwardPass(model, tokens, self.device, precision)
+        self.forward = ForwardPass(model, tokens, self.device, chosen)
         self._budget = token_budget(self.device)
         self.is_reduced = False  # whether memory was short: other batches give other last bits
         self.precision = self.forward.precision
@@ -224,7 +225,7 @@ class Scorer:
         cls,
         folder: str | Path,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str | None = "fp32",
         *,
         name: str = "",
         declared: Declaration | None = None,
@@ -234,7 +235,7 @@ class Scorer:
         Args:
             folder: folder of the model, such as RUN/stages/2-distill/final.
             device: device to score on.
-            precision: "fp32", "bf16" or "auto".
+            precision: "fp32", "bf16", "auto" and so on, as for `Scorer`.
             name: hub id, if it has one; published language models are known by it.
             declared: what a declaration file says about the model.
 
@@ -314,11 +315,9 @@ class Scorer:
         finally:
             self.model.train(was_training)
         if not bool(scores.isfinite().all()):
-            raise RunFailedError(
-                "the model gave a score that is not finite",
-                hint="its weights are broken; train again",
-                code="score-not-finite",
-            )
+            is_fp16 = self.precision == "fp16"  # whose largest number is 65,504
+            hint = "it may be too large for fp16: take fp32" if is_fp16 else "its weights are broken; train again"
+            raise RunFailedError("the model gave a score that is not finite", hint=hint, code="score-not-finite")
         values: list[float] = scores.tolist()
         return values
 

@@ -31,3 +31,8 @@ def gpu_joules(device: str, environ: Mapping[str, str] = os.environ) -> float | 
         return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
     except (nvml.NVMLError, AttributeError):  # parts of a GPU, and GPUs before Volta, do not count it
         return None
+
+
+def joules_between(before: float | None, after: float | None) -> float | None:
+    """Return the joules used between two readings of `gpu_joules`; None where one of them told nothing."""
+    return None if before is None or after is None else after - before

@@ -31,6 +31,7 @@ class Precisions(msgspec.Struct, frozen=True):
     """The precision that each stage of a run computes in, where its recipe leaves it to the device."""
 
     chosen: dict[str, str]  # stage -> "fp32" or "bf16"
+    reranking: dict[str, str] = {}  # stage -> precision of its re-ranking, where that is another one
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ class StageWork:
         self._context, self._inputs, self._index = context, run_inputs, index
         self._name, stage = recipe.chained()[index]
         chosen: Any = precision or stage.precision
-        self._stage = msgspec.structs.replace(stage, precision="fp32" if chosen == "auto" else chosen)
+        self._stage = msgspec.structs.replace(stage, precision="fp32" if chosen in {None, "auto"} else chosen)
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = context.folder.final(index, self._name)
         self._steps = 0

@@ -22,7 +22,8 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 _JUDGED = "Statistics"
 _PRECISION = (
-    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+    "Precision of the model. auto is bf16 where the device multiplies it faster, or fp16 on a GPU that has no bf16; "
+    "fp16 and tf32 are for NVIDIA GPUs. Default: fp32, or auto on a GPU."
 )
 _MORE = "What to show"
 
@@ -301,8 +302,8 @@ def rerank(
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
-    ] = "fp32",
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"] | None, typer.Option("--precision", help=_PRECISION)
+    ] = None,
     server_model: Annotated[
         str,
         typer.Option("--server-model", metavar="NAME", help="Name of the model on the server, such as rerank-v3.5."),
