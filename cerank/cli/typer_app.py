@@ -74,6 +74,13 @@ class _Commands(GroupOnUse):
             "Compare rankings query by query: better, worse, equivalent, different but negligible, or cannot tell.",
         ),
         ListedCommand(
+            "explain",
+            "evidence.explain_rankings",
+            "explain",
+            _MEASURING,
+            "Tell why two rankings differ: which queries carry the difference, or which documents make that of one query.",
+        ),
+        ListedCommand(
             "report",
             "report_command",
             "report",

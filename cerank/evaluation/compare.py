@@ -32,6 +32,7 @@ from cerank.evaluation.measures import limits as limits_of
 from cerank.evaluation.multiple_testing import Corrected, Correction
 from cerank.evaluation.primary_questions import is_sensitivity, questions
 from cerank.evaluation.secondary_tests import ROUNDS, Interval, Risk, Secondary, effect_interval, risk, secondary
+from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
 from cerank.evaluation.significance import (
     Estimate,
     Inference,
@@ -205,6 +206,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     recipes: seed_variance.TwoWay | None = None  # where the claim is about recipes; the judgment then rests on it
     secondary: Secondary | None = None
     risk: Risk | None = None
+    bounds: VerdictBounds | None = None  # by ties and unjudged documents, where they were asked for
 
     @property
     def verdict(self) -> Verdict:

@@ -374,6 +374,14 @@ def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels
     return _judged_by(settings, dataset, qrels)[:2]
 
 
+def leaves_identical_ids_out(settings: Settings, request: ComparisonRequest) -> bool:
+    """Return whether the request's dataset leaves a query's own document out of the results of files."""
+    if not request.dataset or request.qrels:
+        return False
+    has_runs = any(not isinstance(target, FileTarget) for target in targets_of(settings.lab, request.targets))
+    return not has_runs and _judged_by(settings, request.dataset, "")[2]
+
+
 def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
     """Return as `judgements`, and whether the dataset leaves a query's own document out of its results."""
     from cerank.datasets.open_datasets import open_dataset

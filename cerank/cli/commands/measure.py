@@ -143,6 +143,24 @@ WithRisk = Annotated[
         rich_help_panel=_MORE,
     ),
 ]
+WithBounds = Annotated[
+    bool,
+    typer.Option(
+        "--bounds",
+        help="Show what unjudged documents and the order of ties can change, in a further table.",
+        rich_help_panel=_MORE,
+    ),
+]
+JudgeNext = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge-next",
+        metavar="FILE",
+        help="Write which unjudged documents to judge next, as a TREC run: those first whose judgment can move the "
+        "difference most.",
+        rich_help_panel=_MORE,
+    ),
+]
 Reasons = Annotated[bool, typer.Option("--reasons", help="Explain each verdict in a sentence.", rich_help_panel=_MORE)]
 Full = Annotated[
     bool,
@@ -191,6 +209,8 @@ def compare(
     claim: Claim = "checkpoints",
     with_secondary: WithSecondary = False,
     with_risk: WithRisk = False,
+    with_bounds: WithBounds = False,
+    judge_next: JudgeNext = None,
     judged_only: JudgedOnly = False,
     reasons: Reasons = False,
     full: Full = False,
@@ -207,6 +227,7 @@ def compare(
     """
     from cerank.app.checks import verify_run
     from cerank.app.comparison import comparisons, export_comparison
+    from cerank.app.evidence import bounds_of_comparison
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
@@ -216,6 +237,8 @@ def compare(
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
         raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
+    if judge_next is not None and (mistake := export_comparison.path_error(judge_next, replace=True)):
+        raise UsageError(mistake, where=f"--judge-next {judge_next}")
     request = comparisons.ComparisonRequest(
         targets=tuple(names),
         measures=tuple(measure or ()),
@@ -237,6 +260,11 @@ def compare(
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     comparison = comparisons.compare(settings, request)
+    if with_bounds or judge_next is not None:
+        comparison, to_judge = bounds_of_comparison.with_bounds(settings, request, comparison)
+        if judge_next is not None:
+            export_comparison.save(bounds_of_comparison.judging_file(to_judge), judge_next, replace=True)
+            info(f"{counted(len(to_judge), 'document')} to judge next written to {judge_next}")
     if full:
         write_output(export_comparison.complete(comparison), raw=True)
         return
@@ -246,6 +274,7 @@ def compare(
         shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
         shown += [export_comparison.secondary(comparison)] if with_secondary else []
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
+        shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
         emit(shown, settings.format, wide=wide)
     table_columns.print_footnotes(comparison, settings.format)
     for system in comparison.systems:

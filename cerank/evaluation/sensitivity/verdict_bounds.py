@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cerank.core.rankings import Ranking, float32_below
-from cerank.errors import UsageError
 from cerank.evaluation import measures as by_name
 from cerank.evaluation.sensitivity import document_shares as by_document
 from cerank.evaluation.sensitivity.document_shares import SummedMeasure
@@ -63,7 +62,9 @@ class VerdictBounds(msgspec.Struct, frozen=True, kw_only=True):
     tied_queries: int = 0  # queries whose difference depends on the order of tied documents
     ties: Answer = ""
     unjudged: int = 0  # unjudged documents within the cutoff, each counted once a query
-    unjudged_low: float | None = None  # mean difference over all judgments of them; None where the measure has no bounds
+    unjudged_low: float | None = (
+        None  # mean difference over all judgments of them; None where the measure has no bounds
+    )
     unjudged_high: float | None = None
     is_exact: bool = True  # else the limits are wider than they need be: a query has too many unjudged documents
     judgments: Answer = ""
@@ -141,7 +142,9 @@ def bounds_of(
             ties=_by_order(rule, now, low, high) if rule else "",
         )
     if shape.kind not in BOUNDED or by_name.is_condensed(measure):
-        reason = "looks at judged documents only" if by_name.is_condensed(measure) else "has no bounds by judgments here"
+        reason = (
+            "looks at judged documents only" if by_name.is_condensed(measure) else "has no bounds by judgments here"
+        )
         return msgspec.structs.replace(found, why_not=why_not or f"{measure} {reason}"), ()
     summed = by_document.shape_of(measure)
     queries = [_query(name, grades, left, right, summed) for name, grades in qrels.items()]
@@ -248,9 +251,7 @@ def _is_proven(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, 
 # --- unjudged documents
 
 
-def _query(
-    name: str, grades: Mapping[str, int], left: Ranking, right: Ranking, shape: SummedMeasure
-) -> _Query:
+def _query(name: str, grades: Mapping[str, int], left: Ranking, right: Ranking, shape: SummedMeasure) -> _Query:
     both = [list(side[name])[: shape.cutoff] if name in side else [] for side in (left, right)]
     unjudged = tuple(doc for doc in dict.fromkeys([*both[0], *both[1]]) if doc not in grades)
     return _Query(name, grades, both[0], both[1], unjudged)
@@ -282,6 +283,7 @@ def _limits_of_counts(shape: SummedMeasure, query: _Query) -> tuple[float, float
 
     A document of one side alone moves the difference by one count; one of both sides moves none, but R's total.
     """
+
     def count(docs: Iterable[str]) -> int:
         return sum(query.grades.get(doc, shape.rel - 1) >= shape.rel for doc in docs)
 
@@ -305,7 +307,9 @@ def _limits_of_ndcg(shape: SummedMeasure, query: _Query, largest: int) -> tuple[
     import numpy as np
 
     weights = [{doc: 1 / math.log2(rank + 1) for rank, doc in enumerate(side, 1)} for side in (query.left, query.right)]
-    delta = np.array(sorted((weights[1].get(doc, 0.0) - weights[0].get(doc, 0.0) for doc in query.unjudged), reverse=True))
+    delta = np.array(
+        sorted((weights[1].get(doc, 0.0) - weights[0].get(doc, 0.0) for doc in query.unjudged), reverse=True)
+    )
     fixed = math.fsum(
         max(query.grades[doc], 0) * (weights[1].get(doc, 0.0) - weights[0].get(doc, 0.0))
         for doc in weights[0].keys() | weights[1].keys()
@@ -326,7 +330,8 @@ def _limits_of_ndcg(shape: SummedMeasure, query: _Query, largest: int) -> tuple[
     ideals = (ideal / np.log2(np.arange(2, ideal.shape[1] + 2))).sum(axis=1)
     is_some = ideals > 0
     values = [
-        np.divide(fixed + grades @ order, ideals, out=np.zeros_like(ideals), where=is_some) for order in (delta, delta[::-1])
+        np.divide(fixed + grades @ order, ideals, out=np.zeros_like(ideals), where=is_some)
+        for order in (delta, delta[::-1])
     ]
     return float(values[1].min()), float(values[0].max()), True
 

@@ -51,7 +51,8 @@ def test_the_largest_t_is_that_of_a_general_optimizer_and_above_all_corners():
         assert found >= max(t_of(d) for d in corners(low, high)) - 1e-9
         starts = [random.uniform(low, high) for _ in range(4)]
         best = max(
-            -optimize.minimize(lambda d: -t_of(d), start, bounds=list(zip(low, high, strict=True))).fun for start in starts
+            -optimize.minimize(lambda d: -t_of(d), start, bounds=list(zip(low, high, strict=True))).fun
+            for start in starts
         )
         assert found >= best - 1e-6
         assert best >= found - 0.02 * max(1, abs(found)) or np.isinf(found)

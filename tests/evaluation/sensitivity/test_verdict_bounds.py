@@ -10,8 +10,8 @@ import pytest
 
 from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import per_query
-from cerank.evaluation.sensitivity.verdict_bounds import VerdictRule, bounds_of, tied_groups
 from cerank.evaluation.sensitivity.extreme_statistics import t_of
+from cerank.evaluation.sensitivity.verdict_bounds import VerdictRule, bounds_of, tied_groups
 from cerank.trec.text_io import read_qrels, read_run
 
 DOCS = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -27,7 +27,9 @@ def difference(measure, qrels, left, right):
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("measure", ["nDCG@3", "nDCG@5", "RR@4", "RR(rel=2)@4", "P@3", "R@4", "R(rel=2)@3", "Success@3"])
+@pytest.mark.parametrize(
+    "measure", ["nDCG@3", "nDCG@5", "RR@4", "RR(rel=2)@4", "P@3", "R@4", "R(rel=2)@3", "Success@3"]
+)
 def test_limits_are_those_of_every_judging(measure, seed):
     random = np.random.default_rng(seed)
     orders = [tuple(random.permutation(DOCS)) for _ in range(2)]
@@ -144,9 +146,7 @@ def test_many_unjudged_documents_get_wider_limits_and_say_so():
         assert found.unjudged_low <= value <= found.unjudged_high
 
 
-@pytest.mark.parametrize(
-    ("left", "right"), [("bm25", "tasb"), ("tasb", "splade-pp-ed"), ("splade-pp-ed", "ada2")]
-)
+@pytest.mark.parametrize(("left", "right"), [("bm25", "tasb"), ("tasb", "splade-pp-ed"), ("splade-pp-ed", "ada2")])
 def test_public_runs_of_trec_dl_2020_lie_within_their_bounds_and_flips_are_real(shared, left, right):
     folder = shared / "trec-dl-2020-top100"
     qrels = read_qrels(folder / "qrels")

@@ -1,0 +1,1 @@
+"""Commands that show what stands behind a verdict, and seal a plan before it."""
