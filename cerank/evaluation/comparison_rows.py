@@ -140,12 +140,12 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
         because = f", because {margin.because}" if margin.because else ""
-        lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source}){because}")
+        lines.append(f"margin for {measure}: ±{margin.shown}, {when} ({margin.source}){because}")
     for what, chosen in (("gain worth its cost", terms.worth), ("harm margin", terms.harm)):
         for measure, margin in chosen.items():
             when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
             because = f", because {margin.because}" if margin.because else ""
-            lines.append(f"{what} by {measure}: {margin.value:g}, {when} ({margin.source}){because}")
+            lines.append(f"{what} by {measure}: {margin.shown}, {when} ({margin.source}){because}")
     if terms.worth:
         lines.append(WORTH_LEGEND)
     if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):

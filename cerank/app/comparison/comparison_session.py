@@ -109,10 +109,9 @@ class ComparisonSession:
         order = sorted(range(len(self.systems)), key=lambda place: self.systems[place].label != first)
         targets = [self._targets[place] for place in order]
         declared = comparisons.declared_margins(targets, self.measures, all_pairs=terms.pairs == "all")
-        typed = {name: margin.value for name, margin in terms.margins.items()}
         margins = {
             name: msgspec.structs.replace(margin, source=margin.source.replace("command line", SOURCE))
-            for name, margin in margins_of.chosen(typed, declared, now=now).items()
+            for name, margin in margins_of.chosen(terms.margins, declared, now=now).items()
         }
         chosen = msgspec.structs.replace(self.request, terms=msgspec.structs.replace(terms, margins=margins), now=now)
         return comparisons.compare_measured(targets, [self.systems[place] for place in order], self.measures, chosen)

@@ -217,6 +217,7 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
     worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
     harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
+    margins_because: str = ""  # why margins, gains and harm margins chosen now have their sizes
     now: str = ""  # UTC, ISO 8601: when those margins are chosen
 
 
@@ -250,7 +251,7 @@ def compare_measured(
     def chosen(kind: Kind, texts: Sequence[str], option: str) -> dict[str, Margin]:
         declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all", kind=kind)
         typed = {canonical(name, option): value for name, value in margins_of.typed(texts, option).items()}
-        return margins_of.chosen(typed, declared, now=request.now)
+        return margins_of.chosen(typed, declared, now=request.now, because=request.margins_because)
 
     margins = terms.margins or chosen("margins", request.margins, "--margin")
     if request.judged_only:

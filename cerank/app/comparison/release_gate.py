@@ -43,7 +43,7 @@ def gate_of(
     from cerank.evaluation.gate import gate
     from cerank.evaluation.measures import canonical
 
-    chosen = {canonical(name, "--margin"): value for name, value in margins.typed(request.margins).items()}
+    chosen = {canonical(name, "--margin"): value for name, value in margins.numbers(request.margins).items()}
     better = [canonical(name, "--superior") for name in superior]
     targets = comparisons.targets_of(settings.lab, request.targets)
     measures = tuple(dict.fromkeys([*chosen, *better])) or request.measures
