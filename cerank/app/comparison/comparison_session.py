@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, recorded_looks
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.comparisons import (
     FIRST_STAGE,
@@ -81,8 +82,8 @@ class View(msgspec.Struct, frozen=True):
 class ComparisonSession:
     """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
 
-    def __init__(self, settings: Settings, request: ComparisonRequest) -> None:
-        """Measure what the request names.
+    def __init__(self, settings: Settings, request: ComparisonRequest, *, by: str = SOURCE) -> None:
+        """Measure what the request names; `by` stands in the record of looks.
 
         Raises:
             CerankError: something is not there, or cannot be measured together.
@@ -91,6 +92,7 @@ class ComparisonSession:
             raise UsageError(f"a comparison needs at least 2 rankings, not {len(request.targets)}")
         self.settings = settings
         self.request = request
+        self._by = by
         self._targets = comparisons.targets_of(settings.lab, request.targets)
         self.systems: list[System]
         self.systems, self.measures = comparisons.measured_systems(settings, self._targets, request)
@@ -114,7 +116,11 @@ class ComparisonSession:
             for name, margin in margins_of.chosen(terms.margins, declared, now=now).items()
         }
         chosen = msgspec.structs.replace(self.request, terms=msgspec.structs.replace(terms, margins=margins), now=now)
-        return comparisons.compare_measured(targets, [self.systems[place] for place in order], self.measures, chosen)
+        systems = [self.systems[place] for place in order]
+        comparison = comparisons.compare_measured(targets, systems, self.measures, chosen)
+        seen = datetime.now(UTC).isoformat(timespec="milliseconds")
+        recorded_looks.record(self.settings, recorded_looks.keys_of(comparison), by=self._by, now=seen, only_new=True)
+        return comparison
 
     def pair(self, left: str, right: str, condition: Condition) -> RankingPair:
         """Return two systems by label in one condition, to look at query by query; reads their rankings again."""

@@ -160,7 +160,7 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
         others = ", ".join(f"±{value:g}" for value in values[1:])
         source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
         is_of_all = all(any(measure in table(behind.plan) for side in pair for behind in side) for pair in pairs)
-        late = [known for pair in pairs if (known := first_known(pair)) and _moment(when) >= _moment(known)]
+        late = [known for pair in pairs if (known := first_known(pair)) and moment(when) >= moment(known)]
         if not is_of_all:
             source += ", but not of every pair's runs"
         elif late:
@@ -182,13 +182,13 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
 def first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:
     """Return when results of the pair's runs were first known, the newest run left out unless it is the only one."""
     times = {source.plan.fingerprint + source.plan.created: source.known for side in pair for source in side}
-    known = sorted((time for time in times.values() if time), key=_moment)
+    known = sorted((time for time in times.values() if time), key=moment)
     if len(known) == len(times) > 1:
         known = known[:-1]
     return known[0] if known else ""
 
 
-def _moment(time: str) -> datetime:
+def moment(time: str) -> datetime:
     return datetime.fromisoformat(time)
 
 

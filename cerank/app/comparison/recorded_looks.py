@@ -30,6 +30,11 @@ def keys_of(comparison: Comparison) -> Keys:
     return _keys(rows)
 
 
+def keys_of_pair(left: System, right: System, measures: Sequence[str]) -> Keys:
+    """Return the keys of two systems, by each measure in each condition."""
+    return _keys([(left, right, at.condition, measure) for at in left.measured for measure in measures])
+
+
 def _keys(rows: Sequence[tuple[System, System, Condition, str]]) -> Keys:
     keys: dict[str, dict[str, None]] = {}
     for left, right, condition, measure in rows:

@@ -8,6 +8,7 @@ seen outside this lab no program can know: the hash is there to be published.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,7 @@ def read_plan(path: Path) -> ComparisonPlan:
         raise UsageError(f"not a plan of a comparison: {error}", where=str(path), hint=hint) from error
 
 
-def declare(settings: Settings, plan: ComparisonPlan, now: str) -> tuple[SealedPlan, Path]:
+def declare(settings: Settings, plan: ComparisonPlan) -> tuple[SealedPlan, Path]:
     """Check a plan, seal it with the time and the hash of its judgments, keep it in the lab, and return its file.
 
     Raises:
@@ -84,7 +85,7 @@ def declare(settings: Settings, plan: ComparisonPlan, now: str) -> tuple[SealedP
     sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
     questions(plan.primary, "primary")
     plan = msgspec.structs.replace(plan, measures=names, **sizes)
-    sealed = sealed_plans.sealed(plan, now, comparisons.identity(qrels))
+    sealed = sealed_plans.sealed(plan, _now(), comparisons.identity(qrels))
     return sealed, sealed_plans.save(settings.lab, sealed)
 
 
@@ -145,8 +146,13 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
         comparison = comparisons.compare_measured(
             targets, systems, names, msgspec.structs.replace(request, terms=terms)
         )
-    counted = recorded_looks.record(settings, keys, by=by, now=request.now, earlier=looks)
+    counted = recorded_looks.record(settings, keys, by=by, now=_now(), earlier=looks)
     return RecordedComparison(comparison=comparison, looks=counted, plan=status)
+
+
+def _now() -> str:
+    """Return the time to the millisecond: a script may declare a plan and compare by it within a second."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonRequest:
@@ -214,7 +220,7 @@ def _nearest_plan(plans: Sequence[SealedPlan], comparison: Comparison, known: st
             sha256=sealed.sha256,
             declared=sealed.declared,
             departures=_departures(sealed.plan, comparison),
-            known_before=known if known and known <= sealed.declared else "",
+            known_before=known if known and margins.moment(known) <= margins.moment(sealed.declared) else "",
         )
         for sealed in plans
         if {sealed.qrels_sha256} == judged

@@ -78,7 +78,8 @@ class VerdictBounds(msgspec.Struct, frozen=True, kw_only=True):
         if self.judgments == "holds":
             parts.append("holds under every judging" if self.unjudged else "all judged")
         elif self.judgments == "flips":
-            parts.append(f"flips if {self.flips_at} of {self.unjudged} unjudged documents are relevant")
+            verb = "is" if self.flips_at == 1 else "are"
+            parts.append(f"flips if {self.flips_at} of {self.unjudged} unjudged documents {verb} relevant")
         elif self.judgments == "unknown":
             parts.append(f"not settled for {self.unjudged} unjudged documents")
         if self.ties_low is not None and self.ties:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +33,6 @@ def declare(
         emit(declared_plans.table(settings), settings.format)
         return
     plan = declared_plans.read_plan(file)
-    sealed, path = declared_plans.declare(settings, plan, datetime.now(UTC).isoformat(timespec="seconds"))
+    sealed, path = declared_plans.declare(settings, plan)
     write_output(declared_plans.as_text(sealed))
     info(f"Kept in {path}. Publish the hash, in a repository or a registry, to show that it was made now.")

@@ -39,7 +39,7 @@ def explain(
 
     settings = settings_of(lab, cache, form=form, json=json)
     request = ComparisonRequest(targets=(left, right), measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
-    session = ComparisonSession(settings, request)
+    session = ComparisonSession(settings, request, by="explain")
     comparison = session.compare(session.labels[0], Terms(correction="holm"))
     if query:
         emit(explain_difference.one_query(session, comparison, query), settings.format, wide=wide)
