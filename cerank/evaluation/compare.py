@@ -254,7 +254,7 @@ class _RowTest(msgspec.Struct, frozen=True, kw_only=True):
     is_identical: bool
 
     def sized(self, chosen: Mapping[str, Margin]) -> Margin | None:
-        """Return the margin of this row's measure; one that is a share of the baseline's mean in the measure's units."""
+        """Return the margin of this row's measure; a share of the baseline's mean as what it comes to."""
         margin = chosen.get(self.measure)
         if margin is None or margin.share is None:
             return margin

@@ -264,10 +264,10 @@ def trisk(differences: NDArray[np.float64], aversion: float = AVERSION) -> float
 def queries_to_flip(differences: NDArray[np.float64], alpha: float = 0.05) -> int | None:
     """Return the fewest queries without which a two-sided paired t-test at `alpha` shows no difference any more.
 
-    Exact (a fragility index; Walsh et al., Journal of Clinical Epidemiology 67, 2014). With k queries removed t is
-    smallest where the removed are neighbours in the order of their differences: t >= c means Q <= k S^2 for the sum S and
-    the sum of squares Q of the rest, and Q - k S^2 is convex in each difference as long as c > 1, so that an outer
-    difference in place of an inner one never makes it smaller. None where the test shows no difference with all queries.
+    Exact (a fragility index; Walsh et al., Journal of Clinical Epidemiology 67, 2014). However many go, t is smallest
+    where they are neighbours in the order of their differences: t >= c means Q <= k S^2 for the sum S and the sum of
+    squares Q of the rest, and Q - k S^2 is convex in each difference as long as c > 1, so that an outer difference in
+    place of an inner one never makes it smaller. None where the test shows no difference with all queries.
     """
     import numpy as np
     from scipy.special import stdtrit

@@ -1,7 +1,7 @@
 """Plans declared before a comparison, in LAB/declared-plans: what will be compared, how, and when that was said.
 
-Invariant: a plan's hash covers all that it says, its time and its judgments; one whose content does not give its hash is
-refused. A declared plan is never replaced.
+Invariant: a plan's hash covers all that it says, its time and its judgments; one whose content does not give its hash
+is refused. A declared plan is never replaced.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def test_shares_that_mean_nothing_are_refused():
         compare(zero, ["nDCG@10"], terms=Terms(margins={"nDCG@10": Margin(value=0.0, share=0.1)}))
     with pytest.raises(UsageError, match="between 0 % and 100 %"):
         compare(systems(), ["nDCG@10"], terms=Terms(margins={"nDCG@10": Margin(value=0.0, share=1.2)}))
+    terms = Terms(margins={"nDCG@10": Margin(value=0.0, share=0.1)}, worth={"nDCG@10": Margin(value=0.01)})
     with pytest.raises(UsageError, match="cannot be worth it"):
-        terms = Terms(margins={"nDCG@10": Margin(value=0.0, share=0.1)}, worth={"nDCG@10": Margin(value=0.01)})
         compare(systems(), ["nDCG@10"], terms=terms)
 
 

@@ -95,7 +95,7 @@ def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
     A percentage is a share of the baseline's mean.
 
     Raises:
-        UsageError: a text is not MEASURE=NUMBER with a number above 0, or a percentage below 100; a measure comes twice.
+        UsageError: a text is not MEASURE=NUMBER above 0, or a percentage below 100; a measure comes twice.
     """
     from cerank.evaluation.compare import Margin
 
@@ -106,7 +106,7 @@ def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
         is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[0-9]+\.", number) is not None
         most = 100.0 if raw.endswith("%") else float("inf")
         if not name or not equals or not is_number or not 0 < float(number) < most:
-            hint = "MEASURE=NUMBER with a number above 0, such as nDCG@10=.02, or a share of the baseline's mean, nDCG@10=5%"
+            hint = "MEASURE=NUMBER, such as nDCG@10=.02, or a share of the baseline's mean, such as nDCG@10=5%"
             raise UsageError(f"'{text}' is not a margin", where=option, hint=hint)
         if name in margins:
             raise UsageError(f"two margins for {name}", where=option, hint="give one")
@@ -189,6 +189,7 @@ def first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:
 
 
 def moment(time: str) -> datetime:
+    """Return a time in ISO 8601 as one that can be compared."""
     return datetime.fromisoformat(time)
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 CARRYING = 5  # queries shown with the largest gains, and as many with the largest losses
 
 QUERY_NOTE = (
-    "each document's part of the measure's value on either side; the differences sum to the query's. A document without "
-    "a grade is not judged and counts as not relevant"
+    "each document's part of the measure's value on either side; the differences sum to the query's. A document "
+    "without a grade is not judged and counts as not relevant"
 )
 FEATURES_NOTE = (
-    "rho: Spearman's rank correlation with the queries' differences; features are fixed beforehand, p adjusted over them "
-    "(Holm). Correlations are no causes and make no verdict"
+    "rho: Spearman's rank correlation with the queries' differences; features are fixed beforehand, p adjusted over "
+    "them (Holm). Correlations are no causes and make no verdict"
 )
 
 
@@ -90,7 +90,7 @@ def _moved(part: DocumentShare) -> str:
 
 
 def all_queries(session: ComparisonSession, comparison: Comparison) -> list[Table]:
-    """Return the queries that carry each row of a comparison of two rankings, and features that go with its differences."""
+    """Return the queries that carry each row of a comparison of two, and the features that go with its differences."""
     carrying, features = [], []
     for row in comparison.rows:
         listed = differences(comparison, row)

@@ -44,9 +44,9 @@ Margin = Annotated[
     typer.Option(
         "--margin",
         metavar="MEASURE=NUMBER",
-        help="Largest difference that would not matter to you, such as nDCG@10=.02, or =5% of the baseline's mean. Given "
-        "here it counts as chosen after the results; declare it in the recipe ([evaluate] margins), or by `cerank "
-        "declare`, before. May be repeated.",
+        help="Largest difference that would not matter to you, such as nDCG@10=.02, or nDCG@10=5% of the baseline's "
+        "mean. Given here it counts as chosen after the results; declare it before, in the recipe ([evaluate] margins) or "
+        "by `cerank declare`. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -143,7 +143,7 @@ Plan = Annotated[
     typer.Option(
         "--plan",
         metavar="TITLE",
-        help="Compare by this declared plan (title or hash; see `cerank declare`): its measures, margins and correction.",
+        help="Compare by this declared plan (title or hash; see `cerank declare`): its measures, margins, correction.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -272,10 +272,7 @@ def compare(
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
-    if full and settings.format not in {"", "json"}:
-        raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
-    if judge_next is not None and (mistake := export_comparison.path_error(judge_next, replace=True)):
-        raise UsageError(mistake, where=f"--judge-next {judge_next}")
+    _check_outputs(settings, judge_next, full=full)
     request = comparisons.ComparisonRequest(
         targets=tuple(names),
         measures=tuple(measure or ()),
@@ -331,6 +328,20 @@ def compare(
     print_answers(paragraphs(comparison, costs))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
+
+
+def _check_outputs(settings: Settings, judge_next: Path | None, *, full: bool) -> None:
+    """Refuse what could not be written.
+
+    Raises:
+        UsageError: --full in a form that is not JSON; a file that cannot be written there.
+    """
+    from cerank.app.comparison import export_comparison
+
+    if full and settings.format not in {"", "json"}:
+        raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
+    if judge_next is not None and (mistake := export_comparison.path_error(judge_next, replace=True)):
+        raise UsageError(mistake, where=f"--judge-next {judge_next}")
 
 
 def _bounded(

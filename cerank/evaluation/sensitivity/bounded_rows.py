@@ -18,8 +18,8 @@ from cerank.evaluation.systems import Condition, values_by_query
 Qrels = Mapping[str, Mapping[str, int]]
 
 LEGEND = (
-    "unjudged: documents within the cutoff without a grade; judgments, ties: the mean difference over all that they could "
-    "be; flips if k: found by a greedy search with the largest grade, fewer may do; holds: proven for all of them"
+    "unjudged: documents within the cutoff without a grade; judgments, ties: the mean difference over all that they "
+    "could be; flips if k: found by a greedy search with the largest grade, fewer may do; holds: proven for all of them"
 )
 
 
@@ -54,7 +54,7 @@ def bounded(
             found = VerdictBounds(why_not="identical rankings")
         else:
             rule, why_not = rule_of(comparison, row)
-            found, candidates = bounds_of(row.measure, qrels(row.condition), sides[0], sides[1], rule, why_not)
+            found, candidates = bounds_of(row.measure, qrels(row.condition), sides[0], sides[1], rule, why_not=why_not)
         for each in candidates:
             key = row.condition.dataset, each.query, each.document
             gains[key] = max(gains.get(key, 0.0), each.gain)

@@ -1,8 +1,8 @@
 """What each document gives to a measure's value of one query, so that differences can be told document by document.
 
 Invariant: the shares of a ranking's documents sum to the measure's value. nDCG, P, R and Rprec are sums over documents
-by themselves; AP is the sum of the precisions at the relevant ones; RR and Success belong to the first relevant one. Any
-other measure is refused, for its value is no sum over documents.
+by themselves; AP is the sum of the precisions at the relevant ones; RR and Success belong to the first relevant one.
+Any other measure is refused, for its value is no sum over documents.
 """
 
 from __future__ import annotations

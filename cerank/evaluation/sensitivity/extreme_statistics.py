@@ -33,8 +33,8 @@ def t_of(d: Floats, shift: float = 0.0) -> float:
 def is_always_reached(low: Floats, high: Floats, critical: float) -> bool:
     """Return whether t >= `critical` is proven for all differences within the limits; False may mean not proven.
 
-    For any s, Q - k S^2 <= sum of (d^2 - 2 k s d) + k s^2, whose largest value can be read off query by query: if that is
-    not positive for some s, no choice of differences brings t below the critical value (a Lagrangian bound).
+    For any s, Q - k S^2 <= sum of (d^2 - 2 k s d) + k s^2, whose largest value can be read off query by query: if that
+    is not positive for some s, no choice of differences brings t below the critical value (a Lagrangian bound).
     """
     import numpy as np
 

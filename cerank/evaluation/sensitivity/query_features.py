@@ -1,6 +1,6 @@
 """Which kinds of queries a difference comes from: rank correlations with features that were fixed beforehand.
 
-Invariant: the list of features is fixed here, not chosen by their p; all of one difference are adjusted together (Holm).
+Invariant: the list of features is fixed here, not chosen by their p; all of one row are adjusted together (Holm).
 Correlations are no causes, and none of this makes a verdict.
 """
 

@@ -1,12 +1,12 @@
 """How far a difference, and the verdict on it, hang on unjudged documents and on the order of tied ones.
 
-Unjudged documents are those that a ranking of the row has within the measure's cutoff; each may have any grade from 0 to
-the largest of the qrels, and the ideal order counts it, too. Documents that neither ranking has there stay as they are.
-Tied documents, whose scores are equal or one float32 apart, may stand in any order.
+Unjudged documents are those that a ranking of the row has within the measure's cutoff; each may have any grade from 0
+to the largest of the qrels, and the ideal order counts it, too. Documents that neither ranking has there stay as they
+are. Tied documents, whose scores are equal or one float32 apart, may stand in any order.
 
-Invariant: "holds" is proven for every judging (or order) by a bound; "flips" names judgments under which the verdict was
-computed to be another one. The number of them comes from a greedy search: fewer may do. Whatever is neither is said to
-be unknown.
+Invariant: "holds" is proven for every judging (or order) by a bound; "flips" comes from judgments under which the
+verdict was computed to be another one. Their number comes from a greedy search: fewer may do. Whatever is neither is
+said to be unknown.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ def bounds_of(
     left: Ranking,
     right: Ranking,
     rule: VerdictRule | None,
+    *,
     why_not: str = "",
 ) -> tuple[VerdictBounds, tuple[JudgingCandidate, ...]]:
     """Return the bounds of one row, and its unjudged documents, those first whose judgment can move most.

@@ -38,8 +38,8 @@ class QueryScreen(LabScreen):
     HELP_TITLE = "a query in two rankings"
     HELP_TEXT = (
         "grade: relevance grade, – not judged. ↑3: three ranks above its place in the other ranking; new: not there. "
-        "part: what the document gives to the measure's value; the parts of the right side less those of the left sum to "
-        "the difference. `cerank explain` prints them."
+        "part: what the document gives to the measure's value; the parts of the right side less those of the left sum "
+        "to the difference. `cerank explain` prints them."
     )
     CSS = """
     QueryScreen #about { height: auto; max-height: 4; padding: 0 1; background: $surface; }

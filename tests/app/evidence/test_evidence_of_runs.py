@@ -1,4 +1,4 @@
-"""What stands behind the verdict on two files: bounds, the documents to judge next, plans, looks, and single queries."""
+"""What stands behind the verdict on two files: bounds, documents to judge next, plans, looks, and single queries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ qrels = "{qrels}"
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Sixty queries, one relevant document each, second or later in base and first or second in better; few unjudged."""
+    """Sixty queries, one relevant document each, second or later in base, first or second in better; one unjudged."""
     qrels, lines = [], {"base": [], "better": []}
     for query in range(60):
         qrels.append(f"q{query} 0 good 1\n")

@@ -80,7 +80,7 @@ def made(n=30, unjudged=2, seed=0):
         name = f"q{number}"
         qrels[name] = {"good": 1, "bad": 0}
         place = int(random.integers(2, 5))
-        left[name] = tuple(["bad", *[f"u{at}" for at in range(place - 2)], "good"])
+        left[name] = ("bad", *[f"u{at}" for at in range(place - 2)], "good")
         right[name] = ("good", "bad") if number % 5 else ("bad", "good")
         if number >= unjudged:
             qrels[name] |= {f"u{at}": 0 for at in range(3)}
@@ -115,7 +115,7 @@ def test_a_verdict_that_few_unjudged_documents_cannot_change_holds():
 
 
 def test_an_equivalence_is_left_and_come_into_as_well():
-    qrels, left, right = made(n=40, unjudged=40, seed=3)
+    qrels, left, _ = made(n=40, unjudged=40, seed=3)
     same = VerdictRule(critical=2.0, margin=0.1, critical_within=1.7)
     found, _ = bounds_of("RR@10", qrels, left, left, same)
     assert found.judgments == "holds"  # both sides are one ranking, whatever is judged
