@@ -1,4 +1,4 @@
-"""Declare what will be compared and how, before it is; and hold comparisons against what was declared.
+"""Declare what will be compared and how, before it is; and say how comparisons stand to it.
 
 Invariant: a comparison is confirmatory only where it does what a plan says, and where the plan is older than every look
 at its comparisons that this lab recorded, and than the measurement of its runs (but the newest of each pair). What was
@@ -19,8 +19,8 @@ from cerank.app.comparison import comparisons, margins, recorded_looks
 from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest, Target
 from cerank.errors import UsageError
-from cerank.runs import sealed_plans, test_set_looks
-from cerank.runs.sealed_plans import ComparisonPlan, SealedPlan
+from cerank.runs import comparison_plans, test_set_looks
+from cerank.runs.comparison_plans import ComparisonPlan, DeclaredPlan
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -61,8 +61,8 @@ def read_plan(path: Path) -> ComparisonPlan:
         raise UsageError(f"not a plan of a comparison: {error}", where=str(path), hint=hint) from error
 
 
-def declare(settings: Settings, plan: ComparisonPlan) -> tuple[SealedPlan, Path]:
-    """Check a plan, seal it with the time and the hash of its judgments, keep it in the lab, and return its file.
+def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Path]:
+    """Check a plan, give it the time and the hash of its judgments, keep it in the lab, and return its file.
 
     Raises:
         UsageError: it could not be carried out: a measure that is unknown, a margin out of its range, no judgments.
@@ -85,8 +85,8 @@ def declare(settings: Settings, plan: ComparisonPlan) -> tuple[SealedPlan, Path]
     sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
     questions(plan.primary, "primary")
     plan = msgspec.structs.replace(plan, measures=names, **sizes)
-    sealed = sealed_plans.sealed(plan, _now(), comparisons.identity(qrels))
-    return sealed, sealed_plans.save(settings.lab, sealed)
+    declared_plan = comparison_plans.with_hash(plan, _now(), comparisons.identity(qrels))
+    return declared_plan, comparison_plans.save(settings.lab, declared_plan)
 
 
 def _canonical_sizes(plan: ComparisonPlan, kind: str, measures: Sequence[str]) -> dict[str, float | str]:
@@ -128,7 +128,7 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
     Raises:
         UsageError: it cannot be compared; there is no such plan.
     """
-    chosen = sealed_plans.find(settings.lab, plan) if plan else None
+    chosen = comparison_plans.find(settings.lab, plan) if plan else None
     if chosen is not None:
         request = _with_rules(request, chosen.plan)
     targets = comparisons.targets_of(settings.lab, request.targets)
@@ -136,7 +136,7 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
     comparison = comparisons.compare_measured(targets, systems, names, request)
     keys, looks = recorded_looks.keys_of(comparison), test_set_looks.load(settings.lab)
     known = _known_since(targets, comparison, recorded_looks.first_seen(looks, keys))
-    plans = (chosen,) if chosen is not None else sealed_plans.load_all(settings.lab)[0]
+    plans = (chosen,) if chosen is not None else comparison_plans.load_all(settings.lab)[0]
     status = _nearest_plan(plans, comparison, known)
     if chosen is not None and status is None:
         what = f"the plan '{chosen.plan.title}' is for other judgments than these"
@@ -187,19 +187,19 @@ def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonR
     )
 
 
-def _declared_before(terms: Terms, sealed: SealedPlan) -> Terms:
+def _declared_before(terms: Terms, declared_plan: DeclaredPlan) -> Terms:
     """Return the terms with their margins as declared by the plan."""
-    source = f"declared plan {sealed.sha256[:12]}"
+    source = f"declared plan {declared_plan.sha256[:12]}"
 
     def declared(sizes: dict[str, Margin], planned: dict[str, float | str]) -> dict[str, Margin]:
         return {
-            name: msgspec.structs.replace(margin, source=source, declared=sealed.declared, before=True)
+            name: msgspec.structs.replace(margin, source=source, declared=declared_plan.declared, before=True)
             if name in planned
             else margin
             for name, margin in sizes.items()
         }
 
-    changed = {kind: declared(getattr(terms, kind), getattr(sealed.plan, kind)) for kind in _SIZES}
+    changed = {kind: declared(getattr(terms, kind), getattr(declared_plan.plan, kind)) for kind in _SIZES}
     return msgspec.structs.replace(terms, **changed)
 
 
@@ -211,21 +211,21 @@ def _known_since(targets: Sequence[Target], comparison: Comparison, seen: str) -
     return min((time for time in times if time), default="")
 
 
-def _nearest_plan(plans: Sequence[SealedPlan], comparison: Comparison, known: str) -> PlanStatus | None:
+def _nearest_plan(plans: Sequence[DeclaredPlan], comparison: Comparison, known: str) -> PlanStatus | None:
     """Return how a comparison stands to the plan for its judgments from which it departs least; None without one."""
     judged = {at.qrels_sha256 for system in comparison.systems for at in system.measured}
-    found = [
+    statuses = [
         PlanStatus(
-            title=sealed.plan.title,
-            sha256=sealed.sha256,
-            declared=sealed.declared,
-            departures=_departures(sealed.plan, comparison),
-            known_before=known if known and margins.moment(known) <= margins.moment(sealed.declared) else "",
+            title=declared_plan.plan.title,
+            sha256=declared_plan.sha256,
+            declared=declared_plan.declared,
+            departures=_departures(declared_plan.plan, comparison),
+            known_before=known if known and margins.moment(known) <= margins.moment(declared_plan.declared) else "",
         )
-        for sealed in plans
-        if {sealed.qrels_sha256} == judged
+        for declared_plan in plans
+        if {declared_plan.qrels_sha256} == judged
     ]
-    return min(found, key=lambda status: (len(status.departures), bool(status.known_before)), default=None)
+    return min(statuses, key=lambda status: (len(status.departures), bool(status.known_before)), default=None)
 
 
 def _departures(plan: ComparisonPlan, comparison: Comparison) -> tuple[str, ...]:
@@ -264,7 +264,7 @@ def _value(value: object) -> str:
 
 def table(settings: Settings) -> Table:
     """Return the lab's declared plans."""
-    plans, problems = sealed_plans.load_all(settings.lab)
+    plans, problems = comparison_plans.load_all(settings.lab)
     columns = (
         Column("title", "plan"),
         Column("declared", "declared", "name"),
@@ -280,7 +280,7 @@ def table(settings: Settings) -> Table:
     return Table("plans", columns, rows, "Declared plans", problems, empty)
 
 
-def as_text(sealed: SealedPlan) -> str:
+def as_text(declared_plan: DeclaredPlan) -> str:
     """Return a declared plan as text to publish: its content as JSON, and the hash over it."""
-    content = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(sealed, sha256="")), indent=2)
-    return f"{content.decode()}\nSHA-256 {sealed.sha256}\n"
+    content = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(declared_plan, sha256="")), indent=2)
+    return f"{content.decode()}\nSHA-256 {declared_plan.sha256}\n"

@@ -35,12 +35,12 @@ def of_comparison(
         hour_price: what an hour of the device costs; 0 where it has no price.
     """
     targets = targets_of(settings.lab, names)
-    found = {}
+    costs = {}
     for system, target in zip(comparison.systems, targets, strict=True):
         cost = _of_target(target, hour_price)
         if cost is not None:
-            found[system.label] = cost
-    return found
+            costs[system.label] = cost
+    return costs
 
 
 def _of_target(target: Target, hour_price: float) -> Cost | None:

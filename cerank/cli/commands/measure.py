@@ -45,8 +45,8 @@ Margin = Annotated[
         "--margin",
         metavar="MEASURE=NUMBER",
         help="Largest difference that would not matter to you, such as nDCG@10=.02, or nDCG@10=5% of the baseline's "
-        "mean. Given here it counts as chosen after the results; declare it before, in the recipe ([evaluate] margins) or "
-        "by `cerank declare`. May be repeated.",
+        "mean. Given here it counts as chosen after the results; declare it before, in the recipe ([evaluate] margins) "
+        "or by `cerank declare`. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]

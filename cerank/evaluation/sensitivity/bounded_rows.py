@@ -1,6 +1,6 @@
 """The rows of a comparison with what unjudged documents and the order of ties can change in them.
 
-Invariant: the rule that bounds are held against is the row's own: its interval beside the verdict, and its margin.
+Invariant: the rule that says which verdict a difference gets is the row's own: its interval beside the verdict, and its margin.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def bounded(
         sides = ranking(row.left, row.condition), ranking(row.right, row.condition)
         candidates: tuple[JudgingCandidate, ...] = ()
         if sides[0] is None or sides[1] is None:
-            found = VerdictBounds(why_not="no bounds: a mean of seeds has no ranking of its own")
+            bounds = VerdictBounds(why_not="no bounds: a mean of seeds has no ranking of its own")
         elif row.verdict == "identical":
-            found = VerdictBounds(why_not="identical rankings")
+            bounds = VerdictBounds(why_not="identical rankings")
         else:
             rule, why_not = rule_of(comparison, row)
-            found, candidates = bounds_of(row.measure, qrels(row.condition), sides[0], sides[1], rule, why_not=why_not)
+            bounds, candidates = bounds_of(row.measure, qrels(row.condition), sides[0], sides[1], rule, why_not=why_not)
         for each in candidates:
             key = row.condition.dataset, each.query, each.document
             gains[key] = max(gains.get(key, 0.0), each.gain)
-        rows.append(msgspec.structs.replace(row, bounds=found))
+        rows.append(msgspec.structs.replace(row, bounds=bounds))
     order = sorted(gains.items(), key=lambda item: (-item[1], item[0]))
     following = tuple(
         NextJudgment(dataset=dataset, query=query, document=document, gain=gain)

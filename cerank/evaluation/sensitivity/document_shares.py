@@ -77,7 +77,7 @@ def shares(shape: SummedMeasure, grades: Mapping[str, int], ranking: Sequence[st
     if shape.kind in {"RR", "Success"}:
         return {doc: 1 / rank if shape.kind == "RR" else 1.0 for rank, doc in hits[:1]}
     if shape.kind == "AP":
-        return {doc: found / rank / relevant for found, (rank, doc) in enumerate(hits, 1)}
+        return {doc: hit / rank / relevant for hit, (rank, doc) in enumerate(hits, 1)}
     total = (shape.cutoff or 1) if shape.kind == "P" else relevant
     return {doc: 1 / total for _, doc in hits}
 

@@ -39,11 +39,11 @@ def correlations(
     Args:
         differences: query -> right minus left.
         features: feature -> query -> value; a feature that is not known is left out.
-        alpha: error rate of the features found.
+        alpha: error rate of the features results.
     """
     from scipy.stats import spearmanr
 
-    found: dict[str, tuple[int, float, float] | None] = {}
+    results: dict[str, tuple[int, float, float] | None] = {}
     sizes = {}
     for name in FEATURES:
         values = features.get(name)
@@ -56,12 +56,12 @@ def correlations(
         )
         sizes[name] = len(queries)
         if len(queries) < LEAST or any(len(set(side)) < 2 for side in pairs):
-            found[name] = None
+            results[name] = None
             continue
         result = spearmanr(*pairs)
-        found[name] = len(queries), float(result.statistic), float(result.pvalue)
-    known = [name for name, each in found.items() if each is not None]
-    ps = [each[2] for each in found.values() if each is not None]
+        results[name] = len(queries), float(result.statistic), float(result.pvalue)
+    known = [name for name, each in results.items() if each is not None]
+    ps = [each[2] for each in results.values() if each is not None]
     adjusted = dict(zip(known, multiple_testing.corrected(ps, "holm", alpha=alpha).ps, strict=True)) if ps else {}
     return tuple(
         FeatureCorrelation(
@@ -71,5 +71,5 @@ def correlations(
             p=None if each is None else each[2],
             p_corrected=adjusted.get(name),
         )
-        for name, each in found.items()
+        for name, each in results.items()
     )

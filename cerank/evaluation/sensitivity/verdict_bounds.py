@@ -83,8 +83,8 @@ class VerdictBounds(msgspec.Struct, frozen=True, kw_only=True):
         elif self.judgments == "unknown":
             parts.append(f"not settled for {self.unjudged} unjudged documents")
         if self.ties_low is not None and self.ties:
-            told = {"holds": "holds for every order of ties", "flips": "flips by the order of ties"}
-            parts.append(told.get(self.ties, "not settled for the order of ties"))
+            words = {"holds": "holds for every order of ties", "flips": "flips by the order of ties"}
+            parts.append(words.get(self.ties, "not settled for the order of ties"))
         return "; ".join(parts) or self.why_not
 
 
@@ -96,7 +96,7 @@ class JudgingCandidate(msgspec.Struct, frozen=True, kw_only=True):
     gain: float
 
 
-class _Query(msgspec.Struct, frozen=True):
+class _JudgedQuery(msgspec.Struct, frozen=True):
     """One query's two lists and its judgments."""
 
     name: str
@@ -131,13 +131,13 @@ def bounds_of(
     if shape is None or shape.kind not in _TIED:
         return VerdictBounds(why_not=f"no bounds for {measure}"), ()
     by_ties, tied_queries = _tie_limits(measure, qrels, left, right)
-    found = VerdictBounds(why_not=why_not)
+    bounds = VerdictBounds(why_not=why_not)
     if tied_queries:
         low, high = by_ties
         sides = [by_name.per_query((measure,), qrels, side)[measure] for side in (left, right)]
         now = np.array([sides[1][query] - value for query, value in sides[0].items()])
-        found = msgspec.structs.replace(
-            found,
+        bounds = msgspec.structs.replace(
+            bounds,
             ties_low=float(low.mean()),
             ties_high=float(high.mean()),
             tied_queries=tied_queries,
@@ -147,15 +147,15 @@ def bounds_of(
         reason = (
             "looks at judged documents only" if by_name.is_condensed(measure) else "has no bounds by judgments here"
         )
-        return msgspec.structs.replace(found, why_not=why_not or f"{measure} {reason}"), ()
+        return msgspec.structs.replace(bounds, why_not=why_not or f"{measure} {reason}"), ()
     summed = by_document.shape_of(measure)
     queries = [_query(name, grades, left, right, summed) for name, grades in qrels.items()]
     largest = max((grade for grades in qrels.values() for grade in grades.values()), default=1)
     limits = [_limits(summed, query, largest) for query in queries]
     low, high = np.array([each[0] for each in limits]), np.array([each[1] for each in limits])
     count = sum(len(query.unjudged) for query in queries)
-    found = msgspec.structs.replace(
-        found,
+    bounds = msgspec.structs.replace(
+        bounds,
         unjudged=count,
         unjudged_low=float(low.mean()),
         unjudged_high=float(high.mean()),
@@ -164,8 +164,8 @@ def bounds_of(
     search = _Search(summed, queries, max(largest, summed.rel))
     if rule is not None:
         answer, steps = _by_judgments(rule, search, low, high)
-        found = msgspec.structs.replace(found, judgments=answer, flips_at=steps)
-    return found, search.candidates()
+        bounds = msgspec.structs.replace(bounds, judgments=answer, flips_at=steps)
+    return bounds, search.candidates()
 
 
 # --- ties
@@ -253,18 +253,18 @@ def _is_proven(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, 
 # --- unjudged documents
 
 
-def _query(name: str, grades: Mapping[str, int], left: Ranking, right: Ranking, shape: SummedMeasure) -> _Query:
+def _query(name: str, grades: Mapping[str, int], left: Ranking, right: Ranking, shape: SummedMeasure) -> _JudgedQuery:
     both = [list(side[name])[: shape.cutoff] if name in side else [] for side in (left, right)]
     unjudged = tuple(doc for doc in dict.fromkeys([*both[0], *both[1]]) if doc not in grades)
-    return _Query(name, grades, both[0], both[1], unjudged)
+    return _JudgedQuery(name, grades, both[0], both[1], unjudged)
 
 
-def _difference(shape: SummedMeasure, query: _Query, decided: Mapping[str, int]) -> float:
+def _difference(shape: SummedMeasure, query: _JudgedQuery, decided: Mapping[str, int]) -> float:
     grades = {**query.grades, **decided} if decided else query.grades
     return by_document.value(shape, grades, query.right) - by_document.value(shape, grades, query.left)
 
 
-def _limits(shape: SummedMeasure, query: _Query, largest: int) -> tuple[float, float, bool]:
+def _limits(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[float, float, bool]:
     """Return the smallest and largest difference of a query over all judgments, and whether they are exact."""
     now = _difference(shape, query, {})
     if not query.unjudged:
@@ -280,7 +280,7 @@ def _limits(shape: SummedMeasure, query: _Query, largest: int) -> tuple[float, f
     return low, high, True
 
 
-def _limits_of_counts(shape: SummedMeasure, query: _Query) -> tuple[float, float]:
+def _limits_of_counts(shape: SummedMeasure, query: _JudgedQuery) -> tuple[float, float]:
     """Return the limits of P and R, which count relevant documents.
 
     A document of one side alone moves the difference by one count; one of both sides moves none, but R's total.
@@ -304,7 +304,7 @@ def _limits_of_counts(shape: SummedMeasure, query: _Query) -> tuple[float, float
     return ends[0], ends[1]
 
 
-def _limits_of_ndcg(shape: SummedMeasure, query: _Query, largest: int) -> tuple[float, float, bool]:
+def _limits_of_ndcg(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[float, float, bool]:
     """Return the limits of nDCG: for each multiset of grades the best and the worst way to hand them out."""
     import numpy as np
 
@@ -345,7 +345,7 @@ def _quotient(top: float, bottom: float) -> float:
 class _Search:
     """Makes unjudged documents relevant one by one."""
 
-    def __init__(self, shape: SummedMeasure, queries: Sequence[_Query], grade: int) -> None:
+    def __init__(self, shape: SummedMeasure, queries: Sequence[_JudgedQuery], grade: int) -> None:
         import numpy as np
 
         self._shape, self._queries, self._grade = shape, queries, grade
@@ -412,8 +412,8 @@ def _by_judgments(rule: VerdictRule, search: _Search, low: Floats, high: Floats)
     here = rule.states(search.start)
     if _is_proven(rule, here, low, high):
         return "holds", None
-    found: int | None = None
+    fewest: int | None = None
     for goal in _goals(rule, here, float(search.start.mean())):
-        steps = search.fewest(rule, goal, _MOST_STEPS if found is None else found - 1)
-        found = steps if steps is not None else found
-    return ("flips", found) if found is not None else ("unknown", None)
+        steps = search.fewest(rule, goal, _MOST_STEPS if fewest is None else fewest - 1)
+        fewest = steps if steps is not None else fewest
+    return ("flips", fewest) if fewest is not None else ("unknown", None)

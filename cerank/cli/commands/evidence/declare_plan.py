@@ -1,4 +1,4 @@
-"""The command that seals the plan of a comparison before it is made."""
+"""The command that declares the plan of a comparison before it is made."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def declare(
         emit(declared_plans.table(settings), settings.format)
         return
     plan = declared_plans.read_plan(file)
-    sealed, path = declared_plans.declare(settings, plan)
-    write_output(declared_plans.as_text(sealed))
+    declared_plan, path = declared_plans.declare(settings, plan)
+    write_output(declared_plans.as_text(declared_plan))
     info(f"Kept in {path}. Publish the hash, in a repository or a registry, to show that it was made now.")

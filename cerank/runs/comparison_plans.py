@@ -41,7 +41,7 @@ class ComparisonPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     claim: Literal["checkpoints", "recipes"] = "checkpoints"
 
 
-class SealedPlan(msgspec.Struct, frozen=True, kw_only=True):
+class DeclaredPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A plan with its time, the hash of its judgments, and a hash of it all."""
 
     format: int = PLAN_FILE_FORMAT
@@ -56,9 +56,9 @@ class SealedPlan(msgspec.Struct, frozen=True, kw_only=True):
         return sha256_json(msgspec.to_builtins(msgspec.structs.replace(self, sha256="")))
 
 
-def sealed(plan: ComparisonPlan, declared: str, qrels_sha256: str) -> SealedPlan:
+def with_hash(plan: ComparisonPlan, declared: str, qrels_sha256: str) -> DeclaredPlan:
     """Return a plan with its hash."""
-    whole = SealedPlan(plan=plan, declared=declared, qrels_sha256=qrels_sha256)
+    whole = DeclaredPlan(plan=plan, declared=declared, qrels_sha256=qrels_sha256)
     return msgspec.structs.replace(whole, sha256=whole.content_sha256)
 
 
@@ -67,7 +67,7 @@ def folder_of(lab: Path) -> Path:
     return lab / "declared-plans"
 
 
-def save(lab: Path, whole: SealedPlan) -> Path:
+def save(lab: Path, whole: DeclaredPlan) -> Path:
     """Write a declared plan to the lab, and return its file.
 
     Raises:
@@ -81,12 +81,12 @@ def save(lab: Path, whole: SealedPlan) -> Path:
     return path
 
 
-def load_all(lab: Path) -> tuple[tuple[SealedPlan, ...], tuple[str, ...]]:
+def load_all(lab: Path) -> tuple[tuple[DeclaredPlan, ...], tuple[str, ...]]:
     """Return the lab's declared plans, the oldest first, and a message for each file that is none."""
     plans, problems = [], []
     for path in sorted(folder_of(lab).glob("*.json")):
         try:
-            whole = json_records.load_if_there(path, SealedPlan)
+            whole = json_records.load_if_there(path, DeclaredPlan)
         except DamagedError as error:
             problems.append(str(error))
             continue
@@ -99,7 +99,7 @@ def load_all(lab: Path) -> tuple[tuple[SealedPlan, ...], tuple[str, ...]]:
     return tuple(sorted(plans, key=lambda each: (each.declared, each.sha256))), tuple(problems)
 
 
-def find(lab: Path, text: str) -> SealedPlan:
+def find(lab: Path, text: str) -> DeclaredPlan:
     """Return the declared plan with that title, or whose hash begins so; of several with one title the first.
 
     Raises:
