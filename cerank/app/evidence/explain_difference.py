@@ -42,11 +42,12 @@ def one_query(session: ComparisonSession, comparison: Comparison, query: str) ->
         known |= dict.fromkeys(listed)
         if query not in listed:
             continue
-        pair, of_query = session.pair(row.left, row.right, row.condition), listed[query]
+        of_query = listed[query]
+        pair = session.pair(row.left, row.right, row.condition)
         parts = pair.parts(row.measure, query)
         title = (
-            f"{row.measure} of query {query} on {row.condition}: {of_query.left:.4f} by {row.left}, {of_query.right:.4f} by "
-            f"{row.right}, difference {of_query.difference:+.4f}"
+            f"{row.measure} of query {query} on {row.condition}: {of_query.left:.4f} by {row.left}, "
+            f"{of_query.right:.4f} by {row.right}, difference {of_query.difference:+.4f}"
         )
         out.append(_documents(row, parts, title))
     if not out:

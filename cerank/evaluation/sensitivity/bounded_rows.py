@@ -1,6 +1,6 @@
 """The rows of a comparison with what unjudged documents and the order of ties can change in them.
 
-Invariant: the rule that says which verdict a difference gets is the row's own: its interval beside the verdict, and its margin.
+Invariant: what counts as another verdict is decided by the row's own interval beside its verdict, and by its margin.
 """
 
 from __future__ import annotations
