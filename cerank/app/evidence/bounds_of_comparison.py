@@ -14,9 +14,9 @@ from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
+    from cerank.app.evidence.bounded_rows import NextJudgment
     from cerank.core.rankings import Ranking
     from cerank.evaluation.compare import Comparison, Condition
-    from cerank.evaluation.sensitivity.bounded_rows import NextJudgment
 
 TAG = "cerank-judge-next"
 
@@ -25,7 +25,7 @@ def with_bounds(
     settings: Settings, request: ComparisonRequest, comparison: Comparison
 ) -> tuple[Comparison, tuple[NextJudgment, ...]]:
     """Return the comparison that was made of the request, with bounds in its rows, and the documents to judge next."""
-    from cerank.evaluation.sensitivity.bounded_rows import bounded
+    from cerank.app.evidence.bounded_rows import bounded
 
     targets = targets_of(settings.lab, request.targets)
     by_label = dict(zip((system.label for system in comparison.systems), targets, strict=True))
@@ -50,7 +50,7 @@ def with_bounds(
 
 def table(comparison: Comparison) -> Table:
     """Return the bounds of each row; none of it makes a verdict."""
-    from cerank.evaluation.sensitivity.bounded_rows import LEGEND
+    from cerank.app.evidence.bounded_rows import LEGEND
 
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "measure", "left", "right")),
