@@ -107,9 +107,9 @@ def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
         most = 100.0 if raw.endswith("%") else float("inf")
         if not name or not equals or not is_number or not 0 < float(number) < most:
             hint = "MEASURE=NUMBER, such as nDCG@10=.02, or a share of the baseline's mean, such as nDCG@10=5%"
-            raise UsageError(f"'{text}' is not a margin", where=option, hint=hint)
+            raise UsageError(f"'{text}' is not a margin", where=option, hint=hint, code="margin-syntax")
         if name in margins:
-            raise UsageError(f"two margins for {name}", where=option, hint="give one")
+            raise UsageError(f"two margins for {name}", where=option, hint="give one", code="margin-twice")
         size = float(number)
         margins[name] = Margin(value=0.0, share=size / 100) if raw.endswith("%") else Margin(value=size)
     return margins

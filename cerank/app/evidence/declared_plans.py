@@ -80,7 +80,7 @@ def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Pat
         )
     if plan.family < 0:
         raise UsageError(f"a family of {plan.family} comparisons", where="family", hint="0 counts those shown")
-    _, qrels = comparisons.judgements(settings, plan.dataset, plan.qrels)
+    _, qrels = comparisons.judgments(settings, plan.dataset, plan.qrels)
     names = check(plan.measures, qrels, "measures")
     sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
     questions(plan.primary, "primary")
