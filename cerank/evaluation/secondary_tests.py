@@ -265,7 +265,7 @@ def queries_to_flip(differences: NDArray[np.float64], alpha: float = 0.05) -> in
     """Return the fewest queries without which a two-sided paired t-test at `alpha` shows no difference any more.
 
     Exact (a fragility index; Walsh et al., Journal of Clinical Epidemiology 67, 2014). However many go, t is smallest
-    where they are neighbours in the order of their differences: t >= c means Q <= k S^2 for the sum S and the sum of
+    where they are neighbors in the order of their differences: t >= c means Q <= k S^2 for the sum S and the sum of
     squares Q of the rest, and Q - k S^2 is convex in each difference as long as c > 1, so that an outer difference in
     place of an inner one never makes it smaller. None where the test shows no difference with all queries.
     """
@@ -277,7 +277,7 @@ def queries_to_flip(differences: NDArray[np.float64], alpha: float = 0.05) -> in
     sums, squares = (np.concatenate([[0.0], np.cumsum(each)]) for each in (ordered, ordered**2))
     for removed in range(n - 1):
         rest = n - removed
-        places = np.arange(rest + 1) if removed else np.array([0])  # where the neighbours that go begin
+        places = np.arange(rest + 1) if removed else np.array([0])  # where the neighbors that go begin
         s = sums[-1] - (sums[places + removed] - sums[places])
         q = squares[-1] - (squares[places + removed] - squares[places])
         error = np.sqrt(np.maximum(q - s**2 / rest, 0.0) / (rest - 1) / rest)

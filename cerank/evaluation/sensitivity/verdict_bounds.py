@@ -172,7 +172,7 @@ def bounds_of(
 
 
 def tied_groups(scores: Sequence[float]) -> list[tuple[int, int]]:
-    """Return [first, end) of each group of neighbours whose scores are equal or one float32 apart."""
+    """Return [first, end) of each group of neighbors whose scores are equal or one float32 apart."""
     groups, first = [], 0
     for place in range(1, len(scores) + 1):
         if place < len(scores) and scores[place] == float32_below(scores[place - 1]):

@@ -142,7 +142,7 @@ def test_a_comparison_that_departs_from_a_plan_says_in_what(runs):
         ('measures = ["WER"]', "WER"),
         ("confidence = 2.0", "between .5 and 1"),
         ('systems = ["base"]', "at least 2"),
-        ('colour = "red"', "colour"),
+        ('hue = "red"', "hue"),
         ('title = " "', "no title"),
         ('primary = ["RR@10: better"]', "not a question"),
         ('margins = { "RR@10" = "120%" }', "not a margin"),
