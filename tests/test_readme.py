@@ -81,6 +81,9 @@ def place(tmp_path_factory):
     claims = re.search(r"```toml\n(title = .*?)```", DOCUMENTS["verdicts"], re.DOTALL)
     assert claims is not None
     (folder / "dl20.toml").write_text(claims[1])
+    planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
+    assert planned is not None
+    (folder / "plan.toml").write_text(planned[1])
     stages = plan.recipe.stages
     slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
     recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})

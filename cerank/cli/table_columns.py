@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cerank.app.plans import WorkItem
     from cerank.datasets.open_datasets import DatasetDescription
     from cerank.datasets.query_overlaps import Overlap
+    from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.systems import System
 
@@ -293,12 +294,14 @@ def result_tables(run_answer_: RunAnswer, form: str = "") -> list[Table]:
     return [*shown, cost]
 
 
-def comparison_table(comparison: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
+def comparison_table(
+    comparison: Comparison, form: str = "", *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None
+) -> Table:
     """Return a comparison: everything for machines, what decides for people."""
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        return export_comparison.full_table(comparison, with_reasons=with_reasons)
+        return export_comparison.full_table(comparison, with_reasons=with_reasons, costs=costs)
     return export_comparison.short_table(comparison, with_reasons=with_reasons)
 
 

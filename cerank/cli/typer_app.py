@@ -74,6 +74,22 @@ class _Commands(GroupOnUse):
             "Compare rankings query by query: better, worse, equivalent, different but negligible, or cannot tell.",
         ),
         ListedCommand(
+            "explain",
+            "evidence.explain_rankings",
+            "explain",
+            _MEASURING,
+            "Tell why two rankings differ: "
+            "which queries carry the difference, or which documents make that of one query.",
+        ),
+        ListedCommand(
+            "declare",
+            "evidence.declare_plan",
+            "declare",
+            _MEASURING,
+            "Declare how rankings will be compared, before they are: "
+            "the plan is kept with its time, under a hash to publish.",
+        ),
+        ListedCommand(
             "report",
             "report_command",
             "report",

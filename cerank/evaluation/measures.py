@@ -240,6 +240,11 @@ def _fast(measure: Any) -> Asked | None:
     return Asked(measure.NAME, given.get("cutoff"), given.get("rel", 1))
 
 
+def additive(name: str) -> Asked | None:
+    """Return the kind, cutoff and threshold of an everyday measure, its condensed lists aside; None for any other."""
+    return _fast(_plain(_parsed(name, "")))
+
+
 def _deepest(measures: Mapping[Any, str]) -> int | None:
     """Return the rank below which no measure looks; None without a cutoff, or if unjudged documents are skipped."""
     if any("cutoff" not in m.params or m.params.get("judged_only") for m in measures):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from cerank.app.comparison import comparisons, margins
+from cerank.app.comparison import comparisons, margins, recorded_looks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.settings import Settings
 from cerank.text import escapes
@@ -43,14 +44,17 @@ def gate_of(
     from cerank.evaluation.gate import gate
     from cerank.evaluation.measures import canonical
 
-    chosen = {canonical(name, "--margin"): value for name, value in margins.typed(request.margins).items()}
+    chosen = {canonical(name, "--margin"): value for name, value in margins.numbers(request.margins).items()}
     better = [canonical(name, "--superior") for name in superior]
     targets = comparisons.targets_of(settings.lab, request.targets)
     measures = tuple(dict.fromkeys([*chosen, *better])) or request.measures
     measuring = ComparisonRequest(measures=measures, dataset=request.dataset, qrels=request.qrels)
     (base, new), _ = comparisons.measured_systems(settings, targets, measuring)
     declared = {name: Margin(value=value) for name, value in chosen.items()}
-    return gate(base, new, margins=declared, superior=better, look=look, alpha=alpha)
+    result = gate(base, new, margins=declared, superior=better, look=look, alpha=alpha)
+    keys = recorded_looks.keys_of_pair(base, new, tuple(dict.fromkeys([*chosen, *better])))
+    recorded_looks.record(settings, keys, by="gate", now=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    return result
 
 
 def summary(result: GateResult) -> str:

@@ -201,7 +201,7 @@ class CompareScreen(LabScreen):
         condition = comparison.conditions[self._condition]
         queries = next(row.paired.n for row in comparison.rows if row.condition == condition)
         against = "every pair" if comparison.terms.pairs == "all" else f"against {brief(comparison.baseline)}"
-        margins = ", ".join(f"±{margin.value:g} {name}" for name, margin in comparison.terms.margins.items())
+        margins = ", ".join(f"±{margin.shown} {name}" for name, margin in comparison.terms.margins.items())
         parts = [f"{condition}, {counted(queries, 'query')}"]
         if len(comparison.conditions) > 1:
             parts.append(f"{self._condition + 1} of {len(comparison.conditions)}, v next")
