@@ -9,9 +9,9 @@ import msgspec
 import typer
 
 from cerank.cli import options
-from cerank.cli.commands.measure import Dataset, Qrels
+from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Qrels, confidence_of
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, format_of, info, is_for_machines, write_output
 from cerank.errors import UsageError
 from cerank.text import escapes
 
@@ -110,3 +110,57 @@ def schema(
 
     documents = {"comparison": comparison_schema.schema}
     write_output(escapes.json_text(documents[what](), indent=2) + "\n", raw=True)
+
+
+def pool(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMPARISON.json...|A B [C...]",
+            help="Comparisons that `cerank compare --json` or --full printed, one for each collection; or runs, which "
+            "are compared on all of their test sets.",
+        ),
+    ],
+    measure: options.Measure = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="MEASURE=NUMBER",
+            help="Largest mean difference that would not matter to you. May be repeated.",
+        ),
+    ] = None,
+    correction: Annotated[
+        Literal["holm", "bonferroni", "bh", "none"],
+        typer.Option("--correction", help="How p is adjusted over the pooled comparisons."),
+    ] = "holm",
+    alpha: Alpha = None,
+    confidence: Confidence = None,
+    picture: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Write the forest plot of the first comparison as SVG.")
+    ] = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Pool comparisons on several collections: the mean difference over them, and what a new collection would show.
+
+    A random-effects meta-analysis. Two or three collections suffice to compute it, and rarely to show anything.
+    """
+    from cerank.app.comparison import export_comparison, pool_comparisons
+    from cerank.app.comparison.comparisons import ComparisonRequest
+
+    settings = settings_of(lab, cache, form=form, json=json)
+    if picture is not None and (mistake := export_comparison.path_error(picture, replace=True)):
+        raise UsageError(mistake, where=str(picture))
+    request = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), margins=tuple(margin or ()))
+    rate = round(1 - confidence_of(confidence, alpha), 12)
+    result = pool_comparisons.pool(settings, request, correction, rate)
+    shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
+    emit(shown, settings.format)
+    if is_for_machines(settings.format):
+        for note in shown[0].notes:
+            info(note)
+    if picture is not None:
+        export_comparison.save(pool_comparisons.forest_svg(result.rows[0], result.alpha), picture, replace=True)
