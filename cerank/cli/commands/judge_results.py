@@ -31,6 +31,22 @@ def gate(
         list[str] | None,
         typer.Option("--superior", metavar="MEASURE", help="NEW must be better than BASE. May be repeated."),
     ] = None,
+    slices: Annotated[
+        Path | None,
+        typer.Option(
+            "--slices",
+            metavar="FILE",
+            help="Parts of the queries: lines of query id, tab, name of its slice.",
+        ),
+    ] = None,
+    slice_margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slice-margin",
+            metavar="SLICE:MEASURE=NUMBER",
+            help="NEW must not be worse than BASE by this much on a slice. May be repeated.",
+        ),
+    ] = None,
     look: Annotated[
         int,
         typer.Option(
@@ -64,7 +80,15 @@ def gate(
         if path is not None and (mistake := export_comparison.path_error(path, replace=True)):
             raise UsageError(mistake, where=str(path))
     request = ComparisonRequest(targets=(base, new), margins=tuple(margin or ()), dataset=dataset, qrels=qrels)
-    result = release_gate.gate_of(settings, request, superior=superior or (), look=look, alpha=alpha)
+    result = release_gate.gate_of(
+        settings,
+        request,
+        superior=superior or (),
+        slices=slices,
+        slice_margins=slice_margin or (),
+        look=look,
+        alpha=alpha,
+    )
     emit(release_gate.table(result), settings.format)
     if settings.format:
         info(release_gate.summary(result))
@@ -77,7 +101,12 @@ def gate(
 
 def rejudge(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="TOML file with the claims of a table: difference, queries, p.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="TOML file with the claims of a table: difference, queries, p, or run files. dl20 and ecir2025 are "
+            "shipped.",
+        ),
     ],
     margin: Annotated[
         float | None,
@@ -88,16 +117,22 @@ def rejudge(
 ) -> None:
     """Judge a published table again: what its differences, numbers of queries and p-values bear together.
 
-    p is adjusted over all of its comparisons; "on par" needs a margin. `cerank guide verdicts` has an example.
+    p is adjusted over all of its comparisons; "on par" needs a margin. Where run files of a repeated experiment are
+    named, its measures of reproduction follow. `cerank guide verdicts` has an example.
     """
     from cerank.app.comparison import rejudge_table
     from cerank.evaluation.rejudge import rejudge as judge_again
 
     settings = settings_of(form=form, json=json)
-    claims = rejudge_table.read_claims(file)
+    claims, folder = rejudge_table.read_claims(file)
+    if not claims.claims and claims.reproduction is None:
+        raise UsageError("it has neither claims nor a reproduction", where=str(file))
     if margin is not None:
         claims = msgspec.structs.replace(claims, margin=margin)
-    emit(rejudge_table.table(claims, judge_again(claims)), settings.format)
+    claims, differing = rejudge_table.with_runs(claims, folder)
+    shown = [rejudge_table.table(claims, judge_again(claims), differing)] if claims.claims else []
+    reproduction = rejudge_table.reproduction_table(claims, folder)
+    emit([*shown, *([reproduction] if reproduction else [])], settings.format)
 
 
 def schema(

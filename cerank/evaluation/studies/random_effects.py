@@ -2,8 +2,8 @@
 
 Each collection has a true difference of its own; the mean of these over collections like them is estimated, with how
 far they scatter (tau). The variance of that scatter is estimated by restricted maximum likelihood (REML; Viechtbauer
-2005); the interval of the mean is Hartung and Knapp's, by Student's t with one degree of freedom fewer than collections, and
-never narrower than without their factor (Röver, Knapp and Friede, BMC Med Res Methodol 15, 2015).
+2005); the interval of the mean is Hartung and Knapp's, by Student's t with one degree of freedom fewer than there are
+collections, and never narrower than without their factor (Röver, Knapp and Friede, BMC Med Res Methodol 15, 2015).
 
 Invariant: with few collections the interval is wide, for nothing is borrowed from anywhere; one collection is refused.
 """

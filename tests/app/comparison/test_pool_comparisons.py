@@ -144,7 +144,5 @@ def test_summaries_of_several_first_stages_are_taken_as_fully_dependent():
     row = pooling.CollectionDifference(
         collection="c", measure="RR@10", left="a", right="b", queries=9, difference=0.1, error=0.02, first_stages=("x",)
     )
-    (one,) = pooling.merged(
-        [row, pooling.msgspec.structs.replace(row, difference=0.3, error=0.04, first_stages=("y",))]
-    )
+    (one,) = pooling.merged([row, msgspec.structs.replace(row, difference=0.3, error=0.04, first_stages=("y",))])
     assert (one.difference, one.error) == pytest.approx((0.2, 0.03))
