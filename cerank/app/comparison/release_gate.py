@@ -99,11 +99,11 @@ def read_slices(path: Path) -> dict[str, frozenset[str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        query, tab, name = (part.strip() for part in line.partition("\t"))
-        if not (tab and query and name) or "\t" in name:
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) != 2 or not all(cells):
             hint = "each line is a query's id, a tab, and the name of its slice"
             raise FormatError("not a query with its slice", where=f"{path}:{number}", hint=hint)
-        slices.setdefault(name, set()).add(query)
+        slices.setdefault(cells[1], set()).add(cells[0])
     return {name: frozenset(queries) for name, queries in slices.items()}
 
 

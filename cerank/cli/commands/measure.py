@@ -206,7 +206,7 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison
+    from cerank.app.comparison import comparisons, export_comparison, letters_table
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
@@ -247,6 +247,8 @@ def compare(
         shown += [export_comparison.secondary(comparison)] if with_secondary else []
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
         emit(shown, settings.format, wide=wide)
+        if pairs == "all" and settings.format == "latex":
+            write_output("\n" + letters_table.latex(comparison), raw=True)
     table_columns.print_footnotes(comparison, settings.format)
     for system in comparison.systems:
         for note in system.notes:

@@ -104,6 +104,15 @@ def test_a_comparison_document_is_what_its_schema_describes(
     assert document.meta.command == shlex.join(["cerank", *words])
 
 
+def test_a_table_of_all_pairs_says_with_letters_which_systems_each_beats(runs: Path) -> None:
+    words = [str(runs / f"{name}.run") for name in ("base", "better", "worse")]
+    found = called(runs, "compare", *words, "-m", "RR@10", "--pairs", "all", "--format", "latex")
+    table = found.stdout.split("\\begin{table}")[-1]
+    lines = [line for line in table.splitlines() if re.match(r"[abc] & ", line)]
+    assert [re.findall(r"mathrm\{(\w+)\}", line) for line in lines] == [["c"], ["ac"], []]
+    assert "\\begin{tablenotes}" in table
+
+
 def test_the_schema_is_printed_as_json() -> None:
     found = CliRunner().invoke(app, ["schema", "comparison"])
     printed = msgspec.json.decode(found.stdout.encode())
