@@ -371,8 +371,8 @@ def _spreads(comparison: Comparison) -> tuple[str, ...]:
                 continue
             means = [_mean_at(member, row) for member in systems[label].members]
             lines.append(
-                f"{label}: {counted(len(means), 'seed')}, averaged query by query; from seed to seed {row.measure} varies by "
-                f"{statistics.stdev(means):.4f} (sd) on {row.condition}, from query to query the difference varies by "
+                f"{label}: {counted(len(means), 'seed')}, averaged query by query; from seed to seed {row.measure} varies "
+                f"by {statistics.stdev(means):.4f} (sd) on {row.condition}, from query to query the difference varies by "
                 f"{row.paired.sd:.4f}"
             )
     if lines and comparison.terms.claim == "checkpoints":

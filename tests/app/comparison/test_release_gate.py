@@ -156,3 +156,29 @@ def test_the_inputs_of_the_action_are_those_that_its_script_reads() -> None:
     declared = re.findall(r"^        ([A-Z_]+): \$\{\{ inputs\.", text, re.MULTILINE)
     assert len(declared) > 8
     assert [name for name in declared if name != "PACKAGE" and name not in script] == []
+
+
+def test_a_test_set_is_designed_by_pilot_rankings(runs: Path) -> None:
+    pilots = [str(runs / f"{name}.run") for name in ("base", "better", "same")]
+    found = called(runs, "power", *pilots, "--systems", "3", "--delta", ".1", "-m", "RR@10", "--json")
+    assert found.exit_code == 0, found.output
+    (row,) = msgspec.json.decode(found.stdout.encode())
+    assert row["pilot_queries"] == 60
+    assert row["test_low"] < row["test_queries"] < row["test_high"]
+    assert row["pair_queries"] > row["interval_queries"]
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["base", "better", "--systems", "3"], "is missing"),
+        (["base", "better", "--systems", "1", "--delta", ".1"], "at least 2 systems"),
+        (["base", "--systems", "3", "--delta", ".1"], "at least two rankings"),
+        (["base", "better", "--systems", "3", "--delta", "2"], "beyond what RR@10 allows"),
+        (["base", "better", "--systems", "3", "--delta", ".1", "--queries", "43"], "is what --systems computes"),
+        (["base", "base", "--systems", "3", "--delta", ".1"], "called"),
+    ],
+)
+def test_a_design_without_a_difference_or_a_pilot_is_refused(runs: Path, words: list[str], what: str) -> None:
+    given = [str(runs / f"{word}.run") if word in {"base", "better"} else word for word in words]
+    assert what in str(called(runs, "power", *given, "-m", "RR@10").exception)
