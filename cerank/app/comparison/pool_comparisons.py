@@ -63,8 +63,8 @@ def pool(
         comparison = comparisons.compare(settings, request)
         rows, notes = pooling.of_comparison(comparison), pooling.shared_queries(comparison)
     if request.measures:
-        wanted = {canonical(name, "--measure") for name in request.measures}
-        rows = tuple(row for row in rows if row.measure in wanted)
+        measures = {canonical(name, "--measure") for name in request.measures}
+        rows = tuple(row for row in rows if row.measure in measures)
     chosen = {canonical(name, "--margin"): value for name, value in margins.typed(request.margins).items()}
     unknown = sorted(chosen.keys() - {row.measure for row in rows})
     if unknown:
@@ -174,7 +174,7 @@ def _summary(result: PooledResult) -> Table:
     notes = [
         f"low, high: {percent} interval of the mean over collections like these (random effects, REML, Hartung and "
         f"Knapp){', simultaneous over the table' if len(result.rows) > 1 else ''}; new: where the true difference on "
-        "another such collection is to be expected; tau: sd of the true differences between collections; I²: its share "
+        "another such collection is about to be expected; tau: sd of the true differences between collections; I²: its share "
         "of the scatter seen",
         f"{many}: the chance of any false verdict is at most {100 * result.alpha:.3g} % ({METHODS[result.correction]})"
         if result.correction != "none"

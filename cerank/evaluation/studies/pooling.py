@@ -199,10 +199,10 @@ def shared_queries(comparison: Comparison) -> tuple[str, ...]:
     baseline = next(system for system in comparison.systems if system.label == comparison.baseline)
     ids = {entry.condition.dataset: {*next(iter(entry.values.values()))} for entry in baseline.measured}
     names = list(ids)
-    pairs = [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
+    pairs = [(name, other) for place, name in enumerate(names) for other in names[place + 1 :]]
     return tuple(
-        f"{one} and {other} share {counted(len(ids[one] & ids[other]), 'query id')}: if these are the same queries, "
+        f"{name} and {other} share {counted(len(ids[name] & ids[other]), 'query id')}: if these are the same queries, "
         "the two are not independent, and the interval is too narrow"
-        for one, other in pairs
-        if ids[one] & ids[other]
+        for name, other in pairs
+        if ids[name] & ids[other]
     )

@@ -108,10 +108,10 @@ def half_width(queries: int, variance: float, alpha: float = 0.05) -> float:
     return -float(stdtrit(df, alpha / 2)) * shrunk * math.sqrt(2 * variance / queries)
 
 
-def queries_for_width(wanted: float, variance: float, alpha: float = 0.05) -> int | None:
-    """Return the fewest queries whose interval of a difference is expected to reach no further than ±`wanted`."""
-    _refuse(difference=wanted, variance=variance)
-    return fewest(lambda n: half_width(n, variance, alpha) <= wanted)
+def queries_for_width(width: float, variance: float, alpha: float = 0.05) -> int | None:
+    """Return the fewest queries whose interval of a difference is expected to reach no further than ±`width`."""
+    _refuse(difference=width, variance=variance)
+    return fewest(lambda n: half_width(n, variance, alpha) <= width)
 
 
 def needed(count: Callable[[float], int | None], pilot: PilotVariance) -> NeededQueries:
