@@ -134,7 +134,6 @@ def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
 
 def _summary(result: PooledResult) -> Table:
     from cerank.evaluation.answers import shown
-    from cerank.evaluation.comparison_rows import METHODS
 
     percent = f"{100 * (1 - result.alpha):.3g} %"
     columns = (
@@ -170,15 +169,13 @@ def _summary(result: PooledResult) -> Table:
                 shown(judgment, of.estimate.difference),
             )
         )
-    many = counted(len(result.rows), "pooled comparison")
+    is_simultaneous = len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}
     notes = [
         f"low, high: {percent} interval of the mean over collections like these (random effects, REML, Hartung and "
-        f"Knapp){', simultaneous over the table' if len(result.rows) > 1 else ''}; new: where the true difference on "
-        "another such collection is about to be expected; tau: sd of the true differences between collections; I²: its share "
-        "of the scatter seen",
-        f"{many}: the chance of any false verdict is at most {100 * result.alpha:.3g} % ({METHODS[result.correction]})"
-        if result.correction != "none"
-        else f"{many}, unadjusted",
+        f"Knapp){', simultaneous over the table' if is_simultaneous else ''}; new: where the true difference on "
+        "another such collection is about to be expected; tau: sd of the true differences between collections; I²: "
+        "its share of the scatter seen",
+        _family(result),
     ]
     fewest = min(row.pooled.collections for row in result.rows)
     if fewest < 5:
@@ -193,6 +190,20 @@ def _summary(result: PooledResult) -> Table:
     if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
         notes.append("several first stages of one collection count once: their differences are averaged")
     return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))
+
+
+def _family(result: PooledResult) -> str:
+    """Return how many pooled comparisons share one error rate, and by what method."""
+    from cerank.evaluation.comparison_rows import METHODS
+
+    many, rate = counted(len(result.rows), "pooled comparison"), f"{100 * result.alpha:.3g} %"
+    if len(result.rows) == 1:
+        return f"{many}: the chance of a false verdict is at most {rate}"
+    if result.correction == "none":
+        return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
+    if result.correction == "bh":
+        return f"{many}: of the differences found at most {rate} are expected to be false (Benjamini and Hochberg)"
+    return f"{many}: the chance of any false verdict is at most {rate} ({METHODS[result.correction]})"
 
 
 def _collections(row: PooledRow, alpha: float, *, has_plot: bool) -> Table:
@@ -274,12 +285,11 @@ def forest_svg(row: PooledRow, alpha: float = 0.05) -> str:
     """Return the forest plot of one pooled row as an SVG document: squares by weight, a diamond for the mean."""
     lines = forest_lines(row, alpha)
     inner = [line for line in lines if line[5] is not None or line[0] == "mean"]
-    low, high = min(0.0, *(line[3] for line in inner)), max(0.0, *(line[4] for line in inner))
-    widest = max(line[4] - line[3] for line in inner if line[5] is not None)
-    low, high = (
-        max(low, min(line[3] for line in inner if line[5] is not None) - widest, -1.0),
-        min(high, max(line[4] for line in inner if line[5] is not None) + widest, 1.0),
-    )
+    collections = [line for line in lines if line[5] is not None]
+    widest = max(line[4] - line[3] for line in collections)
+    # 0 is always in sight, and what reaches far beyond all collections is cut.
+    low = min(0.0, max(min(line[3] for line in inner), min(line[3] for line in collections) - widest))
+    high = max(0.0, min(max(line[4] for line in inner), max(line[4] for line in collections) + widest))
     left, right, top, step = 190, 560, 44, 24
     height = top + step * len(lines) + 40
 
