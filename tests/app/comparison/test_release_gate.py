@@ -176,7 +176,7 @@ def test_a_test_set_is_designed_by_pilot_rankings(runs: Path) -> None:
         (["base", "--systems", "3", "--delta", ".1"], "at least two rankings"),
         (["base", "better", "--systems", "3", "--delta", "2"], "beyond what RR@10 allows"),
         (["base", "better", "--systems", "3", "--delta", ".1", "--queries", "43"], "is what --systems computes"),
-        (["base", "base", "--systems", "3", "--delta", ".1"], "called"),
+        (["base", "base", "--systems", "3", "--delta", ".1"], "no spread"),
     ],
 )
 def test_a_design_without_a_difference_or_a_pilot_is_refused(runs: Path, words: list[str], what: str) -> None:
