@@ -108,7 +108,10 @@ def test_a_repeated_experiment_has_the_measures_of_repro_eval(folder):
         ("title = 'x'\n", "neither claims nor a reproduction"),
         ("[[claims]]\nwhat = 'w'\nsays = 'better'\nqueries = 43\ndifference = 0.1\np = 1.2\n", "not at 1.2"),
         ("[[claims]]\nwhat = 'w'\nsays = 'better'\nqueries = 43\ndifference = 0.1\n", "neither p nor sd"),
-        ("[[claims]]\nwhat = 'w'\nsays = 'better'\nqueries = 43\ndifference = 0.1\np = 0.1\nsd = 0.1\n", "both p and sd"),
+        (
+            "[[claims]]\nwhat = 'w'\nsays = 'better'\nqueries = 43\ndifference = 0.1\np = 0.1\nsd = 0.1\n",
+            "both p and sd",
+        ),
         ("[[claims]]\nwhat = 'w'\nsays = 'better'\nqueries = 43\ndifference = 0.1\nsd = -1\n", "an sd lies above 0"),
         ("[[claims]]\nwhat = 'w'\nsays = 'better'\ndifference = 0.1\np = 0.1\n", "number of queries"),
         ("[[claims]]\nwhat = 'w'\nsays = 'better'\nleft_run = 'base.run'\n", "without the other"),
