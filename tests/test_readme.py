@@ -35,6 +35,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "labels"): "needs a server",
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
     ("rerank", "http://localhost:8080/rerank"): "needs a server",
+    ("pool", "dl20.json"): "needs saved comparisons; tests/app/comparison/test_pool_comparisons.py makes them",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }

@@ -338,9 +338,10 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     )
     keys = [column.key for column in columns]
     rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
+    share = f"{100 * cases[0].outlook.power:.3g} %"
     notes = (
-        "smallest difference: the smallest true difference that is detected with this power; smallest margin: the "
-        "smallest margin within which equivalence is shown with this power if the true difference is 0",
+        f"smallest difference: what must truly be there to come out significant in {share} of cases; smallest margin: "
+        f"how narrow 'equivalent' can be claimed in {share} of cases if both are truly equal",
         *sentences(cases),
     )
     if is_for_machines(form):

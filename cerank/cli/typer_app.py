@@ -104,6 +104,14 @@ class _Commands(GroupOnUse):
             "Compute what a number of queries can show, before anything is trained.",
         ),
         ListedCommand(
+            "pool",
+            "judge_results",
+            "pool",
+            _MEASURING,
+            "Pool comparisons on several collections: "
+            "the mean difference over them, and what a new collection would show.",
+        ),
+        ListedCommand(
             "gate",
             "judge_results",
             "gate",

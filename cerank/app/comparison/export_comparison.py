@@ -382,8 +382,9 @@ def _spreads(comparison: Comparison) -> tuple[str, ...]:
                 continue
             means = [_mean_at(member, row) for member in systems[label].members]
             lines.append(
-                f"{label}: mean of {counted(len(means), 'seed')} by query; {row.measure} of the seeds has sd "
-                f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
+                f"{label}: {counted(len(means), 'seed')}, averaged query by query; from seed to seed {row.measure} "
+                f"varies by {statistics.stdev(means):.4f} (sd) on {row.condition}, from query to query the difference "
+                f"varies by {row.paired.sd:.4f}"
             )
     if lines and comparison.terms.claim == "checkpoints":
         lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")

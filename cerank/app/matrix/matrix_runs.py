@@ -250,26 +250,39 @@ def _run_and_state(lab: Lab, name: str) -> tuple[str, str]:
 
 
 def _comparisons(grid_: MatrixRuns) -> int:
-    """Return how many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
-    from cerank.datasets import aliases, irds
-    from cerank.datasets.open_datasets import whole_and_part
+    """Return how many comparisons the declared family has, as `cerank report` counts them: its primary ones."""
+    from cerank.evaluation.primary_questions import questions
 
     recipe = grid_.cells[0].recipe
-    measures = 0
-    for test in recipe.data.test:
-        for name in recipe.evaluate.measures:
-            if name != aliases.AUTO:
-                measures += 1
-                continue
-            collection, _ = whole_and_part(test)
-            try:
-                grade = irds.catalog_metadata(aliases.id_of(collection)).largest_grade
-            except CerankError:
-                grade = 0  # a folder: three measures whatever its grades are
-            measures += len(aliases.declared_measures(collection, grade))
-    bases = len({cell.recipe.base for cell in grid_.cells})
-    others = len(grid_.matrix.recipes) - 1
-    return bases * others * len(recipe.data.first_stages) * measures
+    primary = questions(recipe.evaluate.primary, "primary")
+    measures = [name for test in recipe.data.test for name in _measures_on(test, recipe.evaluate.measures)]
+    others = [name for name in dict.fromkeys(cell.recipe.name for cell in grid_.cells) if name != grid_.baseline]
+    rows = sum(
+        not primary or any(question.names(measure, {other}, {grid_.baseline}) for question in primary)
+        for other in others
+        for measure in measures
+    )
+    return len({cell.recipe.base for cell in grid_.cells}) * rows * len(recipe.data.first_stages)
+
+
+def _measures_on(test: str, names: Sequence[str]) -> list[str]:
+    """Return the measures of a test set, those that its kind of judgments decides included."""
+    from cerank.datasets import aliases, irds
+    from cerank.datasets.open_datasets import whole_and_part
+    from cerank.evaluation.measures import canonical
+
+    measures = []
+    for name in names:
+        if name != aliases.AUTO:
+            measures.append(canonical(name, test))
+            continue
+        collection, _ = whole_and_part(test)
+        try:
+            grade = irds.catalog_metadata(aliases.id_of(collection)).largest_grade
+        except CerankError:
+            grade = 0  # a folder: three measures whatever its grades are
+        measures += aliases.declared_measures(collection, grade)
+    return measures
 
 
 # --- into the queue

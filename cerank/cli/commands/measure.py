@@ -264,7 +264,7 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison
+    from cerank.app.comparison import comparisons, export_comparison, letters_table
     from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
@@ -320,6 +320,8 @@ def compare(
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)
+        if pairs == "all" and settings.format == "latex":
+            write_output("\n" + letters_table.latex(comparison), raw=True)
     table_columns.print_footnotes(comparison, settings.format)
     for note in made.notes:
         info(note)

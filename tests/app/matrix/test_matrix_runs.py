@@ -121,6 +121,16 @@ def test_the_outline_counts_shared_stages_once_and_takes_a_persons_word_for_the_
     assert matrix_runs.estimates.total(matrix_runs.outline(grid_of(made), made.settings).work) is None
 
 
+@pytest.mark.parametrize(
+    ("primary", "count"), [("kd against cl", 2 * 2), ("RR@10: kd against cl", 2), ("kd against nothing", 0)]
+)
+def test_the_family_of_the_outline_is_that_of_its_primary_questions(
+    made: SimpleNamespace, primary: str, count: int
+) -> None:
+    grid = grid_of(made, f'evaluate.primary=["{primary}"]')
+    assert matrix_runs.outline(grid, made.settings).comparisons == count
+
+
 def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> None:
     changes = {"test": ["dev-small", str(made.folder / "gone")], "first_stages": ["bm25", "contriever"]}
     overrides = ["stages.distill.teacher=nobody", "data.train=msmarco-train[:50%]", "base=electra"]
