@@ -70,8 +70,7 @@ class LoadedReranker:
         """Return the passages by score, best first; equal scores keep the order given.
 
         Args:
-            query: the query.
-            passages: the texts to order.
+            passages: texts to order, in any order.
             top_n: number of passages to return; None returns all.
         """
         scores = self.score(query, passages)

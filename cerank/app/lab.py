@@ -32,7 +32,7 @@ class Lab:
     """The runs of the folder that the settings name.
 
     Args:
-        settings: the settings in force.
+        settings: settings in force; they name the folder of runs, the cache and the executor.
         devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
         worker: the command that carries a run out; the run's folder is its last argument. Default: as the setting
             `executor` says.

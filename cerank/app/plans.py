@@ -71,10 +71,10 @@ def plan_of(
     """Return the recipe as a plan.
 
     Args:
-        recipe: complete or not.
-        settings: in force.
-        now: the clock.
-        label: of the run.
+        recipe: recipe to plan; settings that it does not make get their defaults.
+        settings: settings in force, such as the device, the number of threads and the cache.
+        now: time at which the plan is made, with a time zone.
+        label: label that the user gave the run; "" for none.
         tell: called with the name of each part that may take a while, such as "opening pydocs/train".
 
     Raises:

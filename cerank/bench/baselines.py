@@ -74,8 +74,8 @@ class SentenceTransformers:
     """Scores by `CrossEncoder.predict`; bf16 loads the weights so, as its documentation has it.
 
     Args:
-        files: the checkpoint.
-        device: device to score on.
+        files: files of the checkpoint to score with.
+        device: device to score on, such as "cpu" or "cuda:0".
         precision: "fp32" or "bf16".
         variant: attention and batch size; None takes the fastest of `variants` on generated texts.
     """

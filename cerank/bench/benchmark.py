@@ -99,8 +99,8 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
     """Measure re-ranking and training; takes a minute or two for a small base on a CPU.
 
     Args:
-        settings: device, threads and caches.
-        options: what to measure.
+        settings: settings in force: the device, the number of threads and the cache.
+        options: base model, texts, number of pairs and steps, and how often each is measured.
         progress: called with what is being done.
 
     Raises:
@@ -260,8 +260,8 @@ class _Comparison:
         """Return one result of each implementation that can do this and did not fail.
 
         Args:
-            work: RERANKING or TRAINING.
-            precision: precision of the products.
+            work: kind of work to measure: RERANKING or TRAINING.
+            precision: "fp32" or "bf16", the precision of matrix products.
             of_pair: operations that scoring a pair needs, and its tokens; means over the sample.
             progress: called with what is being done.
 

@@ -48,9 +48,9 @@ def emit(
     table name (one table is a plain list of rows), jsonl adds the key "table" to each row.
 
     Args:
-        tables: one or several.
-        form: one of `FORMATS`, or "".
-        stream: where to; stdout.
+        tables: one table or several.
+        form: one of `FORMATS`; "" takes "table" on a terminal and "tsv" elsewhere.
+        stream: where to write; None writes to stdout.
         wide: draw every column however narrow the terminal is; None for a command without the option --wide.
     """
     stream = stream or sys.stdout

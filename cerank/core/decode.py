@@ -139,7 +139,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     """Return the table in a TOML text.
 
     Args:
-        source: the text, UTF-8.
+        source: content of the file, in UTF-8.
         where: the file it came from, for the error.
 
     Raises:

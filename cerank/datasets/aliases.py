@@ -114,7 +114,7 @@ def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
     Args:
         dataset: whose run it is; its name, a part may follow.
         place: the folder for its runs; "" where it takes none, as a local folder has its own.
-        name: the first stage.
+        name: name of the first stage or of the teacher.
     """
     first_stage = FIRST_STAGES.get(name)
     if first_stage is None or not place:

@@ -160,7 +160,6 @@ def without_identical_ids(ranking: Ranking, depth: int | None = None) -> Ranking
     """Return the ranking without the document that has its query's own id; queries left with none are absent.
 
     Args:
-        ranking: any ranking.
         depth: how many documents of a query are returned at most; None returns all others.
     """
     documents: dict[str, tuple[str, ...]] = {}

@@ -78,8 +78,8 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
     Overlaps of two test sets, and of stages that train on one dataset, are intended and not reported.
 
     Args:
-        recipe: complete.
-        datasets: its datasets by name.
+        recipe: recipe with every default filled in.
+        datasets: name -> dataset, for all datasets that the recipe names.
     """
     queries = {part.dataset: _Queries(datasets[part.dataset]) for part in query_sets(recipe)}
     sets = query_sets(recipe)

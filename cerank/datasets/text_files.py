@@ -94,7 +94,7 @@ def query_rows(path: Path, fields: Sequence[TopicField] = ("title",)) -> Iterato
     """Yield (line, id, text) of each query in a file; a text may be empty.
 
     Args:
-        path: the file.
+        path: file of queries: TSV, JSONL or TREC topics, compressed or not.
         fields: parts of TREC topics that make the query, in this order.
 
     Raises:

@@ -209,8 +209,8 @@ class OpenedFile:
     """A file's content as `open_stream` gives it, the SHA-256 of the file itself, and how far it was read.
 
     Args:
-        path: the file.
-        hashes: whether to hash the file's bytes on the way.
+        path: file to read, compressed or not.
+        hashes: whether to compute the SHA-256 of the file while it is read.
     """
 
     def __init__(self, path: Path, *, hashes: bool = True) -> None:

@@ -100,8 +100,8 @@ class DatasetWriter:
     """A dataset folder that is being written.
 
     Args:
-        folder: an empty folder.
-        keeps_texts: False where a collection has the texts of queries and documents; those of the files are left out.
+        folder: empty folder that becomes the dataset.
+        keeps_texts: whether to write the texts of queries and documents; False where a collection has them.
         depth: how many candidates of a query each run keeps, best first; 0 keeps all.
         only: the runs to keep, by name; empty keeps all.
         rows_in_memory: the largest number of rows that wait in memory; None takes the default.
@@ -201,11 +201,11 @@ class DatasetWriter:
         """Add a candidate of a query to a run; the first score counts if a pair comes with several.
 
         Args:
-            run: any name.
+            run: name of the run, which becomes a file of the dataset.
             query_id: of a query that was given before, or of the collection.
-            doc_id: the candidate.
+            doc_id: id of the candidate document.
             score: the larger, the better; a finite number within float32.
-            where: file:line.
+            where: origin of the row as file:line, for error messages.
             rank: decides between equal scores, small ranks first; 0 where there is none.
 
         Raises:
@@ -251,9 +251,9 @@ class DatasetWriter:
         """Add many candidates at once, as `scored` or `listed` does.
 
         Args:
-            run: any name.
+            run: name of the run, which becomes a file of the dataset.
             rows: columns query, document, value (within float32), rank; ids without white space, as `are_ids` says.
-            is_listed: whether they come without scores.
+            is_listed: whether the rows have ranks and no scores.
         """
         if self.wants(run):
             table = self._table(run)

@@ -56,8 +56,8 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
     """Return the published file, downloading it unless it is here.
 
     Args:
-        source: of `PUBLISHED_FILES`.
-        folder: files lie in it as NAME/FILE.
+        source: one of `PUBLISHED_FILES`.
+        folder: folder of downloads; the file lies in it as NAME/FILE.
         progress: called now and then with the bytes downloaded so far and the total, 0 if it is unknown.
 
     Raises:

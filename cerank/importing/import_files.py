@@ -56,10 +56,10 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
     """Turn files of a format into a dataset folder.
 
     Args:
-        name: of a format, as `FORMATS` lists them.
+        name: name of the format, as `FORMATS` has it.
         files: plain, .gz, .zip or .tar.gz with one file inside, or parquet; several are read one after the other.
-        into: the folder to make; it must not exist.
-        choices: how.
+        into: dataset folder to make; it must not exist.
+        choices: options of the import, such as the collection that has the texts; None takes the defaults.
 
     Raises:
         UsageError: no such format, a folder that exists, or choices that do not fit.

@@ -81,7 +81,7 @@ def rerank(
     """Yield the scores of the candidates of all queries, one chunk of queries after another, sorted by query id.
 
     Args:
-        scorer: the model that scores.
+        scorer: model that scores the pairs, with its tokenizer.
         query_ids: the queries, in any order.
         candidates_of: returns the ids of a query's candidates, best first.
         queries: returns the texts of query ids, in order.
@@ -233,8 +233,8 @@ class Scorer:
 
         Args:
             folder: folder of the model, such as RUN/stages/2-distill/final.
-            device: device to score on.
-            precision: "fp32", "bf16" or "auto".
+            device: device to score on, such as "cpu" or "cuda:0".
+            precision: "fp32", "bf16", or "auto" for bf16 on devices that multiply it faster.
             name: hub id, if it has one; published language models are known by it.
             declared: what a declaration file says about the model.
 

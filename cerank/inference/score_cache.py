@@ -45,8 +45,8 @@ def score_cache_key(model: str, documents: str, *, device: str, threads: int, pr
         model: fingerprint of the checkpoint, tokenizer and lengths included.
         documents: fingerprint of the collection that the document ids belong to.
         device: where scores are computed; the name of the hardware counts, as another processor sums in another order.
-        threads: number of CPU threads.
-        precision: "fp32" or "bf16".
+        threads: number of CPU threads that compute scores, which decides the order of sums.
+        precision: "fp32" or "bf16", the precision of matrix products.
     """
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers")]
     return (
@@ -65,7 +65,7 @@ class ScoreCache:
     """The cached scores of one checkpoint on one dataset.
 
     Args:
-        cache: the folder of caches.
+        cache: folder of all caches; scores get a folder in it.
         key: all that scores depend on beside the pairs; see `score_cache_key`.
         limit: largest size in bytes of all cached scores; the least recently used are removed first.
     """

@@ -30,10 +30,10 @@ class CrossEncoder(nn.Module):
     """A cross-encoder. With pooling "mean", "cls" or "product" its head is `head`, with others it is in the encoder.
 
     Args:
-        encoder: model of transformers.
-        pooling: how its states become what the head reads.
-        head: from pooled states to a score; None where the encoder has it.
-        label: of a classifier of two labels, the one that means relevant; None where there is one.
+        encoder: encoder as transformers loads it.
+        pooling: how the hidden states of a pair become the input of the head.
+        head: layer from pooled states to a score; None if the encoder has it.
+        label: index of the label that means "relevant" in a classifier of two labels; None if there is one score.
         query_prompt: text that is written before each query.
     """
 
@@ -243,8 +243,8 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
     that is trained need no backward pass, which is two thirds of their time.
 
     Args:
-        model: the cross-encoder.
-        what: "positions" (their embeddings), all "embeddings", or "nothing".
+        model: cross-encoder whose weights are frozen in place.
+        what: "positions" (position embeddings), "embeddings" (all of them), or "nothing".
         layers: number of layers to freeze, counted from the bottom.
 
     Raises:

@@ -31,8 +31,8 @@ class LanguageModel(CrossEncoder):
     Its tables of inputs and outputs are often one tensor under several names. A checkpoint holds it once.
 
     Args:
-        model: model of transformers, with its output table or its linear head.
-        declared: template and answers.
+        model: language model of transformers, with its output embeddings or its linear head.
+        declared: declaration of the prompt template and of the two answers.
         answers: ids of the answers yes and no; no may be missing; none for a model with a linear head.
     """
 

@@ -78,10 +78,10 @@ def check_base(
     """Return the facts of a base model that can be trained and scored as a recipe says.
 
     Args:
-        folder: the model's folder.
+        folder: folder of the base model.
         lengths: where a length is set, such as "stages.distill.max_length" -> that length in tokens.
-        needs_one_score: whether the model's own head is used, which must give one score then.
-        is_language_model: whether it is read by its answer to a prompt, as an encoder-decoder must be.
+        needs_one_score: whether the model's own head is used, which must then give one score.
+        is_language_model: whether the model is scored by its answer to a prompt, as an encoder-decoder must be.
 
     Raises:
         UsageError: weights that cannot be read, no tokenizer or one that does not fit the embeddings, an

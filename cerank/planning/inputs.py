@@ -125,8 +125,8 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     """Return everything that the recipe reads with its SHA-256, in a stable order.
 
     Args:
-        recipe: complete.
-        datasets: as `opened` returned them.
+        recipe: recipe with every default filled in.
+        datasets: name -> dataset, as `opened` returned them.
         fetch: whether a base may be fetched from the hub.
 
     Raises:

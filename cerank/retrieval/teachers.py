@@ -117,9 +117,9 @@ def queries_with_permutations(
     """Yield (file:line, query, permutation) for each line of RankGPT's JSONL; None where there are no permutations.
 
     Args:
-        rows: the JSONL file.
+        rows: path of the JSONL file of queries with their candidates.
         permutations: one for each line of the file; None if the queries come alone.
-        path: the file of the permutations, for errors.
+        path: path of the file of permutations, for error messages.
 
     Raises:
         FormatError: a query appears twice, a document appears twice for a query, or the two files differ in length.

@@ -18,8 +18,8 @@ class StageDependencies:
     """The stages that earlier runs are going to finish.
 
     Args:
-        lab: the folder of runs.
-        under_way: the runs whose workers live.
+        lab: folder of the lab's runs.
+        under_way: names of the runs whose workers are alive.
     """
 
     def __init__(self, lab: Path, under_way: Iterable[str]) -> None:

@@ -48,7 +48,7 @@ class Supervisor:
     """The scheduler of one lab's queue.
 
     Args:
-        lab: the folder.
+        lab: folder of the lab whose queue is worked off.
         available: the devices to use, each for one run at a time.
         command: the program that carries out a run, with its arguments.
         environ: the environment from which workers get selected variables.
@@ -246,9 +246,9 @@ def start(
     """Start a scheduler in its own session unless one is running; it holds its lease before this returns.
 
     Args:
-        lab: the folder.
+        lab: folder of the lab whose queue is worked off.
         worker: the program that carries out a run, with its arguments.
-        slots_given: the devices to use; without any, those that are found.
+        slots_given: devices to use; if empty, all devices of this machine.
 
     Raises:
         RunFailedError: the lab cannot be written to.

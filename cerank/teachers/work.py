@@ -85,15 +85,15 @@ class TeachingWork:
     """Ranks queries with an engine and a store.
 
     Args:
-        procedure: what is done for each query.
-        asker: makes the calls.
-        engine: answers them.
-        store: keeps the answers.
-        budget: is never crossed.
+        procedure: procedure by which each query is ranked.
+        asker: turns passages into calls: the prompts of the teacher.
+        engine: model or server that answers the calls.
+        store: answers on disk; a call that it holds is not made again.
+        budget: limits on calls, tokens and money that no call may cross.
         probe: a small call by which the engine is tried before any other; its answer is kept, too.
-        retry_failed: whether calls that failed before are asked again.
-        should_stop: returns why to stop, or "".
-        progress: is told after each query.
+        retry_failed: whether to make calls again that failed in an earlier attempt.
+        should_stop: returns the reason to stop; "" as long as there is none.
+        progress: called with the state of the work after each query.
     """
 
     def __init__(

@@ -120,10 +120,10 @@ def fitting(columns: Sequence[Column], sizes: Sequence[int], width: int, gap: in
     """Return the places of the columns to show in `width` cells, in their order.
 
     Args:
-        columns: all columns.
-        sizes: the cells that each needs.
-        width: the cells there are; where the columns of priority 0 alone need more, those are the answer.
-        gap: cells between two columns.
+        columns: columns of the table, in their order.
+        sizes: width of each column, in terminal cells.
+        width: available width, in terminal cells; columns of priority 0 are returned even if they need more.
+        gap: number of empty cells between two columns.
     """
     places = list(range(len(columns)))
     going = sorted((place for place in places if columns[place].priority), key=lambda at: (columns[at].priority, at))

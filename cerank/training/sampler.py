@@ -59,8 +59,8 @@ class Sampler:
 
     Args:
         name: name of the stage; part of every seed, so that two stages sample independently.
-        stage: settings of the stage.
-        seed: seed of the run.
+        stage: settings of the stage: its group size, window of ranks, and sampler of negatives.
+        seed: seed of the run, from 0.
         pool: the queries, their judgments and their candidates.
 
     Raises:

@@ -79,8 +79,8 @@ class Trainer:
     Args:
         index: position of the stage in the recipe's chain, from 0; it appears in the metrics.
         name: name of the stage; part of the seed of everything random in it.
-        stage: settings of the stage.
-        seed: seed of the run.
+        stage: settings of the stage: loss, learning rate, steps, batch size, and validation.
+        seed: seed of the run, from 0.
         folder: folder that holds the stage's checkpoints.
         device: device that the model is on, such as "cpu" or "cuda:0".
 

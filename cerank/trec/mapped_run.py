@@ -83,7 +83,7 @@ class MappedRanking(LazyRanking):
     """A ranking that is read from the files of an ingested run.
 
     Args:
-        store: the mapped files.
+        store: memory-mapped files of the run.
         places: query id -> the query's number in the files, in the order of iteration; None takes all queries.
         depth: the number of documents to read for each query; None reads all.
     """

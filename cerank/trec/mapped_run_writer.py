@@ -49,8 +49,8 @@ class MappedRunWriter:
     """Writes whole queries in order; `finish` completes the folder.
 
     Args:
-        folder: empty.
-        is_numbered: whether documents are kept as numbers.
+        folder: empty folder that becomes the mapped run.
+        is_numbered: whether document ids are written as numbers, which needs ids such as "1234".
     """
 
     def __init__(self, folder: Path, *, is_numbered: bool) -> None:

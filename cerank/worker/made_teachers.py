@@ -42,10 +42,10 @@ def rank_for_stage(
     """Return a declared teacher's rankings for a stage, made where they are missing; failed queries are absent.
 
     Args:
-        context: the attempt.
-        datasets: the run's, by name.
-        name: the stage's.
-        queries: whose candidates are ranked.
+        context: state of this attempt: the plan, the run's folder, the log, and the request to stop.
+        datasets: name -> dataset, for all datasets of the run.
+        name: name of the stage that learns from the teacher.
+        queries: ids of the queries whose candidates the teacher ranks.
         in_validation: whether these are queries of the validation dataset.
 
     Raises:

@@ -51,8 +51,9 @@ def find_problems(folder: RunFolder, *, expects_checksums: bool = False) -> list
     """Return everything that is damaged, checking every byte that has a checksum; the most important file first.
 
     Args:
-        folder: the run.
-        expects_checksums: whether an unfinished run without checksums has lost its list; else it has an older release.
+        folder: folder of the run to check.
+        expects_checksums: whether an unfinished run without a list of checksums counts as damaged; if not, it is taken
+            for a run of an older release.
     """
     problems = [
         *_plan(folder),

@@ -112,9 +112,9 @@ class RunInputs:
         """Return the teacher's ranking for a stage or for its validation queries; written to the run the first time.
 
         Args:
-            name: the stage's.
-            stage: its settings.
-            queries: whose candidates are to be ranked. A teacher from a file ranks what it ranks, whoever is asked for.
+            name: name of the stage that learns from the teacher.
+            stage: settings of the stage, which name its teacher.
+            queries: ids of the queries to rank; a teacher that is read from a file gives all queries of the file.
             in_validation: whether these are queries of the validation dataset.
         """
         if stage.teacher in self._plan.recipe.teachers:

@@ -64,11 +64,11 @@ def examine(
     """Check everything; the worst state is "wrong", which stays so until the user or `fix` has done something.
 
     Args:
-        settings: which lab and cache.
+        settings: settings in force; they name the lab and the cache to check.
         fix: rename damaged files that can be regenerated, and delete temporary files of killed processes.
         with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
             embedded dataset, its index and the measurement in the cache.
-        now: the clock.
+        now: time of the check, with a time zone; None reads the clock.
     """
     now = now or datetime.now(UTC)
     findings = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]

@@ -148,8 +148,8 @@ def smoothed(values: Floats, weight: float, starts: Sequence[int] = ()) -> Float
 
     Args:
         values: (n,), finite; where one is not, all after it in its stage are not.
-        weight: 0 to below 1.
-        starts: places in `values` where it begins anew, such as a stage's first.
+        weight: weight of the past, at least 0 and below 1.
+        starts: indexes in `values` at which the mean starts anew, such as the first step of each stage.
     """
     if not weight or not len(values):
         return values
@@ -187,10 +187,10 @@ def thinned(steps: Floats, values: Floats, low: float, high: float, count: int) 
     Where points are farther apart than parts are wide, parts between two points lie on the line between them.
 
     Args:
-        steps: (n,), rising.
-        values: (n,).
+        steps: (n,) positions on the axis, in rising order.
+        values: (n,) the value at each position.
         low, high: the part of the axis that is drawn; high > low.
-        count: columns of dots.
+        count: number of parts, one for each column of dots.
 
     Returns:
         Two arrays (count,).

@@ -118,7 +118,7 @@ def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
 
     Args:
         entries: runs that are shown together.
-        most: settings to name.
+        most: largest number of settings that are named for a run.
     """
     tables = {entry.name: plan_view.recipe_settings(entry.plan) if entry.plan else {} for entry in entries}
     keys = dict.fromkeys(key for table in tables.values() for key in table)

@@ -190,8 +190,8 @@ class LabMonitor:
         """Watch a lab.
 
         Args:
-            lab: the folder of runs.
-            queue_state: asked what devices do while runs are queued.
+            lab: folder of the runs to watch.
+            queue_state: returns what each device does; called while runs are queued. None shows no queue.
             cache: where verdicts are kept; None shows none.
         """
         self._lab = lab

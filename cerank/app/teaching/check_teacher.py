@@ -63,11 +63,11 @@ def check(
     """Return what a teacher's rankings of labelled queries show; what is missing of them is made.
 
     Args:
-        settings: in force.
-        request: whose queries have labels.
-        hooks: of the work.
-        measures: the first decides.
-        bias_queries: queries whose first window is shown in other orders and once more; 0 leaves that out.
+        settings: settings in force; they name the cache and the device.
+        request: names the teacher, and queries that have labels.
+        hooks: functions that report progress and ask whether to stop.
+        measures: names of the measures by which the rankings are compared; the first one decides.
+        bias_queries: number of queries whose first window is also asked in other orders and once again; 0 asks none.
 
     Raises:
         UsageError: no query has labels.

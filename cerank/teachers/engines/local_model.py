@@ -28,9 +28,9 @@ class LocalModel:
     """A model that answers one call at a time; log-probabilities are those of all tokens, not of the first 20.
 
     Args:
-        spec: names the model: a base, a Hugging Face id, or a folder.
-        device: where it runs.
-        fetch: whether it may be fetched from the hub.
+        spec: declaration of the teacher; its model is a base, a Hugging Face id, or a folder.
+        device: device that the model runs on, such as "cpu" or "cuda:0".
+        fetch: whether a model that is not on this disk may be downloaded from the hub.
 
     Raises:
         MissingError, UsageError: it is not there, or no causal language model.

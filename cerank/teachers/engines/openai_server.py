@@ -40,11 +40,11 @@ class OpenAIServer:
     """A server that answers chat or completions requests.
 
     Args:
-        spec: model, address, parameters, and how patient to be.
-        key: for the server.
-        tokens_of: counts the tokens of a text by the model's own tokenizer; None if it is not here.
-        transport: for tests.
-        seed: of the jitter of pauses, which decides no result.
+        spec: declaration of the teacher: its model, address, sampling parameters and retries.
+        key: secret key that the server expects.
+        tokens_of: returns the number of tokens of a text by the model's own tokenizer; None if it is not on this disk.
+        transport: how requests are sent; None uses the network, and tests pass one that does not.
+        seed: seed of the random part of pauses between retries; it decides no result. None draws one.
     """
 
     def __init__(

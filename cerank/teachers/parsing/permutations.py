@@ -65,7 +65,7 @@ def read_permutation(text: str, size: int, *, letters: bool = False) -> Permutat
     the first mention counts, and passages that were not named follow in the order that was given.
 
     Args:
-        text: the whole answer.
+        text: answer of the model, complete.
         size: the number of passages that were shown.
         letters: whether A, B, C are the identifiers.
     """
