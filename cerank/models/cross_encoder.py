@@ -106,9 +106,10 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
         UsageError: the folder holds no encoder that transformers' Auto classes know.
 
     Example:
-        >>> model = load(locate("minilm"), "auto", seed=1)  # doctest: +SKIP
-        >>> model.pooling  # doctest: +SKIP
-        'product'
+        Given the files of a base model, as `models.bases.locate("minilm")` returns them:
+
+        >>> load(files, "auto", seed=1).pooling
+        'mean'
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging

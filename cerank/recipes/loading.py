@@ -66,6 +66,11 @@ def load(
         UsageError: no such recipe, an unreadable file, or a malformed override.
         FormatError: a file that is not TOML.
         RecipeError: wrong keys or values, all of them, with file and line for those in a file.
+
+    Example:
+        >>> loaded = load("contrastive-then-distill", ["stages.distill.learning_rate=3e-6"])
+        >>> loaded.recipe.chain, loaded.recipe.stages["distill"].learning_rate
+        (('contrastive', 'distill'), 3e-06)
     """
     files = _extended_files(name_or_path)
     values: dict[str, object] = {}

@@ -85,10 +85,12 @@ class Trainer:
         device: device that the model is on, such as "cpu" or "cuda:0".
 
     Example:
-        >>> trainer = Trainer(0, "contrastive", stage, seed=1, folder=folder, device="cpu")  # doctest: +SKIP
-        >>> state = trainer.train(model, TrainingData(sampler, tokens, queries, documents), callback)  # doctest: +SKIP
-        >>> state.step  # doctest: +SKIP
-        140
+        Given a stage of two steps, its training data (see `Sampler`), a cross-encoder and a callback:
+
+        >>> trainer = Trainer(0, "contrastive", stage, seed=1, folder=Path("checkpoints"), device="cpu")
+        >>> state = trainer.train(model, data, callback)
+        >>> state.step
+        2
     """
 
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
