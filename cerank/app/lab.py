@@ -33,7 +33,7 @@ class Lab:
 
     Args:
         settings: settings in force; they name the folder of runs, the cache and the executor.
-        devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
+        devices: devices that the queue serves, one run on each; None takes those found when they are first needed.
         worker: the command that carries a run out; the run's folder is its last argument. Default: as the setting
             `executor` says.
     """

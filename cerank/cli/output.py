@@ -137,16 +137,15 @@ def info(text: str, stream: TextIO | None = None) -> None:
     _write_message(shown(text, LONGEST_ERROR, lines=True), stream or sys.stderr)
 
 
-def report_error(error: CerankError, stream: TextIO | None = None) -> None:
+def report_error(error: CerankError) -> None:
     """Write `error` to stderr as one paragraph: what is wrong, where, and a hint."""
-    stream = stream or sys.stderr
     what = shown(error.what, LONGEST_ERROR, lines=True).replace("\n", "\n       ")
-    lines = [f"{_in_red('error:', stream)} {what}"]
+    lines = [f"{_in_red('error:', sys.stderr)} {what}"]
     if error.where:
         lines.append(f"  at {shown(error.where)}")
     if error.hint:
         lines.append(f"  hint: {shown(error.hint)}")
-    _write_message("\n".join(lines), stream)
+    _write_message("\n".join(lines), sys.stderr)
 
 
 def _write_message(text: str, stream: TextIO) -> None:

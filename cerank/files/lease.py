@@ -129,14 +129,14 @@ class Lease:
         return cls(handle, lock_file)
 
     @classmethod
-    def from_descriptor(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
+    def from_descriptor(cls, path: Path, descriptor: int) -> Lease:
         """Return the lease on the file `path` that the parent process took and handed over as an open descriptor."""
         os.set_inheritable(descriptor, False)
         handle = disk.Handle(path, descriptor)
         with contextlib.suppress(RunFailedError):
             disk.truncate(handle, 0)
-            disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
-        return cls(handle, lease_files.take_from_parent(path, this_process(now)))
+            disk.append(handle, msgspec.json.encode(this_process()) + b"\n")
+        return cls(handle, lease_files.take_from_parent(path, this_process()))
 
     @property
     def descriptor(self) -> int:

@@ -164,8 +164,8 @@ def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
         from cerank.teachers.engines.local_model import LocalModel
 
         return LocalModel(spec, request.device, fetch=request.fetch)
+    from cerank.teachers.engines.local_model import counter_of
     from cerank.teachers.engines.openai_server import OpenAIServer
-    from cerank.teachers.token_counts import counter_of
 
     name = spec.api_key if with_key else ""
     key = secrets.find_key(name, os.environ, secrets.keyring_file())

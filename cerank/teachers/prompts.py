@@ -126,6 +126,8 @@ def _placeholder_mistakes(template: Template) -> list[str]:
         mistakes += [f"{part}: lacks {{{name}}}" for name in required.get(part, ()) if name not in used]
     if "query" not in used_anywhere:
         mistakes.append("prefix: neither it nor the suffix has {query}")
+    if template.kind == "listwise" and template.identifiers == "letters":
+        mistakes.append("identifiers: a listwise answer is read as an order of numbers; letters are for other kinds")
     if template.body_assistant and not template.suffix:
         mistakes.append("suffix: missing; a conversation must end with a question")
     return mistakes

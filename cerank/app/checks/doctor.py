@@ -58,9 +58,7 @@ class _Processor(msgspec.Struct, frozen=True):
     bf16_rate: float
 
 
-def examine(
-    settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
-) -> list[Finding]:
+def examine(settings: Settings, *, fix: bool = False, with_speed: bool = False) -> list[Finding]:
     """Check everything; the worst state is "wrong", which stays so until the user or `fix` has done something.
 
     Args:
@@ -68,9 +66,8 @@ def examine(
         fix: rename damaged files that can be regenerated, and delete temporary files of killed processes.
         with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
             embedded dataset, its index and the measurement in the cache.
-        now: time of the check, with a time zone; None reads the clock.
     """
-    now = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     findings = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
     findings += [*_processor(), *_main_job(settings, now)] if with_speed else []
     findings += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]

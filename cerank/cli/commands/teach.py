@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cerank.app.teaching.model_labels import ModelLabels
     from cerank.teachers.estimate import TeachingEstimate
     from cerank.teachers.make import MadeTeacher
-    from cerank.teachers.requests import TeachRequest
+    from cerank.teachers.requests import Hooks, TeachRequest
     from cerank.teachers.work import TeachingProgress
 
 
@@ -175,7 +175,10 @@ def make(
         return
     if output is not None and not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    made = _make(request)
+    from cerank.teachers.make import make as make_rankings
+
+    with _hooks(request) as hooks:
+        made = make_rankings(request, hooks)
     if output is not None:
         _write_copy(made, output)
     _report(made)
@@ -185,17 +188,8 @@ def make(
         raise typer.Exit(ExitCode.PAUSED)
 
 
-def _make(request: TeachRequest) -> MadeTeacher:
-    from cerank.teachers.make import make
-    from cerank.teachers.requests import Hooks
-
-    with _stop_by_signal() as reason:
-        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
-        return make(request, hooks)
-
-
-def _tells(total: int) -> Callable[[TeachingProgress], object]:
-    """Return a function that says now and then how far the work is."""
+def _progress_printer(total: int) -> Callable[[TeachingProgress], object]:
+    """Return a function that prints the progress now and then."""
     messages = ProgressMessages(_LINE_SECONDS, is_first_printed=True)
 
     def tell(progress: TeachingProgress) -> None:
@@ -211,8 +205,10 @@ def _tells(total: int) -> Callable[[TeachingProgress], object]:
 
 
 @contextlib.contextmanager
-def _stop_by_signal() -> Iterator[list[str]]:
-    """Within, SIGINT and SIGTERM set the reason to stop, and the calls that are out are waited for."""
+def _hooks(request: TeachRequest) -> Iterator[Hooks]:
+    """Return hooks that print the progress and stop the work at SIGINT or SIGTERM, once pending calls are answered."""
+    from cerank.teachers.requests import Hooks
+
     reason = [""]
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -223,7 +219,7 @@ def _stop_by_signal() -> Iterator[list[str]]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield reason
+        yield Hooks(progress=_progress_printer(len(request.queries)), should_stop=lambda: reason[0], tell=info)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -331,7 +327,6 @@ def check(
     """
     from cerank.app.teaching import check_teacher
     from cerank.cli import table_columns
-    from cerank.teachers.requests import Hooks
 
     settings = settings_of(lab, cache, device, threads, form, json)
     loaded = recipes.load(recipe, set_ or ()).recipe
@@ -349,8 +344,7 @@ def check(
             prices=prices,
         ),
     )
-    with _stop_by_signal() as reason:
-        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+    with _hooks(request) as hooks:
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
@@ -412,7 +406,6 @@ def labels(
     Labels of a model are no labels of people: what is measured with them says how well systems please that model.
     """
     from cerank.app.teaching import model_labels
-    from cerank.teachers.requests import Hooks
 
     settings = settings_of(lab, cache, device, threads, form, json)
     loaded = recipes.load(recipe, set_ or ()).recipe
@@ -432,8 +425,7 @@ def labels(
     )
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    with _stop_by_signal() as reason:
-        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+    with _hooks(request) as hooks:
         result = model_labels.write_labels(
             request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
         )

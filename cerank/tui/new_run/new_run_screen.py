@@ -37,8 +37,17 @@ from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.new_run import draft_review
 from cerank.tui.new_run.dataset_search import DatasetSearch
-from cerank.tui.new_run.form_pages import FILE, LAUNCH, OTHERS, STEPS, DraftSummary, LaunchPage, StepLine, step_of
-from cerank.tui.new_run.settings_form import SettingsForm
+from cerank.tui.new_run.form_pages import (
+    FILE,
+    LAUNCH,
+    OTHERS,
+    STEPS,
+    DraftSummary,
+    LaunchPage,
+    SettingsForm,
+    StepLine,
+    step_of,
+)
 
 DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 TYPING_PAUSE = 0.4  # seconds without a key before a draft is planned
