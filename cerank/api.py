@@ -140,7 +140,7 @@ class ComparisonRow(msgspec.Struct, frozen=True, kw_only=True):
     mean: float
     mean_against: float
     difference: float
-    low: float  # of the 95 % interval that the verdict rests on, simultaneous over all rows
+    low: float  # lower end of the verdict's 95 % interval, simultaneous over all rows
     high: float
     p: float
     p_adjusted: float  # over all rows

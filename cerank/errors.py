@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
-_MOST_FILES = 5000  # of a folder, among which similar names are looked for
+_MOST_FILES = 5000  # most files of a folder that are searched for similar names
 
 
 class ExitCode(IntEnum):

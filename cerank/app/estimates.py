@@ -128,7 +128,7 @@ def timed(work: Sequence[WorkItem], known: Mapping[str, Rate]) -> tuple[WorkItem
 
 
 def total(work: Sequence[WorkItem]) -> float | None:
-    """Return minutes of all parts together; None where one of them is not known."""
+    """Return the minutes of all parts together; None if those of any part are unknown."""
     minutes = [part.minutes for part in work]
     return None if not minutes or None in minutes else sum(minute for minute in minutes if minute is not None)
 

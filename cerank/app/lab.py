@@ -141,7 +141,7 @@ class Lab:
 
     @property
     def trash_folder(self) -> Path:
-        """The folder of deleted runs that can be brought back."""
+        """Return the folder of deleted runs, from which they can be restored."""
         return self.folder / "trash"
 
     def trash(self, folder: RunFolder) -> None:

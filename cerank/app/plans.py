@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.datasets.query_overlaps import Overlap
 
-__all__ = ["WorkItem", "count_work"]  # of the domain; a plan's own are below
+__all__ = ["WorkItem", "count_work"]  # from planning; the functions of plans are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:

@@ -149,7 +149,7 @@ def report_error(error: CerankError) -> None:
 
 
 def _write_message(text: str, stream: TextIO) -> None:
-    """Write a line to stderr; where nobody reads it any more, the command continues."""
+    """Write a line to stderr; if its reader is gone, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

@@ -23,7 +23,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
-MOST_ERRORS = 100  # errors listed one by one; nobody reads more, and each costs a search
+MOST_ERRORS = 100  # errors that are listed; more are of no use, and each costs a search
 _MOST_DOTS = 64  # in a line, outside its texts and comment
 _STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow

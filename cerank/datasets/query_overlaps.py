@@ -47,7 +47,7 @@ class Overlap(msgspec.Struct, frozen=True):
 
     @property
     def is_refused(self) -> bool:
-        """Whether test queries are trained on or select checkpoints, beyond a few texts that are equal by chance."""
+        """Return whether more than a few test queries are used for training or for choosing checkpoints."""
         is_chance = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
         return self.right.role == TEST and self.left.role != TEST and not is_chance
 

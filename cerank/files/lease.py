@@ -140,7 +140,7 @@ class Lease:
 
     @property
     def descriptor(self) -> int:
-        """The open file that holds the lock, for a child process to inherit.
+        """Return the descriptor of the open file that holds the lock, for a child process to inherit.
 
         Raises:
             ValueError: the lease was released, which is an internal error.
@@ -298,7 +298,7 @@ def is_held(path: Path) -> bool:
         RunFailedError: the file cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must hang nobody
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe of that name must not block
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:

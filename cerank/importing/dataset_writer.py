@@ -242,7 +242,7 @@ class DatasetWriter:
         return number
 
     def _checked_document(self, doc_id: str, where: str) -> str:
-        """Return the id; checked once if several runs add it one after the other."""
+        """Return the id after checking it, only once if several runs add it one after the other."""
         if doc_id != self._last:
             self._last = checked_id(doc_id, "document", where)
         return doc_id

@@ -141,7 +141,7 @@ class Imported(msgspec.Struct, frozen=True):
 class ImportOptions(msgspec.Struct, frozen=True):
     """What the user may choose about an import."""
 
-    name: str = ""  # of the run; "" takes the format's
+    name: str = ""  # name of the run; "" takes the format's
     collection: str = ""  # ir_datasets id or folder with the texts; "" takes the format's
     depth: int = 0  # candidates kept of each query and run; 0 keeps all
     only: tuple[str, ...] = ()  # runs to keep; none keeps all

@@ -30,7 +30,7 @@ from cerank.models.prompt_templates import Declaration
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer
 
-TextLookup = Callable[[Sequence[str]], Sequence[str]]  # texts of ids, in the order of the ids
+TextLookup = Callable[[Sequence[str]], Sequence[str]]  # returns the texts of ids, in the order of the ids
 
 CHUNK = 32  # queries of a chunk: the unit of progress, of a request to stop, and of resuming
 MIN_TOKEN_BUDGET = 512  # tokens at once; if not even these fit into memory, something else is wrong

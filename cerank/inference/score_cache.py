@@ -5,7 +5,7 @@ rank, each block is scored in batches of its own, and only a whole block is ever
 re-ranking, or one with one more first stage behind the others, computes only the new blocks.
 
 Why whole blocks, and not single pairs: a score changes in its last bits (by up to 4e-8) with the pairs that share its
-batch, and the same plan must give the same bits whether or not somebody re-ranked before.
+batch, and the same plan must give the same bits whether or not the pairs were scored before.
 
 A block is found only where all that its bits depend on is the same, down to the order of its pairs, and only if its
 hash still fits. A file comes whole, by a rename, so that any number of processes may read and write and be killed; the
@@ -30,7 +30,7 @@ from cerank.kernels.determinism import gpu_environment, hardware_name
 
 BLOCK_DEPTH = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
 SIZE_LIMIT = 512 << 20  # bytes of all cached scores: some 130 million of them
-_TRIMMED_SHARE = 0.8  # of the limit, left after old scores were removed
+_TRIMMED_SHARE = 0.8  # fraction of the limit that is left after old scores were removed
 _DIGEST = 32  # bytes of SHA-256 before the scores
 _FOLDER = "scores"
 

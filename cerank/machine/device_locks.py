@@ -176,7 +176,7 @@ def hold_gpu(device: str, lab: Path, command: str, environ: Mapping[str, str] = 
 
 
 def current_owner(key: str, environ: Mapping[str, str] = os.environ) -> LockOwner | None:
-    """Return who uses the device; None where nobody does or locks do not work. Cheap, and changes nothing."""
+    """Return the owner of the device's lock; None if it has none or locks do not work. Cheap; changes nothing."""
     where = lock_folder(environ)
     path = _path(where, key)
     try:

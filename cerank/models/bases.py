@@ -19,7 +19,7 @@ from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelRe
 from cerank.models.prompt_templates import DECLARATION, Declaration, declaration_text, read_declaration
 from cerank.registry import nearest
 
-__all__ = ["CHECKPOINT_CONFIG", "HEAD_WEIGHTS", "Pooling"]  # of a reading; what finds and hashes folders is below
+__all__ = ["CHECKPOINT_CONFIG", "HEAD_WEIGHTS", "Pooling"]  # from `model_reading`, for those who import this module
 
 
 class Base(msgspec.Struct, frozen=True):

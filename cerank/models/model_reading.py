@@ -58,12 +58,12 @@ class ModelReading(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling
     head: Head
     model_type: str = ""
-    label: int | None = None  # of two labels, the one that means relevant
+    label: int | None = None  # index of the label that means "relevant"; None if there is one score
     query_prompt: str = ""  # written before each query
     activation: str = ""  # that sentence-transformers applies to the logit; it does not change the order
     max_length: int = 0  # tokens of a pair that the model reads at most; 0 where its files do not say
     parameters: int = 0  # number of weights; 0 where the names of weights could not be read
-    declaration: Declaration | None = None  # of a language model
+    declaration: Declaration | None = None  # prompt template and answers of a language model; None for others
 
 
 def read_model(

@@ -209,7 +209,7 @@ def without_ties(teacher: Teacher) -> Teacher:
     Equal scores were separated by the smallest step of float32 when they were read, by which they are told here.
     """
     ranking = teacher.ranking
-    if isinstance(ranking, LazyRanking):  # of millions of rows, read query by query
+    if isinstance(ranking, LazyRanking):  # it may have millions of rows, and is read query by query
         return teacher
     tied = neighbors = 0
     equal: set[str] = set()

@@ -136,7 +136,7 @@ class Supervisor:
     def step(self) -> None:
         """Collect workers that ended, drop consumed entries, and start what fits on a free device.
 
-        If no worker ended and nobody changed the queue, it checks the runs only every 2 seconds: a run that
+        If no worker ended and the queue did not change, it checks the runs only every 2 seconds: a run that
         was started otherwise may have left its device.
         """
         ended = self._reap_workers()

@@ -123,7 +123,7 @@ class Budget:
         self.calls = 0
         self.spent = Usage()
         self._out = Usage()
-        self._largest_error = 1.0  # of estimated prompts: tokens that the server counted by those estimated
+        self._largest_error = 1.0  # largest ratio of counted to estimated tokens of a prompt
 
     @property
     def cost(self) -> float | None:

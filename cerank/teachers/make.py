@@ -73,7 +73,7 @@ def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
     Raises:
         UsageError: the teacher cannot work as declared: no price for a cap, no log-probabilities on its server.
         MissingError: no key, no model in process.
-        RunFailedError, ServerError: too many failures, or a server that answers nobody.
+        RunFailedError, ServerError: too many failures, or a server that answers no request.
         HeldError: another process asks the same model.
     """
     hooks = hooks or Hooks()

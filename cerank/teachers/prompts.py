@@ -30,7 +30,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "body_assistant": ("rank",),
     "suffix": ("num", "query", "psg_ids"),
 }
-_SINGLE_FIELDS = ("query", "passage")  # of the body of a template that shows one passage
+_SINGLE_FIELDS = ("query", "passage")  # placeholders in the body of a template that shows one passage
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def shows_one(self) -> bool:
-        """Whether it asks about one passage by itself."""
+        """Return whether a prompt shows one passage alone."""
         return self.kind in {"pointwise", "graded"}
 
 

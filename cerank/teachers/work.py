@@ -42,8 +42,8 @@ class QueryReport(msgspec.Struct, frozen=True, kw_only=True):
 
     query: str
     calls: int = 0  # answers that its ranking rests on
-    asked: int = 0  # of them, those that were asked for now
-    usage: Usage = Usage()  # of all of them
+    asked: int = 0  # calls that were made now
+    usage: Usage = Usage()  # tokens of all calls
     failure: str = ""  # why it has no ranking
     detail: str = ""
     windows: tuple[WindowReport, ...] = ()  # only those in which something was repaired or unchanged
@@ -69,7 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reused: int = 0
     usage: Usage = Usage()
     cost: float | None = None
-    seconds: float = 0.0  # of calls, added up
+    seconds: float = 0.0  # sum of the durations of all calls
     stopped: str = ""  # why it ended before its end; "" if it is complete
 
 
@@ -126,7 +126,7 @@ class TeachingWork:
 
         Raises:
             RunFailedError: more queries failed than the teacher declares.
-            ServerError: the server answers nobody.
+            ServerError: the server answers no request.
         """
         asyncio.run(self._rank(queries))
         return self.result()

@@ -40,7 +40,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     kind: Literal["trec", "text", "json", "parquet"]
     separator: str = ""  # "," or a tab; "" for any white space
-    columns: tuple[str, ...] = ()  # of text
+    columns: tuple[str, ...] = ()  # names of the columns of a text file
     has_header: bool = False  # whether the first row names the columns
 
 

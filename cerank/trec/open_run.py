@@ -46,7 +46,7 @@ def open_run_file(path: Path, cache: Path | None) -> RunFile:
     """
     if cache is None or not (is_large(path) or file_cache.known_sha256(path, ingested_folder(cache))):
         return read_run(path)
-    if layout_of(path, "run").kind != "trec":  # of another layout are files that fit into memory
+    if layout_of(path, "run").kind != "trec":  # files of other layouts fit into memory
         return read_run(path)
     from cerank.trec import ingest
 

@@ -224,10 +224,7 @@ def remove_leftovers(folder: RunFolder, plan: Plan) -> None:
 
 
 def _is_record(folder: RunFolder, path: Path) -> bool:
-    """Return whether the file is a record that stands alone; not the recipe, which nobody could write again.
-
-    The plan has all of it, and nobody could write it again.
-    """
+    """Return whether the worker can write the file again; it could not write the user's recipe."""
     is_top = path.parent in {folder.path, folder.attempts} and path != folder.recipe
     return is_top or path.name == "adopted.json"
 

@@ -204,8 +204,8 @@ class RunReference(msgspec.Struct, frozen=True):
     """Recorded in a run in place of a copy of a ranking that is read from an ingested TREC run."""
 
     source: str  # the file
-    sha256: str  # of its bytes, as the plan has it
-    queries: int  # of them, those that this run reads
+    sha256: str  # hash of the file's bytes, as the plan has it
+    queries: int  # number of its queries that this run reads
     depth: int  # documents a query that it reads at most; 0 for all
 
 
@@ -247,7 +247,7 @@ def rank_for_stage(
         in_validation: whether these are queries of the validation dataset.
 
     Raises:
-        PausedError: somebody asked to stop, or a cap was reached; what was answered is kept.
+        PausedError: the worker was asked to stop, or a cap was reached; what was answered is kept.
         CerankError: the teacher cannot be made.
     """
     path = context.folder.teacher(f"{name} in validation" if in_validation else name)

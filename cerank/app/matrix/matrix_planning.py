@@ -32,7 +32,7 @@ class PlannedMatrix(msgspec.Struct, frozen=True):
 
     cells: tuple[DraftRun, ...] = ()
     plans: tuple[Plan, ...] = ()  # one a cell
-    work: tuple[WorkItem, ...] = ()  # of all cells together, part by part; what several share counts once
+    work: tuple[WorkItem, ...] = ()  # work of all runs together, part by part; shared work counts once
     shared: tuple[WorkItem, ...] = ()  # what is not done again, for another run of the matrix does it
     errors: tuple[FieldError, ...] = ()
 

@@ -73,12 +73,12 @@ class Curves:
 
     @property
     def damage(self) -> list[str]:
-        """A message for each row that could not be read."""
+        """Return an error message for each row of the log that could not be read."""
         return self._tail.damage
 
     @property
     def columns(self) -> Columns:
-        """All that was read; later reads do not change it, unless steps are repeated."""
+        """Return everything read so far; later reads do not change it, unless steps are repeated."""
         table = self._table[:, : self._count]
         return Columns(
             steps=table[0],
@@ -144,7 +144,7 @@ class Curves:
 
 
 def smoothed(values: Floats, weight: float, starts: Sequence[int] = ()) -> Floats:
-    """The exponential mean with the given weight of the past (0 gives the values), free of the bias of its beginning.
+    """Return the exponential moving average of the values, corrected for the bias of its start.
 
     Args:
         values: (n,), finite; where one is not, all after it in its stage are not.

@@ -40,7 +40,7 @@ class TeacherCheck(msgspec.Struct, frozen=True, kw_only=True):
     first_stage: str
     queries: int  # ranked and labelled
     failed: int
-    comparison: Comparison  # of the teacher with the first stage, by the labels
+    comparison: Comparison  # the teacher against the first stage, by the labels
     repaired: float  # share of answers
     unchanged: float  # share of windows that came back in the order that was given
     position_bias: Stability | None

@@ -155,7 +155,7 @@ def bases(
     ] = "",
     pooling: Annotated[
         Literal["auto", "product", "mean", "classifier"],
-        typer.Option("--pooling", help="Pooling, as a recipe would set it."),
+        typer.Option("--pooling", help="Pooling to describe the base with, as a recipe sets it."),
     ] = "auto",
     form: options.Format = None,
     json: options.Json = False,

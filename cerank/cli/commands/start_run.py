@@ -132,7 +132,7 @@ def run(
 
 
 def _check_matrix_options(label: str, *, detach: bool) -> None:
-    """Reject what would do nothing for a matrix."""
+    """Reject options that have no effect on a matrix."""
     if label:
         raise UsageError(
             "--label cannot be given for a matrix, whose runs get labels automatically",

@@ -45,7 +45,7 @@ class _MakesByDefault(CommandGroup):
 teach_app = CommandLine(
     cls=_MakesByDefault,
     no_args_is_help=True,
-    help="Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",
+    help="Make the rankings of a teacher that a recipe declares in [teachers.NAME], and judge them.",
 )
 
 _COST, _WHAT = "Cost", "What is ranked"
@@ -78,7 +78,11 @@ FirstStage = Annotated[
 Depth = Annotated[
     int,
     typer.Option(
-        "--depth", metavar="N", min=0, help="Candidates of a query. Default: the teacher's.", rich_help_panel=_WHAT
+        "--depth",
+        metavar="N",
+        min=0,
+        help="Number of candidates per query. Default: the teacher's.",
+        rich_help_panel=_WHAT,
     ),
 ]
 MaxCost = Annotated[
@@ -87,17 +91,28 @@ MaxCost = Annotated[
         "--max-cost",
         metavar="MONEY",
         min=0.0,
-        help="Stop before more than this is spent; needs a price table.",
+        help="Stop before spending more than this; needs a price table.",
         rich_help_panel=_COST,
     ),
 ]
 MaxCalls = Annotated[
-    int, typer.Option("--max-calls", metavar="N", min=0, help="Stop before more calls.", rich_help_panel=_COST)
+    int,
+    typer.Option(
+        "--max-calls",
+        metavar="N",
+        min=0,
+        help="Largest number of calls; the work stops before more.",
+        rich_help_panel=_COST,
+    ),
 ]
 MaxTokens = Annotated[
     int,
     typer.Option(
-        "--max-tokens", metavar="N", min=0, help="Stop before more tokens, in and out.", rich_help_panel=_COST
+        "--max-tokens",
+        metavar="N",
+        min=0,
+        help="Largest number of tokens, of prompts and answers together; the work stops before more.",
+        rich_help_panel=_COST,
     ),
 ]
 Prices = Annotated[
@@ -119,14 +134,12 @@ def make(
     first_stage: FirstStage = "",
     depth: Depth = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show calls, tokens, money and time, and ask nothing.")
+        bool, typer.Option("--dry-run", help="Show the estimated calls, tokens, money and time, and make no call.")
     ] = False,
     show_prompt: Annotated[
-        bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and ask nothing.")
+        bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and make no call.")
     ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask again where there was no answer before.")
-    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat calls that failed before.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the ranking to this TREC run file, too."),
@@ -143,7 +156,7 @@ def make(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Rank the candidates of queries by a teacher; what was answered before is not asked again.
+    """Rank the candidates of queries by a teacher; calls that were answered before are not made again.
 
     The lab keeps every answer, and the ranking with everything about its making; its path is printed. Ctrl-C waits for
     the calls that are out, and the same command continues. Exits with 75 if a cap or a signal stopped it.
@@ -215,7 +228,7 @@ def _hooks(request: TeachRequest) -> Iterator[Hooks]:
         if reason[0] and number == signal.SIGINT:
             raise KeyboardInterrupt
         reason[0] = signal.Signals(number).name
-        info("stopping once the calls that are out have come back; again to stop at once")
+        info("stopping as soon as pending calls are answered; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -386,7 +399,11 @@ def labels(
     depth: Depth = 0,
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", metavar="FILE", help="TREC run whose order among others is compared. May be repeated."),
+        typer.Option(
+            "--run",
+            metavar="FILE",
+            help="TREC run to order by the model's and by human labels; both orders are compared. May be repeated.",
+        ),
     ] = None,
     measure: options.Measure = None,
     max_cost: MaxCost = 0.0,

@@ -49,7 +49,7 @@ class LocalModel:
 
     @property
     def place(self) -> str:
-        """That the model runs here, and which weights they are."""
+        """Return "in process", the hash of the weights and the kind of device; part of each answer's key."""
         return f"{IN_PROCESS} {self._sha256[:16]} {self._device.partition(':')[0]}"
 
     def forms(self, call: Call) -> int:  # noqa: ARG002 - a model in process takes every form

@@ -80,7 +80,7 @@ class OpenAIServer:
 
     @property
     def allowed(self) -> int:
-        """How many calls may run at once now."""
+        """Return how many calls may run at the same time at present."""
         return self._limit.allowed
 
     def request(self, call: Call) -> dict[str, object]:
@@ -162,7 +162,7 @@ class OpenAIServer:
 
         Raises:
             UsageError: the server cannot give what the kind of teacher needs, such as log-probabilities.
-            ServerError: it answers nobody, or there is none.
+            ServerError: it answers no request, or does not exist.
         """
         spec = self._spec
         if answer.failure:

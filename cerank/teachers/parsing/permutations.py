@@ -42,7 +42,7 @@ class Permutation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether it is the order that was given."""
+        """Return whether the order is the one that was shown."""
         return self.order == tuple(range(len(self.order)))
 
 

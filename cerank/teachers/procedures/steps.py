@@ -18,7 +18,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """The candidates of a query in a teacher's order, as places in the order that was given."""
 
     order: tuple[int, ...]
-    scores: tuple[float, ...] = ()  # of each place, not of each rank; none if the teacher gives an order alone
+    scores: tuple[float, ...] = ()  # score of each place, not of each rank; empty if the teacher gives only an order
 
 
 Steps: TypeAlias = Generator[list[Call], Sequence[Value], Outcome]

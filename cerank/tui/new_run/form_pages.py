@@ -38,7 +38,7 @@ _FIELDS = {
 
 
 def step_of(path: str) -> str:
-    """Return the step on which the field at a key path stands."""
+    """Return the step that shows the field of a key path."""
     return next((name for name, heads in _FIELDS.items() if path.split(".", maxsplit=1)[0] in heads), "recipe")
 
 
@@ -53,18 +53,18 @@ class StepLine(Horizontal):
             self.name = name
 
     def compose(self) -> ComposeResult:
-        """Lay out a word each."""
+        """Lay out one word for each step."""
         for name in STEPS:
             yield Static(classes="step", id=f"step-{name}")
 
     def show(self, errors: Sequence[FieldError], now: str) -> None:
-        """Set off the step one is at."""
+        """Highlight the current step."""
         for number, name in enumerate(STEPS, 1):
             count = sum(step_of(mistake.path) == name for mistake in errors)
             self.query_one(f"#step-{name}", Static).update(draft_review.step(number, name, count, is_now=name == now))
 
     def on_click(self, event: Click) -> None:
-        """Report which step is wanted."""
+        """Post which step was clicked."""
         name = str(event.widget.id if event.widget else "")
         if name.startswith("step-"):
             self.post_message(self.Selected(name.removeprefix("step-")))
@@ -92,7 +92,7 @@ class LaunchPage(VerticalScroll):
 
 
 class DraftSummary(Vertical):
-    """What the draft stands for, in a line, and the first command."""
+    """The summary of a draft: its outcome in one line, and the first command."""
 
     def compose(self) -> ComposeResult:
         """Lay out two lines."""
@@ -102,7 +102,7 @@ class DraftSummary(Vertical):
     def show(
         self, draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]
     ) -> None:
-        """Show it anew."""
+        """Show the outcome of the draft and its first command."""
         self.query_one("#sum", Static).update(draft_review.outcome(draft, checked, matrix, errors))
         self.query_one("#command", Static).update(draft_review.first_command(checked, errors))
 
