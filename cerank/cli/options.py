@@ -97,15 +97,6 @@ Set = Annotated[
         rich_help_panel=_RECIPE,
     ),
 ]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        "--base",
-        metavar="BASE",
-        help="Base model: a name from `cerank bases`, a Hugging Face id, or a folder. Default: the recipe's.",
-        rich_help_panel=_RECIPE,
-    ),
-]
 Bases = Annotated[
     list[str] | None,
     typer.Option(

@@ -19,7 +19,7 @@ import msgspec
 
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, ExitCode, HeldError
-from cerank.files import disk, journal, json_records, lease
+from cerank.files import disk, journal, json_records
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.machine import device_locks, devices, process_environment
@@ -278,11 +278,6 @@ class Supervisor:
 def log_line(text: str) -> None:
     """Write a line to standard output, which the launcher redirects to the queue's log."""
     print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
-
-
-def is_running(lab: Path) -> bool:
-    """Return whether a scheduler is running for the lab."""
-    return lease.is_held(QueueFolder(lab).lease)
 
 
 def start(

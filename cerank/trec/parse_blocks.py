@@ -29,7 +29,6 @@ _COLUMNS = pl.Schema(
 _COLUMNS_KEPT = ("query", "document", "rank", "score", "tag")
 _BLANK = (b"\t", b"\r", b"\v", b"\f")
 _BLANKS = bytes.maketrans(b"".join(_BLANK), b"    ")
-Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _normalize_spaces(block: bytes) -> bytes:

@@ -80,11 +80,6 @@ def examine(settings: Settings, *, fix: bool = False, with_speed: bool = False) 
     return findings
 
 
-def is_well(findings: list[Finding]) -> bool:
-    """Return whether nothing is wrong."""
-    return all(finding.state != "wrong" for finding in findings)
-
-
 def _place(path: Path, what: str) -> Iterator[Finding]:
     """Yield whether a folder can be written to, has room, and has locks."""
     if not path.exists():
