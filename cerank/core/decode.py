@@ -155,7 +155,9 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
         raise FormatError("not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8") from None
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
-        raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
+        raise FormatError(
+            "the file holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT
+        )
     _check_key_lengths(text, where)
     try:
         values = tomllib.loads(text)

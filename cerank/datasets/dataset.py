@@ -146,7 +146,7 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     ordered = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
     picked = set(ordered[_bound(low, count, 0, where) : _bound(high, count, count, where)])
     if not picked:
-        raise UsageError(f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT)
+        raise UsageError(f"the ranking holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT)
     return replace(
         dataset,
         name=where,

@@ -254,5 +254,5 @@ def _topics(path: Path, fields: Sequence[TopicField]) -> Iterator[TextRow]:
         yield number, query_id[1], " ".join(filter(None, (_plain(match[1]) for match in matches)))
     if not has_topics:
         raise FormatError(
-            "holds no TREC topic", where=str(path), hint="queries are queries.tsv (id, tab, text) or JSONL"
+            "the file holds no TREC topic", where=str(path), hint="queries are queries.tsv (id, tab, text) or JSONL"
         )

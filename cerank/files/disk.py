@@ -92,7 +92,8 @@ def _write_error(path: Path, error: OSError) -> RunFailedError:
         hint = "free some space and resume; all complete files are intact"
         return RunFailedError("no space left to write this file", where=str(path), hint=hint)
     if error.errno == errno.ENOENT:
-        return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
+        hint = "was the run moved or removed while in use?"
+        return RunFailedError("the folder of the file is gone", where=str(path), hint=hint)
     return RunFailedError(f"cannot write the file: {os_reason(error)}", where=str(path))
 
 

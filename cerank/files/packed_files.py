@@ -179,13 +179,17 @@ class _Content:
             if self._is_over and self._at_end is not None:
                 self._at_end()  # moves a tar on, after which its member cannot be asked again
         except (*_ERRORS, NotImplementedError) as error:
-            raise FormatError(f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)) from error
+            raise FormatError(
+                f"the file is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)
+            ) from error
         except RuntimeError as error:  # zipfile asks for a password so, and lz4 finds all damage so
-            raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
+            raise FormatError(f"the file cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise FormatError(f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)) from error
+            raise FormatError(
+                f"the file is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)
+            ) from error
         self._left -= len(data)
         if self._left < 0:
             raise decompression_bomb(self._path)
@@ -293,14 +297,14 @@ def _open_content(path: Path, file: ByteStream, start: bytes) -> _Content:
         content = _Content(path, source, "tar", check_is_only)
         head = content.peek(_HEAD)
     if head.startswith(_PICKLE):
-        what = "is a Python pickle, which can run any program when it is read; cerank opens none"
+        what = "the file is a Python pickle, which can run any program when it is read; cerank opens none"
         raise FormatError(what, where=str(path), hint=_PICKLE_HINT)
     for magic, (name, hint) in _NOT_TEXT.items():
         if head.startswith(magic):
-            raise FormatError(f"is {name}", where=str(path), hint=hint)
+            raise FormatError(f"the file is {name}", where=str(path), hint=hint)
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         hint = "a server may have answered with a page in place of the file"
-        raise FormatError("is an HTML page", where=str(path), hint=hint)
+        raise FormatError("the file is an HTML page", where=str(path), hint=hint)
     return content
 
 
@@ -350,12 +354,12 @@ def _zip_member(path: Path) -> IO[bytes]:
         if len(names) != 1:
             archive.close()
             hint = "unpack it, and name the file"
-            raise FormatError(f"holds {counted(len(names), 'file')}, not one", where=str(path), hint=hint)
+            raise FormatError(f"the archive holds {counted(len(names), 'file')}, not one", where=str(path), hint=hint)
         return archive.open(names[0])
     except (*_ERRORS, NotImplementedError, ValueError, OverflowError) as error:
-        raise FormatError(f"is a damaged zip: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(f"the file is a damaged zip: {shown(error, 200)}", where=str(path)) from error
     except RuntimeError as error:
-        raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(f"the file cannot be unpacked: {shown(error, 200)}", where=str(path)) from error
 
 
 def _is_macos_metadata(name: str) -> bool:
@@ -369,13 +373,15 @@ def _tar_member(path: Path, stream: ByteStream) -> tuple[ByteStream, Callable[[]
         entry = _next_file(archive)
         source = archive.extractfile(entry) if entry is not None else None
     except (*_ERRORS, ValueError, OverflowError) as error:
-        raise FormatError(f"is a damaged tar: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(f"the file is a damaged tar: {shown(error, 200)}", where=str(path)) from error
     if source is None:
-        raise FormatError("holds no file", where=str(path))
+        raise FormatError("the archive holds no file", where=str(path))
 
     def check_is_only() -> None:
         if _next_file(archive) is not None:
-            raise FormatError("holds more files than one", where=str(path), hint="unpack it, and name the file")
+            raise FormatError(
+                "the archive holds more than one file", where=str(path), hint="unpack it, and name the file"
+            )
 
     return _TarStream(source, stream), check_is_only
 

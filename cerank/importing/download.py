@@ -180,12 +180,12 @@ def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[Non
     except CerankError:
         raise
     except urllib.error.HTTPError as error:
-        what = f"its server answers {error.code} {shown(error.reason, 80)}"
+        what = f"the server answers {error.code} {shown(error.reason, 80)}"
         raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = shown(getattr(error, "reason", "") or error or type(error).__name__, 200)
         raise MissingError(
-            f"cannot be reached: {reason}", where=source.url, hint=_how_to_place(source, path)
+            f"the server cannot be reached: {reason}", where=source.url, hint=_how_to_place(source, path)
         ) from error
 
 
@@ -240,12 +240,12 @@ def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
         size = path.stat().st_size
         if source.size and size != source.size:
             hint = "remove it, and fetch it again"
-            raise FormatError(f"has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint)
+            raise FormatError(f"the file has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint)
         if source.md5:
             with path.open("rb") as file:
                 md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if md5 not in source.md5:
-                what = f"has the md5 {md5}, not {' or '.join(source.md5)}"
+                what = f"the file has the md5 {md5}, not {' or '.join(source.md5)}"
                 raise FormatError(what, where=str(path), hint="remove it, and fetch it again")
     except OSError as error:
         raise os_error(error, path) from error

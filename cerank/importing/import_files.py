@@ -171,7 +171,7 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
             raise MissingError("no such file", where=str(path), hint=hint)
     entry = FORMATS.find(recognize(files) if name == AUTO else name)
     if into.exists() or into.is_symlink():
-        raise UsageError("it exists already", where=str(into), hint="give the name of a new folder")
+        raise UsageError("the folder exists already", where=str(into), hint="give the name of a new folder")
     sources = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""
@@ -199,7 +199,9 @@ def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOpt
     try:
         entry.read(files, writer, run_name(choices.name) if choices.name else entry.run)
         if not writer.records:
-            raise FormatError("holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}")
+            raise FormatError(
+                "the file holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}"
+            )
         contents = writer.finish()
     finally:
         writer.close()
@@ -209,5 +211,5 @@ def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOpt
         raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {offered}")
     if not contents.queries or not (collection or contents.documents):
         what = "documents" if contents.queries else "queries"
-        raise FormatError(f"holds no {what} that can be used", where=str(files[0]))
+        raise FormatError(f"the file holds no {what} that can be used", where=str(files[0]))
     return contents

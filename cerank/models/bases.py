@@ -155,7 +155,7 @@ def _with_adapter(name: str, folder: Path, declared: Declaration | None, *, fetc
         declared = read_declaration(folder / DECLARATION)
     home = model_folder(adapter.base, fetch=fetch)
     if adapters.is_adapter(home):
-        raise UsageError("is an adapter over another adapter", where=str(folder), hint="merge the lower one first")
+        raise UsageError("the adapter's base is another adapter", where=str(folder), hint="merge the lower one first")
     sha256 = adapters.adapter_fingerprint(fingerprint(home), adapter)
     reading = adapters.read_with_base(adapter, read_model(home, adapter.base, declared))
     if reading.declaration is not None:

@@ -166,7 +166,7 @@ def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adap
         hint = "train it again with modules_to_save for all of the head"
         raise UsageError(what, where=str(adapter.folder), hint=hint)
     if missing:
-        what = f"its files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
+        what = f"the model's files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
         raise UsageError(what, where=reading.family, hint="take the whole model")
 
 

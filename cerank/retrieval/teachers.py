@@ -128,7 +128,9 @@ def queries_with_permutations(
     for number, row in json_lines(rows, RankedQuery):
         where, query_id = at(rows, number), str(row.query_id)
         if permutations is not None and len(seen) >= len(permutations):
-            raise FormatError(f"has more queries than there are permutations, {len(permutations)}", where=where)
+            raise FormatError(
+                f"the file has more queries than there are permutations, {len(permutations)}", where=where
+            )
         if checked_id(query_id, "query", where) in seen:
             raise duplicate_error("query", query_id, where)
         ids = Counter(checked_id(passage.id, "document", where) for passage in row.retrieved_passages)
@@ -138,7 +140,7 @@ def queries_with_permutations(
         yield where, row, None if permutations is None else permutations[len(seen)]
         seen.add(query_id)
     if permutations is not None and len(seen) < len(permutations):
-        what = f"has {counted(len(permutations), 'permutation')} for the {counted(len(seen), 'query')} of {rows.name}"
+        what = f"{counted(len(permutations), 'permutation')} for the {counted(len(seen), 'query')} of {rows.name}"
         raise FormatError(what, where=str(path))
 
 

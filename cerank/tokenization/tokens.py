@@ -68,7 +68,7 @@ def read_template(tokenizer: Any) -> PairTemplate:
     start = next((at for at in range(len(ids)) if ids[at : at + len(left)] == left), None)
     end = len(ids) - next((at for at in range(len(ids)) if ids[::-1][at : at + len(right)] == right[::-1]), 0)
     if start is None or ids[end - len(right) : end] != right or tokenizer.pad_token_id is None:
-        raise UsageError("its tokenizer does not join query and document as a pair", where="base")
+        raise UsageError("the base's tokenizer does not join query and document as a pair", where="base")
     middle = ids[start + len(left) : end - len(right)]
     has_types = types is not None and any(types)
     first_segment = (types.index(1) if has_types else len(ids)) - start - len(left)

@@ -136,7 +136,7 @@ def value_columns(names: Sequence[str], kind: str, where: str) -> tuple[str, str
     value, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
     if not (value or rank):
         hint = "its columns: " + shown(", ".join(names), 300)
-        raise FormatError("has neither scores nor ranks", where=where, hint=hint)
+        raise FormatError("the file has neither scores nor ranks", where=where, hint=hint)
     return query, document, value, rank
 
 
@@ -183,7 +183,9 @@ def _innermost(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
         nested = {key: value for key, value in inner.items() if any(isinstance(item, dict) for item in value.values())}
         if len(nested) != 1:
             hint = f"it has {', '.join(shown(key, 40) for key in list(values)[:6])}; a file holds one split"
-            raise FormatError("is not JSON of the form {query: {document: number}}", where=str(path), hint=hint)
+            raise FormatError(
+                "the file is not JSON of the form {query: {document: number}}", where=str(path), hint=hint
+            )
         values = next(iter(nested.values()))
 
 

@@ -194,7 +194,7 @@ def test_without_a_network_it_fails_at_once_and_says_what_to_place_where(tmp_pat
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_refusal_of_the_server_is_told(server: type[Publisher], tmp_path: Path, status: int) -> None:
     server.status = status
-    with pytest.raises(MissingError, match=f"its server answers {status}"):
+    with pytest.raises(MissingError, match=f"the server answers {status}"):
         fetch(_source(server), tmp_path)
 
 
