@@ -212,7 +212,7 @@ def _relevant_label(folder: Path, config: Mapping[str, Any]) -> int:
     for number, name in enumerate(names[:2]):
         if name in _RELEVANT and names[1 - number] in _NOT_RELEVANT:
             return number
-    what = f"of the labels {shown(names[0], 40)} and {shown(names[1], 40)}, it is unclear which one means relevant"
+    what = f"the labels {shown(names[0], 40)} and {shown(names[1], 40)} do not say which of them means relevant"
     hint = "a re-ranker; not a model of entailment or sentiment. Name the labels irrelevant and relevant if it is one"
     raise UsageError(what, where=str(folder / "config.json"), hint=f"take {hint}")
 

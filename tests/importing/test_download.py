@@ -150,7 +150,7 @@ def test_a_part_that_is_all_of_it_only_needs_its_checksum(server: type[Publisher
 def test_what_comes_other_than_published_never_gets_its_name(server: type[Publisher], tmp_path: Path) -> None:
     server.data = DATA[:-1] + b"x"
     for _ in range(2):
-        with pytest.raises(MissingError, match="differs from the published one: has the md5") as caught:
+        with pytest.raises(MissingError, match="differs from the published one: the file has the md5") as caught:
             fetch(_source(server), tmp_path)
         assert f"save it as {place_of(_source(server), tmp_path)}" in caught.value.hint
         assert "file.tsv" not in _left(tmp_path)

@@ -184,7 +184,7 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path):
     [
         (
             {"1_Pooling/config.json": {"embedding_dimension": 32, "pooling_mode": "lasttoken"}},
-            "its pooling is lasttoken",
+            "pooling is lasttoken",
         ),
         ({"2_Dense/config.json": {"activation_function": "os.system"}}, "activation that is not known: os.system"),
         ({"2_Dense/config.json": {"in_features": 16}}, "is no Dense"),

@@ -119,7 +119,7 @@ def test_a_depth_keeps_the_best_and_counts_the_rest(imported: Import, collection
         ("1 Q0 2 1 0.5 t\n1 Q0 2 1 0.5\n", r"a\.run:2: 5 columns"),
         ("1 Q0 2 1 0.5 t\n1 Q0 3 1 1_0 t\n", r"a\.run:2: score '1_0'"),
         ("1 Q0 2 1 -inf t\n", r"a\.run:1: score '-inf'"),
-        ("1 Q0 2\u00a03 1 1 t\n", r"a\.run:1: holds the white space"),
+        ("1 Q0 2\u00a03 1 1 t\n", r"a\.run:1: the file holds the white space"),
         (
             "1 Q0 2 1 -3.4028234e38 t\n1 Q0 3 1 -3.4028234663852886e38 t\n1 Q0 4 1 -3.4028234663852886e38 t\n",
             r"a\.run:1: score -3.4028234e\+38 is not a finite number within",

@@ -95,8 +95,8 @@ def test_the_texts_may_be_left_to_a_collection(tmp_path: Path, collection: Path)
 
 def test_what_does_not_fit_together_is_refused_with_file_and_line(tmp_path: Path) -> None:
     for rows, answers, what in (
-        ([_row(0), _row(1)], ["[1]"], r"jsonl:2: has more queries than there are permutations, 1"),
-        ([_row(0)], ["[1]", "[2]"], r"json: has 2 permutations for the 1 query"),
+        ([_row(0), _row(1)], ["[1]"], r"jsonl:2: the file has more queries than there are permutations, 1"),
+        ([_row(0)], ["[1]", "[2]"], r"json: 2 permutations for the 1 query"),
         ([_row(0), _row(0)], ["[1]", "[2]"], r"jsonl:2: query 'q0' appears twice"),
         ([_row(0)], {"a": 1}, "not a list of permutations"),
         ([{"query_id": "q"}], ["[1]"], r"jsonl:1: not a valid record"),
