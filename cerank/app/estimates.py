@@ -82,7 +82,8 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
         return {name: pace for name, pace in speeds.items() if pace is not None}
 
     speeds, source = known(), "measured here before"
-    if len(speeds) < len(plan.recipe.chain) and anew:
+    is_known = len(speeds) == len(plan.recipe.chain) and all(speed.is_quiet for speed in speeds.values())
+    if not is_known and anew:
         environment = local_launcher.environment(plan, os.environ)
         command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -97,7 +98,8 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
         speeds, source = known(), "measured here just now"
     if len(speeds) < len(plan.recipe.chain):
         return {}, "nothing like it was measured on this machine"
-    return speeds, f"{source}, {min(pace.time for pace in speeds.values())}"
+    beside = "" if all(speed.is_quiet for speed in speeds.values()) else ", while other programs kept the machine busy"
+    return speeds, f"{source}, {min(pace.time for pace in speeds.values())}{beside}"
 
 
 def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, ...]:

@@ -105,7 +105,9 @@ def _by_columns(parts: Sequence[str], path: Path) -> str:
     if len(parts) == 3:
         if are_ids(parts):  # MS MARCO's runs and its triples look the same
             hint = "`run` for query, document, rank; `msmarco-id-triples` for query, positive, negative"
-            raise UsageError("three columns of numbers could be two formats", where=str(path), hint=hint)
+            raise UsageError(
+                "three columns of numbers could be two formats", where=str(path), hint=hint, code="format-ambiguous"
+            )
         return "msmarco-text-triples"
     if len(parts) == 5:
         return "ensemble-scores" if are_ids(parts[2:]) else "ensemble-scores-text"
@@ -113,7 +115,12 @@ def _by_columns(parts: Sequence[str], path: Path) -> str:
 
 
 def _unknown(path: Path, why: str) -> UsageError:
-    return UsageError(f"no format looks like this; {why}", where=str(path), hint="`cerank data formats` lists them")
+    return UsageError(
+        f"no format looks like this; {why}",
+        where=str(path),
+        hint="`cerank data formats` lists them",
+        code="format-not-recognized",
+    )
 
 
 RECORD = "import.json"
@@ -164,14 +171,16 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
     """
     choices = choices or ImportOptions()
     if not files:
-        raise UsageError("no file was given", where=name)
+        raise UsageError("no file was given", where=name, code="no-input-file")
     for path in files:
         if not path.exists():
             hint = "`cerank data formats` says where each file comes from"
-            raise MissingError("no such file", where=str(path), hint=hint)
+            raise MissingError("no such file", where=str(path), hint=hint, code="folder-missing")
     entry = FORMATS.find(recognize(files) if name == AUTO else name)
     if into.exists() or into.is_symlink():
-        raise UsageError("the folder exists already", where=str(into), hint="give the name of a new folder")
+        raise UsageError(
+            "the folder exists already", where=str(into), hint="give the name of a new folder", code="file-exists"
+        )
     sources = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""
@@ -200,7 +209,10 @@ def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOpt
         entry.read(files, writer, run_name(choices.name) if choices.name else entry.run)
         if not writer.records:
             raise FormatError(
-                "the file holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}"
+                "the file holds no record",
+                where=str(files[0]),
+                hint=f"{entry.name}: {entry.description}",
+                code="no-records",
             )
         contents = writer.finish()
     finally:
@@ -208,8 +220,13 @@ def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOpt
     lost = sorted(only - {run for run, _ in contents.runs})
     if lost:
         offered = ", ".join(sorted(writer.offered)) or "none"
-        raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {offered}")
+        raise UsageError(
+            f"no run is called {', '.join(lost)}",
+            where=str(files[0]),
+            hint=f"the runs: {offered}",
+            code="run-not-found",
+        )
     if not contents.queries or not (collection or contents.documents):
         what = "documents" if contents.queries else "queries"
-        raise FormatError(f"the file holds no {what} that can be used", where=str(files[0]))
+        raise FormatError(f"the file holds no {what} that can be used", where=str(files[0]), code="no-usable-query")
     return contents

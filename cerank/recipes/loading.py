@@ -97,7 +97,7 @@ def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
             hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
-            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint)
+            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint, code="recipe-not-found")
         path = SHIPPED / f"{name}.toml"
         return path, f"recipe {name}"
     path = folder / name if folder else Path(name)
@@ -110,7 +110,9 @@ def _read(path: Path, name: str, where: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped recipes: {', '.join(shipped())}"
-        raise UsageError(f"cannot read the recipe '{name}': {reason}", where=where, hint=hint) from None
+        raise UsageError(
+            f"cannot read the recipe '{name}': {reason}", where=where, hint=hint, code="recipe-unreadable"
+        ) from None
 
 
 def _extended_files(name: str) -> list[_File]:
@@ -247,14 +249,16 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
     if path.suffix != ".toml":
         if name_or_path not in shipped_matrices():
             hint = f"{nearest(name_or_path, shipped_matrices())}; one of your own is given by its path, ending in .toml"
-            raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint)
+            raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint, code="matrix-not-found")
         path = MATRICES / f"{name_or_path}.toml"
     try:
         source = read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped matrices: {', '.join(shipped_matrices())}"
-        raise UsageError(f"cannot read the matrix '{name_or_path}': {reason}", hint=hint) from None
+        raise UsageError(
+            f"cannot read the matrix '{name_or_path}': {reason}", hint=hint, code="matrix-unreadable"
+        ) from None
     table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
     matrix = matrix_from({**table, **_changes_with_baseline(table, changes or {})}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)

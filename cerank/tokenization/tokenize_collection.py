@@ -71,7 +71,12 @@ def build(
             "the base's tokenizer has no fast form, so texts can only be tokenized during a run", where="base"
         )
     if dataset.part:
-        raise UsageError("a part has no store of its own", where=dataset.name, hint="name the whole dataset")
+        raise UsageError(
+            "a part has no store of its own",
+            where=dataset.name,
+            hint="name the whole dataset",
+            code="token-store-missing",
+        )
     folder = shard_folder(cache, shard_key(tokenizer, kind, dataset))
     shard = open_shard(folder)
     if shard is not None:

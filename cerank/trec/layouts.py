@@ -136,7 +136,7 @@ def value_columns(names: Sequence[str], kind: str, where: str) -> tuple[str, str
     value, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
     if not (value or rank):
         hint = "its columns: " + shown(", ".join(names), 300)
-        raise FormatError("the file has neither scores nor ranks", where=where, hint=hint)
+        raise FormatError("the file has neither scores nor ranks", where=where, hint=hint, code="scores-missing")
     return query, document, value, rank
 
 
@@ -184,7 +184,10 @@ def _innermost(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
         if len(nested) != 1:
             hint = f"it has {', '.join(shown(key, 40) for key in list(values)[:6])}; a file holds one split"
             raise FormatError(
-                "the file is not JSON of the form {query: {document: number}}", where=str(path), hint=hint
+                "the file is not JSON of the form {query: {document: number}}",
+                where=str(path),
+                hint=hint,
+                code="wrong-json-form",
             )
         values = next(iter(nested.values()))
 
@@ -239,7 +242,7 @@ def _number(value: object, path: Path, line: int) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise FormatError(f"'{shown(value, 40)}' is not a finite number", where=at(path, line))
+        raise FormatError(f"'{shown(value, 40)}' is not a finite number", where=at(path, line), code="score-not-finite")
     return number
 
 

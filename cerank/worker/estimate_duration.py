@@ -39,7 +39,7 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
         context.log.event("not estimated", f"how long the run takes: {error}")
         return
     work = estimate_work(plan, datasets, speeds)
-    course = ProgressEstimator(list(_parts(work)), time.monotonic())
+    course = ProgressEstimator(list(progress_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
             course.mark_done(f"train {name}", f"validate {name}", f"teacher {name}")
@@ -63,6 +63,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
 
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
+    busy = measured_speed.load_per_core()
     known: dict[str, MeasuredSpeed] = {}
     out: dict[str, MeasuredSpeed] = {}
     for name, stage in recipe.chained():
@@ -85,7 +86,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
                     teacher, training_sample, inputs.embedding_length(stage), plan.device
                 )
                 measured = msgspec.structs.replace(measured, embed=rate)
-            measured = msgspec.structs.replace(measured, time=json_records.timestamp(datetime.now(UTC)))
+            measured = msgspec.structs.replace(measured, time=json_records.timestamp(datetime.now(UTC)), busy=busy)
             known[key] = measured
             measured_speed.save_speed(Path(plan.cache), key, measured)
         out[name] = known[key]
@@ -111,7 +112,7 @@ def estimate_work(
     return estimate_minutes(count_work(plan.recipe, queries), speeds, texts)
 
 
-def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
+def progress_parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
     """Return the work as parts of the progress in the order they come; validations run during training."""
     out: list[ProgressPart] = []
     for part in work:
