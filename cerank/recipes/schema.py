@@ -68,9 +68,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "positives"
     negatives: Annotated[
         str,
-        help_text(
-            "how negatives are sampled from the window (or a teacher's candidates): uniformly, the first, or by 1/rank"
-        ),
+        help_text("how negatives (or a teacher's candidates) are sampled: uniformly, the first, or by 1/rank"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
