@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.datasets.query_overlaps import Overlap
 
-__all__ = ["WorkItem", "count_work"]  # of the domain; a plan's own are below
+__all__ = ["WorkItem", "count_work"]  # from planning; the functions of plans are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
@@ -71,10 +71,10 @@ def plan_of(
     """Return the recipe as a plan.
 
     Args:
-        recipe: complete or not.
-        settings: in force.
-        now: the clock.
-        label: of the run.
+        recipe: recipe to plan; settings that it does not make get their defaults.
+        settings: settings in force, such as the device, the number of threads and the cache.
+        now: time at which the plan is made, with a time zone.
+        label: label that the user gave the run; "" for none.
         tell: called with the name of each part that may take a while, such as "opening pydocs/train".
 
     Raises:
@@ -82,8 +82,7 @@ def plan_of(
     """
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
-    from cerank.planning.inputs import dataset_names, hash_inputs
-    from cerank.planning.used_extensions import extensions_used
+    from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs
     from cerank.scheduler.executors import EXECUTORS
 
     run_store.check_no_token(label, "the label")

@@ -22,7 +22,7 @@ from cerank.core.groups import Group
 from cerank.errors import MissingError
 from cerank.kernels.attention import installed_flash_attn
 from cerank.kernels.processor import synchronize
-from cerank.machine.gpu_energy import gpu_joules, joules_between
+from cerank.machine.devices import gpu_joules, joules_between
 from cerank.models.bases import BaseFiles
 from cerank.recipes.schema import Stage
 
@@ -75,8 +75,8 @@ class SentenceTransformers:
     """Scores by `CrossEncoder.predict`; bf16 loads the weights so, as its documentation has it.
 
     Args:
-        files: the checkpoint.
-        device: device to score on.
+        files: files of the checkpoint to score with.
+        device: device to score on, such as "cpu" or "cuda:0".
         precision: "fp32" or "bf16".
         variant: attention and batch size; None takes the fastest of `variants` on generated texts.
     """

@@ -21,7 +21,7 @@ from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
-from cerank.machine.gpu_energy import gpu_joules, joules_between
+from cerank.machine.devices import gpu_joules, joules_between
 from cerank.machine.gpu_properties import smallest_gpu
 from cerank.models.bases import BaseFiles
 from cerank.planning.gpu_settings import choose_microbatch

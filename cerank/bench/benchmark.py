@@ -101,8 +101,8 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
     """Measure re-ranking and training; takes a minute or two for a small base on a CPU.
 
     Args:
-        settings: device, threads and caches.
-        options: what to measure.
+        settings: settings in force: the device, the number of threads and the cache.
+        options: which base, dataset and implementations to measure, and how often.
         progress: called with what is being done.
 
     Raises:
@@ -274,8 +274,8 @@ class _Comparison:
         """Return one result of each implementation that can do this and did not fail.
 
         Args:
-            work: RERANKING or TRAINING.
-            precision: precision of the products.
+            work: kind of work to measure: RERANKING or TRAINING.
+            precision: "fp32" or "bf16", the precision of matrix products.
             of_pair: operations that scoring a pair needs, and its tokens; means over the sample.
             progress: called with what is being done.
 

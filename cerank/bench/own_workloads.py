@@ -26,7 +26,7 @@ from cerank.inference.rerank import Scorer, TextLookup, rerank
 from cerank.kernels import processor
 from cerank.kernels.packing import pack
 from cerank.kernels.processor import synchronize
-from cerank.machine.gpu_energy import gpu_joules, joules_between
+from cerank.machine.devices import gpu_joules, joules_between
 from cerank.machine.measured_speed import STEP_PAIRS
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
@@ -107,13 +107,11 @@ def lookup(texts: Mapping[str, str]) -> TextLookup:
     return lambda ids: [texts[id_] for id_ in ids]
 
 
-def benchmark_stage(
-    sample: TextSample, *, precision: str, group_size: int, groups_per_step: int, loss: str = "lce"
-) -> Stage:
+def benchmark_stage(sample: TextSample, *, precision: str, group_size: int, groups_per_step: int) -> Stage:
     """Return the stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
     depth = max(map(len, sample.lists.values()))
     return Stage(
-        loss=loss,
+        loss="lce",
         steps=10**6,
         schedule="constant",
         warmup=0.0,

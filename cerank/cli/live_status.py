@@ -157,9 +157,9 @@ def follow(lab: Lab, follower: Follower, worker: Worker, form: str, *, wide: boo
 
     Args:
         lab: the lab of the run.
-        follower: gives what is shown of the run: all that it has not given yet.
+        follower: reads the run's log from where it stopped reading before.
         worker: the process that carries the run out.
-        form: format of the result.
+        form: one of `output.FORMATS`, or "" for a table on a terminal and tsv elsewhere.
         wide: whether the result shows every column.
     """
     context = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())

@@ -58,7 +58,7 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
 
 
 def _score(row: RunRow) -> tuple[str, float | None]:
-    """The first measure of a finished run on its first test dataset, with its mean."""
+    """Return the first measure of a finished run on its first test dataset, with its mean."""
     if row.plan is None or row.status.state != "finished":
         return "", None
     return next(iter(run_summaries.final_means(row.folder, row.plan).items()), ("", None))

@@ -651,6 +651,12 @@ def judge(
         equivalence: TOST within the margin; needed where there is one.
         sd: of per-query differences, for the number of queries needed; None where more queries are not the cure.
         limits: the smallest and the largest difference that the measure allows; None where it has no known range.
+
+    Example:
+        >>> from cerank.evaluation.significance import estimate_of, paired
+        >>> result = paired([0.2, 0.5, 0.4, 0.1, 0.3], [0.4, 0.8, 0.7, 0.3, 0.6])
+        >>> judge(estimate_of(result), Level(p=result.p, corrected=result.p, level=0.05)).verdict
+        'better'
     """
     low, high = test.interval(difference.level)
     is_different = difference.corrected <= alpha

@@ -86,6 +86,12 @@ def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str,
 
     Raises:
         UsageError: a provider cannot compute a measure on these qrels.
+
+    Example:
+        >>> from cerank.core.rankings import ordered
+        >>> qrels = {"q1": {"d1": 1}, "q2": {"d2": 1}}
+        >>> per_query(["RR@10"], qrels, ordered({"q1": {"d3": 2.0, "d1": 1.0}}))
+        {'RR@10': {'q1': 0.5, 'q2': 0.0}}
     """
     plain = {name: _plain(_parsed(name, "")) for name in names}
     is_condensed = {name: str(_parsed(name, "")) != str(plain[name]) for name in names}

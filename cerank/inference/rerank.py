@@ -30,7 +30,7 @@ from cerank.models.prompt_templates import Declaration
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer
 
-TextLookup = Callable[[Sequence[str]], Sequence[str]]  # texts of ids, in the order of the ids
+TextLookup = Callable[[Sequence[str]], Sequence[str]]  # returns the texts of ids, in the order of the ids
 
 CHUNK = 32  # queries of a chunk: the unit of progress, of a request to stop, and of resuming
 MIN_TOKEN_BUDGET = 512  # tokens at once; if not even these fit into memory, something else is wrong
@@ -81,7 +81,7 @@ def rerank(
     """Yield the scores of the candidates of all queries, one chunk of queries after another, sorted by query id.
 
     Args:
-        scorer: the model that scores.
+        scorer: model that scores the pairs, with its tokenizer.
         query_ids: the queries, in any order.
         candidates_of: returns the ids of a query's candidates, best first.
         queries: returns the texts of query ids, in order.
@@ -92,6 +92,20 @@ def rerank(
 
     Raises:
         RunFailedError: a score is not finite, so that nothing can be ranked by it.
+
+    Example:
+        >>> queries = {"q1": "what is a cross-encoder"}
+        >>> documents = {"d1": "Otters sleep.", "d2": "It reads query and document together."}
+        >>> candidates = {"q1": ["d1", "d2"]}
+        >>> chunks = rerank(
+        ...     Scorer.load("my-reranker"),
+        ...     queries,
+        ...     candidates.__getitem__,
+        ...     lambda ids: [queries[query_id] for query_id in ids],
+        ...     lambda ids: [documents[doc_id] for doc_id in ids],
+        ... )
+        >>> [list(chunk.scores["q1"]) for chunk in chunks]
+        [['d1', 'd2']]
     """
 
     def prepare(chunk: tuple[int, list[str]]) -> tuple[dict[str, Sequence[str]], Scores | None, list[_Block]]:
@@ -200,12 +214,13 @@ class Scorer:
             else "fp32". Scores are float32 in any case.
 
     Example:
-        >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
-        >>> scorer.score([  # doctest: +SKIP
+        >>> scorer = Scorer.load("my-reranker")
+        >>> scores = scorer.score([
         ...     ("what is a cross-encoder", "A cross-encoder reads query and document together."),
         ...     ("what is a cross-encoder", "Otters hold hands while they sleep."),
         ... ])
-        [7.31, -4.02]
+        >>> len(scores)
+        2
     """
 
     def __init__(
@@ -234,7 +249,7 @@ class Scorer:
 
         Args:
             folder: folder of the model, such as RUN/stages/2-distill/final.
-            device: device to score on.
+            device: device to score on, such as "cpu" or "cuda:0".
             precision: "fp32", "bf16", "auto" and so on, as for `Scorer`.
             name: hub id, if it has one; published language models are known by it.
             declared: what a declaration file says about the model.

@@ -36,10 +36,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: Atten
 
     Args:
         query: (tokens, heads, size), or (pairs, heads, size) of the first token of each pair alone.
-        key: (tokens, heads, size).
-        value: (tokens, heads, size).
+        key: (tokens, heads, size) keys of all tokens.
+        value: (tokens, heads, size) values of all tokens.
         pack: where each pair starts and ends in the row.
-        options: scale, dropout and window.
+        options: scale of the products, dropout of the weights, and width of the local window.
     """
     name = kernel_name(query.device, query.dtype, query.shape[-1], has_window=bool(options.window))
     return KERNELS[name](query, key, value, pack, options)

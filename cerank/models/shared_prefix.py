@@ -163,10 +163,10 @@ def attend_in_groups(
     """Return the output of causal attention within each pair.
 
     Args:
-        query: (heads, tokens, size).
+        query: (heads, tokens, size) queries of all tokens.
         key: (heads, tokens, size), each head as often as queries read it.
-        value: as `key`.
-        groups: where prefixes and rests lie.
+        value: (heads, tokens, size) values, repeated like `key`.
+        groups: positions of each shared prefix and of the rests that follow it.
         scale: factor of the products of queries and keys.
         dropout: dropout rate of the attention weights.
     """

@@ -71,7 +71,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "positives"
     negatives: Annotated[
         str,
-        help_text("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
+        help_text("how negatives (or a teacher's candidates) are sampled: uniformly, the first, or by 1/rank"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
@@ -185,7 +185,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is measured on the test datasets."""
 
-    measures: Annotated[tuple[str, ...], help_text("in the field's notation: nDCG@10, RR@10, AP(rel=2), ...")] = (
+    measures: Annotated[tuple[str, ...], help_text("names as in ir_measures: nDCG@10, RR@10, AP(rel=2), ...")] = (
         "nDCG@10",
         "RR@10",
     )

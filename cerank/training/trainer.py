@@ -79,16 +79,18 @@ class Trainer:
     Args:
         index: position of the stage in the recipe's chain, from 0; it appears in the metrics.
         name: name of the stage; part of the seed of everything random in it.
-        stage: settings of the stage.
-        seed: seed of the run.
+        stage: settings of the stage: loss, learning rate, steps, batch size, and validation.
+        seed: seed of the run, from 0.
         folder: folder that holds the stage's checkpoints.
         device: device that the model is on, such as "cpu" or "cuda:0".
 
     Example:
-        >>> trainer = Trainer(0, "contrastive", stage, seed=1, folder=folder, device="cpu")  # doctest: +SKIP
-        >>> state = trainer.train(model, TrainingData(sampler, tokens, queries, documents), callback)  # doctest: +SKIP
-        >>> state.step  # doctest: +SKIP
-        140
+        Given a stage of two steps, its training data (see `Sampler`), a cross-encoder and a callback:
+
+        >>> trainer = Trainer(0, "contrastive", stage, seed=1, folder=Path("checkpoints"), device="cpu")
+        >>> state = trainer.train(model, data, callback)
+        >>> state.step
+        2
     """
 
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:

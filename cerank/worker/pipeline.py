@@ -31,7 +31,7 @@ def carry_out(context: RunContext) -> None:
     """Do everything in the run that is not done yet; the caller holds the lease.
 
     Raises:
-        PausedError: somebody asked the worker to stop; all finished work is saved.
+        PausedError: the worker was asked to stop; all finished work is saved.
         CerankError: the run cannot continue.
     """
     plan, folder = context.plan, context.folder

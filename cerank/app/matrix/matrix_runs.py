@@ -86,7 +86,7 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     """Return the runs that a matrix stands for.
 
     Args:
-        loaded: the matrix.
+        loaded: matrix as it was read from its file.
         overrides: `key.path=VALUE` each, laid over every recipe that has the place; they win over everything.
 
     Raises:
@@ -212,9 +212,10 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
     """Return what the matrix comes to: runs, work with its time, and everything missing, not only the first thing.
 
     Args:
-        grid_: the matrix.
-        settings: its lab is looked into for runs that are there, and for how fast such work went.
-        pairs_per_second: of training, where the user knows better; scoring is taken to be three times as fast.
+        grid_: runs of the matrix, as `load_runs` returned them.
+        settings: settings in force; their lab has finished runs to reuse and the speed of earlier training.
+        pairs_per_second: training speed, where the user knows it; scoring is assumed three times as fast. 0 estimates
+            it.
     """
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
@@ -292,9 +293,9 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     """Plan every run of the matrix, record the matrix, and queue the runs that are not finished, running or queued.
 
     Args:
-        lab: where it goes.
-        grid_: the matrix.
-        now: with its zone.
+        lab: lab that gets the matrix and its runs.
+        grid_: runs of the matrix, as `load_runs` returned them.
+        now: time at which the runs are queued, with a time zone.
         say: called with a text for each step.
 
     Raises:

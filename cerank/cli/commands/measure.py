@@ -221,9 +221,9 @@ def confidence_of(confidence: float | None, alpha: float | None) -> float:
     if confidence is not None and alpha is not None:
         raise UsageError("--confidence and --alpha say the same", hint="give only one of them")
     if confidence is not None and not 0.5 <= confidence < 1:
-        raise UsageError(f"it lies between .5 and 1, not at {confidence:g}", where="--confidence", hint="such as .95")
+        raise UsageError(f"{confidence:g} is not between .5 and 1", where="--confidence", hint="such as .95")
     if alpha is not None and not 0 < alpha <= 0.5:
-        raise UsageError(f"it lies between 0 and .5, not at {alpha:g}", where="--alpha", hint="such as .05")
+        raise UsageError(f"{alpha:g} is not between 0 and .5", where="--alpha", hint="such as .05")
     return confidence if confidence is not None else round(1 - (0.05 if alpha is None else alpha), 12)
 
 
