@@ -386,7 +386,9 @@ def checked_margin(margin: Margin, measure: str = "", width: float | None = None
     if margin.share is not None:
         if not 0 < margin.share < 1:
             wrong = f"a {what} of {margin.shown}: a share lies between 0 % and 100 %"
-            raise UsageError(wrong, where=margin.source, hint=f"such as {measure or 'nDCG@10'}=5%")
+            raise UsageError(
+                wrong, where=margin.source, hint=f"such as {measure or 'nDCG@10'}=5%", code="margin-out-of-range"
+            )
         return margin
     if not 0 < margin.value < float("inf"):
         raise UsageError(
@@ -427,13 +429,16 @@ def _check_sizes(row_test: _RowTest, terms: Terms) -> None:
         if chosen is not None and chosen.share is not None and chosen.value <= 0:
             left = row_test.systems[0].label
             what = f"{chosen.shown} is 0: '{left}' scores 0 by {row_test.measure} on {row_test.measured[0].condition}"
-            raise UsageError(what, where=chosen.source, hint="give a number in the measure's units")
+            raise UsageError(
+                what, where=chosen.source, hint="give a number in the measure's units", code="share-of-zero"
+            )
     if margin is not None and gain is not None and gain.value < margin.value:
         raise UsageError(
             f"a gain of {gain.value:g} {row_test.measure} cannot be worth it: differences up to {margin.value:g} "
             "do not matter by its margin",
             where=gain.source,
             hint="declare a gain of at least the margin; the largest loss that does not matter is `harm`",
+            code="worth-below-margin",
         )
 
 

@@ -135,12 +135,13 @@ def _query_edges(query: Tensor, key: Tensor, pack: Pack) -> tuple[Tensor, int]:
     return pack.edges, pack.longest
 
 
-def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+def flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Return attention by flash-attn, or by torch where there is dropout and flash-attn's version has none."""
     function = flash_attn_function()
     assert function is not None  # `kernel_name` chose it  # noqa: S101
     has_dropout = _has_argument(function, "dropout_p")  # flash-attention-3 has none
     if options.dropout and not has_dropout:
-        return _torch_flash(query, key, value, pack, options)
+        return torch_flash(query, key, value, pack, options)
     edges, longest = _query_edges(query, key, pack)
     out: Any = function(
         query,
@@ -165,7 +166,7 @@ def _has_argument(function: Callable[..., Tensor], name: str) -> bool:
     return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
-def _torch_flash(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+def torch_flash(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
     """Attend by torch's own flash-attention: its public function, varlen_attn, has no dropout (2.13).
 
     Its backward pass is deterministic where `make_deterministic` asks for it.
@@ -211,8 +212,8 @@ def _torch_efficient(query: Tensor, key: Tensor, value: Tensor, pack: Pack, opti
 
 
 KERNELS: dict[str, Kernel] = {
-    "flash-attn": _flash_attn,
-    "torch flash": _torch_flash,
+    "flash-attn": flash_attn,
+    "torch flash": torch_flash,
     "torch efficient": _torch_efficient,
     SPANS: attend_by_spans,
 }

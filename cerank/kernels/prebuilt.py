@@ -36,7 +36,9 @@ def prebuilt_name() -> str:
     name = os.environ.get(VARIABLE, "").strip()
     if name and not _NAME.match(name):
         hint = f"such as {VARIABLE}=kernels-community/flash-attn2@<the commit's 40 hex digits>"
-        raise UsageError(f"'{name[:100]}' is no repository with a commit", where=VARIABLE, hint=hint)
+        raise UsageError(
+            f"'{name[:100]}' is no repository with a commit", where=VARIABLE, hint=hint, code="kernel-name"
+        )
     return name
 
 
@@ -54,18 +56,25 @@ def load_prebuilt(name: str) -> Callable[..., Any]:
     try:
         hub = importlib.import_module("kernels")
     except ImportError as error:
-        raise UsageError("the package `kernels` is not installed", where=VARIABLE, hint=_INSTALL) from error
+        raise UsageError(
+            "the package `kernels` is not installed", where=VARIABLE, hint=_INSTALL, code="kernel-package-missing"
+        ) from error
     try:
         module = hub.get_kernel(repository, revision=commit)
     except Exception as error:  # whatever a download or a foreign build raises
         fetch = f"from kernels import get_kernel; get_kernel('{repository}', revision='{commit}')"
         what = f"{name} does not load: {type(error).__name__}: {str(error)[:200]}"
         hint = f'runs use no network; fetch it first: python -c "{fetch}"'
-        raise UsageError(what, where=VARIABLE, hint=hint) from error
+        raise UsageError(what, where=VARIABLE, hint=hint, code="kernel-not-loaded") from error
     function: Callable[..., Any] | None = getattr(module, _FUNCTION, None)
     missing = {_FUNCTION} if function is None else _NEEDED - set(inspect.signature(function).parameters)
     if function is None or missing:
-        raise UsageError(f"{name} has no {', '.join(sorted(missing))}", where=VARIABLE, hint="take flash-attn2")
+        raise UsageError(
+            f"{name} has no {', '.join(sorted(missing))}",
+            where=VARIABLE,
+            hint="take flash-attn2",
+            code="kernel-functions",
+        )
     return function
 
 

@@ -37,11 +37,12 @@ def smallest_gpu(name: str, environ: Mapping[str, str]) -> GpuProperties | None:
         environ: environment; CUDA_VISIBLE_DEVICES counts.
     """
     gpus = [device for device in detect_devices(environ) if device.kind == "cuda" and fits(name, device)]
-    properties = _by_library(gpus) or _by_tool(gpus)
+    properties = properties_by_library(gpus) or properties_by_tool(gpus)
     return min(properties, key=lambda gpu: gpu.memory) if properties and len(properties) == len(gpus) else None
 
 
-def _by_library(gpus: list[Device]) -> list[GpuProperties]:
+def properties_by_library(gpus: list[Device]) -> list[GpuProperties]:
+    """Return the GPUs that NVIDIA's library knows, in their order; empty without the library."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
@@ -57,7 +58,7 @@ def _by_library(gpus: list[Device]) -> list[GpuProperties]:
     return properties
 
 
-def _by_tool(gpus: list[Device]) -> list[GpuProperties]:
+def properties_by_tool(gpus: list[Device]) -> list[GpuProperties]:
     """Ask nvidia-smi, which tells of whole GPUs alone."""
     tool = shutil.which("nvidia-smi")
     if tool is None:

@@ -244,7 +244,7 @@ class PackedModel:
             return scores.squeeze(-1)
         if getattr(model.encoder.config, "classifier_pooling", "cls") == "mean":  # ModernBERT's choice
             states = self.encoder.states(row, weights, firsts=False)
-            pooled = _span_means(row, states, torch.ones_like(row.segments))
+            pooled = span_means(row, states, torch.ones_like(row.segments))
         else:
             pooled = self.encoder.states(row, weights, firsts=True)
         of_head: Tensor = model.score_of_logits(self._head(model.encoder, pooled).float())
@@ -256,15 +256,15 @@ class PackedModel:
             return self.encoder.states(row, weights, firsts=True)
         states = self.encoder.states(row, weights, firsts=False)
         if self.model.pooling == "mean":
-            return _span_means(row, states, torch.ones_like(row.segments))
-        query = normalize(_span_means(row, states, 1 - row.segments), dim=1)
-        return query * normalize(_span_means(row, states, row.segments), dim=1)
+            return span_means(row, states, torch.ones_like(row.segments))
+        query = normalize(span_means(row, states, 1 - row.segments), dim=1)
+        return query * normalize(span_means(row, states, row.segments), dim=1)
 
 
-def _span_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
+def span_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
     """Return (pairs, size): the mean of each pair's states (tokens, size) where `mask` (tokens,) is 1."""
     if states.device.type != "cpu":
-        return _segment_means(row, states, mask)
+        return segment_means(row, states, mask)
     out = []
     for span, part, chosen in zip(row.spans, row.split(states), row.split(mask), strict=True):
         weights = chosen.view(span.pairs, span.length, 1).to(states.dtype)
@@ -273,8 +273,8 @@ def _span_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-def _segment_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
-    """Return what `_span_means` returns, by one sum over all pairs: on a GPU each span would be kernels of its own.
+def segment_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
+    """Return what `span_means` returns, by one sum over all pairs: on a GPU each span would be kernels of its own.
 
     Each sum is made by one thread in the order of the tokens, forward and backward, so its bits stay the same.
     """
@@ -297,7 +297,7 @@ def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
 
     def means(texts: Sequence[Pair]) -> Tensor:
         row = pack(pad_row(texts, _ROW_MULTIPLE["fp32"]), has_types=False, device=base.device)
-        return _span_means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
+        return span_means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
 
     return means
 

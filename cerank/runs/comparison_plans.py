@@ -75,7 +75,7 @@ def save(lab: Path, whole: DeclaredPlan) -> Path:
     """
     path = folder_of(lab) / f"{slug(whole.plan.title)}-{whole.sha256[:12]}.json"
     if path.exists():
-        raise UsageError("this plan is declared already", where=str(path))
+        raise UsageError("this plan is declared already", where=str(path), code="plan-declared")
     disk.make_folder(path.parent)
     json_records.save(path, whole)
     return path

@@ -336,7 +336,7 @@ def test_means_in_one_sum_for_a_gpu_are_those_span_by_span_and_so_are_their_grad
     for mask in (torch.ones_like(row.segments), row.segments, 1 - row.segments):
         found, expected = (torch.randn(51, 6, generator=torch.Generator().manual_seed(0)) for _ in range(2))
         means = []
-        for states, mean in ((found, forward_pass._segment_means), (expected, forward_pass._span_means)):
+        for states, mean in ((found, forward_pass.segment_means), (expected, forward_pass.span_means)):
             means.append(mean(row, states.requires_grad_(), mask))
             (means[-1] * torch.arange(24.0).view(4, 6)).sum().backward()
         close(means[0], means[1])
@@ -350,6 +350,6 @@ def test_a_pooling_by_means_takes_no_more_operations_on_a_gpu_where_lengths_diff
         meta = {name: getattr(row, name) for name in row.__struct_fields__}
         meta |= {name: value.to("meta") for name, value in meta.items() if isinstance(value, torch.Tensor)}
         with Counter() as counter:
-            forward_pass._span_means(type(row)(**meta), torch.empty(40, 6, device="meta"), meta["segments"])
+            forward_pass.span_means(type(row)(**meta), torch.empty(40, 6, device="meta"), meta["segments"])
         counts.append(counter.operations)
     assert counts[0] == counts[1] < 12

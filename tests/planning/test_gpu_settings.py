@@ -14,7 +14,7 @@ from cerank.app import plans
 from cerank.kernels import attention
 from cerank.machine import gpu_properties
 from cerank.machine.gpu_properties import GpuProperties
-from cerank.models.forward_pass import _packed_model
+from cerank.models.forward_pass import packed_model
 from cerank.planning.gpu_settings import activation_bytes, choose_microbatch, fill_gpu_settings
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.schema import Stage
@@ -42,7 +42,7 @@ def bytes_of_a_token(kind, dtype, monkeypatch, **sizes):
     name = "torch flash" if dtype is torch.bfloat16 else "torch efficient"
     monkeypatch.setattr(attention, "kernel_name", lambda *_, **__: name)
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
-    packed = _packed_model(model)
+    packed = packed_model(model)
 
     def kept_bytes(row):
         kept = {}
@@ -137,10 +137,14 @@ def test_the_smallest_gpu_that_a_plan_may_be_given_decides(monkeypatch):
 
     gpus = [Device("cuda:0", "GPU-a", "large"), Device("cuda:1", "GPU-b", "small"), Device("cpu")]
     monkeypatch.setattr(gpu_properties, "detect_devices", lambda _: gpus)
-    monkeypatch.setattr(gpu_properties, "_by_library", lambda _: [])
+    monkeypatch.setattr(gpu_properties, "properties_by_library", lambda _: [])
     printed = "GPU-b, 15360, 7.5\nGPU-a, 81559, 9.0\nGPU-c, [N/A], [N/A]\n"
-    monkeypatch.setattr(gpu_properties, "_by_tool", lambda asked: gpu_properties.parse_properties(printed, asked))
+    monkeypatch.setattr(
+        gpu_properties, "properties_by_tool", lambda asked: gpu_properties.parse_properties(printed, asked)
+    )
     assert gpu_properties.smallest_gpu("cuda", os.environ) == GpuProperties("small", 15360 << 20, (7, 5))
     assert gpu_properties.smallest_gpu("cuda:0", os.environ) == GpuProperties("large", 81559 << 20, (9, 0))
-    monkeypatch.setattr(gpu_properties, "_by_tool", lambda asked: gpu_properties.parse_properties(printed, asked[:1]))
+    monkeypatch.setattr(
+        gpu_properties, "properties_by_tool", lambda asked: gpu_properties.parse_properties(printed, asked[:1])
+    )
     assert gpu_properties.smallest_gpu("cuda", os.environ) is None  # one of them is not known

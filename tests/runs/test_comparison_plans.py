@@ -9,6 +9,7 @@ from cerank.errors import UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.runs.comparison_plans import ComparisonPlan, find, load_all, save, with_hash
+from tests.refusals import refused
 
 PLAN = ComparisonPlan(title="one", measures=("nDCG@10",), margins={"nDCG@10": 0.02})
 
@@ -51,5 +52,5 @@ def test_a_plan_is_found_by_title_or_hash_and_a_missing_one_is_named(tmp_path):
     with pytest.raises(UsageError) as caught:
         find(tmp_path, "onee")
     assert "one" in caught.value.hint
-    with pytest.raises(UsageError, match="declared already"):
+    with refused(UsageError, "plan-declared"):
         save(tmp_path, whole)

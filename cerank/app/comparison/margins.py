@@ -125,7 +125,12 @@ def numbers(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
     for name, margin in typed(texts, option).items():
         if margin.share is not None:
             what = f"a margin for {name} in percent of a baseline's mean"
-            raise UsageError(what, where=option, hint=f"give a number in the measure's units here, such as {name}=.02")
+            raise UsageError(
+                what,
+                where=option,
+                hint=f"give a number in the measure's units here, such as {name}=.02",
+                code="margin-share",
+            )
         out[name] = margin.value
     return out
 

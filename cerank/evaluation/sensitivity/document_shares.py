@@ -54,6 +54,7 @@ def shape_of(measure: str) -> SummedMeasure:
         raise UsageError(
             f"{measure} cannot be told document by document: its value is no sum over documents that cerank knows",
             hint=f"measures that can: {', '.join(ADDITIVE)}",
+            code="measure-not-a-sum",
         )
     return SummedMeasure(known.kind, known.cutoff, known.rel, by_name.is_condensed(measure))
 
