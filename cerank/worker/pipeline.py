@@ -23,7 +23,7 @@ from cerank.worker.estimate_duration import announce_estimate
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.stage_evaluation import StageEvaluation
-from cerank.worker.stage_reuse import reuse_rankings, reuse_stage
+from cerank.worker.stage_reuse import reuse_leading_stages, reuse_rankings, reuse_stage
 from cerank.worker.train_stage import StageWork
 
 
@@ -53,13 +53,15 @@ def carry_out(context: RunContext) -> None:
                 context.log.event("candidates", f"{use.first_stage} on {use.dataset}: {note}")
     precisions = choose_precisions(context)
     context.raise_if_stopped()
+    to_train = reuse_leading_stages(context, precisions)  # before the estimate, which counts what is left
     context.heartbeat.enter("estimate", "", total=1)
     announce_estimate(context, inputs.datasets)
     evaluation = StageEvaluation(context, inputs)
     evaluation.prepare()
     for index, name in enumerate(plan.recipe.chain):
         stage = StageWork(context, inputs, index, precisions[name])
-        if not stage.is_finished() and not reuse_stage(context, index, precisions):
+        is_untried = index != to_train  # another run may have finished a later stage meanwhile
+        if not stage.is_finished() and not (is_untried and reuse_stage(context, index, precisions)):
             stage.train()
         reuse_rankings(context, index)
         reranking = precisions_of_reranking(folder).get(name, precisions[name])

@@ -63,6 +63,20 @@ def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) 
     return False
 
 
+def reuse_leading_stages(context: RunContext, precisions: Mapping[str, str]) -> int:
+    """Copy the stages that other runs have finished, from the first on, with their rankings.
+
+    Returns:
+        The index of the first stage that neither this run nor another has finished: so many stages need no training.
+    """
+    chain = context.plan.recipe.chain
+    for index, name in enumerate(chain):
+        if not context.folder.final(index, name).is_dir() and not reuse_stage(context, index, precisions):
+            return index
+        reuse_rankings(context, index)
+    return len(chain)
+
+
 def reuse_rankings(context: RunContext, index: int) -> None:
     """Link the rankings and measures of a reused stage, for each test dataset that both runs evaluate alike."""
     name, data = context.plan.recipe.chain[index], context.plan.recipe.data
@@ -81,11 +95,12 @@ def reuse_rankings(context: RunContext, index: int) -> None:
             pair for first in data.first_stages for pair in _result_files(context.folder, origin, (name, test, first))
         ]
         if all(_is_undamaged(origin, source) for source, _ in files):
-            for source, target in files:  # rankings before their measures, as a run writes them
-                if not target.exists():
-                    disk.make_folder(target.parent)
-                    checksums.link(context.folder, source, target)
-            context.log.event("rankings adopted", f"{name}: on {test} from {origin.name}")
+            missing = [(source, target) for source, target in files if not target.exists()]
+            for source, target in missing:  # rankings before their measures, as a run writes them
+                disk.make_folder(target.parent)
+                checksums.link(context.folder, source, target)
+            if missing:
+                context.log.event("rankings adopted", f"{name}: on {test} from {origin.name}")
 
 
 def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[ReusableStage]:

@@ -84,6 +84,10 @@ def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_giv
     kinds = [event.kind for event in events_of(taken)]
     assert {"stage adopted", "rankings adopted", "groups counted", "stage finished"} <= set(kinds)
     assert not taken.checkpoint_steps(0, "contrastive")
+    assert kinds.count("rankings adopted") == 1
+    assert "rankings adopted" not in kinds[kinds.index("estimated") :]  # the estimate counts what is left
+    estimate = next(event.text for event in events_of(taken) if event.kind == "estimated")
+    assert estimate.startswith("about 0 s"), estimate
 
 
 def test_a_run_that_does_not_share_trains_for_itself_and_a_damaged_model_is_no_donor(lab, tmp_path):
