@@ -79,10 +79,14 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
             name: measured_speed.load_speed(cache, measured_speed.speed_key(plan, stage))
             for name, stage in plan.recipe.chained()
         }
+        last = plan.recipe.stages[plan.recipe.chain[-1]].precision
+        for name, model in plan.recipe.baseline_models().items():
+            speeds[name] = measured_speed.load_speed(cache, measured_speed.baseline_speed_key(plan, model, last))
         return {name: pace for name, pace in speeds.items() if pace is not None}
 
+    wanted = len(plan.recipe.chain) + len(plan.recipe.baselines)
     speeds, source = known(), "measured here before"
-    if len(speeds) < len(plan.recipe.chain) and anew:
+    if len(speeds) < wanted and anew:
         environment = local_launcher.environment(plan, os.environ)
         command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -95,7 +99,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
                 check=False,
             )
         speeds, source = known(), "measured here just now"
-    if len(speeds) < len(plan.recipe.chain):
+    if len(speeds) < wanted:
         return {}, "nothing like it was measured on this machine"
     return speeds, f"{source}, {min(pace.time for pace in speeds.values())}"
 
@@ -113,8 +117,11 @@ def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, 
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
-    """Return the rates of a recipe's stages where the user says how many pairs are trained a second."""
-    return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
+    """Return the rates of a recipe's stages where the user says how many pairs are trained a second.
+
+    Its baselines count as if they were as fast.
+    """
+    return dict.fromkeys((*recipe.chain, *recipe.baseline_models()), Rate(pairs_per_second, SCORING * pairs_per_second))
 
 
 def timed(work: Sequence[WorkItem], known: Mapping[str, Rate]) -> tuple[WorkItem, ...]:

@@ -104,6 +104,7 @@ def plan_of(
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
     check_base_of(complete, inputs)
+    check_baselines_of(inputs)
     return Plan(
         recipe=measured,
         measures=each,
@@ -130,6 +131,24 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
     has_one_score = reading.pooling == "classifier" and reading.label is None
     check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
+
+
+def check_baselines_of(inputs: Sequence[Input]) -> None:
+    """Check that each baseline's files are whole and fit one another, before a run is made.
+
+    Raises:
+        UsageError: a run could not score with it; the error says why.
+    """
+    for entry in inputs:
+        if entry.role == "baseline":
+            reading = locate(entry.name, fetch=False).reading()
+            has_one_score = reading.pooling == "classifier" and reading.label is None
+            check_base(
+                Path(entry.location),
+                {},
+                needs_one_score=has_one_score,
+                is_language_model=reading.declaration is not None,
+            )
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
@@ -168,7 +187,8 @@ def absolute(recipe: Recipe) -> Recipe:
         )
         for name, stage in recipe.stages.items()
     }
-    return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
+    baselines = tuple(map(_absolute, recipe.baselines))
+    return msgspec.structs.replace(recipe, base=_absolute(recipe.base), baselines=baselines, data=paths, stages=stages)
 
 
 _NAMES = {*BASES, *ALIASES, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}

@@ -34,7 +34,7 @@ REPORTED_EVENTS = {
     "environment changed",
     "teacher repaired",
 }
-REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties"}
+REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties", "stage gained nothing"}
 
 
 class ProgressLines:

@@ -12,8 +12,10 @@ import msgspec
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
-from cerank.errors import UsageError
+from cerank.errors import MissingError, UsageError
+from cerank.files.hashing import input_sha256, sha256_text
 from cerank.models import bases
+from cerank.models.model_reading import CHECKPOINT_CONFIG
 from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
 from cerank.retrieval import first_stage
@@ -139,6 +141,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     pinned += [
         Input("dataset", name, data.fingerprint(), data.location, data.decisions()) for name, data in datasets.items()
     ]
+    pinned += [_baseline(entry, fetch=fetch) for entry in recipe.baselines]
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
@@ -146,6 +149,31 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
         if stage.source == "teacher":
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
     return tuple(pinned)
+
+
+def _baseline(entry: str, *, fetch: bool) -> Input:
+    """Return a finished re-ranker as an input; a checkpoint of cerank counts with the lengths that it reads.
+
+    Raises:
+        UsageError: it has no trained head, so that its scores would be noise; or it is no re-ranker at all.
+        MissingError: there is no such model.
+    """
+    try:
+        files = bases.locate(entry, fetch=fetch)
+        reading = files.reading()
+    except (UsageError, MissingError) as error:
+        if error.where == "base":
+            raise type(error)(
+                error.what.replace("no base is", "no model is"), where="baselines", hint=error.hint
+            ) from error
+        raise
+    if reading.head == "fresh":
+        hint = "fine-tune it as the base of a recipe, or take a finished re-ranker"
+        what = f"has no trained head ({reading.family}); its scores would be noise"
+        raise UsageError(what, where=f"baselines: {entry}", hint=hint)
+    config = files.folder / CHECKPOINT_CONFIG
+    sha256 = sha256_text(f"{files.sha256} {input_sha256(config)}") if config.is_file() else files.sha256
+    return Input("baseline", entry, sha256, str(files.folder), (reading.family,))
 
 
 def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:

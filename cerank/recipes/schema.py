@@ -213,6 +213,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = "auto"
     seed: Annotated[Seed, help_text("decides everything random")] = 42
     chain: Annotated[tuple[str, ...], help_text("the stages that run, in order")]
+    baselines: Annotated[
+        tuple[str, ...],
+        help_text("finished re-rankers, by hub id or folder, that re-rank the same candidates as they are, untrained"),
+    ] = ()
     force: Annotated[
         tuple[Literal["learning_rate", "shared_queries"], ...],
         help_text("checks to ignore: a learning rate too small to move weights, queries shared by training and test"),
@@ -225,6 +229,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def chained(self) -> tuple[tuple[str, Stage], ...]:
         """Return the stages that run, in order, with their names."""
         return tuple((name, self.stages[name]) for name in self.chain)
+
+    def baseline_models(self) -> dict[str, str]:
+        """Return the name of each baseline in tables -> the hub id or folder that it stands for.
+
+        A hub id is its own name. A folder is called by its last part, or by its whole path where two would be the same.
+        """
+        short = {entry: _baseline_name(entry) for entry in self.baselines}
+        counts = Counter([*short.values(), *self.chain])
+        return {name if counts[name] == 1 else entry: entry for entry, name in short.items()}
+
+
+def _baseline_name(entry: str) -> str:
+    if entry.count("/") == 1 and not entry.startswith((".", "~", "/")):
+        return entry
+    return entry.rstrip("/").rpartition("/")[2] or entry
 
 
 def _stage_mistakes(name: str, stage: Stage) -> list[str]:
@@ -314,9 +333,10 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         "data.test": recipe.data.test,
         "data.first_stages": recipe.data.first_stages,
         "evaluate.measures": recipe.evaluate.measures,
+        "baselines": recipe.baselines,
     }
     for name, entries in lists.items():
-        if not entries:
+        if not entries and name != "baselines":
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]

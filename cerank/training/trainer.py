@@ -55,7 +55,7 @@ class TrainerCallback(Protocol):
         """Log the metrics of a step, before any checkpoint of it."""
 
     def validate(self, step: int) -> float:
-        """Measure the model as it is, and return the stage's validation measure; larger is better."""
+        """Measure the model as it is after `step` steps, 0 for its start, and return the measure; larger is better."""
 
     def before_save(self) -> None:
         """Write what was logged to the disk: a checkpoint that outlived its log would leave a gap in it."""
@@ -115,6 +115,7 @@ class Trainer:
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
         if self.device.type == "cuda" and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
+        state = self._with_start(state, callback)
 
         in_thread = self.writes_checkpoints_in_thread
         with (
@@ -170,6 +171,10 @@ class Trainer:
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
                     writer.save(model, optimizer, state, callback.before_save)
         return state
+
+    def _with_start(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
+        """Return the state with the measure before the first step; that model is no checkpoint a stage may keep."""
+        return state if state.step else msgspec.structs.replace(state, start_value=callback.validate(0))
 
     def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
         """Add the gradient of the batch's mean loss to the parameters; return each microbatch's part of that mean.

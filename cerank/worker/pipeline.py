@@ -56,6 +56,9 @@ def carry_out(context: RunContext) -> None:
     announce_estimate(context, inputs.datasets)
     evaluation = StageEvaluation(context, inputs)
     evaluation.prepare()
+    precision = precisions[plan.recipe.chain[-1]]  # a baseline is scored as the last stage is
+    for system, model in plan.recipe.baseline_models().items():
+        evaluation.rerank(system, partial(inputs.baseline, model, precision))
     for index, name in enumerate(plan.recipe.chain):
         stage = StageWork(context, inputs, index, precisions[name])
         if not stage.is_finished() and not reuse_stage(context, index, precisions):

@@ -51,6 +51,7 @@ class StageWork:
         self._steps = 0
         self._lists = 0  # of its teacher
         self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
+        self._has_fresh_head = False
         self._validation_loss: ValidationLoss | None = None
 
     def is_finished(self) -> bool:
@@ -80,6 +81,9 @@ class StageWork:
         context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
+        # a new product head is the cosine of the base's embeddings, which says something; any other is random numbers
+        is_cosine = "product" in {pooling, files.pooling if pooling == "auto" else ""}
+        self._has_fresh_head = files.reading().head == "fresh" and not is_cosine
         encoder = load_model(files, pooling, recipe.seed).to(context.plan.device)
         # on the CPU, because a GPU's memory is needed for training
         before = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
@@ -125,13 +129,14 @@ class StageWork:
         """Return the summary of the stage in numbers."""
         sources, stage = self._inputs, self._stage
         is_taught = stage.source == "teacher"
-        by_loss = stage.validation_measure == VALIDATION_LOSS
+        sign = -1.0 if stage.validation_measure == VALIDATION_LOSS else 1.0
+        end = state.best_value if stage.keep == "best" else state.last_value
         return StageSummary(
             stage=self._name,
             steps=state.step,
             kept_step=kept_step,
             measure=stage.validation_measure,
-            best=-state.best_value if by_loss else state.best_value,
+            best=sign * state.best_value,
             best_step=state.best_step,
             learning_rate=stage.learning_rate,
             sampling=sampling,
@@ -139,6 +144,9 @@ class StageWork:
             validation=self._validation_loss.sampling if self._validation_loss else None,
             teacher_lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
+            start=sign * state.start_value if state.start_value is not None else None,
+            end=sign * end if end is not None else None,
+            fresh_head=self._has_fresh_head,
         )
 
     def _finish(self, summary: StageSummary) -> None:
@@ -161,6 +169,9 @@ class StageWork:
                 f"a learning rate of {summary.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
+        if summary.no_gain:
+            hint = "a lower learning_rate, fewer steps or other negatives may help"
+            self._context.log.event("stage gained nothing", f"{self._name}: {summary.no_gain}; {hint}", position)
         folder = self._context.folder.checkpoints(self._index, self._name)
         for older in self._context.folder.checkpoint_steps(self._index, self._name):
             if older != step:
@@ -292,7 +303,8 @@ class StageWork:
         if self._validation_loss:
             means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
         seconds = time.perf_counter() - began
-        context.log.write_metrics(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        is_noise = self._has_fresh_head and step == 0
+        context.log.write_metrics(Validation(self._index, step, means, fresh_head=is_noise, seconds=seconds))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
         chosen = means[self._chosen(measures)]
