@@ -35,6 +35,7 @@ REPORTED_EVENTS = {
     "teacher repaired",
 }
 REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties", "stage gained nothing"}
+REPORTED_EVENTS |= {"scores collapsed", "loss does not move", "stage moved nothing"}
 
 
 class ProgressLines:

@@ -150,6 +150,19 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
     ] = "stop"
 
+    # when it warns
+    warn_after: Annotated[
+        Share, help_text("share of the steps after which the two limits below are first looked at")
+    ] = 0.1
+    least_spread: Annotated[
+        Amount,
+        help_text("warns where the scores of no group differ by more over 8 steps: they collapsed; 0 never warns"),
+    ] = 1e-5
+    least_loss_change: Annotated[
+        Amount,
+        help_text("warns where 8 losses in a row differ by no more, as a share of their mean; 0 never warns"),
+    ] = 1e-4
+
     @property
     def validates_by_loss(self) -> bool:
         """Return whether validations compute the stage's own loss."""

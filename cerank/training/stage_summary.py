@@ -13,7 +13,7 @@ from cerank.core.rankings import Ranking, tied_share
 from cerank.files import json_records
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
-from cerank.training.sampler import SamplingStats
+from cerank.training.sampler import SamplingStats, TeacherTies
 
 FILE_NAME = "facts.json"  # beside the model that the stage hands on; the name is that of earlier releases
 
@@ -49,6 +49,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     validation: SamplingStats | None = None  # data of the validation loss
     teacher_lists: int = msgspec.field(default=0, name="lists")  # number of the teacher's lists
     repairs: Repairs = Repairs()
+    teacher_ties: TeacherTies | None = None  # None in runs of earlier releases, and without a teacher
     start: float | None = None  # value of the measure before the first step; None in runs of earlier releases
     end: float | None = None  # at the weights that the stage hands on
     fresh_head: bool = False  # the stage started with a head that was just sampled, so that `start` is noise

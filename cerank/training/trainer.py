@@ -54,6 +54,9 @@ class TrainerCallback(Protocol):
     def on_step(self, metrics: StepMetrics) -> None:
         """Log the metrics of a step, before any checkpoint of it."""
 
+    def on_scores(self, step: int, spread: float) -> None:
+        """Look at how far apart the scores of one group lie at most in a step, before `on_step` of the same step."""
+
     def validate(self, step: int) -> float:
         """Measure the model as it is after `step` steps, 0 for its start, and return the measure; larger is better."""
 
@@ -96,6 +99,7 @@ class Trainer:
         self.device = torch.device(device)
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
         self.loss = find_loss(stage.loss, f"stages.{name}.loss")
+        self._spread = torch.zeros((), device=self.device)  # largest difference of scores within a group of the step
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.
@@ -140,8 +144,9 @@ class Trainer:
 
                 # clip; the only time in a step that the device is waited for
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
-                *parts, norm = torch.stack([*losses, gradient_norm]).tolist()
+                *parts, norm, spread = torch.stack([*losses, gradient_norm, self._spread]).tolist()
                 loss = sum(parts)
+                callback.on_scores(step, spread)
 
                 # optimizer step
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
@@ -193,6 +198,7 @@ class Trainer:
             counts = [1.0] * len(batch)
         weights = to_device(counts, torch.float32, self.device) / (sum(counts) or 1.0)
         parts, start = [], 0
+        self._spread = torch.zeros((), device=self.device)
         for number, microbatch in enumerate(split_by_tokens(batch, passes.microbatch)):
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (step, number))
@@ -252,12 +258,16 @@ class Trainer:
         padded = pad_sequence(list(torch.split(scores, [len(group) for group in groups])), batch_first=True)
         width = padded.shape[1]
         labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
-        mask = [place < len(group) for group in groups for place in range(width)]
-        return self.loss(
-            padded,
-            to_device(labels, torch.float32, self.device).view(padded.shape),
-            to_device(mask, torch.bool, self.device).view(padded.shape),
-        )
+        places = [place < len(group) for group in groups for place in range(width)]
+        mask = to_device(places, torch.bool, self.device).view(padded.shape)
+        self._note_spread(padded.detach(), mask)
+        return self.loss(padded, to_device(labels, torch.float32, self.device).view(padded.shape), mask)
+
+    def _note_spread(self, scores: Tensor, mask: Tensor) -> None:
+        """Keep the largest difference of scores within a group of the step, without waiting for the device."""
+        largest = scores.masked_fill(~mask, -math.inf).amax(dim=1)
+        smallest = scores.masked_fill(~mask, math.inf).amin(dim=1)
+        self._spread = torch.maximum(self._spread, (largest - smallest).amax().to(self._spread.dtype))
 
     def _within_memory(
         self, work: Callable[[], Result], step: int, model: CrossEncoder, passes: ForwardBackward,

@@ -12,17 +12,18 @@ from typing import Any
 import msgspec
 import torch
 
-from cerank.core.metrics import Position, StepMetrics, Validation
+from cerank.core.metrics import Event, Position, StepMetrics, Validation
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
-from cerank.files import disk, manifests
+from cerank.files import disk, journal, manifests
 from cerank.inference.rerank import Scorer, rerank
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
 from cerank.planning import inputs
+from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
@@ -30,6 +31,7 @@ from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
+from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
@@ -52,6 +54,8 @@ class StageWork:
         self._lists = 0  # of its teacher
         self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
         self._has_fresh_head = False
+        self._spread = 0.0  # of the scores in the newest step
+        self._guard: StageGuard | None = None
         self._validation_loss: ValidationLoss | None = None
 
     def is_finished(self) -> bool:
@@ -75,6 +79,10 @@ class StageWork:
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self._sampler()
+        ties = sampler.teacher_ties() if stage.source == "teacher" else None
+        if ties is not None and ties.tied:
+            what = f"{ties}; {self._use_of_ties()}"
+            context.log.event("teacher ties", f"{self._name}: {what}")
         if stage.validates_by_loss:
             self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
@@ -103,13 +111,21 @@ class StageWork:
             "train", self._name, self._steps
         )  # begin the phase again, so that loading does not count as training time
         self._at = 0
+        self._guard = self._watched()
         state = trainer.train(encoder, data, self)
         kept_step = state.best_step if stage.keep == "best" else state.step
         if kept_step != state.step:
             checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
         summary = self._summary(state, kept_step, sampler.sampling, weight_change(before, encoder))
+        summary = msgspec.structs.replace(summary, teacher_ties=ties)
         self._save_model(encoder, tokenizer, summary)
         self._finish(summary)
+
+    def _use_of_ties(self) -> str:
+        """Return what the stage's loss makes of documents that the teacher scores alike."""
+        if target_of(self._stage) == "scores":
+            return f"{self._stage.loss} learns that their scores are equal"
+        return f"they carry no preference in {self._stage.loss}"
 
     def _make_tokens(self, encoder: CrossEncoder, tokenizer: Any, dataset: str) -> PairTokenizer:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
@@ -169,6 +185,7 @@ class StageWork:
                 f"a learning rate of {summary.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
+        self._warn_at_the_end(position)
         if summary.no_gain:
             hint = "a lower learning_rate, fewer steps or other negatives may help"
             self._context.log.event("stage gained nothing", f"{self._name}: {summary.no_gain}; {hint}", position)
@@ -269,7 +286,26 @@ class StageWork:
         dataset = self._inputs.datasets[self._context.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
+    def _watched(self) -> StageGuard:
+        """Return what watches the stage's steps; it repeats no warning of an earlier attempt."""
+        events, _ = journal.read_valid_rows(self._context.folder.events, Event)
+        kinds = {event.kind for event in events if event.text.startswith(f"{self._name}: ")}
+        return StageGuard(self._stage, self._steps, frozenset(kinds & HINTS.keys()))
+
+    def _warn_at_the_end(self, position: Position) -> None:
+        """Repeat what the guard warned of while the stage was trained, and say whether its last steps still show it."""
+        if self._guard is None:
+            return
+        still = self._guard.now()
+        for kind in sorted(self._guard.told):
+            what = f"at the end, too: {still[kind]}" if kind in still else "no longer at the end"
+            self._context.log.event(kind, f"{self._name}: {what}; {HINTS[kind]}", position)
+
     # callbacks of the trainer
+
+    def on_scores(self, step: int, spread: float) -> None:  # noqa: ARG002 - the callback's signature
+        """Keep how far apart the scores of one group lie at most in this step, for `on_step`."""
+        self._spread = spread
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Record the metrics of a step; after a resume, compare them with those of the earlier attempt."""
@@ -278,6 +314,10 @@ class StageWork:
         self._at = metrics.step
         self._context.log.write_metrics(metrics)
         self._context.heartbeat.advance(1, metrics.pairs)
+        if self._guard is not None:
+            for kind, what in self._guard.look(metrics.step, metrics.loss, self._spread).items():
+                where = Position(self._index, metrics.step)
+                self._context.log.event(kind, f"{self._name}: step {metrics.step}: {what}; {HINTS[kind]}", where)
 
     def validate(self, step: int) -> float:
         """Re-rank the validation queries with the current model, record the means, and return the deciding one."""

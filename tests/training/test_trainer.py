@@ -42,10 +42,14 @@ class Recorder:
 
     def __init__(self, stop_after=None, values=()):
         self.readings, self.saves, self.rejections, self.validations = [], [], [], []
+        self.spreads = []
         self.stop_after, self.values = stop_after, list(values)
 
     def on_step(self, reading):
         self.readings.append(msgspec.structs.replace(reading, seconds=0.0))
+
+    def on_scores(self, step, spread):
+        self.spreads.append(spread)
 
     def validate(self, step):
         self.validations.append(step)
@@ -240,8 +244,8 @@ def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypa
     validate = callback.validate
     callback.validate = lambda step: (overlaps.append(len(under_way)), begun_then.append(len(begun)), validate(step))[2]
     trained(tiny, tmp_path, callback=callback)
-    assert overlaps == [0, 0, 0]
-    assert begun_then == [5, 9, 12]  # one step ahead, but not beyond the last
+    assert overlaps == [0, 0, 0, 0]
+    assert begun_then == [0, 5, 9, 12]  # one step ahead, but not beyond the last
 
 
 class ReadBacks(TorchFunctionMode):
