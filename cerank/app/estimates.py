@@ -70,7 +70,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
 
     Args:
         plan: whose stages.
-        anew: measure now, in a process of its own, where nothing was.
+        anew: measure now, in a process of its own, where nothing was measured while the machine had little else to do.
     """
     cache = Path(plan.cache)
 
@@ -86,7 +86,8 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
 
     wanted = len(plan.recipe.chain) + len(plan.recipe.baselines)
     speeds, source = known(), "measured here before"
-    if len(speeds) < wanted and anew:
+    is_known = len(speeds) == wanted and all(speed.is_quiet for speed in speeds.values())
+    if not is_known and anew:
         environment = local_launcher.environment(plan, os.environ)
         command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -101,7 +102,8 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
         speeds, source = known(), "measured here just now"
     if len(speeds) < wanted:
         return {}, "nothing like it was measured on this machine"
-    return speeds, f"{source}, {min(pace.time for pace in speeds.values())}"
+    beside = "" if all(speed.is_quiet for speed in speeds.values()) else ", while other programs kept the machine busy"
+    return speeds, f"{source}, {min(pace.time for pace in speeds.values())}{beside}"
 
 
 def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, ...]:

@@ -22,10 +22,21 @@ def after_first(lab: Lab, folder: RunFolder, plan: Plan) -> list[str]:
     return [] if others else commands(lab.folder, folder, plan)
 
 
+def lab_option(home: Path) -> str:
+    """Return the option that a printed command needs, such as ` --lab ./lab`; "" for the default lab."""
+    return "" if home == resolve(Flags(), os.environ, Path.cwd()).settings.lab else f" --lab {shlex.quote(str(home))}"
+
+
+def command(home: Path, words: str, folder: RunFolder | None = None) -> str:
+    """Return a command for this lab (and run) between backquotes, such as `cerank resume brisk-otter --lab ./lab`."""
+    run = f" {run_store.short_name(folder)}" if folder else ""
+    return f"`cerank {words}{run}{lab_option(home)}`"
+
+
 def commands(home: Path, folder: RunFolder, plan: Plan) -> list[str]:
     """Return three lines, each a command for this run in this lab with what it does."""
     name, chain = run_store.short_name(folder), plan.recipe.chain
-    at = "" if home == resolve(Flags(), os.environ, Path.cwd()).settings.lab else f" --lab {shlex.quote(str(home))}"
+    at = lab_option(home)
     before = f"{name}:{chain[-2] if len(chain) > 1 else 'first-stage'}"
     recipe = plan.recipe.name if plan.recipe.name in recipes.shipped() else _DEFAULT
     purposes = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
 
-from cerank.app import Lab
+from cerank.app import Lab, next_steps
 from cerank.app.lab import Worker
 from cerank.app.run_views.display import clock
 from cerank.app.run_views.run_updates import Follower, RunUpdate
@@ -177,7 +177,7 @@ def follow(lab: Lab, follower: Follower, worker: Worker, form: str, *, wide: boo
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 if was_interrupted:
-                    resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
+                    resume = f"Resume it with {next_steps.command(lab.folder, 'resume', folder)}."
                     info(f"Run {run_store.title(folder)} will stop after the current step. {resume}")
                     return ExitCode.INTERRUPTED
                 was_interrupted = True
@@ -186,7 +186,7 @@ def follow(lab: Lab, follower: Follower, worker: Worker, form: str, *, wide: boo
     if worker.returncode == ExitCode.HELD:
         info(
             f"Run {run_store.title(folder)} is already being run by another process. "
-            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
+            f"Follow it with {next_steps.command(lab.folder, 'logs -f', folder)}."
         )
         return ExitCode.HELD
     return _report_end(lab, folder, form, was_interrupted, wide)
@@ -214,7 +214,7 @@ class _LatestValues:
 def _report_end(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
     """Show how a run ended and show its table; return what the command ends with."""
     status = lab.status(folder)
-    resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
+    resume = f"Resume it with {next_steps.command(lab.folder, 'resume', folder)}."
     if status.state == "finished":
         print_result(lab, folder, form, wide=wide)
         return ExitCode.OK
@@ -223,7 +223,7 @@ def _report_end(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, w
         return ExitCode.INTERRUPTED if was_interrupted else ExitCode.PAUSED
     if status.state == "failed" and status.failure is not None:
         info(f"Run {run_store.title(folder)} failed: {status.text}")
-        info(f"See the log {folder.log}. After fixing the problem: `cerank resume {run_store.short_name(folder)}`")
+        info(f"See the log {folder.log}. After fixing the problem: {next_steps.command(lab.folder, 'resume', folder)}")
         return ExitCode.FAILED
     info(f"Run {run_store.title(folder)} is {status.state}{': ' + status.text if status.text else ''}. {resume}")
     info(f"The last output of its worker is in {folder.log}")

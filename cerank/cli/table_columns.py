@@ -243,7 +243,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         if row is not None
     )
     still = [row.stage for row in summaries if row is not None and row.weight_change.is_negligible]
-    notes = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
+    notes: tuple[str, ...] = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
     tied = [(row.stage, row.teacher_ties) for row in summaries if row is not None and row.teacher_ties is not None]
     notes += tuple(f"{stage}: {ties}" for stage, ties in tied if ties.tied)
     notes += tuple(f"{row.stage}: {row.no_gain}" for row in summaries if row is not None and row.no_gain)

@@ -21,6 +21,7 @@ from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Stage
 
 STEP_PAIRS = 8  # pairs of a step that is timed, or one whole group: rates of larger steps were the same
+_BUSY = 0.5  # load of each core from which a measurement holds for its own moment alone
 _INSTRUCTION_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
@@ -33,6 +34,17 @@ class MeasuredSpeed(msgspec.Struct, frozen=True):
     embed: float = 0.0  # texts a second through the embedding teacher; 0 if the stage has no such teacher
     precision: str = ""  # precision of the measurement
     time: str = ""  # UTC, ISO 8601
+    busy: float = 0.0  # load of each processor core in the minute before the measurement: what other programs took
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether the machine had little else to do, so that the speeds hold for other times, too."""
+        return self.busy < _BUSY
+
+
+def load_per_core() -> float:
+    """Return the load average of the last minute for each core; 0 where the system keeps none."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def speed_key(plan: Plan, stage: Stage) -> str:
@@ -83,7 +95,13 @@ def load_speed(cache: Path, key: str) -> MeasuredSpeed | None:
 
 
 def save_speed(cache: Path, key: str, speed: MeasuredSpeed) -> None:
-    """Save a measurement; where the disk cannot be written to, the next run measures again."""
+    """Save a measurement, unless a quiet one is there and this one is not.
+
+    Where the disk cannot be written to, the next run measures again.
+    """
+    earlier = load_speed(cache, key)
+    if earlier and earlier.is_quiet and not speed.is_quiet:
+        return
     with contextlib.suppress(CerankError):
         disk.make_folder(_file(cache, key).parent)
         json_records.save(_file(cache, key), speed)

@@ -105,7 +105,8 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
     salt = 0
     while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
         salt += 1
-    taken = set(short_names(lab).values())
+    # No new short name is another run's label: what one types then fits one run.
+    taken = {*short_names(lab).values(), *map(_label, folders(lab)), plan.label}
     with disk.new_folder(folder.path) as temporary:
         made = RunFolder(temporary)
         run_names.save(made, run_names.choose(folder.name, taken))

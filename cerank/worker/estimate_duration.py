@@ -67,6 +67,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
 
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
+    busy = measured_speed.load_per_core()
     known: dict[str, MeasuredSpeed] = {}
     out: dict[str, MeasuredSpeed] = {}
     for name, stage in recipe.chained():
@@ -89,7 +90,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
                     teacher, training_sample, inputs.embedding_length(stage), plan.device
                 )
                 measured = msgspec.structs.replace(measured, embed=rate)
-            measured = msgspec.structs.replace(measured, time=json_records.timestamp(datetime.now(UTC)))
+            measured = msgspec.structs.replace(measured, time=json_records.timestamp(datetime.now(UTC)), busy=busy)
             known[key] = measured
             measured_speed.save_speed(Path(plan.cache), key, measured)
         out[name] = known[key]

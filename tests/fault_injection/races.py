@@ -149,7 +149,7 @@ def _user(place: Path, device: str, lab: Path, environ: dict[str, str], *, is_ki
     if child == 0:
         code = 70
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while not isinstance(
                 hold := device_locks.acquire(device, lab, f"{os.getpid()}", environ), device_locks.DeviceLock
             ):

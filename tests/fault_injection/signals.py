@@ -45,7 +45,7 @@ def pauses(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
 
 def _until_heard(child: int, lease: Path) -> None:
     """Waits until the worker holds its lease: before that Python itself is starting."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (lease.exists() and lease.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.001)
 

@@ -43,7 +43,7 @@ def _command(lab: LabFolder, made: RunFolder, *words: str) -> str:
 
 def _both(lab: LabFolder, made: RunFolder, screens: tuple[Terminal, Terminal], word: str) -> None:
     """Waits until it is so and both show it; who is not read stands still, so both are read all the while."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while lab.lab.status(made).state != word or not all(word.encode() in screen._plain() for screen in screens):
         assert time.monotonic() < deadline, [screen._plain()[-1500:] for screen in screens]
         for screen in screens:
@@ -78,7 +78,7 @@ def test_two_dashboards_and_a_command_line_show_and_steer_one_run(folder: LabFol
                 assert screen.code == 0
     finally:
         (folder.path / "release").touch()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while lease.is_held(made.lease) and time.monotonic() < deadline:
         time.sleep(0.02)
     events = [event.kind for event in journal.read(made.events, Event)]

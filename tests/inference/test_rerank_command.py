@@ -22,7 +22,7 @@ def texts():
     """Queries and documents, some far beyond the 80 positions of the model, with their candidates."""
     draw = random.Random(3)
     documents = {f"d{i}": " ".join(draw.choices(WORDS, k=draw.choice([3, 9, 40, 300]))) for i in range(24)}
-    queries = {f"q{i}": " ".join(draw.choices(WORDS, k=draw.choice([1, 4, 60]))) for i in range(5)}
+    queries = {f"q{i}": " ".join(draw.choices(WORDS, k=draw.choice([1, 4, 12]))) for i in range(5)}
     return queries, documents, {query: draw.sample(sorted(documents), DEPTH) for query in queries}
 
 

@@ -122,6 +122,16 @@ def test_the_whole_label_or_name_of_one_run_wins_over_a_part_of_anothers(
     assert run_store.find(tmp_path, one.name) == one
 
 
+def test_no_new_run_gets_a_name_that_is_a_label_of_an_older_run(tmp_path: Path, plan: Plan, now: datetime) -> None:
+    (first,) = made(tmp_path / "a", plan, now, 1)
+    name = run_store.short_name(first)
+    (older,) = made(tmp_path / "b", plan, now - timedelta(days=1), 1, label=name)
+    (newer,) = made(tmp_path / "b", plan, now, 1)
+    assert newer.name == first.name  # of which the name follows
+    assert run_store.short_name(newer) != name
+    assert run_store.find(tmp_path / "b", name) == older
+
+
 def test_one_runs_name_that_is_anothers_label_is_refused_with_both_ids(
     tmp_path: Path, plan: Plan, now: datetime
 ) -> None:

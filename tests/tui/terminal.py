@@ -135,7 +135,7 @@ class Terminal:
         """Reads what is there; a program whose terminal nobody reads stands still in the end."""
         self._take(0.05)
 
-    def until(self, word: str, seconds: float = 120.0) -> None:
+    def until(self, word: str, seconds: float = 600.0) -> None:
         """Reads until the word was written since the last key, then until nothing comes for a moment."""
         deadline = time.monotonic() + seconds
         while word.encode() not in self._plain():
@@ -145,7 +145,7 @@ class Terminal:
     def _plain(self) -> bytes:
         return re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", self.output[self._mark :])
 
-    def end(self, seconds: float = 120.0) -> None:
+    def end(self, seconds: float = 600.0) -> None:
         """Waits until the program has ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

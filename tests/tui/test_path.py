@@ -101,7 +101,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
 
 def _written(home: Path) -> list[Path]:
     """The papers in a folder, once there is one."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not (found := list(home.glob("*.tex"))) and time.monotonic() < deadline:
         time.sleep(0.1)
     return found

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cerank.app import next_steps
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
@@ -63,7 +64,7 @@ def verify(
         if verification_result.problems:
             info(
                 f"{run_store.title(folder)} is damaged. "
-                f"`cerank resume {run_store.short_name(folder)}` regenerates what can be regenerated."
+                f"{next_steps.command(settings.lab, 'resume', folder)} regenerates what can be regenerated."
             )
     emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
     if not is_well:

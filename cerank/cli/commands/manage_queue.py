@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cerank.app import Lab
+from cerank.app import Lab, next_steps
 from cerank.cli import options, table_columns
 from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import RunName, settings_of
@@ -69,7 +69,7 @@ def _queue_table(home: Lab, settings: Settings) -> Table:
         "queue",
         columns,
         tuple(rows_shown),
-        empty=f"No run is waiting in {settings.lab}. `cerank run --queue` adds one.",
+        empty=f"No run is waiting in {settings.lab}. {next_steps.command(settings.lab, 'run --queue')} adds one.",
     )
 
 
@@ -82,7 +82,7 @@ def print_queue_state(state: QueueState, lab: Path) -> None:
         info(f"The queue cannot be read: {state.damage}")
     if state.state == "stopped":
         waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
-        info(f"The queue is stopped, and {waits}. Start it with `cerank queue start`.")
+        info(f"The queue is stopped, and {waits}. Start it with {next_steps.command(lab, 'queue start')}.")
 
 
 @queue_app.command("start")
@@ -106,7 +106,7 @@ def add_to_queue(name: RunName, lab: options.Lab = None) -> None:
     home = Lab(settings_of(lab))
     folder = home.find(name)
     home.resume_queued(folder)
-    info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
+    info(f"Run {run_store.title(folder)} is queued. {next_steps.command(home.folder, 'queue')} shows its place.")
 
 
 @queue_app.command("move")
@@ -129,11 +129,11 @@ def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
         raise UsageError(
             "the run is not in the queue",
             where=run_store.title(folder),
-            hint="`cerank queue` lists queued runs",
+            hint=f"{next_steps.command(home.folder, 'queue')} lists queued runs",
             code="not-queued",
         )
     home.unqueue(folder)
     info(
         f"Run {run_store.title(folder)} was removed from the queue. "
-        f"`cerank queue add {run_store.short_name(folder)}` puts it back."
+        f"{next_steps.command(home.folder, 'queue add', folder)} puts it back."
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from cerank.app import Lab, estimates, run_request
+from cerank.app import Lab, estimates, next_steps, run_request
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
@@ -33,7 +33,8 @@ def run(settings: Settings, request: RunRequest, *, dry_run: bool, pairs_per_sec
         f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} queued; "
         f"{len(queued_matrix.there)} were already finished, running or queued."
     )
-    info(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
+    shown = next_steps.command(home.folder, "queue")
+    info(f"{shown} shows them, and {next_steps.command(home.folder, f'report {name}')} writes the tables.")
 
 
 def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings) -> None:

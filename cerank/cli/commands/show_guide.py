@@ -50,9 +50,10 @@ def _show(chosen: guides.Guide) -> None:
         write_output(chosen.markdown)
         return
     from rich.console import Console
-    from rich.markdown import Markdown
+
+    from cerank.cli.guide_tables import GuideMarkdown
 
     os.environ.setdefault("LESS", LESS)
     console = Console()
     with console.pager(styles=console.color_system is not None):
-        console.print(Markdown(chosen.markdown))
+        console.print(GuideMarkdown(chosen.markdown))

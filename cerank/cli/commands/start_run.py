@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cerank import recipes
-from cerank.app import Lab, estimates, plans, run_request
+from cerank.app import Lab, estimates, next_steps, plans, run_request
 from cerank.app.run_request import RunRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
@@ -123,7 +123,8 @@ def run(
         _show_plan(plan, settings, pairs_per_second, wide=wide)
     elif print_command:
         folder, command = lab_of_runs.prepare(plan, loaded.toml)
-        info(f"Run {run_store.title(folder)} waits for this command; `cerank show {run_store.short_name(folder)}`")
+        show = next_steps.command(lab_of_runs.folder, "show", folder)
+        info(f"Run {run_store.title(folder)} waits for this command. {show} tells how far it is.")
         write_output(command + "\n")
     elif queue:
         _enqueue(lab_of_runs, plan, loaded.toml)
@@ -149,7 +150,7 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
 
 def _enqueue(lab: Lab, plan: Plan, toml: bytes) -> None:
     folder = lab.enqueue(plan, toml)
-    info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
+    info(f"Run {run_store.title(folder)} is queued. {next_steps.command(lab.folder, 'queue')} shows its place.")
     write_output(folder.name + "\n")
 
 
@@ -191,7 +192,7 @@ def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> No
     if detach:
         info(
             f"Run {run_store.title(folder)} is running in the background. "
-            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
+            f"Follow it with {next_steps.command(lab.folder, 'logs -f', folder)}."
         )
         write_output(folder.name + "\n")
         return
@@ -223,7 +224,7 @@ def resume(
         live_status.wait_until_running(home, folder, worker)
         info(
             f"Run {run_store.title(folder)} is running in the background. "
-            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
+            f"Follow it with {next_steps.command(home.folder, 'logs -f', folder)}."
         )
         return
     raise typer.Exit(live_status.follow(home, follower, worker, settings.format, wide=wide))
@@ -239,7 +240,7 @@ def stop(
 
     home = Lab(settings_of(lab))
     folder = home.find(name)
-    resume_hint = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
+    resume_hint = f"Resume it with {next_steps.command(home.folder, 'resume', folder)}."
     home.stop(folder)
     if wait:
         live_status.wait_until_stopped(home, folder)

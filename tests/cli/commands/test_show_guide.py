@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner
 
 from cerank import guides
+from cerank.cli.guide_tables import GuideMarkdown, column_widths
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from tests.cli.test_output import in_terminal
@@ -66,3 +70,23 @@ def test_without_colour_nothing_but_text_reaches_the_pager(tmp_path):
     pager.write_text("import sys; print(sys.stdin.read())")
     seen = in_terminal(SHOW, PAGER=f"{sys.executable} {pager}", NO_COLOR="1")
     assert not re.search(r"\x1b\[[\d;]*3\dm", seen)
+
+
+@pytest.mark.parametrize("name", guides.ORDER)
+def test_no_word_of_a_table_is_cut_at_eighty_columns(name):
+    markdown = guides.find(name).markdown
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(GuideMarkdown(markdown))
+    drawn = set(console.export_text().split())
+    tables = [line for line in markdown.splitlines() if line.startswith("|") and set(line) - set("|- :")]
+    cells = [cell for line in tables for cell in line.replace("\\|", " ").strip("|").split("|")]
+    words = {word for cell in cells for word in re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", cell).split()}
+    plain = {word for word in words if re.fullmatch(r"[\w.,:/-]+", word)}  # a regular expression may hold "|" and "*"
+    assert not plain - drawn
+
+
+def test_columns_take_their_longest_word_and_share_what_is_left():
+    rows = [[Text("a"), Text("one two three")], [Text("longest"), Text("x")]]
+    assert column_widths(rows, 30) == [7, 13]
+    assert column_widths(rows, 14) == [7, 7]
+    assert column_widths(rows, 6) == [3, 3]
