@@ -84,9 +84,9 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
             speeds[name] = measured_speed.load_speed(cache, measured_speed.baseline_speed_key(plan, model, last))
         return {name: pace for name, pace in speeds.items() if pace is not None}
 
-    wanted = len(plan.recipe.chain) + len(plan.recipe.baselines)
+    scored_models = len(plan.recipe.chain) + len(plan.recipe.baselines)
     speeds, source = known(), "measured here before"
-    is_known = len(speeds) == wanted and all(speed.is_quiet for speed in speeds.values())
+    is_known = len(speeds) == scored_models and all(speed.is_quiet for speed in speeds.values())
     if not is_known and anew:
         environment = local_launcher.environment(plan, os.environ)
         command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
@@ -100,7 +100,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
                 check=False,
             )
         speeds, source = known(), "measured here just now"
-    if len(speeds) < wanted:
+    if len(speeds) < scored_models:
         return {}, "nothing like it was measured on this machine"
     beside = "" if all(speed.is_quiet for speed in speeds.values()) else ", while other programs kept the machine busy"
     return speeds, f"{source}, {min(pace.time for pace in speeds.values())}{beside}"

@@ -31,22 +31,24 @@ class StageGuard:
     Args:
         stage: the stage, with its limits.
         steps: steps of the stage.
-        told: kinds that an earlier attempt at the run warned of already.
+        warned: kinds that an earlier attempt at the run warned of already.
     """
 
-    def __init__(self, stage: Stage, steps: int, told: frozenset[str] = frozenset()) -> None:
+    def __init__(self, stage: Stage, steps: int, warned: frozenset[str] = frozenset()) -> None:
         self._stage = stage
         self._first = max(WINDOW, math.ceil(stage.warn_after * steps))
         self._spreads: deque[float] = deque(maxlen=WINDOW)
         self._losses: deque[float] = deque(maxlen=WINDOW)
-        self.told = set(told)
+        self.warned = set(warned)
 
     def look(self, step: int, loss: float, spread: float) -> dict[str, str]:
         """Return what is to be warned of after a step for the first time: kind of the event -> what was seen."""
         self._losses.append(loss)
         self._spreads.append(spread)
-        new = {kind: what for kind, what in self.now().items() if kind not in self.told} if step >= self._first else {}
-        self.told |= new.keys()
+        new = (
+            {kind: what for kind, what in self.now().items() if kind not in self.warned} if step >= self._first else {}
+        )
+        self.warned |= new.keys()
         return new
 
     def now(self) -> dict[str, str]:

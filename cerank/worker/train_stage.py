@@ -297,7 +297,7 @@ class StageWork:
         if self._guard is None:
             return
         still = self._guard.now()
-        for kind in sorted(self._guard.told):
+        for kind in sorted(self._guard.warned):
             what = f"at the end, too: {still[kind]}" if kind in still else "no longer at the end"
             self._context.log.event(kind, f"{self._name}: {what}; {HINTS[kind]}", position)
 

@@ -35,7 +35,7 @@ def test_eight_steps_in_a_row_must_show_it():
 def test_a_collapse_that_passes_is_no_longer_seen_at_the_end():
     guard = StageGuard(STAGE, 100)
     looks(guard, [1.0, 0.5] * 15, [1e-4] * 20 + [0.5] * 10)
-    assert (guard.told, guard.now()) == ({COLLAPSED}, {})
+    assert (guard.warned, guard.now()) == ({COLLAPSED}, {})
 
 
 @pytest.mark.parametrize("limits", [{"least_spread": 0.0}, {"least_spread": 1e-5}])
