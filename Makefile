@@ -24,6 +24,7 @@ slow:  ## kills, power cuts, every key of every screen
 pages:  ## write the generated parts of the guides anew
 	$(PYTHON) assets/architecture.py
 	$(PYTHON) assets/recipe_reference.py
+	$(PYTHON) assets/error_codes.py
 
 lock:  ## newest versions that pyproject.toml allows; needs uv
 	uv pip compile pyproject.toml --extra dev --extra minilm --universal --python-version 3.11 \

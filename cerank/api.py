@@ -254,7 +254,9 @@ def compare(
     from cerank.evaluation.systems import Condition, System, measured
 
     if len(systems) < 2:
-        raise UsageError("a comparison needs at least two systems", hint='such as {"bm25": ..., "mine": ...}')
+        raise UsageError(
+            "a comparison needs at least two systems", hint='such as {"bm25": ..., "mine": ...}', code="too-few-systems"
+        )
     judged = _qrels(qrels)
     names = check(measures, judged, "measures")
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -308,7 +310,11 @@ def _qrels(given: QrelsLike) -> dict[str, dict[str, int]]:
     judged: dict[str, dict[str, int]] = {}
     for query, doc, grade in _rows(given, _GRADE, "qrels"):
         if int(grade) != grade:
-            raise UsageError(f"query {query}, document {doc}: the grade {grade} is no whole number", where="qrels")
+            raise UsageError(
+                f"query {query}, document {doc}: the grade {grade} is no whole number",
+                where="qrels",
+                code="grade-not-integer",
+            )
         if judged.setdefault(query, {}).setdefault(doc, int(grade)) != int(grade):
             raise UsageError(f"query {query}, document {doc}: two different grades", where="qrels")
     return judged
@@ -333,7 +339,7 @@ def _rows(given: Any, value: tuple[str, ...], where: str) -> Iterable[tuple[str,
         return
     if not isinstance(given, Iterable):
         hint = "give a file, a dict of dicts, a DataFrame, or rows of ir_measures"
-        raise UsageError(f"is a {type(given).__name__}", where=where, hint=hint)
+        raise UsageError(f"is a {type(given).__name__}", where=where, hint=hint, code="wrong-input-type")
     for item in given:
         fields = [name for name in dir(item) if not name.startswith("_")]
         names = [_first_of(known, fields, where) for known in (_QUERY, _DOCUMENT, value)]
@@ -346,5 +352,8 @@ def _first_of(names: tuple[str, ...], known: Iterable[str], where: str) -> str:
         if name in known:
             return name
     raise UsageError(
-        f"has no column {' or '.join(names)}", where=where, hint=f"it has {', '.join(map(str, known))[:200]}"
+        f"has no column {' or '.join(names)}",
+        where=where,
+        hint=f"it has {', '.join(map(str, known))[:200]}",
+        code="column-missing",
     )

@@ -128,5 +128,5 @@ def os_error(
         doing: what cerank could not do, such as "cannot write the file".
     """
     if kind is None and isinstance(error, FileNotFoundError):
-        return MissingError("no such file", where=str(path), hint=near_files(Path(str(path))))
-    return (kind or UsageError)(f"{doing}: {os_reason(error)}", where=str(path))
+        return MissingError("no such file", where=str(path), hint=near_files(Path(str(path))), code="file-not-found")
+    return (kind or UsageError)(f"{doing}: {os_reason(error)}", where=str(path), code="file-access")

@@ -83,7 +83,9 @@ class Registry(Mapping[str, T]):
             UsageError: there is none; the hint names the nearest.
         """
         if name not in self:
-            raise UsageError(f"no {self.kind} is called '{name}'", where=where, hint=nearest(name, self))
+            raise UsageError(
+                f"no {self.kind} is called '{name}'", where=where, hint=nearest(name, self), code="not-registered"
+            )
         return self._items[name]
 
     def extension(self, name: str) -> Extension | None:
@@ -173,4 +175,4 @@ def check_extensions(planned: Sequence[Extension]) -> None:
             state = "is not installed" if installed is None else f"has other code, {installed.sha256[:12]}"
             hint = f"install {extension.distribution} {extension.version} as it was, or start a new run"
             what = f"the {extension} {state}; the plan was made with {extension.sha256[:12]}"
-            raise RunFailedError(what, where="extensions", hint=hint)
+            raise RunFailedError(what, where="extensions", hint=hint, code="extension-not-installed")

@@ -104,7 +104,7 @@ def _pydocs_is_built_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     room = tmp_path_factory.getbasetemp()
     built = (room.parent if "PYTEST_XDIST_WORKER" in os.environ else room) / "pydocs"
-    build, python = pydocs._build, sys.executable
+    build, python = pydocs.build_pydocs, sys.executable
 
     def copied(folder: Path) -> None:
         if sys.executable != python:  # a test's own idea of a Python
@@ -117,9 +117,9 @@ def _pydocs_is_built_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 fresh.rename(built)
         shutil.copytree(built, folder)
 
-    pydocs._build = copied
+    pydocs.build_pydocs = copied
     yield
-    pydocs._build = build
+    pydocs.build_pydocs = build
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from cerank.text.safe_text import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "assets"))
+import error_codes  # noqa: E402
 import recipe_reference  # noqa: E402
 
 sys.path.pop(0)
@@ -34,6 +35,14 @@ def _pinned() -> dict[str, str]:
 def test_the_recipe_reference_is_up_to_date() -> None:
     text = recipe_reference.GUIDE.read_text(encoding="utf8")
     assert text == recipe_reference.page(), "run `make pages`"
+
+
+def test_the_list_of_error_codes_is_up_to_date() -> None:
+    assert error_codes.GUIDE.read_text(encoding="utf8") == error_codes.page(), "run `make pages`"
+
+
+def test_error_codes_are_words_joined_by_hyphens() -> None:
+    assert [code for code in error_codes.codes() if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", code)] == []
 
 
 def test_the_recipe_reference_has_a_row_for_every_key() -> None:

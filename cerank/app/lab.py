@@ -49,7 +49,7 @@ class Lab:
         self.folder = settings.lab
         self._given_devices = devices
         self._devices = tuple(devices) if devices is not None else ()
-        self._worker = tuple(worker) or executors.worker_command(settings.executor)
+        self.worker = tuple(worker) or executors.worker_command(settings.executor)
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
@@ -62,7 +62,7 @@ class Lab:
         if self.settings.executor == executors.LOCAL:
             self.check_device(plan.device)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
-        return folder, local_launcher.start(plan, folder, command=self._worker)
+        return folder, local_launcher.start(plan, folder, command=self.worker)
 
     def prepare(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, str]:
         """Make a run of the plan, and return it with the shell command that carries it out.
@@ -75,7 +75,7 @@ class Lab:
         """
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         settings = [f"{name}={value}" for name, value in process_environment.pinned_environment(plan.threads).items()]
-        return folder, shlex.join(["env", *settings, *self._worker, str(folder.path.resolve())])
+        return folder, shlex.join(["env", *settings, *self.worker, str(folder.path.resolve())])
 
     def resume(self, folder: RunFolder) -> Worker:
         """Start a worker on a run that is not finished; it continues where the last one stopped.
@@ -97,7 +97,7 @@ class Lab:
             raise UsageError(what, where=run_store.title(folder), code="run-state")
         plan = run_store.load_plan(folder)
         self.unqueue(folder)
-        return local_launcher.start(plan, folder, command=self._worker)
+        return local_launcher.start(plan, folder, command=self.worker)
 
     def listed(self) -> list[RunRow]:
         """Return a row for each run of the lab, the oldest first; a broken one says why."""
@@ -257,7 +257,7 @@ class Lab:
         Raises:
             RunFailedError: the lab cannot be written to.
         """
-        started = supervisor.start(self.folder, self._worker, self._given_devices or ())
+        started = supervisor.start(self.folder, self.worker, self._given_devices or ())
         self._supervisor = started or self._supervisor
 
     def devices(self) -> tuple[Device, ...]:
@@ -280,7 +280,7 @@ class Lab:
         """
         if name not in {"auto", "cpu"}:  # asking for GPUs may take the driver a second
             devices.check_present(name, self.devices())
-            if self._worker == local_launcher.WORKER:  # another worker may compute with another torch
+            if self.worker == local_launcher.WORKER:  # another worker may compute with another torch
                 devices.check_torch(name)
 
     def _is_starting(self, folder: RunFolder) -> bool:

@@ -258,16 +258,21 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str], key: s
         measure = canonical(name, f"{where} {name}")
         if measure not in measures:
             hint = f"{nearest(measure, measures)}; add it to evaluate.measures or remove its margin"
-            raise RecipeError(f"{name}: margin for a measure that is not evaluated", where=where, hint=hint)
+            raise RecipeError(
+                f"{name}: margin for a measure that is not evaluated", where=where, hint=hint, code="margin-unused"
+            )
         if (span := limits(measure)) is not None and value >= span[1] - span[0]:
             raise RecipeError(
                 f"{name}: a margin of {value:g} calls any two systems equivalent",
                 where=where,
                 hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
+                code="margin-too-large",
             )
         if margins.get(measure, value) != value:
             raise RecipeError(
-                f"{name}: {measure} is given twice, under two spellings, with different margins", where=where
+                f"{name}: {measure} is given twice, under two spellings, with different margins",
+                where=where,
+                code="margin-twice",
             )
         margins[measure] = value
     return margins

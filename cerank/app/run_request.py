@@ -62,7 +62,9 @@ def load_recipe(request: RunRequest) -> recipes.LoadedRecipe:
     """
     if not request.recipes:
         raise UsageError(
-            "no recipe is given", hint="give --recipe or --matrix; `cerank recipes list` shows the shipped recipes"
+            "no recipe is given",
+            hint="give --recipe or --matrix; `cerank recipes list` shows the shipped recipes",
+            code="recipe-missing",
         )
     changes: dict[str, object] = {}
     if request.bases:
@@ -83,13 +85,15 @@ def load_matrix(request: RunRequest) -> MatrixRuns:
     """
     if request.seeds and request.seed is not None:
         hint = f"give all seeds with --seeds {request.seed},..."
-        raise UsageError("--seed and --seeds cannot be combined", where="--seeds", hint=hint)
+        raise UsageError("--seed and --seeds cannot be combined", where="--seeds", hint=hint, code="options-conflict")
     changes, overrides = _matrix_changes(request)
     if request.matrix:
         loaded = recipes.load_matrix(request.matrix, changes)
     else:
         if not request.recipes:
-            raise UsageError("a matrix needs at least one recipe", hint="give --recipe or --matrix")
+            raise UsageError(
+                "a matrix needs at least one recipe", hint="give --recipe or --matrix", code="recipe-missing"
+            )
         name = request.matrix_name or "-".join(Path(recipe).stem for recipe in request.recipes)
         matrix = matrix_from({**changes, "name": name}, "the command line")
         loaded = recipes.LoadedMatrix(matrix, Path.cwd(), b"")
@@ -100,7 +104,7 @@ def _matrix_changes(request: RunRequest) -> tuple[dict[str, object], list[str]]:
     """Return the keys of the matrix that the request replaces, and KEY=VALUE overrides for its recipes."""
     seeds, wrong = seeds_in(request.seeds or ("" if request.seed is None else str(request.seed)))
     if wrong:
-        raise UsageError(wrong, where="--seeds")
+        raise UsageError(wrong, where="--seeds", code="range-reversed")
     replaced: tuple[tuple[str, object], ...] = (
         ("name", request.matrix_name),
         ("recipes", list(request.recipes)),

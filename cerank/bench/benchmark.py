@@ -108,7 +108,9 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
     """
     for precision in options.precisions:
         if precision not in PRECISIONS:
-            raise UsageError(f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS))
+            raise UsageError(
+                f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS), code="unknown-precision"
+            )
     device, threads = resolve_device(settings.device), settings.threads or physical_cores()
     if not options.pairs:
         options = msgspec.structs.replace(options, pairs=_GPU_PAIRS if device.startswith("cuda") else _CPU_PAIRS)
@@ -185,7 +187,7 @@ def _without_emulated_precision(options: BenchRequest, device: str) -> tuple[Ben
     precisions = tuple(precision for precision in options.precisions if precision != "bf16")
     why = "this processor has no instructions for bf16 that may be used, and imitating them takes many times as long"
     if not precisions:
-        raise UsageError(why, where="--precision bf16", hint="--precision fp32")
+        raise UsageError(why, where="--precision bf16", hint="--precision fp32", code="precision-not-supported")
     return msgspec.structs.replace(options, precisions=precisions), (f"bf16 was not measured: {why}",)
 
 
@@ -212,7 +214,7 @@ def _start_processes(options: BenchRequest, threads: int, folder_path: Path) -> 
     return processes
 
 
-_IMPLEMENTATIONS = {
+IMPLEMENTATIONS = {
     (CERANK, RERANKING): "cerank.bench.own_workloads:CerankReranker",
     (CERANK, TRAINING): "cerank.bench.own_workloads:CerankTraining",
     (BASELINE, RERANKING): "cerank.bench.baselines:SentenceTransformers",
@@ -240,10 +242,10 @@ class _Comparison:
                     )
                     continue
                 progress(f"{who} loads, {precision}")
-                self._prepare(process, f"{RERANKING} {precision}", _IMPLEMENTATIONS[who, RERANKING], "score", precision)
+                self._prepare(process, f"{RERANKING} {precision}", IMPLEMENTATIONS[who, RERANKING], "score", precision)
                 if who == CERANK or baselines.can_train():
                     self._prepare(
-                        process, f"{TRAINING} {precision}", _IMPLEMENTATIONS[who, TRAINING], "train", precision
+                        process, f"{TRAINING} {precision}", IMPLEMENTATIONS[who, TRAINING], "train", precision
                     )
 
     def _prepare(self, process: BenchProcess, name: str, implementation: str, task: TaskKind, precision: str) -> None:
@@ -380,7 +382,7 @@ def publish(report: BenchReport, path: Path, now: datetime) -> None:
         UsageError: the file exists, or cannot be written.
     """
     if path.exists():
-        raise UsageError("the file exists", where=str(path), hint="give the name of a new file")
+        raise UsageError("the file exists", where=str(path), hint="give the name of a new file", code="file-exists")
     published = {"measured": now.isoformat(timespec="seconds"), **msgspec.to_builtins(report)}
     try:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(published), indent=2) + b"\n")

@@ -107,7 +107,7 @@ class BenchProcess:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         with NamedTemporaryFile(dir=log_folder, suffix=".log", delete=False) as log:
             self._log = Path(log.name)
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -127,13 +127,13 @@ class BenchProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):
-            if self._process.stdin:
-                self._process.stdin.close()
+            if self.process.stdin:
+                self.process.stdin.close()
         try:
-            self._process.wait(0.0 if error is not None else _EXIT_TIMEOUT)
+            self.process.wait(0.0 if error is not None else _EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
 
     def prepare(self, task: BenchTask, within: float = READY_TIMEOUT) -> TaskResponse | None:
         """Let it prepare a task; return None if it failed."""
@@ -150,12 +150,12 @@ class BenchProcess:
         if self.failure:
             return None
         try:
-            assert self._process.stdin is not None  # it is a pipe  # noqa: S101
-            self._process.stdin.write(msgspec.json.encode(request).decode() + "\n")
-            self._process.stdin.flush()
+            assert self.process.stdin is not None  # it is a pipe  # noqa: S101
+            self.process.stdin.write(msgspec.json.encode(request).decode() + "\n")
+            self.process.stdin.flush()
             line = self._lines.get(timeout=within)
         except queue.Empty:
-            self._process.kill()
+            self.process.kill()
             self.failure = late
             return None
         except OSError:  # its end of the pipe is closed
@@ -167,21 +167,21 @@ class BenchProcess:
             return None
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None  # it is a pipe  # noqa: S101
-        for line in self._process.stdout:
+        assert self.process.stdout is not None  # it is a pipe  # noqa: S101
+        for line in self.process.stdout:
             self._lines.put(line)
         self._lines.put("")
 
     def _end(self, line: str) -> str:
         """Return why there was no answer: how the process ended, and its last words."""
         if line:
-            self._process.kill()
+            self.process.kill()
             return f"sent an invalid answer: {line.strip()[:_MAX_MESSAGE]}"
         try:
-            code = self._process.wait(_EXIT_TIMEOUT)
+            code = self.process.wait(_EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:  # it closed its output and keeps running
-            self._process.kill()
-            code = self._process.wait()
+            self.process.kill()
+            code = self.process.wait()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         lines = [line.strip() for line in self._log.read_text("utf8", errors="replace").splitlines() if line.strip()]
         return f"{how}: {lines[-1][:_MAX_MESSAGE]}" if lines else how

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Markdown, TableElement
 from rich.table import Table
 from rich.text import Text
-
-
-class GuideMarkdown(Markdown):
-    """Markdown whose tables give each column at least its longest word, where the terminal has the room."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.elements = {**self.elements, "table_open": _GuideTable}
 
 
 class _GuideTable(TableElement):
@@ -29,6 +22,12 @@ class _GuideTable(TableElement):
                 for column, width in zip(drawn.columns, column_widths(cells, options.max_width - gaps), strict=True):
                     column.width = width
             yield drawn
+
+
+class GuideMarkdown(Markdown):
+    """Markdown whose tables give each column at least its longest word, where the terminal has the room."""
+
+    elements: ClassVar = {**Markdown.elements, "table_open": _GuideTable}
 
 
 def column_widths(rows: Sequence[Sequence[Text]], room: int) -> list[int]:
@@ -45,10 +44,10 @@ def column_widths(rows: Sequence[Sequence[Text]], room: int) -> list[int]:
     longest = [
         max((Text(word).cell_len for text in column for word in text.plain.split()), default=1) for column in columns
     ]
-    wanted = [max((text.cell_len for text in column), default=1) for column in columns]
+    full = [max((text.cell_len for text in column), default=1) for column in columns]
     widths = [max(width, 1) for width in longest]
-    while sum(widths) < room and any(width < want for width, want in zip(widths, wanted, strict=True)):
-        neediest = max(range(len(widths)), key=lambda at: wanted[at] / widths[at])
+    while sum(widths) < room and any(width < want for width, want in zip(widths, full, strict=True)):
+        neediest = max(range(len(widths)), key=lambda at: full[at] / widths[at])
         widths[neediest] += 1
     while sum(widths) > max(room, len(widths)):
         widths[widths.index(max(widths))] -= 1

@@ -456,7 +456,7 @@ def dataset_table(description: DatasetDescription) -> Table:
         ("where", description.location),
         ("documents", str(description.documents)),
         ("queries", str(description.queries)),
-        ("judgements", f"{description.judgements} ({grades})" if grades else "0"),
+        ("judgments", f"{description.judgments} ({grades})" if grades else "0"),
         ("judged without text", str(description.judged_without_text)),
         ("runs", ", ".join(description.runs) or "none"),
         ("fingerprint", description.fingerprint),

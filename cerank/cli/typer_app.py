@@ -11,7 +11,7 @@ from cerank.cli.command_class import CommandLine
 from cerank.cli.commands_on_use import GroupOnUse, ListedCommand
 from cerank.cli.output import write_output
 
-_RUNS, _MEASURING, _CATALOGUE = "Runs", "Measuring", "Catalog and settings"
+_RUNS, _MEASURING, _CATALOG = "Runs", "Measuring", "Catalog and settings"
 
 
 class _Commands(GroupOnUse):
@@ -136,21 +136,21 @@ class _Commands(GroupOnUse):
             "guide",
             "show_guide",
             "guide",
-            _CATALOGUE,
+            _CATALOG,
             "List the guides, or show one: verdicts, recipes, datasets, matrices, output formats and more.",
         ),
         ListedCommand(
             "datasets",
             "catalog",
             "datasets",
-            _CATALOGUE,
+            _CATALOG,
             "List datasets, search the ids of ir_datasets, or describe one dataset.",
         ),
         ListedCommand(
             "bases",
             "catalog",
             "bases",
-            _CATALOGUE,
+            _CATALOG,
             "List the base models that have a short name, or say how one base is read.",
         ),
         ListedCommand(
@@ -171,18 +171,18 @@ class _Commands(GroupOnUse):
             "recipes",
             "catalog",
             "recipes_app",
-            _CATALOGUE,
+            _CATALOG,
             "Recipes: TOML files that say what to fine-tune, on what data, in which stages.",
         ),
         ListedCommand(
             "data",
             "ingest_data",
             "data_app",
-            _CATALOGUE,
+            _CATALOG,
             "Training data: fetch it, import it from formats of other tools, prepare it for runs.",
         ),
         ListedCommand(
-            "config", "catalog", "config_app", _CATALOGUE, "Settings: their values, and where each comes from."
+            "config", "catalog", "config_app", _CATALOG, "Settings: their values, and where each comes from."
         ),
     )
 

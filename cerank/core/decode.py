@@ -147,7 +147,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
             token); `where` is file:line.
     """
     if len(source) > LARGEST_TOML:
-        raise FormatError(f"{len(source)} bytes are too many for a TOML file", where=where)
+        raise FormatError(f"{len(source)} bytes are too many for a TOML file", where=where, code="file-too-large")
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -155,17 +155,24 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
         raise FormatError("not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8") from None
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
-        raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
+        raise FormatError(
+            "holds an access token, which no run may keep",
+            where=f"{where}:{number}",
+            hint=_LEAVE_IT_OUT,
+            code="access-token",
+        )
     _check_key_lengths(text, where)
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise FormatError("values are nested too deep", where=where) from None
+        raise FormatError("values are nested too deep", where=where, code="nested-too-deep") from None
     except ValueError as error:  # TOMLDecodeError, and int()'s own for numbers of thousands of digits
         what, place = _toml_mistake(str(error), text)
-        raise FormatError(f"not valid TOML: {what}", where=f"{where}:{place}" if place else where) from None
+        raise FormatError(
+            f"not valid TOML: {what}", where=f"{where}:{place}" if place else where, code="not-toml"
+        ) from None
     if _is_deeper(values, DEEPEST_TABLE):
-        raise FormatError("values are nested too deep", where=where)
+        raise FormatError("values are nested too deep", where=where, code="nested-too-deep")
     return values
 
 
@@ -173,7 +180,7 @@ def _check_key_lengths(text: str, where: str) -> None:
     """Reject keys of very many parts (a.b.c...): tomllib takes quadratic time for them, 30 s for 200 KB."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS and _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:
-            raise FormatError("values are nested too deep", where=f"{where}:{number}")
+            raise FormatError("values are nested too deep", where=f"{where}:{number}", code="nested-too-deep")
 
 
 def _toml_mistake(message: str, text: str) -> tuple[str, str]:

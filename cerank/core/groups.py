@@ -1,4 +1,4 @@
-"""The unit of training: one query with its labelled candidates."""
+"""The unit of training: one query with its labeled candidates."""
 
 from __future__ import annotations
 

@@ -51,7 +51,11 @@ class Documents(Protocol):
 
 def no_document(doc_id: str, dataset: str) -> MissingError:
     """Return the error for a document id, in a run or a group, for which the dataset has no text."""
-    return MissingError(f"no document '{shown(doc_id, 80)}' in dataset {dataset}", hint="is the run from this dataset?")
+    return MissingError(
+        f"no document '{shown(doc_id, 80)}' in dataset {dataset}",
+        hint="is the run from this dataset?",
+        code="document-not-found",
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,9 @@ class Dataset:
         """
         if name not in self.runs:
             hint = nearest(name, self.runs) if self.runs else "it has no runs"
-            raise UsageError(f"dataset {self.name} has no run '{shown(name, 80)}'", hint=hint)
+            raise UsageError(
+                f"dataset {self.name} has no run '{shown(name, 80)}'", hint=hint, code="run-file-not-found"
+            )
         return self.reader(name)
 
     def judged_without_text(self) -> int:
@@ -115,11 +121,14 @@ def _bound(text: str, count: int, missing: int, where: str) -> int:
     match = _BOUND.fullmatch(text)
     if not match:
         raise UsageError(
-            f"'{shown(text, 40)}' is not a number of queries or a percentage", where=where, hint=_PART_HINT
+            f"'{shown(text, 40)}' is not a number of queries or a percentage",
+            where=where,
+            hint=_PART_HINT,
+            code="query-range-syntax",
         )
     number = int(match[1])
     if match[2] and number > 100:
-        raise UsageError(f"{number}% is more than all", where=where, hint=_PART_HINT)
+        raise UsageError(f"{number}% is more than all", where=where, hint=_PART_HINT, code="query-range-too-large")
     return count * number // 100 if match[2] else number
 
 
@@ -146,7 +155,9 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     ordered = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
     picked = set(ordered[_bound(low, count, 0, where) : _bound(high, count, count, where)])
     if not picked:
-        raise UsageError(f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT)
+        raise UsageError(
+            f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT, code="query-range-empty"
+        )
     return replace(
         dataset,
         name=where,

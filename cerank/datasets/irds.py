@@ -56,7 +56,7 @@ class CatalogMetadata(msgspec.Struct, frozen=True):
     queries: int  # with a judged subset, the judged ones
     documents: int
     largest_grade: int
-    judgements: int
+    judgments: int
 
 
 class _BlockedRequest(msgspec.Struct, frozen=True):
@@ -255,7 +255,11 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     """
     source = _loaded(name)
     if not (source.has_docs() and source.has_queries()):
-        raise UsageError(f"dataset {name} has no documents and queries to rank", hint="a subset of it may")
+        raise UsageError(
+            f"dataset {name} has no documents and queries to rank",
+            hint="a subset of it may",
+            code="collection-incomplete",
+        )
     with _translate_errors(name):
         queries = {checked_id(row.query_id, "query", name): _text(row) for row in source.queries_iter()}
         record = source.metadata()
@@ -302,7 +306,7 @@ def catalog_metadata(name: str) -> CatalogMetadata:
         queries=int(record.get("queries", {}).get("count") or 0),
         documents=int(record.get("docs", {}).get("count") or 0),
         largest_grade=max((int(grade) for grade in grades), default=0),
-        judgements=sum(int(count) for count in grades.values()),
+        judgments=sum(int(count) for count in grades.values()),
     )
 
 

@@ -104,11 +104,16 @@ def _find_files(folder: Path, names: Sequence[str], what: str) -> list[Path]:
     paths = _existing(folder, names)
     if len(paths) > 1:
         both = " and ".join(path.name for path in paths)
-        raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
+        raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them", code="file-ambiguous")
     if not paths:
         paths = sorted((folder / _SHARDS[what]).glob("*.parquet"))
     if not paths:
-        raise MissingError(f"no {what} ({', '.join(names)}; plain or packed)", where=str(folder), hint=_LAYOUT)
+        raise MissingError(
+            f"no {what} ({', '.join(names)}; plain or packed)",
+            where=str(folder),
+            hint=_LAYOUT,
+            code="documents-missing",
+        )
     return paths
 
 
@@ -123,7 +128,7 @@ def _documents(paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...]) -> 
                 raise duplicate_error("document", doc_id, where)
             texts[doc_id] = text
     if not texts:
-        raise FormatError("the file holds no document", where=str(paths[0]))
+        raise FormatError("the file holds no document", where=str(paths[0]), code="no-documents")
     return texts, _sha256(paths)
 
 
@@ -146,7 +151,9 @@ def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str
             elif options.without_text == "skip":
                 skipped.append(query_id)
             else:
-                raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT)
+                raise FormatError(
+                    f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT, code="text-missing"
+                )
     if not texts:
         raise FormatError("the file holds no query", where=str(paths[0]))
     return texts, skipped
@@ -193,7 +200,7 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
     names = [name for name in files if name]
     if split:
         hint = nearest(split, names) if names else "it has none"
-        raise UsageError(f"no qrels for '{shown(split, 80)}'", where=str(folder), hint=hint)
+        raise UsageError(f"no qrels for '{shown(split, 80)}'", where=str(folder), hint=hint, code="qrels-not-found")
     raise UsageError("several qrels, none called test", where=str(folder), hint=f"add one: #{' #'.join(names)}")
 
 
@@ -220,7 +227,10 @@ def collection_toml(name: str) -> bytes:
         path, _, split = name.partition("#")
         if not local_path(path).is_dir():
             raise UsageError(
-                "there is no such folder", where=shown(name, 200), hint="an ir_datasets id is written without ./"
+                "there is no such folder",
+                where=shown(name, 200),
+                hint="an ir_datasets id is written without ./",
+                code="folder-missing",
             )
         key, value = "folder", f"{local_path(path).resolve()}{'#' + split if split else ''}"
     text = msgspec.json.encode(value).decode()  # a JSON string is a TOML string
@@ -240,7 +250,12 @@ def _read_collection(folder: Path) -> _Collection:
     options = decode.decode_table(_Collection, values, "", mistakes)
     if options is None or not values or (options.ir_datasets and options.folder):
         what = "\n".join(mistakes) or "names not exactly one of ir_datasets and folder"
-        raise FormatError(what, where=str(path), hint='such as ir_datasets = "msmarco-passage/train/judged"')
+        raise FormatError(
+            what,
+            where=str(path),
+            hint='such as ir_datasets = "msmarco-passage/train/judged"',
+            code="dataset-declaration",
+        )
     return options
 
 
@@ -260,7 +275,12 @@ def _open_collection(folder: Path, options: _Collection, cache: Path | None) -> 
     there = folder / local_path(other)
     nested = _read_collection(there) if there.is_dir() else _Collection()
     if nested.ir_datasets or nested.folder:
-        raise FormatError("names a folder that itself refers to another", where=str(path), hint="name that one")
+        raise FormatError(
+            "names a folder that itself refers to another",
+            where=str(path),
+            hint="name that one",
+            code="dataset-reference-nested",
+        )
     return open_folder(there, split, options.folder, cache=cache)
 
 
@@ -273,7 +293,9 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
     absent = [query for query in ids if query not in shared.queries]
     if absent:
         what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
-        raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"fix {COLLECTION}")
+        raise FormatError(
+            f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"fix {COLLECTION}", code="queries-do-not-match"
+        )
     return {query: shared.queries[query] for query in ids}, input_sha256(path)
 
 
@@ -345,7 +367,10 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     absent = [query for query in qrels if query not in queries.texts]
     if absent and options.without_text == "refuse":
         raise FormatError(
-            f"judged query '{shown(absent[0], 80)}' has no text", where=str(queries.path), hint=_SKIP_HINT
+            f"judged query '{shown(absent[0], 80)}' has no text",
+            where=str(queries.path),
+            hint=_SKIP_HINT,
+            code="text-missing",
         )
     without_text = len({*absent, *queries.skipped})
     notes = [f"{counted(without_text, 'query')} without text left out"] if without_text else []

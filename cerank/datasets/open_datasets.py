@@ -47,7 +47,7 @@ class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
     location: str
     documents: int
     queries: int
-    judgements: int  # rows of the qrels
+    judgments: int  # rows of the qrels
     grades: tuple[tuple[int, int], ...]  # (grade, number of rows), ascending
     judged_without_text: int | None  # different documents in the qrels that have no text; None: not counted
     runs: tuple[str, ...]
@@ -167,7 +167,7 @@ def describe(name: str, cache: Path) -> DatasetDescription:
         location=dataset.location,
         documents=len(dataset.documents),
         queries=len(dataset.queries),
-        judgements=sum(grades.values()),
+        judgments=sum(grades.values()),
         grades=tuple(sorted(grades.items())),
         judged_without_text=None if dataset.location == CATALOG else dataset.judged_without_text(),
         runs=dataset.runs,

@@ -141,7 +141,7 @@ def _missing(path: Path, number: int, what: str, accepted: Sequence[str]) -> For
                 keys = []
             break
     has = f"its keys: {shown(', '.join(keys), 200)}; " if keys else ""
-    return FormatError(what, where=at(path, number), hint=f"{has}accepted: {', '.join(accepted)}")
+    return FormatError(what, where=at(path, number), hint=f"{has}accepted: {', '.join(accepted)}", code="id-missing")
 
 
 def _parquet_texts(path: Path, ids: Sequence[str], texts: Sequence[str]) -> Iterator[TextRow]:

@@ -276,7 +276,7 @@ def compare(
     check_labels(systems)
     for name, margin in terms.margins.items():
         if name not in measures:
-            raise UsageError(f"a margin for {name}: it is not compared, {', '.join(measures)} is")
+            raise UsageError(f"a margin for {name}: it is not compared, {', '.join(measures)} is", code="margin-unused")
         checked_margin(margin, name, width_of(name))
     _check_worth(measures, terms)
     if pairings:
@@ -337,7 +337,7 @@ def _pairings(
         if not any(question.names(name, {right.label}, {left.label}) for left, right in couples for name in measures):
             rows = ", ".join(f"{right.label} against {left.label}" for left, right in couples[:6])
             what = f"no row answers the primary question '{question}'"
-            raise UsageError(what, hint=f"the rows are {rows}, by {', '.join(measures)}")
+            raise UsageError(what, hint=f"the rows are {rows}, by {', '.join(measures)}", code="question-unanswered")
     return [
         Pairing(
             condition=condition,
@@ -371,13 +371,16 @@ def checked_margin(margin: Margin, measure: str = "", width: float | None = None
         UsageError: it is not above 0, or so large that no two systems could differ by it.
     """
     if not 0 < margin.value < float("inf"):
-        raise UsageError(f"a {what} is a number above 0, not {margin.value}", where=margin.source)
+        raise UsageError(
+            f"a {what} is a number above 0, not {margin.value}", where=margin.source, code="margin-out-of-range"
+        )
     if width is not None and margin.value >= width:
         why = f"calls any two systems equivalent: {measure}" if what == "margin" else f"cannot be reached: {measure}"
         raise UsageError(
             f"a {what} of {margin.value:g} for {measure} {why} spans {width:g}",
             where=margin.source,
             hint=f"such as {measure}=.02",
+            code="margin-too-large",
         )
     return margin
 
@@ -475,6 +478,7 @@ def _by_seeds(
             f"a claim about recipes needs several seeds of at least one side, and '{left.label}' and '{right.label}' "
             "are single rankings",
             hint="name the seeds of a recipe as LABEL=RUN,RUN,..., or leave --claim recipes away",
+            code="too-few-seeds",
         )
     pairs = seed_variance.pairs_of(left, right) if terms.pairs_seeds else ()
     members = tuple(zip(*pairs, strict=True)) if pairs else (left.members or (left,), right.members or (right,))

@@ -24,7 +24,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     judged: dict[str, float]  # measure -> mean share of judged documents down to its cutoff (10 where it has none)
     answerless: dict[str, int]  # measure -> queries in whose qrels no document meets its threshold
-    ties: float  # share of neighbours in the top 10 whose scores lie one float32 apart: ties that were broken
+    ties: float  # share of neighbors in the top 10 whose scores lie one float32 apart: ties that were broken
     largest: int = 0  # grade in the qrels
     shallowest: int  # documents ranked for the query with fewest, among those ranked
     deepest: int
@@ -93,7 +93,7 @@ def notes(
         out.append(Note("judged", _of_judged(by_name.shape(measure).cutoff or 10, left_label, right_label, shares)))
     for label, fact in ((left_label, first), (right_label, second)):
         if fact.ties > 0:
-            share = f"{100 * fact.ties:.1f} % of the neighbouring scores of '{label}' in the top 10"
+            share = f"{100 * fact.ties:.1f} % of the neighboring scores of '{label}' in the top 10"
             out.append(Note("ties", f"{share} are equal or one float32 apart"))
     if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
         depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
@@ -149,8 +149,8 @@ def _judged(qrels: by_name.Qrels, ranking: Ranking, ranked: Sequence[str], cutof
 
 
 def _ties(ranking: Ranking, ranked: Sequence[str]) -> float:
-    neighbours = [pair for query in ranked for pair in itertools.pairwise(ranking.scores(query)[:10])]
-    return sum(low == float32_below(high) for high, low in neighbours) / len(neighbours) if neighbours else 0.0
+    neighbors = [pair for query in ranked for pair in itertools.pairwise(ranking.scores(query)[:10])]
+    return sum(low == float32_below(high) for high, low in neighbors) / len(neighbors) if neighbors else 0.0
 
 
 def ceiling(ranking: Ranking, qrels: by_name.Qrels, measure: str = "nDCG@10") -> dict[str, float]:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Grades = NDArray[np.int64]
 
 UNJUDGED = -(2**40)  # below every grade, so that no threshold counts it
-_CELLS = 1 << 22  # of a block's matrix of grades: 32 MiB
+MAX_CELLS = 1 << 22  # of a block's matrix of grades: 32 MiB
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -58,14 +58,14 @@ def per_query(
 def _blocks(
     qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]], deepest: int | None
 ) -> Iterator[tuple[list[str], Block]]:
-    """Return ranked queries with their block, cut so that no matrix grows beyond `_CELLS`, or holds one query."""
+    """Return ranked queries with their block, cut so that no matrix grows beyond `MAX_CELLS`, or holds one query."""
     queries: list[str] = []
     lists: list[Sequence[str]] = []
     width = 1
     for query in qrels:
         ids = ranking.get(query, ())
         ids = ids if deepest is None else ids[:deepest]
-        if queries and (len(queries) + 1) * max(width, len(ids)) > _CELLS:
+        if queries and (len(queries) + 1) * max(width, len(ids)) > MAX_CELLS:
             yield queries, _block([qrels[each] for each in queries], lists, width)
             queries, lists, width = [], [], 1
         if ids:

@@ -52,10 +52,12 @@ def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
             every ranking.
     """
     if not names:
-        raise UsageError("no measure is named", where=where, hint=f"name at least one, {_EXAMPLES}")
+        raise UsageError(
+            "no measure is named", where=where, hint=f"name at least one, {_EXAMPLES}", code="measures-missing"
+        )
     grades = {grade for judged in qrels.values() for grade in judged.values()}
     if not grades:
-        raise UsageError("the qrels judge no document, so nothing can be measured", where=where)
+        raise UsageError("the qrels judge no document, so nothing can be measured", where=where, code="no-judgments")
     canonical: dict[str, None] = {}
     for name in (part for listed in names for part in re.split(r",(?![^(]*\))", listed)):
         measure = _parsed(name, where)
@@ -162,7 +164,7 @@ def condensed(name: str) -> str:
     at judged documents anyway or say nothing of relevance: their own name comes back.
     """
     measure = _parsed(name, "")
-    if measure.NAME in _ABOUT_JUDGEMENTS:
+    if measure.NAME in _ABOUT_JUDGMENTS:
         return str(measure)
     return str(_made(measure, {**measure.params, "judged_only": True}))
 
@@ -186,7 +188,7 @@ def limits(name: str) -> tuple[float, float] | None:
 def is_of_grade_one(name: str) -> str:
     """Return the measure that counts grade 2 and more as relevant, where `name` counts grade 1, too; else ""."""
     measure = _parsed(name, "")
-    if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGEMENTS:
+    if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGMENTS:
         return ""
     return str(_made(measure, {**measure.params, "rel": 2}))
 
@@ -196,14 +198,14 @@ def _plain(measure: Any) -> Any:
     return _made(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})
 
 
-_ABOUT_JUDGEMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # a condensed list changes nothing in them
+_ABOUT_JUDGMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # a condensed list changes nothing in them
 
 
 @lru_cache(maxsize=64)
 def _class_of(known: Any) -> type[Any]:
     """Return the measure's class, with `judged_only` where ir_measures gives it none: lists are condensed here."""
     own: type[Any] = type(known)
-    if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGEMENTS:
+    if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGMENTS:
         return own
     from ir_measures.measures import ParamInfo
 
@@ -265,7 +267,12 @@ def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> No
         return
     rel = shape(name).rel
     if rel < 1:
-        raise UsageError(f"{name} counts documents judged irrelevant as relevant", where=where, hint="rel starts at 1")
+        raise UsageError(
+            f"{name} counts documents judged irrelevant as relevant",
+            where=where,
+            hint="rel starts at 1",
+            code="measure-counts-irrelevant",
+        )
     if largest < rel:
         what = f"{name} is 0 for every ranking: it needs grade {rel}, and the largest grade in the qrels is {largest}"
         hint = f"use rel={largest}" if largest > 0 else "these qrels hold no relevant document"
@@ -285,7 +292,9 @@ def _parsed(name: str, where: str) -> Any:
         base, own = _pieces(translated[0], where)
         params = own | params
     if base not in registry:
-        raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
+        raise UsageError(
+            f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry), code="unknown-measure"
+        )
     known = registry[base]
     kind = _class_of(known)
     params = {known.AT_PARAM if key == "@" else key: value for key, value in params.items()}

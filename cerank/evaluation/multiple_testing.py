@@ -102,6 +102,7 @@ def refuse_smaller(family: int, count: int) -> None:
         raise UsageError(
             f"the declared family has {counted(family, 'comparison')}, and {count} are shown",
             hint="declare all of them",
+            code="family-too-small",
         )
 
 
@@ -178,7 +179,7 @@ def max_t(
     rounds: int = 9999,
     seed: int = 0,
 ) -> MaxT:
-    """Return p-values by the randomised maximum statistic, stepped down (Westfall and Young 1993, algorithm 2.8).
+    """Return p-values by the randomized maximum statistic, stepped down (Westfall and Young 1993, algorithm 2.8).
 
     In each round all differences of a query change sign together, so that systems, measures and first stages keep
     their dependence; it needs the joint distribution of a query's differences to be symmetric where the null holds.

@@ -108,7 +108,7 @@ def outlook(
         UsageError: a number out of its range.
     """
     if tests < 1:
-        raise UsageError(f"a family has at least 1 test, not {tests}")
+        raise UsageError(f"a family has at least 1 test, not {tests}", code="family-out-of-range")
     _refuse(queries, sd, alpha, power)
     level = alpha / tests
     estimate = Outlook(
@@ -129,7 +129,7 @@ def outlook(
         )
     if margin is not None:
         if margin <= 0:
-            raise UsageError(f"a margin is above 0, not {margin}")
+            raise UsageError(f"a margin is above 0, not {margin}", code="margin-out-of-range")
         estimate = msgspec.structs.replace(
             estimate,
             margin=margin,
@@ -149,19 +149,22 @@ def spread_of(left: Sequence[float], right: Sequence[float]) -> float:
 
     sd = paired(left, right).sd
     if sd == 0:
-        raise UsageError("the two score the same (or differ by the same) on every query: there is no spread to plan by")
+        raise UsageError(
+            "the two score the same (or differ by the same) on every query: there is no spread to plan by",
+            code="no-spread",
+        )
     return sd
 
 
 def _refuse(n: int, sd: float, alpha: float, power: float = POWER) -> None:
     if n < 2:
-        raise UsageError(f"a paired test needs at least 2 queries, not {n}")
+        raise UsageError(f"a paired test needs at least 2 queries, not {n}", code="too-few-queries")
     if not (math.isfinite(sd) and sd > 0):
-        raise UsageError(f"the sd of the differences is a number above 0, not {sd}")
+        raise UsageError(f"the sd of the differences is a number above 0, not {sd}", code="spread-out-of-range")
     if not 0 < alpha < 0.5:
-        raise UsageError(f"alpha lies between 0 and 0.5, not at {alpha}")
+        raise UsageError(f"alpha lies between 0 and 0.5, not at {alpha}", code="alpha-out-of-range")
     if not alpha < power < 1:
-        raise UsageError(f"power lies between alpha and 1, not at {power}")
+        raise UsageError(f"power lies between alpha and 1, not at {power}", code="power-out-of-range")
 
 
 def _power_t(df: float, nc: float, alpha: float) -> float:

@@ -122,14 +122,14 @@ def bca(d: Differences, confidence: float = 0.95, *, rounds: int = ROUNDS, seed:
     from scipy.special import ndtr, ndtri
 
     n, mean = d.size, float(d.mean())
-    centred = d - mean
-    if not centred.any():
+    centered = d - mean
+    if not centered.any():
         return Interval(mean, mean)
     means = _resampled_means(d, rounds, seed)
     below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * rounds)
     bias = float(ndtri(min(max(below, 1 / (rounds + 1)), rounds / (rounds + 1))))
-    # The jackknife of a mean has a closed form: leaving i out moves it by -centred[i] / (n - 1).
-    acceleration = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5)) if n > 1 else 0.0
+    # The jackknife of a mean has a closed form: leaving i out moves it by -centered[i] / (n - 1).
+    acceleration = float((centered**3).sum() / (6 * (centered**2).sum() ** 1.5)) if n > 1 else 0.0
     z = ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2])) + bias
     low, high = np.quantile(means, ndtr(bias + z / (1 - acceleration * z)))
     return Interval(float(low), float(high))

@@ -45,7 +45,9 @@ def mean_of(label: str, members: Sequence[System]) -> System:
         UsageError: fewer than 2, or they were not measured on the same queries of the same qrels.
     """
     if len(members) < 2:
-        raise UsageError(f"'{label}' needs at least 2 seeds to be a mean of seeds, not {len(members)}")
+        raise UsageError(
+            f"'{label}' needs at least 2 seeds to be a mean of seeds, not {len(members)}", code="too-few-seeds"
+        )
     first = members[0]
     means = []
     for at in first.measured:
@@ -90,6 +92,7 @@ def two_way(left: Values, right: Values, *, left_fixed: bool = False, right_fixe
             raise UsageError(
                 f"a claim about recipes needs at least 2 seeds of each, and the {name} has 1",
                 hint="train more seeds, or compare these checkpoints only",
+                code="too-few-seeds",
             )
         variance = 0.0 if is_fixed else float(side.mean(axis=1).var(ddof=1))
         spreads.append(math.sqrt(variance))
@@ -218,11 +221,18 @@ def _same(first: System, at: Measured, member: System) -> Measured:
     """Return the member's measurement of the same condition, qrels and queries."""
     entry_of_member = next((entry for entry in member.measured if entry.condition == at.condition), None)
     if entry_of_member is None or len(member.measured) != len(first.measured):
-        raise UsageError(f"seeds '{first.label}' and '{member.label}' were not measured in the same conditions")
+        raise UsageError(
+            f"seeds '{first.label}' and '{member.label}' were not measured in the same conditions", code="seeds-differ"
+        )
     if entry_of_member.qrels_sha256 != at.qrels_sha256 or entry_of_member.values.keys() != at.values.keys():
-        raise UsageError(f"seeds '{first.label}' and '{member.label}' differ in qrels or measures on {at.condition}")
+        raise UsageError(
+            f"seeds '{first.label}' and '{member.label}' differ in qrels or measures on {at.condition}",
+            code="seeds-differ",
+        )
     if any(entry_of_member.values[measure].keys() != values.keys() for measure, values in at.values.items()):
-        raise UsageError(f"seeds '{first.label}' and '{member.label}' differ in queries on {at.condition}")
+        raise UsageError(
+            f"seeds '{first.label}' and '{member.label}' differ in queries on {at.condition}", code="seeds-differ"
+        )
     return entry_of_member
 
 

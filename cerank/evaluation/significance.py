@@ -262,11 +262,15 @@ def differences(left: Sequence[float], right: Sequence[float]) -> NDArray[np.flo
 
     first, second = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
-        raise UsageError(f"cannot pair {counted(len(left), 'value')} with {len(right)}", hint="pair them by query id")
+        raise UsageError(
+            f"cannot pair {counted(len(left), 'value')} with {len(right)}",
+            hint="pair them by query id",
+            code="values-unpaired",
+        )
     if first.size < 2:
-        raise UsageError(f"a paired test needs at least 2 queries, not {first.size}")
+        raise UsageError(f"a paired test needs at least 2 queries, not {first.size}", code="too-few-queries")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise UsageError("a per-query value is not a finite number")
+        raise UsageError("a per-query value is not a finite number", code="value-not-finite")
     out = second - first
     out[np.abs(out) < NOISE] = 0.0
     return np.asarray(out, dtype=np.float64)
@@ -288,7 +292,7 @@ def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.
     import numpy as np
 
     if not 0 < confidence < 1:
-        raise UsageError(f"confidence must lie between 0 and 1, not {confidence}")
+        raise UsageError(f"confidence must lie between 0 and 1, not {confidence}", code="confidence-out-of-range")
     d = differences(left, right)
     n, df = d.size, d.size - 1
     mean, sd = float(d.mean()), float(d.std(ddof=1))

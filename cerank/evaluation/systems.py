@@ -1,6 +1,6 @@
 """What a comparison compares: systems, and what each scored where.
 
-Invariant: pure data, JSON-serialisable; queries are known by id.
+Invariant: pure data, JSON-serializable; queries are known by id.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def measured_in(system: System, condition: Condition) -> Measured:
         if entry.condition == condition:
             return entry
     has = "; ".join(str(entry.condition) for entry in system.measured) or "nothing"
-    raise UsageError(f"'{system.label}' was not measured on {condition}", hint=f"it was measured on {has}")
+    raise UsageError(
+        f"'{system.label}' was not measured on {condition}", hint=f"it was measured on {has}", code="not-measured"
+    )
 
 
 def values_by_query(
@@ -119,10 +121,15 @@ def values_by_query(
             f"'{left.label}' and '{right.label}' were measured on different qrels of {condition.dataset}: "
             f"sha256 {first.qrels_sha256[:12]} and {second.qrels_sha256[:12]}",
             hint="a difference would mix the systems with the judgments; evaluate both on one qrels file",
+            code="qrels-differ",
         )
     for system, entry in ((left, first), (right, second)):
         if measure not in entry.values:
-            raise UsageError(f"'{system.label}' has no {measure} on {condition}", hint=nearest(measure, entry.values))
+            raise UsageError(
+                f"'{system.label}' has no {measure} on {condition}",
+                hint=nearest(measure, entry.values),
+                code="not-measured",
+            )
     values, others = first.values[measure], second.values[measure]
     if values.keys() != others.keys():
         in_one = sorted(values.keys() ^ others.keys())
@@ -130,6 +137,7 @@ def values_by_query(
             f"'{left.label}' and '{right.label}' have {measure} for different queries of {condition}: "
             f"{len(in_one)} are in one only, such as {in_one[0]}",
             hint="measure both on the same qrels; a query a ranking lacks counts 0",
+            code="queries-differ",
         )
     return tuple(values), (list(values.values()), [others[query] for query in values])
 
@@ -150,6 +158,7 @@ def shared_conditions(systems: Sequence[System]) -> tuple[Condition, ...]:
                 f"'{systems[0].label}' and '{system.label}' were not measured on the same: "
                 f"{'; '.join(map(str, first))} against {'; '.join(map(str, other)) or 'nothing'}",
                 hint="compare runs with the same test datasets and first stages, or name the one to compare on",
+                code="conditions-differ",
             )
     return tuple(first)
 
@@ -161,8 +170,9 @@ def check_labels(systems: Sequence[System]) -> None:
         UsageError: they are.
     """
     if len(systems) < 2:
-        raise UsageError(f"a comparison needs at least 2 systems, not {len(systems)}")
+        raise UsageError(f"a comparison needs at least 2 systems, not {len(systems)}", code="too-few-systems")
     labels = [system.label for system in systems]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
-        raise UsageError(f"two systems are called '{repeated[0]}'", hint="name each once, or give them labels")
+        what = f"two systems are called '{repeated[0]}'"
+        raise UsageError(what, hint="name each once, or give them labels", code="name-twice")

@@ -90,9 +90,11 @@ def _write_error(path: Path, error: OSError) -> RunFailedError:
         return NotWritableError(what, where=str(path), hint=hint)
     if error.errno in _NO_SPACE:
         hint = "free some space and resume; all complete files are intact"
-        return RunFailedError("no space left to write this file", where=str(path), hint=hint)
+        return RunFailedError("no space left to write this file", where=str(path), hint=hint, code="disk-full")
     if error.errno == errno.ENOENT:
-        return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
+        return RunFailedError(
+            "its folder is gone", where=str(path), hint="was the run moved or removed while in use?", code="folder-gone"
+        )
     return RunFailedError(f"cannot write the file: {os_reason(error)}", where=str(path))
 
 
@@ -314,7 +316,9 @@ def new_folder(final: Path) -> Iterator[Path]:
         RunFailedError: `final` exists already, or the disk refuses.
     """
     if final.exists():
-        raise RunFailedError("the folder exists already", where=str(final), hint="rename or remove it first")
+        raise RunFailedError(
+            "the folder exists already", where=str(final), hint="rename or remove it first", code="folder-exists"
+        )
     temporary = _temporary(final)
     make_folder(final.parent)
     remove_tree(temporary)

@@ -64,7 +64,11 @@ def encode_record(record: R, decoder: msgspec.json.Decoder[R], where: str) -> by
     except DECODE_ERRORS:
         is_same = False
     if not is_same:  # msgspec silently writes NaN and infinities as null
-        raise RunFailedError(f"a number in a {type(record).__name__} record is not finite (nan or inf)", where=where)
+        raise RunFailedError(
+            f"a number in a {type(record).__name__} record is not finite (nan or inf)",
+            where=where,
+            code="value-not-finite",
+        )
     return data
 
 

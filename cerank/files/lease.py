@@ -43,14 +43,15 @@ class Owner(msgspec.Struct, frozen=True):
     time: str = ""  # UTC, ISO 8601
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return a word that stands for this start of the machine; "" where the system does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _start_ticks(pid: int) -> int:
+def start_ticks(pid: int) -> int:
     """Return when the process started, in clock ticks since boot; 0 if it is gone or the system does not tell."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -62,14 +63,14 @@ def _start_ticks(pid: int) -> int:
 def this_process(now: datetime | None = None) -> Owner:
     """Return the owner record of this process."""
     pid = os.getpid()
-    return Owner(pid, _start_ticks(pid), _boot_id(), socket.gethostname(), timestamp(now) if now else "")
+    return Owner(pid, start_ticks(pid), boot_id(), socket.gethostname(), timestamp(now) if now else "")
 
 
 def is_same_process(owner: Owner) -> bool:
     """Return whether the process that wrote `owner` is still alive on this host; False if that is unknown."""
     is_identified = bool(owner.ticks and owner.boot and owner.pid > 0)
-    is_here = owner.host == socket.gethostname() and owner.boot == _boot_id()
-    return is_identified and is_here and owner.ticks == _start_ticks(owner.pid)
+    is_here = owner.host == socket.gethostname() and owner.boot == boot_id()
+    return is_identified and is_here and owner.ticks == start_ticks(owner.pid)
 
 
 def signal_owner(owner: Owner, signum: int) -> bool:
@@ -156,7 +157,7 @@ class Lease:
             child: the child's process id, which a lock file then names; with 0, the lock file is released.
         """
         if self._lock_file is not None and child:
-            self._lock_file.give(Owner(child, _start_ticks(child), _boot_id(), socket.gethostname()))
+            self._lock_file.give(Owner(child, start_ticks(child), boot_id(), socket.gethostname()))
         elif self._lock_file is not None:
             self._lock_file.release()
         self._forget()
@@ -276,7 +277,7 @@ def _held_error(path: Path) -> HeldError:
     holder = owner(path)
     who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
     hint = f"`cerank stop {path.parent.name}` asks it to stop"
-    return HeldError(f"held by {who}", where=path.parent.name, hint=hint)
+    return HeldError(f"held by {who}", where=path.parent.name, hint=hint, code="run-held")
 
 
 def _check_file_exists(handle: disk.Handle) -> None:
@@ -286,7 +287,7 @@ def _check_file_exists(handle: disk.Handle) -> None:
     except OSError:
         is_same = False
     if not is_same:
-        raise RunFailedError("the run was removed", where=handle.path.parent.name)
+        raise RunFailedError("the run was removed", where=handle.path.parent.name, code="run-removed")
 
 
 def is_held(path: Path) -> bool:

@@ -61,7 +61,9 @@ def _check_utf8(path: Path, block: bytes, first: int) -> None:
         block.decode("utf-8")
     except UnicodeDecodeError as error:
         line = first + block.count(b"\n", 0, error.start)
-        raise FormatError(f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line)) from None
+        raise FormatError(
+            f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line), code="not-utf8"
+        ) from None
 
 
 def _check_white_space(path: Path, block: bytes, first: int) -> None:
@@ -72,7 +74,7 @@ def _check_white_space(path: Path, block: bytes, first: int) -> None:
     match = _WIDE_SPACE.search(text)
     if match:
         what = f"holds the white space U+{ord(match.group()):04X}, at which some tools split columns and some do not"
-        raise FormatError(what, where=at(path, first + text.count("\n", 0, match.start())))
+        raise FormatError(what, where=at(path, first + text.count("\n", 0, match.start())), code="unusual-white-space")
 
 
 def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
@@ -84,12 +86,16 @@ def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[i
     first, rest, is_start = 1, b"", True
     while block := file.read(size):
         if is_start and block.startswith(_UTF16_MARKS):
-            raise FormatError("is UTF-16 text (byte order mark)", where=at(path, 1), hint="save it as UTF-8")
+            raise FormatError(
+                "is UTF-16 text (byte order mark)", where=at(path, 1), hint="save it as UTF-8", code="utf16-text"
+            )
         block = block.removeprefix(_UTF8_MARK) if is_start else rest + block
         is_start = False
         end = block.rfind(b"\n") + 1
         if not end and len(block) > _LONGEST_LINE:
-            raise FormatError(f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first))
+            raise FormatError(
+                f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first), code="line-too-long"
+            )
         complete, rest = block[:end], block[end:]
         if complete:
             yield first, complete
@@ -154,7 +160,11 @@ def duplicate_error(kind: str, name: str, where: str, *, query: str = "") -> For
         query: the id of the query whose list has the document twice; "" for a file of documents or queries.
     """
     subject = f"{kind} '{shown(name, 80)}'" if name else f"a {kind}"
-    return FormatError(f"{subject} appears twice" + (f" for query '{shown(query, 80)}'" if query else ""), where=where)
+    return FormatError(
+        f"{subject} appears twice" + (f" for query '{shown(query, 80)}'" if query else ""),
+        where=where,
+        code="id-twice",
+    )
 
 
 def checked_id(text: str, kind: str, where: str) -> str:
@@ -164,9 +174,13 @@ def checked_id(text: str, kind: str, where: str) -> str:
         FormatError: it cannot.
     """
     if not text:
-        raise FormatError(f"empty {kind} id", where=where)
+        raise FormatError(f"empty {kind} id", where=where, code="id-empty")
     if _SPACE_OR_NUL.search(text):
-        raise FormatError(f"{kind} id '{shown(text, 80)}' holds white space, which no TREC file can carry", where=where)
+        raise FormatError(
+            f"{kind} id '{shown(text, 80)}' holds white space, which no TREC file can carry",
+            where=where,
+            code="id-with-white-space",
+        )
     return text
 
 
@@ -192,7 +206,7 @@ def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Itera
                 yield number, decoder.decode(line)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 what = f"not a valid record: {shown(error, 200)}"
-                raise FormatError(what, where=at(path, number), hint=_json_hint(line)) from error
+                raise FormatError(what, where=at(path, number), hint=_json_hint(line), code="invalid-record") from error
 
 
 def _is_array_like(kind: type) -> bool:
@@ -247,5 +261,7 @@ def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None
             parts = line.decode("utf-8").removesuffix("\r").split("\t")
             if len(parts) not in columns:
                 expected = " or ".join(map(str, columns))
-                raise FormatError(f"{len(parts)} tab-separated columns, not {expected}", where=at(path, number))
+                raise FormatError(
+                    f"{len(parts)} tab-separated columns, not {expected}", where=at(path, number), code="column-count"
+                )
             yield number, parts

@@ -67,7 +67,7 @@ def verify_folder(folder: Path) -> None:
     for name in sorted(listed.keys() | present.keys()):
         wrong = _find_problem(listed.get(name), present.get(name))
         if wrong:
-            raise DamagedError(wrong, where=str(folder / name))
+            raise DamagedError(wrong, where=str(folder / name), code="file-unexpected")
 
 
 def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:

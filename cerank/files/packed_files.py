@@ -179,7 +179,9 @@ class _Content:
             if self._is_over and self._at_end is not None:
                 self._at_end()  # moves a tar on, after which its member cannot be asked again
         except (*_ERRORS, NotImplementedError) as error:
-            raise FormatError(f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)) from error
+            raise FormatError(
+                f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path), code="archive-damaged"
+            ) from error
         except RuntimeError as error:  # zipfile asks for a password so, and lz4 finds all damage so
             raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
         except OSError as error:
@@ -247,6 +249,7 @@ def decompression_bomb(path: Path) -> FormatError:
         f"unpacks to more than {LARGEST_RATIO} times its size, which is not a normal file",
         where=str(path),
         hint="if you trust the file, unpack it yourself and give the unpacked one",
+        code="unpacks-too-large",
     )
 
 
@@ -280,7 +283,11 @@ def _open_content(path: Path, file: ByteStream, start: bytes) -> _Content:
     kind = next((name for magic, (name, _) in _PACKED.items() if start.startswith(magic)), "")
     for name, ending in (*_PACKED.values(), ("a zip", ".zip")):
         if path.suffix == ending and kind != name and not (ending == ".zip" and start.startswith(_ZIP)):
-            raise FormatError(f"the name ends in {ending} but the content is not {name}", where=str(path))
+            raise FormatError(
+                f"the name ends in {ending} but the content is not {name}",
+                where=str(path),
+                code="ending-does-not-match",
+            )
     if start.startswith(_ZIP):
         content = _Content(path, _zip_member(path), "zip")
     elif kind:
@@ -294,13 +301,13 @@ def _open_content(path: Path, file: ByteStream, start: bytes) -> _Content:
         head = content.peek(_HEAD)
     if head.startswith(_PICKLE):
         what = "is a Python pickle, which can run any program when it is read; cerank opens none"
-        raise FormatError(what, where=str(path), hint=_PICKLE_HINT)
+        raise FormatError(what, where=str(path), hint=_PICKLE_HINT, code="pickle-file")
     for magic, (name, hint) in _NOT_TEXT.items():
         if head.startswith(magic):
-            raise FormatError(f"is {name}", where=str(path), hint=hint)
+            raise FormatError(f"is {name}", where=str(path), hint=hint, code="wrong-file-kind")
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         hint = "a server may have answered with a page in place of the file"
-        raise FormatError("is an HTML page", where=str(path), hint=hint)
+        raise FormatError("is an HTML page", where=str(path), hint=hint, code="html-page")
     return content
 
 
@@ -350,12 +357,16 @@ def _zip_member(path: Path) -> IO[bytes]:
         if len(names) != 1:
             archive.close()
             hint = "unpack it, and name the file"
-            raise FormatError(f"holds {counted(len(names), 'file')}, not one", where=str(path), hint=hint)
+            raise FormatError(
+                f"holds {counted(len(names), 'file')}, not one", where=str(path), hint=hint, code="archive-file-count"
+            )
         return archive.open(names[0])
     except (*_ERRORS, NotImplementedError, ValueError, OverflowError) as error:
         raise FormatError(f"is a damaged zip: {shown(error, 200)}", where=str(path)) from error
     except RuntimeError as error:
-        raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(
+            f"cannot be unpacked: {shown(error, 200)}", where=str(path), code="archive-damaged"
+        ) from error
 
 
 def _is_macos_metadata(name: str) -> bool:
@@ -371,11 +382,16 @@ def _tar_member(path: Path, stream: ByteStream) -> tuple[ByteStream, Callable[[]
     except (*_ERRORS, ValueError, OverflowError) as error:
         raise FormatError(f"is a damaged tar: {shown(error, 200)}", where=str(path)) from error
     if source is None:
-        raise FormatError("holds no file", where=str(path))
+        raise FormatError("holds no file", where=str(path), code="archive-file-count")
 
     def check_is_only() -> None:
         if _next_file(archive) is not None:
-            raise FormatError("holds more files than one", where=str(path), hint="unpack it, and name the file")
+            raise FormatError(
+                "holds more files than one",
+                where=str(path),
+                hint="unpack it, and name the file",
+                code="archive-file-count",
+            )
 
     return _TarStream(source, stream), check_is_only
 

@@ -170,7 +170,9 @@ def check_size(path: Path) -> None:
                     if left < 0:
                         raise packed_files.decompression_bomb(path)
         except (ValueError, KeyError, IndexError, struct.error) as error:
-            raise FormatError(f"not a readable parquet file: {error}", where=str(path)) from error
+            raise FormatError(
+                f"not a readable parquet file: {error}", where=str(path), code="invalid-parquet"
+            ) from error
 
 
 _IDS_AT_ONCE, _TEXTS_AT_ONCE = 500_000, 20_000  # rows of a file in memory at once: of ids and numbers, of texts
@@ -198,7 +200,7 @@ def column_names(path: Path) -> list[str]:
         FormatError: it is no readable parquet file.
     """
     check_size(path)
-    return list(_scan(path)[1])
+    return list(scan_parquet(path)[1])
 
 
 def column_kinds(path: Path) -> dict[str, str]:
@@ -211,7 +213,7 @@ def column_kinds(path: Path) -> dict[str, str]:
         return "whole" if dtype.is_integer() else "number" if dtype.is_numeric() else "other"
 
     check_size(path)
-    return {name: kind_of(dtype) for name, dtype in _scan(path)[1].items()}
+    return {name: kind_of(dtype) for name, dtype in scan_parquet(path)[1].items()}
 
 
 def find_column(names: Sequence[str], accepted: Sequence[str], where: str) -> str:
@@ -223,7 +225,7 @@ def find_column(names: Sequence[str], accepted: Sequence[str], where: str) -> st
     matches = [name for name in accepted if name in names]
     if len(matches) != 1:
         what = f"has both columns {' and '.join(matches)}" if matches else f"has no column {' or '.join(accepted)}"
-        raise FormatError(what, where=where, hint="its columns: " + shown(", ".join(names), 300))
+        raise FormatError(what, where=where, hint="its columns: " + shown(", ".join(names), 300), code="wrong-columns")
     return matches[0]
 
 
@@ -307,7 +309,7 @@ def _slices(path: Path, columns: Sequence[str], at_once: int) -> Iterator[tuple[
     """Yield the number of rows before a slice, and the slice."""
     import polars
 
-    frame, _ = _scan(path)
+    frame, _ = scan_parquet(path)
     try:
         length = int(frame.select(polars.len()).collect().item())
         for start in range(0, length, at_once):
@@ -316,7 +318,7 @@ def _slices(path: Path, columns: Sequence[str], at_once: int) -> Iterator[tuple[
         raise _damaged_error(path, error) from error
 
 
-def _scan(path: Path) -> tuple[Any, Mapping[str, Any]]:
+def scan_parquet(path: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return the file, scanned, and the types of its columns by name."""
     import polars
 
@@ -328,4 +330,4 @@ def _scan(path: Path) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _damaged_error(path: Path, error: BaseException | str) -> FormatError:
-    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path))
+    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path), code="invalid-parquet")

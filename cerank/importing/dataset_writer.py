@@ -37,7 +37,7 @@ class ImportCounts(msgspec.Struct, frozen=True):
     records: int  # rows or objects of the files
     queries: int
     documents: int  # with a text of their own; 0 where the collection has the texts
-    judgements: int
+    judgments: int
     runs: tuple[tuple[str, int], ...]  # (name, rows)
     counts: tuple[tuple[str, int], ...]  # (what was dropped, repaired or merged, how often)
 
@@ -168,7 +168,9 @@ class DatasetWriter:
             self._queries[query_id] = hash(text)
             self._query_file.write(_line({"query_id": query_id, "text": text}, where))
         elif known_hash != hash(text):
-            raise FormatError(f"query '{shown(query_id, 80)}' has another text than before", where=where)
+            raise FormatError(
+                f"query '{shown(query_id, 80)}' has another text than before", where=where, code="query-text-differs"
+            )
         return True
 
     def document(self, doc_id: str, text: str, where: str) -> bool:
@@ -214,7 +216,9 @@ class DatasetWriter:
         if not self.wants(run):
             return
         if not -LARGEST <= score <= LARGEST:
-            raise FormatError(f"score {score} is not a finite number within float32", where=where)
+            raise FormatError(
+                f"score {score} is not a finite number within float32", where=where, code="score-not-finite"
+            )
         self._rows.add(
             self._table(run), self._checked_query(query_id, where), self._checked_document(doc_id, where), score, rank
         )
@@ -285,7 +289,7 @@ class DatasetWriter:
             records=self.records,
             queries=len(self._queries) if self.keeps_texts else named,
             documents=len(self._documents),
-            judgements=rows[""],
+            judgments=rows[""],
             runs=tuple((name, rows[name]) for name in dict.fromkeys(map(run_name, self._runs))),
             counts=tuple(sorted((kind, number) for kind, number in self.counts.items() if number)),
         )

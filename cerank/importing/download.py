@@ -72,11 +72,14 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
         return _check_file(source, path, "was here")
     if source.by_hand:
         raise MissingError(
-            f"must be downloaded by hand: {source.by_hand}", where=source.url, hint=_how_to_place(source, path)
+            f"must be downloaded by hand: {source.by_hand}",
+            where=source.url,
+            hint=_how_to_place(source, path),
+            code="download-by-hand",
         )
     disk.make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
-    with _lock_part(part) as handle:
+    with lock_part(part) as handle:
         present = part.stat().st_size
         _download(source, part, handle, progress)
         disk.sync(handle)
@@ -85,7 +88,9 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
         except FormatError as error:
             disk.truncate(handle, 0)
             what = f"the downloaded file differs from the published one: {error.what}"
-            raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
+            raise MissingError(
+                what, where=source.url, hint=_how_to_place(source, path), code="download-differs"
+            ) from error
         disk.remove(_note_path(part))
         disk.rename(part, path)
     return msgspec.structs.replace(fetched, path=str(path))
@@ -97,7 +102,7 @@ def _how_to_place(source: PublishedFile, path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _lock_part(part: Path) -> Iterator[disk.Handle]:
+def lock_part(part: Path) -> Iterator[disk.Handle]:
     """Open the partial file for appending and lock it."""
     handle = disk.open_append(part)
     try:
@@ -144,7 +149,9 @@ def _download(source: PublishedFile, part: Path, handle: disk.Handle, progress: 
     expected = total or source.size
     if expected and size < expected:
         hint = "repeat the command to resume the download"
-        raise MissingError(f"broke off after {size:,} of {expected:,} bytes", where=source.url, hint=hint)
+        raise MissingError(
+            f"broke off after {size:,} of {expected:,} bytes", where=source.url, hint=hint, code="download-cut-off"
+        )
 
 
 def _send_request(url: str, present: int, validator: str) -> http.client.HTTPResponse:
@@ -181,11 +188,14 @@ def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[Non
         raise
     except urllib.error.HTTPError as error:
         what = f"its server answers {error.code} {shown(error.reason, 80)}"
-        raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
+        raise MissingError(what, where=source.url, hint=_how_to_place(source, path), code="download-refused") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = shown(getattr(error, "reason", "") or error or type(error).__name__, 200)
         raise MissingError(
-            f"cannot be reached: {reason}", where=source.url, hint=_how_to_place(source, path)
+            f"cannot be reached: {reason}",
+            where=source.url,
+            hint=_how_to_place(source, path),
+            code="server-unreachable",
         ) from error
 
 
@@ -214,7 +224,12 @@ def _begin(
     disk.write(_note_path(part), msgspec.json.encode(note))
     if source.size and total and total != source.size:
         what = f"the server has a file of {total:,} bytes; the published one has {source.size:,}"
-        raise MissingError(what, where=source.url, hint="it may have been replaced; download it yourself and check it")
+        raise MissingError(
+            what,
+            where=source.url,
+            hint="it may have been replaced; download it yourself and check it",
+            code="download-size-differs",
+        )
     return total
 
 
@@ -240,13 +255,15 @@ def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
         size = path.stat().st_size
         if source.size and size != source.size:
             hint = "remove it, and fetch it again"
-            raise FormatError(f"has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint)
+            raise FormatError(
+                f"has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint, code="wrong-file-size"
+            )
         if source.md5:
             with path.open("rb") as file:
                 md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if md5 not in source.md5:
                 what = f"has the md5 {md5}, not {' or '.join(source.md5)}"
-                raise FormatError(what, where=str(path), hint="remove it, and fetch it again")
+                raise FormatError(what, where=str(path), hint="remove it, and fetch it again", code="wrong-checksum")
     except OSError as error:
         raise os_error(error, path) from error
     return FetchedFile(str(path), size, how, "md5" if source.md5 else "size" if source.size else "nothing")

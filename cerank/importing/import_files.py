@@ -69,14 +69,14 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
     """
     choices = choices or ImportOptions()
     if not files:
-        raise UsageError("no file was given", where=name)
+        raise UsageError("no file was given", where=name, code="no-input-file")
     for path in files:
         if not path.exists():
             hint = "`cerank data formats` says where each file comes from"
-            raise MissingError("no such file", where=str(path), hint=hint)
+            raise MissingError("no such file", where=str(path), hint=hint, code="folder-missing")
     entry = FORMATS.find(recognize(files) if name == AUTO else name)
     if into.exists() or into.is_symlink():
-        raise UsageError("it exists already", where=str(into), hint="give the name of a new folder")
+        raise UsageError("it exists already", where=str(into), hint="give the name of a new folder", code="file-exists")
     sources = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""
@@ -104,15 +104,22 @@ def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOpt
     try:
         entry.read(files, writer, run_name(choices.name) if choices.name else entry.run)
         if not writer.records:
-            raise FormatError("holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}")
+            raise FormatError(
+                "holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}", code="no-records"
+            )
         contents = writer.finish()
     finally:
         writer.close()
     lost = sorted(only - {run for run, _ in contents.runs})
     if lost:
         offered = ", ".join(sorted(writer.offered)) or "none"
-        raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {offered}")
+        raise UsageError(
+            f"no run is called {', '.join(lost)}",
+            where=str(files[0]),
+            hint=f"the runs: {offered}",
+            code="run-not-found",
+        )
     if not contents.queries or not (collection or contents.documents):
         what = "documents" if contents.queries else "queries"
-        raise FormatError(f"holds no {what} that can be used", where=str(files[0]))
+        raise FormatError(f"holds no {what} that can be used", where=str(files[0]), code="no-usable-query")
     return contents

@@ -28,7 +28,7 @@ class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     md5: tuple[str, ...] = ()  # any of them will do: a publisher may have replaced the file
     size: int = 0  # bytes; 0: not stated
-    licence: str = "not stated"
+    license: str = "not stated"
     by_hand: str = ""  # why no program can fetch it; "" where one can
     note: str = ""
 
@@ -37,7 +37,7 @@ def _rank_distillm(name: str, file: str, md5: tuple[str, ...], **more: str) -> P
     note = more.get("note", "")
     url = f"{more.get('base', _RD_HUB)}/{file}"
     kind = more.get("format", "rank-distillm")
-    return PublishedFile(name=name, format=kind, file=file, url=url, md5=md5, licence=_MS_LICENSE, note=note)
+    return PublishedFile(name=name, format=kind, file=file, url=url, md5=md5, license=_MS_LICENSE, note=note)
 
 
 _ALL = (
@@ -46,7 +46,7 @@ _ALL = (
         format="rankgpt",
         file="marco-train-100k.jsonl",
         url="https://drive.google.com/file/d/1OgF4rj89FWSr7pl1c7Hu4x0oQYIMwhik/view",
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         by_hand=_DRIVE,
         note="100,000 queries with BM25's top 20; import it with rankgpt-100k-permutations",
     ),
@@ -63,7 +63,7 @@ _ALL = (
         format="rankgpt",
         file="marco-train-10k.jsonl",
         url="https://drive.google.com/file/d/1G3MpQ5a4KgUS13JJZFE9aQvCbQfgSQzj/view",
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         by_hand=_DRIVE,
     ),
     PublishedFile(
@@ -141,7 +141,7 @@ _ALL = (
         file="msmarco-hard-negatives.jsonl.gz",
         url="https://sbert.net/datasets/msmarco-hard-negatives.jsonl.gz",
         md5=("ecf8cafb10197fd7adf4f68aabd15d84",),
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="with cross-encoder scores",
     ),
     PublishedFile(
@@ -149,7 +149,7 @@ _ALL = (
         format="sbert-hard-negatives",
         file="msmarco-hard-negatives.jsonl.gz",
         url=f"{_HUB}/sentence-transformers/msmarco-hard-negatives/resolve/main/msmarco-hard-negatives.jsonl.gz",
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="ids only",
     ),
     PublishedFile(
@@ -158,7 +158,7 @@ _ALL = (
         file="cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz",
         url=f"{_HUB}/sentence-transformers/msmarco-hard-negatives/resolve/main/"
         "cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz",
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         by_hand="it is a Python pickle, which can run any program when it is read; cerank opens none. "
         "sbert-hard-negatives has scores of the same model in JSON",
         note="`cerank data import run FILE` says how to turn it into a TREC run",
@@ -170,7 +170,7 @@ _ALL = (
         url=f"{_MSMARCO}/qidpidtriples.train.full.2.tsv.gz",
         md5=("219083e80a0a751c08b968c2f31a4e0b",),
         size=1_841_693_309,
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="397,768,673 triples",
     ),
     PublishedFile(
@@ -180,7 +180,7 @@ _ALL = (
         url=f"{_MSMARCO}/qidpidtriples.train.full.tsv.gz",
         md5=("215a5204288820672f5e9451d9e202c5",),
         size=2_633_557_579,
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="their first version",
     ),
     PublishedFile(
@@ -190,7 +190,7 @@ _ALL = (
         url=f"{_MSMARCO}/triples.train.small.tar.gz",
         md5=("c13bf99ff23ca691105ad12eab837f84",),
         size=7_930_881_353,
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="39,780,811 triples, 27 GB of text",
     ),
     PublishedFile(
@@ -199,7 +199,7 @@ _ALL = (
         file="bert_cat_ensemble_msmarcopassage_train_scores_ids.tsv",
         url="https://zenodo.org/record/4068216/files/bert_cat_ensemble_msmarcopassage_train_scores_ids.tsv",
         md5=("4d99696386f96a7f1631076bcc53ac3c",),
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="the mean of three teachers (T2) over the small triples",
     ),
     PublishedFile(
@@ -208,7 +208,7 @@ _ALL = (
         file="bertbase_cat_msmarcopassage_train_scores_ids.tsv",
         url="https://zenodo.org/record/4068216/files/bertbase_cat_msmarcopassage_train_scores_ids.tsv",
         md5=("a2575af08a19b47c2041e67c9efcd917",),
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
         note="BERT-base alone (T1) over the small triples",
     ),
     PublishedFile(
@@ -216,7 +216,7 @@ _ALL = (
         format="tevatron",
         file="train.jsonl.gz",
         url=f"{_HUB}/Tevatron/msmarco-passage/resolve/main/train.jsonl.gz",
-        licence=_MS_LICENSE,
+        license=_MS_LICENSE,
     ),
 )
 

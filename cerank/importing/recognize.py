@@ -97,7 +97,9 @@ def _by_columns(parts: Sequence[str], path: Path) -> str:
     if len(parts) == 3:
         if are_ids(parts):  # MS MARCO's runs and its triples look the same
             hint = "`run` for query, document, rank; `msmarco-id-triples` for query, positive, negative"
-            raise UsageError("three columns of numbers could be two formats", where=str(path), hint=hint)
+            raise UsageError(
+                "three columns of numbers could be two formats", where=str(path), hint=hint, code="format-ambiguous"
+            )
         return "msmarco-text-triples"
     if len(parts) == 5:
         return "ensemble-scores" if are_ids(parts[2:]) else "ensemble-scores-text"
@@ -105,4 +107,9 @@ def _by_columns(parts: Sequence[str], path: Path) -> str:
 
 
 def _unknown(path: Path, why: str) -> UsageError:
-    return UsageError(f"no format looks like this; {why}", where=str(path), hint="`cerank data formats` lists them")
+    return UsageError(
+        f"no format looks like this; {why}",
+        where=str(path),
+        hint="`cerank data formats` lists them",
+        code="format-not-recognized",
+    )

@@ -212,11 +212,11 @@ class Scorer:
         self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str = "fp32"
     ) -> None:
         self.device = torch.device(device)
-        self._model, self._tokens = model, tokens
-        self._forward = ForwardPass(model, tokens, self.device, precision)
+        self.model, self.tokens = model, tokens
+        self.forward = ForwardPass(model, tokens, self.device, precision)
         self._budget = token_budget(self.device)
         self.is_reduced = False  # whether memory was short: other batches give other last bits
-        self.precision = self._forward.precision
+        self.precision = self.forward.precision
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
 
     @classmethod
@@ -251,15 +251,15 @@ class Scorer:
     @property
     def tokenizer(self) -> Any:
         """Return the tokenizer of the checkpoint, as transformers loads it."""
-        return self._tokens.tokenizer
+        return self.tokens.tokenizer
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return the scores of (query text, document text) pairs, in order; larger is more relevant."""
-        self._tokens.use_token_store(None)  # texts serve as their own ids here: forget what ids meant before
-        self._tokens.add("query", [query for query, _ in pairs], lambda texts: texts)
-        self._tokens.add("document", [document for _, document in pairs], lambda texts: texts)
-        scores = self.score_pairs([self._tokens.pair(query, document) for query, document in pairs])
-        self._tokens.clear()
+        self.tokens.use_token_store(None)  # texts serve as their own ids here: forget what ids meant before
+        self.tokens.add("query", [query for query, _ in pairs], lambda texts: texts)
+        self.tokens.add("document", [document for _, document in pairs], lambda texts: texts)
+        scores = self.score_pairs([self.tokens.pair(query, document) for query, document in pairs])
+        self.tokens.clear()
         return scores
 
     def tokenize(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> list[Pair]:
@@ -270,9 +270,9 @@ class Scorer:
             queries: returns the texts of query ids, in order.
             documents: returns the texts of document ids, in order.
         """
-        self._tokens.add("query", list(candidates), queries)
-        self._tokens.add("document", [doc for docs in candidates.values() for doc in docs], documents)
-        return [self._tokens.pair(query, doc) for query, docs in candidates.items() for doc in docs]
+        self.tokens.add("query", list(candidates), queries)
+        self.tokens.add("document", [doc for docs in candidates.values() for doc in docs], documents)
+        return [self.tokens.pair(query, doc) for query, docs in candidates.items() for doc in docs]
 
     def score_candidates(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> Scores:
         """Return query id -> document id -> score of the candidates of some queries; arguments as for `tokenize`.
@@ -285,11 +285,11 @@ class Scorer:
 
     def use_token_store(self, store: TokenStore | None) -> None:
         """Forget all texts, and read those of the next dataset from its token store, if it has one."""
-        self._tokens.use_token_store(store)
+        self.tokens.use_token_store(store)
 
     def clear(self) -> None:
         """Forget all texts; to be called between datasets, where the same id may stand for another text."""
-        self._tokens.clear()
+        self.tokens.clear()
 
     @torch.inference_mode()
     def score_pairs(self, pairs: Sequence[Pair]) -> list[float]:
@@ -298,8 +298,8 @@ class Scorer:
         Raises:
             RunFailedError: a score is not finite.
         """
-        was_training = self._model.training
-        self._model.eval()
+        was_training = self.model.training
+        self.model.eval()
         try:
             while True:
                 try:
@@ -312,10 +312,12 @@ class Scorer:
                 self._budget //= 2
                 self.is_reduced = True
         finally:
-            self._model.train(was_training)
+            self.model.train(was_training)
         if not bool(scores.isfinite().all()):
             raise RunFailedError(
-                "the model gave a score that is not finite", hint="its weights are broken; train again"
+                "the model gave a score that is not finite",
+                hint="its weights are broken; train again",
+                code="score-not-finite",
             )
         values: list[float] = scores.tolist()
         return values
@@ -323,17 +325,17 @@ class Scorer:
     def _score_batches(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Return the scores (pairs,) on the CPU, from batches of pairs of about the same length."""
         out = torch.empty(len(pairs))
-        with self._forward.scoring() as score:
-            if self._forward.supports_threads:
+        with self.forward.scoring() as score:
+            if self.forward.supports_threads:
 
                 def score_batch(indices: Sequence[int]) -> None:
                     out[torch.tensor(indices)] = score([pairs[index] for index in indices])
 
-                run_in_threads(score_batch, self._forward.batches(pairs, self._budget))
+                run_in_threads(score_batch, self.forward.batches(pairs, self._budget))
             else:
                 # the largest first: if memory is short, then before the others were computed. One copy at the end: the
                 # host would wait for each
-                batches = self._forward.batches(pairs, self._budget)[::-1]
+                batches = self.forward.batches(pairs, self._budget)[::-1]
                 parts = [score([pairs[index] for index in indices]) for indices in batches]
                 if parts:
                     out[torch.tensor([index for indices in batches for index in indices])] = torch.cat(parts).cpu()

@@ -27,7 +27,7 @@ from cerank.files.hashing import sha256_json
 from cerank.text.safe_text import counted, shown
 
 TIMEOUT = 60.0  # seconds without an answer
-_TRIES, _FIRST_PAUSE = 5, 1.0  # seconds, doubled each time
+_TRIES, FIRST_PAUSE = 5, 1.0  # seconds, doubled each time
 _BUSY = {429, 500, 502, 503, 504}
 _KEYS = (("cohere", "COHERE_API_KEY"), ("jina", "JINA_API_KEY"), ("voyage", "VOYAGE_API_KEY"))
 OWN_KEY = "CERANK_RERANK_API_KEY"
@@ -84,12 +84,17 @@ class RerankServer:
     def __init__(self, url: str, model: str, cache: Path) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"'{shown(url, 120)}' is no http or https address")
+            raise UsageError(f"'{shown(url, 120)}' is no http or https address", code="not-an-address")
         self.url = url if parts.path.strip("/") else f"{url.rstrip('/')}/rerank"
         self.model, self.costs = model, ServerCosts()
         self._key = _key_of(parts.hostname)
         if self._key and parts.scheme == "http" and parts.hostname not in _LOCAL:
-            raise UsageError("a key is sent over https only", where=shown(url, 200), hint="use the https address")
+            raise UsageError(
+                "a key is sent over https only",
+                where=shown(url, 200),
+                hint="use the https address",
+                code="https-needed",
+            )
         self._folder = cache / "rerank-servers" / sha256_json([self.url, model])
 
     def score(self, query: str, documents: Sequence[str]) -> list[float]:
@@ -128,7 +133,7 @@ class RerankServer:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         for attempt in range(_TRIES):
             request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)  # noqa: S310 - http or https
             try:
@@ -143,6 +148,7 @@ class RerankServer:
                         f"the server answers {error.code}: {said}",
                         where=where,
                         hint=hint if error.code in {401, 403} else "",
+                        code="server-refused",
                     ) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if attempt == _TRIES - 1:
@@ -173,7 +179,9 @@ def _answer(values: Any, count: int, seconds: float, url: str) -> ServerAnswer:
         raise FormatError("the server's answer holds no scores", where=shown(url, 200)) from error
     if sorted(scores) != list(range(count)) or not all(map(math.isfinite, scores.values())):
         what = f"the server scored {counted(len(scores), 'document')} of {count}"
-        raise FormatError(what, where=shown(url, 200), hint="is it a re-ranker, and does it return all documents?")
+        raise FormatError(
+            what, where=shown(url, 200), hint="is it a re-ranker, and does it return all documents?", code="score-count"
+        )
     usage = (values.get("usage") or {}) if isinstance(values, dict) else {}
     billed = ((values.get("meta") or {}).get("billed_units") or {}) if isinstance(values, dict) else {}
     tokens = usage.get("total_tokens") or billed.get("input_tokens") or 0

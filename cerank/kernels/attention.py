@@ -40,7 +40,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: Atten
         options: scale, dropout and window.
     """
     name = kernel_name(query.device, query.dtype, query.shape[-1], has_window=bool(options.window))
-    return _KERNELS[name](query, key, value, pack, options)
+    return KERNELS[name](query, key, value, pack, options)
 
 
 @functools.cache
@@ -56,9 +56,9 @@ def kernel_name(device: torch.device, dtype: torch.dtype, size: int, *, has_wind
     if is_ampere and dtype in {torch.bfloat16, torch.float16} and size % 8 == 0 and size <= 256:
         if flash_attn_function() is not None:
             return "flash-attn"
-        if _accepts("_flash_attention_forward", _FLASH_ARGUMENTS):
+        if _accepts("_flash_attention_forward", FLASH_ARGUMENTS):
             return "torch flash"
-    if not has_window and size % 8 == 0 and _accepts("_efficient_attention_forward", _EFFICIENT_ARGUMENTS):
+    if not has_window and size % 8 == 0 and _accepts("_efficient_attention_forward", EFFICIENT_ARGUMENTS):
         return "torch efficient"
     return SPANS
 
@@ -86,11 +86,11 @@ def flash_attn_function() -> Callable[..., Tensor] | None:
 
 
 # what the functions below pass, by name; torch documents neither, so they are checked before they are used
-_FLASH_ARGUMENTS = frozenset(
+FLASH_ARGUMENTS = frozenset(
     {"query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k", "dropout_p", "is_causal"}
     | {"return_debug_mask", "scale", "window_size_left", "window_size_right"}
 )
-_EFFICIENT_ARGUMENTS = frozenset(
+EFFICIENT_ARGUMENTS = frozenset(
     {"query", "key", "value", "bias", "cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "dropout_p"}
     | {"custom_mask_type", "compute_log_sumexp", "scale"}
 )
@@ -178,7 +178,7 @@ def _torch_efficient(query: Tensor, key: Tensor, value: Tensor, pack: Pack, opti
     return out[0]
 
 
-_KERNELS: dict[str, Kernel] = {
+KERNELS: dict[str, Kernel] = {
     "flash-attn": _flash_attn,
     "torch flash": _torch_flash,
     "torch efficient": _torch_efficient,

@@ -59,17 +59,29 @@ def _check_cuda(device: str) -> None:
     """
     if torch.version.cuda is None:
         hint = "install a build for CUDA (https://pytorch.org/get-started/locally), or use --device cpu"
-        raise UsageError(f"this torch ({torch.__version__}) is built without CUDA", where="device", hint=hint)
+        raise UsageError(
+            f"this torch ({torch.__version__}) is built without CUDA",
+            where="device",
+            hint=hint,
+            code="cuda-unavailable",
+        )
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         count = torch.cuda.device_count()
     except (RuntimeError, AssertionError) as error:  # a driver that is too old, absent, or not allowed to be used
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise UsageError(f"CUDA does not start: {reason}", where="device", hint="use --device cpu") from error
+        raise UsageError(
+            f"CUDA does not start: {reason}", where="device", hint="use --device cpu", code="cuda-unavailable"
+        ) from error
     index = torch.device(device).index or 0
     if index >= count:
         what = f"torch sees {count} CUDA device{'' if count == 1 else 's'}, so there is no '{device}'"
-        raise UsageError(what, where="device", hint="CUDA_VISIBLE_DEVICES says which it may see; or use --device cpu")
+        raise UsageError(
+            what,
+            where="device",
+            hint="CUDA_VISIBLE_DEVICES says which it may see; or use --device cpu",
+            code="device-not-found",
+        )
     try:
         torch.zeros(1, device=device).add_(1).item()
     except RuntimeError as error:
@@ -79,7 +91,7 @@ def _check_cuda(device: str) -> None:
             f"is built for {' '.join(torch.cuda.get_arch_list())}: {str(error).splitlines()[0][:200]}"
         )
         hint = "install a torch that is built for it (the cu126 builds still have sm_70), or use --device cpu"
-        raise UsageError(what, where="device", hint=hint) from error
+        raise UsageError(what, where="device", hint=hint, code="gpu-not-supported") from error
 
 
 def hardware_name(device: str) -> str:

@@ -68,4 +68,4 @@ def release_memory(device: torch.device) -> None:
     except RuntimeError as error:
         hint = "`nvidia-smi` shows its state; `cerank resume` continues in a new process"
         what = f"the GPU does not answer after it ran out of memory: {str(error).splitlines()[0][:200]}"
-        raise RunFailedError(what, where=str(device), hint=hint) from error
+        raise RunFailedError(what, where=str(device), hint=hint, code="gpu-failed") from error

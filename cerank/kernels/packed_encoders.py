@@ -152,7 +152,7 @@ class BertLikeEncoder:
 
     def states(self, pack: Pack, weights: _EncoderWeights, *, firsts: bool) -> Tensor:
         """Return the last hidden states; see `PackedEncoder`."""
-        hidden = self._embedded(pack)
+        hidden = self.embedded(pack)
         for layer, products in zip(self._layers, weights.layers, strict=True):
             wants_firsts = firsts and products is weights.layers[-1]
             if wants_firsts and weights.last is not None:
@@ -164,7 +164,7 @@ class BertLikeEncoder:
                 hidden = _apply_layer(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
         return hidden
 
-    def _embedded(self, pack: Pack) -> Tensor:
+    def embedded(self, pack: Pack) -> Tensor:
         """Return the embeddings (tokens, size)."""
         places = pack.places
         if self._base.config.model_type in _POSITIONS_FROM_PADDING:

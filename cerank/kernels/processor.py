@@ -85,14 +85,14 @@ def measure_peaks(device: str, precision: str, shapes: Sequence[Shape], budget: 
     for shape in _WARM_UP_SHAPES:
         if _has_time_for(shape, warm.best, over):
             # several products, because the first may wait for a thread to start
-            measured = _time_products(device, kind, shape, budget / 12)
+            measured = time_products(device, kind, shape, budget / 12)
             warm = Peaks(max(warm.best, measured.best), max(warm.sustained, measured.sustained))
     by_size = sorted(shapes, key=_operations)
     out = Peaks(0.0, 0.0)
     for number, shape in enumerate(by_size):
         if _has_time_for(shape, max(warm.best, out.best), over):
             share = max(0.0, over - time.perf_counter()) / (len(by_size) - number)
-            measured = _time_products(device, kind, shape, share)
+            measured = time_products(device, kind, shape, share)
             out = Peaks(max(out.best, measured.best), max(out.sustained, measured.sustained))
     return out if out.best else warm
 
@@ -107,7 +107,8 @@ def _has_time_for(shape: Shape, rate: float, over: float) -> bool:
     return not rate or time.perf_counter() + (_MIN_PRODUCTS + 1) * _operations(shape) / rate < over
 
 
-def _time_products(device: str, kind: torch.dtype, shape: Shape, seconds: float) -> Peaks:
+def time_products(device: str, kind: torch.dtype, shape: Shape, seconds: float) -> Peaks:
+    """Return the speeds of products of two matrices of this type and shape, measured for some `seconds`."""
     rows, inner, columns = shape
     left = torch.full((rows, inner), 0.5, device=device, dtype=kind)
     right = torch.full((inner, columns), 0.25, device=device, dtype=kind)

@@ -17,7 +17,7 @@ from cerank.kernels.packing import Pack, Span
 
 _KEY_MULTIPLE = 16  # for other numbers of keys than its multiples torch's kernel takes up to twice as long (2.13)
 _PAIR_BY_PAIR_LENGTHS = range(36, 257)  # in tokens: faster pair by pair than by torch's kernel (2.13, MKL)
-_CACHE_BYTES = 1 << 20  # size of products that stay in a core's own cache until they are used
+CACHE_BYTES = 1 << 20  # size of products that stay in a core's own cache until they are used
 _SAFE_SUMS = 1e-30, 1e30  # sums of exponentials within which float32 lost nothing
 
 
@@ -84,7 +84,7 @@ def _attend_without_gradients(
     for span in pack.spans:
         own = slice(start, start + span.tokens)
         is_single = not has_first_queries and _is_faster_pair_by_pair(query, span, options)
-        if not is_single or not _attend_pair_by_pair(
+        if not is_single or not attend_pair_by_pair(
             query[own], key[own], value[own], out[own], span, scale=options.scale
         ):
             for part in _aligned_parts(start, first, span, len(key)):
@@ -106,7 +106,7 @@ def _is_faster_pair_by_pair(query: Tensor, span: Span, options: AttentionOptions
     return bool(is_float32 and has_mkl and not is_banded and span.length in _PAIR_BY_PAIR_LENGTHS)
 
 
-def _attend_pair_by_pair(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
+def attend_pair_by_pair(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
     """Fill `out` (tokens, heads, size) of a span, pair by pair; return False where the products are too large for it.
 
     A softmax usually subtracts the largest product from all, so that no exponential overflows. That is a third of the
@@ -114,7 +114,7 @@ def _attend_pair_by_pair(query: Tensor, key: Tensor, value: Tensor, out: Tensor,
     checks the sums of exponentials afterwards instead.
     """
     length, heads = span.length, query.shape[1]
-    step = max(1, min(heads, _CACHE_BYTES // (4 * length * length)))
+    step = max(1, min(heads, CACHE_BYTES // (4 * length * length)))
     products, zero = query.new_empty(step, length, length), query.new_zeros(1)
     sums = query.new_empty(span.pairs, heads, length, 1)
     q, k, v, o = (part.view(span.pairs, length, heads, -1).transpose(1, 2) for part in (query, key, value, out))

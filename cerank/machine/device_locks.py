@@ -167,7 +167,12 @@ def hold_gpu(device: str, lab: Path, command: str, environ: Mapping[str, str] = 
     """
     lock = acquire(device_key(device, environ), lab, command, environ) if device.startswith("cuda") else None
     if isinstance(lock, LockOwner):
-        raise UsageError(f"{device} is used by {lock}", where="device", hint="wait for it, or give another --device")
+        raise UsageError(
+            f"{device} is used by {lock}",
+            where="device",
+            hint="wait for it, or give another --device",
+            code="device-in-use",
+        )
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ def detect_gpus() -> list[Device]:
     A GPU that is divided (MIG) is returned as its instances, each a device of its own, because CUDA computes on one
     instance at a time.
     """
-    return _gpus_by_library() or _gpus_by_tool()
+    return _gpus_by_library() or gpus_by_tool()
 
 
 def _gpus_by_library() -> list[Device]:
@@ -112,7 +112,7 @@ def driver_version() -> str:
     return ""
 
 
-def _gpus_by_tool() -> list[Device]:
+def gpus_by_tool() -> list[Device]:
     """Ask nvidia-smi: takes up to a second. It fails if one GPU does, after it has listed the others."""
     tool = shutil.which("nvidia-smi")
     if tool is None:

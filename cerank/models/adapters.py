@@ -55,20 +55,26 @@ def read_adapter(folder: Path) -> Adapter:
     model_folders.check_folder(folder)
     values = model_folders.json_object(folder / CONFIG)
     if values.get("peft_type") != "LORA":
-        raise UsageError(f"is an adapter of type {shown(values.get('peft_type'), 40)}; LoRA is supported", where=where)
+        raise UsageError(
+            f"is an adapter of type {shown(values.get('peft_type'), 40)}; LoRA is supported",
+            where=where,
+            code="adapter-type",
+        )
     start = str(values.get("init_lora_weights", True)).lower()
     if start.startswith(_CHANGES_BASE) or values.get("layer_replication"):
         hint = "merge it into its base with peft, and save that"
-        raise UsageError("changes the weights of its base beside adding to them", where=where, hint=hint)
+        raise UsageError(
+            "changes the weights of its base beside adding to them", where=where, hint=hint, code="adapter-changes-base"
+        )
     if values.get("revision") not in {None, "", "main"}:
         hint = "download that revision of the base, and name its folder in base_model_name_or_path"
-        raise UsageError("names a revision of its base", where=where, hint=hint)
+        raise UsageError("names a revision of its base", where=where, hint=hint, code="adapter-revision")
     base = values.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise UsageError("names no base (base_model_name_or_path)", where=where)
+        raise UsageError("names no base (base_model_name_or_path)", where=where, code="adapter-without-base")
     if not (folder / WEIGHTS).is_file():
         hint = "save it as safetensors with peft; pickled weights can run code"
-        raise MissingError(f"no {WEIGHTS}", where=str(folder), hint=hint)
+        raise MissingError(f"no {WEIGHTS}", where=str(folder), hint=hint, code="weights-missing")
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
         with open_file(folder / name) as file:
@@ -113,7 +119,7 @@ def read_with_base(adapter: Adapter, base: ModelReading) -> ModelReading:
     if base.head == "fresh":
         what = "neither the adapter nor its base holds a trained head"
         hint = "train it with modules_to_save, so that the head is saved with it"
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="head-untrained")
     return msgspec.structs.replace(base, family=named + base.family)
 
 
@@ -126,7 +132,9 @@ def merge(model: Any, adapter: Adapter) -> Any:
     """
     if importlib.util.find_spec("peft") is None:
         hint = "pip install 'cerank[lora]'"
-        raise MissingError("reading an adapter needs the library peft", where=str(adapter.folder), hint=hint)
+        raise MissingError(
+            "reading an adapter needs the library peft", where=str(adapter.folder), hint=hint, code="library-missing"
+        )
     from peft import PeftModel
 
     known = {name for name, _ in model.named_modules()}
@@ -134,14 +142,14 @@ def merge(model: Any, adapter: Adapter) -> Any:
     missing = sorted(name for name in map(_module_of, _weights(adapter.folder)) if name not in known)
     if missing:
         what = f"is an adapter for another base: it changes {shown(missing[0], 80)}, which this one has not"
-        raise UsageError(what, where=str(adapter.folder))
+        raise UsageError(what, where=str(adapter.folder), code="adapter-for-another-base")
     try:
         whole = PeftModel.from_pretrained(model, str(adapter.folder), use_safetensors=True, is_trainable=False)
         merged = whole.merge_and_unload(safe_merge=True)
     except Exception as error:  # the library may raise anything on files from elsewhere
         reason = shown(next((line for line in reversed(str(error).splitlines()) if line.strip()), ""), 200)
         what = f"is an adapter for another base, or broken: {reason}"
-        raise UsageError(what, where=str(adapter.folder)) from error
+        raise UsageError(what, where=str(adapter.folder), code="adapter-for-another-base") from error
     for key, parameter in merged.named_parameters():  # peft froze them all
         parameter.requires_grad_(is_trained.get(key, True))
     return merged

@@ -181,7 +181,7 @@ def model_folder(name: str, *, fetch: bool) -> Path:
     if name.count("/") == 1 and not name.startswith((".", "~", "/")):
         return _hub_folder(name, fetch=fetch)
     hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
-    raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
+    raise UsageError(f"no base is called '{name}'", where="base", hint=hint, code="unknown-base")
 
 
 def is_on_this_machine(base: Base) -> bool:
@@ -205,7 +205,7 @@ def fingerprint(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         hint = "convert it: transformers' save_pretrained writes safetensors; pickled weights can run code"
-        raise MissingError("no safetensors weights", where=str(folder), hint=hint)
+        raise MissingError("no safetensors weights", where=str(folder), hint=hint, code="weights-missing")
     model_folders.check(folder)
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spm.model"]
     files = [folder / name for name in names if (folder / name).is_file()] + weights
@@ -234,7 +234,9 @@ def _package_folder(base: Base) -> Path | None:
     sha256 = input_sha256(folder / "model.safetensors")
     if sha256 != base.sha256:
         hint = f"reinstall the package {base.package.replace('_', '-')}"
-        raise UsageError(f"weights have sha256 {sha256}, expected {base.sha256}", where=str(folder), hint=hint)
+        raise UsageError(
+            f"weights have sha256 {sha256}, expected {base.sha256}", where=str(folder), hint=hint, code="wrong-checksum"
+        )
     return folder
 
 
@@ -254,4 +256,9 @@ def _hub_folder(hub_id: str, *, fetch: bool) -> Path:
         reason = str(error).splitlines()[0][:200]
         hint = "check the name and the network, or give a folder that holds the model"
         raise MissingError(f"the hub gave no model {hub_id}: {reason}", where="base", hint=hint) from error
-    raise MissingError(f"{hub_id} is not on this machine", where="base", hint="allow fetching, or give a folder")
+    raise MissingError(
+        f"{hub_id} is not on this machine",
+        where="base",
+        hint="allow fetching, or give a folder",
+        code="model-not-found",
+    )

@@ -139,7 +139,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
         raise
     except Exception as error:  # the library may raise anything on files from elsewhere
         what = f"transformers cannot load it as an encoder: {_reason(error)}"
-        raise UsageError(what, where=str(files.folder)) from error
+        raise UsageError(what, where=str(files.folder), code="not-an-encoder") from error
     dropout.replace_dropout(encoder)
     if getattr(encoder, "pooler", None) is not None:  # the pooler reads [CLS], which a mean does not use
         encoder.pooler.requires_grad_(False)
@@ -163,10 +163,10 @@ def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adap
     if missing and adapter is not None:
         what = f"neither the adapter nor its base holds {shown(missing[0], 80)}, which was random when it was trained"
         hint = "train it again with modules_to_save for all of the head"
-        raise UsageError(what, where=str(adapter.folder), hint=hint)
+        raise UsageError(what, where=str(adapter.folder), hint=hint, code="head-untrained")
     if missing:
         what = f"its files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
-        raise UsageError(what, where=reading.family, hint="take the whole model")
+        raise UsageError(what, where=reading.family, hint="take the whole model", code="weights-incomplete")
 
 
 def _select_layers(encoder: Any, layers: Sequence[int]) -> None:
@@ -262,7 +262,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
                 parameter.requires_grad_(False)
     if layers > highest + 1:
         what = f"freeze_layers = {layers}, but the encoder has {highest + 1} layers"
-        raise UsageError(what, hint="give fewer; 0 trains them all")
+        raise UsageError(what, hint="give fewer; 0 trains them all", code="too-many-frozen-layers")
 
 
 _EMBEDDING_TABLES = (".embeddings.", ".embed_tokens.", ".shared.")  # what encoders and language models call them

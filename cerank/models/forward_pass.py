@@ -53,10 +53,17 @@ def resolve_precision(precision: str, device: torch.device) -> str:
             return "bf16" if has_tensor_cores else "fp32"
         if precision in {"bf16", "tf32"} and not has_tensor_cores:
             what = f"{torch.cuda.get_device_name(device)} has no {precision}, and emulates it slower than fp32"
-            raise UsageError(what, where="precision", hint="fp32; for re-ranking alone, fp16")
+            raise UsageError(
+                what, where="precision", hint="fp32; for re-ranking alone, fp16", code="precision-not-supported"
+            )
         return precision
     if precision in {"fp16", "tf32"}:
-        raise UsageError(f"{precision} is for NVIDIA's GPUs, not for {device.type}", where="precision", hint="auto")
+        raise UsageError(
+            f"{precision} is for NVIDIA's GPUs, not for {device.type}",
+            where="precision",
+            hint="auto",
+            code="precision-not-supported",
+        )
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cpu" and bf16_is_faster() else "fp32"
@@ -74,19 +81,19 @@ class ForwardPass:
     """
 
     def __init__(self, model: CrossEncoder, tokens: PairTokenizer, device: torch.device, precision: str) -> None:
-        self._model, self._tokens, self._device = model, tokens, device
+        self.model, self.tokens, self._device = model, tokens, device
         self.precision = resolve_precision(precision, device)
         self._product_type = _PRODUCT_TYPES[self.precision]
         if device.type == "cuda":
             torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
         self._tried = False
-        self._packed: _PackedModel | SharedPrefixModel | None = None
+        self._packed: PackedModel | SharedPrefixModel | None = None
 
     @property
     def is_packed(self) -> bool:
         """Return whether pairs are packed; the first call tries it."""
         if not self._tried:
-            packed = _packed_model(self._model)
+            packed = packed_model(self.model)
             self._packed = packed if packed is not None and self._agrees(packed) else None
             self._tried = True
         return self._packed is not None
@@ -119,7 +126,7 @@ class ForwardPass:
     @property
     def trained_weights(self) -> list[Tensor]:
         """Return the weights that are trained."""
-        return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @contextlib.contextmanager
     def scoring(self) -> Iterator[Score]:
@@ -135,20 +142,20 @@ class ForwardPass:
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
             with self._autocast():
-                scores: Tensor = self._model(self._tokens.batch(pairs, self._device))
+                scores: Tensor = self.model(self.tokens.batch(pairs, self._device))
                 return scores
 
         yield padded
 
     def probe_memory(self, tokens: int, longest: int) -> None:
         """Run `tokens` tokens forward and backward, in pairs of `longest`: the most that a microbatch may need."""
-        settings: Any = self._model.encoder.config
+        settings: Any = self.model.encoder.config
         pair = self._example(min(longest, settings.max_position_embeddings - 4))
         with self.scoring() as score:
             score([pair] * max(1, tokens // len(pair.ids))).sum().backward()  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
-    def _scorer(self, packed: _PackedModel | SharedPrefixModel) -> Iterator[Score]:
+    def _scorer(self, packed: PackedModel | SharedPrefixModel) -> Iterator[Score]:
         # other products on a CPU are MKL's, which builds no such kernels
         uses_onednn = self.supports_threads and (self.precision == "bf16" or torch.is_inference_mode_enabled())
         step = _ROW_MULTIPLE[self.precision] if uses_onednn else 1
@@ -156,7 +163,7 @@ class ForwardPass:
         def score(pairs: Sequence[Pair]) -> Tensor:
             if isinstance(packed, SharedPrefixModel):
                 return packed.scores(packed.row(pairs, self._device), weights)
-            row = pack(pad_row(pairs, step), self._tokens.has_types, self._device)
+            row = pack(pad_row(pairs, step), self.tokens.has_types, self._device)
             return packed.scores(row, weights)[: len(pairs)]
 
         with packed.encoder.prepared(self._product_type) as weights:
@@ -168,7 +175,7 @@ class ForwardPass:
         return torch.autocast(self._device.type, self._product_type if enabled else None, enabled=enabled)
 
     @torch.inference_mode()
-    def _agrees(self, packed: _PackedModel | SharedPrefixModel) -> bool:
+    def _agrees(self, packed: PackedModel | SharedPrefixModel) -> bool:
         """Return whether packed scores are those of padded pairs; warn where they are not, or where packing fails.
 
         Raises:
@@ -176,11 +183,11 @@ class ForwardPass:
                 failure of packing it would change how the whole stage computes.
         """
         pairs = [self._example(length) for length in _CHECKED_LENGTHS]
-        modes = {module: module.training for module in self._model.modules()}
-        self._model.eval()
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
         try:
             with self._autocast():
-                expected = self._model(self._tokens.batch(pairs, self._device))
+                expected = self.model(self.tokens.batch(pairs, self._device))
             with torch.autocast(self._device.type, enabled=False), self._scorer(packed) as score:
                 scores = score(pairs)
             difference = float((scores - expected).abs().max())
@@ -201,21 +208,21 @@ class ForwardPass:
 
     def _example(self, length: int) -> Pair:
         """Return a pair of at most `length` tokens that the model can read, of any ids but padding's."""
-        settings: Any = self._model.encoder.config
+        settings: Any = self.model.encoder.config
         longest = min(length, settings.max_position_embeddings - 4)
         ids = [1 + (17 * at + length) % (settings.vocab_size - 1) for at in range(longest)]
         return Pair(tuple(id_ if id_ != settings.pad_token_id else 0 for id_ in ids), min(longest, 1 + length // 3))
 
 
-class _PackedModel:
+class PackedModel:
     """A cross-encoder over packed pairs: its encoder, with pooling and head applied pair by pair."""
 
     def __init__(self, model: CrossEncoder, encoder: PackedEncoder, head: Head | None) -> None:
-        self._model, self.encoder, self._head = model, encoder, head
+        self.model, self.encoder, self._head = model, encoder, head
 
     def scores(self, row: Pack, weights: Any) -> Tensor:
         """Return scores (pairs,) in float32."""
-        model: Any = self._model
+        model: Any = self.model
         if self._head is None:
             scores: Tensor = model.head(self._pooled(row, weights))
             return scores.squeeze(-1)
@@ -229,10 +236,10 @@ class _PackedModel:
 
     def _pooled(self, row: Pack, weights: Any) -> Tensor:
         """Return (pairs, hidden size), pooled as the model's pooling says."""
-        if self._model.pooling == "cls":
+        if self.model.pooling == "cls":
             return self.encoder.states(row, weights, firsts=True)
         states = self.encoder.states(row, weights, firsts=False)
-        if self._model.pooling == "mean":
+        if self.model.pooling == "mean":
             return _span_means(row, states, torch.ones_like(row.segments))
         query = normalize(_span_means(row, states, 1 - row.segments), dim=1)
         return query * normalize(_span_means(row, states, row.segments), dim=1)
@@ -263,7 +270,7 @@ def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
     return means
 
 
-def _packed_model(model: CrossEncoder) -> _PackedModel | SharedPrefixModel | None:
+def packed_model(model: CrossEncoder) -> PackedModel | SharedPrefixModel | None:
     """Return the model over packed pairs; None where its architecture is not known to allow it."""
     full: Any = model.encoder
     if model.pooling == "answer":
@@ -271,7 +278,7 @@ def _packed_model(model: CrossEncoder) -> _PackedModel | SharedPrefixModel | Non
         return own
     if model.head is not None:
         encoder = packed_encoder(full)
-        return _PackedModel(model, encoder, None) if encoder is not None else None
+        return PackedModel(model, encoder, None) if encoder is not None else None
     head, base = classifier_head(full), getattr(full, full.base_model_prefix, None)
     encoder = packed_encoder(base) if base is not None else None
-    return _PackedModel(model, encoder, head) if encoder is not None and head is not None else None
+    return PackedModel(model, encoder, head) if encoder is not None and head is not None else None

@@ -183,6 +183,11 @@ def answer_ids(tokenizer: Any, declared: Declaration) -> tuple[int, ...]:
         ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
             what = f"the answer {key} = {shown(answer, 40)!r} is {len(ids)} tokens of this tokenizer; it must be one"
-            raise UsageError(what, where="reranker.toml", hint="give the token as the model writes it, with its space")
+            raise UsageError(
+                what,
+                where="reranker.toml",
+                hint="give the token as the model writes it, with its space",
+                code="answer-not-one-token",
+            )
         answers.append(ids[0])
     return tuple(answers)

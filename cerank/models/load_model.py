@@ -90,7 +90,7 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
     if reading.head == "fresh":
         hint = "fine-tune it with `cerank run --base`, or take a finished re-ranker"
         what = f"has no trained head ({reading.family}); its scores would be noise"
-        raise UsageError(what, where=files.name, hint=hint)
+        raise UsageError(what, where=files.name, hint=hint, code="head-untrained")
     if (folder / CHECKPOINT_CONFIG).is_file():
         limits = CheckpointConfig.read(folder).limits
     else:

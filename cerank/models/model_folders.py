@@ -124,7 +124,12 @@ def _reject_escapes(folder: Path) -> None:
         for path in (entry for each in layer for entry in sorted(_entries(each))):
             if path.is_symlink() and not _leads_into(path, home, blobs):
                 hint = "copy the file there, if you trust it"
-                raise UsageError("is a link that leads out of the model's folder", where=str(path), hint=hint)
+                raise UsageError(
+                    "is a link that leads out of the model's folder",
+                    where=str(path),
+                    hint=hint,
+                    code="link-out-of-folder",
+                )
             if path.is_dir():
                 deeper.append(path)
             elif path.exists() and not path.is_file():

@@ -1,4 +1,4 @@
-"""Recognise what a model folder holds, from its settings and the names of its weights, without loading any of it.
+"""Recognize what a model folder holds, from its settings and the names of its weights, without loading any of it.
 
 A folder is an encoder that gets a fresh head, a finished classifier, a chain of sentence-transformers' modules, a
 sentence embedder, or a language model that answers a question about the pair. What could be read in two ways is refused
@@ -86,7 +86,7 @@ def read_model(
     length = _longest_input(folder, config)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    reading = _recognised(folder, config, weights, _ReadingRequest(name, declared, pooling))
+    reading = _recognized(folder, config, weights, _ReadingRequest(name, declared, pooling))
     parameters = sum(_product(shape) for shape in weights.values())
     return msgspec.structs.replace(reading, max_length=reading.max_length or length, parameters=parameters)
 
@@ -99,7 +99,7 @@ class _ReadingRequest(NamedTuple):
     pooling: str
 
 
-def _recognised(
+def _recognized(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]], request: _ReadingRequest
 ) -> ModelReading:
     name, declared, pooling = request
@@ -111,7 +111,7 @@ def _recognised(
     if declared is not None or is_decoder or model_type in _ENCODER_DECODERS:
         if pooling != "auto":
             what = f'pooling = "{pooling}" is for encoders; this is a language model'
-            raise UsageError(what, where="pooling", hint='set pooling = "auto"')
+            raise UsageError(what, where="pooling", hint='set pooling = "auto"', code="option-for-encoders")
         return _language_model(folder, name, config, declared)
     modules = _module_types(folder) if pooling != "classifier" else ()
     if pooling in {"product", "mean"} and not (modules and _is_cross_encoder(folder, modules, pooling)):
@@ -124,7 +124,7 @@ def _recognised(
     if any(HEAD_KEYS.match(key) for key in weights) and not architecture.endswith(_OTHER_HEADS):
         what = f"its weights hold a classifier's head, and its config.json says {architecture or 'no architecture'}"
         hint = 'a finished re-ranker says "architectures": ["...ForSequenceClassification"]; correct the file'
-        raise UsageError(what, where=str(folder / "config.json"), hint=hint)
+        raise UsageError(what, where=str(folder / "config.json"), hint=hint, code="head-undeclared")
     described = f"encoder ({architecture or model_type or 'of unknown type'}) with a fresh head"
     return ModelReading(family=described, pooling="classifier", head="fresh", model_type=model_type)
 
@@ -168,13 +168,15 @@ def _classifier(folder: Path, config: Mapping[str, Any], weights: Mapping[str, t
     where = str(folder / "config.json")
     if weights and not any(HEAD_KEYS.match(key) for key in weights):
         what = f"its config.json says {_architecture(config)}, and its weights hold no such head"
-        raise UsageError(what, where=where, hint="take the whole model; or name the encoder in architectures")
+        raise UsageError(
+            what, where=where, hint="take the whole model; or name the encoder in architectures", code="head-missing"
+        )
     labels = _labels(config, weights)
     if labels not in {1, 2}:
         names = ", ".join(shown(name, 40) for name in _label_names(config)[:5]) or f"{labels} labels"
         what = f"a classifier of {labels} labels ({names}) does not say which of them means relevant"
         hint = "take a re-ranker of one or two labels, or its encoder without the head"
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="relevant-label-unknown")
     label = _relevant_label(folder, config) if labels == 2 else None
     return ModelReading(
         family="finished classifier of one label" if label is None else "finished classifier of two labels",
@@ -214,7 +216,7 @@ def _relevant_label(folder: Path, config: Mapping[str, Any]) -> int:
             return number
     what = f"its two labels, {shown(names[0], 40)} and {shown(names[1], 40)}, do not say which of them means relevant"
     hint = "a re-ranker; not a model of entailment or sentiment. Name the labels irrelevant and relevant if it is one"
-    raise UsageError(what, where=str(folder / "config.json"), hint=f"take {hint}")
+    raise UsageError(what, where=str(folder / "config.json"), hint=f"take {hint}", code="relevant-label-unknown")
 
 
 def _activation(folder: Path, config: Mapping[str, Any]) -> str:
@@ -264,10 +266,12 @@ def module_list(folder: Path) -> list[tuple[str, Path]]:
             rows = json.loads(file.read(1 << 20))
         modules = [(str(row["type"]), str(row["path"])) for row in sorted(rows, key=lambda row: row["idx"])]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError("is no list of modules", where=str(path)) from error
+        raise UsageError("is no list of modules", where=str(path), code="invalid-modules") from error
     for _, part in modules:
         if part and not re.fullmatch(r"\w+", part):
-            raise UsageError(f"names a folder outside the model: {shown(part, 80)}", where=str(path))
+            raise UsageError(
+                f"names a folder outside the model: {shown(part, 80)}", where=str(path), code="path-out-of-folder"
+            )
     return [(kind, folder / part if part else folder) for kind, part in modules]
 
 
@@ -294,7 +298,11 @@ def _module_chain(folder: Path, kinds: tuple[str, ...], model_type: str) -> Mode
         raise UsageError(f"its modules ({chain}) are no encoder with pooling", where=where, hint="take another model")
     pooling = pooling_mode(module_list(folder)[1][1])
     if pooling not in {"mean", "cls"}:
-        raise UsageError(f"its pooling is {shown(pooling, 60)}; only mean and cls are supported", where=where)
+        raise UsageError(
+            f"its pooling is {shown(pooling, 60)}; only mean and cls are supported",
+            where=where,
+            code="pooling-not-supported",
+        )
     if _is_cross_encoder(folder, kinds):
         foreign = sorted(set(kinds[2:]) - {"Dense", "LayerNorm", "Dropout"})
         if foreign:
@@ -310,7 +318,7 @@ def _module_chain(folder: Path, kinds: tuple[str, ...], model_type: str) -> Mode
     if pooling == "cls":
         what = "a sentence embedder that reads the first token's state has no head for pairs"
         hint = 'set pooling = "classifier" or "mean" for a fresh head over it'
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="head-missing")
     return ModelReading(
         family=f"sentence embedder ({chain}) with a fresh head", pooling="product", head="fresh", model_type=model_type
     )
@@ -337,7 +345,7 @@ def _language_model(folder: Path, name: str, config: Mapping[str, Any], declared
     names = known_names(folder, name, config)
     if any("duot5" in each.lower() for each in names):
         what = "duoT5 compares two documents at once, and gives no score of one"
-        raise UsageError(what, where=str(folder), hint="take monoT5")
+        raise UsageError(what, where=str(folder), hint="take monoT5", code="not-pointwise")
     published = published_as(names, model_type)
     if declared is None and published:
         declared = PUBLISHED[published].declaration
@@ -346,7 +354,7 @@ def _language_model(folder: Path, name: str, config: Mapping[str, Any], declared
         kind = "an encoder-decoder" if model_type in _ENCODER_DECODERS else "a causal language model"
         what = f"{kind} ({architecture or model_type}), and nothing says how it judges a pair"
         hint = f"declare its template and answers in {DECLARATION}; see `cerank guide models`"
-        raise UsageError(what, where=str(folder), hint=hint)
+        raise UsageError(what, where=str(folder), hint=hint, code="prompt-unknown")
     _check_kind(folder, declared, model_type, has_linear_head=has_linear_head)
     return ModelReading(
         family=f"{published or 'declared'}, {declared.kind.replace('-', ' ')}",
@@ -372,11 +380,11 @@ def _check_kind(folder: Path, declared: Declaration, model_type: str, *, has_lin
     }
     if not right[declared.kind]:
         is_what = "an encoder-decoder" if is_seq2seq else f"causal with{'' if has_linear_head else 'out'} a linear head"
-        raise UsageError(f'is declared as "{declared.kind}", and is {is_what}', where=str(folder))
+        raise UsageError(f'is declared as "{declared.kind}", and is {is_what}', where=str(folder), code="kind-mismatch")
     if declared.kind == "causal" and model_type not in _PLAIN_LOGITS:
         what = f"causal models of type {shown(model_type, 40)} are not supported"
         hint = f"supported are {', '.join(sorted(_PLAIN_LOGITS))}"
-        raise UsageError(what, where=str(folder), hint=hint)
+        raise UsageError(what, where=str(folder), hint=hint, code="model-type-not-supported")
     if is_seq2seq and model_type != "t5":
         raise UsageError(f"encoder-decoders of type {shown(model_type, 40)} are not supported", where=str(folder))
 

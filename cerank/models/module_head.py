@@ -42,7 +42,8 @@ class DenseModule(nn.Module):
         named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
         if named not in _ACTIVATIONS:
             hint = f"known are {', '.join(name.rpartition('.')[2] for name in _ACTIVATIONS)}"
-            raise UsageError(f"names an activation that is not known: {shown(named, 80)}", where=where, hint=hint)
+            what = f"names an activation that is not known: {shown(named, 80)}"
+            raise UsageError(what, where=where, hint=hint, code="unknown-activation")
         inputs, outputs = int(config["in_features"]), int(config["out_features"])
         self.activation = named
         self.linear = nn.Linear(inputs, outputs, bias=bool(config.get("bias", True)))
@@ -108,7 +109,7 @@ def load_head(folder: Path) -> nn.Sequential:
             module = DenseModule(config, where) if name == "Dense" else LayerNormModule(int(config["dimension"]))
             module.load_state_dict(load_file(part / "model.safetensors"))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UsageError(f"is no {name}: {shown(error, 200)}", where=where) from error
+            raise UsageError(f"is no {name}: {shown(error, 200)}", where=where, code="invalid-modules") from error
         modules.append(module)
     return nn.Sequential(*modules)
 

@@ -91,23 +91,32 @@ def check_base(
     config = json_object(folder / "config.json")
     if config.get("is_encoder_decoder") and not is_language_model:
         what = f"is an encoder-decoder ({shown(config.get('model_type', ''), 40)})"
-        raise UsageError(f"{what}, which is not supported", where=str(folder), hint="take an encoder, such as BERT")
+        raise UsageError(
+            f"{what}, which is not supported",
+            where=str(folder),
+            hint="take an encoder, such as BERT",
+            code="model-type-not-supported",
+        )
     facts = read_facts(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         hint = "copy the tokenizer's files from the model it was trained from (tokenizer.json or vocab.txt)"
-        raise UsageError("the folder holds no tokenizer", where=str(folder), hint=hint)
+        raise UsageError("the folder holds no tokenizer", where=str(folder), hint=hint, code="tokenizer-missing")
     _check_sizes(facts, folder)
     if facts.token_types == 1 and _gives_second_token_type(folder):
         what = "its tokenizer marks the document as token type 1, and its model has one token type only"
-        raise UsageError(what, where=str(folder), hint="take the tokenizer that belongs to the model")
+        raise UsageError(
+            what, where=str(folder), hint="take the tokenizer that belongs to the model", code="token-types-differ"
+        )
     if needs_one_score and facts.head > 1:
         what = f"its head gives {facts.head} scores, not one"
         hint = "a re-ranker has one score; take the encoder it was made from, or a model with num_labels = 1"
-        raise UsageError(what, where=str(folder), hint=hint)
+        raise UsageError(what, where=str(folder), hint=hint, code="output-count")
     for where, length in lengths.items():
         if facts.longest and length > facts.longest:
             what = f"{where} = {length}, but the model reads at most {counted(facts.longest, 'token')}"
-            raise UsageError(what, where=str(folder), hint=f"set it to {facts.longest} or less")
+            raise UsageError(
+                what, where=str(folder), hint=f"set it to {facts.longest} or less", code="length-too-large"
+            )
     return facts
 
 
@@ -117,10 +126,13 @@ def _check_sizes(facts: ModelFacts, folder: Path) -> None:
     both = f"its tokenizer has {facts.tokens:,} entries and its table of embeddings {facts.embeddings:,} rows"
     if facts.tokens > facts.embeddings:
         hint = "tokens were added without resize_token_embeddings, or the tokenizer belongs to another model"
-        raise UsageError(both, where=str(folder), hint=hint)
+        raise UsageError(both, where=str(folder), hint=hint, code="vocabulary-mismatch")
     if facts.tokens < _FEWEST * facts.embeddings:
         raise UsageError(
-            both, where=str(folder), hint="the tokenizer belongs to another model, or a file of it is lost"
+            both,
+            where=str(folder),
+            hint="the tokenizer belongs to another model, or a file of it is lost",
+            code="vocabulary-mismatch",
         )
 
 
@@ -136,7 +148,9 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             start = file.read(8)
             if (start + file.peek(32)[:32]).startswith(_LFS):
                 what = "is a Git LFS pointer, not the weights themselves"
-                raise UsageError(what, where=str(path), hint="run `git lfs pull` where the model was cloned")
+                raise UsageError(
+                    what, where=str(path), hint="run `git lfs pull` where the model was cloned", code="wrong-file-kind"
+                )
             length = int.from_bytes(start, "little")
             data = file.read(length) if len(start) == 8 and length <= _LARGEST_HEADER else b""
         header = json.loads(data)
@@ -146,10 +160,12 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except OSError as error:
         raise os_error(error, path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError) as error:
-        raise UsageError("has no readable header, so the weights are damaged or cut", where=str(path)) from error
+        raise UsageError(
+            "has no readable header, so the weights are damaged or cut", where=str(path), code="weights-damaged"
+        ) from error
     if size != 8 + length + end:
         what = f"has {size:,} bytes and should have {8 + length + end:,}: the weights are cut or damaged"
-        raise UsageError(what, where=str(path), hint="fetch the file again")
+        raise UsageError(what, where=str(path), hint="fetch the file again", code="weights-damaged")
     return shapes
 
 

@@ -101,7 +101,7 @@ def read_declaration(path: Path) -> Declaration:
         mistakes += declaration_mistakes(declared)
     if mistakes or declared is None:
         hint = "see `cerank guide models` for an example"
-        raise UsageError("\n".join(mistakes), where=str(path), hint=hint)
+        raise UsageError("\n".join(mistakes), where=str(path), hint=hint, code="wrong-declaration")
     return declared
 
 

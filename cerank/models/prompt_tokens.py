@@ -73,10 +73,10 @@ class PromptTokenizer(PairTokenizer):
             what = (
                 f"max_length = {self._limits.max_length} leaves no room: the model's prompt takes {needed - 1} tokens"
             )
-            raise UsageError(what, where="max_length", hint=f"give {needed + 32} or more")
+            raise UsageError(what, where="max_length", hint=f"give {needed + 32} or more", code="length-too-small")
         if self._limits.truncation != "document":
             what = f'truncation = "{self._limits.truncation}" is for encoders; a prompt is cut at the end of its body'
-            raise UsageError(what, where="truncation", hint='set truncation = "document"')
+            raise UsageError(what, where="truncation", hint='set truncation = "document"', code="option-for-encoders")
 
     def _body_length(self, query: str, document: str) -> int:
         if self._query is None or self._document is None:

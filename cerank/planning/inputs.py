@@ -186,11 +186,13 @@ def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Da
     if training.documents.fingerprint() != validation.documents.fingerprint():
         what = f"the teacher ranks documents of {training.name}, and {validation.name} has others"
         hint = "take validation queries of the same collection, or a measure to choose by"
-        raise UsageError(f"{what}, so its loss there is unknown", where=where, hint=hint)
+        raise UsageError(
+            f"{what}, so its loss there is unknown", where=where, hint=hint, code="teacher-of-other-documents"
+        )
     if not any(query in teacher for query in validation.queries):
         what = f"the teacher ranks none of the {counted(len(validation.queries), 'query')} of {validation.name}"
         hint = "take a part of the queries that it ranks for validation, such as [99%:], or a measure to choose by"
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="teacher-without-queries")
 
 
 def _check_prompt(base: bases.BaseFiles, recipe: Recipe) -> None:

@@ -91,7 +91,7 @@ def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
             hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
-            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint)
+            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint, code="recipe-not-found")
         path = SHIPPED / f"{name}.toml"
         return path, f"recipe {name}"
     path = folder / name if folder else Path(name)
@@ -104,7 +104,9 @@ def _read(path: Path, name: str, where: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped recipes: {', '.join(shipped())}"
-        raise UsageError(f"cannot read the recipe '{name}': {reason}", where=where, hint=hint) from None
+        raise UsageError(
+            f"cannot read the recipe '{name}': {reason}", where=where, hint=hint, code="recipe-unreadable"
+        ) from None
 
 
 def _extended_files(name: str) -> list[_File]:

@@ -49,14 +49,16 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
     if path.suffix != ".toml":
         if name_or_path not in shipped_matrices():
             hint = f"{nearest(name_or_path, shipped_matrices())}; one of your own is given by its path, ending in .toml"
-            raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint)
+            raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint, code="matrix-not-found")
         path = SHIPPED / f"{name_or_path}.toml"
     try:
         source = read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped matrices: {', '.join(shipped_matrices())}"
-        raise UsageError(f"cannot read the matrix '{name_or_path}': {reason}", hint=hint) from None
+        raise UsageError(
+            f"cannot read the matrix '{name_or_path}': {reason}", hint=hint, code="matrix-unreadable"
+        ) from None
     table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
     matrix = matrix_from({**table, **_changes_with_baseline(table, changes or {})}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)

@@ -169,7 +169,7 @@ def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str
     return doc_ids, list(places), numbers
 
 
-def _build(documents: Documents, folder: Path) -> None:
+def build_index(documents: Documents, folder: Path) -> None:
     """Write the index of `documents` into the empty `folder`."""
     import bm25s
     import numpy as np
@@ -232,7 +232,7 @@ def _check_memory(documents: Documents) -> None:
         hint = (
             "give a TREC run as the first stage, such as `python -m pyserini.search.lucene --bm25 --hits 1000` writes"
         )
-        raise UsageError(f"{what}, and {available / 1e9:.1f} GB are free", hint=hint)
+        raise UsageError(f"{what}, and {available / 1e9:.1f} GB are free", hint=hint, code="not-enough-memory")
 
 
 def open_index(documents: Documents, cache: Path) -> BM25Index:
@@ -256,7 +256,7 @@ def open_index(documents: Documents, cache: Path) -> BM25Index:
         ) as workspace:
             fresh = Path(workspace) / "index"
             fresh.mkdir()
-            _build(documents, fresh)
+            build_index(documents, fresh)
             index = _read(fresh)
             _move_in(fresh, folder, Path(workspace))
     except OSError as error:

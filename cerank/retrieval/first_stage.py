@@ -126,7 +126,9 @@ def candidates(
         some = ", ".join(shown(query, 40) for query in queries[:3])
         of = f"the {counted(len(queries), 'query')} of {dataset.name}"
         what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
-        raise UsageError(what, hint=f"is the run from this dataset? Its queries are called {some}")
+        raise UsageError(
+            what, hint=f"is the run from this dataset? Its queries are called {some}", code="no-ranked-query"
+        )
     return ranking
 
 

@@ -108,7 +108,9 @@ def decode_permutations(data: bytes, path: Path) -> list[str]:
         return msgspec.json.decode(data, type=list[str])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = 'permutations are a JSON array of texts such as "[2] > [1] > [3]"'
-        raise FormatError(f"not a list of permutations: {shown(error, 200)}", where=str(path), hint=hint) from error
+        raise FormatError(
+            f"not a list of permutations: {shown(error, 200)}", where=str(path), hint=hint, code="invalid-permutations"
+        ) from error
 
 
 def queries_with_permutations(
@@ -128,7 +130,11 @@ def queries_with_permutations(
     for number, row in json_lines(rows, RankedQuery):
         where, query_id = at(rows, number), str(row.query_id)
         if permutations is not None and len(seen) >= len(permutations):
-            raise FormatError(f"has more queries than there are permutations, {len(permutations)}", where=where)
+            raise FormatError(
+                f"has more queries than there are permutations, {len(permutations)}",
+                where=where,
+                code="permutation-count",
+            )
         if checked_id(query_id, "query", where) in seen:
             raise duplicate_error("query", query_id, where)
         ids = Counter(checked_id(passage.id, "document", where) for passage in row.retrieved_passages)
@@ -139,7 +145,7 @@ def queries_with_permutations(
         seen.add(query_id)
     if permutations is not None and len(seen) < len(permutations):
         what = f"has {counted(len(permutations), 'permutation')} for the {counted(len(seen), 'query')} of {rows.name}"
-        raise FormatError(what, where=str(path))
+        raise FormatError(what, where=str(path), code="permutation-count")
 
 
 def _rows_file(path: Path) -> Path:
@@ -147,7 +153,9 @@ def _rows_file(path: Path) -> Path:
         if beside.is_file():
             return beside
     hint = "each line: query_id, query, retrieved_passages with docid, in the order that the numbers mean"
-    raise MissingError(f"no {path.stem}.jsonl beside the permutations", where=str(path), hint=hint)
+    raise MissingError(
+        f"no {path.stem}.jsonl beside the permutations", where=str(path), hint=hint, code="file-not-found"
+    )
 
 
 def read_permutations(path: Path, rows: Path) -> Teacher:
@@ -168,7 +176,9 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
     for where, row, permutation in queries_with_permutations(rows, permutations, path):
         ids = [passage.id for passage in row.retrieved_passages]
         if not ids:
-            raise FormatError(f"query '{shown(row.query_id, 80)}' has no retrieved passages", where=where)
+            raise FormatError(
+                f"query '{shown(row.query_id, 80)}' has no retrieved passages", where=where, code="no-ranked-document"
+            )
         order, repaired = repair(permutation or "", len(ids))
         documents[str(row.query_id)] = [ids[place] for place in order]
         repairs = repairs.plus(repaired)
@@ -224,7 +234,12 @@ def without_ties(teacher: Teacher) -> Teacher:
         return teacher
     if len(equal) == len(ranking):
         hint = "equal scores are no preference; was the file written before the teacher had scored?"
-        raise UsageError("each list of the teacher has one score for all of its documents", where="teacher", hint=hint)
+        raise UsageError(
+            "each list of the teacher has one score for all of its documents",
+            where="teacher",
+            hint=hint,
+            code="teacher-scores-constant",
+        )
     parts = [f"{100 * tied / neighbors:.0f} % of the neighboring scores of the teacher are equal"]
     if equal:
         of = counted(len(ranking), "list")

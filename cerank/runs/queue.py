@@ -21,7 +21,7 @@ from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.runs.layout import QueueFolder, RunFolder
 
-_PATIENCE = 10.0  # seconds; a change takes milliseconds, so a lock held for longer belongs to a process that hangs
+PATIENCE = 10.0  # seconds; a change takes milliseconds, so a lock held for longer belongs to a process that hangs
 
 
 class QueueEntry(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ def locked(lab: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> Lease:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return Lease.take(path)  # itself waits some milliseconds

@@ -39,7 +39,7 @@ ANIMALS = tuple(
 )
 _TRIES = 50  # pairs of words tried for one run before a number is appended
 _NAME = re.compile(r"[a-z]+-[a-z]+(-[1-9][0-9]*)?")
-_cached_names: dict[Path, str] = {}  # names read from run directories; they never change
+cached_names: dict[Path, str] = {}  # names read from run directories; they never change
 
 
 class ShortName(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,12 +99,12 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
 
 def _read(folder: RunFolder) -> str:
     """Return the name recorded in the folder; "" if there is none that is readable."""
-    if folder.path not in _cached_names:
+    if folder.path not in cached_names:
         try:
             record = json_records.load_if_there(folder.short_name, ShortName)
         except (DamagedError, OSError):
             return ""
         if record is None or not _NAME.fullmatch(record.name):
             return ""
-        _cached_names[folder.path] = record.name
-    return _cached_names[folder.path]
+        cached_names[folder.path] = record.name
+    return cached_names[folder.path]

@@ -366,7 +366,7 @@ def request_stop(folder: RunFolder) -> bool:
     The file reaches a worker on any host; the signal goes only to the very process that holds the lease on this one.
 
     Raises:
-        RunFailedError: neither the file could be written nor the worker signalled.
+        RunFailedError: neither the file could be written nor the worker signaled.
     """
     refusal = None
     try:

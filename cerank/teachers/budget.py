@@ -118,7 +118,9 @@ class Budget:
     def __init__(self, caps: Caps, price: Price | None, share: float = 1.0) -> None:
         if caps.cost and price is None:
             hint = f'give [models."..."] input and output, the price of a million tokens, in {prices_file()}'
-            raise UsageError("a cap on money needs the model's price", where="max_cost", hint=hint)
+            raise UsageError(
+                "a cap on money needs the model's price", where="max_cost", hint=hint, code="price-missing"
+            )
         self._caps, self._price, self._share = caps, price, share
         self.calls = 0
         self.spent = Usage()

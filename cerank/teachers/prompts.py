@@ -91,7 +91,9 @@ def load(name: str, kind: Kind) -> Template:
     if template is not None:
         mistakes += _placeholder_mistakes(template)
     if template is None or mistakes:
-        raise FormatError("\n".join(mistakes), where=str(path), hint="`cerank guide teachers` shows a template")
+        raise FormatError(
+            "\n".join(mistakes), where=str(path), hint="`cerank guide teachers` shows a template", code="wrong-template"
+        )
     if template.kind != kind:
         fitting = ", ".join(other for other in shipped() if _kind_of(other) == kind)
         what = f"template '{name}' is for {template.kind} teachers, and this one is {kind}"

@@ -65,15 +65,22 @@ def find_key(name: str, environ: Mapping[str, str], keyring: Path) -> Key:
     hint = f'export {name}=..., or write {name} = "..." into {keyring} (chmod 600)'
     try:
         if os.name == "posix" and keyring.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-            raise UsageError("other users can read the keyring", where=str(keyring), hint=f"chmod 600 {keyring}")
+            raise UsageError(
+                "other users can read the keyring",
+                where=str(keyring),
+                hint=f"chmod 600 {keyring}",
+                code="keyring-readable",
+            )
         table = tomllib.loads(read_file(keyring, 1 << 20).decode())
     except FileNotFoundError:
         raise MissingError(f"no key called {name}", where="api_key", hint=hint) from None
     except OSError as error:
         raise os_error(error, keyring) from None
     except ValueError:
-        raise UsageError("not valid TOML", where=str(keyring), hint=f'a line for each key: {name} = "..."') from None
+        raise UsageError(
+            "not valid TOML", where=str(keyring), hint=f'a line for each key: {name} = "..."', code="not-toml"
+        ) from None
     entry = table.get(name)
     if not isinstance(entry, str) or not entry.strip():
-        raise MissingError(f"no key called {name}", where="api_key", hint=hint)
+        raise MissingError(f"no key called {name}", where="api_key", hint=hint, code="key-not-found")
     return Key(entry.strip())

@@ -326,6 +326,7 @@ class TeachingWork:
             f"{self._failed} of {done} queries failed ({listed}), more than max_failures = {allowed:g}; {detail}",
             where="teacher",
             hint="answers are kept; --retry-failed asks again for those that failed",
+            code="too-many-failures",
         )
 
 

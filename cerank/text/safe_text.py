@@ -19,7 +19,7 @@ _LONGEST = 4096  # characters of a token
 _SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|JWT|CREDENTIALS?)$", re.IGNORECASE)
 _SHAPES = re.compile(
     r"hf_[A-Za-z0-9]{20,}"  # Hugging Face: the user's
-    r"|api_org_[A-Za-z0-9]{20,}"  # and an organisation's
+    r"|api_org_[A-Za-z0-9]{20,}"  # and an organization's
     r"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}"
     r"|glpat-[\w-]{20,}"
     r"|sk-(?:proj-|ant-)?[\w-]{32,}"
@@ -32,7 +32,7 @@ _SHAPES = re.compile(
 
 
 @functools.lru_cache(maxsize=1)
-def _values() -> tuple[str, ...]:
+def secret_values() -> tuple[str, ...]:
     """Return the tokens that this process was given in its environment, the longest first."""
     tokens = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
     return tuple(sorted(tokens, key=len, reverse=True))
@@ -44,14 +44,14 @@ def redacted(text: str) -> str:
     A token is the value of a variable of the environment whose name ends like a token's (HF_TOKEN, WANDB_API_KEY), or
     text of a known token's shape. Others cannot be told from honest text.
     """
-    for value in _values():
+    for value in secret_values():
         text = text.replace(value, REDACTED)
     return _SHAPES.sub(REDACTED, text)
 
 
 def token_at(text: str) -> int:
     """Return where the first access token in `text` starts; -1 where there is none."""
-    places = [text.find(value) for value in _values()]
+    places = [text.find(value) for value in secret_values()]
     match = _SHAPES.search(text)
     return min((place for place in (*places, match.start() if match else -1) if place >= 0), default=-1)
 

@@ -69,7 +69,12 @@ def build(
     if not tokenizer_sha256(tokenizer):
         raise UsageError("its tokenizer has no fast form, and is used on the fly only", where="base")
     if dataset.part:
-        raise UsageError("a part has no store of its own", where=dataset.name, hint="name the whole dataset")
+        raise UsageError(
+            "a part has no store of its own",
+            where=dataset.name,
+            hint="name the whole dataset",
+            code="token-store-missing",
+        )
     folder = shard_folder(cache, shard_key(tokenizer, kind, dataset))
     shard = open_shard(folder)
     if shard is not None:

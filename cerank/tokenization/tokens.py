@@ -185,14 +185,18 @@ class PairTokenizer:
 
     def batch(self, pairs: Sequence[Pair], device: torch.device) -> PaddedBatch:
         """Return pairs padded to the longest of them, on `device`."""
-        width = max(len(pair.ids) for pair in pairs)
-        pad = self._template.pad
-        ids = torch.tensor([pair.ids + (pad,) * (width - len(pair.ids)) for pair in pairs])
-        lengths = torch.tensor([len(pair.ids) for pair in pairs]).unsqueeze(1)
-        places = torch.arange(width).unsqueeze(0)
-        mask = (places < lengths).long()
-        segments = (places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask
-        return PaddedBatch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
+        return pad_pairs(pairs, self._template.pad, device, has_types=self._template.has_types)
+
+
+def pad_pairs(pairs: Sequence[Pair], pad: int, device: torch.device, *, has_types: bool) -> PaddedBatch:
+    """Return pairs padded with the token `pad` to the longest of them, on `device`."""
+    width = max(len(pair.ids) for pair in pairs)
+    ids = torch.tensor([pair.ids + (pad,) * (width - len(pair.ids)) for pair in pairs])
+    lengths = torch.tensor([len(pair.ids) for pair in pairs]).unsqueeze(1)
+    places = torch.arange(width).unsqueeze(0)
+    mask = (places < lengths).long()
+    segments = (places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask
+    return PaddedBatch(ids.to(device), mask.to(device), segments.to(device), has_types)
 
 
 def _truncate_longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:

@@ -18,7 +18,7 @@ from cerank.training.sampler import Sampler
 
 
 class EncodedGroup(msgspec.Struct, frozen=True):
-    """A query with its labelled candidates, and the token ids of each query-document pair."""
+    """A query with its labeled candidates, and the token ids of each query-document pair."""
 
     group: Group
     pairs: tuple[Pair, ...]

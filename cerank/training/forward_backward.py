@@ -29,7 +29,7 @@ from cerank.tokenization.tokens import Pair, batches_by_length
 MAX_HALVINGS = 4  # largest number of halvings of the microbatch: if a sixteenth does not fit, something else is wrong
 _MAX_SHARDS = 4  # shards of a microbatch, each in a thread of its own
 _SHARD_GRADIENT_BYTES = 1 << 30  # until they are summed, every shard has its own gradients of all weights
-_MIN_SHARD_TOKENS = 256  # for fewer tokens, the fixed costs of a pass would be most of its time
+MIN_SHARD_TOKENS = 256  # for fewer tokens, the fixed costs of a pass would be most of its time
 
 Position = tuple[int, int]  # step, and number of the microbatch in it: part of the seed of dropout
 
@@ -57,22 +57,23 @@ class ForwardBackward:
             position: (step, number of the microbatch); the same position samples the same dropout.
         """
         lengths = [len(pair.ids) for pair in pairs]
-        shards = self._shards(lengths)
+        shards = self.shards_of(lengths)
         if len(shards) > 1:
             return self._forward_in_threads(pairs, position, shards)
         batches = batches_by_length(lengths, self.microbatch)
         if len(batches) == 1 or sum(lengths) <= self.microbatch:
-            return self._forward_in_one_graph(pairs, position, batches)
-        return self._forward_without_graph(pairs, position, batches)
+            return self.forward_in_one_graph(pairs, position, batches)
+        return self.forward_without_graph(pairs, position, batches)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the parameters; `loss` () comes from the scores of the last `forward`."""
         backward, self._backward = self._backward, _no_forward_pass
         backward(loss)
 
-    def _forward_in_one_graph(
+    def forward_in_one_graph(
         self, pairs: Sequence[Pair], position: Position, batches: Sequence[Sequence[int]]
     ) -> Tensor:
+        """Return the scores of all batches with the graph of each, which one backward pass goes through."""
         with self.model.scoring() as score:
             parts = []
             for number, batch in enumerate(batches):
@@ -109,7 +110,7 @@ class ForwardBackward:
         self._backward = backward
         return scores
 
-    def _forward_without_graph(
+    def forward_without_graph(
         self, pairs: Sequence[Pair], position: Position, batches: Sequence[Sequence[int]]
     ) -> Tensor:
         """Score all pairs without a graph; the backward pass scores each batch again, with a graph.
@@ -135,7 +136,7 @@ class ForwardBackward:
         self._backward = backward
         return scores
 
-    def _shards(self, lengths: Sequence[int]) -> list[list[int]]:
+    def shards_of(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return the indices of pairs in shards, one a thread; one shard or none where threads gain nothing.
 
         Pairs are sorted by length and dealt in snake order, so that shards have equal numbers of tokens and equal
@@ -145,7 +146,7 @@ class ForwardBackward:
         if total > self.microbatch or not self.model.supports_threaded_backward:
             return []
         fitting = 1 + _SHARD_GRADIENT_BYTES // max(1, sum(weight.nbytes for weight in self.model.trained_weights))
-        count = max(1, min(torch.get_num_threads(), _MAX_SHARDS, fitting, total // _MIN_SHARD_TOKENS, len(lengths)))
+        count = max(1, min(torch.get_num_threads(), _MAX_SHARDS, fitting, total // MIN_SHARD_TOKENS, len(lengths)))
         by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
         rounds = [by_length[start : start + count] for start in range(0, len(by_length), count)]
         dealt = [row if number % 2 == 0 else row[::-1] for number, row in enumerate(rounds)]

@@ -292,7 +292,10 @@ class Sampler:
             hint = 'set without_pair = "skip" to leave them out'
             lost = sampling.queries - sampling.usable
             raise RunFailedError(
-                f"{lost} of {sampling.queries} training queries lack a pair: {reasons}", where=where, hint=hint
+                f"{lost} of {sampling.queries} training queries lack a pair: {reasons}",
+                where=where,
+                hint=hint,
+                code="unusable-queries",
             )
 
     def _reject_ranks_for_scores(self) -> None:
@@ -306,4 +309,4 @@ class Sampler:
             what = (
                 f'loss "{self._stage.loss}" needs scores, and the teacher\'s are ranks: each is 1 below the one before'
             )
-            raise RunFailedError(what, where=f"stages.{self._name}.teacher", hint=hint)
+            raise RunFailedError(what, where=f"stages.{self._name}.teacher", hint=hint, code="teacher-without-scores")

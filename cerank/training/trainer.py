@@ -154,7 +154,7 @@ class Trainer:
                 if is_finite:
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = rate
-                    self._update_within_memory(optimizer)
+                    self.update_within_memory(optimizer)
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
@@ -237,7 +237,7 @@ class Trainer:
         self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
 
-    def _update_within_memory(self, optimizer: AdamW) -> None:
+    def update_within_memory(self, optimizer: AdamW) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
 
         All memory is taken before any weight changes, so a step that fails so has changed none.
@@ -293,7 +293,10 @@ class Trainer:
             if self.stage.microbatch // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
                 raise RunFailedError(
-                    f"out of memory at {passes.microbatch} tokens: {reason}", where=f"stages.{self.name}", hint=hint
+                    f"out of memory at {passes.microbatch} tokens: {reason}",
+                    where=f"stages.{self.name}",
+                    hint=hint,
+                    code="out-of-memory",
                 )
             passes.microbatch //= 2
             checkpoints.record_microbatch(self.folder, step, passes.microbatch)
@@ -306,6 +309,6 @@ class Trainer:
         what = f"step {state.step}: loss {loss}, gradient norm {norm}"
         if state.skipped >= allowed:
             hint = "lower the learning rate, or set on_nonfinite = 'skip:3'"
-            raise RunFailedError(f"not finite: {what}", where=f"stages.{self.name}", hint=hint)
+            raise RunFailedError(f"not finite: {what}", where=f"stages.{self.name}", hint=hint, code="loss-not-finite")
         callback.on_rejected(f"update left out: {what}")
         return msgspec.structs.replace(state, skipped=state.skipped + 1)

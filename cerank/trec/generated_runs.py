@@ -17,7 +17,7 @@ from cerank.trec.ingest import ingest_run
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.rows import LARGEST, ingested_folder
 
-_PIECE = 100_000  # rows written at once
+PIECE_ROWS = 100_000  # rows written at once
 
 
 def ranking_of_rows(
@@ -65,7 +65,7 @@ def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Pa
     file = disk.open_append(run)
     checked = (_run_line(row, tag, where) for row in rows)
     try:
-        while piece := "".join(itertools.islice(checked, _PIECE)):
+        while piece := "".join(itertools.islice(checked, PIECE_ROWS)):
             disk.append(file, piece.encode())
     finally:
         disk.close(file)

@@ -64,7 +64,7 @@ def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking
     folder, before = ingested_folder(cache), file_cache.stamp_of(path)
     part = folder / f"{file_cache.cache_name(path)}.part"
     try:
-        sha256 = _write_mapped(path, part, progress)
+        sha256 = write_mapped(path, part, progress)
     except DuplicateDocumentError as error:
         if isinstance(error, TooManyTiesError):
             raise too_many_ties(error.query, str(path)) from None
@@ -75,7 +75,10 @@ def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking
     if file_cache.stamp_of(path) != before:
         disk.remove_tree(part)
         raise UsageError(
-            "the file changed while it was read", where=str(path), hint="repeat the command once the file is complete"
+            "the file changed while it was read",
+            where=str(path),
+            hint="repeat the command once the file is complete",
+            code="file-changed",
         )
     final = folder / sha256
     if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces
@@ -88,7 +91,7 @@ def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking
     return ranking
 
 
-def _write_mapped(path: Path, part: Path, progress: Progress) -> str:
+def write_mapped(path: Path, part: Path, progress: Progress) -> str:
     """Write all files into `part` and return the run file's SHA-256; tries numeric ids and grouped queries first."""
     is_numbered = True
     while True:

@@ -136,7 +136,7 @@ def value_columns(names: Sequence[str], kind: str, where: str) -> tuple[str, str
     value, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
     if not (value or rank):
         hint = "its columns: " + shown(", ".join(names), 300)
-        raise FormatError("has neither scores nor ranks", where=where, hint=hint)
+        raise FormatError("has neither scores nor ranks", where=where, hint=hint, code="scores-missing")
     return query, document, value, rank
 
 
@@ -183,7 +183,12 @@ def _innermost(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
         nested = {key: value for key, value in inner.items() if any(isinstance(item, dict) for item in value.values())}
         if len(nested) != 1:
             hint = f"it has {', '.join(shown(key, 40) for key in list(values)[:6])}; a file holds one split"
-            raise FormatError("is not JSON of the form {query: {document: number}}", where=str(path), hint=hint)
+            raise FormatError(
+                "is not JSON of the form {query: {document: number}}",
+                where=str(path),
+                hint=hint,
+                code="wrong-json-form",
+            )
         values = next(iter(nested.values()))
 
 
@@ -237,7 +242,7 @@ def _number(value: object, path: Path, line: int) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise FormatError(f"'{shown(value, 40)}' is not a finite number", where=at(path, line))
+        raise FormatError(f"'{shown(value, 40)}' is not a finite number", where=at(path, line), code="score-not-finite")
     return number
 
 

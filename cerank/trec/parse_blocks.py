@@ -49,7 +49,7 @@ def _has_normal_spaces(block: bytes) -> bool:
     return not (spaces[0] or bool((spaces[1:] & spaces[:-1]).any()) or any(blank in block for blank in _BLANK))
 
 
-def _parse_fast(block: bytes) -> pl.DataFrame | None:
+def parse_fast(block: bytes) -> pl.DataFrame | None:
     """Return the columns; None if the block needs the strict parser."""
     tidy = block if block and _has_normal_spaces(block) else _normalize_spaces(block)
     if not tidy:
@@ -73,7 +73,8 @@ def _frame(rows: Iterable[tuple[str, str, str, float, str]]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=schema, orient="row")
 
 
-def _parse_slowly(path: Path, block: bytes, first: int) -> pl.DataFrame:
+def parse_slowly(path: Path, block: bytes, first: int) -> pl.DataFrame:
+    """Return the rows of a block, read line by line; a wrong line is a FormatError that names its number."""
     rows = (run_row(line, path, number) for number, line in enumerate(block.split(b"\n"), first))
     return _frame(row for row in rows if row is not None)
 
@@ -93,5 +94,5 @@ def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
     comments = 0
     while first == 1 and is_comment(block.partition(b"\n")[0]):
         block, comments = block.partition(b"\n")[2], comments + 1
-    frame = _parse_fast(block)
-    return _parse_slowly(path, block, first + comments) if frame is None else frame
+    frame = parse_fast(block)
+    return parse_slowly(path, block, first + comments) if frame is None else frame

@@ -43,7 +43,7 @@ def score_of(text: bytes, path: Path, line: int) -> float:
         value = math.nan
     if b"_" in text or not -LARGEST <= value <= LARGEST:
         what = f"score '{shown(text.decode(), 40)}' is not a finite number within float32"
-        raise FormatError(what, where=at(path, line))
+        raise FormatError(what, where=at(path, line), code="score-not-finite")
     return value
 
 
@@ -86,7 +86,11 @@ def raise_duplicate(path: Path, query: str) -> NoReturn:
 
 def too_many_ties(query: str, where: str) -> FormatError:
     """Return the error for a query whose tied scores cannot be moved apart within the range of float32."""
-    return FormatError(f"query '{shown(query, 80)}': too many tied scores to separate within float32", where=where)
+    return FormatError(
+        f"query '{shown(query, 80)}': too many tied scores to separate within float32",
+        where=where,
+        code="too-many-ties",
+    )
 
 
 def ingested_folder(cache: Path) -> Path:

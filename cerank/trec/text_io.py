@@ -52,7 +52,9 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
             if len(parts) != 6 or (not queries and is_comment(line)):
                 if not parts or (not queries and is_comment(line)):
                     continue
-                raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT)
+                raise FormatError(
+                    counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT, code="column-count"
+                )
             if parts[0] != query:
                 query = parts[0]
                 rows = queries.setdefault(query, _QueryRows())
@@ -159,7 +161,9 @@ def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunF
     queries: dict[bytes, _QueryRows] = {}
     for query, document, score in rows:
         if not -LARGEST <= score <= LARGEST:
-            raise FormatError(f"score {score} is not a finite number within float32", where=where)
+            raise FormatError(
+                f"score {score} is not a finite number within float32", where=where, code="score-not-finite"
+            )
         key = checked_id(query, "query", where).encode()
         if key not in queries:
             queries[key] = _QueryRows()
@@ -186,7 +190,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     if layout.kind != "trec":
         for query, document, value in layouts.read_foreign(path, layout, "qrels").rows:
             if value != int(value) or abs(value) >= 1e9:
-                raise FormatError(f"grade '{value:g}' is not a whole number", where=str(path))
+                raise FormatError(f"grade '{value:g}' is not a whole number", where=str(path), code="grade-not-integer")
             _judge(qrels, query, document, int(value), str(path))
         return qrels
     for first, lines in line_blocks(path, columns=True):
@@ -195,11 +199,13 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
             if len(parts) != 4 or (not qrels and is_comment(line)):
                 if not parts or (not qrels and is_comment(line)):
                     continue
-                raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=_QRELS_HINT)
+                raise FormatError(
+                    counted(len(parts), "column"), where=at(path, number), hint=_QRELS_HINT, code="column-count"
+                )
             grade = _GRADE.fullmatch(parts[3])
             if grade is None:
                 what = f"grade '{shown(parts[3].decode(), 40)}' is not a whole number"
-                raise FormatError(what, where=at(path, number))
+                raise FormatError(what, where=at(path, number), code="grade-not-integer")
             _judge(qrels, parts[0].decode(), parts[2].decode(), int(grade[1]), at(path, number))
     return qrels
 
@@ -208,7 +214,7 @@ def _judge(qrels: dict[str, dict[str, int]], query: str, document: str, grade: i
     checked_id(document, "document", where)
     if qrels.setdefault(checked_id(query, "query", where), {}).setdefault(document, grade) != grade:
         what = f"document '{shown(document, 80)}' has two grades for query '{shown(query, 80)}'"
-        raise FormatError(what, where=where)
+        raise FormatError(what, where=where, code="grade-twice")
 
 
 class _GzipWriter:

@@ -108,7 +108,7 @@ class CerankApp(App[str], inherit_bindings=False):
     """
 
     def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
-        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in grays
         self.lab = lab
         self.state = dashboard_state.DashboardState()
         self.files = Path.cwd()  # where exports go

@@ -40,7 +40,7 @@ LIGHT = Theme(
     dark=False,
     variables={"block-cursor-text-style": "none"},
 )
-WITHOUT_COLOR = "ansi-dark"  # with it Textual drops every color under NO_COLOR; with others it draws in greys
+WITHOUT_COLOR = "ansi-dark"  # with it Textual drops every color under NO_COLOR; with others it draws in grays
 
 ON_DARK = ("#56B4E9", "#E69F00", "#2CC295", "#CC79A7", "#F0E442", "#FF7A45", "#8FA8FF", "#C8CDD3")
 ON_LIGHT = ("#0072B2", "#B35C00", "#00795A", "#A14D7F", "#7A6A00", "#C04A00", "#3A4FB8", "#4A5560")

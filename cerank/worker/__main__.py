@@ -77,7 +77,7 @@ def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     """Run one attempt under the run's lease and return how it ended."""
     try:
         with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
-            return _attempt(folder, stop)
+            return run_attempt(folder, stop)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
             _log(str(error))
@@ -100,13 +100,14 @@ def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
         raise
     except Exception as error:  # the top level of the worker must record every error
         _log(traceback.format_exc())
-        failure = _crash(error)
+        failure = failure_of_crash(error)
         with contextlib.suppress(CerankError):
             json_records.save(folder.failure, msgspec.structs.replace(failure, time=json_records.timestamp(now())))
         raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
-def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
+def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
+    """Carry out what is left of a run whose lease this process holds, and return the exit code."""
     plan = run_store.load_plan(folder)
     repaired = repair.repair_run(folder)
     if folder.done.exists():
@@ -205,10 +206,11 @@ def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[N
         _record_failure(folder, number, log, failure)
     except Exception as error:  # noqa: BLE001 - the top of the worker: whatever it was, the run must say so
         _log(traceback.format_exc())
-        _record_failure(folder, number, log, _crash(error))
+        _record_failure(folder, number, log, failure_of_crash(error))
 
 
-def _crash(error: Exception) -> Failure:
+def failure_of_crash(error: Exception) -> Failure:
+    """Return what the run records of an error that nobody expected."""
     what = redacted(f"{type(error).__name__}: {error}")[:2000]
     hint = "an internal error of cerank or of a library; log.txt has the traceback"
     if type(error).__name__ == "AcceleratorError":  # torch's; its import takes seconds, and may be what failed

@@ -39,7 +39,7 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
         context.log.event("not estimated", f"how long the run takes: {error}")
         return
     work = estimate_work(plan, datasets, speeds)
-    course = ProgressEstimator(list(_parts(work)), time.monotonic())
+    course = ProgressEstimator(list(progress_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
             course.mark_done(f"train {name}", f"validate {name}", f"teacher {name}")
@@ -124,7 +124,7 @@ def estimate_work(
     return estimate_minutes(count_work(plan.recipe, queries), speeds, texts)
 
 
-def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
+def progress_parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
     """Return the work as parts of the progress in the order they come; validations run during training."""
     out: list[ProgressPart] = []
     stages = {part.stage for part in work if part.part.startswith("train ")}

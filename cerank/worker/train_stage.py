@@ -78,7 +78,7 @@ class StageWork:
             CerankError: the stage cannot continue.
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
-        sampler = self._sampler()
+        sampler = self.make_sampler()
         ties = sampler.teacher_ties() if stage.source == "teacher" else None
         if ties is not None and ties.tied:
             what = f"{ties}; {self._use_of_ties()}"
@@ -202,7 +202,8 @@ class StageWork:
         folder = self._context.folder.final(self._index - 1, name)
         return BaseFiles(name, folder, cross_encoder.CheckpointConfig.read(folder).pooling, fingerprint(folder))
 
-    def _sampler(self) -> Sampler:
+    def make_sampler(self) -> Sampler:
+        """Return the sampler of the stage's training groups, over all queries that can be used."""
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         dataset = self._inputs.datasets[self._training]
         context.heartbeat.enter("groups", self._name, total=1)

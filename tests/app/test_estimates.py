@@ -19,7 +19,7 @@ from tests.worker.small import small_plan
 
 
 def timed_run(plan, settings, second, seconds=1.0):
-    """A run whose stages learnt 8 pairs a step, and a validation of 10 queries to depth 5 in 2.5 seconds."""
+    """A run whose stages learned 8 pairs a step, and a validation of 10 queries to depth 5 in 2.5 seconds."""
     folder = run_store.create(settings.lab, plan, b"", datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC))
     rows: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
     for stage in range(len(plan.recipe.chain)):

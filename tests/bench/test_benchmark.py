@@ -16,6 +16,7 @@ from cerank.kernels import processor
 from cerank.models.bases import locate
 from cerank.settings import Settings
 from tests.model_fixtures import write_tiny
+from tests.refusals import refused
 from tests.warm import started
 
 
@@ -75,7 +76,7 @@ def test_a_published_file_holds_everything_and_replaces_none(report, tmp_path):
     assert published["measured"] == "2026-01-02T00:00:00+00:00"
     assert len(published["figures"]) == len(report.figures)
     assert {"device", "versions", "commands", "peaks"} <= set(published)
-    with pytest.raises(UsageError, match="exists"):
+    with refused(UsageError, "file-exists"):
         publish(report, path, datetime(2026, 1, 2, tzinfo=UTC))
 
 
@@ -88,7 +89,7 @@ def test_what_data_takes_of_a_training_step_is_a_part_of_it(report, precisions):
 def test_a_lost_peer_is_left_out_with_its_reason_and_cerank_is_measured_all_the_same(base, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "can_rerank", lambda: True)
     monkeypatch.setattr(baselines, "can_train", lambda: True)
-    monkeypatch.setitem(benchmark._IMPLEMENTATIONS, (BASELINE, RERANKING), "cerank.bench.baselines:NoSuchClass")
+    monkeypatch.setitem(benchmark.IMPLEMENTATIONS, (BASELINE, RERANKING), "cerank.bench.baselines:NoSuchClass")
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
     found = measure(
         settings, BenchRequest(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",)), lambda what: None
@@ -124,7 +125,7 @@ def test_the_command_line_gives_json_of_machine_and_speed(base, tmp_path):
 
 def test_a_precision_that_nobody_knows_is_refused(tmp_path):
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
-    with pytest.raises(UsageError, match="no precision is called 'int8'"):
+    with refused(UsageError, "unknown-precision", "int8"):
         measure(settings, BenchRequest(precisions=("int8",)), lambda what: None)
 
 
@@ -191,7 +192,7 @@ def test_bf16_is_left_out_with_a_word_where_the_processor_only_imitates_it(base,
     )
     assert {figure.precision for figure in found.figures} == {"fp32"}
     assert any("bf16 was not measured" in note for note in found.notes)
-    with pytest.raises(UsageError, match="no instructions for bf16"):
+    with refused(UsageError, "precision-not-supported", "bf16"):
         measure(settings, BenchRequest(base=str(base), precisions=("bf16",)), lambda what: None)
 
 
@@ -202,7 +203,7 @@ def test_products_that_would_outlast_the_time_that_is_left_are_not_tried(monkeyp
         tried.append(shape)
         return processor.Peaks(4e8, 4e8)
 
-    monkeypatch.setattr(processor, "_time_products", of_a_slow_processor)
+    monkeypatch.setattr(processor, "time_products", of_a_slow_processor)
     assert own_workloads.product_peaks("cpu", "bf16")[0] == 4e8
     assert tried
     assert max(2 * rows * inner * columns for rows, inner, columns in tried) < 4e8

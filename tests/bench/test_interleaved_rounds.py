@@ -65,7 +65,7 @@ def test_one_that_fails_is_left_out_with_its_reason_while_the_others_go_on(tmp_p
 
 def test_one_that_is_gone_before_it_is_asked_is_lost(tmp_path):
     with contender(tmp_path, "print('', end='')") as one:
-        one._process.wait(30)
+        one.process.wait(30)
         assert one.run("x", 30) is None
     assert one.failure == "ended with 0"
 

@@ -221,7 +221,7 @@ DRAW = """emit(Table("t", (Column("a", "Name"), Column("b", "Loss", "number")), 
 report_error(UsageError("no"))"""
 
 
-def test_on_a_terminal_a_table_is_drawn_as_wide_as_it_and_in_colour() -> None:
+def test_on_a_terminal_a_table_is_drawn_as_wide_as_it_and_in_color() -> None:
     seen = in_terminal(DRAW)
     assert "─" in seen
     assert "\x1b[1;31merror:" in seen
@@ -230,7 +230,7 @@ def test_on_a_terminal_a_table_is_drawn_as_wide_as_it_and_in_colour() -> None:
 
 
 @pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_no_colour_is_no_colour(environ: dict[str, str]) -> None:
+def test_no_color_is_no_color(environ: dict[str, str]) -> None:
     seen = in_terminal(DRAW, **environ)
     assert not any(f"\x1b[{code}m" in seen for code in ("31", "1;31", "32", "33"))
     assert "error: no" in seen

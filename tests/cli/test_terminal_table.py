@@ -86,7 +86,7 @@ def drawn_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
         for words in COMMANDS:
             found = CliRunner().invoke(app, words)
             assert found.exception is None or isinstance(found.exception, SystemExit), (words, found.exception)
-    own = [Table("speed", bench._SPEED, ()), Table("machine", bench._MACHINE, ())]
+    own = [Table("speed", bench.SPEED_COLUMNS, ()), Table("machine", bench.MACHINE_COLUMNS, ())]
     return [*seen.values(), *own]
 
 

@@ -6,22 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from cerank.datasets import irds
 from cerank.datasets.aliases import ALIASES, BEIR, DEV, DL, declared_measures, placed_runs, run_folders
 from cerank.datasets.open_datasets import catalog, measures_of, open_dataset
-from cerank.errors import MissingError
+from cerank.errors import MissingError, UsageError
 from cerank.evaluation.measures import check
 from cerank.retrieval.first_stage import candidates, fingerprint
+from tests.refusals import refused
 
 
-def test_every_short_name_stands_for_an_id_of_the_catalogue_with_queries_and_qrels() -> None:
+def test_every_short_name_stands_for_an_id_of_the_catalog_with_queries_and_qrels() -> None:
     for entry in ALIASES.values():
         found = irds.catalog_metadata(entry.id)
         assert found.queries > 0
         assert found.documents > 0
-        assert found.judgements > 0, entry.name
+        assert found.judgments > 0, entry.name
 
 
 def test_the_papers_sets_have_the_papers_numbers_of_queries() -> None:
@@ -119,7 +118,7 @@ def test_an_unknown_folder_measures_by_its_own_grades(tmp_path: Path) -> None:
     (tmp_path / "qrels").write_text("q 0 d 3\n")
     dataset = open_dataset(str(tmp_path), tmp_path)
     assert measures_of(dataset) == DL
-    with pytest.raises(Exception, match="no first stage 'colbertv2'") as caught:
+    with refused(UsageError, "first-stage-not-found", "colbertv2") as caught:
         candidates(dataset, "colbertv2", 1, tmp_path)
     assert not isinstance(caught.value, MissingError)
     assert fingerprint(dataset, "bm25")

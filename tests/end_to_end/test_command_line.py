@@ -45,7 +45,7 @@ def cerank(place, *arguments, code=0, is_cold=False, **environment):
 
 @pytest.fixture(scope="module")
 def first(place):
-    """A finished run labelled `first`, and what the command printed."""
+    """A finished run labeled `first`, and what the command printed."""
     return cerank(place, "run", "--recipe", "small.toml", "--label", "first", "--json", is_cold=True)
 
 

@@ -103,5 +103,5 @@ def test_blocks_of_queries_do_not_show(monkeypatch):
     scores = {f"q{n}": {doc: float(rng.normal()) for doc in rng.choice(docs, 1 + n)} for n in range(29)}
     ranking = ordered(scores)
     whole = per_query(NAMES, qrels, ranking)
-    monkeypatch.setattr(fast_measures, "_CELLS", 50)
+    monkeypatch.setattr(fast_measures, "MAX_CELLS", 50)
     assert per_query(NAMES, qrels, ranking) == whole

@@ -13,6 +13,7 @@ from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import by_ir_measures, check, per_query
 from tests.evaluation.files import qrels_of, ranking_of, scores_of
+from tests.refusals import refused
 
 QRELS = {"q07": {"a": 1, "b": 2, "n": 0}, "x": {"c": 0, "d": 1}, "none": {"z": 0}}
 RUNS = ("bm25", "bm25-rm3", "tasb", "ada2", "splade-pp-ed")
@@ -74,13 +75,13 @@ def test_a_name_that_cannot_be_meant_is_refused_with_a_way_on(given, said):
 
 
 def test_no_measure_at_all_is_refused():
-    with pytest.raises(UsageError, match="no measure is named"):
+    with refused(UsageError, "measures-missing"):
         check([], QRELS, "")
 
 
 @pytest.mark.parametrize("name", ["RR(rel=3)@10", "AP(rel=3)", "R(rel=3)@100", "P(rel=4)@5"])
 def test_a_threshold_above_the_largest_grade_is_refused_for_it_makes_the_measure_zero(name):
-    with pytest.raises(UsageError, match=r"0 for every ranking.*largest grade in the qrels is 2"):
+    with refused(UsageError, "measure-always-0", 0, 2):
         check([name], QRELS, "")
 
 
@@ -91,12 +92,12 @@ def test_qrels_without_a_relevant_document_are_refused(name):
 
 
 def test_a_threshold_that_calls_irrelevant_documents_relevant_is_refused():
-    with pytest.raises(UsageError, match="judged irrelevant"):
+    with refused(UsageError, "measure-counts-irrelevant"):
         check(["AP(rel=0)"], QRELS, "")
 
 
 def test_qrels_without_judgments_are_refused():
-    with pytest.raises(UsageError, match="judge no document"):
+    with refused(UsageError, "no-judgments"):
         check(["nDCG@10"], {"q": {}}, "")
 
 

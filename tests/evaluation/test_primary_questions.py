@@ -12,6 +12,7 @@ from cerank.evaluation.answers import answers, paragraphs
 from cerank.evaluation.compare import Condition, Margin, Measured, Pairing, System, Terms, compare
 from cerank.evaluation.comparison_rows import family, footnotes, summary
 from cerank.evaluation.primary_questions import PrimaryQuestion, is_sensitivity, questions
+from tests.refusals import refused
 
 WHERE = Condition("c", "bm25")
 
@@ -93,9 +94,9 @@ def test_a_measure_over_judged_documents_is_descriptive_beside_the_plain_one():
 
 
 def test_a_question_that_no_row_answers_is_refused_and_the_rows_are_named():
-    with pytest.raises(UsageError, match="distill against nobody") as caught:
+    with refused(UsageError, "question-unanswered", "distill", "nobody") as caught:
         compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(primary=("distill against nobody",)))
-    assert "contrastive against first-stage" in caught.value.hint
+    assert all(system in caught.value.hint for system in ("contrastive", "first-stage"))
 
 
 def test_a_table_says_which_rows_are_descriptive():

@@ -56,7 +56,7 @@ def full(folder: str, levels: int = 20) -> dict[str, Any]:
             try:
                 run = small_run(lab, plan, msgspec.structs.replace(settings, lab=lab))
             except CerankError as error:  # not even a plan fits
-                bad += [] if "no space" in str(error) else [f"{size} k: {error}"]
+                bad += [] if error.code == "disk-full" else [f"{size} k: {error}"]
                 continue
             limit = 2000 + level * 700
             code = ended(worker(run, lambda limit=limit, now=is_mounted: None if now else _limit(limit)))

@@ -31,7 +31,7 @@ class Durable:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._names: dict[int, dict[str, int]] = {}
-        self._contents: dict[int, bytes] = {}
+        self.contents: dict[int, bytes] = {}
         self._held: dict[int, int] = {}
         self._last: tuple[str, Path] | None = None
         for folder, _, names in os.walk(root):  # what stands before the cut is taken for durable
@@ -57,7 +57,7 @@ class Durable:
         if path.is_dir():
             self._sync_folder(path)
         elif path.is_relative_to(self.root):
-            self._contents[self._hold(path)] = path.read_bytes()
+            self.contents[self._hold(path)] = path.read_bytes()
 
     def _sync_folder(self, path: Path) -> None:
         if path.is_relative_to(self.root):
@@ -79,7 +79,7 @@ class Durable:
             for name in names:
                 path = Path(folder, name)
                 now = path.read_bytes()
-                kept = self._contents.get(path.stat().st_ino, b"")
+                kept = self.contents.get(path.stat().st_ino, b"")
                 if kind == "torn" and len(now) > len(kept):
                     kept = now[: len(kept) + (len(now) - len(kept)) // 2]
                 (place / name).write_bytes(kept)
@@ -92,7 +92,7 @@ class Durable:
             elif Path(f"/proc/self/fd/{self._held[child]}").is_dir():
                 (target / name).mkdir()
             else:
-                (target / name).write_bytes(self._contents.get(child, b""))
+                (target / name).write_bytes(self.contents.get(child, b""))
 
 
 class Cuts:
@@ -186,7 +186,7 @@ def lost_seconds(folder: str, rows: int = 400) -> dict[str, Any]:
 
 def _age(durable: Durable, path: Path, written: list[float], now: float, bad: list[str]) -> float:
     """How old the oldest row is that a cut now would take."""
-    kept = durable._contents.get(path.stat().st_ino, b"").count(b"\n")
+    kept = durable.contents.get(path.stat().st_ino, b"").count(b"\n")
     age = now - written[kept] if kept < len(written) else 0.0
     if age > 5.0:
         bad.append(f"at {now:.2f} s a row of {age:.2f} s would be lost")

@@ -193,7 +193,7 @@ PROMISES: tuple[Promise, ...] = (
     Promise("clock jumps by up to 11 years", "no state flips, no negative age", "races.clocks", ({},), {}),
     Promise(
         "a stale lease, a pid taken by another process, a reboot",
-        "not believed; nobody else is signalled",
+        "not believed; nobody else is signaled",
         "tests/files/test_lease.py tests/files/test_lease_files.py",
         is_alone=True,
     ),

@@ -44,8 +44,8 @@ def _command(lab: LabFolder, made: RunFolder, *words: str) -> str:
 def _both(lab: LabFolder, made: RunFolder, screens: tuple[Terminal, Terminal], word: str) -> None:
     """Waits until it is so and both show it; who is not read stands still, so both are read all the while."""
     deadline = time.monotonic() + 600
-    while lab.lab.status(made).state != word or not all(word.encode() in screen._plain() for screen in screens):
-        assert time.monotonic() < deadline, [screen._plain()[-1500:] for screen in screens]
+    while lab.lab.status(made).state != word or not all(word.encode() in screen.plain() for screen in screens):
+        assert time.monotonic() < deadline, [screen.plain()[-1500:] for screen in screens]
         for screen in screens:
             screen.look()
 

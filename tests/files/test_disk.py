@@ -11,6 +11,7 @@ from cerank.errors import ExitCode, MissingError, RunFailedError
 from cerank.files import disk, manifests
 from cerank.files.hashing import sha256_file
 from tests.files.crashes import Crash, crash_points
+from tests.refusals import refused
 
 
 def test_a_write_cut_at_any_operation_leaves_the_old_content_or_the_new(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_appending_adds_and_truncating_cuts(tmp_path: Path) -> None:
 
 
 def test_a_write_into_a_folder_that_is_gone_says_so_and_does_not_bring_it_back(tmp_path: Path) -> None:
-    with pytest.raises(RunFailedError, match="gone"):
+    with refused(RunFailedError, "folder-gone"):
         disk.write(tmp_path / "removed" / "a", b"x")
     assert not (tmp_path / "removed").exists()
 
@@ -128,7 +129,7 @@ def test_a_full_disk_fails_the_run_and_keeps_what_was_complete(tmp_path: Path) -
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_device_without_space_is_a_full_disk() -> None:
     handle = disk.open_append(Path("/dev/full"))
-    with pytest.raises(RunFailedError, match="no space left"):
+    with refused(RunFailedError, "disk-full"):
         disk.append(handle, b"x")
     disk.close(handle)
 

@@ -14,6 +14,7 @@ import zstandard
 from cerank.errors import CerankError, FormatError
 from cerank.files import packed_files
 from cerank.files.line_reader import line_blocks
+from tests.refusals import refused
 
 TEXT = b"one\ntwo\n"
 
@@ -69,7 +70,7 @@ def test_names_inside_an_archive_are_never_paths(tmp_path: Path) -> None:
 def test_litter_beside_the_one_file_is_passed_over_and_other_files_are_refused(tmp_path: Path) -> None:
     assert _lines(_zip(tmp_path / "a.zip", "__MACOSX/._a", ".DS_Store", "a.tsv")) == [b"one", b"two"]
     for path in (_zip(tmp_path / "b.zip", "a", "b"), _tar(tmp_path / "b.tar.gz", "a", "b"), _zip(tmp_path / "c.zip")):
-        with pytest.raises(FormatError, match=r"holds (2 files|more files|0 files)|not one"):
+        with refused(FormatError, "archive-file-count"):
             _lines(path)
 
 
@@ -79,7 +80,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
         entry = tarfile.TarInfo("a.tsv")
         entry.type, entry.linkname = tarfile.SYMTYPE, str(tmp_path / "secret")
         archive.addfile(entry)
-    with pytest.raises(FormatError, match="holds no file"):
+    with refused(FormatError, "archive-file-count"):
         _lines(tmp_path / "a.tar")
 
 
@@ -98,7 +99,7 @@ def test_a_bomb_is_stopped_and_an_honest_file_is_not(
         _zip(path, "a", data=data)
     else:
         _tar(path, "a", data=data)
-    with pytest.raises(FormatError, match="more than 200 times"):
+    with refused(FormatError, "unpacks-too-large", 200):
         _lines(path)
     monkeypatch.setattr(packed_files, "LARGEST_RATIO", 20_000)
     assert len(_lines(path)) == 40_000
@@ -114,7 +115,7 @@ def test_a_pickle_is_refused_unopened_and_the_way_out_is_said(tmp_path: Path) ->
     for protocol in range(2, 6):
         path = tmp_path / f"scores{protocol}.pkl.gz"
         path.write_bytes(gzip.compress(pickle.dumps(Evil(), protocol)))
-        with pytest.raises(FormatError, match="pickle, which can run any program") as caught:
+        with refused(FormatError, "pickle-file") as caught:
             _lines(path)
         assert "cerank data import run" in caught.value.hint
     assert not touched.exists()
@@ -140,5 +141,5 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     data[6] |= 1  # the flag of encryption in the file's header, and in the directory's
     data[data.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(FormatError, match=r"cannot be unpacked|damaged"):
+    with refused(FormatError, "archive-damaged"):
         _lines(tmp_path / "a.zip")

@@ -18,6 +18,7 @@ from cerank.models import cross_encoder, model_folders
 from cerank.models.bases import BaseFiles, locate
 from tests.fuzzing.test_tokens import CANARY
 from tests.model_fixtures import write_tiny
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -184,5 +185,5 @@ def test_the_hubs_own_links_into_its_cache_are_followed(sound: Path, tmp_path: P
     model_folders.check(snapshot)
     (snapshot / "evil.json").symlink_to("../../elsewhere.json")
     (tmp_path / "elsewhere.json").write_text("{}")
-    with pytest.raises(CerankError, match="leads out"):
+    with refused(CerankError, "link-out-of-folder"):
         model_folders.check(snapshot)

@@ -20,6 +20,7 @@ from cerank.files.tables import check_size
 from cerank.importing.import_files import ImportOptions, import_files
 from cerank.trec import ingest, read_columns
 from cerank.trec.text_io import read_run
+from tests.refusals import refused
 
 _READ = """
 import sys
@@ -65,7 +66,7 @@ def test_a_query_without_end_is_refused_while_it_is_ingested(tmp_path: Path, mon
     monkeypatch.setattr(ingest, "order_rows", lambda frame: asked.append(len(frame)))
     path = tmp_path / "a.run"
     path.write_bytes(b"".join(b"q1 Q0 d%d 1 1 t\n" % (number % 900) for number in range(20_000)))
-    with pytest.raises(FormatError, match="appears twice") as caught:
+    with refused(FormatError, "id-twice") as caught:
         ingest.ingest_run(path, tmp_path / "cache")
     assert caught.value.where.endswith(":901")
     assert not asked, "rows were held until the query ended"
@@ -87,7 +88,7 @@ def test_an_honest_run_is_not_looked_at_twice(tmp_path: Path, monkeypatch: pytes
 def test_what_is_damaged_is_called_by_what_it_is(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(zstandard.compress(b"x" * 1000)[:-4])
-    with pytest.raises(FormatError, match="damaged Zstandard"):
+    with refused(FormatError, "archive-damaged"):
         list(line_blocks(path))
 
 
@@ -99,8 +100,8 @@ def _imported(path: Path) -> None:
     import_files("run", [path], path.parent / "out", ImportOptions(collection=str(path.parent / "collection")))
 
 
-def _refused(path: Path, what: str) -> None:
-    with pytest.raises(FormatError, match=what) as caught:
+def _refused(path: Path, code: str) -> None:
+    with refused(FormatError, code) as caught:
         _imported(path)
     assert caught.value.where == str(path)
     assert not (path.parent / "out").exists()
@@ -113,8 +114,8 @@ def test_a_parquet_page_that_unpacks_to_very_much_is_refused_unopened(
     frame = pl.DataFrame({"query_id": ["x" * (66 << 20)], "doc_id": ["d"], "rank": [1]})
     frame.write_parquet(path, compression="zstd", statistics=False)
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr(tables, "_scan", None)  # it is refused before that would fail
-    _refused(path, "more than 200 times its size")
+    monkeypatch.setattr(tables, "scan_parquet", None)  # it is refused before that would fail
+    _refused(path, "unpacks-too-large")
 
 
 def test_a_parquet_file_of_very_many_equal_rows_is_refused(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_parquet_file_of_very_many_equal_rows_is_refused(tmp_path: Path) -> No
     count = 4_000_000
     columns = {"query_id": pl.repeat(1, count, eager=True), "doc_id": pl.repeat(1, count, eager=True)}
     pl.DataFrame(columns | {"rank": pl.repeat(1, count, eager=True)}).write_parquet(path)
-    _refused(path, "more than 200 times its size")
+    _refused(path, "unpacks-too-large")
 
 
 def test_a_long_text_that_every_row_of_a_parquet_file_names_is_refused(
@@ -132,7 +133,7 @@ def test_a_long_text_that_every_row_of_a_parquet_file_names_is_refused(
     path = tmp_path / "a.parquet"
     ids = pl.repeat("q" * 2_000, 3_000, eager=True)
     pl.DataFrame({"query_id": ids, "doc_id": pl.int_range(3_000, eager=True), "rank": 1}).write_parquet(path)
-    _refused(path, "more than 200 times its size")
+    _refused(path, "unpacks-too-large")
 
 
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "lz4", "uncompressed"])
@@ -164,5 +165,5 @@ def test_a_parquet_of_lists_within_lists_is_refused_before_they_are_followed(tmp
     footer = b"\x19" * 5001
     path = tmp_path / "deep.parquet"
     path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
-    with pytest.raises(FormatError, match="not a readable parquet file"):
+    with refused(FormatError, "invalid-parquet"):
         check_size(path)

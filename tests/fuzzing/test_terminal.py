@@ -11,14 +11,14 @@ import pytest
 from tests.tui.labs import LabFolder
 from tests.tui.terminal import HOSTILE, Terminal, hostile_lab, leaks
 
-_COLOUR = re.compile(rb"\x1b\[[0-9;]*m")  # what rich and our own errors draw with
+_COLOR = re.compile(rb"\x1b\[[0-9;]*m")  # what rich and our own errors draw with
 _SPOKEN = ("osc52", "title", "ansi", "c1", "bidi", "controls", "megabyte")
 STEERS = "".join(HOSTILE[name] for name in ("osc52", "title", "ansi", "c1", "bidi", "controls", "markup"))
 
 
 def _leaks(output: bytes) -> list[str]:
-    """As the dashboard's scan, and no escape at all but colours: a command draws no screen."""
-    plain = _COLOUR.sub(b"", output)
+    """As the dashboard's scan, and no escape at all but colors: a command draws no screen."""
+    plain = _COLOR.sub(b"", output)
     return (
         leaks(plain) + (["an escape"] if b"\x1b" in plain else []) + (["a traceback"] if b"Traceback" in plain else [])
     )

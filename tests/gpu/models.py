@@ -13,7 +13,7 @@ from cerank.kernels.dropout import replace_dropout
 from cerank.models.bases import BaseFiles, locate
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.forward_pass import ForwardPass
-from cerank.tokenization.tokens import Pair, PairTokenizer
+from cerank.tokenization.tokens import Pair, pad_pairs
 from tests.model_fixtures import write_tiny
 
 KINDS = ("bert", "modernbert", "distilbert", "roberta", "electra")
@@ -28,9 +28,7 @@ class RawTokens:
         self._pad = pad
 
     def batch(self, pairs: Any, device: torch.device) -> Any:
-        tokens = PairTokenizer.__new__(PairTokenizer)
-        tokens._template = type("Template", (), {"pad": self._pad, "has_types": self.has_types})()
-        return tokens.batch(pairs, device)
+        return pad_pairs(pairs, self._pad, device, has_types=self.has_types)
 
 
 def model_of(kind: str, *, tiny: bool, dropout: float | None = None) -> CrossEncoder:

@@ -13,6 +13,7 @@ from cerank.datasets.local_folders import collection_toml
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.importing.import_files import ImportOptions, import_files
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def folder(tmp_path: Path, collection: Path) -> Path:
     return path
 
 
-def test_texts_and_judgements_come_from_the_other_dataset(folder: Path, tmp_path: Path) -> None:
+def test_texts_and_judgments_come_from_the_other_dataset(folder: Path, tmp_path: Path) -> None:
     dataset = open_dataset(str(folder), tmp_path)
     assert dataset.queries == {"1": "query 1", "2": "query 2", "3": "query 3"}
     assert dataset.qrels["3"] == {"12": 1}
@@ -40,7 +41,7 @@ def test_named_queries_are_taken_alone_and_in_their_order(folder: Path, tmp_path
     assert set(dataset.qrels) == {"1", "3"}
     assert dataset.fingerprint() != whole
     (folder / "query-ids.txt").write_text("3\n99\n98\n")
-    with pytest.raises(FormatError, match=r"2 of 3 queries are none of .*, such as '99'"):
+    with refused(FormatError, "queries-do-not-match", 99, 2, 3):
         open_dataset(str(folder), tmp_path)
 
 
@@ -59,22 +60,22 @@ def test_what_the_folder_has_goes_before_the_other_s(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "names not exactly one"),
-        ('folder = "a"\nir_datasets = "b"\n', "names not exactly one"),
-        ('fodler = "a"\n', "unknown key"),
-        ("folder = 1\n", "folder: "),
-        ("folder = \n", "not valid TOML"),
+        ("", "dataset-declaration"),
+        ('folder = "a"\nir_datasets = "b"\n', "dataset-declaration"),
+        ('fodler = "a"\n', "dataset-declaration fodler"),
+        ("folder = 1\n", "dataset-declaration folder int"),
+        ("folder = \n", "not-toml"),
     ],
 )
 def test_a_malformed_reference_is_refused(folder: Path, tmp_path: Path, text: str, what: str) -> None:
     (folder / "collection.toml").write_text(text)
-    with pytest.raises(FormatError, match=what):
+    with refused(FormatError, *what.split()):
         open_dataset(str(folder), tmp_path)
 
 
 def test_references_do_not_chain_so_that_none_can_turn_in_a_circle(folder: Path, tmp_path: Path) -> None:
     (folder / "collection.toml").write_text('folder = "."\n')
-    with pytest.raises(FormatError, match="itself refers to another"):
+    with refused(FormatError, "dataset-reference-nested"):
         open_dataset(str(folder), tmp_path)
     (folder / "collection.toml").write_text('folder = "../no-such"\n')
     with pytest.raises(MissingError):

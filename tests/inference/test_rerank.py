@@ -14,6 +14,7 @@ from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.models.forward_pass import ForwardPass
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
+from tests.refusals import refused
 from tests.training.test_forward_backward import hold
 
 QUERIES = {f"q{i}": f"{WORDS[i]} {WORDS[-i]}" for i in range(8)}
@@ -84,9 +85,9 @@ def test_writes_beside_a_gpu_keep_their_order_and_an_error_of_the_disk_is_raised
     assert written == list(range(30))
 
     def full(_):
-        raise RunFailedError("no space left on the disk")
+        raise RunFailedError("no space left on the disk", code="disk-full")
 
-    with pytest.raises(RunFailedError, match="no space"), Writes(in_thread=True) as writes:
+    with refused(RunFailedError, "disk-full"), Writes(in_thread=True) as writes:
         writes.do(full, 1)
 
 
@@ -131,12 +132,12 @@ def test_scores_that_are_not_finite_are_refused(tiny):
     model = load(tiny, "auto", seed=0)
     with torch.no_grad():
         model.head.bias.fill_(float("nan"))
-    with pytest.raises(RunFailedError, match="not finite"):
+    with refused(RunFailedError, "score-not-finite"):
         Scorer(model, PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(24, 8))).score([("alpha", "beta")])
 
 
 def test_a_bare_encoder_is_refused_because_its_head_is_not_trained(tiny):
-    with pytest.raises(UsageError, match="no trained head"):
+    with refused(UsageError, "head-untrained"):
         Scorer.load(tiny.folder)
 
 

@@ -14,6 +14,7 @@ import pytest
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.inference import rerank_server
 from cerank.inference.rerank_server import RerankServer
+from tests.refusals import refused
 
 DOCUMENTS = ["a dog", "a cat", "a bird"]
 
@@ -66,7 +67,7 @@ class Stand:
 
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
-    monkeypatch.setattr(rerank_server, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(rerank_server, "FIRST_PAUSE", 0.01)
     made = Stand()
     yield made
     made.server.shutdown()
@@ -106,7 +107,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(stand: Stand, tmp_pat
     assert RerankServer(stand.url, "m", tmp_path).score("cat", DOCUMENTS) == [0.0, 1.0, 0.0]
     assert len(stand.bodies) == 3
     stand.failures = [401]
-    with pytest.raises(MissingError, match="401") as caught:
+    with refused(MissingError, "server-refused", 401) as caught:
         RerankServer(stand.url, "m", tmp_path).score("dog", DOCUMENTS)
     assert rerank_server.OWN_KEY in caught.value.hint
     assert len(stand.bodies) == 4
@@ -114,7 +115,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_not(stand: Stand, tmp_pat
 
 def test_an_answer_that_lacks_documents_is_no_answer(stand: Stand, tmp_path: Path) -> None:
     stand.shape = "short"
-    with pytest.raises(FormatError, match="1 document of 3"):
+    with refused(FormatError, "score-count", 1, 3):
         RerankServer(stand.url, "m", tmp_path).score("cat", DOCUMENTS)
     assert not list(tmp_path.rglob("*.json"))
 
@@ -126,13 +127,13 @@ def test_a_key_goes_to_its_server_and_nowhere_else(
     RerankServer(stand.url, "m", tmp_path).score("cat", DOCUMENTS)
     assert stand.headers == ["Bearer secret-secret-secret"]
     assert all(b"secret" not in path.read_bytes() for path in tmp_path.rglob("*.json"))
-    with pytest.raises(UsageError, match="https"):
+    with refused(UsageError, "https-needed"):
         RerankServer("http://api.cohere.com/v2/rerank", "m", tmp_path)
 
 
 def test_what_is_no_address_is_refused(tmp_path: Path) -> None:
     for url in ("file:///etc/passwd", "ftp://x/rerank", "http://"):
-        with pytest.raises(UsageError, match="address"):
+        with refused(UsageError, "not-an-address"):
             RerankServer(url, "m", tmp_path)
 
 

@@ -41,8 +41,8 @@ def test_the_kernel_follows_from_card_type_heads_and_window(
 
 def test_spans_are_taken_where_torch_lacks_an_operator_or_wants_other_arguments(fake_gpu, monkeypatch):
     fake_gpu()
-    monkeypatch.setattr(attention, "_FLASH_ARGUMENTS", attention._FLASH_ARGUMENTS | {"an_argument_of_tomorrow"})
-    monkeypatch.setattr(attention, "_EFFICIENT_ARGUMENTS", attention._EFFICIENT_ARGUMENTS - {"custom_mask_type"})
+    monkeypatch.setattr(attention, "FLASH_ARGUMENTS", attention.FLASH_ARGUMENTS | {"an_argument_of_tomorrow"})
+    monkeypatch.setattr(attention, "EFFICIENT_ARGUMENTS", attention.EFFICIENT_ARGUMENTS - {"custom_mask_type"})
     assert kernel_name(CUDA, torch.bfloat16, 64, has_window=False) == "spans"
 
 
@@ -95,20 +95,20 @@ def row_of(lengths, device):
     return pack([Pair((1,) * length, length) for length in lengths], has_types=False, device=device)
 
 
-@pytest.mark.parametrize("kernel", ["_torch_flash", "_torch_efficient"])
+@pytest.mark.parametrize("kernel", ["torch flash", "torch efficient"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_torchs_kernels_take_their_arguments_and_give_a_gradient_in_this_torch(kernel, dropout):
     """On the meta device nothing is computed, but arguments, shapes and the backward formula are checked."""
     row = row_of((4, 4, 20), torch.device("cpu"))
     row = type(row)(**{name: getattr(row, name) for name in row.__struct_fields__} | {"edges": row.edges.to(META)})
-    dtype = torch.bfloat16 if kernel == "_torch_flash" else torch.float32
-    options = AttentionOptions(0.3, dropout, window=3 if kernel == "_torch_flash" else 0)
+    dtype = torch.bfloat16 if kernel == "torch flash" else torch.float32
+    options = AttentionOptions(0.3, dropout, window=3 if kernel == "torch flash" else 0)
     query, key, value = (torch.empty(28, 2, 64, device=META, dtype=dtype, requires_grad=True) for _ in range(3))
-    out = getattr(attention, kernel)(query, key, value, row, options)
+    out = attention.KERNELS[kernel](query, key, value, row, options)
     assert out.shape == query.shape
     assert out.requires_grad
-    if kernel == "_torch_flash":  # the other's backward pass is broken on the meta device alone (torch 2.13)
+    if kernel == "torch flash":  # the other's backward pass is broken on the meta device alone (torch 2.13)
         out.sum().backward()
         assert [part.grad.shape for part in (query, key, value)] == [(28, 2, 64)] * 3
     firsts = torch.empty(3, 2, 64, device=META, dtype=dtype)
-    assert getattr(attention, kernel)(firsts, key, value, row, options).shape == firsts.shape
+    assert attention.KERNELS[kernel](firsts, key, value, row, options).shape == firsts.shape

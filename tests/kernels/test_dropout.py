@@ -22,7 +22,7 @@ def test_values_fall_at_the_rate_and_the_others_keep_the_mean(rate, kind):
     )
 
 
-def test_neighbours_fall_independently():
+def test_neighbors_fall_independently():
     torch.manual_seed(2)
     gone = (apply_dropout(torch.ones(400_000), 0.3) == 0).double()
     for apart in (1, 2, 3, 4, 8):

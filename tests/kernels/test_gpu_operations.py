@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cerank.kernels import attention
 from cerank.kernels.packing import Pack, Span
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.models.forward_pass import _packed_model
+from cerank.models.forward_pass import packed_model
 
 META = torch.device("meta")
 VIEWS = (
@@ -69,7 +69,7 @@ def flash(monkeypatch):
 
 
 def operations_of(model, row, *, train):
-    packed = _packed_model(model)
+    packed = packed_model(model)
     model.train(train)
     with Counter() as counter, torch.set_grad_enabled(train), packed.encoder.prepared(torch.bfloat16) as weights:
         scores = packed.scores(row, weights)

@@ -12,8 +12,8 @@ from cerank.kernels import attention
 from cerank.kernels.packed_encoders import BertLikeEncoder
 from cerank.kernels.packing import Span, pack
 from cerank.models.cross_encoder import CrossEncoder, load, load_tokenizer
-from cerank.models.forward_pass import ForwardPass, _PackedModel, resolve_precision
-from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
+from cerank.models.forward_pass import ForwardPass, PackedModel, resolve_precision
+from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length, pad_pairs
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -29,9 +29,7 @@ class Ids:
         self.has_types = has_types
 
     def batch(self, pairs, device):
-        tokens = PairTokenizer.__new__(PairTokenizer)
-        tokens._template = type("Form", (), {"pad": 1, "has_types": self.has_types})()
-        return tokens.batch(pairs, device)
+        return pad_pairs(pairs, 1, device, has_types=self.has_types)
 
 
 def settings_of(kind):
@@ -59,7 +57,7 @@ def settings_of(kind):
 
 
 def model_of(kind, pooling="classifier", **changes):
-    """A random model whose weights are large enough that a wrong neighbour would show."""
+    """A random model whose weights are large enough that a wrong neighbor would show."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     torch.manual_seed(3)
@@ -93,7 +91,7 @@ def scored(forward, pairs):
 
 
 def alone(forward, pairs):
-    return torch.cat([forward._model(forward._tokens.batch([pair], CPU)) for pair in pairs])
+    return torch.cat([forward.model(forward.tokens.batch([pair], CPU)) for pair in pairs])
 
 
 def close(left, right, tolerance=1e-5):
@@ -106,7 +104,7 @@ def test_scores_are_those_of_each_pair_alone(kind):
     with torch.inference_mode():
         found, expected = scored(forward, pairs_of()), alone(forward, pairs_of())
     assert forward.is_packed == (kind != "deberta-v2")
-    assert float(expected.std()) > 1e-3  # else any neighbour would do
+    assert float(expected.std()) > 1e-3  # else any neighbor would do
     close(found, expected)
 
 
@@ -183,7 +181,7 @@ def test_dropout_is_drawn_in_training_and_not_otherwise(kind):
 
 
 def test_packing_that_gives_other_scores_is_refused_and_padding_taken(monkeypatch):
-    monkeypatch.setattr(BertLikeEncoder, "_embedded", lambda self, row: self._base.embeddings(row.ids.unsqueeze(0))[0])
+    monkeypatch.setattr(BertLikeEncoder, "embedded", lambda self, row: self._base.embeddings(row.ids.unsqueeze(0))[0])
     forward = forward_of(model_of("bert"))  # positions now run on from pair to pair
     with torch.inference_mode(), pytest.warns(UserWarning, match="padded, which is slower"):
         found = scored(forward, pairs_of())
@@ -201,15 +199,15 @@ def test_packing_that_fails_is_refused_and_padding_taken(monkeypatch):
 def test_memory_that_is_short_during_the_check_says_nothing_of_packing(monkeypatch):
     """Taken for a failure of packing it would change how the whole stage computes, and its bits."""
     forward = forward_of(model_of("bert"))
-    scores = _PackedModel.scores
+    scores = PackedModel.scores
 
     def short(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(_PackedModel, "scores", short)
+    monkeypatch.setattr(PackedModel, "scores", short)
     with pytest.raises(torch.OutOfMemoryError):
         _ = forward.is_packed
-    monkeypatch.setattr(_PackedModel, "scores", scores)
+    monkeypatch.setattr(PackedModel, "scores", scores)
     assert forward.is_packed
 
 
@@ -217,7 +215,7 @@ def test_a_packed_encoder_of_a_broken_package_is_padded(monkeypatch):
     def broken(*_):
         raise ImportError("undefined symbol")
 
-    monkeypatch.setattr(_PackedModel, "scores", broken)
+    monkeypatch.setattr(PackedModel, "scores", broken)
     with pytest.warns(UserWarning, match="ImportError"):
         assert not forward_of(model_of("bert")).is_packed
 
@@ -285,10 +283,10 @@ def test_varlen_kernels_are_asked_for_what_spans_compute(monkeypatch):
         for window in (0, 3) if len(queries) == 28 else (0,):
             how = attention.AttentionOptions(0.3, window=window)
             expected = attention.attend(queries, key, value, row, how)
-            close(attention._torch_flash(queries, key, value, row, how), expected)
-            close(attention._flash_attn(queries, key, value, row, how), expected)
+            close(attention.KERNELS["torch flash"](queries, key, value, row, how), expected)
+            close(attention.KERNELS["flash-attn"](queries, key, value, row, how), expected)
             if not window:
-                close(attention._torch_efficient(queries, key, value, row, how), expected)
+                close(attention.KERNELS["torch efficient"](queries, key, value, row, how), expected)
 
 
 QUERIES = ["what is lce", "x", "word " * 90, ""]

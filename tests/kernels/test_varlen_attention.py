@@ -38,20 +38,20 @@ def alone(query, key, value, lengths):
 def taken(monkeypatch):
     """What `_singly` answered, span by span."""
     answers = []
-    single = varlen_attention._attend_pair_by_pair
+    single = varlen_attention.attend_pair_by_pair
 
     def told(*given, **named):
         answers.append(single(*given, **named))
         return answers[-1]
 
-    monkeypatch.setattr(varlen_attention, "_attend_pair_by_pair", told)
+    monkeypatch.setattr(varlen_attention, "attend_pair_by_pair", told)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     return answers
 
 
 @pytest.mark.parametrize("cached", [1, 60_000, 1 << 20])  # heads one by one, two by two at 77 tokens, all at once
 def test_pairs_one_by_one_draw_what_the_definition_says(taken, monkeypatch, cached):
-    monkeypatch.setattr(varlen_attention, "_CACHE_BYTES", cached)
+    monkeypatch.setattr(varlen_attention, "CACHE_BYTES", cached)
     parts = states(LENGTHS)
     with torch.inference_mode():
         found = attend_by_spans(*parts, row_of(LENGTHS), AttentionOptions(SIZE**-0.5))

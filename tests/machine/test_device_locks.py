@@ -14,6 +14,7 @@ from cerank.files import lease
 from cerank.machine import device_locks
 from cerank.machine.device_locks import DeviceLock, LockOwner
 from cerank.machine.devices import Device
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_command_on_a_gpu_holds_its_lock_and_is_rejected_beside_a_run(monkeypa
     with device_locks.hold_gpu("cuda", tmp_path, "cerank rerank", environ):
         assert device_locks.current_owner("GPU-1", environ).run == "cerank rerank"
         with (
-            pytest.raises(UsageError, match="used by cerank rerank"),
+            refused(UsageError, "device-in-use"),
             device_locks.hold_gpu("cuda:0", tmp_path, "cerank bench", environ),
         ):
             raise AssertionError

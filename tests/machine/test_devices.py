@@ -157,7 +157,7 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(allowed: str | None, expe
 def test_a_machine_without_a_driver_has_its_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert Device("cpu") in devices.detect_devices({"CUDA_VISIBLE_DEVICES": ""})
-    assert devices._gpus_by_tool() == []
+    assert devices.gpus_by_tool() == []
 
 
 def test_a_tool_that_fails_or_talks_nonsense_names_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_tool_that_fails_or_talks_nonsense_names_no_gpu(monkeypatch: pytest.Mo
     for script in ("exit 9", "echo No devices were found", "printf '\\377\\376'"):
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
-        assert devices._gpus_by_tool() == []
+        assert devices.gpus_by_tool() == []
     tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aa11)'\nexit 15\n")
-    assert devices._gpus_by_tool() == [A]  # it complains of another GPU, and listed this one
+    assert devices.gpus_by_tool() == [A]  # it complains of another GPU, and listed this one
 
 
 @pytest.mark.parametrize(

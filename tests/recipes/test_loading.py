@@ -103,8 +103,8 @@ def test_extends_takes_one_name(tmp_path: Path, value: str) -> None:
 
 def test_an_unknown_name_gets_the_nearest_and_how_to_give_a_path() -> None:
     error = refused("distil", kind=UsageError)
-    assert error.what == "no recipe is called 'distil'"
-    assert "did you mean 'distill'?" in error.hint
+    assert error.code == "recipe-not-found"
+    assert "'distill'" in error.hint
     assert ".toml" in error.hint
 
 
@@ -148,7 +148,7 @@ def test_a_mistake_in_a_parent_names_the_parent(tmp_path: Path) -> None:
 def test_a_mistake_between_keys_names_the_line_of_their_table(tmp_path: Path) -> None:
     error = refused(written(tmp_path, 'extends = "distill"\n\n[stages.distill]\nepochs = 2\n'))
     assert error.where.endswith("own.toml:3")
-    assert "not both" in error.what
+    assert error.what.startswith("stages.distill: ")
 
 
 def test_overrides_are_toml_or_else_bare_words() -> None:
@@ -187,7 +187,8 @@ def test_a_malformed_override_is_refused(text: str) -> None:
 
 def test_a_slip_in_a_stages_name_is_no_new_stage() -> None:
     error = refused("distill", ["stages.distil.learning_rate=1e-5", "seed=x"])
-    assert "stages.distil: no stage has this name; did you mean 'distill'?" in error.what
+    assert "stages.distil:" in error.what
+    assert "'distill'" in error.what
     assert "seed" in error.what
 
 

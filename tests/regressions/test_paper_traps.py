@@ -91,7 +91,7 @@ RANKING = {f"q{i}": [f"d{j}" for j in range(300)] for i in range(4)}
 
 
 class TestTrap3PositivesOutsideTheDepth:
-    def test_a_positive_at_rank_250_of_a_window_of_200_is_learnt_from(self):
+    def test_a_positive_at_rank_250_of_a_window_of_200_is_learned_from(self):
         qrels = {query: {"d249": 1} for query in RANKING}
         drawn = sampler(Stage(steps=1, window=(1, 200)), qrels, RANKING)
         for group in drawn.groups(1):

@@ -30,6 +30,7 @@ from cerank.importing.import_files import ImportOptions, import_files
 from cerank.retrieval.teachers import repair
 from cerank.settings import Flags, Settings, resolve
 from cerank.trec.text_io import read_qrels, read_run
+from tests.refusals import refused
 
 
 class Report(NamedTuple):
@@ -80,22 +81,22 @@ RUNS = [
     Report("tira#332: five columns", "no tag", "1 Q0 a 1 3\n1 Q0 c 2 2\n2 Q0 a 1 1\n", ABC),
     Report("Windows: CRLF", "tag with \\r", TREC.replace("\n", "\r\n"), ABC),
     Report("Excel: byte order mark", "first query unknown", b"\xef\xbb\xbf" + TREC.encode(), ABC),
-    Report("anserini#720", "a document twice", "324 Q0 FT911-1 1 2.06 A\n324 Q0 FT911-1 2 2.05 A\n", Refused("appears twice")),
-    Report("trec-car-tools#9", "duplicate docs", "q Q0 d 1 3 r\nq Q0 e 2 2 r\nq Q0 d 3 1 r\n", Refused("appears twice")),
+    Report("anserini#720", "a document twice", "324 Q0 FT911-1 1 2.06 A\n324 Q0 FT911-1 2 2.05 A\n", Refused("id-twice")),
+    Report("trec-car-tools#9", "duplicate docs", "q Q0 d 1 3 r\nq Q0 e 2 2 r\nq Q0 d 3 1 r\n", Refused("id-twice")),
     Report("trec_eval: ties by document id", "tools disagree", "1 Q0 a 1 1.0 r\n1 Q0 b 2 1.0 r\n1 Q0 c 3 1.0 r\n", {"1": ("c", "b", "a")}),
     Report("trec_eval: rank column is ignored", "ranks against scores", "1 Q0 c 1 1 r\n1 Q0 b 2 2 r\n1 Q0 a 3 3 r\n", {"1": ("a", "b", "c")}),
     Report("anserini: scores equal as float32", "other order than written", "1 Q0 a 1 20.000000001 r\n1 Q0 c 2 20.0 r\n1 Q0 b 3 19.0 r\n", {"1": ("c", "a", "b")}),
-    Report("msmarco-genqa#67", "nan scores sort anywhere", "1 Q0 a 1 nan r\n", Refused("finite number")),
-    Report("msmarco-genqa#67 (infinity)", "inf scores", "1 Q0 a 1 inf r\n", Refused("finite number")),
-    Report("European locale: decimal commas", "1,5 read as 1", "1 Q0 c 1 1,5 r\n", Refused("finite number")),
-    Report("copy from PDF: U+00A0", "one id or two", "1 Q0 d\u00a0c 1 3 r\n", Refused("white space")),
-    Report("tags with blanks", "8 columns", "1 Q0 a 1 3 my run tag\n", Refused("8 columns")),
-    Report("old Mac line ends", "one long line", "1 Q0 a 1 3 r\r1 Q0 c 2 2 r\r", Refused("columns")),
-    Report("Notepad: UTF-16", "NUL bytes", TREC.encode("utf-16"), Refused("UTF-16")),
+    Report("msmarco-genqa#67", "nan scores sort anywhere", "1 Q0 a 1 nan r\n", Refused("score-not-finite")),
+    Report("msmarco-genqa#67 (infinity)", "inf scores", "1 Q0 a 1 inf r\n", Refused("score-not-finite")),
+    Report("European locale: decimal commas", "1,5 read as 1", "1 Q0 c 1 1,5 r\n", Refused("score-not-finite")),
+    Report("copy from PDF: U+00A0", "one id or two", "1 Q0 d\u00a0c 1 3 r\n", Refused("unusual-white-space")),
+    Report("tags with blanks", "8 columns", "1 Q0 a 1 3 my run tag\n", Refused("column-count 8")),
+    Report("old Mac line ends", "one long line", "1 Q0 a 1 3 r\r1 Q0 c 2 2 r\r", Refused("column-count")),
+    Report("Notepad: UTF-16", "NUL bytes", TREC.encode("utf-16"), Refused("utf16-text")),
     Report("InteR#4", "EmptyDataError of pandas", "", {}),
-    Report("hub clone without LFS", "pointer parsed as data", "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n", Refused("Git LFS")),
-    Report("download behind a login", "HTML parsed as data", "<!DOCTYPE html>\n<html><body>Sign in</body></html>", Refused("HTML page")),
-    Report("sentence-transformers: pickled scores", "pickle runs code", b"\x80\x04K\x01.", Refused("pickle")),
+    Report("hub clone without LFS", "pointer parsed as data", "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n", Refused("wrong-file-kind LFS")),
+    Report("download behind a login", "HTML parsed as data", "<!DOCTYPE html>\n<html><body>Sign in</body></html>", Refused("html-page")),
+    Report("sentence-transformers: pickled scores", "pickle runs code", b"\x80\x04K\x01.", Refused("pickle-file")),
 ]  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def test_a_run_file(report: Report, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(report.content if isinstance(report.content, bytes) else report.content.encode())
     if isinstance(report.right, Refused):
-        with pytest.raises(CerankError, match=report.right.what):
+        with refused(CerankError, *report.right.what.split()):
             read_run(path)
     else:
         assert dict(read_run(path).ranking) == report.right
@@ -116,19 +117,19 @@ QRELS = [
     Report("BEIR: qrels/test.tsv", "header becomes a query", "query-id\tcorpus-id\tscore\n1\ta\t1\n1\tc\t2\n2\ta\t0\n", JUDGED),
     Report("pandas: header of four columns", "header becomes a query", "query_id\titeration\tdoc_id\trelevance\n1\t0\ta\t1\n1\t0\tc\t2\n2\t0\ta\t0\n", JUDGED),
     Report("trec_eval#49", "1.0 cut or refused", "1 0 a 1.0\n1 0 c 2.0\n2 0 a 0.0\n", JUDGED),
-    Report("cwl#8", "0.5 silently 0", "1 0 a 0.5\n", Refused("not a whole number")),
+    Report("cwl#8", "0.5 silently 0", "1 0 a 0.5\n", Refused("grade-not-integer")),
     Report("Excel: commas", "one column", "1,0,a,1\n1,0,c,2\n2,0,a,0\n", JUDGED),
     Report("vidore-benchmark#88", "scores as floats in JSON", json.dumps({"1": {"a": 1.0, "c": 2.0}, "2": {"a": 0.0}}), JUDGED),
     Report("mteb hub: qrels parquet", "parquet", _parquet(**{"query-id": ["1", "1", "2"], "corpus-id": ["a", "c", "a"], "score": [1, 2, 0]}), JUDGED),
     Report("pyserini#1128", "an empty last line ends the reader", "1 0 a 1\n1 0 c 2\n2 0 a 0\n\n", JUDGED),
     Report("nemo-platform#2207", "a doubled row fails the evaluation", "1 0 a 1\n1 0 a 1\n1 0 c 2\n2 0 a 0\n", JUDGED),
-    Report("pyserini#1902", "a pair with two grades", "1 0 a 0\n1 0 a 1\n", Refused("two grades")),
+    Report("pyserini#1902", "a pair with two grades", "1 0 a 0\n1 0 a 1\n", Refused("grade-twice")),
     Report("trec_eval: comments in qrels", "refused", "# judged in 2024\n1 0 a 1\n1 0 c 2\n2 0 a 0\n", JUDGED),
     Report("TREC: grade -1 and -2 for junk", "wrapped around", "1 0 a -1\n1 0 c -2\n", {"1": {"a": -1, "c": -2}}),
     Report("ids with leading zeros", "001 becomes 1 in pandas", "001 0 007 1\n1 0 7 0\n", {"001": {"007": 1}, "1": {"7": 0}}),
-    Report("trec_eval: 13-digit grades", "overflow", "1 0 a 1000000000000\n", Refused("not a whole number")),
-    Report("two columns", "index error", "1 a\n2 a\n", Refused("2 columns")),
-    Report("TREC diversity qrels", "subtopics as judgments", "1 0 a 1 100\n", Refused("5 columns")),
+    Report("trec_eval: 13-digit grades", "overflow", "1 0 a 1000000000000\n", Refused("grade-not-integer")),
+    Report("two columns", "index error", "1 a\n2 a\n", Refused("column-count 2")),
+    Report("TREC diversity qrels", "subtopics as judgments", "1 0 a 1 100\n", Refused("column-count 5")),
 ]  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_a_qrels_file(report: Report, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(report.content if isinstance(report.content, bytes) else report.content.encode())
     if isinstance(report.right, Refused):
-        with pytest.raises(CerankError, match=report.right.what):
+        with refused(CerankError, *report.right.what.split()):
             read_qrels(path)
     else:
         assert read_qrels(path) == report.right
@@ -158,18 +159,18 @@ COLLECTIONS = [
     Report("TREC disks: SGML", "no reader", {"docs.trec": "<DOC><DOCNO> d1 </DOCNO><TITLE>Cat</TITLE><TEXT>A cat is an animal</TEXT></DOC>\n<DOC><DOCNO>d2</DOCNO><TEXT>Dogs bark</TEXT></DOC>\n"}, (DOCS, QUERIES)),
     Report("MSMARCO: collection.tsv", "two columns", {"collection.tsv": "d1\tCat A cat is an animal\nd2\tDogs bark\n"}, (DOCS, QUERIES)),
     Report("mteb#5170: judged documents without text", "silently unreachable", {"corpus.jsonl": BEIR, "qrels": "q1 0 d1 1\nq2 0 nowhere 1\n"}, (DOCS, QUERIES)),
-    Report("beir#202: judged queries missing", "KeyError", {"corpus.jsonl": BEIR, "qrels": "q1 0 d1 1\nPLAIN-2 0 d2 1\n"}, Refused("PLAIN-2")),
+    Report("beir#202: judged queries missing", "KeyError", {"corpus.jsonl": BEIR, "qrels": "q1 0 d1 1\nPLAIN-2 0 d2 1\n"}, Refused("text-missing PLAIN-2")),
     Report("beir#202: the same, skipped by choice", "KeyError", {"corpus.jsonl": BEIR, "qrels": "q1 0 d1 1\nPLAIN-2 0 d2 1\n", "collection.toml": 'without_text = "skip"\n'}, (DOCS, {"q1": QUERIES["q1"]})),
     Report("coir#18: equal documents", "one of them counts", {"corpus.jsonl": BEIR + '{"_id":"d3","title":"","text":"Dogs bark"}\n'}, (DOCS | {"d3": "Dogs bark"}, QUERIES)),
-    Report("pyserini#1902: a document id twice", "one text wins silently", {"corpus.jsonl": BEIR + '{"_id":"d1","title":"","text":"x"}\n'}, Refused("appears twice")),
-    Report("MSMARCO#25: encoding", "broken characters", {"docs.tsv": b"d1\tCaf\xe9\n"}, Refused("not UTF-8")),
+    Report("pyserini#1902: a document id twice", "one text wins silently", {"corpus.jsonl": BEIR + '{"_id":"d1","title":"","text":"x"}\n'}, Refused("id-twice")),
+    Report("MSMARCO#25: encoding", "broken characters", {"docs.tsv": b"d1\tCaf\xe9\n"}, Refused("not-utf8")),
     Report("pyterrier#414: number as an element", "no topics", {"corpus.jsonl": BEIR, "topics.xml": "<topics>\n<topic>\n<number>q1</number>\n<query>what is a cat</query>\n</topic>\n<topic>\n<number>q2</number>\n<query>dogs</query>\n</topic>\n</topics>\n"}, (DOCS, QUERIES)),
     Report("pyterrier#415: title, desc and narr in one", "very long queries", {"corpus.jsonl": BEIR, "topics": "<top>\n<num> Number: q1\n<title>\nwhat is a cat\n\n<desc> Description:\nlong\n<narr> Narrative:\nlonger\n</top>\n<top>\n<num> Number: q2\n<title> dogs\n</top>\n"}, (DOCS, QUERIES)),
     Report("trectools#30: text within the topic", "AttributeError", {"corpus.jsonl": BEIR, "topics.xml": '<topics task="CT">\n<topic number="q1">\nwhat is\na cat\n</topic>\n<topic number="q2">dogs</topic>\n</topics>\n'}, (DOCS, QUERIES)),
-    Report("NaN of pandas in JSON", "invalid JSON", {"corpus.jsonl": '{"_id":"d1","title":NaN,"text":"x"}\n'}, Refused("not a valid record")),
-    Report("ids with blanks", "two ids in a run", {"docs.tsv": "d 1\tx\n"}, Refused("white space")),
-    Report("a tab within a query", "cut text", {"docs.tsv": "d1\tx\nd2\ty\n", "queries.tsv": "q1\twhat\tis\nq2\tdogs\n"}, Refused("3 tab-separated columns")),
-    Report("lightning-ir#29: other keys", "unknown data set", {"docs.jsonl": '{"name":"d1","text":"x"}\n'}, Refused("without id")),
+    Report("NaN of pandas in JSON", "invalid JSON", {"corpus.jsonl": '{"_id":"d1","title":NaN,"text":"x"}\n'}, Refused("invalid-record")),
+    Report("ids with blanks", "two ids in a run", {"docs.tsv": "d 1\tx\n"}, Refused("id-with-white-space")),
+    Report("a tab within a query", "cut text", {"docs.tsv": "d1\tx\nd2\ty\n", "queries.tsv": "q1\twhat\tis\nq2\tdogs\n"}, Refused("column-count 3")),
+    Report("lightning-ir#29: other keys", "unknown data set", {"docs.jsonl": '{"name":"d1","text":"x"}\n'}, Refused("id-missing")),
 ]  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def test_a_collection(report: Report, tmp_path: Path) -> None:
     for name, content in (files | report.content).items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     if isinstance(report.right, Refused):
-        with pytest.raises(CerankError, match=report.right.what):
+        with refused(CerankError, *report.right.what.split()):
             open_folder(tmp_path, "", "it")
     else:
         dataset = open_folder(tmp_path, "", "it")
@@ -200,13 +201,13 @@ IMPORTS = [
     Report("FlagEmbedding#1104: a negative that is a positive", "trained on both", ("flag-embedding", '{"query":"cat","pos":["a cat"],"neg":["a cat","a dog","a dog"]}\n'), {CAT: {A_CAT: 1}}),
     Report("FlagEmbedding#949: scores for some", "filled with 100 and 0", ("flag-embedding", '{"query":"cat","pos":["a cat"],"neg":["a dog"],"pos_scores":[0.9]}\n'), {CAT: {A_CAT: 1}}),
     Report("FlagEmbedding: a JSON array", "JSONDecodeError", ("flag-embedding", '[{"query":"cat","pos":["a cat"],"neg":["a dog"]}]'), {CAT: {A_CAT: 1}}),
-    Report("FlagEmbedding: scores as text", "TypeError in training", ("flag-embedding", '{"query":"cat","pos":["a cat"],"neg":["a dog"],"pos_scores":["0.9"]}\n'), Refused("not a valid record")),
-    Report("FlagEmbedding: fewer scores than texts", "index error in training", ("flag-embedding", '{"query":"cat","pos":["a cat"],"neg":["a dog","x"],"neg_scores":[0.1]}\n'), Refused("neg_scores")),
+    Report("FlagEmbedding: scores as text", "TypeError in training", ("flag-embedding", '{"query":"cat","pos":["a cat"],"neg":["a dog"],"pos_scores":["0.9"]}\n'), Refused("invalid-record")),
+    Report("FlagEmbedding: fewer scores than texts", "index error in training", ("flag-embedding", '{"query":"cat","pos":["a cat"],"neg":["a dog","x"],"neg_scores":[0.1]}\n'), Refused("score-count neg_scores")),
     Report("tevatron#116: no negatives", "IndexError", ("tevatron", '{"query_id":"1","query":"cat","positive_passages":[{"docid":"7","title":"-","text":"a cat"}],"negative_passages":[]}\n'), {"1": {"7": 1}}),
     Report("tevatron: numbers as ids", "type error", ("tevatron", '{"query_id":1,"query":"cat","positive_passages":[{"docid":7,"text":"a cat"}],"negative_passages":[{"docid":8,"text":"a dog"}]}\n'), {"1": {"7": 1}}),
     Report("pandas: a header in text triples", "a query called query", ("msmarco-text-triples", "query\tpositive\tnegative\ncat\ta cat\ta dog\n"), {CAT: {A_CAT: 1}}),
-    Report("triples of four columns", "columns shifted", ("msmarco-text-triples", "cat\ta cat\tb\ta dog\n"), Refused("4 tab-separated columns")),
-    Report("QQP_triplets (hf blog#416)", "another nesting", ("sentence-transformers", '{"set":{"query":"cat","pos":["a cat"],"neg":["a dog"]}}\n'), Refused("column of queries")),
+    Report("triples of four columns", "columns shifted", ("msmarco-text-triples", "cat\ta cat\tb\ta dog\n"), Refused("column-count 4")),
+    Report("QQP_triplets (hf blog#416)", "another nesting", ("sentence-transformers", '{"set":{"query":"cat","pos":["a cat"],"neg":["a dog"]}}\n'), Refused("query-column-missing")),
 ]  # fmt: skip
 
 
@@ -215,7 +216,7 @@ def test_training_data(report: Report, tmp_path: Path) -> None:
     name, content = report.content
     (tmp_path / "file").write_text(content)
     if isinstance(report.right, Refused):
-        with pytest.raises(CerankError, match=report.right.what):
+        with refused(CerankError, *report.right.what.split()):
             import_files(name, [tmp_path / "file"], tmp_path / "out", ImportOptions())
     else:
         import_files(name, [tmp_path / "file"], tmp_path / "out", ImportOptions())
@@ -281,19 +282,19 @@ def _evaluated(folder: Path, run: str, qrels: str, *, dataset: str = "") -> tupl
 
 
 EVALUATED = [
-    Report("ranx#27: query ids do not match", "a bare assertion", ("7 Q0 a 1 3 r\n", "1 0 a 1\n"), Refused("no query of the run is judged")),
-    Report("trec_eval#46: no overlap at all", "segmentation fault", ("9.0 Q0 a 1 3 r\n", "9 0 a 1\n"), Refused("no query of the run is judged")),
-    Report("jig#101: an empty run", "0.0 and exit 0", ("", "1 0 a 1\n"), Refused("the run is empty")),
+    Report("ranx#27: query ids do not match", "a bare assertion", ("7 Q0 a 1 3 r\n", "1 0 a 1\n"), Refused("no-judged-query")),
+    Report("trec_eval#46: no overlap at all", "segmentation fault", ("9.0 Q0 a 1 3 r\n", "9 0 a 1\n"), Refused("no-judged-query")),
+    Report("jig#101: an empty run", "0.0 and exit 0", ("", "1 0 a 1\n"), Refused("run-empty")),
     Report("retriv#12: some queries missing", "an assertion, or silence", ("1 Q0 a 1 3 r\n9 Q0 a 1 3 r\n", "1 0 a 1\n2 0 a 1\n"), (0.5, "1 of the 2 judged queries have no ranking and count 0; 1 query of the run without judgments")),
     Report("Rankify#123: unjudged documents", "taken for errors", ("1 Q0 x 1 3 r\n1 Q0 a 2 2 r\n", "1 0 a 1\n"), (0.5, "")),
 ]  # fmt: skip
 
 
 def test_a_run_with_the_document_ids_of_another_collection_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CerankError, match="no document of the run is judged") as caught:
+    with refused(CerankError, "no-judged-document") as caught:
         _evaluated(tmp_path, "1 Q0 D7 1 3 r\n", "1 0 a 1\n2 0 b 0\n")
     assert "D7" in caught.value.hint
-    assert "a, b" in caught.value.hint
+    assert {"a", "b"} <= set(re.findall(r"\w+", caught.value.hint))
     mean, _ = _evaluated(tmp_path, "1 Q0 b 1 3 r\n", "1 0 a 1\n2 0 b 0\n")  # judged, if for another query
     assert mean == 0
 
@@ -301,7 +302,7 @@ def test_a_run_with_the_document_ids_of_another_collection_is_refused(tmp_path: 
 @pytest.mark.parametrize("report", EVALUATED, ids=lambda report: report.source)
 def test_an_evaluation(report: Report, tmp_path: Path) -> None:
     if isinstance(report.right, Refused):
-        with pytest.raises(CerankError, match=report.right.what):
+        with refused(CerankError, *report.right.what.split()):
             _evaluated(tmp_path, *report.content)
     else:
         mean, notes = _evaluated(tmp_path, *report.content)
@@ -346,7 +347,8 @@ def test_a_pipe_is_read_like_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("a.rnu", "did you mean .*a.run"), ("nowhere/b.run", "no such file"), (".", "is a folder")]
+    ("name", "what"),
+    [("a.rnu", "file-not-found a.run"), ("nowhere/b.run", "file-not-found nowhere/b.run"), (".", "folder-not-run")],
 )
 def test_a_run_that_is_not_there_is_called_so(
     name: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -354,7 +356,7 @@ def test_a_run_that_is_not_there_is_called_so(
     """pyserini#2202: a traceback of pandas for a missing run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.run").write_text(TREC)
-    with pytest.raises(CerankError, match=what):
+    with refused(CerankError, *what.split()):
         target(_settings(tmp_path).lab, name)
 
 

@@ -74,14 +74,14 @@ def test_a_run_without_a_readable_name_gets_one_that_no_other_run_has(
 ) -> None:
     monkeypatch.setattr(run_names, "ADJECTIVES", ("brisk",))
     monkeypatch.setattr(run_names, "ANIMALS", ("otter", "heron"))
-    monkeypatch.setattr(run_names, "_cached_names", {})
+    monkeypatch.setattr(run_names, "cached_names", {})
     folders = made(tmp_path, plan, now, 4)
     for folder in folders[::2]:
         if content is None:
             folder.short_name.unlink()
         else:
             folder.short_name.write_bytes(content)
-    monkeypatch.setattr(run_names, "_cached_names", {})
+    monkeypatch.setattr(run_names, "cached_names", {})
     short = run_store.short_names(tmp_path)
     assert len(set(short.values())) == 4
     assert all(re.fullmatch(r"brisk-(otter|heron)(-\d)?", name) for name in short.values())
@@ -91,7 +91,7 @@ def test_a_run_without_a_readable_name_gets_one_that_no_other_run_has(
 
 def test_of_two_directories_that_keep_one_name_the_older_has_it(tmp_path: Path, plan: Plan, now: datetime) -> None:
     old, new = made(tmp_path, plan, now, 2)
-    run_names._cached_names.clear()
+    run_names.cached_names.clear()
     new.short_name.write_bytes(old.short_name.read_bytes())
     kept = run_store.short_name(old)
     assert b'"' + kept.encode() + b'"' in old.short_name.read_bytes()
@@ -148,8 +148,8 @@ def test_one_runs_name_that_is_anothers_label_is_refused_with_both_ids(
 
 def test_a_run_is_told_with_its_label_beside_its_name(tmp_path: Path, plan: Plan, now: datetime) -> None:
     (plain,) = made(tmp_path, plan, now, 1, label="")
-    (labelled,) = made(tmp_path, plan, now, 1, label="first try")
+    (labeled,) = made(tmp_path, plan, now, 1, label="first try")
     assert run_store.title(plain) == run_store.short_name(plain)
-    assert run_store.title(labelled) == f"{run_store.short_name(labelled)} (first try)"
+    assert run_store.title(labeled) == f"{run_store.short_name(labeled)} (first try)"
     run_store.remove(plain)
     assert run_store.short_name(plain) == plain.name

@@ -23,6 +23,7 @@ from cerank.runs import records, run_store, user_labels
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from tests.files.crashes import crash_points
+from tests.refusals import refused
 
 RECIPE = b'name = "contrastive"  # as given\r\n'
 
@@ -210,7 +211,7 @@ def test_a_stale_owner_of_this_very_process_makes_no_run_running(run: RunFolder,
     started(run)
     Lease.take(run.lease).release()  # the owner inside is alive and is us; the lock is free
     assert run_store.status(run, now).state == "lost"
-    assert not run_store.request_stop(run)  # and nobody is signalled: we would have died of it
+    assert not run_store.request_stop(run)  # and nobody is signaled: we would have died of it
 
 
 def test_a_worker_on_another_host_counts_as_running_while_it_beats(run: RunFolder) -> None:
@@ -241,7 +242,7 @@ def test_a_broken_beat_is_only_advice(run: RunFolder, now: datetime) -> None:
 
 @pytest.fixture
 def lab(tmp_path: Path, plan: Plan, now: datetime) -> dict[str, RunFolder]:
-    """Three runs: two of "contrastive" labelled "first try" and "both", one of "distill" labelled "both"."""
+    """Three runs: two of "contrastive" labeled "first try" and "both", one of "distill" labeled "both"."""
     made = {}
     for hour, (recipe, label) in enumerate(
         [("contrastive", "first try"), ("contrastive", "both"), ("distill", "both")]
@@ -285,7 +286,7 @@ def test_a_text_that_names_no_run_is_refused_and_never_becomes_a_path(
     assert caught.value.hint
 
 
-def test_a_misspelt_label_gets_the_nearest_as_a_hint(tmp_path: Path, lab: dict[str, RunFolder]) -> None:
+def test_a_misspelled_label_gets_the_nearest_as_a_hint(tmp_path: Path, lab: dict[str, RunFolder]) -> None:
     with pytest.raises(UsageError) as caught:
         run_store.find(tmp_path, "frist try")
     assert caught.value.hint == "did you mean 'first try'?"
@@ -309,9 +310,9 @@ def test_a_file_that_is_missing_is_not_taken_for_a_run(tmp_path: Path) -> None:
 
 
 def test_finding_in_an_empty_lab_says_that_it_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
+    with refused(UsageError, "run-not-found", "x") as caught:
         run_store.find(tmp_path, "x")
-    assert "no runs" in caught.value.hint
+    assert str(tmp_path) in caught.value.hint  # the lab that has none
 
 
 def test_a_held_run_is_not_removed(run: RunFolder) -> None:

@@ -166,7 +166,7 @@ def test_a_prepared_run_is_carried_out_by_the_command_that_is_printed_wherever_i
 
 @pytest.mark.slow
 def test_the_real_worker_takes_its_turn_and_says_why_it_failed(bench: Bench) -> None:
-    bench.lab._worker = local_launcher.WORKER
+    bench.lab.worker = local_launcher.WORKER
     (folder,) = bench.enqueued("real")
     eventually(lambda: bench.state(folder) == "failed", 120)
     eventually(lambda: bench.lab.queue_state().state == "idle")

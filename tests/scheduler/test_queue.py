@@ -162,7 +162,7 @@ def test_a_change_cut_at_any_disk_operation_leaves_the_queue_before_or_after_it(
 
 
 def test_who_hangs_while_changing_the_queue_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "_PATIENCE", 0.0)
+    monkeypatch.setattr(queue, "PATIENCE", 0.0)
     QueueFolder(tmp_path).path.mkdir()
     with Lease.take(QueueFolder(tmp_path).lock), pytest.raises(HeldError) as caught:
         queue.add(RunFolder(tmp_path / "runs" / "x"), datetime.now(UTC))

@@ -272,7 +272,7 @@ def test_runs_of_an_unreadable_kind_use_no_device(bench: Bench) -> None:
 
 
 def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: Bench) -> None:
-    bench.lab._worker = (str(bench.folder / "no-such-program"),)
+    bench.lab.worker = (str(bench.folder / "no-such-program"),)
     (folder,) = bench.enqueued("quick")
     eventually(lambda: bench.lab.queue_state().state == "stopped")
     assert bench.lab.queued() == [folder]

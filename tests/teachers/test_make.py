@@ -15,6 +15,7 @@ from cerank.teachers.engines.engine import ServerError
 from cerank.teachers.estimate import estimate
 from cerank.teachers.make import make
 from cerank.teachers.requests import Hooks
+from tests.refusals import refused
 from tests.teachers.collection import best_first, request_for, write_collection
 from tests.teachers.scripted_server import Reply, ScriptedServer, by_number, completion, first_token, shown_passages
 
@@ -85,7 +86,7 @@ def test_a_cap_on_money_needs_a_price_and_is_never_crossed(collection: Path, tmp
     prices = tmp_path / "prices.toml"
     prices.write_text("[models.m]\ninput = 1000.0\noutput = 1000.0\ndate = 2026-11-01\n")
     with ScriptedServer() as server:
-        with pytest.raises(UsageError, match="price"):
+        with refused(UsageError, "price-missing"):
             make(request_for(collection, _spec(server), tmp_path, caps=Caps(cost=1.0), prices=_empty(tmp_path)))
         part = make(request_for(collection, _spec(server, concurrency=1), tmp_path, caps=Caps(cost=1.0), prices=prices))
     assert "--max-cost 1" in part.stopped
@@ -156,9 +157,7 @@ def test_too_many_failures_end_the_work_with_their_reasons_and_keep_what_was_ran
 
     with ScriptedServer(script) as server:
         request = request_for(collection, _spec(server), tmp_path)
-        with pytest.raises(
-            RunFailedError, match=r"1 of 6 queries failed \(1 unreadable\), more than max_failures = 0.1"
-        ):
+        with refused(RunFailedError, "too-many-failures", 1, 6, "max_failures", "0.1"):
             make(request)
     (folder,) = (tmp_path / "lab" / "teachers" / "rankings").iterdir()
     assert len(ranking_files.load_ranking(folder)) == 5
@@ -265,7 +264,7 @@ def test_first_orders_by_the_log_probabilities_of_the_letters(collection: Path, 
 
 def test_a_server_without_log_probabilities_is_refused_after_one_call(collection: Path, tmp_path: Path) -> None:
     with ScriptedServer(lambda _body, _times: completion("A", finish="length")) as server:
-        with pytest.raises(UsageError, match="no log-probabilities"):
+        with refused(UsageError, "no-log-probabilities"):
             make(request_for(collection, _spec(server, kind="first"), tmp_path))
         assert len(server.bodies) == 1
 

@@ -15,6 +15,7 @@ from cerank.models.cross_encoder import load_tokenizer
 from cerank.tokenization import token_store, tokenize_collection, tokens
 from cerank.tokenization.token_store import open_shard, open_token_store, tokenizer_sha256
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+from tests.refusals import refused
 
 TEXTS = ["alpha beta", "", "gamma " * 900, "東京 naïve alpha", "beta\tbeta", "kappa"] + [
     f"mu nu xi {i}" for i in range(40)
@@ -41,7 +42,7 @@ def pairs_of(tokens: PairTokenizer, dataset, keys):
     return [tokens.pair(query, key) for query in dataset.queries for key in keys]
 
 
-def refused(_ids):
+def fail_if_read(_ids):
     pytest.fail("a text that is in the store was tokenized again")
 
 
@@ -60,8 +61,8 @@ def test_pairs_from_the_store_equal_those_tokenized_on_the_fly(minilm, tmp_path,
     read = PairTokenizer(tokenizer, TokenLimits(length, 32))
     read.use_token_store(store)
     if length <= token_store.MAX_STORED_TOKENS:
-        read.add("query", list(dataset.queries), refused)
-        read.add("document", ids, refused)
+        read.add("query", list(dataset.queries), fail_if_read)
+        read.add("document", ids, fail_if_read)
     assert pairs_of(read, dataset, ids) == expected
     shelf = store.shard("document")
     assert store.lengths("document", [*ids, "nowhere"]).tolist() == [
@@ -94,8 +95,8 @@ def test_the_real_collection_is_kept_as_it_is_tokenized(minilm, shared, tmp_path
     read.use_token_store(open_token_store(tokenizer, open_dataset(f"{shared / 'med'}[:50%]", tmp_path), tmp_path))
     keys = [key for key, _ in itertools.islice(dataset.documents, 200)]
     part = open_dataset(f"{shared / 'med'}[:50%]", tmp_path)
-    read.add("query", list(part.queries), refused)
-    read.add("document", keys, refused)
+    read.add("query", list(part.queries), fail_if_read)
+    read.add("document", keys, fail_if_read)
     plain.add("query", list(part.queries), lambda ids: [part.queries[key] for key in ids])
     plain.add("document", keys, dataset.documents.texts)
     assert all(read.pair(query, key) == plain.pair(query, key) for query in part.queries for key in keys)
@@ -160,7 +161,7 @@ def test_a_store_is_found_by_what_a_tokenizer_does_and_by_the_collection(tiny, m
     assert open_token_store(tokenizer, open_dataset(str(tmp_path / "set"), tmp_path), tmp_path) is None
     (shelf.folder / "ids.bin").write_bytes(b"")
     assert open_shard(shelf.folder) is None
-    with pytest.raises(UsageError, match="a part has no store"):
+    with refused(UsageError, "token-store-missing"):
         tokenize_collection.build(tokenizer, "query", open_dataset(f"{tmp_path / 'set'}[:1]", tmp_path), tmp_path)
 
 

@@ -12,6 +12,7 @@ import torch
 import cerank.training.forward_backward as forward_backward_module
 from cerank.core.groups import Group
 from cerank.errors import RunFailedError
+from cerank.models import forward_pass
 from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
@@ -21,6 +22,7 @@ from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
+from tests.refusals import refused
 
 from .test_trainer import STAGE, Recorder, same_weights, trained
 
@@ -83,7 +85,7 @@ def test_a_group_goes_through_twice_with_the_same_dropout(tiny, monkeypatch):
     ready = Ready(tiny, dropout=0.3)
     value, found = ready.gradients(microbatch=30)
     _, other = ready.gradients(microbatch=30, step=2)
-    monkeypatch.setattr(ForwardBackward, "_forward_without_graph", ForwardBackward._forward_in_one_graph)
+    monkeypatch.setattr(ForwardBackward, "forward_without_graph", ForwardBackward.forward_in_one_graph)
     whole, expected = ready.gradients(microbatch=30)
     assert value == pytest.approx(whole, rel=1e-6)
     assert apart(found, expected) < 1e-5
@@ -98,19 +100,21 @@ def test_a_mean_over_pairs_is_that_of_the_whole_step_however_it_is_cut(tiny):
     assert apart(found, expected) < 1e-5
 
 
-def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
+def test_the_packed_gradient_is_that_of_padded_pairs(tiny, monkeypatch):
     ready = Ready(tiny)
     _, found = ready.gradients()
     assert ready.forward.is_packed
-    ready.forward._packed = None
-    _, expected = ready.gradients()
+    monkeypatch.setattr(forward_pass, "packed_model", lambda _: None)
+    padded = Ready(tiny)
+    _, expected = padded.gradients()
+    assert not padded.forward.is_packed
     assert apart(found, expected) < 1e-5
 
 
 @pytest.fixture
 def threads(monkeypatch):
     """Three threads, and steps small enough for a test shared among them."""
-    monkeypatch.setattr(forward_backward_module, "_MIN_SHARD_TOKENS", 16)
+    monkeypatch.setattr(forward_backward_module, "MIN_SHARD_TOKENS", 16)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield 3
@@ -122,9 +126,9 @@ def threads(monkeypatch):
 def test_shards_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
     ready = Ready(request.getfixturevalue(files))
     value, found = ready.gradients(loss)
-    shards = ForwardBackward(ready.forward, "s", 7, 8192)._shards([9, 20, 3, 20, 19])
+    shards = ForwardBackward(ready.forward, "s", 7, 8192).shards_of([9, 20, 3, 20, 19])
     assert shards == [[2, 3], [0, 1], [4]]
-    monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
+    monkeypatch.setattr(ForwardBackward, "shards_of", lambda *_: [])
     whole, expected = ready.gradients(loss)
     assert value == pytest.approx(whole, rel=1e-5)
     assert apart(found, expected) < 1e-5
@@ -164,7 +168,7 @@ def test_a_stage_of_sharded_steps_resumes_to_the_same_bits(tiny, tmp_path, threa
 def test_shards_of_several_microbatches_add_up(tiny, monkeypatch, threads):
     ready = Ready(tiny)
     _, found = ready.gradients(microbatch=80)
-    monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
+    monkeypatch.setattr(ForwardBackward, "shards_of", lambda *_: [])
     _, expected = ready.gradients()
     assert apart(found, expected) < 1e-5
 
@@ -265,7 +269,7 @@ def test_an_optimizer_that_finds_no_memory_for_its_moments_is_asked_once_more(ti
             if len(calls) < 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer._update_within_memory(Optimizer())
+    trainer.update_within_memory(Optimizer())
     assert calls == [0, 1]
 
 
@@ -291,7 +295,7 @@ def test_the_memory_probe_holds_room_for_the_optimizer_once_however_often_it_tri
 def test_a_run_ends_where_a_sixteenth_does_not_fit(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 0)
     callback = MemoryRecorder()
-    with pytest.raises(RunFailedError, match="out of memory at 4 tokens"):
+    with refused(RunFailedError, "out-of-memory", 4):
         trained(tiny, tmp_path, PLAIN, callback)
     assert len(callback.short) == MAX_HALVINGS
 

@@ -9,6 +9,7 @@ import torch
 
 from cerank.errors import UsageError
 from cerank.training.losses import LOSSES, lce, ranknet
+from tests.refusals import refused
 
 
 def rows(*values):
@@ -125,5 +126,5 @@ class TestEveryLoss:
 
 
 def test_an_unknown_loss_is_refused_with_the_nearest_name():
-    with pytest.raises(UsageError, match="ranknet"):
+    with refused(UsageError, "not-registered", "ranknet"):
         LOSSES.find("rank-net")

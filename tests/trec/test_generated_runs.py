@@ -14,7 +14,7 @@ from cerank.trec.text_io import run_of
 
 
 def test_rows_equal_the_run_in_memory_and_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(made, "_PIECE", 7)
+    monkeypatch.setattr(made, "PIECE_ROWS", 7)
     draw = random.Random(1)
     rows = [(f"q{query}", f"é{doc}", draw.choice([1.0, 0.1, -1e-7, 3e38])) for query in range(9) for doc in range(6)]
     draw.shuffle(rows)

@@ -10,6 +10,7 @@ import pytest
 from cerank.core.rankings import Ranking, float32, ordered
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.trec.text_io import read_qrels, read_run, run_of, write_qrels, write_run
+from tests.refusals import refused
 
 
 def _file(folder: Path, content: bytes, name: str = "a.run") -> Path:
@@ -57,7 +58,7 @@ def test_a_malformed_row_is_refused_with_its_file_and_line(tmp_path: Path, bad: 
 @pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
 def test_utf_16_is_refused(tmp_path: Path, mark: bytes) -> None:
     path = _file(tmp_path, mark + b"1 Q0 d 1 2.0 t\n")
-    with pytest.raises(FormatError, match="byte order mark"):
+    with refused(FormatError, "utf16-text"):
         read_run(path)
 
 
@@ -75,14 +76,15 @@ def test_bad_gzip_of_every_kind_is_refused(tmp_path: Path) -> None:
     for number, bad in enumerate(
         (whole[:-9], whole[: len(whole) // 2], whole[:40] + b"x" + whole[41:], b"1 Q0 d 1 2 t\n")
     ):
-        with pytest.raises(FormatError, match="gzip"):
+        with pytest.raises(FormatError) as caught:
             read_run(_file(tmp_path, bad, f"{number}.run.gz"))
+        assert caught.value.code in {"archive-damaged", "ending-does-not-match"}
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no such file"):
+    with refused(MissingError, "file-not-found"):
         read_run(tmp_path / "no.run")
-    with pytest.raises(UsageError, match="directory"):
+    with refused(UsageError, "file-access"):
         read_run(tmp_path)
 
 
@@ -112,7 +114,7 @@ def test_ties_as_float32_fall_to_the_greater_document_id_and_are_counted(tmp_pat
 
 def test_ties_at_the_end_of_float32_are_refused(tmp_path: Path) -> None:
     path = _file(tmp_path, b"1 Q0 a 1 -3.4028234e38 t\n1 Q0 b 1 -3.4028234e38 t\n1 Q0 c 1 -3.4028234e38 t\n")
-    with pytest.raises(FormatError, match="too many tied scores"):
+    with refused(FormatError, "too-many-ties"):
         read_run(path)
 
 
@@ -151,7 +153,7 @@ def test_trec_evals_own_test_run_is_read_and_its_junk_columns_are_refused(shared
     folder = shared / "trec_eval-tests"
     assert sum(map(len, read_run(folder / "results.test").ranking.values())) == 1500
     assert len(read_qrels(folder / "qrels.test")) == 3
-    with pytest.raises(FormatError, match="columns"):
+    with refused(FormatError, "column-count"):
         read_run(folder / "results.trunc")
 
 
@@ -179,15 +181,17 @@ def test_nine_digits_carry_every_float32(value: float) -> None:
     ("query", "document", "tag"), [("a b", "d", "t"), ("q", "d\u3000", "t"), ("q", "", "t"), ("q", "d", "t\n")]
 )
 def test_ids_that_no_run_can_carry_are_refused_on_writing(query: str, document: str, tag: str) -> None:
-    with pytest.raises(FormatError, match="id"):
+    with pytest.raises(FormatError) as caught:
         write_run(Ranking({query: [document]}, {query: [1.0]}), tag)
+    assert caught.value.code in {"id-empty", "id-with-white-space"}
 
 
 def test_rows_from_elsewhere_are_checked_like_a_file() -> None:
     assert dict(run_of([("q", "a", 1.0), ("q", "b", 1.0)], "t", "there").ranking) == {"q": ("b", "a")}
     for rows in ([("q", "a", float("nan"))], [("q", "a", 1.0), ("q", "a", 2.0)], [("q", "a b", 1.0)]):
-        with pytest.raises(FormatError, match="there"):
+        with pytest.raises(FormatError) as caught:
             run_of(rows, "t", "there")
+        assert caught.value.where == "there"
 
 
 def test_qrels_of_trec_ms_marco_and_beir_read_alike(tmp_path: Path) -> None:
@@ -199,9 +203,9 @@ def test_qrels_of_trec_ms_marco_and_beir_read_alike(tmp_path: Path) -> None:
     assert read_qrels(_file(tmp_path, write_qrels(expected), "d.gz")) == expected
 
 
-def test_a_judgement_that_stands_twice_counts_once_and_two_grades_are_refused(tmp_path: Path) -> None:
+def test_a_judgment_that_stands_twice_counts_once_and_two_grades_are_refused(tmp_path: Path) -> None:
     assert read_qrels(_file(tmp_path, b"1 0 a 1\n1 0 a 1\n")) == {"1": {"a": 1}}
-    with pytest.raises(FormatError, match=r":2: .*two grades"):
+    with refused(FormatError, "grade-twice", 2):
         read_qrels(_file(tmp_path, b"1 0 a 1\n1 0 a 2\n"))
 
 

@@ -52,7 +52,7 @@ def app(folder: LabFolder) -> CerankApp:
 
 
 async def settle(pilot: Pilot[str]) -> None:
-    """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same."""
+    """Waits until no thread is at work and three looks at the screen in a row, colors included, are the same."""
     app = pilot.app
     assert isinstance(app, CerankApp)
     seen: Screenful = []

@@ -138,11 +138,11 @@ class Terminal:
     def until(self, word: str, seconds: float = 600.0) -> None:
         """Reads until the word was written since the last key, then until nothing comes for a moment."""
         deadline = time.monotonic() + seconds
-        while word.encode() not in self._plain():
+        while word.encode() not in self.plain():
             if time.monotonic() > deadline or not self._take(0.2):
-                raise AssertionError(f"no {word!r} in {self._plain()[-2000:]!r}")
+                raise AssertionError(f"no {word!r} in {self.plain()[-2000:]!r}")
 
-    def _plain(self) -> bytes:
+    def plain(self) -> bytes:
         return re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", self.output[self._mark :])
 
     def end(self, seconds: float = 600.0) -> None:

@@ -29,7 +29,7 @@ class Tmux:
 
     Args:
         environ: what the program finds in its environment besides this process's own.
-        frames: where `keep` puts what stands on the screen, with its colours; None keeps nothing.
+        frames: where `keep` puts what stands on the screen, with its colors; None keeps nothing.
     """
 
     def __init__(

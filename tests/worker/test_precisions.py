@@ -41,7 +41,7 @@ def test_a_resumed_run_keeps_the_precision_it_began_in(tmp_path, monkeypatch):
 def test_what_comes_later_in_a_run_is_not_taken_for_done_when_something_before_it_begins(tmp_path):
     plan, _ = automatic(tmp_path)
     work = count_work(plan.recipe, dict.fromkeys(open_datasets(plan.recipe, tmp_path / "cache"), 10))
-    parts = estimate_duration._parts(tuple(msgspec.structs.replace(part, minutes=1.0) for part in work))
+    parts = estimate_duration.progress_parts(tuple(msgspec.structs.replace(part, minutes=1.0) for part in work))
     assert [part.order for part in parts] == sorted(part.order for part in parts)
     (last,) = [part for part in parts if part.phase == "re-rank" and part.detail.startswith("contrastive")]
     later = [part for part in parts if part.detail.startswith("distill")]

@@ -25,6 +25,7 @@ from cerank.worker.run_context import RunContext, StopFlag
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.run_log import RunLog
 from cerank.worker.train_stage import StageWork
+from tests.refusals import refused
 from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import STAGE, small_plan, small_run
@@ -68,7 +69,7 @@ def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of
         with contextlib.closing(RunLog(run, 1, lambda: NOW)) as notes:
             beat = Heartbeat(tmp_path / "beat.json", 1, lambda: NOW)
             context = RunContext(plan, run, notes, beat, StopFlag(run.stop))
-            sampler = StageWork(context, RunInputs(context), 0)._sampler()
+            sampler = StageWork(context, RunInputs(context), 0).make_sampler()
         supplies.append(sampler.sampling)
         seen.append([sampler.groups(step) for step in range(1, 6)])
     assert supplies[0].unretrieved_positives > 0
@@ -184,13 +185,13 @@ def test_a_stage_that_moved_nothing_is_warned_of_and_shown(still):
 
 
 def test_a_validation_loss_that_a_teacher_cannot_give_is_refused_when_a_run_is_planned(tmp_path):
-    with pytest.raises(UsageError, match="the teacher ranks documents of"):  # small runs validate on another collection
+    with refused(UsageError, "teacher-of-other-documents"):  # small runs validate on another collection
         small_plan(tmp_path / "one", chain=["distill"], stages={"distill": DISTILL})
     data, some = str(tmp_path / "two" / "data"), tmp_path / "some.run"
     some.write_text("".join(f"q0 Q0 d{at} {at} {9 - at} t\n" for at in range(9)))
     parts = {"train": f"{data}[:50%]", "validation": f"{data}[50%:70%]", "test": [f"{data}[70%:]"]}
     stage = {**DISTILL, "teacher": str(some)}
-    with pytest.raises(UsageError, match="the teacher ranks none of the 8 queries"):
+    with refused(UsageError, "teacher-without-queries", 8):
         small_plan(tmp_path / "two", chain=["distill"], data=parts, stages={"distill": stage})
 
 
@@ -210,6 +211,6 @@ def test_the_work_counts_in_batch_negatives_and_the_groups_of_a_validation_loss(
     ],
 )
 def test_a_crash_says_whether_memory_the_gpu_or_the_program_is_the_cause(error, hint):
-    failure = worker._crash(error)
+    failure = worker.failure_of_crash(error)
     assert failure.kind == "crash"
     assert hint in failure.hint

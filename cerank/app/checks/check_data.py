@@ -64,7 +64,7 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
     counts: list[tuple[str, str]] = [
         ("documents", f"{about.documents:,}"),
         ("judged queries", f"{about.queries:,}"),
-        ("judgments", f"{about.judgements:,}"),
+        ("judgments", f"{about.judgments:,}"),
         ("grades", ", ".join(f"{grade}: {count:,}" for grade, count in about.grades)),
         ("positives per query", f"{sum(map(len, positives.values())) / max(1, len(positives)):.2f}"),
         ("queries without a positive", str(len(empty))),

@@ -72,7 +72,7 @@ def examine(
     """
     now = now or datetime.now(UTC)
     findings = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
-    findings += [*_processor(), *_main_job(settings, now)] if with_speed else []
+    findings += [*processor_findings(), *_main_job(settings, now)] if with_speed else []
     findings += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
     try:
         folders = run_store.folders(settings.lab)
@@ -156,7 +156,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding("good", "devices", f"device locks cover all your labs on this machine: {text}")
 
 
-def _processor() -> Iterator[Finding]:
+def processor_findings() -> Iterator[Finding]:
     """Yield what the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
     threads = devices.physical_cores()
     command = [sys.executable, "-P", "-m", "cerank.kernels.processor", str(threads)]

@@ -85,7 +85,9 @@ class ComparisonSession:
             CerankError: something is not there, or cannot be measured together.
         """
         if len(request.targets) < 2:
-            raise UsageError(f"a comparison needs at least 2 rankings, not {len(request.targets)}")
+            raise UsageError(
+                f"a comparison needs at least 2 rankings, not {len(request.targets)}", code="too-few-systems"
+            )
         self.settings = settings
         self.request = request
         self._targets = comparisons.targets_of(settings.lab, request.targets)
@@ -98,7 +100,7 @@ class ComparisonSession:
         return tuple(system.label for system in self.systems)
 
     def compare(self, baseline: str, terms: Terms, *, now: str = "") -> Comparison:
-        """Compare every system with the one labelled `baseline`; another label takes the first.
+        """Compare every system with the one labeled `baseline`; another label takes the first.
 
         Margins in `terms` count as chosen at `now` (UTC, ISO 8601); those that the runs' plans declare judge the rest.
         """
@@ -148,7 +150,7 @@ class ComparisonSession:
         run = self._run(condition)
         if run:
             return read_qrels(run[0].folder.qrels(run[1]))
-        return comparisons.judgements(self.settings, self.request.dataset, self.request.qrels)[1]
+        return comparisons.judgments(self.settings, self.request.dataset, self.request.qrels)[1]
 
     def _dataset(self, condition: Condition) -> tuple[Dataset | None, str]:
         """Return where the texts are, and why there are none."""
@@ -165,7 +167,7 @@ class ComparisonSession:
 
 
 class RankingPair:
-    """Two rankings of the same queries, with judgements and texts where there are some."""
+    """Two rankings of the same queries, with judgments and texts where there are some."""
 
     def __init__(self, rankings: tuple[Ranking, Ranking], qrels: Qrels, dataset: Dataset | None, note: str) -> None:
         self._left, self._right = rankings

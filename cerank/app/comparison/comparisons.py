@@ -97,10 +97,14 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
 
 def _no_such_file(text: str) -> CerankError:
     if Path(text).expanduser().is_dir():
-        return UsageError("is a folder, not a run", where=shown(text, 200), hint="name a TREC run file in it")
+        return UsageError(
+            "is a folder, not a run", where=shown(text, 200), hint="name a TREC run file in it", code="folder-not-run"
+        )
     near = near_files(text)
     hint = f"did you mean {' or '.join(near)}?" if near else "`cerank ps` lists the runs of the lab"
-    return MissingError("no such file, and no run of the lab is called so", where=shown(text, 200), hint=hint)
+    return MissingError(
+        "no such file, and no run of the lab is called so", where=shown(text, 200), hint=hint, code="file-not-found"
+    )
 
 
 def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
@@ -133,7 +137,11 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget
     for member in members:
         if isinstance(member, FileTarget):
             hint = "name runs of the lab; a mean of seeds needs their plans"
-            raise UsageError(f"'{label}': {member.path.name} is a file, which says nothing of its seed", hint=hint)
+            raise UsageError(
+                f"'{label}': {member.path.name} is a file, which says nothing of its seed",
+                hint=hint,
+                code="seed-unknown",
+            )
         if member.system not in member.plan.recipe.chain:
             what = "a first stage" if member.system == FIRST_STAGE else "a baseline"
             raise UsageError(f"'{label}': {what} has no seed", hint=f"name one: {label}={member.label}")
@@ -359,11 +367,11 @@ def _system(
     if isinstance(target, RunTarget):
         return _of_run(target, names, dataset)
     members = [_of_run(member, names, dataset) for member in target.members]
-    labelled = [
+    labeled = [
         msgspec.structs.replace(system, label=f"{target.label} (seed {member.plan.recipe.seed})")
         for system, member in zip(members, target.members, strict=True)
     ]
-    return mean_of(target.label, labelled)
+    return mean_of(target.label, labeled)
 
 
 def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
@@ -379,13 +387,13 @@ def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
     return [(test, first) for test in tests for first in data.first_stages]
 
 
-def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
+def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
     """Return the names of the files, and the judgments that the user names."""
     return _judged_by(settings, dataset, qrels)[:2]
 
 
 def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
-    """Return as `judgements`, and whether the dataset leaves a query's own document out of its results."""
+    """Return as `judgments`, and whether the dataset leaves a query's own document out of its results."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 
@@ -530,14 +538,20 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
     unjudged = sum(query not in qrels for query in ranking)
     if missing == len(qrels):
         if not ranking:
-            raise UsageError("the run is empty", where=str(target.path), hint="did the search that wrote it fail?")
+            raise UsageError(
+                "the run is empty", where=str(target.path), hint="did the search that wrote it fail?", code="run-empty"
+            )
         hint = f"its queries are called {_some(ranking)}, those of the qrels {_some(qrels)}"
-        raise UsageError(f"no query of the run is judged in {where}", where=str(target.path), hint=hint)
+        raise UsageError(
+            f"no query of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-query"
+        )
     judged_docs = set().union(*qrels.values())
     if not any(doc in judged_docs for query in ranking for doc in ranking[query]):
         ranked = (doc for query in ranking for doc in ranking[query])
         hint = f"its documents are called {_some(ranked)}, those of the qrels {_some(sorted(judged_docs))}"
-        raise UsageError(f"no document of the run is judged in {where}", where=str(target.path), hint=hint)
+        raise UsageError(
+            f"no document of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-document"
+        )
     parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
     parts += [f"{counted(unjudged, 'query')} of the run without judgments do not count"] if unjudged else []
     return ["; ".join(parts)] if parts else []

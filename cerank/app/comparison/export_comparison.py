@@ -456,7 +456,9 @@ def form_named(name: str) -> Form:
     for form in FORMS:
         if name.lower() in {form, ENDINGS[form], ENDINGS[form][1:]}:
             return form
-    raise UsageError(f"no form is called '{name}'", hint=nearest(name, [*FORMS, *ENDINGS.values()]))
+    raise UsageError(
+        f"no form is called '{name}'", hint=nearest(name, [*FORMS, *ENDINGS.values()]), code="unknown-format"
+    )
 
 
 def ending_error(path: Path) -> str:
@@ -494,7 +496,7 @@ def save(text: str, path: Path, *, replace: bool = False) -> Path:
         RunFailedError: the disk refuses.
     """
     if mistake := path_error(path, replace=replace):
-        raise UsageError(mistake, where=str(path))
+        raise UsageError(mistake, where=str(path), code="file-exists")
     target = path.expanduser().absolute()
     disk.write(target, text.encode())
     return target

@@ -101,9 +101,9 @@ def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
         is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[0-9]+\.", raw) is not None
         if not name or not equals or not is_number or not 0 < float(raw) < float("inf"):
             hint = "MEASURE=NUMBER with a number above 0, such as nDCG@10=.02"
-            raise UsageError(f"'{text}' is not a margin", where=option, hint=hint)
+            raise UsageError(f"'{text}' is not a margin", where=option, hint=hint, code="margin-syntax")
         if name in margins:
-            raise UsageError(f"two margins for {name}", where=option, hint="give one")
+            raise UsageError(f"two margins for {name}", where=option, hint="give one", code="margin-twice")
         margins[name] = float(raw)
     return margins
 

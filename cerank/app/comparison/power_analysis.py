@@ -113,7 +113,7 @@ def of_numbers(queries: int, sd: float | None, request: PowerRequest, measure: s
     spread = sd if sd is not None else assumed_sd(name)
     if spread is None:
         hint = f"give --sd, or take it from rankings with `cerank power A B`; assumed for {', '.join(ASSUMED)} only"
-        raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint)
+        raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint, code="spread-unknown")
     return PowerCase(
         measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, request, name)
     )
@@ -136,7 +136,11 @@ def of_rankings(
     from cerank.evaluation.power import spread_of
 
     if len(rankings.targets) < 2:
-        raise UsageError("a spread is measured between at least two rankings", hint="such as `cerank power A B`")
+        raise UsageError(
+            "a spread is measured between at least two rankings",
+            hint="such as `cerank power A B`",
+            code="too-few-systems",
+        )
     targets = comparisons.targets_of(settings.lab, rankings.targets)
     systems, names = comparisons.measured_systems(settings, targets, rankings)
     cases = []
@@ -148,7 +152,9 @@ def of_rankings(
                     sd = spread_of(left, right)
                 except UsageError as error:
                     where = f"{systems[0].label} and {other.label}, {name} on {entry.condition}"
-                    raise UsageError(error.what, where=where, hint="give --queries and --sd") from None
+                    raise UsageError(
+                        error.what, where=where, hint="give --queries and --sd", code="no-spread"
+                    ) from None
                 cases.append(
                     PowerCase(
                         measure=name,
@@ -198,9 +204,15 @@ def seed_grid(
     from cerank.evaluation.systems import measured_in
 
     if len(rankings.targets) < 2:
-        raise UsageError("seeds are planned between two recipes", hint="such as `cerank power A=R1,R2,R3 B=R4,R5,R6`")
+        raise UsageError(
+            "seeds are planned between two recipes",
+            hint="such as `cerank power A=R1,R2,R3 B=R4,R5,R6`",
+            code="too-few-recipes",
+        )
     if any(count < 2 for count in seeds):
-        raise UsageError("a spread of seeds needs at least 2 of them", where="--seeds", hint="such as 3,5,10")
+        raise UsageError(
+            "a spread of seeds needs at least 2 of them", where="--seeds", hint="such as 3,5,10", code="too-few-seeds"
+        )
     targets = comparisons.targets_of(settings.lab, rankings.targets)
     systems, measures = comparisons.measured_systems(settings, targets, rankings)
     cells = []
@@ -209,7 +221,7 @@ def seed_grid(
         if not pairs:
             what = f"'{systems[0].label}' and '{right.label}' have no seeds that pair"
             hint = "both need the same three seeds or more, and a stage or the order of its data in common"
-            raise UsageError(what, where="--seeds", hint=hint)
+            raise UsageError(what, where="--seeds", hint=hint, code="seeds-unpaired")
         for condition in (entry.condition for entry in systems[0].measured):
             for measure in measures:
                 both = [
@@ -482,7 +494,7 @@ def _refuse_impossible(queries: int, sd: float, request: PowerRequest, measure: 
     for name, value in (("--delta", request.difference), ("--margin", request.margin)):
         if value is not None and value >= width:
             what = f"a difference of {value:g} is beyond what {measure} allows, which spans {width:g}"
-            raise UsageError(what, where=name, hint="such as .02")
+            raise UsageError(what, where=name, hint="such as .02", code="difference-too-large")
     mean = request.difference or 0.0
     most = math.sqrt(queries / (queries - 1) * (width**2 - mean**2))
     if sd > most:
@@ -490,7 +502,7 @@ def _refuse_impossible(queries: int, sd: float, request: PowerRequest, measure: 
         what = (
             f"differences of {measure}{of} have an sd of at most {most:.4f} on {counted(queries, 'query')}, not {sd:g}"
         )
-        raise UsageError(what, where="--sd")
+        raise UsageError(what, where="--sd", code="spread-too-large")
 
 
 def _outlook(queries: int, sd: float, request: PowerRequest, measure: str) -> Outlook:

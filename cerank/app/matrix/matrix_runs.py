@@ -98,14 +98,18 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     names = [named_recipe.recipe.name for named_recipe in plain]
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
-        raise UsageError(f"two recipes of the matrix are called '{twice}'", where=f"matrix {matrix.name}")
+        raise UsageError(
+            f"two recipes of the matrix are called '{twice}'", where=f"matrix {matrix.name}", code="name-twice"
+        )
     stages = [set(named_recipe.recipe.stages) for named_recipe in plain]
     _check_stages_exist([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
     over = _matrix_tables(matrix)
     draft_runs: list[DraftRun] = []
     count = len(matrix.recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
     if count > MOST_RUNS:
-        raise UsageError(f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}")
+        raise UsageError(
+            f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}", code="matrix-too-large"
+        )
     loaded_recipes = [
         recipes.load(
             name,
@@ -141,7 +145,7 @@ def _check_one_family(cells: Sequence[DraftRun]) -> None:
         for key, own, theirs in pairs:
             if own != theirs:
                 what = f"recipes {first.name} and {cell.recipe.name} differ in {key}"
-                raise UsageError(what, hint=f"set {key} in the matrix, for all of its recipes")
+                raise UsageError(what, hint=f"set {key} in the matrix, for all of its recipes", code="settings-differ")
 
 
 def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
@@ -197,6 +201,7 @@ def _check_stages_exist(paths: Sequence[str], stages: set[str]) -> None:
             raise RecipeError(
                 f"stages.{name}: unknown stage; the recipes have: {', '.join(sorted(stages))}",
                 hint=nearest(name, stages),
+                code="unknown-stage",
             )
 
 
@@ -390,4 +395,4 @@ def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRe
     keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins", "primary", "worth", "harm")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
-    raise UsageError(what, hint="give the new matrix another name with --name")
+    raise UsageError(what, hint="give the new matrix another name with --name", code="matrix-exists")

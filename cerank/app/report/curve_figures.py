@@ -18,7 +18,7 @@ from cerank.app.run_views import curves
 from cerank.app.run_views.curves import Columns, Curves, Floats
 from cerank.runs.layout import RunFolder, plain_name
 
-_TOGETHER = len(svg_plot.COLOURS)  # runs in one picture
+_TOGETHER = len(svg_plot.COLORS)  # runs in one picture
 _POINTS = 600  # of a line, at most
 _SMOOTHING = ((200, 0.9), (2000, 0.98), (20_000, 0.995))  # from so many steps on, this weight of the past
 
@@ -98,8 +98,8 @@ def _fewer(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
     count = _POINTS // 2
     low, high = float(steps[0]), float(steps[-1])
     lows, highs = curves.thinned(steps, values, low, high, count)
-    centres = low + (high - low) / count * (np.arange(count) + 0.5)
-    return np.repeat(centres, 2), np.column_stack([lows, highs]).reshape(-1)
+    centers = low + (high - low) / count * (np.arange(count) + 0.5)
+    return np.repeat(centers, 2), np.column_stack([lows, highs]).reshape(-1)
 
 
 def _measures(runs: Sequence[_Drawn]) -> list[str]:

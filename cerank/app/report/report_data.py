@@ -1,6 +1,6 @@
 """What a report is made of: pure data, from which every form of it is written.
 
-Invariant: JSON-serialisable; all text in it is as it was found, and made safe by whoever writes a form.
+Invariant: JSON-serializable; all text in it is as it was found, and made safe by whoever writes a form.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     shallowest: int
     deepest: int
-    ties: float  # share of neighbours in the top 10 that had the same score
-    tied: float | None  # share of all documents that had a neighbour's score, as the run recorded it
+    ties: float  # share of neighbors in the top 10 that had the same score
+    tied: float | None  # share of all documents that had a neighbor's score, as the run recorded it
     judged: float  # mean share of judged documents in the top 10
     missing: int  # queries of the qrels without a ranking; they count 0
 

@@ -71,7 +71,7 @@ def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_s
         DamagedError: a matrix' record or a plan cannot be read.
     """
     if not texts:
-        raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs")
+        raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs", code="report-empty")
     record = declared_matrices.load_if_there(lab, texts[0]) if len(texts) == 1 else None
     scope = _of_matrix(lab, record, every_stage) if record else _of_runs(lab, texts, every_stage)
     return msgspec.structs.replace(scope, baseline=baseline or scope.baseline)
@@ -197,7 +197,9 @@ def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
     for seed in seeds:
         if seeds.count(seed) > 1:
             names = ", ".join(run_store.title(member.folder) for member in group if member.plan.recipe.seed == seed)
-            raise UsageError(f"'{label}': seed {seed} is given twice", where=names, hint="name one of these runs")
+            raise UsageError(
+                f"'{label}': seed {seed} is given twice", where=names, hint="name one of these runs", code="seed-twice"
+            )
 
 
 def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
@@ -239,4 +241,9 @@ def baselines(scope: ReportScope) -> dict[str, str]:
     if scope.record is not None and text == scope.record.baseline:
         return {}  # no run of the baseline is in the lab yet
     known = [FIRST_STAGE, *(model.label for model in models), *(model.recipe for model in models)]
-    raise UsageError(f"no row of the report is called '{text}'", where="--baseline", hint=nearest(text, known))
+    raise UsageError(
+        f"no row of the report is called '{text}'",
+        where="--baseline",
+        hint=nearest(text, known),
+        code="unknown-baseline",
+    )

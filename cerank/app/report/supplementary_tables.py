@@ -185,7 +185,7 @@ def rankings(report: Report) -> Table:
         for place in report.places
     )
     note = (
-        "every ranking is measured at the depth shown, the first stage included; ties are neighbours in the top 10 "
+        "every ranking is measured at the depth shown, the first stage included; ties are neighbors in the top 10 "
         "with equal scores, broken by the first stage's order before measuring"
     )
     return Table("rankings", columns, rows, "The rankings that were measured", (note,) if rows else ())

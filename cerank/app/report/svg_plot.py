@@ -1,4 +1,4 @@
-"""Curves as SVG: lines of several runs on common axes, stage boundaries marked, in colours that colour-blind eyes part.
+"""Curves as SVG: lines of several runs on common axes, stage boundaries marked, in colors that color-blind eyes part.
 
 Invariant: pure text from numbers; outside text is escaped, and nothing in a picture runs, loads or links.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _Scale: TypeAlias = Callable[[float], float]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")  # Okabe and Ito 2008
-_DASHES = ("", "7 3", "2 2", "8 3 2 3", "12 4", "4 4", "1 3")  # so that a line is known without its colour, too
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")  # Okabe and Ito 2008
+_DASHES = ("", "7 3", "2 2", "8 3 2 3", "12 4", "4 4", "1 3")  # so that a line is known without its color, too
 _WIDTH, _HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 42, 44
 _STYLE = (
@@ -95,7 +95,7 @@ def _panel(panel: Panel, labels: Sequence[str]) -> str:
             parts.append(_line(*series.raw, across, down, pen + ' stroke-opacity="0.28"'))
         parts.append(_line(series.steps, series.values, across, down, pen))
         if series.has_dots:
-            parts += _dots(series, across, down, COLOURS[labels.index(series.label) % len(COLOURS)])
+            parts += _dots(series, across, down, COLORS[labels.index(series.label) % len(COLORS)])
     axis = _HEIGHT - _BOTTOM
     parts.append(f'<line class="cr-axis" stroke="#999" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{axis}" y2="{axis}"/>')
     parts.append(_text(_WIDTH - _RIGHT, axis + 32, "steps over all stages", anchor="end", tone="soft"))
@@ -130,9 +130,9 @@ def _number(value: float) -> str:
 
 
 def _pen(number: int) -> str:
-    colour, dash = COLOURS[number % len(COLOURS)], _DASHES[number % len(_DASHES)]
+    color, dash = COLORS[number % len(COLORS)], _DASHES[number % len(_DASHES)]
     pattern = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round"{pattern}'
+    return f'fill="none" stroke="{color}" stroke-width="1.8" stroke-linejoin="round"{pattern}'
 
 
 def _line(steps: Floats, values: Floats, across: _Scale, down: _Scale, pen: str) -> str:
@@ -147,10 +147,10 @@ def _line(steps: Floats, values: Floats, across: _Scale, down: _Scale, pen: str)
     return f'<path d="{"".join(parts)}" {pen}/>' if parts else ""
 
 
-def _dots(series: PlottedLine, across: _Scale, down: _Scale, colour: str) -> list[str]:
+def _dots(series: PlottedLine, across: _Scale, down: _Scale, color: str) -> list[str]:
     points = zip(series.steps.tolist(), series.values.tolist(), strict=True)
     return [
-        f'<circle cx="{across(step):.1f}" cy="{down(value):.1f}" r="2.6" fill="{colour}"/>'
+        f'<circle cx="{across(step):.1f}" cy="{down(value):.1f}" r="2.6" fill="{color}"/>'
         for step, value in points
         if math.isfinite(value)
     ]

@@ -28,7 +28,7 @@ def blocks(places: Sequence[Place]) -> list[list[int]]:
 
 
 def first_spans(places: Sequence[Place]) -> list[tuple[str, int]]:
-    """Return each first stage with the number of neighbouring columns it heads."""
+    """Return each first stage with the number of neighboring columns it heads."""
     out: list[tuple[str, int]] = []
     for place in places:
         name = place.condition.first_stage

@@ -33,7 +33,9 @@ def form_named(name: str) -> Form:
     for form in FORMS:
         if name.lower() == form:
             return form
-    raise UsageError(f"no report format is called '{name}'", where="--format", hint=nearest(name, FORMS))
+    raise UsageError(
+        f"no report format is called '{name}'", where="--format", hint=nearest(name, FORMS), code="unknown-format"
+    )
 
 
 def as_text(report: Report, form: Form) -> str:
@@ -67,7 +69,7 @@ def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, repla
         RunFailedError: the disk refuses.
     """
     if mistake := folder_error(folder, replace=replace):
-        raise UsageError(mistake, where=str(folder))
+        raise UsageError(mistake, where=str(folder), code="report-folder")
     target = folder.expanduser().absolute()
     aside = disk.quarantine(target) if target.exists() else None
     with disk.new_folder(target) as inside:

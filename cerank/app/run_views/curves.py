@@ -206,9 +206,9 @@ def thinned(steps: Floats, values: Floats, low: float, high: float, count: int) 
         return lows, highs
     width = (high - low) / count
     edges = low + width * np.arange(count + 1)
-    centres = edges[:-1] + width / 2
-    between = (centres >= steps[0] - width / 2) & (centres <= steps[-1] + width / 2)
-    lows[between] = highs[between] = np.interp(centres[between], steps, values)
+    centers = edges[:-1] + width / 2
+    between = (centers >= steps[0] - width / 2) & (centers <= steps[-1] + width / 2)
+    lows[between] = highs[between] = np.interp(centers[between], steps, values)
     firsts = np.searchsorted(steps, edges)
     firsts[-1] = np.searchsorted(steps, high, "right")
     parts = np.flatnonzero(firsts[1:] > firsts[:-1])

@@ -27,7 +27,7 @@ def labels_in(label: str, tags: str) -> UserLabels:
     """
     labels = UserLabels(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
     if len(labels.label) > LONGEST:
-        raise UsageError(f"a label has {LONGEST} characters at most", where="label")
+        raise UsageError(f"a label has {LONGEST} characters at most", where="label", code="label-too-long")
     for tag in labels.tags:
         if len(tag) > LONGEST // 3:
             raise UsageError(f"a tag has {LONGEST // 3} characters at most", where="tags")

@@ -45,7 +45,7 @@ def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) 
         UsageError: nothing is sorted by that.
     """
     if key not in _KEYS:
-        raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS))
+        raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS), code="unknown-sort-key")
     with_value: list[tuple[str | float, RunEntry]] = []
     absent = []
     for entry in entries:

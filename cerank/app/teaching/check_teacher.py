@@ -38,7 +38,7 @@ class TeacherCheck(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     dataset: str
     first_stage: str
-    queries: int  # ranked and labelled
+    queries: int  # ranked and labeled
     failed: int
     comparison: Comparison  # of the teacher with the first stage, by the labels
     repaired: float  # share of answers
@@ -60,7 +60,7 @@ def check(
     measures: tuple[str, ...],
     bias_queries: int = BIAS_QUERIES,
 ) -> TeacherCheck:
-    """Return what a teacher's rankings of labelled queries show; what is missing of them is made.
+    """Return what a teacher's rankings of labeled queries show; what is missing of them is made.
 
     Args:
         settings: in force.
@@ -78,13 +78,13 @@ def check(
     from cerank.teachers.make import candidates_of, make
 
     dataset = request.dataset
-    labelled = tuple(query for query in request.queries if dataset.qrels.get(query))
-    if not labelled:
+    labeled = tuple(query for query in request.queries if dataset.qrels.get(query))
+    if not labeled:
         raise UsageError("no query has labels to judge a teacher by", where=dataset.name)
-    request = msgspec.structs.replace(request, queries=labelled)
+    request = msgspec.structs.replace(request, queries=labeled)
     made = make(request, hooks)
     if made.stopped:
-        raise StopTeachingError(made.stopped, hint="the same command continues")
+        raise StopTeachingError(made.stopped, hint="the same command continues", code="limit-reached")
     comparison = _compared(settings, dataset, candidates_of(request), made, measures)
     bias, twice = _stability(request, hooks, bias_queries)
     rows = [row for row in comparison.rows if row.measure == comparison.measures[0]]

@@ -55,7 +55,12 @@ def write_labels(
     spec, dataset = request.spec, request.dataset
     if spec.kind != "graded":
         hint = 'declare one with kind = "graded"'
-        raise UsageError(f"a teacher of kind {spec.kind} gives no grades", where=f"teachers.{request.name}", hint=hint)
+        raise UsageError(
+            f"a teacher of kind {spec.kind} gives no grades",
+            where=f"teachers.{request.name}",
+            hint=hint,
+            code="teacher-without-grades",
+        )
     made = make(request, hooks)
     if made.stopped:
         raise StopTeachingError(made.stopped, hint="the same command continues")

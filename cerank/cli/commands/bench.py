@@ -15,7 +15,7 @@ from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info
 from cerank.text.safe_text import counted
 
-_SPEED = (
+SPEED_COLUMNS = (
     Column("work", "Work"),
     Column("precision", "Precision"),
     Column("who", "By"),
@@ -30,7 +30,7 @@ _SPEED = (
     Column("of_peak", "Of peak", "percent", priority=1),
     Column("ratio", "cerank is", "number", 2),
 )
-_MACHINE = (Column("key", "What"), Column("value", "Is"))
+MACHINE_COLUMNS = (Column("key", "What"), Column("value", "Is"))
 
 Base = Annotated[
     str,
@@ -138,7 +138,7 @@ def _machine(report: BenchReport) -> Table:
         ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
         *(("command", command) for command in report.commands),
     ]
-    return Table("machine", _MACHINE, tuple(rows))
+    return Table("machine", MACHINE_COLUMNS, tuple(rows))
 
 
 def _speed(report: BenchReport) -> Table:
@@ -161,5 +161,8 @@ def _speed(report: BenchReport) -> Table:
         for figure in report.figures
     )
     return Table(
-        "speed", _SPEED, rows, notes=("cerank is: its speed divided by the speed of the other library", *report.notes)
+        "speed",
+        SPEED_COLUMNS,
+        rows,
+        notes=("cerank is: its speed divided by the speed of the other library", *report.notes),
     )

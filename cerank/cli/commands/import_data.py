@@ -109,7 +109,7 @@ def _report(imported: Imported) -> Table:
         ("records read", contents.records),
         ("queries", contents.queries),
         ("documents", contents.documents),
-        ("judgements", contents.judgements),
+        ("judgments", contents.judgments),
     ]
     rows += [(f"rows of run {name}", number) for name, number in contents.runs]
     rows += list(contents.counts)
@@ -150,7 +150,7 @@ def fetch(
         if downloaded.checked == "nothing"
         else f"{downloaded.checked} verified"
     )
-    info(f"{downloaded.how}: {counted(downloaded.size, 'byte')}, {sure}; licence: {source.licence}")
+    info(f"{downloaded.how}: {counted(downloaded.size, 'byte')}, {sure}; license: {source.license}")
     write_output(f"{downloaded.path}\n")
     if source.format:
         info(f"Next: `cerank data import {source.format} {downloaded.path} --into FOLDER`")
@@ -214,7 +214,7 @@ def _in_full(sources: Sequence[PublishedFile]) -> Table:
             ("address", source.url),
             ("how to get it", source.by_hand or f"cerank data fetch {source.name}"),
             ("md5", " or ".join(source.md5) or "not stated"),
-            ("licence", source.licence),
+            ("license", source.license),
             ("note", source.note),
         )
         rows += [(source.name, what, value) for what, value in facts if value]
@@ -230,7 +230,7 @@ def _for_machines(sources: Sequence[PublishedFile]) -> Table:
         Column("fetch", "how to get it"),
         Column("bytes", "size", "bytes"),
         Column("md5", "md5"),
-        Column("licence", "licence"),
+        Column("license", "license"),
         Column("url", "address"),
         Column("note", "note"),
     )
@@ -242,7 +242,7 @@ def _for_machines(sources: Sequence[PublishedFile]) -> Table:
             f"by hand: {source.by_hand}" if source.by_hand else "cerank data fetch",
             source.size or None,
             " or ".join(source.md5) or None,
-            source.licence,
+            source.license,
             source.url,
             source.note,
         )

@@ -100,9 +100,9 @@ def report(
     settings = settings_of(lab, cache)
     chosen = write_report.form_named(form) if form else None
     if out is not None and (mistake := write_report.folder_error(out, replace=replace)):
-        raise UsageError(mistake, where=str(out))
+        raise UsageError(mistake, where=str(out), code="folder-missing")
     if replace and out is None:
-        raise UsageError("--replace needs --output FOLDER")
+        raise UsageError("--replace needs --output FOLDER", code="option-needs-output")
     request = ReportRequest(
         names=tuple(names),
         baseline=baseline,

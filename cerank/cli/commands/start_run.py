@@ -86,7 +86,10 @@ def run(
     settings = settings_of(lab, cache, device, threads, form, json)
     if pairs_per_second and not dry_run:
         raise UsageError(
-            "--pairs-per-second only works with --dry-run", where="--pairs-per-second", hint="add --dry-run"
+            "--pairs-per-second only works with --dry-run",
+            where="--pairs-per-second",
+            hint="add --dry-run",
+            code="option-needs-dry-run",
         )
     if print_command and (detach or queue or dry_run):
         what = "--print-command leaves the start to you"
@@ -139,12 +142,14 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
             "--label cannot be given for a matrix, whose runs get labels automatically",
             where="--label",
             hint="name the matrix with --name",
+            code="matrix-option",
         )
     if detach:
         raise UsageError(
             "--detach and --print-command cannot be given for a matrix, whose runs go to the queue",
             where="--detach",
             hint="`cerank queue` shows them",
+            code="matrix-option",
         )
 
 

@@ -325,7 +325,7 @@ def check(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Judge a teacher on labelled queries: against the first stage with a verdict, position bias, consistency, repairs.
+    """Judge a teacher on labeled queries: against the first stage with a verdict, position bias, consistency, repairs.
 
     What is missing of its rankings is made. Exits with 1 if the verdict is that it ranks worse than the first stage.
     """

@@ -40,7 +40,7 @@ def materialize(cache: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as room:
             fresh = Path(room) / "pydocs"
-            _build(fresh)
+            build_pydocs(fresh)
             try:
                 fresh.rename(folder)
             except OSError:
@@ -52,7 +52,7 @@ def materialize(cache: Path) -> Path:
     return folder
 
 
-def _build(folder: Path) -> None:
+def build_pydocs(folder: Path) -> None:
     """Builds it in a bare interpreter of its own: what a program has loaded changes what live modules say.
 
     Within cerank itself `sys.excepthook` was another function, and with it its documentation was gone.
@@ -67,7 +67,12 @@ def _build(folder: Path) -> None:
         hint = (
             "some distributions ship no sources or strip docstrings; CPython from python.org, conda or pyenv has both"
         )
-        raise MissingError(f"the standard library of this Python gives no pydocs: {reason}", where="pydocs", hint=hint)
+        raise MissingError(
+            f"the standard library of this Python gives no pydocs: {reason}",
+            where="pydocs",
+            hint=hint,
+            code="pydocs-unavailable",
+        )
 
 
 def _rules() -> str:

@@ -91,7 +91,7 @@ def words(text: str) -> list[str]:
 
 
 def split_sentences(docstring: str) -> list[str]:
-    """A docstring's sentences, white space normalised; paragraphs always end a sentence."""
+    """A docstring's sentences, white space normalized; paragraphs always end a sentence."""
     sentences: list[str] = []
     for paragraph in re.split(r"\n\s*\n", docstring):
         flat = " ".join(paragraph.split())

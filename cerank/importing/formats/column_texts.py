@@ -97,7 +97,9 @@ def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
             query = _column(values, _QUERIES)
             if not query or not isinstance(values[query], str):
                 hint = f"{keys_hint(dict(values))}; accepted: {', '.join(_QUERIES)}"
-                raise FormatError("a row without a column of queries", where=where, hint=hint)
+                raise FormatError(
+                    "a row without a column of queries", where=where, hint=hint, code="query-column-missing"
+                )
             query_id = text_id(values[query])
             if not writer.query(query_id, values[query], where):
                 continue

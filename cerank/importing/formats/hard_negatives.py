@@ -105,7 +105,9 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
     if not scores:
         return [None] * len(texts)
     if len(scores) != len(texts):
-        raise FormatError(f"{len(scores)} {key}_scores for {counted(len(texts), 'text')} in {key}", where=where)
+        raise FormatError(
+            f"{len(scores)} {key}_scores for {counted(len(texts), 'text')} in {key}", where=where, code="score-count"
+        )
     return scores
 
 

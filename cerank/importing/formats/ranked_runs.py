@@ -43,7 +43,11 @@ def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read runs; `name` is for a single one, "" takes each file's name."""
     names = [name or name_of(path) for path in files]
     if len(set(names)) != len(names):
-        raise UsageError("two of the files would be one run", hint="give them different names, or import one at a time")
+        raise UsageError(
+            "two of the files would be one run",
+            hint="give them different names, or import one at a time",
+            code="run-name-twice",
+        )
     for path, run in zip(files, names, strict=True):
         layout = layouts.layout_of(path, "run")
         comments = layouts.comment_lines(path) if layout.kind in {"trec", "text"} else []
@@ -68,7 +72,9 @@ def number_of(text: bytes, where: str) -> float:
     except ValueError:
         value = math.nan
     if b"_" in text or not math.isfinite(value):
-        raise FormatError(f"score '{shown(text.decode(), 40)}' is not a finite number", where=where)
+        raise FormatError(
+            f"score '{shown(text.decode(), 40)}' is not a finite number", where=where, code="score-not-finite"
+        )
     return value
 
 
@@ -102,7 +108,7 @@ def _trec(path: Path, writer: DatasetWriter, run: str) -> None:
                 continue
             where = at(path, number)
             if len(parts) != 6:
-                raise FormatError(counted(len(parts), "column"), where=where, hint=_HINT)
+                raise FormatError(counted(len(parts), "column"), where=where, hint=_HINT, code="column-count")
             rank = int(parts[3]) if parts[3].isdigit() and len(parts[3]) < 10 else 0
             writer.records += 1
             writer.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)
@@ -113,21 +119,25 @@ def _parquet(path: Path, writer: DatasetWriter, run: str) -> None:
     query, document, score, rank = layouts.value_columns(list(kinds), "run", str(path))
     for name in (query, document):
         if kinds[name] not in {"text", "whole"}:
-            raise FormatError(f"column {name} holds neither text nor whole numbers", where=str(path))
+            raise FormatError(
+                f"column {name} holds neither text nor whole numbers", where=str(path), code="column-type"
+            )
     if kinds.get(score, "number") not in {"number", "whole"} or kinds.get(rank, "whole") != "whole":
         hint = "its columns: " + shown(", ".join(kinds), 300)
-        raise FormatError("scores are not numbers, or ranks not whole ones", where=str(path), hint=hint)
+        raise FormatError(
+            "scores are not numbers, or ranks not whole ones", where=str(path), hint=hint, code="column-type"
+        )
     columns = [query, document, *([score] if score else []), *([rank] if rank else [])]
     for number, (query_id, doc_id, *values) in tables.rows(path, columns):
         where = at(path, number)
         if query_id is None or doc_id is None or None in values:
-            raise FormatError("a row without query, document, score or rank", where=where)
+            raise FormatError("a row without query, document, score or rank", where=where, code="value-missing")
         writer.records += 1
         if not score:
             writer.count("rows ordered by their rank, for the file has no scores")
             writer.listed(run, str(query_id), str(doc_id), where, rank=values[0])
         elif not math.isfinite(values[0]):
-            raise FormatError(f"score {values[0]} is not a finite number", where=where)
+            raise FormatError(f"score {values[0]} is not a finite number", where=where, code="score-not-finite")
         else:
             writer.scored(run, str(query_id), str(doc_id), float(values[0]), where, rank=values[1] if rank else 0)
 

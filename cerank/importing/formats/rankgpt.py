@@ -41,7 +41,7 @@ def _candidates(row: RankedQuery, writer: DatasetWriter, where: str) -> list[str
     for passage in (*row.retrieved_passages, *row.positive_passages):
         text = " ".join(filter(None, (passage.title, passage.text)))
         if not writer.document(passage.id, text, where):
-            raise FormatError(f"passage '{shown(passage.id, 80)}' has no text", where=where)
+            raise FormatError(f"passage '{shown(passage.id, 80)}' has no text", where=where, code="text-missing")
     for passage in row.positive_passages:
         writer.judged(str(row.query_id), passage.id, 1, where)
     return [passage.id for passage in row.retrieved_passages]
@@ -54,7 +54,9 @@ def _split(files: Sequence[Path]) -> tuple[Path, Path | None]:
     if len(rows) != 1 or len(answers) > 1:
         what = "needs the queries (.jsonl, plain or packed) and, where there are any, their permutations (.json)"
         raise UsageError(
-            what, hint="cerank data import rankgpt marco-train-100k.jsonl.zip marco-train-100k-gpt3.5.json"
+            what,
+            hint="cerank data import rankgpt marco-train-100k.jsonl.zip marco-train-100k-gpt3.5.json",
+            code="queries-missing",
         )
     return rows[0], answers[0] if answers else None
 

@@ -129,7 +129,7 @@ def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: 
 def _put_line(line: bytes, columns: int, writer: DatasetWriter, name: str, where: str) -> None:
     parts = line.decode().removesuffix("\r").split("\t")
     if len(parts) != columns:
-        raise FormatError(f"{len(parts)} tab-separated columns, not {columns}", where=where)
+        raise FormatError(f"{len(parts)} tab-separated columns, not {columns}", where=where, code="column-count")
     writer.records += 1
     _put(_triple(parts, where), writer, name, where)
 

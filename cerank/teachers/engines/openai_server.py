@@ -175,7 +175,7 @@ class OpenAIServer:
         if call.identifiers and not any(answer.tokens):
             hint = "vLLM, llama.cpp, SGLang and OpenAI return them; or take kind listwise, setwise or graded"
             what = f"the server returns no log-probabilities, which a {spec.kind} teacher reads"
-            raise UsageError(what, where=self._base, hint=hint)
+            raise UsageError(what, where=self._base, hint=hint, code="no-log-probabilities")
 
     async def _send(self, body: Mapping[str, object]) -> Response | _Trouble:
         """Send one request and return what it holds, or what went wrong."""

@@ -86,5 +86,5 @@ def family_warnings(judge: str, systems: Sequence[str]) -> list[str]:
     warnings = []
     for family, system in itertools.product(_FAMILIES, systems):
         if all(re.search(family, name, re.IGNORECASE) for name in (judge, system)):
-            warnings.append(f"{judge} and {system} are of one family ({family}): such a judge favours it")
+            warnings.append(f"{judge} and {system} are of one family ({family}): such a judge favors it")
     return warnings

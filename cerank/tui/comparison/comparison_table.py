@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row
     from cerank.evaluation.systems import Condition
 
-VERDICTS = {  # a sign beside the word, so that no colour is needed
+VERDICTS = {  # a sign beside the word, so that no color is needed
     "better": ("▲", "#2CC295"),
     "worse": ("▼", "#FF7A45"),
     "equivalent": ("=", "#56B4E9"),

@@ -1,6 +1,6 @@
 """Per-query differences as a sorted bar chart, with a cursor that goes from query to query.
 
-Invariant: one bar a query where they fit, else one for neighbours in the order; above the line is better, always.
+Invariant: one bar a query where they fit, else one for neighbors in the order; above the line is better, always.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class _MatchHighlighter(Highlighter):
     is_here = False
 
     def highlight(self, text: Text) -> None:
-        """Style each match in a line; signs that colour alone would not tell apart are reversed."""
+        """Style each match in a line; signs that color alone would not tell apart are reversed."""
         low = text.plain.casefold()
         if not self.wanted or len(low) != len(text.plain):  # some letters fold into two: then places do not hold
             return

@@ -41,7 +41,7 @@ class PlotLine(NamedTuple):
     color: str
     is_faint: bool = False  # behind the others: the raw readings
     has_points: bool = False  # few points, each with a mark
-    key: str = ""  # a letter at its end, for eyes and terminals without colour
+    key: str = ""  # a letter at its end, for eyes and terminals without color
 
 
 class Frame(NamedTuple):
@@ -88,7 +88,7 @@ class _Canvas:
 
 
 def _dots(lows: Floats, highs: Floats, bottom: float, top: float, rows: int) -> NDArray[np.bool_]:
-    """Return dots (rows, columns) of a line that spans [lows, highs] in each column, joined to its neighbours."""
+    """Return dots (rows, columns) of a line that spans [lows, highs] in each column, joined to its neighbors."""
     with np.errstate(invalid="ignore"):
         scale = (rows - 1) / (top - bottom)
         upper, lower = _nearest((top - highs) * scale), _nearest((top - lows) * scale)  # row 0 is at the top

@@ -15,6 +15,7 @@ from cerank.errors import UsageError
 from cerank.evaluation.compare import Terms
 from cerank.evaluation.multiple_testing import Correction
 from cerank.settings import Settings
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_ranking_may_be_given_a_label(settings: Settings, named: ComparisonReq
 
 
 def test_one_ranking_is_no_comparison(settings: Settings, named: ComparisonRequest) -> None:
-    with pytest.raises(UsageError, match="at least 2"):
+    with refused(UsageError, "too-few-systems", 2):
         ComparisonSession(settings, ComparisonRequest(targets=named.targets[:1], dataset=named.dataset))
 
 

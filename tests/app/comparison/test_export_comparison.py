@@ -14,6 +14,7 @@ import pytest
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, System, Terms, compare
+from tests.refusals import refused
 
 QUERIES = [f"q{number}" for number in range(12)]
 
@@ -166,7 +167,7 @@ def test_a_form_is_known_by_name_and_by_ending(name: str, form: str) -> None:
 
 
 def test_an_unknown_form_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="markdwon") as caught:
+    with refused(UsageError, "unknown-format", "markdwon") as caught:
         export_comparison.form_named("markdwon")
     assert "markdown" in caught.value.hint
 
@@ -178,7 +179,7 @@ def test_the_suggested_name_is_plain_whatever_the_labels() -> None:
 def test_a_file_is_not_written_over_unless_asked(tmp_path: Path) -> None:
     path = export_comparison.save("one", tmp_path / "a.tex")
     assert path.read_text() == "one"
-    with pytest.raises(UsageError, match="exists"):
+    with refused(UsageError, "file-exists"):
         export_comparison.save("two", path)
     export_comparison.save("two", path, replace=True)
     assert path.read_text() == "two"

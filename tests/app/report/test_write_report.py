@@ -22,6 +22,7 @@ from cerank.app.report.report_scope import ReportRequest
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_file
+from tests.refusals import refused
 
 from .made_matrix import made_matrix, record_training
 
@@ -237,16 +238,16 @@ def test_one_form_alone_is_that_form_with_its_sources(whole: Report, tmp_path) -
 
 def test_a_report_is_written_over_only_when_asked_and_nothing_else_ever(whole: Report, tmp_path) -> None:
     folder = write_report.save(whole, tmp_path / "report")
-    with pytest.raises(UsageError, match="--replace"):
+    with refused(UsageError, "report-folder", "--replace"):
         write_report.save(whole, folder)
     (folder / "old.txt").write_text("old")
     write_report.save(whole, folder, replace=True)
     assert not (folder / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match="is not a report"):
+    with refused(UsageError, "report-folder"):
         write_report.save(whole, tmp_path / "mine", replace=True)
-    with pytest.raises(UsageError, match="folder above"):
+    with refused(UsageError, "report-folder"):
         write_report.save(whole, tmp_path / "no" / "report")
 
 
@@ -272,14 +273,14 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("--format", "docx"), "docx"),
-        (("--replace",), "needs --output"),
-        (("--output", "/no/such/place"), "does not exist"),
+        (("--format", "docx"), "unknown-format docx"),
+        (("--replace",), "option-needs-output --output"),
+        (("--output", "/no/such/place"), "folder-missing /no/such/place"),
     ],
 )
 def test_the_command_refuses_before_it_measures(lab, words, what, monkeypatch) -> None:
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
-    with pytest.raises(UsageError, match=what):
+    with refused(UsageError, *what.split()):
         cerank("report", "grid", *words)
 
 

@@ -15,6 +15,7 @@ from cerank.runs import queue, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_summaries import LatestValidation
 from cerank.scheduler.queue_status import DeviceState, QueueState
+from tests.refusals import refused
 from tests.tui.labs import NOW, LabFolder, reading
 
 
@@ -129,7 +130,7 @@ def test_notes_stand_beside_the_plan_and_a_broken_one_hides_nothing(lab: LabFold
     assert entry.notes.tags == ("a", "b", "c")
     made.user_labels.write_bytes(b"{")
     assert LabMonitor(lab.path).poll()[0].label == "old"
-    with pytest.raises(UsageError, match="120 characters"):
+    with refused(UsageError, "label-too-long", 120):
         label_runs.note(made, "x" * 121, "")
 
 

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cerank.cli.typer_app import app
+from cerank.errors import CerankError
+from tests.refusals import refused
 from tests.teachers.collection import write_collection
 from tests.teachers.scripted_server import Reply, ScriptedServer, by_number, completion, shown_passages
 
@@ -97,7 +99,7 @@ def test_a_teacher_that_goes_by_places_and_chance_is_seen_to_do_so(room: Path) -
 
 
 def test_a_cap_leaves_the_check_for_later(room: Path) -> None:
-    with ScriptedServer() as server, pytest.raises(Exception, match="--max-calls 5"):
+    with ScriptedServer() as server, refused(CerankError, "limit-reached", "--max-calls", 5):
         _run(room, "check", "zephyr", "-r", str(_recipe(room, server)), "--max-calls", "5")
 
 

@@ -1,4 +1,4 @@
-"""Guides in the terminal: a list, one of them with colours and a pager, or plain Markdown for everything else."""
+"""Guides in the terminal: a list, one of them with colors and a pager, or plain Markdown for everything else."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_in_a_pipe_a_guide_is_its_markdown_file(name):
 def test_an_unknown_guide_is_an_error_with_the_nearest_name():
     with pytest.raises(UsageError) as caught:
         guides.find("verdict")
-    assert "did you mean 'verdicts'?" in caught.value.hint
-    assert "`cerank guide` lists them" in caught.value.hint
+    assert "'verdicts'" in caught.value.hint
+    assert "`cerank guide`" in caught.value.hint
 
 
 def test_a_format_is_for_the_list_alone():
@@ -65,7 +65,7 @@ def test_on_a_terminal_a_guide_goes_through_the_pager_without_marks_of_markdown(
     assert all(len(line.rstrip()) <= 60 for line in text.split("PAGED")[1].splitlines())
 
 
-def test_without_colour_nothing_but_text_reaches_the_pager(tmp_path):
+def test_without_color_nothing_but_text_reaches_the_pager(tmp_path):
     pager = tmp_path / "pager.py"
     pager.write_text("import sys; print(sys.stdin.read())")
     seen = in_terminal(SHOW, PAGER=f"{sys.executable} {pager}", NO_COLOR="1")

@@ -14,6 +14,7 @@ from cerank.errors import CerankError, FormatError, UsageError
 from cerank.importing.formats.ranked_runs import name_of
 from cerank.importing.import_files import Imported, ImportOptions, import_files
 from tests.importing.conftest import scores
+from tests.refusals import refused
 
 Import = Callable[..., tuple[Imported, Dataset]]
 RUN = "1 Q0 3 2 4.5 t\n2 Q0 6 1 0 t\n1 Q0 5 1 9 t\n1 Q0 4 3 4.5 t\n"
@@ -72,20 +73,20 @@ def test_parquet_without_scores_is_ordered_by_rank(imported: Import, collection:
 @pytest.mark.parametrize(
     ("columns", "what"),
     [
-        ({"query_id": ["1"], "score": [1.0]}, "has no column doc_id or docno"),
-        ({"query_id": ["1"], "qid": ["1"], "doc_id": ["1"], "score": [1.0]}, "has both columns query_id and qid"),
-        ({"query_id": ["1"], "doc_id": ["1"]}, "neither scores nor ranks"),
-        ({"query_id": [1.5], "doc_id": ["1"], "score": [1.0]}, "column query_id holds neither"),
-        ({"query_id": ["1"], "doc_id": ["1"], "score": ["x"]}, "scores are not numbers"),
-        ({"query_id": ["1", "1"], "doc_id": ["1", None], "score": [1.0, 2.0]}, r"a\.parquet:2: a row without"),
-        ({"query_id": ["1"], "doc_id": ["1"], "score": [float("nan")]}, r"a\.parquet:1: score nan"),
-        ({"query_id": ["1"], "doc_id": ["a b"], "score": [1.0]}, r"a\.parquet:1: document id 'a b'"),
+        ({"query_id": ["1"], "score": [1.0]}, "wrong-columns doc_id"),
+        ({"query_id": ["1"], "qid": ["1"], "doc_id": ["1"], "score": [1.0]}, "wrong-columns query_id"),
+        ({"query_id": ["1"], "doc_id": ["1"]}, "scores-missing"),
+        ({"query_id": [1.5], "doc_id": ["1"], "score": [1.0]}, "column-type query_id"),
+        ({"query_id": ["1"], "doc_id": ["1"], "score": ["x"]}, "column-type"),
+        ({"query_id": ["1", "1"], "doc_id": ["1", None], "score": [1.0, 2.0]}, "value-missing a.parquet:2"),
+        ({"query_id": ["1"], "doc_id": ["1"], "score": [float("nan")]}, "score-not-finite a.parquet:1"),
+        ({"query_id": ["1"], "doc_id": ["a b"], "score": [1.0]}, "id-with-white-space a.parquet:1"),
     ],
 )
 def test_parquet_of_another_shape_is_refused(
     imported: Import, collection: Path, columns: dict[str, object], what: str
 ) -> None:
-    with pytest.raises(FormatError, match=what):
+    with refused(FormatError, *what.split()):
         imported("rank-distillm", _parquet(**columns), "a.parquet", collection=str(collection))
 
 
@@ -93,7 +94,7 @@ def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_
     imported: Import, collection: Path
 ) -> None:
     data = (Path(__file__).parent / "aborts.parquet").read_bytes()  # a page asks polars 1 for 2**61 bytes
-    with pytest.raises(FormatError, match="not a readable parquet file: decoding it ended with signal 6"):
+    with refused(FormatError, "invalid-parquet", 6):
         imported("rank-distillm", data, "a.parquet", collection=str(collection))
     sound = _parquet(query_id=["1"], doc_id=["3"], score=[1.5])
     _, dataset = imported("rank-distillm", sound, "b.parquet", collection=str(collection))
@@ -103,7 +104,7 @@ def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_
 def test_damaged_parquet_is_refused(imported: Import, collection: Path) -> None:
     data = _parquet(query_id=["1"] * 50, doc_id=[str(n) for n in range(50)], score=[float(n) for n in range(50)])
     for number, bad in enumerate((data[:-9], data[: len(data) // 2], b"PAR1", b"PAR1" + b"\xff" * 90 + b"PAR1")):
-        with pytest.raises(CerankError, match="not a readable parquet"):
+        with refused(CerankError, "invalid-parquet"):
             imported("run", bad, f"bad{number}.parquet", collection=str(collection))
 
 
@@ -116,18 +117,18 @@ def test_a_depth_keeps_the_best_and_counts_the_rest(imported: Import, collection
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("1 Q0 2 1 0.5 t\n1 Q0 2 1 0.5\n", r"a\.run:2: 5 columns"),
-        ("1 Q0 2 1 0.5 t\n1 Q0 3 1 1_0 t\n", r"a\.run:2: score '1_0'"),
-        ("1 Q0 2 1 -inf t\n", r"a\.run:1: score '-inf'"),
-        ("1 Q0 2\u00a03 1 1 t\n", r"a\.run:1: holds the white space"),
+        ("1 Q0 2 1 0.5 t\n1 Q0 2 1 0.5\n", "column-count a.run:2 5"),
+        ("1 Q0 2 1 0.5 t\n1 Q0 3 1 1_0 t\n", "score-not-finite 1_0 a.run:2"),
+        ("1 Q0 2 1 -inf t\n", "score-not-finite -inf a.run:1"),
+        ("1 Q0 2\u00a03 1 1 t\n", "unusual-white-space a.run:1"),
         (
             "1 Q0 2 1 -3.4028234e38 t\n1 Q0 3 1 -3.4028234663852886e38 t\n1 Q0 4 1 -3.4028234663852886e38 t\n",
-            r"a\.run:1: score -3.4028234e\+38 is not a finite number within",
+            "score-not-finite a.run:1 -3.4028234e+38",
         ),
     ],
 )
 def test_malformed_runs_are_refused(imported: Import, collection: Path, text: str, what: str) -> None:
-    with pytest.raises(FormatError, match=what):
+    with refused(FormatError, *what.split()):
         imported("run", text, "a.run", collection=str(collection))
 
 
@@ -139,7 +140,7 @@ def test_several_runs_come_into_one_folder_and_two_of_one_name_do_not(tmp_path: 
     assert set(open_dataset(str(tmp_path / "out"), tmp_path).runs) == {"a", "b"}
     for bad, name in (([files[0], files[0]], ""), (files, "x")):
         choices = ImportOptions(collection=str(collection), name=name)
-        with pytest.raises(UsageError, match="would be one run"):
+        with refused(UsageError, "run-name-twice"):
             import_files("run", bad, tmp_path / "other", choices)
 
 

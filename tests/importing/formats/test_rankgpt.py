@@ -12,6 +12,7 @@ from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, FormatError, UsageError
 from cerank.importing.import_files import Imported, ImportOptions, import_files
 from tests.importing.conftest import jsonl, scores
+from tests.refusals import refused
 
 
 def _row(query: int, size: int = 3, positive: str = "") -> dict[str, object]:
@@ -51,6 +52,7 @@ def test_queries_with_their_permutations_become_a_dataset_with_a_teacher(tmp_pat
     assert found.contents.records == 2
 
 
+@pytest.mark.thorough
 def test_every_real_malformed_permutation_is_imported_as_one_of_its_ids(shared: Path, tmp_path: Path) -> None:
     lines = (shared / "rankgpt-malformed-permutations" / "outputs.tsv").read_text().splitlines()
     row = _row(0, 20)
@@ -95,16 +97,16 @@ def test_the_texts_may_be_left_to_a_collection(tmp_path: Path, collection: Path)
 
 def test_what_does_not_fit_together_is_refused_with_file_and_line(tmp_path: Path) -> None:
     for rows, answers, what in (
-        ([_row(0), _row(1)], ["[1]"], r"jsonl:2: has more queries than there are permutations, 1"),
-        ([_row(0)], ["[1]", "[2]"], r"json: has 2 permutations for the 1 query"),
-        ([_row(0), _row(0)], ["[1]", "[2]"], r"jsonl:2: query 'q0' appears twice"),
-        ([_row(0)], {"a": 1}, "not a list of permutations"),
-        ([{"query_id": "q"}], ["[1]"], r"jsonl:1: not a valid record"),
-        ([{**_row(0), "query_id": "a b"}], ["[1]"], r"jsonl:1: query id 'a b' holds white space"),
-        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": " "}]}], ["[1]"], r":1: passage 'd' has no text"),
-        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": "t"}] * 2}], ["[1]"], "appears twice"),
+        ([_row(0), _row(1)], ["[1]"], "permutation-count jsonl:2 1"),
+        ([_row(0)], ["[1]", "[2]"], "permutation-count 2 1"),
+        ([_row(0), _row(0)], ["[1]", "[2]"], "id-twice q0 jsonl:2"),
+        ([_row(0)], {"a": 1}, "invalid-permutations"),
+        ([{"query_id": "q"}], ["[1]"], "invalid-record jsonl:1"),
+        ([{**_row(0), "query_id": "a b"}], ["[1]"], "id-with-white-space jsonl:1"),
+        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": " "}]}], ["[1]"], "text-missing d 1"),
+        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": "t"}] * 2}], ["[1]"], "id-twice"),
     ):
-        with pytest.raises(FormatError, match=what):
+        with refused(FormatError, *what.split()):
             import_files("rankgpt", _pair(tmp_path / "in", rows, answers), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
@@ -114,7 +116,7 @@ def test_the_two_files_are_told_apart_by_their_names_in_any_order(tmp_path: Path
     import_files("rankgpt", [answers, rows], tmp_path / "out")
     assert "rankgpt" in open_dataset(str(tmp_path / "out"), tmp_path).runs
     for files in ([answers], [rows, rows], [answers, answers, rows]):
-        with pytest.raises(UsageError, match="needs the queries"):
+        with refused(UsageError, "queries-missing"):
             import_files("rankgpt", files, tmp_path / "other")
 
 
@@ -125,5 +127,5 @@ def test_a_query_without_text_is_dropped_and_counted(imported: Callable[..., tup
 
 
 def test_a_file_without_any_record_is_refused(imported: Callable[..., tuple[Imported, Dataset]]) -> None:
-    with pytest.raises(CerankError, match="holds no record"):
+    with refused(CerankError, "no-records"):
         imported("rankgpt", "\n\n")

@@ -83,6 +83,7 @@ def test_letters_are_read_as_numbers_are() -> None:
     assert read_permutation("A relevant passage is missing.", 3, letters=True) is None
 
 
+@pytest.mark.thorough
 def test_of_the_real_malformed_answers_none_loses_a_passage_and_refusals_are_no_orders(shared: Path) -> None:
     rows = (shared / "rankgpt-malformed-permutations" / "outputs.tsv").read_text().splitlines()
     answers = [row.split("\t")[1] for row in rows]

@@ -450,7 +450,7 @@ def test_the_comparison_looks_as_it_did(
     assert snap_compare(app, terminal_size=size, run_before=go)
 
 
-async def test_without_colour_every_state_is_a_sign_or_a_word(
+async def test_without_color_every_state_is_a_sign_or_a_word(
     folder: LabFolder, files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")

@@ -72,7 +72,7 @@ def dataset(tmp_path: Path) -> str:
 
 
 def parts_of(dataset: str) -> dict[str, str]:
-    """Disjoint parts of it: what is learnt from is not tested on."""
+    """Disjoint parts of it: what is learned from is not tested on."""
     train, validation, tests = plans.parts_of(dataset)
     return {"data.train": train, "data.validation": validation, "data.test": tests[0]}
 
@@ -461,7 +461,7 @@ def test_the_form_looks_as_it_did(
     assert snap_compare(app, terminal_size=size, run_before=_after(go))
 
 
-async def test_without_colour_every_state_is_a_sign_or_a_word(
+async def test_without_color_every_state_is_a_sign_or_a_word(
     folder: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
