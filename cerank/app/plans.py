@@ -166,7 +166,9 @@ def with_unknown_documents(
         if len(unknown) == len(looked_up):
             known = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(dataset.documents, 3))
             hint = f"its qrels name {some}, its documents are called {known}"
-            raise UsageError(f"{of} in the qrels are not in the collection", where=name, hint=hint)
+            raise UsageError(
+                f"{of} in the qrels are not in the collection", where=name, hint=hint, code="judged-unknown"
+            )
         notes[name] = f"{of} in its qrels are not in the collection, such as {some}"
     return tuple(
         msgspec.structs.replace(entry, notes=(*entry.notes, notes[entry.name]))

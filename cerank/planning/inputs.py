@@ -162,15 +162,14 @@ def _baseline(entry: str, *, fetch: bool) -> Input:
         files = bases.locate(entry, fetch=fetch)
         reading = files.reading()
     except (UsageError, MissingError) as error:
-        if error.where == "base":
-            raise type(error)(
-                error.what.replace("no base is", "no model is"), where="baselines", hint=error.hint
-            ) from error
-        raise
+        if error.where != "base":
+            raise
+        what = f"no model is called '{entry}'" if error.code == "unknown-base" else error.what
+        raise type(error)(what, where="baselines", hint=error.hint, code=error.code) from error
     if reading.head == "fresh":
         hint = "fine-tune it as the base of a recipe, or take a finished re-ranker"
         what = f"has no trained head ({reading.family}); its scores would be noise"
-        raise UsageError(what, where=f"baselines: {entry}", hint=hint)
+        raise UsageError(what, where=f"baselines: {entry}", hint=hint, code="head-untrained")
     config = files.folder / CHECKPOINT_CONFIG
     sha256 = sha256_text(f"{files.sha256} {input_sha256(config)}") if config.is_file() else files.sha256
     return Input("baseline", entry, sha256, str(files.folder), (reading.family,))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from cerank.app.plans import plan_of
 from cerank.errors import UsageError
+from tests.refusals import refused
 from tests.worker.small import small_plan
 
 
@@ -21,7 +21,7 @@ def replanned(tmp_path, change):
 
 
 def test_a_collection_that_has_none_of_the_judged_documents_is_refused_before_a_run(tmp_path):
-    with pytest.raises(UsageError, match="relevant documents in the qrels are not in the collection") as error:
+    with refused(UsageError, "judged-unknown", 12) as error:
         replanned(tmp_path, lambda number, line: f"q{number} 0 MSMARCO_{number} 1\n")
     assert "MSMARCO_" in error.value.hint
     assert error.value.where.startswith(str(tmp_path / "data"))

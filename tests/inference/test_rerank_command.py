@@ -19,10 +19,10 @@ DEPTH = 6
 
 @pytest.fixture(scope="module")
 def texts():
-    """Queries and documents, some far beyond the 80 positions of the model, with their candidates."""
+    """Queries and documents with their candidates; of both, some are far beyond the 80 positions of the model."""
     draw = random.Random(3)
-    documents = {f"d{i}": " ".join(draw.choices(WORDS, k=draw.choice([3, 9, 40, 300]))) for i in range(24)}
-    queries = {f"q{i}": " ".join(draw.choices(WORDS, k=draw.choice([1, 4, 12]))) for i in range(5)}
+    documents = {f"d{i}": " ".join(draw.choices(WORDS, k=draw.choice([3, 9, 40, 150, 300]))) for i in range(24)}
+    queries = {f"q{i}": " ".join(draw.choices(WORDS, k=size)) for i, size in enumerate([1, 4, 12, 60, 200, 200])}
     return queries, documents, {query: draw.sample(sorted(documents), DEPTH) for query in queries}
 
 
@@ -65,7 +65,7 @@ def test_the_file_holds_the_scores_of_cross_encoder_predict(
 ):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     if not is_packed:
-        monkeypatch.setattr(forward_pass, "_packed_model", lambda model: None)
+        monkeypatch.setattr(forward_pass, "packed_model", lambda model: None)
     queries, documents, candidates = texts
     model = model_of(tmp_path, layout)
     found = by_command(collection, model, tmp_path / "out.run")

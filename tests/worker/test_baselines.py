@@ -12,12 +12,12 @@ from cerank.app.checks import verify_run
 from cerank.app.comparison import comparisons, stage_costs
 from cerank.core.metrics import Event, Scoring
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Terms, compare
 from cerank.files import journal
 from cerank.planning.workload import count_work
 from cerank.training.stage_guard import COLLAPSED
 from tests.model_fixtures import write_tiny
 from tests.models.family_fixtures import write_encoder
+from tests.refusals import refused
 from tests.worker.test_whole_runs import forked
 
 from .small import STAGE, small_plan, small_run
@@ -59,19 +59,6 @@ def test_its_rows_are_described_and_do_not_widen_the_family(finished):
     assert table.family == sum(row.is_primary for row in table.rows)
 
 
-def test_a_question_that_names_it_makes_its_row_primary(finished):
-    run, plan, _ = finished
-    evaluate = msgspec.structs.replace(plan.recipe.evaluate, primary=("nDCG@10: contrastive against reranker",))
-    asked = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=evaluate))
-    names = plan.recipe.evaluate.measures
-    targets = [comparisons.RunTarget(name, run, asked, name) for name in comparisons.systems_of(asked)]
-    systems = [comparisons._of_run(target, names) for target in targets]
-    table = compare(systems, names, terms=Terms(pairs="stages", primary=evaluate.primary))
-    assert {(row.right, row.left, row.measure) for row in table.rows if row.is_primary} == {
-        ("contrastive", "reranker", "nDCG@10")
-    }
-
-
 def test_it_is_a_system_of_the_run_by_name_and_is_verified_with_it(finished):
     run, _, settings = finished
     target = comparisons.target(settings.lab, f"{run.name}:reranker")
@@ -102,7 +89,7 @@ def test_a_model_without_a_trained_head_is_refused_before_a_run_exists(finished,
     _, plan, settings = finished
     bare = write_tiny(tmp_path / "bare").folder
     recipe = msgspec.structs.replace(plan.recipe, baselines=(str(bare),))
-    with pytest.raises(UsageError, match="no trained head") as error:
+    with refused(UsageError, "head-untrained", bare) as error:
         plans.plan_of(recipe, settings, now=NOW)
     assert error.value.where.startswith("baselines: ")
 
@@ -110,7 +97,7 @@ def test_a_model_without_a_trained_head_is_refused_before_a_run_exists(finished,
 def test_a_baseline_that_does_not_exist_is_refused_by_its_key(finished):
     _, plan, settings = finished
     recipe = msgspec.structs.replace(plan.recipe, baselines=("nosuch",))
-    with pytest.raises(UsageError, match="no model is called 'nosuch'") as error:
+    with refused(UsageError, "unknown-base", "nosuch") as error:
         plans.plan_of(recipe, settings, now=NOW)
     assert error.value.where == "baselines"
 
