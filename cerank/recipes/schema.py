@@ -249,7 +249,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         A hub id is its own name. A folder is called by its last part, or by its whole path where two would be the same.
         """
         short = {entry: _baseline_name(entry) for entry in self.baselines}
-        counts = Counter([*short.values(), *self.chain])
+        counts = Counter([*short.values(), *self.chain, "first-stage"])
         return {name if counts[name] == 1 else entry: entry for entry, name in short.items()}
 
 

@@ -10,6 +10,7 @@ import pytest
 from cerank.app import plans
 from cerank.app.checks import verify_run
 from cerank.app.comparison import comparisons, stage_costs
+from cerank.app.report.report_scope import report_scope, unnamed_baselines
 from cerank.core.metrics import Event, Scoring
 from cerank.errors import UsageError
 from cerank.files import journal
@@ -64,6 +65,16 @@ def test_it_is_a_system_of_the_run_by_name_and_is_verified_with_it(finished):
     target = comparisons.target(settings.lab, f"{run.name}:reranker")
     assert target.system == "reranker"
     assert verify_run.verify(run, NOW).problems == ()
+
+
+def test_a_report_names_it_and_shows_it_as_what_it_is_where_it_is_asked_for(finished):
+    run, _, settings = finished
+    plain = report_scope(settings.lab, [run.name])
+    (name,) = unnamed_baselines(plain)
+    both = report_scope(settings.lab, [run.name, name])
+    model = both.rows[1].model
+    assert (model.label, model.base, model.recipe, model.seeds) == ("reranker", "", "", ())
+    assert unnamed_baselines(both) == ()
 
 
 def test_another_run_takes_its_scores_from_the_cache(finished):
