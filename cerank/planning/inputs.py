@@ -21,7 +21,7 @@ from cerank.recipes.schema import Recipe, Stage
 from cerank.retrieval import first_stage
 from cerank.retrieval.teachers import read_teacher
 from cerank.teachers import declared
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
@@ -217,6 +217,18 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.teacher} for {name}", identity, spec.server or "in process")
     teacher = read_teacher(stage.teacher, dataset)
+    queries = counted(len(dataset.queries), "query")
+    ranked = sum(query in teacher.ranking for query in dataset.queries)
+    if not ranked:
+        some = next(iter(teacher.ranking), "")
+        raise UsageError(
+            f"the teacher ranks none of the {queries} of {dataset.name}",
+            where=f"stages.{name}.teacher",
+            hint=f"its queries are called like '{shown(some, 40)}', those of the dataset like "
+            f"'{shown(next(iter(dataset.queries), ''), 40)}'",
+            code="teacher-without-queries",
+        )
     if stage.validates_by_loss:
         _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
-    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)
+    notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
+    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)

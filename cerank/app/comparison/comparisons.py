@@ -553,7 +553,9 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
             f"no document of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-document"
         )
     parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
-    parts += [f"{counted(unjudged, 'query')} of the run without judgments do not count"] if unjudged else []
+    verbs = ("has", "does") if unjudged == 1 else ("have", "do")
+    told = f"{counted(unjudged, 'query')} of the run {verbs[0]} no judgments and {verbs[1]} not count"
+    parts += [told] if unjudged else []
     return ["; ".join(parts)] if parts else []
 
 
