@@ -79,10 +79,14 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
             name: measured_speed.load_speed(cache, measured_speed.speed_key(plan, stage))
             for name, stage in plan.recipe.chained()
         }
+        last = plan.recipe.stages[plan.recipe.chain[-1]].precision
+        for name, model in plan.recipe.baseline_models().items():
+            speeds[name] = measured_speed.load_speed(cache, measured_speed.baseline_speed_key(plan, model, last))
         return {name: pace for name, pace in speeds.items() if pace is not None}
 
+    scored_models = len(plan.recipe.chain) + len(plan.recipe.baselines)
     speeds, source = known(), "measured here before"
-    is_known = len(speeds) == len(plan.recipe.chain) and all(speed.is_quiet for speed in speeds.values())
+    is_known = len(speeds) == scored_models and all(speed.is_quiet for speed in speeds.values())
     if not is_known and anew:
         environment = local_launcher.environment(plan, os.environ)
         command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
@@ -96,7 +100,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
                 check=False,
             )
         speeds, source = known(), "measured here just now"
-    if len(speeds) < len(plan.recipe.chain):
+    if len(speeds) < scored_models:
         return {}, "nothing like it was measured on this machine"
     beside = "" if all(speed.is_quiet for speed in speeds.values()) else ", while other programs kept the machine busy"
     return speeds, f"{source}, {min(pace.time for pace in speeds.values())}{beside}"
@@ -115,8 +119,11 @@ def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, 
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
-    """Return the rates of a recipe's stages where the user says how many pairs are trained a second."""
-    return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
+    """Return the rates of a recipe's stages where the user says how many pairs are trained a second.
+
+    Its baselines count as if they were as fast.
+    """
+    return dict.fromkeys((*recipe.chain, *recipe.baseline_models()), Rate(pairs_per_second, SCORING * pairs_per_second))
 
 
 def timed(work: Sequence[WorkItem], known: Mapping[str, Rate]) -> tuple[WorkItem, ...]:

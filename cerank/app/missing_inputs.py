@@ -77,6 +77,8 @@ class _InputChecker:
     def all(self) -> InputCheck:
         for base, pooling in dict.fromkeys((recipe.base, recipe.pooling) for recipe in self._recipes):
             self._try("base", base, partial(bases.locate, base, fetch=False, pooling=pooling))
+        for model in dict.fromkeys(model for recipe in self._recipes for model in recipe.baselines):
+            self._try("base", model, partial(bases.locate, model, fetch=False))
         for name in dict.fromkeys(name for recipe in self._recipes for name in dataset_names(recipe)):
             self._dataset(name)
         for dataset, first in dict.fromkeys(pair for recipe in self._recipes for pair in _first_stages(recipe)):

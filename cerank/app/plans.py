@@ -5,6 +5,7 @@ Invariant: nothing here writes to a lab, so a recipe that cannot be carried out 
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ import msgspec
 
 import cerank
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
-from cerank.errors import RecipeError
+from cerank.datasets.dataset import CATALOG
+from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import explain_device, physical_cores
 from cerank.models.bases import BASES, locate
@@ -28,6 +30,7 @@ from cerank.recipes.schema import Recipe, rate_mistakes
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
+from cerank.text.safe_text import shown
 
 if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
@@ -106,6 +109,8 @@ def plan_of(
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
     for setting, reason in reasons.items():
         tell(f"{setting}: {reason}")
+    check_baselines_of(inputs)
+    inputs = with_unknown_documents(complete, inputs, datasets)
     return Plan(
         recipe=filled,
         reasons=reasons,
@@ -148,6 +153,65 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
 
 
+_LOOKED_UP = 10_000  # judged documents of a dataset whose ids are looked up at most; of a pool that has more, the first
+
+
+def with_unknown_documents(
+    recipe: Recipe, inputs: Sequence[Input], datasets: Mapping[str, Dataset]
+) -> tuple[Input, ...]:
+    """Return the inputs, with a note on each dataset of whose judged documents some are not in its collection.
+
+    Datasets whose qrels are not read (of stages that learn from a teacher) are left out, and so are those of the
+    catalog, where looking up a document may mean to fetch the collection. No index is built.
+
+    Raises:
+        UsageError: the collection has none of the documents that are judged, so all measures and labels would be 0.
+    """
+    trained = {stage.dataset or recipe.data.train for _, stage in recipe.chained() if stage.source == "labels"}
+    notes: dict[str, str] = {}
+    for name in {*trained, recipe.data.validation, *recipe.data.test}:
+        dataset = datasets[name]
+        judged = dict.fromkeys(doc for row in dataset.qrels.values() for doc, grade in row.items() if grade > 0)
+        looked_up = list(itertools.islice(judged, _LOOKED_UP)) if dataset.location != CATALOG else []
+        unknown = [doc for doc in looked_up if doc not in dataset.documents]
+        if not unknown:
+            continue
+        first = "first " if len(judged) > _LOOKED_UP else ""
+        of = f"{len(unknown):,} of the {first}{len(looked_up):,} relevant documents"
+        some = ", ".join(shown(doc, 40) for doc in unknown[:3])
+        if len(unknown) == len(looked_up):
+            known = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(dataset.documents, 3))
+            hint = f"its qrels name {some}, its documents are called {known}"
+            raise UsageError(
+                f"{of} in the qrels are not in the collection", where=name, hint=hint, code="judged-unknown"
+            )
+        notes[name] = f"{of} in its qrels are not in the collection, such as {some}"
+    return tuple(
+        msgspec.structs.replace(entry, notes=(*entry.notes, notes[entry.name]))
+        if entry.role == "dataset" and entry.name in notes
+        else entry
+        for entry in inputs
+    )
+
+
+def check_baselines_of(inputs: Sequence[Input]) -> None:
+    """Check that each baseline's files are whole and fit one another, before a run is made.
+
+    Raises:
+        UsageError: a run could not score with it; the error says why.
+    """
+    for entry in inputs:
+        if entry.role == "baseline":
+            reading = locate(entry.name, fetch=False).reading()
+            has_one_score = reading.pooling == "classifier" and reading.label is None
+            check_base(
+                Path(entry.location),
+                {},
+                needs_one_score=has_one_score,
+                is_language_model=reading.declaration is not None,
+            )
+
+
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
     """Return the queries that parts of a plan share; opens its datasets."""
     from cerank.datasets import query_overlaps
@@ -184,7 +248,8 @@ def absolute(recipe: Recipe) -> Recipe:
         )
         for name, stage in recipe.stages.items()
     }
-    return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
+    baselines = tuple(map(_absolute, recipe.baselines))
+    return msgspec.structs.replace(recipe, base=_absolute(recipe.base), baselines=baselines, data=paths, stages=stages)
 
 
 _NAMES = {*BASES, *ALIASES, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}

@@ -13,7 +13,7 @@ from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
-from cerank.errors import MissingError, UsageError
+from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
@@ -24,6 +24,7 @@ from cerank.models.bases import locate
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import is_built_in_bm25, open_given_run
 from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
 
@@ -129,7 +130,10 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
-    return RerankResult(len(before), _notes(dataset, request.first_stage, before), plain, costs)
+    notes = _notes(dataset, request.first_stage, before)
+    if folder is not None:
+        notes += _trained_on(settings, folder, request.dataset, dataset)
+    return RerankResult(len(before), notes, plain, costs)
 
 
 def _score_by_model(
@@ -179,6 +183,38 @@ def _score_by_server(
         if len(scores) % CHUNK == 0 or len(scores) == len(before):
             progress(len(scores), len(before))
     return scores
+
+
+def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:
+    """Return how many queries of the dataset a checkpoint of a run was trained or chosen by; none for other models.
+
+    Args:
+        settings: where datasets are built.
+        folder: folder of the model; that of a stage lies in the folder of its run.
+        name: the dataset, as it was asked for.
+        dataset: the same, open.
+    """
+    from cerank.datasets import query_overlaps
+    from cerank.datasets.open_datasets import open_dataset
+    from cerank.planning.inputs import dataset_names
+
+    home = RunFolder(folder.resolve().parents[2]) if len(folder.resolve().parents) > 2 else None
+    if home is None or not home.plan.is_file():
+        return ()
+    try:
+        recipe = run_store.load_plan(home).recipe
+        index = next(
+            (at for at, stage in enumerate(recipe.chain) if home.final(at, stage).resolve() == folder.resolve()), -1
+        )
+        data = msgspec.structs.replace(recipe.data, test=(name,))
+        recipe = msgspec.structs.replace(recipe, chain=recipe.chain[: index + 1], data=data)
+        datasets = {
+            used: dataset if used == name else open_dataset(used, settings.cache) for used in dataset_names(recipe)
+        }
+        shared = query_overlaps.overlaps(recipe, datasets)
+    except CerankError as error:
+        return (f"whether the model was trained on these queries cannot be told: {error.what}",)
+    return tuple(str(overlap) for overlap in shared if overlap.right.role == query_overlaps.TEST)
 
 
 def _notes(dataset: Dataset, first_stage: str, before: Ranking) -> tuple[str, ...]:

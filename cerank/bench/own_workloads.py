@@ -146,6 +146,9 @@ class _EnoughError(Exception):
 class _SilentCallback:
     """The parts of a trainer's callback that a timing does not need."""
 
+    def on_scores(self, step: int, spread: float) -> None:
+        """Do nothing: the speed does not depend on scores."""
+
     def validate(self, step: int) -> float:  # noqa: ARG002 - the callback's signature
         return 0.0
 

@@ -18,7 +18,7 @@ from cerank.inference.embeddings import Embedder
 from cerank.inference.rerank import Scorer
 from cerank.kernels.processor import synchronize
 from cerank.machine.measured_speed import MeasuredSpeed
-from cerank.models.bases import BaseFiles
+from cerank.models.bases import BaseFiles, locate
 from cerank.models.forward_pass import resolve_precision
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import TokenLimits
@@ -52,6 +52,17 @@ def measure_stage_speed(
         tokens = training.model.make_tokens(training.tokenizer, TokenLimits.of_stage(stage))
         rate = _scoring_rate(Scorer(training.model, tokens, device, precision), rerank_sample, device)
     return MeasuredSpeed(train=train, score=rate, load=load, precision=precision)
+
+
+def measure_scoring_speed(model: str, precision: str | None, sample: TextSample, device: str) -> MeasuredSpeed:
+    """Measure how fast a finished re-ranker, given by hub id or folder, loads and scores; it is never trained."""
+    with torch.random.fork_rng():
+        started = time.perf_counter()
+        files = locate(model, fetch=False)
+        scorer = Scorer.load(files.source, device, precision, name=model, declared=files.declaration)
+        load = time.perf_counter() - started
+        rate = _scoring_rate(scorer, sample, device)
+    return MeasuredSpeed(train=0.0, score=rate, load=load, precision=scorer.precision)
 
 
 def measure_embedding_speed(files: BaseFiles, sample: TextSample, max_length: int, device: str) -> float:

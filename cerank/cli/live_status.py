@@ -35,7 +35,8 @@ REPORTED_EVENTS = {
     "environment changed",
     "teacher repaired",
 }
-REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties"}
+REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties", "stage gained nothing"}
+REPORTED_EVENTS |= {"scores collapsed", "loss does not move", "stage moved nothing"}
 
 
 class ProgressLines:

@@ -171,11 +171,15 @@ def validation_table(folder: RunFolder, plan: Plan) -> Table:
         (plan.recipe.chain[row.stage], row.step, *(row.measures.get(name) for name in names))
         for _, row in sorted(rows.items())
     )
+    fresh = [plan.recipe.chain[row.stage] for row in rows.values() if row.fresh_head]
+    notes = ["step 0: the model that the stage starts from; the stage never hands it on"]
+    notes += [f"step 0 of {', '.join(fresh)}: a fresh head, whose scores are noise"] if fresh else []
     return Table(
         "validations",
         columns,
         body,
         f"Validation on {plan.recipe.data.validation}",
+        tuple(notes) if any(row.step == 0 for row in rows.values()) else (),
         empty="The run has not been validated yet.",
     )
 
@@ -206,6 +210,9 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         Column("stage", "stage"),
         Column("steps", "steps", "number", 0),
         Column("kept", "step handed on", "number", 0, priority=1),
+        Column("start", "validated at start", "number", priority=1),
+        Column("end", "at end", "number", priority=1),
+        Column("fresh_head", "fresh head", priority=4),
         Column("moved", "weight change"),
         Column("changed", "weights changed", "percent", priority=2),
         Column("queries", "queries", "number", 0, priority=1),
@@ -221,6 +228,9 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
             row.stage,
             row.steps,
             row.kept_step,
+            row.start,
+            row.end,
+            "yes" if row.fresh_head else "no",
             f"{row.weight_change.norm:.1e}",
             row.weight_change.changed,
             row.sampling.queries,
@@ -234,13 +244,17 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         if row is not None
     )
     still = [row.stage for row in summaries if row is not None and row.weight_change.is_negligible]
-    notes = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
+    notes: tuple[str, ...] = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
+    tied = [(row.stage, row.teacher_ties) for row in summaries if row is not None and row.teacher_ties is not None]
+    notes += tuple(f"{stage}: {ties}" for stage, ties in tied if ties.tied)
+    notes += tuple(f"{row.stage}: {row.no_gain}" for row in summaries if row is not None and row.no_gain)
     note = "weight change: the norm of the change of the weights, divided by their norm"
     return Table("stages", columns, rows, "Stages", (note, *notes) if rows else (), empty="No stage is finished yet.")
 
 
 def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     """Return the measured rankings: how deep each is, and how much of its order was left to ties."""
+    from cerank.app.comparison.comparisons import systems_of
     from cerank.training.stage_summary import RankingStats
 
     columns = (
@@ -254,7 +268,7 @@ def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     rows = []
     for test in data.test:
         for first in data.first_stages:
-            for system in ("first-stage", *plan.recipe.chain):
+            for system in systems_of(plan):
                 stats = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
                 if stats is not None:
                     figures = (stats.queries, stats.min_depth, stats.max_depth, stats.tied)
@@ -290,7 +304,9 @@ def result_tables(run_answer_: RunAnswer, form: str = "") -> list[Table]:
         if format_of(form) == "table"
         else [export_comparison.short_table(run_answer_.comparison)]
     )
-    shown[-1] = msgspec.structs.replace(shown[-1], notes=(*shown[-1].notes, *run_answer_.spreads))
+    shown[-1] = msgspec.structs.replace(
+        shown[-1], notes=(*shown[-1].notes, *run_answer_.spreads, *run_answer_.no_gains)
+    )
     return [*shown, cost]
 
 

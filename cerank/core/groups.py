@@ -12,7 +12,7 @@ class Group(msgspec.Struct, frozen=True):
 
     For `source = "labels"` a label is the grade from the qrels (0 for a negative, whatever its grade). For
     `source = "teacher"` it is `size - rank + 1` in the teacher's order, so the best of n candidates has n and the worst
-    1, or the teacher's own score, as the stage's loss takes it.
+    1 (those that tie all have the label of the first), or the teacher's own score, as the stage's loss takes it.
     """
 
     query_id: str

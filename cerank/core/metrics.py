@@ -35,6 +35,7 @@ class Validation(msgspec.Struct, frozen=True, tag="validation"):
     stage: int
     step: int
     measures: dict[str, float]
+    fresh_head: bool = False  # the head is as it was sampled: the values are noise, whatever the encoder is worth
     seconds: float = 0.0
     attempt: int = 0
 

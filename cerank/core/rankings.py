@@ -107,6 +107,20 @@ def float32(value: float) -> float:
         raise ValueError(f"score {value} is not finite as a float32") from None
 
 
+def tie_starts(scores: Sequence[float]) -> list[int]:
+    """Return for each place of a list the first place of those that tie with it: its own where none before it does.
+
+    Args:
+        scores: as a ranking holds them: equal ones were set apart by the smallest step of float32, by which they are
+            told here.
+    """
+    starts = list(range(len(scores)))
+    for place in range(1, len(scores)):
+        if scores[place] == float32_below(scores[place - 1]):
+            starts[place] = starts[place - 1]
+    return starts
+
+
 def float32_below(value: float) -> float:
     """Return the next float32 below the float32 `value`; below the lowest one it is -inf."""
     if value == 0.0:

@@ -92,7 +92,9 @@ def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost
     """
     if comparison.terms.pairs != "stages":
         return _more(costs.get(row.left), costs.get(row.right))
-    labels = [system.label for system in comparison.systems]
+    if _names_baseline(comparison, row):
+        return None
+    labels = _chain(comparison)
     between = [
         costs.get(label) for label in labels[_place(comparison, row.left) + 1 : _place(comparison, row.right) + 1]
     ]
@@ -115,20 +117,32 @@ def _more(left: Cost | None, right: Cost | None) -> Cost | None:
     )
 
 
+def _chain(comparison: Comparison) -> list[str]:
+    """Return the labels of the first stage and the stages, without the finished re-rankers beside them."""
+    return [system.label for system in comparison.systems if not system.is_baseline]
+
+
 def _place(comparison: Comparison, label: str) -> int:
-    return [system.label for system in comparison.systems].index(label)
+    return _chain(comparison).index(label)
+
+
+def _names_baseline(comparison: Comparison, row: Row) -> bool:
+    """Return whether a row is about a finished re-ranker beside the stages of a run."""
+    return any(system.is_baseline and system.label in {row.left, row.right} for system in comparison.systems)
 
 
 def _is_main(comparison: Comparison, row: Row) -> bool:
-    if comparison.terms.pairs != "stages" or len(comparison.systems) == 2:
+    if comparison.terms.pairs == "stages" and _names_baseline(comparison, row):
+        return row.is_primary
+    if comparison.terms.pairs != "stages" or len(_chain(comparison)) == 2:
         return True
     return _place(comparison, row.left) > 0
 
 
 def _question(comparison: Comparison, row: Row) -> str:
-    if comparison.terms.pairs != "stages":
-        return f"Is {row.right} better than {row.left}?"
-    place, stages = _place(comparison, row.right), len(comparison.systems) - 1
+    if comparison.terms.pairs != "stages" or _names_baseline(comparison, row):
+        return f"Is {_named(comparison, row.right)} better than {_named(comparison, row.left)}?"
+    place, stages = _place(comparison, row.right), len(_chain(comparison)) - 1
     if _place(comparison, row.left) > 0:
         return f"Was the {_ordinal(place)} stage worth it?"
     if place == 1:
@@ -207,9 +221,8 @@ def _verdict(comparison: Comparison, row: Row) -> str:
     if not -margin.value < low <= high < margin.value:
         p = row.judgment.p_equivalence_corrected or 0.0
         within += f"; that it is less is shown by its adjusted p of {p:.2g}, which is sharper"
-    enough = (
-        f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if comparison.terms.pairs == "stages" else ""
-    )
+    is_chain = comparison.terms.pairs == "stages" and not _names_baseline(comparison, row)
+    enough = f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if is_chain else ""
     if row.verdict == "equivalent":
         same = f"{right} and {left} are the same within ±{short(margin.value)} {measure}{late}"
         here = f"{right} scores {_figure(difference)} {how}" if difference else "their means are the same"

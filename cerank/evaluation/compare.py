@@ -334,17 +334,23 @@ def _pairings(
     if terms.pairs == "all":
         couples = list(combinations(systems, 2))
     elif terms.pairs == "stages":
+        chain = [system for system in systems if not system.is_baseline]
         # The first stage is the one before the second system, so these two are compared once.
-        steps = [(place, left) for place in range(1, len(systems)) for left in dict.fromkeys((place - 1, 0))]
-        couples = [(systems[left], systems[place]) for place, left in steps]
+        steps = [(place, left) for place in range(1, len(chain)) for left in dict.fromkeys((place - 1, 0))]
+        couples = [(chain[left], chain[place]) for place, left in steps]
+        baselines = [system for system in systems if system.is_baseline]
+        couples += [(chain[0], baseline) for baseline in baselines]
+        couples += [(baseline, stage) for stage in chain[1:] for baseline in baselines]
     else:
         couples = [(systems[0], other) for other in systems[1:]]
     primary = questions(terms.primary, "primary")
+    # a chain's verdicts are about its stages; other re-rankers beside it are described, unless a question names them
+    descriptive = {system.label for system in systems if system.is_baseline} if terms.pairs == "stages" else set()
 
     def is_primary(measure: str, left: str, right: str) -> bool:
         if primary:
             return any(question.names(measure, {right}, {left}) for question in primary)
-        return not is_sensitivity(measure, measures)
+        return not is_sensitivity(measure, measures) and not {left, right} & descriptive
 
     for question in primary if terms.pairs != "stages" else ():  # a chain may not have come to all of its stages yet
         if not any(question.names(name, {right.label}, {left.label}) for left, right in couples for name in measures):

@@ -71,6 +71,22 @@ def speed_key(plan: Plan, stage: Stage) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
+def baseline_speed_key(plan: Plan, model: str, precision: str | None) -> str:
+    """Return the key of a measurement of a baseline that scores: the machine, the model and its precision."""
+    cpu = cpu_model() or platform.processor() or platform.machine()
+    limits = [os.environ.get(name, "") for name in _INSTRUCTION_LIMITS]
+    settings = (
+        cpu,
+        limits,
+        plan.device,
+        plan.threads,
+        version("torch"),
+        plan.input("baseline", model).sha256,
+        precision,
+    )
+    return hashlib.sha256(repr(settings).encode()).hexdigest()
+
+
 def load_speed(cache: Path, key: str) -> MeasuredSpeed | None:
     """Return the last measurement; None if there is none."""
     try:

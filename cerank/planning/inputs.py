@@ -14,8 +14,10 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
-from cerank.errors import UsageError
+from cerank.errors import MissingError, UsageError
+from cerank.files.hashing import input_sha256, sha256_text
 from cerank.models import bases
+from cerank.models.model_reading import CHECKPOINT_CONFIG
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
@@ -24,7 +26,7 @@ from cerank.retrieval import first_stage
 from cerank.retrieval.first_stage import RETRIEVERS
 from cerank.retrieval.teachers import read_teacher
 from cerank.teachers import declared
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
@@ -144,6 +146,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     pinned += [
         Input("dataset", name, data.fingerprint(), data.location, data.decisions()) for name, data in datasets.items()
     ]
+    pinned += [_baseline(entry, fetch=fetch) for entry in recipe.baselines]
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
@@ -151,6 +154,30 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
         if stage.source == "teacher":
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
     return tuple(pinned)
+
+
+def _baseline(entry: str, *, fetch: bool) -> Input:
+    """Return a finished re-ranker as an input; a checkpoint of cerank counts with the lengths that it reads.
+
+    Raises:
+        UsageError: it has no trained head, so that its scores would be noise; or it is no re-ranker at all.
+        MissingError: there is no such model.
+    """
+    try:
+        files = bases.locate(entry, fetch=fetch)
+        reading = files.reading()
+    except (UsageError, MissingError) as error:
+        if error.where != "base":
+            raise
+        what = f"no model is called '{entry}'" if error.code == "unknown-base" else error.what
+        raise type(error)(what, where="baselines", hint=error.hint, code=error.code) from error
+    if reading.head == "fresh":
+        hint = "fine-tune it as the base of a recipe, or take a finished re-ranker"
+        what = f"has no trained head ({reading.family}); its scores would be noise"
+        raise UsageError(what, where=f"baselines: {entry}", hint=hint, code="head-untrained")
+    config = files.folder / CHECKPOINT_CONFIG
+    sha256 = sha256_text(f"{files.sha256} {input_sha256(config)}") if config.is_file() else files.sha256
+    return Input("baseline", entry, sha256, str(files.folder), (reading.family,))
 
 
 def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
@@ -195,9 +222,21 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.teacher} for {name}", identity, spec.server or "in process")
     teacher = read_teacher(stage.teacher, dataset)
+    queries = counted(len(dataset.queries), "query")
+    ranked = sum(query in teacher.ranking for query in dataset.queries)
+    if not ranked:
+        some = next(iter(teacher.ranking), "")
+        raise UsageError(
+            f"the teacher ranks none of the {queries} of {dataset.name}",
+            where=f"stages.{name}.teacher",
+            hint=f"its queries are called like '{shown(some, 40)}', those of the dataset like "
+            f"'{shown(next(iter(dataset.queries), ''), 40)}'",
+            code="teacher-without-queries",
+        )
     if stage.validates_by_loss:
         _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
-    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)
+    notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
+    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)
 
 
 def extensions_used(recipe: Recipe) -> tuple[Extension, ...]:

@@ -24,7 +24,7 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
     """Return a recipe's work, part by part, with the stages in order.
 
     Args:
-        recipe: recipe with every default filled in.
+        recipe: recipe with every default filled in; its baselines come last, though a run scores with them first.
         queries: name of a dataset -> number of its queries.
     """
     validation_queries = queries[recipe.data.validation]
@@ -33,13 +33,17 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
         steps = _steps(stage, queries[stage.dataset or recipe.data.train])
         size = stage.group_size + stage.in_batch
         items.append(WorkItem(f"train {name}", steps, steps * stage.groups_per_step * size, name))
-        times = -(-steps // (stage.validate_every or steps))
+        times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
         items.append(WorkItem(f"validate {name}", times, times * per_validation * each, name))
         for test in recipe.data.test:
             pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
             items.append(WorkItem(f"re-rank {test} by {name}", queries[test], pairs, name))
+    for system in recipe.baseline_models():
+        for test in recipe.data.test:
+            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
+            items.append(WorkItem(f"re-rank {test} by {system}", queries[test], pairs, system))
     return tuple(items)
 
 

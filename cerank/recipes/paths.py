@@ -60,7 +60,13 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
         return _changed(value, _DATA, here)
 
     changed = dict(table)
-    for key, change in (("base", here), ("data", data), ("stages", stages), ("teachers", teachers)):
+    for key, change in (
+        ("base", here),
+        ("baselines", here),
+        ("data", data),
+        ("stages", stages),
+        ("teachers", teachers),
+    ):
         if key in changed:
             changed[key] = change(changed[key])
     return changed

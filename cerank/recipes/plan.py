@@ -17,7 +17,7 @@ PLAN_FORMAT = 1
 class Input(msgspec.Struct, frozen=True, order=True):
     """Something a run reads, pinned by its content."""
 
-    role: str  # "base", "dataset", "first_stage", "teacher"
+    role: str  # "base", "baseline", "dataset", "first_stage", "teacher"
     name: str  # as the recipe names it
     sha256: str
     location: str = ""  # a path or hub id; "" where the name says it all. Not part of the fingerprint

@@ -154,6 +154,19 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
     ] = "stop"
 
+    # when it warns
+    warn_after: Annotated[
+        Share, help_text("share of the steps after which the two limits below are first looked at")
+    ] = 0.1
+    least_spread: Annotated[
+        Amount,
+        help_text("warns where the scores of no group differ by more over 8 steps: they collapsed; 0 never warns"),
+    ] = 1e-5
+    least_loss_change: Annotated[
+        Amount,
+        help_text("warns where 8 losses in a row differ by no more, as a share of their mean; 0 never warns"),
+    ] = 1e-4
+
     @property
     def tokens_at_once(self) -> int:
         """Return the largest number of tokens in a forward pass."""
@@ -222,6 +235,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = "auto"
     seed: Annotated[Seed, help_text("decides everything random")] = 42
     chain: Annotated[tuple[str, ...], help_text("the stages that run, in order")]
+    baselines: Annotated[
+        tuple[str, ...],
+        help_text("finished re-rankers, by hub id or folder, that re-rank the same candidates as they are, untrained"),
+    ] = ()
     force: Annotated[
         tuple[Literal["learning_rate", "shared_queries"], ...],
         help_text("checks to ignore: a learning rate too small to move weights, queries shared by training and test"),
@@ -234,6 +251,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def chained(self) -> tuple[tuple[str, Stage], ...]:
         """Return the stages that run, in order, with their names."""
         return tuple((name, self.stages[name]) for name in self.chain)
+
+    def baseline_models(self) -> dict[str, str]:
+        """Return the name of each baseline in tables -> the hub id or folder that it stands for.
+
+        A hub id is its own name. A folder is called by its last part, or by its whole path where two would be the same.
+        """
+        short = {entry: _baseline_name(entry) for entry in self.baselines}
+        counts = Counter([*short.values(), *self.chain, "first-stage"])
+        return {name if counts[name] == 1 else entry: entry for entry, name in short.items()}
+
+
+def _baseline_name(entry: str) -> str:
+    if entry.count("/") == 1 and not entry.startswith((".", "~", "/")):
+        return entry
+    return entry.rstrip("/").rpartition("/")[2] or entry
 
 
 def _stage_mistakes(name: str, stage: Stage) -> list[str]:
@@ -323,9 +355,10 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         "data.test": recipe.data.test,
         "data.first_stages": recipe.data.first_stages,
         "evaluate.measures": recipe.evaluate.measures,
+        "baselines": recipe.baselines,
     }
     for name, entries in lists.items():
-        if not entries:
+        if not entries and name != "baselines":
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]

@@ -127,6 +127,9 @@ class PairTokenizer:
         self._template = read_template(tokenizer)
         self._limits, self._query_prompt = limits, query_prompt
         self._known: dict[tuple[str, str], array[int]] = {}  # 4 bytes a token; a tuple of ints takes 36
+        self._full_lengths: dict[tuple[str, str], int] = {}  # tokens of texts before any cut, where the cut needs them
+        own_limits = (limits.max_query_length, limits.max_document_length or limits.max_length)
+        self._may_both_be_cut = limits.truncation == "longest_first" and min(own_limits) >= limits.max_length
         self._store: TokenStore | None = None
 
     def add(self, kind: str, keys: Sequence[str], texts: Callable[[Sequence[str]], Sequence[str]]) -> None:
@@ -136,24 +139,35 @@ class PairTokenizer:
         """
         if kind == "query" and len(self._known) > MAX_REMEMBERED_TEXTS:
             self.clear()
-        new = [key for key in dict.fromkeys(keys) if (kind, key) not in self._known]
+        keys = list(dict.fromkeys(keys))
+        new = [key for key in keys if (kind, key) not in self._known]
         prompt = self._query_prompt if kind == "query" else ""
         if self._store is not None and not prompt:
             stored = self._store.ids_of_many(kind, new, self._limits.max_length)
             ids_of = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
             self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in ids_of.items()})
             new = [key for key in new if key not in ids_of]
-        if not new:
-            return
-        # cut here as well: else a passage of a megabyte costs a second
-        encoded = self.tokenizer(
-            [prompt + text for text in texts(new)] if prompt else list(texts(new)),
+        if new:
+            # cut here as well: else a passage of a megabyte costs a second
+            rows = self._encode(prompt, texts(new), is_cut=True)
+            self._known.update({(kind, key): array("I", ids) for key, ids in zip(new, rows, strict=True)})
+        # a query of `max_length` tokens is rare; without one, the cut ids tell which text of a pair is longer
+        if self._may_both_be_cut and (kind == "query" or self._full_lengths):
+            at_limit = [key for key in keys if len(self._known[kind, key]) >= self._limits.max_length]
+            if uncounted := [key for key in at_limit if (kind, key) not in self._full_lengths]:
+                rows = self._encode(prompt, texts(uncounted), is_cut=False)
+                self._full_lengths.update({(kind, key): len(ids) for key, ids in zip(uncounted, rows, strict=True)})
+
+    def _encode(self, prompt: str, texts: Sequence[str], *, is_cut: bool) -> list[list[int]]:
+        """Return the ids of texts without special tokens, cut to `max_length` or in full."""
+        encoded: list[list[int]] = self.tokenizer(
+            [prompt + text for text in texts] if prompt else list(texts),
             add_special_tokens=False,
-            truncation=True,
-            max_length=self._limits.max_length,
+            truncation=is_cut,
+            max_length=self._limits.max_length if is_cut else None,
             verbose=False,
         )["input_ids"]
-        self._known.update({(kind, key): array("I", ids) for key, ids in zip(new, encoded, strict=True)})
+        return encoded
 
     @property
     def has_types(self) -> bool:
@@ -166,6 +180,7 @@ class PairTokenizer:
     def clear(self) -> None:
         """Forget all texts, to bound memory; those needed again are tokenized again, to the same ids."""
         self._known.clear()
+        self._full_lengths.clear()
 
     def use_token_store(self, store: TokenStore | None) -> None:
         """Forget all texts, and read those to come from `store`, which holds the dataset whose ids come from now on."""
@@ -179,7 +194,10 @@ class PairTokenizer:
         document = self._known["document", doc_id][: limits.max_document_length or limits.max_length]
         room = max(0, limits.max_length - template.length)
         if limits.truncation == "longest_first":
-            query, document = _truncate_longest_first(query, document, room)
+            whole_query = self._full_lengths.get(("query", query_id), len(query))
+            whole_document = self._full_lengths.get(("document", doc_id), len(document))
+            is_query_longer = whole_query > whole_document
+            query, document = _truncate_longest_first(query, document, room, is_query_longer=is_query_longer)
         else:
             document = document[: max(0, room - len(query))]
         split = len(template.head) + len(query) + template.split
@@ -201,12 +219,21 @@ def pad_pairs(pairs: Sequence[Pair], pad: int, device: torch.device, *, has_type
     return PaddedBatch(ids.to(device), mask.to(device), segments.to(device), has_types)
 
 
-def _truncate_longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:
-    """Return both cut to `room` tokens in all: the shorter is kept up to half of it, and the longer gets an odd one."""
+def _truncate_longest_first(
+    query: array[int], document: array[int], room: int, *, is_query_longer: bool
+) -> tuple[array[int], array[int]]:
+    """Return both cut to `room` tokens in all: the shorter is kept up to half of it, and the longer gets an odd one.
+
+    Args:
+        query: its ids, cut to the pair's length at most.
+        document: the same of the document.
+        room: tokens for both.
+        is_query_longer: whether the query was the longer of the two before either was cut to the pair's length.
+    """
     if len(query) + len(document) <= room:
         return query, document
     half = room // 2
-    if len(query) <= len(document):
+    if not is_query_longer:
         return (query, document[: room - len(query)]) if len(query) <= half else (query[:half], document[: room - half])
     return (
         (query[: room - len(document)], document) if len(document) <= half else (query[: room - half], document[:half])

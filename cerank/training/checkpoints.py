@@ -33,13 +33,15 @@ class TrainingState(msgspec.Struct, frozen=True):
     skipped: int = 0  # steps without an update, because a loss or gradient was not finite
     stopped_early: bool = False
     microbatch: int = 0  # largest number of tokens at once since memory was short; 0: the stage's own
+    start_value: float | None = None  # before the first step; None where an earlier release began the stage
+    last_value: float | None = None  # of the newest validation
 
     def after_validation(self, value: float, patience: int) -> TrainingState:
         """Return the state after a validation gave `value`; larger is better, and an equal value is no improvement."""
         if self.best_step == 0 or value > self.best_value:
-            return msgspec.structs.replace(self, best_step=self.step, best_value=value, waited=0)
+            return msgspec.structs.replace(self, best_step=self.step, best_value=value, last_value=value, waited=0)
         waited = self.waited + 1
-        return msgspec.structs.replace(self, waited=waited, stopped_early=0 < patience <= waited)
+        return msgspec.structs.replace(self, last_value=value, waited=waited, stopped_early=0 < patience <= waited)
 
 
 def folder_name(step: int) -> str:

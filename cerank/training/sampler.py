@@ -9,15 +9,18 @@ import copy
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from cerank.core.groups import Group
+from cerank.core.rankings import tie_starts
 from cerank.core.seeds import derive
 from cerank.errors import RunFailedError
 from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
+from cerank.text.safe_text import counted
 from cerank.training import negatives
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -36,6 +39,21 @@ class SamplingStats(msgspec.Struct, frozen=True):
     dropped_positives: int = 0  # positives that were not retrieved and are not used: `unretrieved = "none"`
 
 
+class TeacherTies(msgspec.Struct, frozen=True, kw_only=True):
+    """The pairs of documents that a teacher scores alike; a loss on its order takes no preference from them."""
+
+    tied: int = 0
+    pairs: int = 0  # pairs in all lists that the stage samples
+    lists: int = 0  # lists that hold a tie
+
+    def __str__(self) -> str:
+        share = f"{100 * self.tied / max(1, self.pairs):.2g} %"
+        return (
+            f"{self.tied:,} of {self.pairs:,} pairs of documents in the teacher's lists have equal scores ({share}, in "
+            f"{counted(self.lists, 'list')})"
+        )
+
+
 class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     """What the groups of a stage are sampled from.
 
@@ -44,7 +62,8 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         qrels: query -> document -> grade; read where the stage's `source` is "labels".
         ranking: query -> document ids, best first: the first stage's ranking for labels, the teacher's for a teacher.
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
-        scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores.
+        scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
+            documents that a teacher scores alike shall carry no preference.
     """
 
     query_ids: Sequence[str]
@@ -85,6 +104,7 @@ class Sampler:
         self._first, self._last = stage.window[0] - 1, stage.window[1]
         self._ranking, self._has_text, self._qrels = pool.ranking, pool.has_text, pool.qrels
         self._scores = pool.scores if target_of(stage) == "scores" else None
+        self._teacher_scores = pool.scores if stage.source == "teacher" else None
         self._positives: dict[str, list[str]] = {}
         if stage.source == "labels":
             for query in pool.query_ids:
@@ -128,6 +148,7 @@ class Sampler:
         sampler = copy.copy(self)
         sampler._ranking = ranking
         sampler._scores = scores if target_of(self._stage) == "scores" else None
+        sampler._teacher_scores = scores
         sampler._reject_ranks_for_scores()
         return sampler
 
@@ -173,11 +194,30 @@ class Sampler:
         size = min(self._stage.group_size, len(pool))
         ranks = range(self._first + 1, self._first + 1 + len(pool))
         places = sorted(negatives.sample_candidates(self._stage, range(len(pool)), ranks, size, generator))
-        labels = [float(size - rank) for rank in range(size)]
         if self._scores is not None:
             scores = self._scores(query)[self._first : self._last]
             labels = [scores[place] for place in places]
+        else:  # documents that tie share the label of the first of them, so that no pair of theirs is a preference
+            starts = self._tie_starts(query, len(pool))
+            first_of = {starts[place]: rank for rank, place in reversed(list(enumerate(places)))}
+            labels = [float(size - first_of[starts[place]]) for place in places]
         return Group(query, tuple(pool[place] for place in places), tuple(labels))
+
+    def _tie_starts(self, query: str, size: int) -> list[int]:
+        """Return for each place of a query's window the first place that the teacher scores alike."""
+        if self._teacher_scores is None or query not in self._ranking:
+            return list(range(size))
+        return tie_starts(self._teacher_scores(query)[self._first : self._last])
+
+    def teacher_ties(self) -> TeacherTies:
+        """Return how many pairs of documents tie in the teacher's lists of the queries that the stage samples."""
+        tied = pairs = lists = 0
+        for query in self.sampled_queries if self._stage.source == "teacher" else ():
+            size = len(self._window(query))
+            sizes = Counter(self._tie_starts(query, size)).values()
+            tied_here = sum(count * (count - 1) // 2 for count in sizes)
+            tied, pairs, lists = tied + tied_here, pairs + size * (size - 1) // 2, lists + bool(tied_here)
+        return TeacherTies(tied=tied, pairs=pairs, lists=lists)
 
     def _with_in_batch_negatives(self, at: int, groups: Sequence[Group], step: int) -> Group:
         """Return a group of the step with documents of the other groups as further negatives."""

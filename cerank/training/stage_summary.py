@@ -11,8 +11,9 @@ import msgspec
 
 from cerank.core.rankings import Ranking, tied_share
 from cerank.files import json_records
+from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
-from cerank.training.sampler import SamplingStats
+from cerank.training.sampler import SamplingStats, TeacherTies
 
 FILE_NAME = "facts.json"  # beside the model that the stage hands on; the name is that of earlier releases
 
@@ -48,6 +49,29 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     validation: SamplingStats | None = None  # data of the validation loss
     teacher_lists: int = msgspec.field(default=0, name="lists")  # number of the teacher's lists
     repairs: Repairs = Repairs()
+    teacher_ties: TeacherTies | None = None  # None in runs of earlier releases, and without a teacher
+    start: float | None = None  # value of the measure before the first step; None in runs of earlier releases
+    end: float | None = None  # at the weights that the stage hands on
+    fresh_head: bool = False  # the stage started with a head that was just sampled, so that `start` is noise
+
+    @property
+    def gain(self) -> float | None:
+        """Return by how much validation improved from start to end, above 0 for better; None where it is unknown."""
+        if self.start is None or self.end is None:
+            return None
+        return self.start - self.end if self.measure == VALIDATION_LOSS else self.end - self.start
+
+    @property
+    def no_gain(self) -> str:
+        """Return a sentence that says that the stage ended no better than it started; "" if it did not."""
+        if self.gain is None or self.gain > 0:
+            return ""
+        what = "training made it worse" if self.gain < 0 else "training did not improve it"
+        noise = ", though with a fresh head, whose scores are noise" if self.fresh_head else ""
+        return (
+            f"{what}: {self.measure} on validation was {self.start:.4f} before the first step{noise}, and is "
+            f"{self.end:.4f} at step {self.kept_step}, which the stage hands on"
+        )
 
 
 class RankingStats(msgspec.Struct, frozen=True, kw_only=True):

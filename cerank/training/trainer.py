@@ -54,8 +54,11 @@ class TrainerCallback(Protocol):
     def on_step(self, metrics: StepMetrics) -> None:
         """Log the metrics of a step, before any checkpoint of it."""
 
+    def on_scores(self, step: int, spread: float) -> None:
+        """Look at how far apart the scores of one group lie at most in a step, before `on_step` of the same step."""
+
     def validate(self, step: int) -> float:
-        """Measure the model as it is, and return the stage's validation measure; larger is better."""
+        """Measure the model as it is after `step` steps, 0 for its start, and return the measure; larger is better."""
 
     def before_save(self) -> None:
         """Write what was logged to the disk: a checkpoint that outlived its log would leave a gap in it."""
@@ -99,6 +102,7 @@ class Trainer:
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
         self.probes_memory = self.device.type == "cuda"
         self.loss = find_loss(stage.loss, f"stages.{name}.loss")
+        self._spread = torch.zeros((), device=self.device)  # largest difference of scores within a group of the step
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.
@@ -121,6 +125,7 @@ class Trainer:
             # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
             # whatever else is on the GPU by then
             checkpoints.record_microbatch(self.folder, 0, passes.microbatch)
+        state = self._with_start(state, callback)
 
         in_thread = self.writes_checkpoints_in_thread
         with (
@@ -145,8 +150,9 @@ class Trainer:
 
                 # clip; the only time in a step that the device is waited for
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
-                *parts, norm = torch.stack([*losses, gradient_norm]).tolist()
+                *parts, norm, spread = torch.stack([*losses, gradient_norm, self._spread]).tolist()
                 loss = sum(parts)
+                callback.on_scores(step, spread)
 
                 # optimizer step
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
@@ -177,6 +183,10 @@ class Trainer:
                     writer.save(model, optimizer, state, callback.before_save)
         return state
 
+    def _with_start(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
+        """Return the state with the measure before the first step; that model is no checkpoint a stage may keep."""
+        return state if state.step else msgspec.structs.replace(state, start_value=callback.validate(0))
+
     def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
         """Add the gradient of the batch's mean loss to the parameters; return each microbatch's part of that mean.
 
@@ -194,6 +204,7 @@ class Trainer:
             counts = [1.0] * len(batch)
         weights = to_device(counts, torch.float32, self.device) / (sum(counts) or 1.0)
         parts, start = [], 0
+        self._spread = torch.zeros((), device=self.device)
         for number, microbatch in enumerate(split_by_tokens(batch, passes.microbatch)):
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (step, number))
@@ -259,12 +270,16 @@ class Trainer:
             padded = pad_sequence(list(torch.split(scores, sizes)), batch_first=True)
         width = padded.shape[1]
         labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
-        mask = [place < len(group) for group in groups for place in range(width)]
-        return self.loss(
-            padded,
-            to_device(labels, torch.float32, self.device).view(padded.shape),
-            to_device(mask, torch.bool, self.device).view(padded.shape),
-        )
+        places = [place < len(group) for group in groups for place in range(width)]
+        mask = to_device(places, torch.bool, self.device).view(padded.shape)
+        self._note_spread(padded.detach(), mask)
+        return self.loss(padded, to_device(labels, torch.float32, self.device).view(padded.shape), mask)
+
+    def _note_spread(self, scores: Tensor, mask: Tensor) -> None:
+        """Keep the largest difference of scores within a group of the step, without waiting for the device."""
+        largest = scores.masked_fill(~mask, -math.inf).amax(dim=1)
+        smallest = scores.masked_fill(~mask, math.inf).amin(dim=1)
+        self._spread = torch.maximum(self._spread, (largest - smallest).amax().to(self._spread.dtype))
 
     def _within_memory(
         self, work: Callable[[], Result], step: int, model: CrossEncoder, passes: ForwardBackward,

@@ -43,4 +43,4 @@ class ValidationLoss:
             value = float(loss(row, torch.tensor([group.labels]), torch.ones(1, len(group), dtype=torch.bool)))
             weight = float(group.pairs) if self._stage.mean_over == "pairs" else 1.0
             total, weights = total + weight * value, weights + weight
-        return total / weights
+        return total / (weights or 1.0)  # 0 where each pair of the teacher's is a tie

@@ -203,7 +203,8 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     if layout.kind != "trec":
         for query, document, value in layouts.read_foreign(path, layout, "qrels").rows:
             if value != int(value) or abs(value) >= 1e9:
-                raise FormatError(f"grade '{value:g}' is not a whole number", where=str(path), code="grade-not-integer")
+                what = f"grade '{value:g}' is not a whole number below a thousand million"
+                raise FormatError(what, where=str(path), code="grade-not-integer")
             _judge(qrels, query, document, int(value), str(path))
         return qrels
     for first, lines in line_blocks(path, columns=True):
@@ -217,7 +218,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 )
             grade = _GRADE.fullmatch(parts[3])
             if grade is None:
-                what = f"grade '{shown(parts[3].decode(), 40)}' is not a whole number"
+                what = f"grade '{shown(parts[3].decode(), 40)}' is not a whole number below a thousand million"
                 raise FormatError(what, where=at(path, number), code="grade-not-integer")
             _judge(qrels, parts[0].decode(), parts[2].decode(), int(grade[1]), at(path, number))
     return qrels

@@ -46,6 +46,10 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
         for test in plan.recipe.data.test:
             if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
                 course.mark_done(f"re-rank {name} on {test}")
+    for system in plan.recipe.baseline_models():
+        for test in plan.recipe.data.test:
+            if all(folder.measures(system, test, first).exists() for first in plan.recipe.data.first_stages):
+                course.mark_done(f"re-rank {system} on {test}")
     context.heartbeat.estimate_with(course)
     first_speed = next(iter(speeds.values()))
     parts = ", ".join(f"{part.part} {format_minutes(part.minutes)}" for part in work if part.minutes)
@@ -90,6 +94,14 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             known[key] = measured
             measured_speed.save_speed(Path(plan.cache), key, measured)
         out[name] = known[key]
+    scored = _sample(plan, datasets[recipe.data.test[0]], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+    for name, model in recipe.baseline_models().items():
+        precision = recipe.stages[recipe.chain[-1]].precision
+        speed = stage_speed.measure_scoring_speed(model, precision, scored, plan.device)
+        out[name] = msgspec.structs.replace(speed, time=json_records.timestamp(datetime.now(UTC)), busy=busy)
+        measured_speed.save_speed(
+            Path(plan.cache), measured_speed.baseline_speed_key(plan, model, precision), out[name]
+        )
     return out
 
 
@@ -115,7 +127,9 @@ def estimate_work(
 def progress_parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
     """Return the work as parts of the progress in the order they come; validations run during training."""
     out: list[ProgressPart] = []
-    for part in work:
+    stages = {part.stage for part in work if part.part.startswith("train ")}
+    baselines = [part for part in work if part.stage not in stages]
+    for part in [*baselines, *(part for part in work if part.stage in stages)]:
         verb, _, rest = part.part.partition(" ")
         order, detail = len(out), part.stage
         kind = {"teacher": "embed", "train": "train"}.get(verb, "score")

@@ -58,6 +58,10 @@ def carry_out(context: RunContext) -> None:
     announce_estimate(context, inputs.datasets)
     evaluation = StageEvaluation(context, inputs)
     evaluation.prepare()
+    last = plan.recipe.chain[-1]  # a baseline is scored as the last stage is
+    precision = precisions_of_reranking(folder).get(last, precisions[last])
+    for system, model in plan.recipe.baseline_models().items():
+        evaluation.rerank(system, partial(inputs.baseline, model, precision))
     for index, name in enumerate(plan.recipe.chain):
         stage = StageWork(context, inputs, index, precisions[name])
         is_untried = index != to_train  # another run may have finished a later stage meanwhile

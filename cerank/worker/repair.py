@@ -295,7 +295,7 @@ def find_missing_metrics(folder: RunFolder, plan: Plan) -> list[str]:
         checks = {row.step for row in rows if isinstance(row, Validation) and row.stage == index}
         expected = {
             step for step in range(1, summary.steps + 1) if stage.validate_every and step % stage.validate_every == 0
-        }
+        } | ({0} if summary.start is not None else set())
         lost = len({*range(1, summary.steps + 1)} - steps)
         if lost > left_out:
             sentences.append(f"{folder.readings}: {lost} of {summary.steps} steps of {name} have no reading")

@@ -22,6 +22,7 @@ from cerank.datasets.dataset import Dataset
 from cerank.errors import HeldError, RunFailedError
 from cerank.files import disk, json_records
 from cerank.files.hashing import sha256_text, trust_hashes
+from cerank.inference.rerank import Scorer
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
 from cerank.recipes.schema import Stage
@@ -72,6 +73,11 @@ class RunInputs:
     def base(self) -> BaseFiles:
         """Return the base's files."""
         return locate(self._plan.recipe.base, fetch=False, pooling=self._plan.recipe.pooling)
+
+    def baseline(self, model: str, precision: str) -> Scorer:
+        """Return a baseline of the recipe, a finished re-ranker given by hub id or folder, ready to score."""
+        files = locate(model, fetch=False)
+        return Scorer.load(files.source, self._plan.device, precision, name=model, declared=files.declaration)
 
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of documents, in order."""

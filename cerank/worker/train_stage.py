@@ -12,17 +12,18 @@ from typing import Any
 import msgspec
 import torch
 
-from cerank.core.metrics import Position, StepMetrics, Validation
+from cerank.core.metrics import Event, Position, StepMetrics, Validation
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
-from cerank.files import disk, manifests
+from cerank.files import disk, journal, manifests
 from cerank.inference.rerank import Scorer, rerank
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
 from cerank.planning import inputs
+from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
@@ -30,6 +31,7 @@ from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
+from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
@@ -51,6 +53,9 @@ class StageWork:
         self._steps = 0
         self._lists = 0  # number of queries that the teacher ranked
         self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
+        self._has_fresh_head = False
+        self._spread = 0.0  # of the scores in the newest step
+        self._guard: StageGuard | None = None
         self._validation_loss: ValidationLoss | None = None
 
     def is_finished(self) -> bool:
@@ -74,12 +79,19 @@ class StageWork:
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self.make_sampler()
+        ties = sampler.teacher_ties() if stage.source == "teacher" else None
+        if ties is not None and ties.tied:
+            what = f"{ties}; {self._use_of_ties()}"
+            context.log.event("teacher ties", f"{self._name}: {what}")
         if stage.validates_by_loss:
             self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
         context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
+        # a new product head is the cosine of the base's embeddings, which says something; any other is random numbers
+        is_cosine = "product" in {pooling, files.pooling if pooling == "auto" else ""}
+        self._has_fresh_head = files.reading().head == "fresh" and not is_cosine
         encoder = load_model(files, pooling, recipe.seed).to(context.plan.device)
         # on the CPU, because a GPU's memory is needed for training
         before = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
@@ -99,13 +111,21 @@ class StageWork:
             "train", self._name, self._steps
         )  # begin the phase again, so that loading does not count as training time
         self._at = 0
+        self._guard = self._watched()
         state = trainer.train(encoder, data, self)
         kept_step = state.best_step if stage.keep == "best" else state.step
         if kept_step != state.step:
             checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
         summary = self._summary(state, kept_step, sampler.sampling, weight_change(before, encoder))
+        summary = msgspec.structs.replace(summary, teacher_ties=ties)
         self._save_model(encoder, tokenizer, summary)
         self._finish(summary)
+
+    def _use_of_ties(self) -> str:
+        """Return what the stage's loss makes of documents that the teacher scores alike."""
+        if target_of(self._stage) == "scores":
+            return f"{self._stage.loss} learns that their scores are equal"
+        return f"they carry no preference in {self._stage.loss}"
 
     def _make_tokens(self, encoder: CrossEncoder, tokenizer: Any, dataset: str) -> PairTokenizer:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
@@ -125,13 +145,14 @@ class StageWork:
         """Return the summary of the stage in numbers."""
         sources, stage = self._inputs, self._stage
         is_taught = stage.source == "teacher"
-        by_loss = stage.validation_measure == VALIDATION_LOSS
+        sign = -1.0 if stage.validation_measure == VALIDATION_LOSS else 1.0
+        end = state.best_value if stage.keep == "best" else state.last_value
         return StageSummary(
             stage=self._name,
             steps=state.step,
             kept_step=kept_step,
             measure=stage.validation_measure,
-            best=-state.best_value if by_loss else state.best_value,
+            best=sign * state.best_value,
             best_step=state.best_step,
             learning_rate=stage.learning_rate,
             sampling=sampling,
@@ -139,6 +160,9 @@ class StageWork:
             validation=self._validation_loss.sampling if self._validation_loss else None,
             teacher_lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
+            start=sign * state.start_value if state.start_value is not None else None,
+            end=sign * end if end is not None else None,
+            fresh_head=self._has_fresh_head,
         )
 
     def _finish(self, summary: StageSummary) -> None:
@@ -161,6 +185,10 @@ class StageWork:
                 f"a learning rate of {summary.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
+        self._warn_at_the_end(position)
+        if summary.no_gain:
+            hint = "a lower learning_rate, fewer steps or other negatives may help"
+            self._context.log.event("stage gained nothing", f"{self._name}: {summary.no_gain}; {hint}", position)
         folder = self._context.folder.checkpoints(self._index, self._name)
         for older in self._context.folder.checkpoint_steps(self._index, self._name):
             if older != step:
@@ -259,7 +287,26 @@ class StageWork:
         dataset = self._inputs.datasets[self._context.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
+    def _watched(self) -> StageGuard:
+        """Return what watches the stage's steps; it repeats no warning of an earlier attempt."""
+        events, _ = journal.read_valid_rows(self._context.folder.events, Event)
+        kinds = {event.kind for event in events if event.text.startswith(f"{self._name}: ")}
+        return StageGuard(self._stage, self._steps, frozenset(kinds & HINTS.keys()))
+
+    def _warn_at_the_end(self, position: Position) -> None:
+        """Repeat what the guard warned of while the stage was trained, and say whether its last steps still show it."""
+        if self._guard is None:
+            return
+        still = self._guard.now()
+        for kind in sorted(self._guard.warned):
+            what = f"at the end, too: {still[kind]}" if kind in still else "no longer at the end"
+            self._context.log.event(kind, f"{self._name}: {what}; {HINTS[kind]}", position)
+
     # callbacks of the trainer
+
+    def on_scores(self, step: int, spread: float) -> None:  # noqa: ARG002 - the callback's signature
+        """Keep how far apart the scores of one group lie at most in this step, for `on_step`."""
+        self._spread = spread
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Record the metrics of a step; after a resume, compare them with those of the earlier attempt."""
@@ -268,6 +315,10 @@ class StageWork:
         self._at = metrics.step
         self._context.log.write_metrics(metrics)
         self._context.heartbeat.advance(1, metrics.pairs)
+        if self._guard is not None:
+            for kind, what in self._guard.look(metrics.step, metrics.loss, self._spread).items():
+                where = Position(self._index, metrics.step)
+                self._context.log.event(kind, f"{self._name}: step {metrics.step}: {what}; {HINTS[kind]}", where)
 
     def validate(self, step: int) -> float:
         """Re-rank the validation queries with the current model, record the means, and return the deciding one."""
@@ -293,7 +344,8 @@ class StageWork:
         if self._validation_loss:
             means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
         seconds = time.perf_counter() - began
-        context.log.write_metrics(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        is_noise = self._has_fresh_head and step == 0
+        context.log.write_metrics(Validation(self._index, step, means, fresh_head=is_noise, seconds=seconds))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
         chosen = means[self._chosen(measures)]

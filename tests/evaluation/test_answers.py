@@ -246,3 +246,16 @@ def test_the_correction_is_named_as_what_it_is(correction, said):
 )
 def test_a_duration_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_baseline_beside_a_chain_changes_no_answer_of_its_stages_and_is_asked_by_name():
+    plain = stages(BASE, BASE + 0.1 + NOISE / 50)
+    other = system("reranker", BASE + 0.05 + NOISE[::-1] / 50, is_fixed=True, is_baseline=True)
+    beside = compare([*plain.systems, other], ["nDCG@10"], terms=Terms(pairs="stages"))
+    costs = {"contrastive": Cost(seconds=30.0)}
+    assert paragraphs(beside, costs) == paragraphs(plain, costs) != ()
+    asked = {(answer.left, answer.right): answer for answer in answers(beside, costs)}
+    assert asked["first-stage", "reranker"].question == "Is reranker better than the first stage?"
+    assert asked["reranker", "contrastive"].question == "Is contrastive better than reranker?"
+    assert [pair for pair, answer in asked.items() if answer.is_main] == [("first-stage", "contrastive")]
+    assert [pair for pair, answer in asked.items() if "of training" in answer.text] == [("first-stage", "contrastive")]

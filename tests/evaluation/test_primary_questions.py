@@ -60,6 +60,18 @@ def test_in_a_chain_each_stage_against_the_one_before_it_and_the_first_stage_is_
     assert comparison.family == 3
 
 
+def test_a_baseline_beside_a_chain_is_descriptive_unless_a_question_names_it():
+    *chain, other = systems(*CHAIN, "reranker")
+    beside = [*chain, msgspec.structs.replace(other, is_baseline=True)]
+    plain = compare(beside, ["nDCG@10"], terms=Terms(pairs="stages"))
+    rows = {(row.right, row.left) for row in plain.rows if not row.is_primary}
+    assert rows == {("reranker", "first-stage"), ("contrastive", "reranker"), ("distill", "reranker")}
+    assert plain.family == 3
+    asked = compare(beside, ["nDCG@10"], terms=Terms(pairs="stages", primary=("distill against reranker",)))
+    assert {(row.right, row.left) for row in asked.rows if row.is_primary} == {("distill", "reranker")}
+    assert asked.family == 1
+
+
 def test_a_descriptive_row_has_the_figures_of_a_single_test_and_no_verdict():
     terms = Terms(pairs="stages", primary=STEPS, margins={"nDCG@10": Margin(value=0.2)})
     comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=terms)

@@ -285,7 +285,7 @@ EVALUATED = [
     Report("ranx#27: query ids do not match", "a bare assertion", ("7 Q0 a 1 3 r\n", "1 0 a 1\n"), Refused("no-judged-query")),
     Report("trec_eval#46: no overlap at all", "segmentation fault", ("9.0 Q0 a 1 3 r\n", "9 0 a 1\n"), Refused("no-judged-query")),
     Report("jig#101: an empty run", "0.0 and exit 0", ("", "1 0 a 1\n"), Refused("run-empty")),
-    Report("retriv#12: some queries missing", "an assertion, or silence", ("1 Q0 a 1 3 r\n9 Q0 a 1 3 r\n", "1 0 a 1\n2 0 a 1\n"), (0.5, "1 of the 2 judged queries have no ranking and count 0; 1 query of the run without judgments")),
+    Report("retriv#12: some queries missing", "an assertion, or silence", ("1 Q0 a 1 3 r\n9 Q0 a 1 3 r\n", "1 0 a 1\n2 0 a 1\n"), (0.5, "1 of the 2 judged queries have no ranking and count 0; 1 query of the run has no judgments and does not count")),
     Report("Rankify#123: unjudged documents", "taken for errors", ("1 Q0 x 1 3 r\n1 Q0 a 2 2 r\n", "1 0 a 1\n"), (0.5, "")),
 ]  # fmt: skip
 

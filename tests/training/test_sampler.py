@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cerank.core.rankings import ordered
 from cerank.errors import RunFailedError
 from cerank.recipes.schema import Stage
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampler import Sampler, TeacherTies, TrainingPool
 from tests.refusals import refused
 
 STAGE = Stage(steps=10, group_size=4, groups_per_step=2, window=(1, 6))
@@ -17,10 +18,11 @@ RANKING = {f"q{i}": [f"d{(i + j) % 12}" for j in range(10)] for i in range(6)}
 QRELS = {f"q{i}": {f"d{i}": 1, f"d{(i + 3) % 12}": 0} for i in range(6)}
 
 
-def sampler(stage=STAGE, qrels=QRELS, ranking=RANKING, queries=None, seed=1, texts=None):
+def sampler(stage=STAGE, qrels=QRELS, ranking=RANKING, queries=None, seed=1, texts=None, scores=None):
     has_text = (lambda doc: True) if texts is None else texts.__contains__
     ids = list(ranking) if queries is None else queries
-    return Sampler("s", stage, seed, TrainingPool(query_ids=ids, qrels=qrels, ranking=ranking, has_text=has_text))
+    pool = TrainingPool(query_ids=ids, qrels=qrels, ranking=ranking, has_text=has_text, scores=scores)
+    return Sampler("s", stage, seed, pool)
 
 
 def changed(**values):
@@ -117,6 +119,25 @@ def test_a_teachers_group_keeps_its_order_and_counts_down_from_the_size():
             assert places == sorted(places)
             assert max(places) < 6
             assert group.labels == (4.0, 3.0, 2.0, 1.0)
+
+
+def test_documents_that_a_teacher_scores_alike_share_the_label_of_the_first_of_them():
+    stage = changed(source="teacher", teacher="t", loss="ranknet", group_size=6, window=(1, 6))
+    ranked = ordered({"q0": {"a": 5.0, "b": 3.0, "c": 3.0, "d": 3.0, "e": 1.0, "f": 1.0}})
+    drawn = sampler(stage, ranking=ranked, scores=ranked.scores)
+    (group, *_) = drawn.groups(1)
+    assert group.doc_ids[0] == "a"
+    assert group.labels == (6.0, 5.0, 5.0, 5.0, 2.0, 2.0)
+    assert group.pairs == 15 - 3 - 1  # of three that tie three pairs, of two one
+    assert drawn.teacher_ties() == TeacherTies(tied=4, pairs=15, lists=1)
+
+
+def test_a_teacher_without_ties_has_none():
+    stage = changed(source="teacher", teacher="t", loss="ranknet", group_size=6, window=(1, 6))
+    ranked = ordered({"q0": {"a": 5.0, "b": 3.0, "c": 2.0}})
+    drawn = sampler(stage, ranking=ranked, scores=ranked.scores)
+    assert drawn.groups(1)[0].labels == (3.0, 2.0, 1.0)
+    assert drawn.teacher_ties() == TeacherTies(tied=0, pairs=3, lists=0)
 
 
 def test_short_lists_give_smaller_groups_and_are_counted():
@@ -300,7 +321,10 @@ def test_a_teacher_that_ranks_only_the_drawn_queries_gives_the_groups_of_one_tha
     assert set(first.sampled_queries) == {
         group.query_id for step in range(1, steps + 1) for group in first.groups(step)
     }
-    some = first.with_teacher({query: taught[query] for query in first.sampled_queries}, lambda query: [])
+    some = first.with_teacher(
+        {query: taught[query] for query in first.sampled_queries},
+        lambda query: [float(9 - place) for place in range(len(taught[query]))],
+    )
     every = sampler(stage, ranking=taught)
     assert [some.groups(step) for step in range(1, steps + 1)] == [every.groups(step) for step in range(1, steps + 1)]
     assert some.sampling == every.sampling

@@ -43,10 +43,14 @@ class Recorder:
 
     def __init__(self, stop_after=None, values=()):
         self.readings, self.saves, self.rejections, self.validations = [], [], [], []
+        self.spreads = []
         self.stop_after, self.values = stop_after, list(values)
 
     def on_step(self, reading):
         self.readings.append(msgspec.structs.replace(reading, seconds=0.0))
+
+    def on_scores(self, step, spread):
+        self.spreads.append(spread)
 
     def validate(self, step):
         self.validations.append(step)
@@ -145,13 +149,22 @@ def test_a_damaged_best_checkpoint_takes_those_that_rest_on_it_with_it(tiny, tmp
 def test_without_its_best_checkpoint_a_stage_starts_again_from_its_own_start(tiny, tmp_path):
     whole, _, expected = trained(tiny, tmp_path / "whole")
     folder = tmp_path / "cut"
-    trained(tiny, folder, callback=Recorder(values=[0.9, 0.1, 0.2]))
+    trained(tiny, folder, callback=Recorder(values=[0.0, 0.9, 0.1, 0.2]))
     for step in (4, 8):
         shutil.rmtree(folder / checkpoints.folder_name(step))
     model, _, callback = trained(tiny, folder)
     assert callback.rejections
     assert callback.readings == expected.readings
     assert same_weights(whole, model)
+
+
+def test_what_a_stage_starts_from_is_measured_once_and_never_kept(tiny, tmp_path):
+    _, state, callback = trained(tiny, tmp_path, callback=Recorder(values=[0.9, 0.1, 0.5, 0.4]))
+    assert callback.validations == [0, 4, 8, 12]
+    assert (state.start_value, state.best_step, state.best_value, state.last_value) == (0.9, 8, 0.5, 0.4)
+    _, again, resumed = trained(tiny, tmp_path)
+    assert resumed.validations == []
+    assert again == state
 
 
 def test_microbatches_change_the_loss_by_rounding_alone(tiny, tmp_path):
@@ -164,8 +177,8 @@ def test_microbatches_change_the_loss_by_rounding_alone(tiny, tmp_path):
 
 def test_it_stops_early_once_patience_is_spent_and_keeps_the_best_checkpoint(tiny, tmp_path):
     stage = msgspec.structs.replace(STAGE, steps=40, patience=2)
-    _, state, callback = trained(tiny, tmp_path, stage, Recorder(values=[0.1, 0.5, 0.4, 0.5, 0.9]))
-    assert callback.validations == [4, 8, 12, 16]
+    _, state, callback = trained(tiny, tmp_path, stage, Recorder(values=[0.7, 0.1, 0.5, 0.4, 0.5, 0.9]))
+    assert callback.validations == [0, 4, 8, 12, 16]
     assert (state.step, state.best_step, state.stopped_early) == (16, 8, True)
     assert {path.name for path in tmp_path.iterdir()} == {checkpoints.folder_name(step) for step in (8, 12, 16)}
 
@@ -232,8 +245,8 @@ def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypa
     validate = callback.validate
     callback.validate = lambda step: (overlaps.append(len(under_way)), begun_then.append(len(begun)), validate(step))[2]
     trained(tiny, tmp_path, callback=callback)
-    assert overlaps == [0, 0, 0]
-    assert begun_then == [5, 9, 12]  # one step ahead, but not beyond the last
+    assert overlaps == [0, 0, 0, 0]
+    assert begun_then == [0, 5, 9, 12]  # one step ahead, but not beyond the last
 
 
 class ReadBacks(TorchFunctionMode):

@@ -22,6 +22,7 @@ from cerank.inference.rerank import Scorer
 from cerank.machine.process_environment import pinned_environment
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
+from cerank.training import stage_summary
 from cerank.trec.text_io import read_qrels, read_run
 from tests.warm import started
 
@@ -85,7 +86,18 @@ def test_its_readings_cover_every_step_of_both_stages_and_its_validations(finish
     steps = [(row.stage, row.step) for row in rows if isinstance(row, StepMetrics)]
     assert steps == [(stage, step) for stage in (0, 1) for step in range(1, 31)]
     checks = [(row.stage, row.step) for row in rows if isinstance(row, Validation)]
-    assert checks == [(stage, step) for stage in (0, 1) for step in (10, 20, 30)]
+    assert checks == [(stage, step) for stage in (0, 1) for step in (0, 10, 20, 30)]
+
+
+def test_its_first_validation_is_of_the_untrained_base_and_the_second_stages_of_what_the_first_handed_on(finished):
+    run, plan, _ = finished
+    validations = {(row.stage, row.step): row for row in rows_of(run) if isinstance(row, Validation)}
+    assert validations[0, 0].fresh_head
+    assert not validations[1, 0].fresh_head
+    first, second = (stage_summary.read(run.final(index, name)) for index, name in enumerate(plan.recipe.chain))
+    assert validations[1, 0].measures == validations[0, first.kept_step].measures
+    assert (first.start, first.fresh_head) == (validations[0, 0].measures["nDCG@10"], True)
+    assert (second.start, second.end) == (first.end, validations[1, second.kept_step].measures["nDCG@10"])
 
 
 def test_its_measures_on_file_are_those_of_its_rankings_by_pytrec_eval(finished):

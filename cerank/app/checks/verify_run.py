@@ -101,8 +101,10 @@ def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
     """Yield the (system, dataset, first stage) that have measures."""
+    from cerank.app.comparison.comparisons import systems_of
+
     data = plan.recipe.data
-    for system in ("first-stage", *plan.recipe.chain):
+    for system in systems_of(plan):
         for test in data.test:
             for first in data.first_stages:
                 if folder.measures(system, test, first).exists():

@@ -38,13 +38,18 @@ FIRST_STAGE = "first-stage"
 Qrels = dict[str, dict[str, int]]
 
 
+def systems_of(plan: Plan) -> list[str]:
+    """Return what a run measures, in the order of its table: its first stage, its stages, and its baselines."""
+    return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.baseline_models()]
+
+
 class RunTarget(msgspec.Struct, frozen=True):
     """A run's rankings after one of its stages."""
 
     label: str
     folder: RunFolder
     plan: Plan
-    system: str  # a stage's name, or "first-stage"
+    system: str  # a stage's name, "first-stage", or a baseline's name
 
 
 class FileTarget(msgspec.Struct, frozen=True):
@@ -83,7 +88,7 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
             raise _no_such_file(text) from None
         raise
     plan = run_store.load_plan(folder)
-    known = [FIRST_STAGE, *plan.recipe.chain]
+    known = systems_of(plan)
     if colon and system not in known:
         raise UsageError(f"run {run_store.title(folder)} has no stage '{system}'", hint=nearest(system, known))
     label = (run_store.label_of(folder, plan) or run_store.short_name(folder)) + (f":{system}" if colon else "")
@@ -137,8 +142,9 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget
                 hint=hint,
                 code="seed-unknown",
             )
-        if member.system == FIRST_STAGE:
-            raise UsageError(f"'{label}': a first stage has no seed", hint=f"name one: {label}={member.label}")
+        if member.system not in member.plan.recipe.chain:
+            what = "a first stage" if member.system == FIRST_STAGE else "a baseline"
+            raise UsageError(f"'{label}': {what} has no seed", hint=f"name one: {label}={member.label}")
         runs.append(member)
     first, seeds = runs[0], set[int]()
     for member in runs:
@@ -180,8 +186,10 @@ _NOT_IDENTITY = re.compile(
 def but_for_seed(target: RunTarget) -> tuple[str, str]:
     """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
     recipe = target.plan.recipe
-    same = msgspec.structs.replace(recipe, seed=0, evaluate=margins_of.measuring_alone(recipe.evaluate))
-    return target.system, msgspec.structs.replace(target.plan, recipe=same).fingerprint
+    alone = margins_of.measuring_alone(recipe.evaluate)
+    same = msgspec.structs.replace(recipe, seed=0, baselines=(), evaluate=alone)
+    inputs = tuple(entry for entry in target.plan.inputs if entry.role != "baseline")
+    return target.system, msgspec.structs.replace(target.plan, recipe=same, inputs=inputs).fingerprint
 
 
 def sources(target: Target) -> tuple[margins_of.Source, ...]:
@@ -285,14 +293,16 @@ def _condensed(names: Sequence[str]) -> dict[str, str]:
 def of_run(folder: RunFolder) -> Comparison:
     """Compare a run's measured stages: each with the stage before it and with the first stage, in one family.
 
+    Its baselines stand beside them: with the first stage, and each stage with them, described outside the family.
+
     Raises:
         MissingError: no stage of it has been measured yet.
     """
     from cerank.evaluation.compare import Terms, compare
 
     plan = run_store.load_plan(folder)
-    done = [name for name in (FIRST_STAGE, *plan.recipe.chain) if _is_measured(folder, plan, name)]
-    if len(done) < 2:
+    done = [name for name in systems_of(plan) if _is_measured(folder, plan, name)]
+    if len(done) < 2 or done[0] != FIRST_STAGE:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
     names = plan.recipe.evaluate.measures
     targets = [RunTarget(name, folder, plan, name) for name in done]
@@ -454,7 +464,8 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         condition = Condition(short_name(test), short_name(first))
         stored = _stored_measures(target, test, first, names)
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
-    is_fixed = target.system == FIRST_STAGE
+    is_baseline = target.system in target.plan.recipe.baseline_models()
+    is_fixed = target.system == FIRST_STAGE or is_baseline
     return System(
         label=target.label,
         measured=tuple(rows),
@@ -462,6 +473,7 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         seed=None if is_fixed else target.plan.recipe.seed,
         shares=_decided_by_seed(target),
         is_fixed=is_fixed,
+        is_baseline=is_baseline,
     )
 
 
@@ -470,7 +482,8 @@ def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
     from cerank.planning import inputs, stage_keys
 
     plan = target.plan
-    chain = plan.recipe.chain[: plan.recipe.chain.index(target.system) + 1] if target.system != FIRST_STAGE else ()
+    names = plan.recipe.chain
+    chain = names[: names.index(target.system) + 1] if target.system in names else ()
     pinned = {(entry.role, entry.name): entry.sha256 for entry in plan.inputs}
     out = []
     for index, name in enumerate(chain):
@@ -549,7 +562,9 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
             f"no document of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-document"
         )
     parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
-    parts += [f"{counted(unjudged, 'query')} of the run without judgments do not count"] if unjudged else []
+    verbs = ("has", "does") if unjudged == 1 else ("have", "do")
+    told = f"{counted(unjudged, 'query')} of the run {verbs[0]} no judgments and {verbs[1]} not count"
+    parts += [told] if unjudged else []
     return ["; ".join(parts)] if parts else []
 
 

@@ -272,6 +272,16 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
         for before, left in enumerate(systems[:at])
         if before in {0, at - 1}
     )
+    baselines = recipe.baseline_models()
+    couples = [(comparisons.FIRST_STAGE, name) for name in baselines] + [
+        (name, stage) for stage in recipe.chain for name in baselines
+    ]
+    tests += len(data.first_stages) * sum(
+        any(question.names(measure, {right}, {left}) for question in primary)
+        for test in data.test
+        for measure in plan.measures_on(test)
+        for left, right in couples
+    )
     kinds = KINDS if len(recipe.chain) > 1 else KINDS[1:]
     expected = []
     for test in data.test:

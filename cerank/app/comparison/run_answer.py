@@ -24,6 +24,7 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison
     costs: tuple[stage_costs.StageCost, ...]
     spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
+    no_gains: tuple[str, ...] = ()  # of stages that ended no better in validation than they started
 
     @property
     def by_stage(self) -> dict[str, Cost]:
@@ -59,8 +60,19 @@ def of_run(folder: RunFolder) -> RunAnswer:
     """
     plan, comparison = run_store.load_plan(folder), comparisons.of_run(folder)
     return RunAnswer(
-        comparison=comparison, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, comparison)
+        comparison=comparison,
+        costs=stage_costs.of_run(folder, plan),
+        spreads=_spreads(folder, plan, comparison),
+        no_gains=_no_gains(folder, plan),
     )
+
+
+def _no_gains(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
+    """Return a sentence for each stage that validation shows no better at its end than at its start."""
+    from cerank.training import stage_summary
+
+    summaries = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
+    return tuple(f"{row.stage}: {row.no_gain}" for row in summaries if row is not None and row.no_gain)
 
 
 def _spreads(folder: RunFolder, plan: Plan, comparison: Comparison) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ class StageCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
-    """Return the cost of each stage of which something was done, in the chain's order."""
+    """Return the cost of each stage of which something was done, in the chain's order, then that of each baseline."""
     rows: list[ReadingRow]
     rows, _ = journal.read_valid_rows(folder.readings, ReadingRow)
     first: dict[tuple[bool, int, int], ReadingRow] = {}
@@ -71,6 +71,20 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
                 reused_from=run_store.short_name(source_run) if source_run is not None else "",
             )
         )
+    for name in plan.recipe.baseline_models():
+        if pieces := [row for row in scored if row.system == name]:
+            pairs, seconds = sum(row.pairs for row in pieces), sum(row.seconds for row in pieces)
+            out.append(
+                StageCost(
+                    stage=name,
+                    seconds=None,
+                    validation_seconds=None,
+                    steps=0,
+                    pairs=0,
+                    reranked=pairs,
+                    reranking_seconds=seconds,
+                )
+            )
     return tuple(out)
 
 

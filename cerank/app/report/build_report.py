@@ -14,7 +14,7 @@ from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
 from cerank.app.report.paper.methods_text import MethodsText, methods
 from cerank.app.report.report_data import Curve, PublishedComparison, Report
-from cerank.app.report.report_scope import ReportRequest, ReportScope, report_scope
+from cerank.app.report.report_scope import ReportRequest, ReportScope, report_scope, unnamed_baselines
 from cerank.app.report.results_tables import TestResults
 from cerank.errors import UsageError
 from cerank.evaluation import published
@@ -132,6 +132,8 @@ def _notes(scope: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
     untested = [label for label in without if label not in verdicts.pairs.values()]
     if untested:
         lines.insert(0, f"no baseline of the same base: {', '.join(untested)}; not tested")
+    if others := unnamed_baselines(scope):
+        lines.append(f"finished re-rankers beside the stages, rows where a report names them: {', '.join(others)}")
     return tuple(lines)
 
 

@@ -41,7 +41,7 @@ def pictures(report_scope: ReportScope) -> tuple[Curve, ...]:
         for member in row.members:
             seed = f", seed {member.plan.recipe.seed}" if len(row.members) > 1 else ""
             drawn = _Drawn(row.model.label + seed, member.folder, member.plan.recipe.chain)
-            if len(drawn.columns.steps):
+            if row.model.base and len(drawn.columns.steps):  # a baseline's row is of no training
                 groups.setdefault(row.model.base, {}).setdefault(member.folder.name, drawn)
     out = []
     for base, each in groups.items():

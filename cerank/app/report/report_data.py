@@ -25,9 +25,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the tables: a base fine-tuned by a recipe, the mean of its seeds."""
 
     label: str
-    base: str  # "" for the first stage
+    base: str  # "" for the first stage, and for a finished re-ranker beside the stages
     recipe: str
-    system: str  # the stage that re-ranks, or "first-stage"
+    system: str  # the stage that re-ranks, "first-stage", or the name of a finished re-ranker
     chain: tuple[str, ...] = ()  # "cl" (labels) or "kd" (a teacher) for each stage up to that one
     loss: str = ""  # of that stage
     seeds: tuple[int, ...] = ()

@@ -162,6 +162,8 @@ def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
 
 def _label(group: Sequence[RunTarget]) -> str:
     recipe, system = group[0].plan.recipe, group[0].system
+    if system in recipe.baseline_models():
+        return system
     stage = "" if system == recipe.chain[-1] else f", {system} only"
     return f"{base_name(recipe.base)} {recipe.name}{stage}"
 
@@ -173,6 +175,8 @@ def base_name(base: str) -> str:
 
 def _model(label: str, group: Sequence[RunTarget]) -> Model:
     recipe, system = group[0].plan.recipe, group[0].system
+    if system in recipe.baseline_models():  # a finished re-ranker: neither the recipe's base nor its seed made it
+        return Model(label=label, base="", recipe="", system=system, runs=tuple(each.folder.name for each in group))
     stages = recipe.chained()
     until = recipe.chain.index(system) + 1 if system in recipe.chain else 0
     return Model(
@@ -185,6 +189,18 @@ def _model(label: str, group: Sequence[RunTarget]) -> Model:
         seeds=tuple(member.plan.recipe.seed for member in group),
         runs=tuple(member.folder.name for member in group),
     )
+
+
+def unnamed_baselines(scope: ReportScope) -> tuple[str, ...]:
+    """Return RUN:BASELINE of each baseline that a run of the report was compared with and that is no row of it."""
+    members = [member for row in scope.rows for member in row.members]
+    rows = {member.system for member in members}
+    named: dict[str, str] = {}
+    for member in members:
+        for system in member.plan.recipe.baseline_models():
+            if system not in rows:
+                named.setdefault(system, f"{run_store.short_name(member.folder)}:{system}")
+    return tuple(named.values())
 
 
 def first_stage_model() -> Model:

@@ -51,10 +51,11 @@ def stages(report: Report) -> Table:
         Column("learning_rate", "peak rate", "number", 8),
         Column("drift", "weights moved", "number"),
         Column("changed", "weights changed", "percent"),
+        Column("start", "validation before", "number"),
         Column("best", "best validation", "number"),
         Column("measure", "by"),
     )
-    rows, still = [], []
+    rows, still, worse = [], [], list[str]()
     for run, facts in _facts(report):
         moved = facts.weight_change
         rows.append(
@@ -66,13 +67,16 @@ def stages(report: Report) -> Table:
                 facts.learning_rate,
                 moved.norm,
                 moved.changed,
+                facts.start,
                 facts.best,
                 facts.measure,
             )
         )
+        worse += [f"{run}, {facts.stage}: {facts.no_gain}"] if facts.no_gain else []
         still += [f"{run}, {facts.stage}: {moved.norm:.2g}"] if moved.is_negligible else []
     notes = ["weights moved: the norm of their change over the stage, divided by their norm"] if rows else []
     notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []
+    notes += worse
     return Table("stages", columns, tuple(rows), "How far each stage moved the model", tuple(notes))
 
 

@@ -179,8 +179,8 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
     for entry in plan.inputs:
-        if entry.role == "base":
-            info(f"base {entry.name}: {'; '.join(entry.notes)}")
+        if entry.role in {"base", "dataset", "teacher"} and entry.notes:
+            info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     shared = plans.shared_queries(plan)

@@ -47,6 +47,8 @@ class Series(NamedTuple):
     name: str
     place: int  # index of its color and letter
     pieces: tuple[tuple[Floats, Floats], ...]  # steps and values, a piece for each stage
+    starts: tuple[bool, ...] = ()  # of validations: whether a piece begins with the model that its stage started from
+    has_fresh_head: bool = False  # the newest stage started with one, so its first value is noise
 
     def at(self, step: float) -> float | None:
         """Return the value at the last point up to a step; None before the first."""
@@ -62,9 +64,16 @@ class Series(NamedTuple):
         return next((float(values[-1]) for _, values in reversed(self.pieces) if len(values)), None)
 
     @property
+    def start(self) -> float | None:
+        """The value that the newest stage started from; None where it was not measured."""
+        return float(self.pieces[-1][1][0]) if self.starts and self.starts[-1] else None
+
+    @property
     def best(self) -> tuple[float, float] | None:
-        """The largest value, with its step."""
-        points = [(float(values.max()), float(steps[values.argmax()])) for steps, values in self.pieces if len(values)]
+        """The largest value after a step of training, with its step; a stage never hands on what it started from."""
+        firsts = [int(is_start) for is_start in self.starts] or [0] * len(self.pieces)
+        trained = [(at[first:], values[first:]) for first, (at, values) in zip(firsts, self.pieces, strict=True)]
+        points = [(float(values.max()), float(at[values.argmax()])) for at, values in trained if len(values)]
         return max(points, key=lambda point: (point[0], -point[1])) if points else None
 
 
@@ -199,7 +208,7 @@ class CurvesPane(RunPane):
             if len(self._shown) == 1:
                 return _validated(self._shown[0], most=3)
             return [
-                Series(view.entry.short_name or view.entry.name, self._places[view.entry.name], measure.pieces)
+                measure._replace(name=view.entry.short_name or view.entry.name, place=self._places[view.entry.name])
                 for view in self._shown
                 for measure in _validated(view, most=1)
             ]
@@ -224,8 +233,11 @@ class CurvesPane(RunPane):
             letter = f"{_LETTERS[line.place]} " if len(series) > 1 else ""
             value = line.last if self._cursor is None else line.at(self._cursor)
             text = _value_text(name, value)
-            if name == _VALIDATION and self._cursor is None and line.best is not None:
-                text += f" (best {short(line.best[0])} at {line.best[1]:,.0f})"
+            if name == _VALIDATION and self._cursor is None:
+                fresh = ", a fresh head" if line.has_fresh_head else ""
+                parts = [f"start {short(line.start)}{fresh}"] if line.start is not None else []
+                parts += [f"best {short(line.best[0])} at {line.best[1]:,.0f}"] if line.best is not None else []
+                text += f" ({'; '.join(parts)})" if parts else ""
             what = f" ({by_name[line.name]})" if by_name.get(line.name) else ""
             items.append(joined((f"{letter}{line.name}{what} ", f"bold {colors[line.place]}"), text))
         if len(self._shown) < 2 and self._cursor is None:
@@ -305,7 +317,8 @@ class CurvesPane(RunPane):
         if not self._shown:
             return np.empty(0)
         if _PLOTS[self._plot] == _VALIDATION:
-            return np.array([step for step, _ in self._shown[0].columns.validations])
+            # where a stage ends and the next one starts, two validations have one place
+            return np.array(sorted({step for step, _ in self._shown[0].columns.validations}))
         return self._shown[0].columns.steps
 
     def _move_cursor(self, by: int) -> None:
@@ -422,11 +435,12 @@ def _validated(view: CurvesView, most: int) -> list[Series]:
         names.insert(0, view.entry.validated[0])
     series = []
     for place, name in enumerate(names[:most]):
-        pieces = []
+        pieces, starts, is_fresh = [], [], False
         for stage in dict.fromkeys(row.stage for _, row in rows):
-            points = [(step, row.measures[name]) for step, row in rows if row.stage == stage and name in row.measures]
-            if points:
-                steps, values = zip(*points, strict=True)
-                pieces.append((np.array(steps), np.array(values)))
-        series.append(Series(name, place, tuple(pieces)))
+            known = [(step, row) for step, row in rows if row.stage == stage and name in row.measures]
+            if known:
+                pieces.append((np.array([at for at, _ in known]), np.array([row.measures[name] for _, row in known])))
+                starts.append(known[0][1].step == 0)
+                is_fresh = known[0][1].fresh_head
+        series.append(Series(name, place, tuple(pieces), tuple(starts), is_fresh))
     return series

@@ -16,7 +16,7 @@ from textual.content import Content
 from textual.widgets import DataTable, Static
 
 from cerank.app.comparison import export_comparison
-from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.comparison.comparisons import FIRST_STAGE, systems_of
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
@@ -153,7 +153,8 @@ class ResultsPane(RunPane):
         A measure that is the same in all rows moves to the title.
         """
         table = view.tables[self._condition % len(view.tables)]
-        order = {FIRST_STAGE: 1, "": 2}
+        baselines = self.entry.plan.recipe.baseline_models() if self.entry and self.entry.plan else {}
+        order = {FIRST_STAGE: 1, **dict.fromkeys(baselines, 2), "": 3}
         rows = sorted(table.rows, key=lambda row: order.get(str(row[1]), 0))
         columns = [
             msgspec.structs.replace(column, priority=1) if column.key == "mean" else column for column in table.columns
@@ -212,7 +213,7 @@ class ResultsPane(RunPane):
             self.lab_app.show_message("There is nothing to compare yet.", "warning")
             return
         run, baseline = self.entry.short_name or self.entry.name, systems[1]
-        others = [system for system in (FIRST_STAGE, *self.entry.plan.recipe.chain) if system != baseline]
+        others = [system for system in systems_of(self.entry.plan) if system != baseline]
         self.lab_app.open_compare([f"{run}:{system}" for system in (baseline, *others)])
 
     def action_condition(self) -> None:
