@@ -54,7 +54,10 @@ def finished(tmp_path_factory):
 def test_a_validation_shows_the_stages_own_loss_beside_the_measures(finished):
     run, _ = finished
     rows = [row for row in rows_of(run) if isinstance(row, Validation)]
-    assert [(row.stage, row.step) for row in rows] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
+    assert [(row.stage, row.step) for row in rows] == [
+        *((0, step) for step in (0, 10, 20, 30)),
+        *((1, step) for step in (0, 10, 20)),
+    ]
     assert all(set(row.measures) == {"nDCG@10", "RR@10", "loss"} for row in rows)
     assert all(math.isfinite(row.measures["loss"]) and row.measures["loss"] > 0 for row in rows)
 
@@ -199,7 +202,7 @@ def test_the_work_counts_in_batch_negatives_and_the_groups_of_a_validation_loss(
     _, plan = finished
     work = {part.part: part.pairs for part in plans.work_of(plan)}
     assert work["train contrastive"] == 30 * 2 * (4 + 2)
-    assert work["validate contrastive"] == 3 * 8 * (5 + 4)
+    assert work["validate contrastive"] == (1 + 3) * 8 * (5 + 4)  # before the first step, and three after it
 
 
 @pytest.mark.parametrize(

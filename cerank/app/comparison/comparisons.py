@@ -563,8 +563,8 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
         )
     parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
     verbs = ("has", "does") if unjudged == 1 else ("have", "do")
-    told = f"{counted(unjudged, 'query')} of the run {verbs[0]} no judgments and {verbs[1]} not count"
-    parts += [told] if unjudged else []
+    note = f"{counted(unjudged, 'query')} of the run {verbs[0]} no judgments and {verbs[1]} not count"
+    parts += [note] if unjudged else []
     return ["; ".join(parts)] if parts else []
 
 
