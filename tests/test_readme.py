@@ -181,9 +181,11 @@ def test_every_package_on_the_map_is_there_and_none_is_missing():
 
 
 def test_the_recipe_shown_loads(tmp_path):
-    (text,) = blocks(DOCUMENTS["recipes"], "toml")
-    (tmp_path / "gentle.toml").write_text(text)
-    assert recipes.load(str(tmp_path / "gentle.toml")).recipe.base == "roberta"
+    text, baselines = blocks(DOCUMENTS["recipes"], "toml")
+    (tmp_path / "gentle.toml").write_text(baselines + text)  # a key before the file's tables is the recipe's own
+    recipe = recipes.load(str(tmp_path / "gentle.toml")).recipe
+    assert recipe.base == "roberta"
+    assert len(recipe.baselines) == 2
 
 
 def test_the_teacher_prices_and_template_shown_load(tmp_path):

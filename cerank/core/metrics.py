@@ -35,9 +35,9 @@ class Validation(msgspec.Struct, frozen=True, tag="validation"):
     stage: int
     step: int
     measures: dict[str, float]
-    fresh_head: bool = False  # the head is as it was sampled: the values are noise, whatever the encoder is worth
     seconds: float = 0.0
     attempt: int = 0
+    fresh_head: bool = False  # the head is as it was sampled: the values are noise, whatever the encoder is worth
 
 
 class Scoring(msgspec.Struct, frozen=True):

@@ -75,7 +75,7 @@ def test_the_work_counts_pairs_exactly(made):
     plan, _ = made
     work = {part.part: part for part in plans.work_of(plan)}
     assert work["train contrastive"].pairs == 30 * 2 * 4
-    assert work["validate distill"].units == 3
+    assert work["validate distill"].units == 1 + 3  # before the first step, and three after it
     (test,) = plan.recipe.data.test
     assert work[f"re-rank {test} by distill"].pairs == 12 * 8 * 2
 
