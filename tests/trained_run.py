@@ -16,6 +16,12 @@ from cerank.worker.__main__ import run_attempt
 from cerank.worker.run_context import StopFlag
 from tests.worker.small import STAGE, small_plan, small_run
 
+_SHORT = STAGE | {"steps": 4, "validate_every": 4}
+SHORT_STAGES = {
+    "contrastive": _SHORT,
+    "distill": {**_SHORT, "loss": "ranknet", "source": "teacher", "teacher": "oracle"},
+}
+
 
 class TrainedRun(NamedTuple):
     """A finished run of two stages, called "brisk-otter"."""
@@ -27,10 +33,7 @@ class TrainedRun(NamedTuple):
 
 def make_trained(folder, **changes) -> TrainedRun:
     """A run of four steps a stage, carried out in this process."""
-    short = STAGE | {"steps": 4, "validate_every": 4}
-    distill = {**short, "loss": "ranknet", "source": "teacher", "teacher": "oracle"}
-    stages = {"contrastive": short, "distill": distill}
-    plan, settings = small_plan(folder, stages=stages, evaluate={"margins": {"nDCG@10": 0.02}}, **changes)
+    plan, settings = small_plan(folder, stages=SHORT_STAGES, evaluate={"margins": {"nDCG@10": 0.02}}, **changes)
     plan = msgspec.structs.replace(plan, label="brisk-otter")
     run = small_run(folder, plan, settings)
     with Lease.take(run.lease, datetime(2026, 1, 2, tzinfo=UTC)):

@@ -148,6 +148,13 @@ class _Commands(GroupOnUse):
             "with a model card that holds its evaluation results.",
         ),
         ListedCommand(
+            "serve",
+            "sharing.serve_command",
+            "serve",
+            _SHARING,
+            "Serve a re-ranker over HTTP: POST /rerank and /v1/score, as Cohere, Jina and vLLM answer.",
+        ),
+        ListedCommand(
             "guide",
             "show_guide",
             "guide",
