@@ -132,7 +132,7 @@ class RerankHttpServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout: ClassVar[float] = _IDLE  # type: ignore[misc]  # the base class leaves it without a type
+    timeout: ClassVar[float] = _IDLE
     server: RerankHttpServer
     server_version, sys_version = "cerank", ""
     disable_nagle_algorithm = True
@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             BadRequestError: it is too large, of unknown length, not JSON by its type, or without the key.
         """
         limits, length = self.server.limits, self.headers.get("Content-Length", "")
-        if not length.isdecimal() or len(length) > 18:
+        if not length.isdecimal() or len(length) > 18 or "Transfer-Encoding" in self.headers:
             self.close_connection = True
             raise BadRequestError("a body with a Content-Length is needed", 411)
         if int(length) > limits.body_bytes:

@@ -148,6 +148,8 @@ def _written(settings: Settings, request: ExportRequest, target: Path, work: _Wo
                 check=check,
                 quantized=quantized,
                 license=request.license,
+                label=reranker.model.label,
+                query_prompt=reranker.model.query_prompt,
             ),
         )
         run_store.check_no_token(card, "the model card", "check the recipe and the names of its data")

@@ -73,6 +73,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     check: ExportCheck
     quantized: QuantizedResult | None
     license: str  # as the hub abbreviates it; "" where the user names none
+    label: int | None = None  # of two labels, the one that means relevant
+    query_prompt: str = ""  # that must be written before each query
     place: str = "this folder"  # what the examples load
 
 
@@ -104,6 +106,11 @@ def text(model: NamedModel, exported: Exported) -> str:
         *_quantized(exported.quantized),
         "## Use",
         *_use(exported),
+        *(
+            [f"Each query begins with {escapes.markdown(repr(exported.query_prompt))}."]
+            if exported.query_prompt
+            else []
+        ),
         f"Checked after writing: {exported.check.text}.",
         "## Data",
         *_data(run),
@@ -205,7 +212,7 @@ def _use(exported: Exported) -> list[str]:
     if form == "sentence-transformers":
         out += ["With sentence-transformers 5.4 or later:", _block(_SENTENCE_TRANSFORMERS.format(place=place))]
     if exported.pooling == "classifier":
-        which = ".log_softmax(dim=-1)  # of the relevant label" if form == "transformers" else ""
+        which = "" if exported.label is None else f".log_softmax(dim=-1)[:, {exported.label}]"
         out += ["With transformers:", _block(_TRANSFORMERS.format(place=place, which=which))]
     elif exported.pooling == "answer":
         out.append("transformers' Auto class loads it; template and answers are in `reranker.toml`.")

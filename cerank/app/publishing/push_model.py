@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,6 @@ from cerank.app.publishing.export_model import ExportRequest, ExportResult, expo
 from cerank.errors import MissingError, UsageError
 from cerank.settings import Settings
 from cerank.text.safe_text import shown
-
-_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +44,7 @@ def push(settings: Settings, request: PushRequest, progress: Callable[[str], Non
         UsageError: the name is no repository's, or the format cannot hold the model.
         MissingError: the hub refuses, or cannot be reached; nothing was uploaded.
     """
-    if not _REPOSITORY.fullmatch(request.repository):
+    if not _is_repository(request.repository):
         what = f"'{shown(request.repository, 120)}' is not the name of a repository"
         raise UsageError(what, where="NAME", hint="such as my-organization/my-reranker", code="repository-name")
     with tempfile.TemporaryDirectory() as temporary:
@@ -61,6 +58,18 @@ def push(settings: Settings, request: PushRequest, progress: Callable[[str], Non
             progress(f"uploading to {request.repository}")
             url = _upload(folder, request)
     return PushResult(exported=exported, card=card, url=url)
+
+
+def _is_repository(name: str) -> bool:
+    """Return whether it is the name of a repository with its owner's, as the hub has them."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1 and all(name.split("/"))
 
 
 def _upload(folder: Path, request: PushRequest) -> str:
