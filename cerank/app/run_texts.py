@@ -28,17 +28,17 @@ class QueryTexts(msgspec.Struct, frozen=True, kw_only=True):
         return [(self.query, document) for document in self.documents]
 
 
-class TestCondition(msgspec.Struct, frozen=True):
+class RunCondition(msgspec.Struct, frozen=True):
     """The test dataset and first stage that texts are taken from: the first of the run."""
 
     dataset: str
     first_stage: str
 
 
-def condition_of(plan: Plan) -> TestCondition:
+def condition_of(plan: Plan) -> RunCondition:
     """Return the run's first test dataset with its first first stage."""
     data = plan.recipe.data
-    return TestCondition(data.test[0], data.first_stages[0])
+    return RunCondition(data.test[0], data.first_stages[0])
 
 
 def candidates_of(folder: RunFolder, plan: Plan) -> Ranking:

@@ -75,11 +75,13 @@ def test_export_and_a_dry_run_of_push_show_what_they_made(trained: TrainedRun, t
         (["export", "brisk-otter", "--to", "m", "--as", "sentence-transformer"], 2),
         (["export", "brisk-oter", "--to", "m"], 2),
         (["export", "brisk-otter", "--to", "m", "--queries", "0"], 2),
+        (["export", "brisk-otter", "--to", "m", "--queries", "50"], 2),
         (["push", "brisk-otter", "mine"], 2),
         (["serve", "brisk-oter", "--port", "0"], 2),
         (["serve", "brisk-otter", "--port", "70000"], 2),
         (["serve", "brisk-otter", "--host", "256.1.1.1", "--port", "0"], 2),
         (["verify", "brisk-otter", "--server-model", "m"], 2),
+        (["verify", "brisk-otter", "--queries", "5"], 2),
         (["verify", "brisk-otter", "--against", "ftp://x"], 2),
     ],
 )

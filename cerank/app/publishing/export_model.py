@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -97,7 +97,7 @@ def export(settings: Settings, request: ExportRequest, folder: Path, progress: C
 
 class _Work(msgspec.Struct, frozen=True):
     model: NamedModel
-    form: Any
+    form: ExportFormat
     pairs: Sequence[tuple[str, str]]
     progress: Callable[[str], None]
 

@@ -47,8 +47,9 @@ def verify(
         typer.Option("--server-model", metavar="NAME", help="Name of the model on the server, as vLLM asks for it."),
     ] = "",
     queries: Annotated[
-        int, typer.Option("--queries", min=1, metavar="N", help="Number of test queries to ask the server.")
-    ] = 20,
+        int | None,
+        typer.Option("--queries", min=1, metavar="N", help="Number of test queries to ask the server. Default: 20."),
+    ] = None,
     lab: options.Lab = None,
     cache: options.Cache = None,
     form: options.Format = None,
@@ -66,10 +67,11 @@ def verify(
 
     settings = settings_of(lab, cache, form=form, json=json)
     if against:
-        _verify_server(settings, run, against, server_model, queries)
+        _verify_server(settings, run, against, server_model, queries or 20)
         return
-    if server_model:
-        raise UsageError("--server-model only works with --against", hint="--against names the server")
+    if server_model or queries is not None:
+        what = f"{'--server-model' if server_model else '--queries'} only works with --against"
+        raise UsageError(what, hint="--against names the server", code="option-needs-against")
     rows: list[tuple[str, str, str]] = []
     is_well = True
     for folder in [run_store.find(settings.lab, text) for text in run]:

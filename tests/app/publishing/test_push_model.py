@@ -141,6 +141,14 @@ def test_a_hub_that_refuses_the_token_is_missing(trained: TrainedRun, hub: Hub) 
         push(trained.settings, asked(), quiet)
 
 
+def test_a_hub_that_is_not_there_is_missing(trained: TrainedRun, hub: Hub, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with refused(MissingError, "hub-unreachable"):
+        push(trained.settings, asked(), quiet)
+
+
 @pytest.mark.parametrize("name", ["mine", "org/mine/more", "../x", "org/", "https://hub/org/mine"])
 def test_what_is_no_repository_is_refused_before_anything_is_made(trained: TrainedRun, name: str) -> None:
     request = PushRequest(export=ExportRequest(run="brisk-otter", form="onnx"), repository=name)

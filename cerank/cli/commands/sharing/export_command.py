@@ -10,9 +10,10 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
+from cerank.errors import UsageError
 
 if TYPE_CHECKING:
-    from cerank.app.publishing.export_model import ExportResult
+    from cerank.app.publishing.export_model import ExportRequest, ExportResult
 
 _FORMATS = ("sentence-transformers", "transformers", "onnx", "onnx-int8")
 
@@ -40,12 +41,12 @@ License = Annotated[
     ),
 ]
 Queries = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--queries",
         min=10,
         metavar="N",
-        help="Test queries on which an 8-bit model is compared with the run's ranking.",
+        help="Test queries on which an 8-bit model's ranking is compared. Default: 200.",
     ),
 ]
 
@@ -55,7 +56,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to make.")],
     form: As = "sentence-transformers",
     license_: License = "",
-    queries: Queries = 200,
+    queries: Queries = None,
     lab: options.Lab = None,
     cache: options.Cache = None,
     threads: options.Threads = None,
@@ -68,11 +69,10 @@ def export(
     they differ nothing is kept. An 8-bit model is timed beside float32 on this processor, and its ranking compared with
     the run's, before it is recommended.
     """
-    from cerank.app.publishing.export_model import ExportRequest
     from cerank.app.publishing.export_model import export as export_model
 
     settings = settings_of(lab, cache, threads=threads, form=output, json=json)
-    request = ExportRequest(run=run, form=form, license=license_, queries=queries)
+    request = _request(run, form, license_, queries)
     result = export_model(settings, request, to, info)
     _show(result, settings.format)
 
@@ -89,7 +89,7 @@ def push(
         bool, typer.Option("--pull-request", help="Propose the files as a pull request, in place of a commit.")
     ] = False,
     license_: License = "",
-    queries: Queries = 200,
+    queries: Queries = None,
     lab: options.Lab = None,
     cache: options.Cache = None,
     threads: options.Threads = None,
@@ -99,13 +99,12 @@ def push(
     It is exported and checked as by `cerank export`, then uploaded in one commit, as the user whom `hf auth login` or
     HF_TOKEN names.
     """
-    from cerank.app.publishing.export_model import ExportRequest
     from cerank.app.publishing.push_model import PushRequest
     from cerank.app.publishing.push_model import push as push_model
 
     settings = settings_of(lab, cache, threads=threads)
     request = PushRequest(
-        export=ExportRequest(run=run, form=form, license=license_, queries=queries),
+        export=_request(run, form, license_, queries),
         repository=name,
         private=private,
         dry_run=dry_run,
@@ -118,6 +117,22 @@ def push(
         write_output("\n" + result.card)
     else:
         write_output(f"{result.url}\n")
+
+
+def _request(run: str, form: str, license_: str, queries: int | None) -> ExportRequest:
+    """Return what is to be exported.
+
+    Raises:
+        UsageError: --queries is given for a format that is not measured.
+    """
+    from cerank.app.publishing.export_model import ExportRequest
+
+    if queries is None:
+        return ExportRequest(run=run, form=form, license=license_)
+    if form != "onnx-int8":
+        what = "--queries only works with --as onnx-int8, whose ranking is measured"
+        raise UsageError(what, where="--queries", hint="omit it", code="options-conflict")
+    return ExportRequest(run=run, form=form, license=license_, queries=queries)
 
 
 def _show(result: ExportResult, form: str) -> None:
