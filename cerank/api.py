@@ -112,9 +112,13 @@ def load(
     name = str(model)
     flags = Flags(device=device, lab=str(lab) if lab is not None else None)
     settings = resolve(flags, os.environ, Path.cwd()).settings
-    found = find_model(settings.lab, name)
+    model_files = find_model(settings.lab, name)
     scorer = Scorer.load(
-        found.folder, resolve_device(settings.device), precision, name=found.hub_id, declared=found.declared
+        model_files.folder,
+        resolve_device(settings.device),
+        precision,
+        name=model_files.hub_id,
+        declared=model_files.declared,
     )
     return LoadedReranker(scorer, name)
 

@@ -213,7 +213,7 @@ def onnx_scorer(folder: Path, form: ExportFormat, query_prompt: str = "") -> Sco
     return score
 
 
-class MeasuredSpeed(msgspec.Struct, frozen=True, kw_only=True):
+class SpeedComparison(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs per second of two scorers on the same pairs, in alternation on this machine."""
 
     reference: float
@@ -227,7 +227,7 @@ class MeasuredSpeed(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure_speed(
     reference: ScorePairs, exported: ScorePairs, pairs: Sequence[TextPair], rounds: int = 3
-) -> MeasuredSpeed:
+) -> SpeedComparison:
     """Return the speed of both, each its fastest of some rounds that alternate, after one that is not counted."""
     best = {"reference": float("inf"), "exported": float("inf")}
     for number in range(rounds + 1):
@@ -236,4 +236,4 @@ def measure_speed(
             score(pairs)
             if number:
                 best[name] = min(best[name], time.perf_counter() - began)
-    return MeasuredSpeed(reference=len(pairs) / best["reference"], exported=len(pairs) / best["exported"])
+    return SpeedComparison(reference=len(pairs) / best["reference"], exported=len(pairs) / best["exported"])

@@ -62,21 +62,21 @@ def parse_rerank(body: bytes) -> RerankTask:
     Raises:
         BadRequestError: it is no such body.
     """
-    asked = _decoded(body, RerankBody)
-    if (asked.documents is None) == (asked.texts is None):
+    request = _decoded(body, RerankBody)
+    if (request.documents is None) == (request.texts is None):
         raise BadRequestError('give "documents", a list of texts')
-    given = asked.documents if asked.documents is not None else asked.texts
+    given = request.documents if request.documents is not None else request.texts
     documents = [_text_of(document, place) for place, document in enumerate(given or ())]
-    top_n = asked.top_n if asked.top_n is not None else asked.top_k
+    top_n = request.top_n if request.top_n is not None else request.top_k
     if top_n is not None and top_n < 1:
         raise BadRequestError(f'"top_n" is at least 1, not {top_n}')
     if not documents:
         raise BadRequestError('"documents" is empty')
     return RerankTask(
-        [(asked.query, document) for document in documents],
+        [(request.query, document) for document in documents],
         top_n,
-        asked.return_documents or asked.return_text,
-        is_tei=asked.texts is not None,
+        request.return_documents or request.return_text,
+        is_tei=request.texts is not None,
     )
 
 
@@ -86,8 +86,8 @@ def parse_score(body: bytes) -> RerankTask:
     Raises:
         BadRequestError: it is no such body.
     """
-    asked = _decoded(body, ScoreBody)
-    left, right = asked.text_1 or asked.queries, asked.text_2 or asked.documents
+    request = _decoded(body, ScoreBody)
+    left, right = request.text_1 or request.queries, request.text_2 or request.documents
     if left is None or right is None or not left or not right:
         raise BadRequestError('give "text_1" and "text_2": a text, or a list of texts')
     queries, documents = ([side] if isinstance(side, str) else side for side in (left, right))

@@ -190,7 +190,7 @@ def test_a_request_that_fails_spoils_no_other():
     good, bad = queue.submit([("bird", "bird")]), queue.submit([("q", "bad")])
     gate.opened.set()
     assert (first.result(), good.result()) == ([0.0], [1.0])
-    with pytest.raises(ValueError, match="bad"):
+    with pytest.raises(ValueError):
         bad.result()
     queue.close()
 

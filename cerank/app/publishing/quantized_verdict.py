@@ -16,7 +16,7 @@ from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
-    from cerank.exporting.score_elsewhere import MeasuredSpeed
+    from cerank.exporting.score_elsewhere import SpeedComparison
 
 FASTER = 1.1  # times float32; less is not worth other scores
 _TIMED_PAIRS = 96
@@ -25,7 +25,7 @@ _TIMED_PAIRS = 96
 class QuantizedResult(msgspec.Struct, frozen=True, kw_only=True):
     """An 8-bit model beside the run's own ranking."""
 
-    speed: MeasuredSpeed
+    speed: SpeedComparison
     processor: str
     comparison: Comparison
     queries: int

@@ -85,11 +85,13 @@ def start(settings: Settings, request: ServeRequest, log: Callable[[str], None])
     from cerank.kernels.determinism import make_deterministic
 
     os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts
-    found = find_model(settings.lab, request.model)
+    named_model = find_model(settings.lab, request.model)
     device = resolve_device(settings.device)
     make_deterministic(device, settings.threads or physical_cores())
-    precision = request.precision or (measured_precision(found.run) if found.run is not None else "fp32")
-    scorer: Scorer = Scorer.load(found.folder, device, precision, name=found.hub_id, declared=found.declared)
+    precision = request.precision or (measured_precision(named_model.run) if named_model.run is not None else "fp32")
+    scorer: Scorer = Scorer.load(
+        named_model.folder, device, precision, name=named_model.hub_id, declared=named_model.declared
+    )
     scorer.score([("warm up", "the first request must not wait for what is set up once")])
     limits = request.limits
 
