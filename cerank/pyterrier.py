@@ -21,7 +21,7 @@ except ImportError as missing:
 __all__ = ["Reranker"]
 
 
-class Reranker(pt.Transformer):  # type: ignore[misc]  # pyterrier ships no types
+class Reranker(pt.Transformer):
     """A transformer that scores documents again: from qid, query, docno and text to the same with score and rank.
 
     Scores are those of `cerank.load`, so of a run what it was measured by. Documents with equal scores keep the order
@@ -49,8 +49,9 @@ class Reranker(pt.Transformer):  # type: ignore[misc]  # pyterrier ships no type
         lab: str | Path | None = None,
     ) -> None:
         super().__init__()
-        is_loaded = isinstance(model, api.LoadedReranker)
-        self.model = model if is_loaded else api.load(model, device=device, precision=precision, lab=lab)
+        if not isinstance(model, api.LoadedReranker):
+            model = api.load(model, device=device, precision=precision, lab=lab)
+        self.model: api.LoadedReranker = model
         self.text_field = text_field
 
     def __repr__(self) -> str:

@@ -63,7 +63,7 @@ def push(settings: Settings, request: PushRequest, progress: Callable[[str], Non
 def _is_repository(name: str) -> bool:
     """Return whether it is the name of a repository with its owner's, as the hub has them."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is, and says so nowhere
 
     try:
         validate_repo_id(name)

@@ -64,9 +64,11 @@ class RunningServer:
 def measured_precision(run: RunTarget) -> str:
     """Return the precision in which a stage of a run was measured."""
     stage = run.plan.recipe.stages.get(run.system)
-    declared = stage.precision if stage is not None else "fp32"
+    declared = (stage.precision if stage is not None else None) or "fp32"
     record = json_records.load_if_there(run.folder.precisions, Precisions)
-    return (record.chosen if record is not None else {}).get(run.system, declared)
+    if record is None:  # the recipe left nothing open
+        return declared
+    return record.reranking.get(run.system) or record.chosen.get(run.system, declared)
 
 
 def start(settings: Settings, request: ServeRequest, log: Callable[[str], None]) -> RunningServer:

@@ -45,7 +45,20 @@ class Hub:
 
             def do_GET(self) -> None:
                 hub.requests.append(("GET", self.path, None))
-                self.answer({"id": "org/mine", "sha": "0" * 40, "siblings": []} if "/api/models/" in self.path else {})
+                proposal = {
+                    "title": "t",
+                    "num": 1,
+                    "isPullRequest": True,
+                    "status": "draft",
+                    "createdAt": "2026-01-02T03:04:05.000Z",
+                    "author": {"name": "me"},
+                    "repo": {"name": "org/mine", "type": "model"},
+                    "changes": {"base": "refs/heads/main"},
+                    "filesWithConflicts": [],
+                    "events": [],
+                }
+                about = {"id": "org/mine", "sha": "0" * 40, "siblings": []}
+                self.answer(proposal if "/discussions/" in self.path else about)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -54,24 +67,25 @@ class Hub:
                 if hub.refuse:
                     self.answer({"error": "Invalid username or password."}, hub.refuse)
                     return
-                if path.endswith("/commit/main"):
+                if "/commit/" in path:
                     rows = [json.loads(line) for line in body.splitlines()]
                     hub.requests.append(("POST", self.path, rows))
                     for row in rows:
                         if row["key"] == "file":
                             hub.files[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
                     address = f"{hub.url}/org/mine/commit/{'1' * 40}"
-                    pull = f"{hub.url}/org/mine/discussions/1" if "create_pr=1" in self.path else None
-                    self.answer({"success": True, "commitOid": "1" * 40, "commitUrl": address, "pullRequestUrl": pull})
+                    self.answer({"success": True, "commitOid": "1" * 40, "commitUrl": address})
                     return
                 values = json.loads(body or b"{}")
                 hub.requests.append(("POST", self.path, values))
-                if path.endswith("/preupload/main"):
+                if "/preupload/" in path:
                     modes = [
                         {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
                         for each in values["files"]
                     ]
                     self.answer({"files": modes})
+                elif path == "/api/models/org/mine/discussions":
+                    self.answer({"num": 1, "title": values["title"], "url": f"{hub.url}/org/mine/discussions/1"})
                 elif path == "/api/repos/create":
                     self.answer({"url": f"{hub.url}/org/mine", "name": "org/mine"})
                 else:
@@ -124,7 +138,9 @@ def test_files_and_card_arrive_in_one_commit_with_the_results_in_the_metadata(tr
 
 def test_a_pull_request_makes_no_repository(trained: TrainedRun, hub: Hub) -> None:
     result = push(trained.settings, asked(pull_request=True), quiet)
-    assert result.url == f"{hub.url}/org/mine/discussions/1"
+    assert result.url.startswith(f"{hub.url}/org/mine/")
+    assert any(path.endswith("/discussions") for _, path, _ in hub.requests)
+    assert "README.md" in hub.files
     assert not any(path == "/api/repos/create" for _, path, _ in hub.requests)
 
 
