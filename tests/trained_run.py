@@ -12,8 +12,6 @@ from cerank.files.lease import Lease
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
-from cerank.worker.__main__ import run_attempt
-from cerank.worker.run_context import StopFlag
 from tests.worker.small import STAGE, small_plan, small_run
 
 _SHORT = STAGE | {"steps": 4, "validate_every": 4}
@@ -33,6 +31,9 @@ class TrainedRun(NamedTuple):
 
 def make_trained(folder, **changes) -> TrainedRun:
     """A run of four steps a stage, carried out in this process."""
+    from cerank.worker.__main__ import run_attempt  # it imports torch, and most tests need neither
+    from cerank.worker.run_context import StopFlag
+
     plan, settings = small_plan(folder, stages=SHORT_STAGES, evaluate={"margins": {"nDCG@10": 0.02}}, **changes)
     plan = msgspec.structs.replace(plan, label="brisk-otter")
     run = small_run(folder, plan, settings)
