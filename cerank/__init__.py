@@ -1,11 +1,24 @@
 """cerank: a terminal benchmark for fine-tuning cross-encoder re-rankers, one stage or several.
 
-As a library, `cerank.load` scores with any re-ranker and `cerank.compare` compares rankings (`cerank guide library`).
+As a library, `cerank.load` scores with any re-ranker, `cerank.compare` compares rankings, and `cerank.train` makes a
+run (`cerank guide library`).
 """
 
 __version__ = "0.1.0"
-_LIBRARY = ("ComparisonResult", "ComparisonRow", "RankedPassage", "LoadedReranker", "compare", "load")  # in cerank.api
-__all__ = ["ComparisonResult", "ComparisonRow", "LoadedReranker", "RankedPassage", "__version__", "compare", "load"]
+_LIBRARY = (  # of cerank.api
+    "ComparisonResult",
+    "ComparisonRow",
+    "LabRun",
+    "LoadedReranker",
+    "RankedPassage",
+    "compare",
+    "load",
+    "train",
+)
+__all__ = [  # noqa: PLE0604 - the names of the library, and the version
+    "__version__",
+    *_LIBRARY,
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The library: load a re-ranker and score with it, and compare rankings, by the same code as the command line.
+"""The library: load a re-ranker and score with it, compare rankings, and train, by the code of the command line.
 
 `import cerank` brings these names and imports nothing slow until one of them is used.
 """
@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from cerank.errors import UsageError
-from cerank.settings import Flags, resolve
+from cerank.errors import RunFailedError, UsageError
+from cerank.settings import Flags, Settings, resolve
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Row
+    from cerank.evaluation.compare import Comparison, Margin, Row
+    from cerank.evaluation.systems import Condition, System
     from cerank.inference.rerank import Scorer
+    from cerank.runs.layout import RunFolder
     from cerank.text.table_data import Table
 
-__all__ = ["ComparisonResult", "ComparisonRow", "LoadedReranker", "RankedPassage", "compare", "load"]
+__all__ = ["ComparisonResult", "ComparisonRow", "LabRun", "LoadedReranker", "RankedPassage", "compare", "load", "train"]
 
 RankingLike = str | Path | Mapping[str, Mapping[str, float]] | Any
 QrelsLike = str | Path | Mapping[str, Mapping[str, int]] | Any
@@ -103,29 +105,22 @@ def load(
         >>> load("my-reranker", device="cpu")
         <cerank.LoadedReranker my-reranker, fp32>
     """
+    from cerank.app.named_models import find_model
     from cerank.inference.rerank import Scorer
     from cerank.machine.devices import resolve_device
 
     name = str(model)
     flags = Flags(device=device, lab=str(lab) if lab is not None else None)
     settings = resolve(flags, os.environ, Path.cwd()).settings
-    folder, hub_id, declared = _model_folder(name, settings.lab)
-    scorer = Scorer.load(folder, resolve_device(settings.device), precision, name=hub_id, declared=declared)
+    model_files = find_model(settings.lab, name)
+    scorer = Scorer.load(
+        model_files.folder,
+        resolve_device(settings.device),
+        precision,
+        name=model_files.hub_id,
+        declared=model_files.declared,
+    )
     return LoadedReranker(scorer, name)
-
-
-def _model_folder(name: str, lab: Path) -> tuple[Path, str, Any]:
-    """Return the folder of a model, its hub id if it has one, and its declaration if there is one."""
-    from cerank.app.rerank_dataset import checkpoint_folder
-    from cerank.models import bases
-
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path, "", None
-    if name.endswith(".toml") or name in bases.BASES or (name.count("/") == 1 and not name.startswith((".", "~", "/"))):
-        files = bases.locate(name)
-        return files.source, name, files.declaration
-    return checkpoint_folder(lab, name), "", None
 
 
 # comparisons
@@ -221,8 +216,8 @@ class ComparisonResult:
 
 
 def compare(
-    systems: Mapping[str, RankingLike],
-    qrels: QrelsLike,
+    systems: Mapping[str, RankingLike] | Any,
+    qrels: QrelsLike | None = None,
     *,
     measures: Sequence[str] = ("nDCG@10",),
     margins: Mapping[str, float] | None = None,
@@ -234,10 +229,11 @@ def compare(
 
     Args:
         systems: label -> a TREC run file, a dict of query id -> document id -> score, ir_measures' ScoredDoc rows, or a
-            DataFrame (pandas or polars) with qid, docno and score.
+            DataFrame (pandas or polars) with qid, docno and score. Or what `pt.Experiment(..., perquery=True)` returns:
+            one DataFrame with name, qid, measure and value, of systems that are measured already.
         qrels: a qrels file, a dict of query id -> document id -> grade, ir_measures' Qrel rows, or a DataFrame with
-            qid, docno and label.
-        measures: names as ir_measures has them.
+            qid, docno and label; none for systems that are measured already.
+        measures: names as ir_measures has them; of systems that are measured already all that they have.
         margins: measure -> the largest difference that does not matter; without one nothing is called equivalent.
         pairs: "baseline" for each against the first, "all" for each against each.
         correction: for several tests; see `cerank guide verdicts`.
@@ -251,28 +247,195 @@ def compare(
         nDCG@10: mine against bm25: +0.2480 [+0.0738, +0.3095], adjusted p 0.0273, better
     """
     from cerank.app.comparison.comparisons import identity
-    from cerank.evaluation.compare import Margin, Terms
+    from cerank.evaluation.compare import Terms
     from cerank.evaluation.compare import compare as compare_systems
-    from cerank.evaluation.measures import canonical, check
+    from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition, System, measured
 
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if not isinstance(systems, Mapping):
+        if qrels is not None:
+            raise UsageError("values that are measured already need no qrels", where="qrels", code="options-conflict")
+        compared, names = _measured_already(systems, Condition(dataset))
+        terms = Terms(margins=_margins(margins, now), pairs=pairs, correction=correction)
+        return ComparisonResult(compare_systems(compared, names, terms=terms))
+    if qrels is None:
+        raise UsageError("rankings need qrels to be measured", where="qrels", code="no-judgments")
     if len(systems) < 2:
         raise UsageError(
             "a comparison needs at least two systems", hint='such as {"bm25": ..., "mine": ...}', code="too-few-systems"
         )
     judged = _qrels(qrels)
     names = check(measures, judged, "measures")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    widths = {canonical(name, "margins"): value for name, value in (margins or {}).items()}
-    chosen = {name: Margin(value=value, source="compare()", declared=now) for name, value in widths.items()}
     condition = Condition(dataset)
     sha256 = identity(judged)
-    compared: list[System] = []
+    compared = []
     for label, given in systems.items():
         values = measured(names, condition, judged, sha256, _ranking(given, label))
         compared.append(System(label=label, measured=(values,), is_fixed=True))
-    terms = Terms(margins=chosen, pairs=pairs, correction=correction)
+    terms = Terms(margins=_margins(margins, now), pairs=pairs, correction=correction)
     return ComparisonResult(compare_systems(compared, names, terms=terms))
+
+
+def _margins(margins: Mapping[str, float] | None, now: str) -> dict[str, Margin]:
+    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.measures import canonical
+
+    widths = {canonical(name, "margins"): value for name, value in (margins or {}).items()}
+    return {name: Margin(value=value, source="compare()", declared=now) for name, value in widths.items()}
+
+
+def _measured_already(frame: Any, condition: Condition) -> tuple[list[System], tuple[str, ...]]:
+    """Return the systems of a table with name, qid, measure and value, in its order, and their measures.
+
+    Raises:
+        UsageError: it is no such table, a value is missing or given twice, or there are fewer than two systems.
+    """
+    from cerank.evaluation.measures import canonical
+    from cerank.evaluation.systems import Measured, System
+
+    columns = getattr(frame, "columns", None)
+    if columns is None:
+        hint = "give a dict of rankings by label, or the table of pt.Experiment(..., perquery=True)"
+        raise UsageError(f"is a {type(frame).__name__}", where="systems", hint=hint, code="wrong-input-type")
+    fields = [_first_of((name,), columns, "systems") for name in ("name", "qid", "measure", "value")]
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for label, query, measure, value in zip(*(frame[name] for name in fields), strict=True):
+        of_measure = values.setdefault(str(label), {}).setdefault(canonical(str(measure), "systems"), {})
+        if of_measure.setdefault(str(query), float(value)) != float(value):
+            what = f"system '{label}', query {query}: two values of {measure}"
+            raise UsageError(what, where="systems", hint="give each system a name of its own", code="value-twice")
+    if len(values) < 2:
+        hint = 'such as pt.Experiment([bm25, mine], ..., names=["bm25", "mine"], perquery=True)'
+        raise UsageError("a comparison needs at least two systems", hint=hint, code="too-few-systems")
+    names = tuple(next(iter(values.values())))
+    first = {name: set(next(iter(values.values()))[name]) for name in names}
+    for label, of_system in values.items():
+        if {name: set(of_system[name]) for name in of_system} != first:
+            what = f"system '{label}' has values of other queries or measures than the first"
+            raise UsageError(
+                what, where="systems", hint="measure all systems on the same topics", code="queries-differ"
+            )
+    systems = [
+        System(label=label, measured=(Measured(condition=condition, qrels_sha256="", values=of_system),), is_fixed=True)
+        for label, of_system in values.items()
+    ]
+    return systems, names
+
+
+# training
+
+
+class LabRun:
+    """A run of the lab that `train` started.
+
+    Attributes:
+        name: its short name, by which `load` and the commands know it.
+        folder: its folder.
+    """
+
+    def __init__(self, folder: RunFolder, settings: Settings) -> None:
+        from cerank.runs import run_store
+
+        self._folder, self._settings = folder, settings
+        self.folder, self.name = folder.path, run_store.short_name(folder)
+
+    def __repr__(self) -> str:
+        return f"<cerank.LabRun {self.name}, {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """Return "running", "finished", "paused", "failed" or another state that `cerank ps` shows."""
+        from cerank.runs import run_store
+
+        return run_store.status(self._folder, datetime.now(UTC)).state
+
+    def result(self) -> ComparisonResult:
+        """Return the comparison of the run's stages.
+
+        Raises:
+            MissingError: no stage of it has been measured yet.
+        """
+        from cerank.app.comparison import comparisons
+
+        return ComparisonResult(comparisons.of_run(self._folder))
+
+    def load(self, stage: str = "") -> LoadedReranker:
+        """Return the re-ranker of a stage, of the last one without a name; raises as `cerank.load`."""
+        name = f"{self.name}:{stage}" if stage else self.name
+        return load(name, device=self._settings.device, lab=self._settings.lab)
+
+
+def train(
+    recipe: str | Path,
+    *,
+    base: str | Path = "",
+    dataset: str | Path = "",
+    seed: int | None = None,
+    changes: Mapping[str, object] | None = None,
+    label: str = "",
+    wait: bool = True,
+    device: str | None = None,
+    lab: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> LabRun:
+    """Train, re-rank and compare as a recipe says: a run of the lab, in a process of its own, as of `cerank run`.
+
+    Args:
+        recipe: a shipped recipe's name, or a .toml file.
+        base: base model in place of the recipe's.
+        dataset: dataset in place of the recipe's.
+        seed: seed in place of the recipe's.
+        changes: key -> value of further settings of the recipe, such as {"stages.distill.learning_rate": 3e-6}.
+        label: a label of yours.
+        wait: whether to return once the run has ended; else it is running in the background.
+        device: "auto", "cpu", "cuda", "cuda:0" or "mps"; None takes the one that `cerank config show` prints.
+        lab: folder of runs; None takes the one that `cerank config show` prints.
+        cache: folder of indexes and built datasets; as `lab`.
+
+    Raises:
+        CerankError: the recipe, its data or its model are wrong or missing.
+        RunFailedError: the run did not finish; `cerank resume` continues it.
+
+    Example:
+        >>> import cerank  # doctest: +SKIP
+        >>> run = cerank.train("contrastive-then-distill", seed=7)  # doctest: +SKIP
+        >>> run.result()  # doctest: +SKIP
+        nDCG@10: contrastive against first-stage: +0.0330 [+0.0152, +0.0509], adjusted p 1e-04, better
+    """
+    import json
+
+    from cerank.app import plans
+    from cerank.app.lab import Lab
+    from cerank.app.run_request import RunRequest, load_recipe
+    from cerank.runs import run_store
+
+    flags = Flags(device=device, lab=_text_or_none(lab), cache=_text_or_none(cache))
+    settings = resolve(flags, os.environ, Path.cwd()).settings
+    request = RunRequest(
+        recipes=(str(recipe),),
+        bases=(str(base),) if base else (),
+        dataset=str(dataset),
+        seed=seed,
+        overrides=tuple(f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()),
+    )
+    loaded = load_recipe(request)
+    plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label)
+    folder, worker = Lab(settings).start(plan, loaded.toml)
+    run = LabRun(folder, settings)
+    if not wait:
+        return run
+    worker.wait()
+    status = run_store.status(folder, datetime.now(UTC))
+    if status.state != "finished":
+        hint = f"`cerank logs {run.name}` shows why, `cerank resume {run.name}` continues it"
+        what = f"the run is {status.state}" + (f": {status.text}" if status.text else "")
+        raise RunFailedError(what, where=run.name, hint=hint, code="run-state")
+    return run
+
+
+def _text_or_none(path: str | Path | None) -> str | None:
+    return str(path) if path is not None else None
 
 
 def _plain_row(row: Row) -> ComparisonRow:

@@ -19,7 +19,7 @@ import pytest
 
 from cerank.models.bases import BaseFiles
 
-pytest_plugins = ["tests.model_fixtures", "tests.plan_fixtures", "tests.fake_gpu"]
+pytest_plugins = ["tests.model_fixtures", "tests.plan_fixtures", "tests.trained_run", "tests.fake_gpu"]
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)  # other examples each time

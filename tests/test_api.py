@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,11 +16,14 @@ from cerank import guides
 from cerank.errors import CerankError, UsageError
 from cerank.inference.rerank import Scorer
 from cerank.models.cross_encoder import load, load_tokenizer, save
+from cerank.recipes import render
+from cerank.runs import run_store
 from cerank.tokenization.tokens import TokenLimits
 from cerank.trec.text_io import read_run
 from tests.models.family_fixtures import write_causal
 from tests.refusals import refused
-from tests.worker.small import write_dataset
+from tests.trained_run import SHORT_STAGES
+from tests.worker.small import small_plan, write_dataset
 
 PASSAGES = ["kappa", "alpha beta gamma", "iota alpha", "alpha beta gamma"]
 
@@ -155,16 +161,94 @@ def test_a_margin_for_a_measure_that_is_not_compared_is_refused():
 
 @pytest.mark.thorough
 def test_the_guides_examples_run(checkpoint, tmp_path):
+    """With what they name: a checkpoint, and a recipe; the one that trains makes a run in a lab."""
     blocks = re.findall(r"```python\n(.*?)```", (guides.FOLDER / "library.md").read_text(encoding="utf8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
+    plan, settings = small_plan(tmp_path / "small", stages=SHORT_STAGES)
+    (tmp_path / "my.toml").write_text(render(plan.recipe))
+    places = {"CERANK_LAB": str(settings.lab), "CERANK_CACHE": str(settings.cache), "CERANK_THREADS": "1"}
     for block in blocks:
+        if "pyterrier" in block and importlib.util.find_spec("pyterrier") is None:
+            continue
         code = block.replace('"brisk-otter"', repr(str(checkpoint)))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
+    (run,) = run_store.folders(settings.lab)
+    assert run_store.load_plan(run).recipe.seed == 8
+    assert run_store.status(run, datetime.now(UTC)).state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more", "code"),
+    [
+        ("contrastiv", {}, "recipe-not-found"),
+        ("contrastive", {"changes": {"stages.contrastive.step": 4}}, "recipe"),
+        ("contrastive", {"base": "no-such-base"}, "unknown-base"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_run_is_made(tmp_path, recipe, more, code):
+    with refused(CerankError, code):
+        cerank.train(recipe, lab=tmp_path / "lab", cache=tmp_path / "cache", device="cpu", **more)
+    assert run_store.folders(tmp_path / "lab") == []
+
+
+@pytest.fixture
+def values():
+    """The table of pt.Experiment(..., perquery=True)."""
+    pandas = pytest.importorskip("pandas")
+    rows = [
+        (name, f"q{number}", measure, value + 0.01 * number)
+        for name, value in (("bm25", 0.2), ("mine", 0.5))
+        for number in range(12)
+        for measure in ("ndcg_cut_10", "recip_rank")
+    ]
+    return pandas.DataFrame(rows, columns=["name", "qid", "measure", "value"])
+
+
+def test_values_that_are_measured_already_are_compared_as_they_are(values):
+    result = cerank.compare(values)
+    assert [(row.measure, row.system, row.against) for row in result] == [
+        ("nDCG@10", "mine", "bm25"),
+        ("RR", "mine", "bm25"),
+    ]
+    assert {round(row.difference, 9) for row in result} == {0.3}
+    assert {row.queries for row in result} == {12}
+    assert "mine" in result._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda table: table[table["name"] == "mine"], "too-few-systems"),
+        (lambda table: table.iloc[1:], "queries-differ"),
+        (lambda table: table.assign(name="mine"), "value-twice"),
+        (lambda table: table.drop(columns="qid"), "column-missing"),
+        (lambda _: 7, "wrong-input-type"),
+    ],
+)
+def test_a_table_that_lacks_something_is_refused(values, change, code):
+    with refused(UsageError, code):
+        cerank.compare(change(values))
+
+
+def test_rankings_need_qrels_and_values_none(values):
+    run = {"q": {"d": 1.0}}
+    with refused(UsageError, "no-judgments"):
+        cerank.compare({"a": run, "b": run})
+    with refused(UsageError, "options-conflict"):
+        cerank.compare(values, {"q": {"d": 1}})
 
 
 def test_an_unknown_name_is_no_attribute():
     with pytest.raises(AttributeError):
         cerank.lode  # noqa: B018
-    assert {"load", "compare"} <= set(dir(cerank))
+    assert {"load", "compare", "train"} <= set(dir(cerank))

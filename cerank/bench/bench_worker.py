@@ -70,7 +70,7 @@ def _sample(file: str) -> TextSample:
 
 
 def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
-    implementation: own_workloads.Reranker = kind(_files(task), task.device, task.precision)
+    implementation: own_workloads.BenchmarkedReranker = kind(_files(task), task.device, task.precision)
     samples = {"": _sample(task.sample)}
     implementation.score(reshape(samples[""], 16, 8))
 

@@ -60,7 +60,7 @@ class Timing(msgspec.Struct, frozen=True):
         return self.pairs / self.seconds
 
 
-class Reranker(Protocol):
+class BenchmarkedReranker(Protocol):
     """Anything that scores a sample's pairs."""
 
     def score(self, sample: TextSample) -> list[float]:

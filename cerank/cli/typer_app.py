@@ -11,7 +11,7 @@ from cerank.cli.command_class import CommandLine
 from cerank.cli.commands_on_use import GroupOnUse, ListedCommand
 from cerank.cli.output import write_output
 
-_RUNS, _MEASURING, _CATALOG = "Runs", "Measuring", "Catalog and settings"
+_RUNS, _MEASURING, _SHARING, _CATALOG = "Runs", "Measuring", "Using what was trained", "Catalog and settings"
 
 
 class _Commands(GroupOnUse):
@@ -155,6 +155,28 @@ class _Commands(GroupOnUse):
             _MEASURING,
             "Measure how many pairs this machine re-ranks and trains per second, "
             "with cerank and with sentence-transformers.",
+        ),
+        ListedCommand(
+            "export",
+            "sharing.export_command",
+            "export",
+            _SHARING,
+            "Write the re-ranker of a run for another library, with a model card, and check its scores there.",
+        ),
+        ListedCommand(
+            "push",
+            "sharing.export_command",
+            "push",
+            _SHARING,
+            "Upload the re-ranker of a run to the Hugging Face hub, "
+            "with a model card that holds its evaluation results.",
+        ),
+        ListedCommand(
+            "serve",
+            "sharing.serve_command",
+            "serve",
+            _SHARING,
+            "Serve a re-ranker over HTTP: POST /rerank and /v1/score, as Cohere, Jina and vLLM answer.",
         ),
         ListedCommand(
             "guide",

@@ -109,7 +109,7 @@ class RerankServer:
             answer = msgspec.json.decode(path.read_bytes(), type=ServerAnswer)
             self.costs.from_cache += 1
         except (OSError, ValueError):
-            answer = self._ask(query, documents)
+            answer = self.ask(query, documents)
             disk.make_folder(self._folder)
             disk.write(path, msgspec.json.encode(answer))
             self.costs.requests += 1
@@ -118,7 +118,8 @@ class RerankServer:
         self.costs.searches += answer.searches
         return answer.scores
 
-    def _ask(self, query: str, documents: Sequence[str]) -> ServerAnswer:
+    def ask(self, query: str, documents: Sequence[str]) -> ServerAnswer:
+        """Return what the server says now, whatever the cache holds; raises as `score`."""
         is_tei = not self.model and urlsplit(self.url).path.rstrip("/") == "/rerank"
         body: dict[str, Any] = {"query": query}
         body |= {"texts": list(documents), "truncate": True} if is_tei else {"documents": list(documents)}

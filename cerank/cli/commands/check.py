@@ -11,8 +11,9 @@ from cerank.app import next_steps
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
-from cerank.errors import ExitCode
+from cerank.errors import ExitCode, UsageError
 from cerank.runs import run_store
+from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
 _VERIFIED = (Column("run", "Run"), Column("key", "What"), Column("value", "Is"))
@@ -33,6 +34,22 @@ All = Annotated[bool, typer.Option("--all", help="Show every check, not only tho
 
 def verify(
     run: Run,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="URL",
+            help="Address of a re-ranking server: compare its scores with the run's, in place of the run's files.",
+        ),
+    ] = "",
+    server_model: Annotated[
+        str,
+        typer.Option("--server-model", metavar="NAME", help="Name of the model on the server, as vLLM asks for it."),
+    ] = "",
+    queries: Annotated[
+        int | None,
+        typer.Option("--queries", min=1, metavar="N", help="Number of test queries to ask the server. Default: 20."),
+    ] = None,
     lab: options.Lab = None,
     cache: options.Cache = None,
     form: options.Format = None,
@@ -42,10 +59,19 @@ def verify(
 
     Exits with 1 if something differs. Lists then show the run as damaged until `cerank resume` has regenerated what
     can be regenerated.
+
+    With --against, a server (cerank serve, vLLM, text-embeddings-inference, Infinity) is asked for scores of test
+    queries of the run, and they are compared with those that the run was measured by; exits with 1 if they differ.
     """
     from cerank.app.checks.verify_run import verify
 
     settings = settings_of(lab, cache, form=form, json=json)
+    if against:
+        _verify_server(settings, run, against, server_model, queries or 20)
+        return
+    if server_model or queries is not None:
+        what = f"{'--server-model' if server_model else '--queries'} only works with --against"
+        raise UsageError(what, hint="--against names the server", code="option-needs-against")
     rows: list[tuple[str, str, str]] = []
     is_well = True
     for folder in [run_store.find(settings.lab, text) for text in run]:
@@ -68,6 +94,35 @@ def verify(
             )
     emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
     if not is_well:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _verify_server(settings: Settings, runs: list[str], url: str, server_model: str, queries: int) -> None:
+    from cerank.app.serving.verify_server import check_server
+
+    rows: list[tuple[str, str, str]] = []
+    agrees = True
+    for name in runs:
+        check = check_server(settings, name, url, server_model=server_model, queries=queries, progress=info)
+        agrees = agrees and check.agrees
+        rows += [
+            (name, "server", check.url),
+            (name, "measured by", check.system),
+            (name, "scores", f"{check.pairs} of {counted(check.queries, 'query')}"),
+            (
+                name,
+                "activation",
+                "sigmoid, on both sides" if check.has_sigmoid else "none",
+            ),
+            (name, "largest difference", f"{check.largest:.1e}"),
+            (name, "mean difference", f"{check.mean:.1e}"),
+            (name, "of texts that fit", f"{check.largest_whole:.1e} at most"),
+            (name, "of texts that are cut", f"{check.largest_cut:.1e} at most, of {check.cut}"),
+            (name, "queries in another order", str(check.reordered)),
+            (name, "verdict", check.where),
+        ]
+    emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
+    if not agrees:
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -1,0 +1,51 @@
+"""Find the re-ranker that the user names: a run or one of its stages, a folder, a hub id, or a declaration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.comparison.comparisons import RunTarget, target
+from cerank.app.rerank_dataset import checkpoint_folder
+from cerank.errors import UsageError
+from cerank.models import bases
+from cerank.models.prompt_templates import Declaration
+
+
+class NamedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished re-ranker on this machine."""
+
+    folder: Path
+    hub_id: str = ""
+    declared: Declaration | None = None
+    run: RunTarget | None = None  # the run and stage that trained it; None for a model from elsewhere
+
+
+def find_model(lab: Path, name: str) -> NamedModel:
+    """Return the model that `name` means.
+
+    Raises:
+        MissingError: there is no such model on this machine, and none on the hub.
+        UsageError: no such run or stage.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return NamedModel(folder=path)
+    if name.endswith(".toml") or name in bases.BASES or (name.count("/") == 1 and not name.startswith((".", "~", "/"))):
+        files = bases.locate(name)
+        return NamedModel(folder=files.source, hub_id=name, declared=files.declaration)
+    return trained_model(lab, name)
+
+
+def trained_model(lab: Path, name: str) -> NamedModel:
+    """Return the model of a run's last stage, or of RUN:STAGE.
+
+    Raises:
+        UsageError: no such run or stage; MissingError: it has not come that far.
+    """
+    folder = checkpoint_folder(lab, name)
+    run = target(lab, name)
+    if not isinstance(run, RunTarget):
+        raise UsageError("is no run of the lab", where=name, hint="`cerank ps` lists them", code="run-not-found")
+    return NamedModel(folder=folder, run=run)

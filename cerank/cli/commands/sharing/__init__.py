@@ -1,0 +1,1 @@
+"""Commands that bring a re-ranker to where it is used."""

@@ -1,0 +1,143 @@
+"""Commands that write a trained re-ranker for other libraries and for the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cerank.cli import options
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import Column, Table, emit, info, write_output
+from cerank.errors import UsageError
+
+if TYPE_CHECKING:
+    from cerank.app.publishing.export_model import ExportRequest, ExportResult
+
+_FORMATS = ("sentence-transformers", "transformers", "onnx", "onnx-int8")
+
+
+def _formats(incomplete: str) -> list[str]:
+    return [name for name in _FORMATS if name.startswith(incomplete)]
+
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run (its last stage), or RUN:STAGE.")]
+As = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        metavar="FORMAT",
+        help="sentence-transformers, transformers, onnx or onnx-int8 (the extra onnx installs what these need).",
+        autocompletion=_formats,
+    ),
+]
+License = Annotated[
+    str,
+    typer.Option(
+        "--license",
+        metavar="ID",
+        help="License of the model as the hub abbreviates it, such as apache-2.0. Default: the base's, if it is known.",
+    ),
+]
+Queries = Annotated[
+    int | None,
+    typer.Option(
+        "--queries",
+        min=10,
+        metavar="N",
+        help="Test queries on which an 8-bit model's ranking is compared. Default: 200.",
+    ),
+]
+
+
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to make.")],
+    form: As = "sentence-transformers",
+    license_: License = "",
+    queries: Queries = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    threads: options.Threads = None,
+    output: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Write the re-ranker of a run for another library, with a model card, and check its scores there.
+
+    The files are loaded with the library that they are for, and its scores of 100 pairs compared with cerank's; where
+    they differ nothing is kept. An 8-bit model is timed beside float32 on this processor, and its ranking compared with
+    the run's, before it is recommended.
+    """
+    from cerank.app.publishing.export_model import export as export_model
+
+    settings = settings_of(lab, cache, threads=threads, form=output, json=json)
+    request = _request(run, form, license_, queries)
+    result = export_model(settings, request, to, info)
+    _show(result, settings.format)
+
+
+def push(
+    run: Run,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Repository on the hub: organization/name.")],
+    form: As = "sentence-transformers",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private, if it is made.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write and check everything, show files and card, and send nothing.")
+    ] = False,
+    pull_request: Annotated[
+        bool, typer.Option("--pull-request", help="Propose the files as a pull request, in place of a commit.")
+    ] = False,
+    license_: License = "",
+    queries: Queries = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    threads: options.Threads = None,
+) -> None:
+    """Upload the re-ranker of a run to the Hugging Face hub, with a model card that holds its evaluation results.
+
+    It is exported and checked as by `cerank export`, then uploaded in one commit, as the user whom `hf auth login` or
+    HF_TOKEN names.
+    """
+    from cerank.app.publishing.push_model import PushRequest
+    from cerank.app.publishing.push_model import push as push_model
+
+    settings = settings_of(lab, cache, threads=threads)
+    request = PushRequest(
+        export=_request(run, form, license_, queries),
+        repository=name,
+        private=private,
+        dry_run=dry_run,
+        pull_request=pull_request,
+    )
+    result = push_model(settings, request, info)
+    _show(result.exported, settings.format)
+    if dry_run:
+        info(f"dry run: nothing was sent to {name}; its card would be")
+        write_output("\n" + result.card)
+    else:
+        write_output(f"{result.url}\n")
+
+
+def _request(run: str, form: str, license_: str, queries: int | None) -> ExportRequest:
+    """Return what is to be exported.
+
+    Raises:
+        UsageError: --queries is given for a format that is not measured.
+    """
+    from cerank.app.publishing.export_model import ExportRequest
+
+    if queries is None:
+        return ExportRequest(run=run, form=form, license=license_)
+    if form != "onnx-int8":
+        what = "--queries only works with --as onnx-int8, whose ranking is measured"
+        raise UsageError(what, where="--queries", hint="omit it", code="options-conflict")
+    return ExportRequest(run=run, form=form, license=license_, queries=queries)
+
+
+def _show(result: ExportResult, form: str) -> None:
+    columns = (Column("file", "File", "name"), Column("bytes", "Bytes", "number", 0))
+    emit(Table("files", columns, result.files), form)
+    info(result.check.text)
+    for sentence in result.quantized.sentences if result.quantized is not None else ():
+        info(sentence)

@@ -1,0 +1,1 @@
+"""Write a re-ranker in the format of another library, and check its scores there."""

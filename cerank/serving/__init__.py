@@ -1,0 +1,1 @@
+"""Answer re-ranking requests over HTTP."""
