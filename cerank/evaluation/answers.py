@@ -127,7 +127,8 @@ def _is_main(comparison: Comparison, row: Row) -> bool:
 
 def _question(comparison: Comparison, row: Row) -> str:
     if comparison.terms.pairs != "stages":
-        return f"Is {row.right} better than {row.left}?"
+        asked = "worth its cost over" if row.worth else "better than"
+        return f"Is {row.right} {asked} {row.left}?"
     place, stages = _place(comparison, row.right), len(comparison.systems) - 1
     if _place(comparison, row.left) > 0:
         return f"Was the {_ordinal(place)} stage worth it?"
@@ -444,7 +445,14 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
     side = "excludes 0" if excludes else "includes 0"
     if judgment.is_different and not excludes:
         side += f", but the adjusted p of {judgment.p_corrected:.3g}, which is stepped down, does not allow it"
-    parts = [f"{judgment.verdict}: {interval} {side}{', cut at the range of the measure' if judgment.is_cut else ''}"]
+    missing = ""
+    if judgment.verdict == "cannot tell":
+        missing = " (no difference shown; no margin given, so equivalence was not asked)"
+        if judgment.margin is not None:
+            missing = f" (neither a difference nor equivalence within ±{judgment.margin.value:g} is shown)"
+    parts = [
+        f"{judgment.verdict}{missing}: {interval} {side}{', cut at the range of the measure' if judgment.is_cut else ''}"
+    ]
     if judgment.basis == "exact sign flips":
         parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
     margin = judgment.margin

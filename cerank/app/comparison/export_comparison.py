@@ -445,7 +445,8 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
         return (row.measure, row.mean, None, "", None, None, None, "")
     interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
     record = "" if row.wins is None else f"{row.wins}/{row.ties}/{row.losses}"
-    return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record)
+    adjusted = row.p_corrected if row.is_primary else None  # a row outside the family is not adjusted
+    return (row.measure, row.mean, row.difference, interval, row.p, adjusted, row.effect, record)
 
 
 def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:

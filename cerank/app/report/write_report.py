@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from cerank.app.comparison import export_comparison, letters_table
 from cerank.app.report import html, latex, markdown, provenance, supplementary_tables
 from cerank.app.report.report_data import Report
 from cerank.errors import UsageError
@@ -89,15 +90,19 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
         texts["report.tex"] = latex.document(report)
         texts |= {f"tables/{latex.file_name(grid)}": latex.table(grid) for grid in report.grids}
         if report.comparison is not None:
-            names = dict.fromkeys(row.measure for row in report.comparison.rows)
             texts |= {
-                f"tables/{latex.differences_file(name)}": latex.differences(report.comparison, name) for name in names
+                f"tables/{latex.differences_file(name)}": latex.differences(report.comparison, name)
+                for name in latex.measures_of(report.comparison)
             }
+            texts["tables/letters.tex"] = letters_table.latex(report.comparison)
         if report.methods is not None:
             texts["methods.tex"] = latex.methods_paragraph(report.methods)
             texts["references.bib"] = report.methods.bibliography
     if "csv" in forms:
         texts["cells.csv"] = as_text(report, "csv")
+        if report.comparison is not None:  # cells hold each model against its baseline; these are all comparisons
+            rows = export_comparison.full_table(report.comparison, with_reasons=True, costs=report.costs)
+            texts["comparisons.csv"] = written([rows], "csv")
         texts |= {
             f"{side.name}.csv": written([side], "csv")
             for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))
