@@ -445,14 +445,8 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
     side = "excludes 0" if excludes else "includes 0"
     if judgment.is_different and not excludes:
         side += f", but the adjusted p of {judgment.p_corrected:.3g}, which is stepped down, does not allow it"
-    missing = ""
-    if judgment.verdict == "cannot tell":
-        missing = " (no difference shown; no margin given, so equivalence was not asked)"
-        if judgment.margin is not None:
-            missing = f" (neither a difference nor equivalence within ±{judgment.margin.value:g} is shown)"
-    parts = [
-        f"{judgment.verdict}{missing}: {interval} {side}{', cut at the range of the measure' if judgment.is_cut else ''}"
-    ]
+    at_range = ", cut at the range of the measure" if judgment.is_cut else ""
+    parts = [f"{judgment.verdict}{_missing_half(judgment)}: {interval} {side}{at_range}"]
     if judgment.basis == "exact sign flips":
         parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
     margin = judgment.margin
@@ -474,6 +468,15 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         many = counted(judgment.queries_for_difference, "query")
         parts.append(f"to show a true difference of {margin.value:g} takes {many} (80 % power)")
     return "; ".join(parts)
+
+
+def _missing_half(judgment: Judgment) -> str:
+    """Return what is not shown where the verdict is "cannot tell"."""
+    if judgment.verdict != "cannot tell":
+        return ""
+    if judgment.margin is None:
+        return " (no difference shown; no margin given, so equivalence was not asked)"
+    return f" (neither a difference nor equivalence within ±{judgment.margin.value:g} is shown)"
 
 
 def can_show(detectable: float, limits: tuple[float, float] | None) -> str:

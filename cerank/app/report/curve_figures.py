@@ -59,6 +59,8 @@ def pictures(report_scope: ReportScope) -> tuple[Curve, ...]:
 def _title(base: str, start: int, part: Sequence[_Drawn], all_runs: int) -> str:
     """Return what a picture shows, and which of the base's runs where they fill several."""
     some = "" if len(part) == all_runs else f", runs {start + 1} to {start + len(part)} of {all_runs}"
+    if len(part) == 1 < all_runs:
+        some = f", run {start + 1} of {all_runs}"
     return f"Training of {base}{some}"
 
 

@@ -191,7 +191,7 @@ def _absent_couples(scope: ReportScope, primary: Sequence[PrimaryQuestion]) -> l
         (right, left)
         for right, base in declared
         for left, other in declared
-        if base == other and right != left and left != scope.baseline and {(right, base), (left, base)} & absent
+        if base == other and left not in {right, scope.baseline} and {(right, base), (left, base)} & absent
         if any(_names_both(asked, {right}, {left}) for asked in primary)
     ]
     return out

@@ -100,9 +100,7 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
             texts["references.bib"] = report.methods.bibliography
     if "csv" in forms:
         texts["cells.csv"] = as_text(report, "csv")
-        if report.comparison is not None:  # cells hold each model against its baseline; these are all comparisons
-            rows = export_comparison.full_table(report.comparison, with_reasons=True, costs=report.costs)
-            texts["comparisons.csv"] = written([rows], "csv")
+        texts |= _comparisons(report)
         texts |= {
             f"{side.name}.csv": written([side], "csv")
             for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))
@@ -115,6 +113,14 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
         if (png := png_of(curve.svg)) is not None:
             _put(folder / "curves" / f"{curve.name}.png", png)
     _put(folder / MARK, (escapes.json_text(_whole(report), indent=1) + "\n").encode())
+
+
+def _comparisons(report: Report) -> dict[str, str]:
+    """Return the file of all comparisons: the cells hold each model against its baseline only."""
+    if report.comparison is None:
+        return {}
+    rows = export_comparison.full_table(report.comparison, with_reasons=True, costs=report.costs)
+    return {"comparisons.csv": written([rows], "csv")}
 
 
 def _whole(report: Report) -> object:
