@@ -189,7 +189,7 @@ class _Commands(GroupOnUse):
             "teach",
             "teach_app",
             _MEASURING,
-            "Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",
+            "Make the rankings of a teacher that a recipe declares in [teachers.NAME], and judge them.",
         ),
         ListedCommand(
             "recipes",
