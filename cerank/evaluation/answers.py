@@ -127,8 +127,8 @@ def _is_main(comparison: Comparison, row: Row) -> bool:
 
 def _question(comparison: Comparison, row: Row) -> str:
     if comparison.terms.pairs != "stages":
-        asked = "worth its cost over" if row.worth else "better than"
-        return f"Is {row.right} {asked} {row.left}?"
+        comparative = "worth its cost over" if row.worth else "better than"
+        return f"Is {row.right} {comparative} {row.left}?"
     place, stages = _place(comparison, row.right), len(comparison.systems) - 1
     if _place(comparison, row.left) > 0:
         return f"Was the {_ordinal(place)} stage worth it?"

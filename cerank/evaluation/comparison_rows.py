@@ -195,19 +195,19 @@ def _margin(comparison: Comparison, row: Row) -> Margin | None:
 
 def skewed(comparison: Comparison) -> list[str]:
     """Return one line on all rows whose differences are so skewed, over so few queries, that tests err too often."""
-    found = [
+    skewed_rows = [
         f"{row.right} against {row.left} by {row.measure} on {row.condition} ({note.text})"
         for row in comparison.rows
         for note in row.notes
         if note.kind == "skewed"
     ]
-    if not found:
+    if not skewed_rows:
         return []
     promised = 100 * comparison.terms.alpha
     more = "about 6 of 100 single tests and 7 to 8 of 100 tables err" if promised == 5 else "tests err more often"
     return [
         f"very skewed differences of fewer than {FEW} queries: {more} where {promised:.3g} of 100 are promised, in "
-        f"simulations of such differences; take a p near the limit with care: {', '.join(found)}"
+        f"simulations of such differences; take a p near the limit with care: {', '.join(skewed_rows)}"
     ]
 
 

@@ -129,13 +129,13 @@ def differences(comparison: Comparison, measure: str) -> str:
 
 def _without_empty(side: Table) -> Table:
     """Return a table of one measure without that column, and without columns and notes that say nothing here."""
-    kept = [
+    places = [
         at
         for at, column in enumerate(side.columns)
         if column.key != "measure" and any(row[at] not in {None, ""} for row in side.rows)
     ]
-    rows = tuple(tuple(row[at] for at in kept) for row in side.rows)
-    columns = tuple(side.columns[at] for at in kept)
+    rows = tuple(tuple(row[at] for at in places) for row in side.rows)
+    columns = tuple(side.columns[at] for at in places)
     unsaid = {"effect", "wtl"} - {column.key for column in columns}
     notes = tuple(note for note in side.notes if not unsaid or not note.startswith(LEGEND))
     return msgspec.structs.replace(side, columns=columns, rows=rows, notes=notes)

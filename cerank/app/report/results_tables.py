@@ -87,7 +87,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
         scope: what the report is over.
         data: its systems, measured.
         columns: its places.
-        request: the correction and claim, and measures asked for now; the declared ones stay in the family.
+        request: the correction and claim, and measures question for now; the declared ones stay in the family.
 
     Raises:
         UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
@@ -121,7 +121,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
     family = sum(is_primary_row(primary, name, right, left) for right, left in planned for name in tests)
     family = max(family, sum(pairing.is_primary for pairing in pairings))
     answered = [(pairing.measure, names_of[pairing.right], names_of[pairing.left]) for pairing in pairings]
-    unanswered = tuple(str(asked) for asked in primary if not any(asked.names(*row) for row in answered))
+    unanswered = tuple(str(question) for question in primary if not any(question.names(*row) for row in answered))
     if not pairings:
         return TestResults(comparison=None, family=family, pairs=pairs, models=models, unanswered=unanswered)
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
@@ -163,13 +163,13 @@ def _asked(
         for right in models
         for left in models
         if right.base == left.base and right.label != left.label and pairs.get(right.label) != left.label
-        if any(_names_both(asked, names_of[right.label], names_of[left.label]) for asked in primary)
+        if any(_names_both(question, names_of[right.label], names_of[left.label]) for question in primary)
     ]
 
 
-def _names_both(asked: PrimaryQuestion, right: Collection[str], left: Collection[str]) -> bool:
+def _names_both(question: PrimaryQuestion, right: Collection[str], left: Collection[str]) -> bool:
     """Return whether a question names these two; one about a measure alone names no pair."""
-    return asked.right in right and asked.left in left
+    return question.right in right and question.left in left
 
 
 def _absent_models(scope: ReportScope) -> list[tuple[str, str]]:
@@ -192,7 +192,7 @@ def _absent_couples(scope: ReportScope, primary: Sequence[PrimaryQuestion]) -> l
         for right, base in declared
         for left, other in declared
         if base == other and left not in {right, scope.baseline} and {(right, base), (left, base)} & absent
-        if any(_names_both(asked, {right}, {left}) for asked in primary)
+        if any(_names_both(question, {right}, {left}) for question in primary)
     ]
     return out
 

@@ -110,10 +110,10 @@ def _measured(comparison: Comparison) -> str:
 
 def _primary(comparison: Comparison) -> list[str]:
     """Return which comparisons have a verdict, where others only describe."""
-    asked = [row for row in comparison.rows if row.is_primary]
-    if len(asked) == len(comparison.rows):
+    primary_rows = [row for row in comparison.rows if row.is_primary]
+    if len(primary_rows) == len(comparison.rows):
         return []
-    pairs = dict.fromkeys(f"{row.right} against {row.left} by {row.measure}" for row in asked)
+    pairs = dict.fromkeys(f"{row.right} against {row.left} by {row.measure}" for row in primary_rows)
     named = ", ".join(pairs) if len(pairs) <= _NAMED else f"{len(pairs)} comparisons"
     return [f"Primary, and alone with a verdict: {named or 'none'}; all other differences describe."]
 
