@@ -87,7 +87,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
         scope: what the report is over.
         data: its systems, measured.
         columns: its places.
-        request: the correction and claim, and measures question for now; the declared ones stay in the family.
+        request: the correction and claim, and measures asked for now; the declared ones stay in the family.
 
     Raises:
         UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.

@@ -103,8 +103,8 @@ ENTRIES = {
   year = {2009}
 }""",
 }
-CERANK = """@software{{cerank,
-  title = {{cerank}}, version = {{{version}}}, note = {{Fine-tuning cross-encoder re-rankers in stages}}
+CERANK = """@misc{{cerank,
+  key = {{cerank}}, title = {{cerank {version}}}, note = {{Fine-tuning cross-encoder re-rankers in stages}}
 }}"""
 
 
