@@ -24,6 +24,7 @@ FILE = "cerank.toml"  # in the working folder, and in the user's configuration f
 PREFIX = "CERANK_"
 
 _Threads = Annotated[int, msgspec.Meta(ge=0, le=4096)]
+_Price = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int  # CPU threads of the model; 0 takes all physical cores
     format: str  # one of FORMATS; "" takes table on a terminal and tsv elsewhere
     executor: str = "local"  # what starts workers; an extension may add others
+    hour_price: float = 0.0  # what an hour of the device costs, in any currency; 0 where it has no price
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +48,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     threads: Annotated[_Threads | None, help_text("CPU threads; 0 takes all physical cores")] = None
     format: Annotated[str | None, help_text("format of tables; default: table on a terminal, else tsv")] = None
     executor: Annotated[str | None, help_text("what starts workers: local, or the name of an extension's")] = None
+    hour_price: Annotated[_Price | None, help_text("money that an hour of the device costs; 0 shows no money")] = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -105,6 +108,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
                 threads=0,
                 format="",
                 executor="local",
+                hour_price=0.0,
             ),
             dict.fromkeys(_keys(), "default"),
             cwd,
@@ -118,8 +122,12 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         threads=int(chosen["threads"][0]),
         format=str(chosen["format"][0]),
         executor=str(chosen["executor"][0]),
+        hour_price=float(chosen["hour_price"][0]),
     )
-    entries = tuple(Entry(key, str(value), source) for key, (value, source) in chosen.items())
+    entries = tuple(
+        Entry(key, f"{value:g}" if isinstance(value, float) else str(value), source)
+        for key, (value, source) in chosen.items()
+    )
     return Resolved(settings, entries)
 
 
@@ -136,6 +144,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     threads = values.get("threads")
     if isinstance(threads, str) and re.fullmatch(r"-?[0-9]{1,9}", threads):
         values["threads"] = int(threads)
+    price = values.get("hour_price")
+    if isinstance(price, str) and re.fullmatch(r"-?([0-9]{1,9}(\.[0-9]*)?|\.[0-9]+)", price):
+        values["hour_price"] = float(price)
     return values
 
 
@@ -199,7 +210,7 @@ def _file_layer(path: Path) -> _Layer:
     return _layer(values, path.parent, sources, str(path))
 
 
-def _first(key: str, layers: list[_Layer]) -> tuple[str | int, str]:
+def _first(key: str, layers: list[_Layer]) -> tuple[str | int | float, str]:
     """Return the value of the first layer that has one, a path made absolute, and the value's source."""
     for layer in layers:
         value = getattr(layer.flags, key)

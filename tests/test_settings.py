@@ -67,10 +67,19 @@ def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
         "threads": f"{own}:4",
         "format": "default",
         "executor": "default",
+        "hour_price": "default",
     }
     settings = resolved.settings
     assert (settings.lab, settings.cache, settings.device, settings.threads) == (cwd / "f", cwd / "e", "cuda:1", 5)
-    assert [entry.value for entry in resolved.entries] == [str(cwd / "f"), str(cwd / "e"), "cuda:1", "5", "", "local"]
+    assert [entry.value for entry in resolved.entries] == [
+        str(cwd / "f"),
+        str(cwd / "e"),
+        "cuda:1",
+        "5",
+        "",
+        "local",
+        "0",
+    ]
 
 
 def test_a_relative_path_in_a_file_starts_from_the_files_folder(cwd: Path) -> None:
@@ -143,3 +152,11 @@ def test_a_folder_in_place_of_the_file_is_refused(cwd: Path) -> None:
 
 def test_an_unknown_home_is_refused(cwd: Path) -> None:
     assert refused(cwd, Flags(lab="~nobody-of-this-name/x")).where == "--lab"
+
+
+def test_the_price_of_an_hour_comes_from_a_file_or_the_environment_and_is_a_number(cwd: Path) -> None:
+    (cwd / "cerank.toml").write_text("hour_price = 2\n")
+    assert resolve(Flags(), {}, cwd).settings.hour_price == 2.0
+    assert resolve(Flags(), {"CERANK_HOUR_PRICE": "2.5"}, cwd).settings.hour_price == 2.5
+    for wrong in ("-1", "much"):
+        assert "hour_price" in str(refused(cwd, environ={"CERANK_HOUR_PRICE": wrong}))

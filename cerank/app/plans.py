@@ -26,7 +26,7 @@ from cerank.models.preflight import check_base
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import Recipe, rate_mistakes
+from cerank.recipes.schema import Recipe, rate_mistakes, share_of, shown_size
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -167,9 +167,9 @@ def with_unknown_documents(
     Raises:
         UsageError: the collection has none of the documents that are judged, so all measures and labels would be 0.
     """
-    trained = {stage.dataset or recipe.data.train for _, stage in recipe.chained() if stage.source == "labels"}
+    trained = [stage.dataset or recipe.data.train for _, stage in recipe.chained() if stage.source == "labels"]
     notes: dict[str, str] = {}
-    for name in {*trained, recipe.data.validation, *recipe.data.test}:
+    for name in dict.fromkeys((*recipe.data.test, recipe.data.validation, *trained)):
         dataset = datasets[name]
         judged = dict.fromkeys(doc for row in dataset.qrels.values() for doc, grade in row.items() if grade > 0)
         looked_up = list(itertools.islice(judged, _LOOKED_UP)) if dataset.location != CATALOG else []
@@ -266,12 +266,14 @@ def _absolute(name: str) -> str:
     return f"{path_found.resolve()}{sharp}{split}{mark}{rest}" if is_path and path_found.exists() else name
 
 
-def _margins_checked(given: Mapping[str, float], measures: Sequence[str], key: str = "margins") -> dict[str, float]:
+def _margins_checked(
+    given: Mapping[str, float | str], measures: Sequence[str], key: str = "margins"
+) -> dict[str, float | str]:
     """Return the margins (or gains, or harm margins: the table `key`) under their measures' canonical names."""
     from cerank.evaluation.measures import canonical, limits
 
     where = f"evaluate.{key}"
-    margins: dict[str, float] = {}
+    margins: dict[str, float | str] = {}
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
         if measure not in measures:
@@ -279,7 +281,8 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str], key: s
             raise RecipeError(
                 f"{name}: margin for a measure that is not evaluated", where=where, hint=hint, code="margin-unused"
             )
-        if (span := limits(measure)) is not None and value >= span[1] - span[0]:
+        span = limits(measure)
+        if isinstance(value, float) and span is not None and value >= span[1] - span[0]:
             raise RecipeError(
                 f"{name}: a margin of {value:g} calls any two systems equivalent",
                 where=where,
@@ -318,8 +321,14 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
     worth = _margins_checked(recipe.evaluate.worth, measures, "worth")
     harm = _margins_checked(recipe.evaluate.harm, measures, "harm")
     for name, gain in worth.items():
-        if gain < margins.get(name, 0.0):
-            what = f"{name}: a gain of {gain:g} cannot be worth it if differences up to {margins[name]:g} do not matter"
+        margin = margins.get(name, 0.0)
+        if isinstance(margin, str) != isinstance(gain, str):
+            continue  # which of them is larger the baseline's mean decides; the comparison checks it
+        if (share_of(gain) or float(gain)) < (share_of(margin) or float(margin)):
+            what = (
+                f"{name}: a gain of {shown_size(gain)} cannot be worth it if differences up to {shown_size(margin)} "
+                "do not matter"
+            )
             raise RecipeError(what, where="evaluate.worth", hint="declare a gain of at least the margin")
     _check_primary(recipe, measures)
     changes = {"measures": measures, "margins": margins, "worth": worth, "harm": harm}

@@ -288,11 +288,11 @@ def file_table(folder: RunFolder, plan: Plan) -> Table:
     return _key_value_table("files", rows, "Files")
 
 
-def result_tables(run_answer_: RunAnswer, form: str = "") -> list[Table]:
+def result_tables(run_answer_: RunAnswer, form: str = "", hour_price: float = 0.0) -> list[Table]:
     """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
     from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
-    cost = stage_costs.table(run_answer_.costs)
+    cost = stage_costs.table(run_answer_.costs, hour_price)
     if is_for_machines(form):
         return [
             export_comparison.full_table(run_answer_.comparison, costs=run_answer_.by_stage),

@@ -141,7 +141,8 @@ def _is_main(comparison: Comparison, row: Row) -> bool:
 
 def _question(comparison: Comparison, row: Row) -> str:
     if comparison.terms.pairs != "stages" or _names_baseline(comparison, row):
-        return f"Is {_named(comparison, row.right)} better than {_named(comparison, row.left)}?"
+        comparative = "worth its cost over" if row.worth else "better than"
+        return f"Is {_named(comparison, row.right)} {comparative} {_named(comparison, row.left)}?"
     place, stages = _place(comparison, row.right), len(_chain(comparison)) - 1
     if _place(comparison, row.left) > 0:
         return f"Was the {_ordinal(place)} stage worth it?"
@@ -457,7 +458,8 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
     side = "excludes 0" if excludes else "includes 0"
     if judgment.is_different and not excludes:
         side += f", but the adjusted p of {judgment.p_corrected:.3g}, which is stepped down, does not allow it"
-    parts = [f"{judgment.verdict}: {interval} {side}{', cut at the range of the measure' if judgment.is_cut else ''}"]
+    at_range = ", cut at the range of the measure" if judgment.is_cut else ""
+    parts = [f"{judgment.verdict}{_missing_half(judgment)}: {interval} {side}{at_range}"]
     if judgment.basis == "exact sign flips":
         parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
     margin = judgment.margin
@@ -479,6 +481,15 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         many = counted(judgment.queries_for_difference, "query")
         parts.append(f"to show a true difference of {margin.value:g} takes {many} (80 % power)")
     return "; ".join(parts)
+
+
+def _missing_half(judgment: Judgment) -> str:
+    """Return what is not shown where the verdict is "cannot tell"."""
+    if judgment.verdict != "cannot tell":
+        return ""
+    if judgment.margin is None:
+        return " (no difference shown; no margin given, so equivalence was not asked)"
+    return f" (neither a difference nor equivalence within ±{judgment.margin.value:g} is shown)"
 
 
 def can_show(detectable: float, limits: tuple[float, float] | None) -> str:

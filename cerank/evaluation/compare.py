@@ -881,6 +881,8 @@ def _notes(row_test: _RowTest) -> tuple[diagnostics.Note, ...]:
         fixed = [system for system in row_test.systems if not system.members]
         out += [diagnostics.Note("fixed", _is_fixed(system, *row_test.systems)) for system in fixed]
     first, second = ((system.label, at.facts) for system, at in zip(row_test.systems, row_test.measured, strict=True))
+    if row_test.basis != "exact sign flips" and (note := diagnostics.of_skewness(differences(*row_test.values))):
+        out.append(note)
     return (
         *out,
         *diagnostics.notes(row_test.measure, first, second, n=row_test.figures.n, zeros=row_test.figures.ties),

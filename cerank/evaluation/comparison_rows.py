@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from cerank.evaluation.answers import explain, shown
-from cerank.evaluation.compare import Comparison, Row, Worth
-from cerank.evaluation.diagnostics import Note
+from cerank.evaluation.compare import Comparison, Margin, Row, Worth
+from cerank.evaluation.diagnostics import FEW, Note
 from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
 from cerank.evaluation.significance import estimate_of
@@ -25,7 +25,10 @@ METHODS = {
     "none": "no correction",
 }
 MANY_MISSING = 0.05  # share of queries without results above which a verdict says so in its own cell
-LEGEND = "d_z: mean difference / its sd over queries; W/T/L: queries won, tied, lost by the system of the row"
+LEGEND = (
+    "adjusted p: p after adjusting for all comparisons of the table; d_z: mean difference / its sd over queries; "
+    "W/T/L: queries won, tied, lost by the system of the row"
+)
 
 
 RISK_LEGEND = (
@@ -150,6 +153,7 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
         lines.append(WORTH_LEGEND)
     if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):
         lines.append("†: this verdict rests on a margin that was chosen after the results")
+    lines += _undecided(comparison)
     alpha = 1 - terms.confidence
     if any(not row.is_primary for row in comparison.rows):
         lines.append(
@@ -165,8 +169,46 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
             f"p < {alpha:.2g} by itself, but not after adjusting for {counted(comparison.family, 'comparison')}: "
             f"{names}; the verdicts use the adjusted p"
         )
-    noted = [f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes]
+    lines += skewed(comparison)
+    noted = [
+        f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes if note.kind != "skewed"
+    ]
     return tuple(dict.fromkeys(lines + noted))
+
+
+def _undecided(comparison: Comparison) -> list[str]:
+    """Return which half of a verdict is missing where a row cannot tell."""
+    open_ = [row for row in comparison.rows if row.verdict == "cannot tell"]
+    sizes = dict.fromkeys(f"±{margin.shown} {row.measure}" for row in open_ if (margin := _margin(comparison, row)))
+    out = []
+    if sizes:
+        out.append(f"cannot tell: neither a difference nor equivalence within {', '.join(sizes)} is shown")
+    if any(_margin(comparison, row) is None for row in open_):
+        where = " (where no margin is given)" if sizes else ""
+        out.append(f"cannot tell{where}: no difference is shown; equivalence was not asked, for it needs a margin")
+    return out
+
+
+def _margin(comparison: Comparison, row: Row) -> Margin | None:
+    return comparison.terms.margins.get(row.measure)
+
+
+def skewed(comparison: Comparison) -> list[str]:
+    """Return one line on all rows whose differences are so skewed, over so few queries, that tests err too often."""
+    skewed_rows = [
+        f"{row.right} against {row.left} by {row.measure} on {row.condition} ({note.text})"
+        for row in comparison.rows
+        for note in row.notes
+        if note.kind == "skewed"
+    ]
+    if not skewed_rows:
+        return []
+    promised = 100 * comparison.terms.alpha
+    more = "about 6 of 100 single tests and 7 to 8 of 100 tables err" if promised == 5 else "tests err more often"
+    return [
+        f"very skewed differences of fewer than {FEW} queries: {more} where {promised:.3g} of 100 are promised, in "
+        f"simulations of such differences; take a p near the limit with care: {', '.join(skewed_rows)}"
+    ]
 
 
 def family(comparison: Comparison) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from cerank.core import decode
 from cerank.core.decode import help_text
 from cerank.errors import RecipeError
-from cerank.recipes.schema import Positive, Rate, Seed
+from cerank.recipes.schema import Positive, Seed, Size, size_mistakes
 
 MATRIX_FORMAT = 1
 
@@ -32,7 +32,9 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     first_stages: Annotated[tuple[str, ...], help_text("re-ranked by every run")] = ()
     depth: Annotated[Positive | None, help_text("candidates re-ranked for each query")] = None
     measures: Annotated[tuple[str, ...], help_text('"auto" takes those that each test dataset declares')] = ()
-    margins: Annotated[dict[str, Rate], help_text("the largest difference of a measure that does not matter")] = {}
+    margins: Annotated[
+        dict[str, Size], help_text('the largest difference of a measure that does not matter, or "5%" of the baseline')
+    ] = {}
     margins_because: Annotated[str, help_text("why these margins, gains and harm margins")] = ""
     primary: Annotated[
         tuple[str, ...], help_text('the questions that verdicts are about, such as "nDCG@10: RECIPE against RECIPE"')
@@ -40,8 +42,8 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     seeds_as: Annotated[
         Literal["", "pairs", "independent"], help_text('as in a recipe; "" takes the recipes\' own')
     ] = ""
-    worth: Annotated[dict[str, Rate], help_text("the gain of a measure that would pay for a recipe")] = {}
-    harm: Annotated[dict[str, Rate], help_text("the largest loss of a measure that would not matter")] = {}
+    worth: Annotated[dict[str, Size], help_text('the gain of a measure that would pay for a recipe, or "5%"')] = {}
+    harm: Annotated[dict[str, Size], help_text('the largest loss of a measure that would not matter, or "5%"')] = {}
     settings: Annotated[
         dict[str, object], help_text("key path -> value, laid over each recipe that has the place")
     ] = {}
@@ -70,10 +72,10 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_stages: tuple[str, ...]
     depth: int
     measures: dict[str, tuple[str, ...]]  # test -> its measures, canonical: with tests and first stages, the family
-    margins: dict[str, float] = {}
+    margins: dict[str, float | str] = {}
     primary: tuple[str, ...] = ()
-    worth: dict[str, float] = {}
-    harm: dict[str, float] = {}
+    worth: dict[str, float | str] = {}
+    harm: dict[str, float | str] = {}
     cells: tuple[MatrixCell, ...]
 
 
@@ -109,6 +111,8 @@ def _mistakes(matrix: Matrix) -> list[str]:
     for key, entries in lists.items():
         counts = Counter(entries)
         mistakes += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
+    for key, sizes in (("margins", matrix.margins), ("worth", matrix.worth), ("harm", matrix.harm)):
+        mistakes += size_mistakes(sizes, key)
     if matrix.baseline and matrix.baseline not in matrix.recipes:
         mistakes.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
     return mistakes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -23,6 +24,7 @@ Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
+Size = Rate | str  # of a difference: in the measure's units, or "5%" of the baseline's mean
 
 
 DEFAULT_MICROBATCH = 8192  # tokens
@@ -203,7 +205,8 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         "RR@10",
     )
     margins: Annotated[
-        dict[str, Rate], help_text("the largest difference of a measure that does not matter; declared before the run")
+        dict[str, Size],
+        help_text('the largest difference of a measure that does not matter, or "5%" of the baseline; declared before'),
     ] = {}
     margins_because: Annotated[str, help_text("why these margins, gains and harm margins; printed under tables")] = ""
     primary: Annotated[
@@ -217,10 +220,11 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "pairs"
     worth: Annotated[
-        dict[str, Rate], help_text("the gain of a measure that would pay for a stage; at least the margin, if any")
+        dict[str, Size],
+        help_text('the gain of a measure that would pay for a stage, or "5%"; at least the margin, if any'),
     ] = {}
     harm: Annotated[
-        dict[str, Rate], help_text("the largest loss of a measure that would not matter; default: the margin")
+        dict[str, Size], help_text('the largest loss of a measure that would not matter, or "5%"; default: the margin')
     ] = {}
 
 
@@ -342,8 +346,47 @@ def _chain_mistakes(recipe: Recipe) -> list[str]:
     return mistakes
 
 
+def share_of(size: float | str) -> float | None:
+    """Return the share of the baseline's mean that a size such as "5%" is; None for a number.
+
+    Raises:
+        ValueError: a text that is no percentage above 0 and below 100.
+
+    Example:
+        >>> share_of("5%"), share_of(0.02)
+        (0.05, None)
+    """
+    if not isinstance(size, str):
+        return None
+    number = size.strip().removesuffix("%").rstrip()
+    is_share = size.strip().endswith("%") and re.fullmatch(r"[0-9]{1,2}(\.[0-9]*)?|\.[0-9]+", number)
+    if not is_share or not 0 < float(number) < 100:
+        raise ValueError(size)
+    return float(number) / 100
+
+
+def shown_size(size: float | str) -> str:
+    """Return a size in words: 0.02, or 5 % of the baseline's mean."""
+    share = share_of(size)
+    return f"{size:g}" if share is None else f"{100 * share:g} % of the baseline's mean"
+
+
+def size_mistakes(sizes: Mapping[str, float | str], path: str) -> list[str]:
+    """Return an error for each margin, gain or harm margin that is a text but no percentage."""
+    mistakes = []
+    for measure, size in sizes.items():
+        try:
+            share_of(size)
+        except ValueError:
+            what = 'neither a number nor a share of the baseline\'s mean, such as "5%"'
+            mistakes.append(f"{path}.{measure}: {what}; given: {size!r:.80}")
+    return mistakes
+
+
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
+    for key in ("margins", "worth", "harm"):
+        mistakes += size_mistakes(getattr(recipe.evaluate, key), f"evaluate.{key}")
     for name in recipe.stages:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
             mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")

@@ -402,7 +402,8 @@ def test_the_family_the_method_and_a_late_margin_stand_under_the_table():
 def test_a_reason_names_the_systems_the_interval_and_the_margin():
     terms = Terms(margins={"nDCG@10": Margin(value=0.02, before=True)})
     (reason,) = reasons(compare([system("a", LONG), system("b", dict.fromkeys(LONG, 0.4))], ["nDCG@10"], terms=terms))
-    assert reason.startswith("b against a, nDCG@10 on dl20 over bm25: cannot tell: 95 % interval [")
+    assert reason.startswith("b against a, nDCG@10 on dl20 over bm25: cannot tell (neither a difference ")
+    assert "nor equivalence within ±0.02 is shown): 95 % interval [" in reason
     assert "reaches beyond ±0.02 (margin)" in reason
     assert "would show with 80 % power" in reason
 

@@ -78,3 +78,32 @@ def test_facts_of_seeds_are_one_systems_facts():
     assert (merged.shallowest, merged.deepest) == (2, 3)
     assert merged.judged["nDCG@10"] == pytest.approx((1 + 1 / 3) / 2)
     assert diagnostics.merged([facts[0], None]) is None
+
+
+def test_very_skewed_differences_of_few_queries_are_told_once_for_all_rows():
+    import numpy as np
+
+    from cerank.evaluation.compare import Condition, Measured, System, compare
+    from cerank.evaluation.comparison_rows import footnotes
+
+    def system(label, values):
+        by_query = {f"q{place}": float(value) for place, value in enumerate(values)}
+        where = Condition("c", "")
+        return System(
+            label=label, measured=(Measured(condition=where, qrels_sha256="x", values={"nDCG@10": by_query}),)
+        )
+
+    def lines(queries, draw):
+        random = np.random.default_rng(1)
+        systems = [system("a", np.full(queries, 0.3))]
+        systems += [system(label, 0.3 + draw(random, queries)) for label in ("b", "c")]
+        return [line for line in footnotes(compare(systems, ["nDCG@10"])) if "skewed" in line]
+
+    def skewed(random, queries):
+        return np.minimum(random.exponential(0.1, queries), 0.7)
+
+    (line,) = lines(43, skewed)
+    assert "7 to 8 of 100 tables err where 5 of 100 are promised" in line
+    assert line.count("(skewness +") == 2
+    assert not lines(60, skewed)
+    assert not lines(43, lambda random, queries: random.normal(0.0, 0.05, queries))

@@ -85,3 +85,57 @@ def test_a_typed_margin_that_repeats_a_declared_share_stays_declared():
     other = margins.chosen(margins.typed(["nDCG@10=6%"]), declared, because="a reason")["nDCG@10"]
     assert (other.before, other.because) == (False, "a reason")
     assert "5 % of the baseline's mean" in other.source
+
+
+def test_a_recipe_and_a_matrix_declare_shares_and_refuse_what_is_none():
+    from cerank.errors import RecipeError
+    from cerank.recipes import loading
+    from cerank.recipes.matrix_schema import matrix_from
+
+    sizes = ['evaluate.margins={"nDCG@10" = "5%"}', 'evaluate.worth={"nDCG@10" = "7.5 %", "RR@10" = 0.02}']
+    evaluate = loading.load("contrastive", sizes).recipe.evaluate
+    assert (evaluate.margins, evaluate.worth) == ({"nDCG@10": "5%"}, {"nDCG@10": "7.5 %", "RR@10": 0.02})
+    for wrong in ("5", "0%", "100%", "five%", "-5%", "nan%"):
+        with refused_recipe(RecipeError, "such as"):
+            loading.load("contrastive", [f'evaluate.margins={{"nDCG@10" = "{wrong}"}}'])
+        with refused_recipe(RecipeError, "worth.nDCG@10"):
+            matrix_from({"name": "m", "recipes": ["contrastive"], "worth": {"nDCG@10": wrong}}, "m.toml")
+    with refused_recipe(RecipeError, "evaluate.harm"):
+        loading.load("contrastive", ['evaluate.harm={"nDCG@10" = 0}'])
+
+
+def refused_recipe(kind, said):
+    return pytest.raises(kind, match=said)
+
+
+def test_declared_shares_are_shares_and_beside_numbers_nothing_counts_as_declared(tmp_path):
+    from tests.app.made_runs import changed
+    from tests.worker.small import small_plan
+
+    plan, _ = small_plan(tmp_path, force=["shared_queries"])
+    one, other, number = (
+        margins.Source(changed(plan, seed=seed, margins={"nDCG@10": size}), "")
+        for seed, size in ((1, "5%"), (2, "6 %"), (3, 0.02))
+    )
+    found = margins.declared(["nDCG@10"], [([one], [other])])["nDCG@10"]
+    assert (found.share, found.value, found.before) == (0.05, 0.0, True)
+    assert "6 % of the baseline's mean" in found.source
+    mixed = margins.declared(["nDCG@10"], [([one], [number])])["nDCG@10"]
+    assert (mixed.share, mixed.value, mixed.before) == (None, 0.02, False)
+    assert "which is smaller is not known" in mixed.source
+
+
+def test_a_plan_with_a_share_has_a_hash_of_its_own_and_one_with_a_number_its_old(tmp_path):
+    import msgspec
+
+    from cerank.recipes.plan import Plan
+    from tests.app.made_runs import changed
+    from tests.worker.small import small_plan
+
+    plan, _ = small_plan(tmp_path, force=["shared_queries"])
+    share, number = (changed(plan, margins={"nDCG@10": size}) for size in ("5%", 0.05))
+    assert share.fingerprint != number.fingerprint
+    for each in (share, number):
+        again = msgspec.json.decode(msgspec.json.encode(each), type=Plan)
+        assert again == each
+        assert again.fingerprint == each.fingerprint

@@ -18,6 +18,6 @@ def test_a_gate_keeps_alpha_over_all_looks_where_each_look_alone_does_not():
 
 
 def test_skewed_tables_err_a_little_more_often_and_few_tied_queries_less():
-    assert max(rate.rate for rate in skewed_tables(12)) <= 0.34  # about .07 is seen: five or more of 12 are unlikely
+    assert max(rate.rate for rate in skewed_tables(6)) <= 0.5  # about .07 is seen: four or more of 6 are unlikely
     rates = [rate.rate for rate in few_and_tied(30) if "decides" in rate.test]
     assert max(rates) <= 0.05 + 0.08

@@ -213,7 +213,7 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
 
     rows, known = summary(comparison), _by_line(comparison)
     is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
-    has_against = comparison.terms.pairs != "baseline"
+    has_against = comparison.terms.pairs != "baseline" or len({row.left for row in comparison.rows}) > 1
     columns = [Column("system", "system"), *([Column("against", "against")] if has_against else [])]
     columns += [Column("measure", "measure"), Column("mean", "mean", "number")]
     columns += [
@@ -422,7 +422,7 @@ def _rests_on(row: Row | None) -> str:
     if row is None:
         return ""
     judgment, parts = row.judgment, []
-    if row.verdict != "equivalent":
+    if row.verdict != "equivalent" or row.worth is not None:  # whether it is worth its cost is read off this one
         parts.append(f"[{judgment.low:+.4f}, {judgment.high:+.4f}]")
     if row.verdict in {"equivalent", "different but negligible"} and judgment.margin:
         inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}] in ±{judgment.margin.value:g}"
@@ -445,7 +445,8 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
         return (row.measure, row.mean, None, "", None, None, None, "")
     interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
     record = "" if row.wins is None else f"{row.wins}/{row.ties}/{row.losses}"
-    return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record)
+    adjusted = row.p_corrected if row.is_primary else None  # a row outside the family is not adjusted
+    return (row.measure, row.mean, row.difference, interval, row.p, adjusted, row.effect, record)
 
 
 def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:

@@ -12,6 +12,8 @@ from cerank.evaluation.compare import Comparison
 from cerank.evaluation.comparison_rows import family
 from cerank.text import escapes
 
+_LISTED = 12  # tested pairs that a note names one by one
+
 
 def latex(comparison: Comparison) -> str:
     """Return a threeparttable of every system's means, with the letters of the systems that it beats.
@@ -20,7 +22,7 @@ def latex(comparison: Comparison) -> str:
     """
     labels = [system.label for system in comparison.systems]
     letters = dict(zip(labels, _letters(len(labels)), strict=True))
-    places = [(condition, measure) for condition in comparison.conditions for measure in comparison.measures]
+    places = list(dict.fromkeys((row.condition, row.measure) for row in comparison.rows))
     beaten: dict[tuple[str, object, str], list[str]] = {}
     for row in comparison.rows:
         is_better = row.verdict == "better" or (row.verdict == "different but negligible" and row.paired.difference > 0)
@@ -40,7 +42,10 @@ def latex(comparison: Comparison) -> str:
     for system in comparison.systems:
         cells = [letters[system.label], escapes.latex(system.label)]
         for condition, measure in places:
-            at = next(entry for entry in system.measured if entry.condition == condition)
+            at = next((entry for entry in system.measured if entry.condition == condition), None)
+            if at is None or measure not in at.values:
+                cells.append("--")
+                continue
             above = "".join(sorted(beaten.get((system.label, condition, measure), [])))
             mean = f"{statistics.fmean(at.values[measure].values()):.4f}"
             cells.append(f"{mean}$^{{\\mathrm{{{above}}}}}$" if above else mean)
@@ -49,14 +54,26 @@ def latex(comparison: Comparison) -> str:
     notes = [
         f"A letter: better than the system of that letter, by the p adjusted over the table at {rate} %",
         family(comparison),
+        *_untested(comparison),
         *dict.fromkeys(
-            f"{measure}: two systems may differ by less than the margin of {margin.value:g} and still have a letter"
+            f"{measure}: two systems may differ by less than the margin of {margin.shown} and still have a letter"
             for measure, margin in comparison.terms.margins.items()
         ),
     ]
     items = [f"\\item {escapes.latex(note)}" for note in notes]
     lines += ["\\bottomrule", "\\end{tabular}", "\\begin{tablenotes}\\footnotesize", *items, "\\end{tablenotes}"]
     return "\n".join([*lines, "\\end{threeparttable}", "\\end{table}"]) + "\n"
+
+
+def _untested(comparison: Comparison) -> list[str]:
+    """Return which pairs were tested, where not all were: a missing letter says nothing of the others."""
+    tested = {frozenset((row.left, row.right)) for row in comparison.rows if row.is_primary}
+    systems = len(comparison.systems)
+    if len(tested) == systems * (systems - 1) // 2:
+        return []
+    pairs = dict.fromkeys(f"{row.right} against {row.left}" for row in comparison.rows if row.is_primary)
+    several = f"{len(pairs)} pairs" if len(pairs) > _LISTED else ", ".join(pairs)
+    return [f"Tested: {several or 'no pair'}; between others a missing letter says nothing"]
 
 
 def _letters(count: int) -> list[str]:

@@ -16,7 +16,7 @@ import msgspec
 from cerank.errors import CerankError, UsageError
 from cerank.files import json_records
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import Evaluate
+from cerank.recipes.schema import Evaluate, share_of, shown_size
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Done
@@ -145,7 +145,7 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
     """
     from cerank.evaluation.compare import Margin
 
-    def table(plan: Plan) -> dict[str, float]:
+    def table(plan: Plan) -> dict[str, float | str]:
         evaluate = plan.recipe.evaluate
         return {"margins": evaluate.margins, "worth": evaluate.worth, "harm": evaluate.harm}[kind]
 
@@ -160,10 +160,16 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
         ]
         if not declarations:
             continue
-        values = sorted({value for value, _ in declarations})
+        # A number and a share of a mean have no order: the numbers go first, and nothing counts as declared then.
+        values = sorted(
+            {value for value, _ in declarations}, key=lambda size: (share_of(size) is not None, _size(size))
+        )
+        is_mixed = len({isinstance(value, str) for value in values}) > 1
         when = min(time for value, time in declarations if value == values[0])
-        others = ", ".join(f"±{value:g}" for value in values[1:])
+        others = ", ".join(f"±{shown_size(value)}" for value in values[1:])
         source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
+        if is_mixed:
+            source = f"recipe; others {others}, and which is smaller is not known before the baseline's mean"
         is_of_all = all(any(measure in table(behind.plan) for side in pair for behind in side) for pair in pairs)
         late = [known for pair in pairs if (known := first_known(pair)) and moment(when) >= moment(known)]
         if not is_of_all:
@@ -178,10 +184,21 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
             if table(behind.plan).get(measure) == values[0]
         )
         because = "; ".join(reason for reason in reasons if reason)
+        share = share_of(values[0])
         margins[measure] = Margin(
-            value=values[0], source=source, declared=when, before=is_of_all and not late, because=because
+            value=_size(values[0]) if share is None else 0.0,
+            share=share,
+            source=source,
+            declared=when,
+            before=is_of_all and not late and not is_mixed,
+            because=because,
         )
     return margins
+
+
+def _size(size: float | str) -> float:
+    """Return a declared size as a number: a percentage as the share that it is."""
+    return share_of(size) or float(size)
 
 
 def first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:

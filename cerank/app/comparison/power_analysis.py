@@ -299,7 +299,8 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                     spreads, source = _assumed_range(measure, kind), "assumed"
                 if not spreads:
                     continue
-                request = PowerRequest(margin=recipe.evaluate.margins.get(measure), tests=max(tests, 1))
+                margin = recipe.evaluate.margins.get(measure)  # a share of a mean has no size before the baseline's
+                request = PowerRequest(margin=margin if isinstance(margin, float) else None, tests=max(tests, 1))
                 low, high = (_outlook(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
                 expected.append(
                     Expected(

@@ -104,8 +104,8 @@ def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
     return RunFolder(folder.path.parent / reused.run) if reused is not None else None
 
 
-def table(costs: tuple[StageCost, ...]) -> Table:
-    """Return the costs as a table."""
+def table(costs: tuple[StageCost, ...], hour_price: float = 0.0) -> Table:
+    """Return the costs as a table, the training in money too where an hour of the device has a price."""
     has_reused = any(cost.reused_from for cost in costs)
     columns = (
         Column("stage", "stage", "name"),
@@ -116,6 +116,7 @@ def table(costs: tuple[StageCost, ...]) -> Table:
         Column("steps", "steps", "number", 0, priority=1),
         Column("reranked", "pairs re-ranked", "number", 0, priority=3),
         Column("reused_from", "reused from", "name", priority=0 if has_reused else 4),
+        *([Column("money", "money", "number", 2)] if hour_price else []),
     )
     rows = tuple(
         (
@@ -127,6 +128,7 @@ def table(costs: tuple[StageCost, ...]) -> Table:
             cost.steps,
             cost.reranked,
             cost.reused_from,
+            *([None if cost.seconds is None else cost.seconds / 3600 * hour_price] if hour_price else []),
         )
         for cost in costs
     )

@@ -24,7 +24,7 @@ NOTE = (
 
 
 def of_comparison(
-    settings: Settings, names: Sequence[str], comparison: Comparison, hour_price: float = 0.0
+    settings: Settings, names: Sequence[str], comparison: Comparison, hour_price: float | None = None
 ) -> dict[str, Cost]:
     """Return the cost of each system by its label; those without a known one are left out.
 
@@ -32,9 +32,10 @@ def of_comparison(
         settings: where the lab is.
         names: what was compared, in the order of the comparison's systems.
         comparison: the comparison.
-        hour_price: what an hour of the device costs; 0 where it has no price.
+        hour_price: what an hour of the device costs, 0 where it has no price; None takes the setting.
     """
     targets = targets_of(settings.lab, names)
+    hour_price = settings.hour_price if hour_price is None else hour_price
     costs = {}
     for system, target in zip(comparison.systems, targets, strict=True):
         cost = _of_target(target, hour_price)
@@ -43,12 +44,22 @@ def of_comparison(
     return costs
 
 
-def _of_target(target: Target, hour_price: float) -> Cost | None:
-    from cerank.evaluation.answers import Cost
+def of_runs(runs: Mapping[str, Sequence[RunTarget]], hour_price: float) -> dict[str, Cost]:
+    """Return the cost of each system by its label, the mean of its runs; those without a known one are left out."""
+    costs = {label: _mean_cost(members, hour_price) for label, members in runs.items()}
+    return {label: cost for label, cost in costs.items() if cost is not None}
 
+
+def _of_target(target: Target, hour_price: float) -> Cost | None:
     if isinstance(target, FileTarget):
         return None
-    each = [_of_run(run) for run in ((target,) if isinstance(target, RunTarget) else target.members)]
+    return _mean_cost((target,) if isinstance(target, RunTarget) else target.members, hour_price)
+
+
+def _mean_cost(runs: Sequence[RunTarget], hour_price: float) -> Cost | None:
+    from cerank.evaluation.answers import Cost
+
+    each = [_of_run(run) for run in runs]
     known = [cost for cost in each if cost is not None]
     if len(known) < len(each):
         return None

@@ -384,7 +384,7 @@ class _FirstDeclaration(msgspec.Struct, frozen=True, kw_only=True):
     """What the first release hashed of `evaluate`, in its order."""
 
     measures: tuple[str, ...]
-    margins: dict[str, float]
+    margins: dict[str, float | str]
 
 
 def _declared(planned: Sequence[Plan]) -> str:

@@ -130,7 +130,7 @@ def wanted(hint: Any) -> str:
         count = "names" if _bare(item) is str else "numbers"
         return f"{count}, separated by commas" if others[:1] == [...] else f"two {count}, separated by a comma"
     if typing.get_origin(bare) is dict:
-        return "MEASURE=NUMBER, separated by commas"
+        return "MEASURE=NUMBER, or MEASURE=5% of the baseline's mean, separated by commas"
     if bare is int:
         return f"a whole number{_bounds(hint)}"
     return f"a number{_bounds(hint)}" if bare is float else "text"
@@ -210,7 +210,8 @@ def _table(hint: Any, typed: str) -> dict[str, object]:
         key, _, number = part.rpartition("=")
         if not key.strip():
             raise ValueError(f"must be {wanted(hint)}")
-        out[key.strip()] = _value(item, number.strip())
+        is_share = number.strip().endswith("%")  # `recipe_from` says whether it is one
+        out[key.strip()] = number.strip() if is_share else _value(typing.get_args(item)[0], number.strip())
     return out
 
 
@@ -219,7 +220,8 @@ def toml_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in value.items()) + "}"
+        items = ((key, _quoted(item) if isinstance(item, str) else item) for key, item in value.items())
+        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in items) + "}"
     if not isinstance(value, str):
         return str(value)
     try:

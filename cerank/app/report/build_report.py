@@ -5,11 +5,12 @@ Invariant: reading only; nothing is written and no run is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 import cerank
+from cerank.app.evidence import system_costs
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
 from cerank.app.report.paper.methods_text import MethodsText, methods
@@ -18,6 +19,9 @@ from cerank.app.report.report_scope import ReportRequest, ReportScope, report_sc
 from cerank.app.report.results_tables import TestResults
 from cerank.errors import UsageError
 from cerank.evaluation import published
+from cerank.evaluation.answers import Cost
+from cerank.evaluation.compare import Margin
+from cerank.evaluation.comparison_rows import skewed
 from cerank.evaluation.studies.pooling import PooledResult
 from cerank.settings import Settings
 
@@ -42,6 +46,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         msgspec.structs.replace(table, caption=footnotes.caption(table, scope, verdicts))
         for table in results_tables.results_tables(scope, data, columns, verdicts)
     )
+    costs = system_costs.of_runs({row.model.label: row.members for row in scope.rows}, settings.hour_price)
     facing = results_tables.published_comparisons(tables)
     curves: tuple[Curve, ...] = ()
     if request.has_curves:
@@ -76,13 +81,19 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         places=results_tables.place_facts(scope, data, columns),
         runs=provenance.run_facts(scope),
         notes=(*data.notes, *_notes(scope, verdicts), *pooling_notes),
-        missing=(*(f"run {name} is not in the lab" for name in scope.absent), *data.missing),
+        missing=(
+            *(f"run {name} is not in the lab" for name in scope.absent),
+            *data.missing,
+            *(f"what answers the primary question {question}" for question in verdicts.unanswered),
+        ),
         sources=data.sources,
         comparison=verdicts.comparison,
         curves=curves,
         methods=_methods(verdicts, is_pooled=pooled is not None),
         pooled=pooled,
-        answers=_answers(verdicts),
+        answers=_answers(verdicts, costs, is_primary=True),
+        described=_answers(verdicts, costs, is_primary=False),
+        costs=costs,
     )
 
 
@@ -101,22 +112,28 @@ def _pooled(verdicts: TestResults) -> tuple[PooledResult | None, tuple[str, ...]
         return None, ()
     try:
         result = pooling.pooled(
-            pooling.of_comparison(comparison), margins=comparison.terms.margins, alpha=comparison.terms.alpha
+            pooling.of_comparison(comparison), margins=_absolute(comparison.terms.margins), alpha=comparison.terms.alpha
         )
     except UsageError as error:
         return None, (f"not pooled over test sets: {error.what}",)
     return result, pooling.shared_queries(comparison)
 
 
-def _answers(verdicts: TestResults) -> tuple[str, ...]:
-    """Return every verdict in words, after its measure and condition."""
+def _absolute(margins: Mapping[str, Margin]) -> dict[str, Margin]:
+    """Return the margins in a measure's units: a share of the mean of a baseline differs from test set to test set."""
+    return {measure: margin for measure, margin in margins.items() if margin.share is None}
+
+
+def _answers(verdicts: TestResults, costs: Mapping[str, Cost], *, is_primary: bool) -> tuple[str, ...]:
+    """Return every verdict in words, after its measure and condition; or the rows that have none."""
     from cerank.evaluation.answers import answers
 
     if verdicts.comparison is None:
         return ()
     return tuple(
         f"{row.measure} on {row.condition}: {answer.with_question}"
-        for row, answer in zip(verdicts.comparison.rows, answers(verdicts.comparison), strict=True)
+        for row, answer in zip(verdicts.comparison.rows, answers(verdicts.comparison, costs), strict=True)
+        if row.is_primary == is_primary
     )
 
 
@@ -128,6 +145,7 @@ def _declared(scope: ReportScope) -> str:
 
 def _notes(scope: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
     lines = list(footnotes.notes_of(verdicts.comparison))
+    lines += skewed(verdicts.comparison) if verdicts.comparison else []
     without = [row.model.label for row in scope.rows if row.model.label not in verdicts.pairs]
     untested = [label for label in without if label not in verdicts.pairs.values()]
     if untested:

@@ -50,8 +50,18 @@ def pictures(report_scope: ReportScope) -> tuple[Curve, ...]:
             part = several[start : start + _TOGETHER]
             number = f"-{start // _TOGETHER + 1}" if len(several) > _TOGETHER else ""
             name = f"curves-{plain_name(base, 40)}{number}"
-            out.append(Curve(name=name, title=f"Training of {base}", svg=svg_plot.svg(_panels(base, part))))
+            out.append(
+                Curve(name=name, title=_title(base, start, part, len(several)), svg=svg_plot.svg(_panels(base, part)))
+            )
     return tuple(out)
+
+
+def _title(base: str, start: int, part: Sequence[_Drawn], all_runs: int) -> str:
+    """Return what a picture shows, and which of the base's runs where they fill several."""
+    some = "" if len(part) == all_runs else f", runs {start + 1} to {start + len(part)} of {all_runs}"
+    if len(part) == 1 < all_runs:
+        some = f", run {start + 1} of {all_runs}"
+    return f"Training of {base}{some}"
 
 
 def _panels(base: str, runs: Sequence[_Drawn]) -> list[Panel]:

@@ -11,7 +11,7 @@ from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.report.report_data import FIRST, Place, ResultCell, ResultsTable, Sign
 from cerank.app.report.report_scope import ReportScope
 from cerank.app.report.results_tables import TestResults
-from cerank.evaluation.compare import Comparison
+from cerank.evaluation.compare import Comparison, Margin
 from cerank.evaluation.comparison_rows import METHODS
 
 GLYPHS: dict[Sign, str] = {
@@ -76,17 +76,24 @@ def _signs(grid: ResultsTable, scope: ReportScope, verdicts: TestResults) -> lis
         return []
     against = baseline_text(scope, verdicts)
     lines = [f"↑ and ↓: significantly better and worse than {against}."]
+    if any(not row.is_primary for row in verdicts.comparison.rows):
+        lines.append("Only rows that a primary question names are tested; the others have no sign.")
     margins = verdicts.comparison.terms.margins
     names = {cell.measure for line in grid.lines for cell in line.cells}
     for measure in sorted(names & margins.keys()):
         margin = margins[measure]
         when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the results"
         because = f", because {margin.because}" if margin.because else ""
-        text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when}{because})"
+        text = f"≈: equivalent to it within ±{_size(margin, measure)} (two one-sided t-tests; margin {when}{because})"
         lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
     if any(cell.is_late for line in grid.lines for cell in line.cells):
         lines.append("†: by a margin that was chosen after the results.")
     return lines
+
+
+def _size(margin: Margin, measure: str) -> str:
+    """Return a margin with its measure: 0.02 nDCG@10, or 5 % of the baseline's mean nDCG@10."""
+    return f"{margin.shown} {measure}"
 
 
 def _tests(scope: ReportScope, verdicts: TestResults) -> list[str]:
@@ -102,10 +109,14 @@ def _tests(scope: ReportScope, verdicts: TestResults) -> list[str]:
         whose += " or asked for since"
     method = METHODS[comparison.method]
     test = "Two-sided paired t-tests" if comparison.method != "max-t" else "Paired differences"
+    if terms.claim == "recipes" and comparison.method != "max-t":
+        test = "Two-sided t-tests over queries and seeds"
     lines = [f"{test}, {method} over {what} {whose} ({_product(scope, verdicts)}), level {level}."]
     open_ = verdicts.family - sum(row.is_primary for row in comparison.rows)
     if open_:
-        lines.append(f"{open_:,} of them are not shown or not measured yet; they count as not rejected.")
+        are = "is" if open_ == 1 else "are"
+        count = "counts" if open_ == 1 else "count"
+        lines.append(f"{open_:,} of them {are} not shown or not measured yet and {count} as not rejected.")
     if scope.record and scope.baseline != scope.record.baseline:
         lines.append(f"The matrix declares {scope.record.baseline} as its baseline; this one was chosen afterwards.")
     return lines
@@ -152,6 +163,6 @@ def notes_of(comparison: Comparison | None) -> tuple[str, ...]:
     places_of: dict[str, list[str]] = {}
     for row in comparison.rows if comparison else ():
         for note in row.notes:
-            if note.kind != "zeros":
+            if note.kind not in {"zeros", "skewed"}:
                 places_of.setdefault(f"{note.text}", []).append(str(row.condition))
     return tuple(f"{'; '.join(dict.fromkeys(where))}: {text}" for text, where in places_of.items())

@@ -54,6 +54,7 @@ def document(report: Report) -> str:
         *(f'<p class="soft">{html(text)}</p>' for text in latex.head(report)),
     ]
     reasons = _reasons(report)
+    parts.append(_list("Answers", report.answers))
     parts += [_grid(grid, reasons) for grid in report.grids]
     if report.curves:
         parts.append("<h2>Curves</h2>")
@@ -63,7 +64,11 @@ def document(report: Report) -> str:
     parts += [_side(side) for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))]
     if report.methods is not None:
         parts.append(f"<h2>Methods</h2><p>{html(report.methods.plain)}</p>")
-    parts += [_list("Answers", report.answers), _list("Notes", report.notes), _list("Not measured yet", report.missing)]
+    parts += [
+        _list(latex.DESCRIBED, report.described),
+        _list("Notes", report.notes),
+        _list("Not measured yet", report.missing),
+    ]
     return "\n".join([*(part for part in parts if part), "</body></html>"]) + "\n"
 
 

@@ -17,6 +17,7 @@ from cerank.app.report.paper.methods_text import MethodsText
 from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
 from cerank.evaluation.compare import Comparison
+from cerank.evaluation.comparison_rows import LEGEND
 from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.table_data import TEXTS, Column, Table, rounded
@@ -44,6 +45,7 @@ _SIGNS = {
     "”": "''",
 }
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u0327": "c", "\u030c": "v"}
+DESCRIBED = "Differences outside the family, without a verdict"
 _WIDEST_TEXT = 64  # characters that a text asks room for, at most
 _CHARACTER = 0.0066  # of a landscape line, in small type
 
@@ -112,17 +114,36 @@ def differences(comparison: Comparison, measure: str) -> str:
     rows = tuple(row for row in comparison.rows if row.measure == measure)
     conditions = tuple(dict.fromkeys(row.condition for row in rows))
     part = msgspec.structs.replace(comparison, rows=rows, measures=(measure,), conditions=conditions)
-    side = short_table(part)
+    side = _without_empty(short_table(part))
     lines = ["% needs \\usepackage{booktabs,threeparttable}", "\\begin{table}[htbp]", "\\centering", "\\footnotesize"]
     lines += ["\\begin{threeparttable}", f"\\caption{{Differences by {escaped(measure)}}}"]
     lines += [f"\\begin{{tabular}}{{{''.join('l' if c.kind in TEXTS else 'r' for c in side.columns)}}}", "\\toprule"]
     lines += [" & ".join(escaped(column.heading) for column in side.columns) + " \\\\", "\\midrule"]
     for row in side.rows:
         cells = [escaped(rounded(value, column)) for value, column in zip(row, side.columns, strict=True)]
-        lines.append(" & ".join(re.sub(r"(?<![\d$-])-(?=[\d.])", "$-$", cell) for cell in cells) + " \\\\")
+        lines.append(" & ".join(re.sub(r"(?<![\w$-])-(?=[\d.])", "$-$", cell) for cell in cells) + " \\\\")
     notes = [f"\\item {escaped(note)}" for note in side.notes]
     lines += ["\\bottomrule", "\\end{tabular}", "\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
     return "\n".join([*lines, "\\end{threeparttable}", "\\end{table}"]) + "\n"
+
+
+def _without_empty(side: Table) -> Table:
+    """Return a table of one measure without that column, and without columns and notes that say nothing here."""
+    places = [
+        at
+        for at, column in enumerate(side.columns)
+        if column.key != "measure" and any(row[at] not in {None, ""} for row in side.rows)
+    ]
+    rows = tuple(tuple(row[at] for at in places) for row in side.rows)
+    columns = tuple(side.columns[at] for at in places)
+    unsaid = {"effect", "wtl"} - {column.key for column in columns}
+    notes = tuple(note for note in side.notes if not unsaid or not note.startswith(LEGEND))
+    return msgspec.structs.replace(side, columns=columns, rows=rows, notes=notes)
+
+
+def measures_of(comparison: Comparison) -> tuple[str, ...]:
+    """Return the measures of the rows, each once."""
+    return tuple(dict.fromkeys(row.measure for row in comparison.rows))
 
 
 def methods_paragraph(methods: MethodsText) -> str:
@@ -179,17 +200,27 @@ def document(report: Report) -> str:
     """Return all tables with the side tables, as a document that compiles with booktabs and longtable."""
     parts = [_PREAMBLE, f"\\section*{{{escaped(report.title)}}}\n"]
     parts += [f"{escaped(text)}\n\n" for text in head(report)]
+    parts += _lists(("Answers", report.answers))
     parts += [table(grid) + "\n" for grid in report.grids]
+    if report.comparison is not None:
+        parts += [differences(report.comparison, name) + "\n" for name in measures_of(report.comparison)]
     parts.append("\\clearpage\n")
     for side in supplementary_tables.sides(report):
         parts.append(_long(side))
     if report.methods is not None:
         parts.append(f"\\subsection*{{Methods}}\n{escaped(report.methods.plain)}\n\n")
-    for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
+    parts += _lists((DESCRIBED, report.described), ("Notes", report.notes), ("Not measured yet", report.missing))
+    return "".join([*parts, "\\end{document}\n"])
+
+
+def _lists(*several: tuple[str, tuple[str, ...]]) -> list[str]:
+    """Return each list that is not empty under its title."""
+    out = []
+    for title, lines in several:
         if lines:
             items = "".join(f"\\item[--] {escaped(line)}\n" for line in lines)
-            parts.append(f"\\subsection*{{{title}}}\n{{\\raggedright\\begin{{itemize}}\n{items}\\end{{itemize}}}}\n")
-    return "".join([*parts, "\\end{document}\n"])
+            out.append(f"\\subsection*{{{title}}}\n{{\\raggedright\\begin{{itemize}}\n{items}\\end{{itemize}}}}\n")
+    return out
 
 
 def head(report: Report) -> tuple[str, ...]:

@@ -20,19 +20,28 @@ def document(report: Report, *, has_files: bool = False) -> str:
         has_files: whether the curves are files next to it.
     """
     parts = [f"# {escapes.markdown(report.title)}\n", *(f"{escapes.markdown(text)}\n" for text in latex.head(report))]
+    parts += _lists(("Answers", report.answers))
     parts += [_grid(grid) for grid in report.grids]
     if has_files:
         parts += [
-            f"## Curves\n\n![{escapes.markdown(curve.title)}](curves/{curve.name}.svg)\n" for curve in report.curves
+            f"## {escapes.markdown(curve.title)}\n\n![{escapes.markdown(curve.title)}](curves/{curve.name}.svg)\n"
+            for curve in report.curves
         ]
     for side in supplementary_tables.sides(report):
         parts.append(f"## {escapes.markdown(side.title)}\n\n{written([side], 'markdown')}")
     if report.methods is not None:
         parts.append(f"## Methods\n\n{escapes.markdown(report.methods.plain)}\n")
-    for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
-        if lines:
-            parts.append(f"## {title}\n\n" + "".join(f"- {escapes.markdown(line)}\n" for line in lines))
+    parts += _lists((latex.DESCRIBED, report.described), ("Notes", report.notes), ("Not measured yet", report.missing))
     return "\n".join(parts)
+
+
+def _lists(*several: tuple[str, tuple[str, ...]]) -> list[str]:
+    """Return each list that is not empty under its title."""
+    return [
+        f"## {title}\n\n" + "".join(f"- {escapes.markdown(line)}\n" for line in lines)
+        for title, lines in several
+        if lines
+    ]
 
 
 def _grid(grid: ResultsTable) -> str:

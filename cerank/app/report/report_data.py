@@ -11,6 +11,7 @@ import msgspec
 
 from cerank.app.report.paper.methods_text import MethodsText
 from cerank.datasets.query_overlaps import Overlap
+from cerank.evaluation.answers import Cost
 from cerank.evaluation.compare import Comparison
 from cerank.evaluation.studies.pooling import PooledResult
 from cerank.evaluation.systems import Condition
@@ -174,3 +175,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     methods: MethodsText | None = None  # None where there is nothing to compare
     pooled: PooledResult | None = None  # None with one test set
     answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order
+    described: tuple[str, ...] = ()  # rows outside the family, likewise; they have no verdict
+    costs: dict[str, Cost] = {}  # model -> what its training took, the mean of its seeds

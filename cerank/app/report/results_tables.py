@@ -6,7 +6,7 @@ Invariant: a sign is the comparison's verdict and a value the mean that its pair
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
@@ -46,6 +46,7 @@ class TestResults(msgspec.Struct, frozen=True, kw_only=True):
     family: int  # tests of the whole declared family, those not measured yet included
     pairs: dict[str, str]  # model -> its baseline
     models: int  # compared with a baseline, including those that are not in the lab
+    unanswered: tuple[str, ...] = ()  # primary questions that no two models measured so far answer
 
 
 def places(scope: ReportScope, data: Measurements) -> tuple[Place, ...]:
@@ -98,6 +99,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
     primary = questions(scope.record.primary if scope.record else (), "matrix")
     names_of = {FIRST: {FIRST, FIRST_STAGE}}
     names_of |= {row.model.label: {row.model.label, row.model.recipe} for row in scope.rows}
+    couples = [*pairs.items(), *_asked(scope, primary, pairs, names_of)]
     pairings = [
         Pairing(
             condition=place.condition,
@@ -106,26 +108,29 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
             right=right,
             is_primary=is_primary_row(primary, measure, names_of[right], names_of[left]),
         )
-        for right, left in pairs.items()
+        for right, left in couples
         if {left, right} <= data.systems.keys()
         for place in columns
         if all(at(data.systems[label], place.condition) for label in (left, right))
         for measure in data.measures.get(place.test, ())
     ]
-    models = [(names_of[right], names_of[left]) for right, left in pairs.items()]
-    models += [({recipe}, {scope.baseline}) for recipe in _absent_recipes(scope)]
+    absent = [({recipe}, {left}) for recipe, left in _absent_couples(scope, primary)]
+    models = len(pairs) + len(_absent_models(scope))
     tests = _tests_of_model(scope, request.measures)
-    family = sum(is_primary_row(primary, name, right, left) for right, left in models for name in tests)
+    planned = [*((names_of[right], names_of[left]) for right, left in couples), *absent]
+    family = sum(is_primary_row(primary, name, right, left) for right, left in planned for name in tests)
     family = max(family, sum(pairing.is_primary for pairing in pairings))
+    answered = [(pairing.measure, names_of[pairing.right], names_of[pairing.left]) for pairing in pairings]
+    unanswered = tuple(str(question) for question in primary if not any(question.names(*row) for row in answered))
     if not pairings:
-        return TestResults(comparison=None, family=family, pairs=pairs, models=len(models))
+        return TestResults(comparison=None, family=family, pairs=pairs, models=models, unanswered=unanswered)
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
     compared = [data.systems[label] for pairing in pairings for label in (pairing.left, pairing.right)]
     claim = request.claim
     if claim == "auto":
         has_seeds = all(system.is_fixed or system.members for system in compared)
         claim = "recipes" if has_seeds and any(system.members for system in compared) else "checkpoints"
-    margins, worth, harm = _declared(scope, names, pairs)
+    margins, worth, harm = _declared(scope, names, couples)
     terms = Terms(
         correction=request.correction,
         confidence=request.confidence,
@@ -138,7 +143,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
     )
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
-    return TestResults(comparison=comparison, family=family, pairs=pairs, models=len(models))
+    return TestResults(comparison=comparison, family=family, pairs=pairs, models=models, unanswered=unanswered)
 
 
 def is_primary_row(
@@ -148,14 +153,48 @@ def is_primary_row(
     return not primary or any(question.names(measure, right, left) for question in primary)
 
 
-def _absent_recipes(scope: ReportScope) -> list[str]:
-    """Return the recipe of each declared model, one a base, whose runs are not in the lab; not the baseline's."""
+def _asked(
+    scope: ReportScope, primary: Sequence[PrimaryQuestion], pairs: Mapping[str, str], names_of: Mapping[str, set[str]]
+) -> list[tuple[str, str]]:
+    """Return the further pairs of models of one base (right, left) that primary questions name."""
+    models = [row.model for row in scope.rows]
+    return [
+        (right.label, left.label)
+        for right in models
+        for left in models
+        if right.base == left.base and right.label != left.label and pairs.get(right.label) != left.label
+        if any(_names_both(question, names_of[right.label], names_of[left.label]) for question in primary)
+    ]
+
+
+def _names_both(question: PrimaryQuestion, right: Collection[str], left: Collection[str]) -> bool:
+    """Return whether a question names these two; one about a measure alone names no pair."""
+    return question.right in right and question.left in left
+
+
+def _absent_models(scope: ReportScope) -> list[tuple[str, str]]:
+    """Return recipe and base of each declared model whose runs are not in the lab; not the baseline's."""
     if scope.record is None:
         return []
     cells = scope.record.cells
     there = {(cell.recipe, cell.base) for cell in cells if cell.run not in scope.absent}
     absent = dict.fromkeys((cell.recipe, cell.base) for cell in cells if (cell.recipe, cell.base) not in there)
-    return [recipe for recipe, _ in absent if recipe != scope.baseline]
+    return [(recipe, base) for recipe, base in absent if recipe != scope.baseline]
+
+
+def _absent_couples(scope: ReportScope, primary: Sequence[PrimaryQuestion]) -> list[tuple[str, str]]:
+    """Return the pairs of recipes (right, left) to be tested of which a model is not in the lab yet."""
+    out = [(recipe, scope.baseline) for recipe, _ in _absent_models(scope)]
+    absent = set(_absent_models(scope))
+    declared = dict.fromkeys((cell.recipe, cell.base) for cell in scope.record.cells) if scope.record else {}
+    out += [
+        (right, left)
+        for right, base in declared
+        for left, other in declared
+        if base == other and left not in {right, scope.baseline} and {(right, base), (left, base)} & absent
+        if any(_names_both(question, {right}, {left}) for question in primary)
+    ]
+    return out
 
 
 def _tests_of_model(scope: ReportScope, requested: Sequence[str]) -> list[str]:
@@ -170,13 +209,13 @@ def _tests_of_model(scope: ReportScope, requested: Sequence[str]) -> list[str]:
     return tests * len(scope.first_stages)
 
 
-def _declared(scope: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> list[dict[str, Margin]]:
+def _declared(scope: ReportScope, names: Sequence[str], couples: Sequence[tuple[str, str]]) -> list[dict[str, Margin]]:
     """Return the margins, gains and harm margins that the plans of the compared runs declare."""
     runs = {
         row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
         for row in scope.rows
     }
-    sides = [(runs.get(left, ()), runs[right]) for right, left in pairs.items()]
+    sides = [(runs.get(left, ()), runs[right]) for right, left in couples]
     return [margins_of.declared(names, sides, kind) for kind in get_args(margins_of.Kind)]
 
 
@@ -187,7 +226,11 @@ def results_tables(
     scope: ReportScope, data: Measurements, columns: Sequence[Place], verdicts: TestResults
 ) -> tuple[ResultsTable, ...]:
     """Return a table for each measure; the captions are left to `footnotes`."""
-    rows = {(row.condition, row.measure, row.right): row for row in _rows(verdicts)}
+    rows = {
+        (row.condition, row.measure, row.right): row
+        for row in _rows(verdicts)
+        if verdicts.pairs.get(row.right) == row.left
+    }
     lefts = set(verdicts.pairs.values())
     models = [first_stage_model(), *(row.model for row in scope.rows)]
     models = [models[0], *sorted(models[1:], key=lambda model: _order(models, model))]

@@ -94,17 +94,17 @@ def groups(report: Report) -> Table:
         Column("unretrieved", "positives not retrieved", "number"),
         Column("dropped", "left out", "number"),
         Column("lists", "teacher's lists", "number"),
-        Column("mended", "mended", "number"),
+        Column("repaired", "lists repaired", "number"),
         Column("missing", "ids added", "number"),
         Column("repeated", "repeats dropped", "number"),
         Column("out_of_range", "out of range", "number"),
     )
     rows = []
     for run, facts in _facts(report):
-        had, mended = facts.sampling, facts.repairs
+        had, repairs = facts.sampling, facts.repairs
         lacked = (had.without_positive, had.without_candidates, had.without_negative, had.undersized)
         outside = (had.unretrieved_positives, had.dropped_positives)
-        faults = (facts.teacher_lists, mended.repaired, mended.missing, mended.repeated, mended.out_of_range)
+        faults = (facts.teacher_lists, repairs.repaired, repairs.missing, repairs.repeated, repairs.out_of_range)
         rows.append((run, facts.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 
@@ -292,6 +292,13 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
     return [None] * 18
 
 
+def costs(report: Report) -> Table:
+    """Return what each model took to train."""
+    from cerank.app.evidence import system_costs
+
+    return msgspec.structs.replace(system_costs.table(report.costs), title="What each model took to train")
+
+
 def pooled(report: Report) -> Table:
     """Return each difference over all test sets."""
     from cerank.app.comparison import pool_comparisons
@@ -301,7 +308,7 @@ def pooled(report: Report) -> Table:
     return msgspec.structs.replace(pool_comparisons.tables(report.pooled)[0], title="Pooled over the test sets")
 
 
-SIDES = (pooled, published, stages, groups, shared, events, rankings, runs, inputs)
+SIDES = (costs, pooled, published, stages, groups, shared, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:

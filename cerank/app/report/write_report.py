@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from cerank.app.comparison import export_comparison, letters_table
 from cerank.app.report import html, latex, markdown, provenance, supplementary_tables
 from cerank.app.report.report_data import Report
 from cerank.errors import UsageError
@@ -89,15 +90,17 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
         texts["report.tex"] = latex.document(report)
         texts |= {f"tables/{latex.file_name(grid)}": latex.table(grid) for grid in report.grids}
         if report.comparison is not None:
-            names = dict.fromkeys(row.measure for row in report.comparison.rows)
             texts |= {
-                f"tables/{latex.differences_file(name)}": latex.differences(report.comparison, name) for name in names
+                f"tables/{latex.differences_file(name)}": latex.differences(report.comparison, name)
+                for name in latex.measures_of(report.comparison)
             }
+            texts["tables/letters.tex"] = letters_table.latex(report.comparison)
         if report.methods is not None:
             texts["methods.tex"] = latex.methods_paragraph(report.methods)
             texts["references.bib"] = report.methods.bibliography
     if "csv" in forms:
         texts["cells.csv"] = as_text(report, "csv")
+        texts |= _comparisons(report)
         texts |= {
             f"{side.name}.csv": written([side], "csv")
             for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))
@@ -110,6 +113,14 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
         if (png := png_of(curve.svg)) is not None:
             _put(folder / "curves" / f"{curve.name}.png", png)
     _put(folder / MARK, (escapes.json_text(_whole(report), indent=1) + "\n").encode())
+
+
+def _comparisons(report: Report) -> dict[str, str]:
+    """Return the file of all comparisons: the cells hold each model against its baseline only."""
+    if report.comparison is None:
+        return {}
+    rows = export_comparison.full_table(report.comparison, with_reasons=True, costs=report.costs)
+    return {"comparisons.csv": written([rows], "csv")}
 
 
 def _whole(report: Report) -> object:

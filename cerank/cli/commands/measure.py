@@ -149,12 +149,13 @@ Plan = Annotated[
     ),
 ]
 HourPrice = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--hour-price",
         min=0.0,
         metavar="N",
-        help="What an hour of the device costs: shows what the training of compared runs cost in money, too.",
+        help="What an hour of the device costs: shows what the training of compared runs cost in money, too. Default: "
+        "the setting hour_price.",
         rich_help_panel=_MORE,
     ),
 ]
@@ -248,7 +249,7 @@ def compare(
     with_risk: WithRisk = False,
     with_bounds: WithBounds = False,
     judge_next: JudgeNext = None,
-    hour_price: HourPrice = 0.0,
+    hour_price: HourPrice = None,
     judged_only: JudgedOnly = False,
     reasons: Reasons = False,
     full: Full = False,

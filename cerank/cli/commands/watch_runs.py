@@ -54,7 +54,7 @@ def show(
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
             print_answers(answer.paragraphs)
-            shown += table_columns.result_tables(answer, settings.format)
+            shown += table_columns.result_tables(answer, settings.format, settings.hour_price)
         except CerankError as error:
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))

@@ -288,6 +288,74 @@ def test_a_matrix_that_declares_primary_questions_has_a_family_of_those(lab):
     assert "primary: nDCG@10: ecir2025-cl-kd against ecir2025-cl" in " ".join(found.grids[0].caption)
 
 
+def test_a_primary_question_between_two_models_that_are_no_baseline_is_tested_and_answered_first(lab):
+    from cerank.runs import declared_matrices
+
+    record = declared_matrices.load_if_there(lab.settings.lab, "grid")
+    asked = "nDCG@10: ecir2025-kd against ecir2025-cl-kd"
+    chosen = msgspec.structs.replace(record, name="between", primary=(asked,))
+    declared_matrices.save(lab.settings.lab, chosen)
+    found = build_report(lab.settings, ReportRequest(names=("between",)))
+    primary = [row for row in found.comparison.rows if row.is_primary]
+    pairs = {(row.right.rpartition(" ")[2], row.left.rpartition(" ")[2]) for row in primary}
+    assert pairs == {("ecir2025-kd", "ecir2025-cl-kd")}
+    assert {row.right.partition(" ")[0] for row in primary} == {row.left.partition(" ")[0] for row in primary}
+    assert found.family == len(primary) == len(found.answers)
+    assert len(found.described) == len(found.comparison.rows) - len(primary)
+    assert {row.verdict for row in found.comparison.rows if not row.is_primary} == {"descriptive"}
+    assert not {cell.sign for grid in found.grids for line in grid.lines for cell in line.cells} - {""}
+    assert "Primary, and alone with a verdict: " in found.methods.plain
+
+
+def test_a_primary_question_that_no_model_answers_yet_is_told_and_stays_in_the_family(lab):
+    from cerank.runs import declared_matrices
+
+    record = declared_matrices.load_if_there(lab.settings.lab, "grid")
+    cells = tuple(
+        msgspec.structs.replace(cell, run="2026-01-01-gone") if cell.recipe == "ecir2025-kd" else cell
+        for cell in record.cells
+    )
+    asked = "nDCG@10: ecir2025-kd against ecir2025-cl-kd"
+    declared_matrices.save(
+        lab.settings.lab, msgspec.structs.replace(record, name="waiting", cells=cells, primary=(asked,))
+    )
+    found = build_report(lab.settings, ReportRequest(names=("waiting",)))
+    assert f"what answers the primary question {asked}" in found.missing
+    assert found.family == build_report(lab.settings, ReportRequest(names=("between",))).family
+    assert not any(row.is_primary for row in found.comparison.rows)
+
+
+def test_every_environment_of_the_latex_that_is_opened_is_closed(whole):
+    import re
+
+    from cerank.app.comparison import letters_table
+    from cerank.app.report import latex
+
+    texts = [latex.document(whole), letters_table.latex(whole.comparison)]
+    texts += [latex.differences(whole.comparison, name) for name in latex.measures_of(whole.comparison)]
+    for text in texts:
+        opened: list[str] = []
+        for kind, name in re.findall(r"\\(begin|end)\{([a-z*]+)\}", text):
+            if kind == "begin":
+                opened.append(name)
+            else:
+                assert opened.pop() == name
+        assert not opened
+        assert text.isascii()
+        unescaped = re.sub(r"\\[{}]", "", text)
+        assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_letters_of_a_report_name_the_systems_beaten_and_the_pairs_that_were_tested(whole):
+    from cerank.app.comparison import letters_table
+
+    text = letters_table.latex(whole.comparison)
+    beaten = [row for row in whole.comparison.rows if row.verdict in {"better", "worse"}]
+    assert beaten
+    assert text.count("\\mathrm{") >= len({(row.condition, row.measure) for row in beaten})
+    assert "Tested: " in text
+
+
 def test_published_figures_stand_beside_ours_where_they_are_of_the_same(whole, lab):
     (one,) = [
         figure
@@ -338,7 +406,7 @@ def test_what_stages_recorded_is_taken_over_and_a_stage_that_stood_still_is_name
     assert not any("contrastive" in note for note in moved.notes)
     had = supplementary_tables.groups(whole)
     row = dict(zip((column.key for column in had.columns), had.rows[0], strict=True))
-    assert (row["without_positive"], row["short"], row["mended"], row["out_of_range"]) == (7, 3, 5, 2)
+    assert (row["without_positive"], row["short"], row["repaired"], row["out_of_range"]) == (7, 3, 5, 2)
     assert [row[1] for row in supplementary_tables.events(whole).rows] == ["environment changed"]
 
 

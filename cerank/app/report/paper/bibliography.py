@@ -32,7 +32,8 @@ ENTRIES = {
   author = {Urbano, Juli{\'a}n and Lima, Harlley and Hanjalic, Alan},
   title = {Statistical Significance Testing in Information Retrieval: An Empirical Analysis of Type {I}, Type {II} and
            Type {III} Errors},
-  booktitle = {Proceedings of the 42nd International ACM SIGIR Conference}, pages = {505--514}, year = {2019}
+  booktitle = {Proceedings of the 42nd International ACM SIGIR Conference}, pages = {505--514}, year = {2019},
+  doi = {10.1145/3331184.3331259}
 }""",
     "fisher1935": """@book{fisher1935,
   author = {Fisher, Ronald A.}, title = {The Design of Experiments}, publisher = {Oliver and Boyd}, year = {1935}
@@ -72,7 +73,8 @@ ENTRIES = {
     "goeman2010": """@article{goeman2010,
   author = {Goeman, Jelle J. and Solari, Aldo and Stijnen, Theo},
   title = {Three-sided Hypothesis Testing: Simultaneous Testing of Superiority, Equivalence and Inferiority},
-  journal = {Statistics in Medicine}, volume = {29}, number = {20}, pages = {2117--2125}, year = {2010}
+  journal = {Statistics in Medicine}, volume = {29}, number = {20}, pages = {2117--2125}, year = {2010},
+  doi = {10.1002/sim.4002}
 }""",
     "bodoff2007": """@inproceedings{bodoff2007,
   author = {Bodoff, David and Li, Pu},
@@ -101,8 +103,8 @@ ENTRIES = {
   year = {2009}
 }""",
 }
-CERANK = """@software{{cerank,
-  title = {{cerank}}, version = {{{version}}}, note = {{Fine-tuning cross-encoder re-rankers in stages}}
+CERANK = """@misc{{cerank,
+  key = {{cerank}}, title = {{cerank {version}}}, note = {{Fine-tuning cross-encoder re-rankers in stages}}
 }}"""
 
 

@@ -17,6 +17,7 @@ from cerank.text.safe_text import counted
 _KEY = "|".join(["cerank", *ENTRIES])
 _CITATION = re.compile(rf"(\[@(?:{_KEY})(?:; @(?:{_KEY}))*\])")
 _MEASURES = {"nDCG": "jarvelin2002", "RR": "voorhees1999"}
+_NAMED = 6  # comparisons that a sentence names one by one
 
 
 class MethodsText(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ def methods(comparison: Comparison, version: str, *, is_pooled: bool = False) ->
         is_pooled: its rows on several test sets were pooled, too.
     """
     terms = comparison.terms
-    sentences = [_measured(comparison), *_tests(comparison), _adjusted(comparison)]
+    sentences = [_measured(comparison), *_primary(comparison), *_tests(comparison), _adjusted(comparison)]
     rate = f"{100 * terms.alpha:.3g}"
     if comparison.method not in {"bh", "none"} and comparison.family > 1:
         sentences.append(
@@ -74,14 +75,14 @@ def methods(comparison: Comparison, version: str, *, is_pooled: bool = False) ->
         because = f", because {margin.because}" if margin.because else ""
         sentences.append(
             f"Two systems are called equivalent by {name} where two one-sided tests show a difference within "
-            f"±{margin.value:g} [@schuirmann1987], a margin {when}{because}."
+            f"±{margin.shown} [@schuirmann1987], a margin {when}{because}."
         )
     if terms.margins:
         sentences.append("Tests of difference and of equivalence are one family [@marcus1976; @goeman2010].")
     for name, gain in terms.worth.items():
         when = "declared before the runs" if gain.before else "chosen after the results"
         sentences.append(
-            f"Whether a gain of {gain.value:g} by {name}, {when}, is reached or ruled out is read off the same "
+            f"Whether a gain of {gain.shown} by {name}, {when}, is reached or ruled out is read off the same "
             "intervals [@goeman2010]."
         )
     if is_pooled:
@@ -105,6 +106,16 @@ def _measured(comparison: Comparison) -> str:
         f"Systems are compared by {', '.join(comparison.measures)}{cited}, query by query: {', '.join(sizes)}; a query "
         "without results counts 0."
     )
+
+
+def _primary(comparison: Comparison) -> list[str]:
+    """Return which comparisons have a verdict, where others only describe."""
+    primary_rows = [row for row in comparison.rows if row.is_primary]
+    if len(primary_rows) == len(comparison.rows):
+        return []
+    pairs = dict.fromkeys(f"{row.right} against {row.left} by {row.measure}" for row in primary_rows)
+    named = ", ".join(pairs) if len(pairs) <= _NAMED else f"{len(pairs)} comparisons"
+    return [f"Primary, and alone with a verdict: {named or 'none'}; all other differences describe."]
 
 
 def _base(measure: str) -> str:
@@ -135,7 +146,11 @@ def _seeds(comparison: Comparison) -> str:
     if not recipes:
         return ""
     counts = sorted({max(each.seeds_left, each.seeds_right) for each in recipes})
-    how = "crossed with queries, as pairs" if all(each.is_paired for each in recipes) else "as samples beside queries"
+    paired = [each.is_paired for each in recipes]
+    how = "as samples beside queries"
+    if any(paired):
+        how = "crossed with queries, as pairs"
+        how += "" if all(paired) else " where two recipes share their draws, else as samples beside queries"
     return (
         f"Claims are about recipes: {', '.join(map(str, counts))} seeds count {how} [@bodoff2007], with degrees of "
         "freedom after Satterthwaite [@satterthwaite1946]."
