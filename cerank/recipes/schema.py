@@ -13,6 +13,7 @@ from cerank.core.decode import help_text
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
+from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -110,6 +111,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Count,
         help_text("layers that are not trained, counted from the bottom; freeze the embeddings, too"),
     ] = 0
+    adapter: Annotated[
+        AdapterSpec, help_text("train a low-rank adapter and the head in place of all weights")
+    ] = AdapterSpec()
 
     # what the model reads
     max_length: Annotated[
@@ -128,6 +132,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     microbatch: Annotated[
         Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
     ] = 8192
+    gradient_checkpointing: Annotated[
+        bool,
+        help_text("keep only each layer's input for the backward pass, and compute the rest again: less memory, same bits"),
+    ] = False
 
     # when it validates
     validate_every: Annotated[Count, help_text("steps between validations; 0 validates at the end only")] = 0
@@ -289,6 +297,41 @@ def rate_mistakes(recipe: Recipe) -> list[str]:
     ]
 
 
+def _adapter_mistakes(recipe: Recipe) -> list[str]:
+    """Return what contradicts itself in the adapters of the chain's stages."""
+    mistakes = []
+    before: AdapterSpec | None = None  # of the stage before; None in the first stage
+    for name in (name for name in recipe.chain if name in recipe.stages):
+        spec, at = recipe.stages[name].adapter, f"stages.{name}.adapter"
+        if not spec.is_lora and spec != AdapterSpec():
+            mistakes.append(f'{at}.kind: "none", and the table sets other keys; set kind = "lora", or take them out')
+        if spec.is_lora and spec.bits != 32 and spec.save != "adapter":
+            mistakes.append(f'{at}.bits: a base of {spec.bits} bits cannot be merged with; set save = "adapter"')
+        if spec.is_lora and before is not None:
+            mistakes += _adapter_start_mistakes(at, spec, before)
+        before = spec
+    return mistakes
+
+
+def _adapter_start_mistakes(at: str, spec: AdapterSpec, before: AdapterSpec) -> list[str]:
+    """Return what contradicts itself in how a stage's adapter follows on the stage before."""
+    if spec.start == "new":
+        if before.is_lora and before.save == "adapter" and spec.save != "merged":
+            what = "would lie over an adapter, for the stage before saves no whole model"
+            return [f'{at}.start: a new adapter {what}; set start = "continue", or save = "both" there']
+        return []
+    if not before.is_lora:
+        return [f'{at}.start: "continue" needs an adapter in the stage before; set start = "new"']
+    if before.save == "merged":
+        return [f'{at}.start: "continue" needs the adapter of the stage before; set save = "both" there']
+    shape = ("rank", "scale", "targets", "dora", "rslora", "modules_to_save", "bits")
+    return [
+        f'{at}.{"alpha" if key == "scale" else key}: differs from that of the stage before, whose adapter "continue" trains'
+        for key in shape
+        if getattr(spec, key) != getattr(before, key)
+    ]
+
+
 def _chain_mistakes(recipe: Recipe) -> list[str]:
     mistakes = []
     if not recipe.chain:
@@ -323,7 +366,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
-    return mistakes + teacher_mistakes(recipe.teachers)
+    return mistakes + _adapter_mistakes(recipe) + teacher_mistakes(recipe.teachers)
 
 
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
