@@ -42,10 +42,6 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Literal["both", "adapter", "merged"],
         help_text("what the stage hands on: the adapter, the whole model with the adapter merged, or both"),
     ] = "both"
-    bits: Annotated[
-        Literal[32, 8, 4],
-        help_text("of the weights that are not trained; 8 and 4 need a GPU, the extra `quantized`, and save = adapter"),
-    ] = 32
 
     @property
     def is_lora(self) -> bool:

@@ -305,8 +305,6 @@ def _adapter_mistakes(recipe: Recipe) -> list[str]:
         spec, at = recipe.stages[name].adapter, f"stages.{name}.adapter"
         if not spec.is_lora and spec != AdapterSpec():
             mistakes.append(f'{at}.kind: "none", and the table sets other keys; set kind = "lora", or take them out')
-        if spec.is_lora and spec.bits != 32 and spec.save != "adapter":
-            mistakes.append(f'{at}.bits: a base of {spec.bits} bits cannot be merged with; set save = "adapter"')
         if spec.is_lora and before is not None:
             mistakes += _adapter_start_mistakes(at, spec, before)
         before = spec
@@ -324,7 +322,7 @@ def _adapter_start_mistakes(at: str, spec: AdapterSpec, before: AdapterSpec) -> 
         return [f'{at}.start: "continue" needs an adapter in the stage before; set start = "new"']
     if before.save == "merged":
         return [f'{at}.start: "continue" needs the adapter of the stage before; set save = "both" there']
-    shape = ("rank", "scale", "targets", "dora", "rslora", "modules_to_save", "bits")
+    shape = ("rank", "scale", "targets", "dora", "rslora", "modules_to_save")
     return [
         f'{at}.{"alpha" if key == "scale" else key}: differs from that of the stage before, whose adapter "continue" trains'
         for key in shape
