@@ -165,7 +165,7 @@ def adapter_of_stage(recipe: Recipe, name: str, stage: Stage) -> AdapterShape:
 
 
 def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
-    """Return stage -> the memory that its training takes; stages of a base that does not give its sizes are left out."""
+    """Return stage -> the memory that its training takes; {} where the base does not give its sizes."""
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
     config, parameters = json_object(files.folder / "config.json"), files.reading().parameters

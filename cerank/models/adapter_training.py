@@ -144,7 +144,7 @@ def take_adapter(model: CrossEncoder) -> TakenAdapter | None:
 
 
 def write_adapter(
-    model: CrossEncoder, taken: TakenAdapter, folder: Path, limits: TokenLimits, base: str, base_sha256: str
+    model: CrossEncoder, taken: TakenAdapter, folder: Path, limits: TokenLimits, *, base: str, base_sha256: str
 ) -> None:
     """Write an adapter folder that peft loads over its base, and cerank with the head and the lengths, too.
 
@@ -174,21 +174,25 @@ Its base is `{base}`. cerank loads both and merges them:
     scorer = Scorer.load("this folder")
     scorer.score([("a query", "a passage")])
 
-peft puts it over the base as transformers loads it, with `PeftModel.from_pretrained(base, "this folder")`. A head that is
-not part of the base's class in transformers lies beside it, where sentence-transformers looks for it.
+peft puts it over the base as transformers loads it, with `PeftModel.from_pretrained(base, "this folder")`. A head that
+is not part of the base's class in transformers lies beside it, where sentence-transformers looks for it.
 """
 
 
 def _inject(model: CrossEncoder, config: Any) -> None:
-    """Put peft's layers into the encoder, and leave nothing to be trained but them, the head, and what was asked for."""
+    """Put peft's layers into the encoder; only they, the head and what was asked for stay to be trained."""
     from peft import inject_adapter_in_model
 
     encoder: Any = model.encoder
     unknown = [
-        name for name in config.modules_to_save or () if not any(f".{key}".endswith(f".{name}") for key in _names(encoder))
+        name
+        for name in config.modules_to_save or ()
+        if not any(f".{key}".endswith(f".{name}") for key in _names(encoder))
     ]
     if unknown:
-        raise UsageError(f"no module is called {shown(unknown[0], 60)}", where="modules_to_save", code="adapter-targets")
+        raise UsageError(
+            f"no module is called {shown(unknown[0], 60)}", where="modules_to_save", code="adapter-targets"
+        )
     saved, config.modules_to_save = config.modules_to_save, None  # trained in place, without peft's copies
     inject_adapter_in_model(config, encoder, _NAME)
     config.modules_to_save = saved

@@ -145,7 +145,7 @@ def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:
         if side is None or len(shape) != 2:
             continue
         found = [own for key, own in shapes.items() if _is_same_module(key, f".{module}") and len(own) == 2]
-        if not found or all(own[side] != shape[side if side else 0] for own in found):
+        if not found or all(own[side] != shape[side] for own in found):
             has = f"has another shape, {'x'.join(map(str, found[0]))}" if found else "is not there"
             what = f"is an adapter for another base: it changes {shown(module, 80)}, which {has}"
             raise UsageError(what, where=where, hint=hint, code="adapter-for-another-base")

@@ -62,7 +62,7 @@ class CrossEncoder(nn.Module):
         """Write what a model folder needs beside weights, tokenizer and lengths; nothing for most."""
 
     def checkpoint_weights(self) -> dict[str, Tensor]:
-        """Return the weights that a checkpoint must hold: all, or with an adapter in the model those that are trained."""
+        """Return the weights that a checkpoint must hold: all, or with an adapter those that are trained."""
         weights: dict[str, Tensor] = self.state_dict()
         if self.adapter is None:
             return weights

@@ -111,9 +111,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Count,
         help_text("layers that are not trained, counted from the bottom; freeze the embeddings, too"),
     ] = 0
-    adapter: Annotated[
-        AdapterSpec, help_text("train a low-rank adapter and the head in place of all weights")
-    ] = AdapterSpec()
+    adapter: Annotated[AdapterSpec, help_text("train a low-rank adapter and the head in place of all weights")] = (
+        AdapterSpec()
+    )
 
     # what the model reads
     max_length: Annotated[
@@ -134,7 +134,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 8192
     gradient_checkpointing: Annotated[
         bool,
-        help_text("keep only each layer's input for the backward pass, and compute the rest again: less memory, same bits"),
+        help_text(
+            "keep only each layer's input for the backward pass, and compute the rest again: less memory, same bits"
+        ),
     ] = False
 
     # when it validates
@@ -324,7 +326,7 @@ def _adapter_start_mistakes(at: str, spec: AdapterSpec, before: AdapterSpec) -> 
         return [f'{at}.start: "continue" needs the adapter of the stage before; set save = "both" there']
     shape = ("rank", "scale", "targets", "dora", "rslora", "modules_to_save")
     return [
-        f'{at}.{"alpha" if key == "scale" else key}: differs from that of the stage before, whose adapter "continue" trains'
+        f'{at}.{"alpha" if key == "scale" else key}: differs from the stage before, whose adapter "continue" trains'
         for key in shape
         if getattr(spec, key) != getattr(before, key)
     ]

@@ -123,7 +123,12 @@ class StageWork:
         return tokens
 
     def _save_model(
-        self, encoder: CrossEncoder, tokenizer: Any, summary: StageSummary, adapter: TakenAdapter | None, start: BaseFiles
+        self,
+        encoder: CrossEncoder,
+        tokenizer: Any,
+        summary: StageSummary,
+        adapter: TakenAdapter | None,
+        start: BaseFiles,
     ) -> None:
         """Write the model that the stage produces, completely or not at all: whole, as an adapter, or both."""
         limits, saves = TokenLimits.of_stage(self._stage), self._stage.adapter.save
@@ -133,7 +138,7 @@ class StageWork:
             if adapter is not None and saves != "merged":
                 place = Path() if saves == "adapter" else ADAPTER_FOLDER
                 base, sha256 = self._base_of_adapter(start, self.final / place)
-                write_adapter(encoder, adapter, inside / place, limits, base, sha256)
+                write_adapter(encoder, adapter, inside / place, limits, base=base, base_sha256=sha256)
             stage_summary.write(inside, summary)
 
     def _base_of_adapter(self, start: BaseFiles, folder: Path) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from cerank.core.metrics import StepMetrics
 from cerank.inference.rerank import Scorer
 from cerank.models import cross_encoder
-from cerank.models.adapter_training import add_adapter, continue_adapter, take_adapter, write_adapter
+from cerank.models.adapter_training import add_adapter, take_adapter, write_adapter
 from cerank.models.bases import BaseFiles, locate
 from cerank.models.cross_encoder import CrossEncoder, load_tokenizer
 from cerank.models.forward_pass import ForwardPass
@@ -47,8 +48,8 @@ class Family(NamedTuple):
     """A family, as the guide's table names it, and how a small model of it is made."""
 
     title: str
-    write: object  # from a folder to the base's name
-    is_finished: bool = False
+    write: Callable[[Path], str]  # from a folder to the base's name
+    reference: str  # what its scores are compared with, in this folder's other tests
     length: int = 64
 
 
@@ -56,29 +57,35 @@ def _encoder(architecture: str, **more: object):
     return lambda folder: str(write_encoder(folder / "base", architecture, **more))
 
 
-def _modules(folder: Path) -> str:
-    """A cross-encoder of sentence-transformers with the modules of Ettin."""
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    from tests.models.test_model_reading import write_modules
-
-    del sentence_transformers
-    return str(write_modules(folder / "base"))
-
-
 FAMILIES = (
-    Family("BERT", _encoder("BertModel")),
-    Family("RoBERTa", _encoder("RobertaModel", type_vocab_size=2)),
-    Family("XLM-RoBERTa", _encoder("XLMRobertaModel", type_vocab_size=2)),
-    Family("ELECTRA", _encoder("ElectraModel", embedding_size=32)),
-    Family("DistilBERT", _encoder("DistilBertModel")),
-    Family("DeBERTa-v3", _encoder("DebertaV2Model")),
-    Family("ModernBERT", _encoder("ModernBertModel")),
-    Family("classifier of one label", _encoder("BertForSequenceClassification", num_labels=1), is_finished=True),
-    Family("classifier of two labels", _encoder("BertForSequenceClassification", num_labels=2), is_finished=True),
-    Family("Qwen3-Reranker", lambda folder: str(write_causal(folder / "Qwen3-Reranker-0.6B", "qwen3")), True, LENGTH),
-    Family("mxbai-rerank-v2", lambda folder: str(write_causal(folder / "mxbai-rerank-base-v2", "qwen2")), True, LENGTH),
-    Family("bge-reranker-v2-gemma", lambda folder: str(write_causal(folder / "bge-reranker-v2-gemma", "gemma")), True, LENGTH),
-    Family("monoT5", lambda folder: str(write_t5(folder / "monot5-base-msmarco")), True, LENGTH),
+    Family("BERT", _encoder("BertModel"), "transformers"),
+    Family("RoBERTa", _encoder("RobertaModel", type_vocab_size=2), "transformers"),
+    Family("XLM-RoBERTa", _encoder("XLMRobertaModel", type_vocab_size=2), "transformers"),
+    Family("ELECTRA", _encoder("ElectraModel", embedding_size=32), "transformers"),
+    Family("DistilBERT", _encoder("DistilBertModel"), "transformers"),
+    Family("DeBERTa-v3", _encoder("DebertaV2Model"), "transformers"),
+    Family("ModernBERT", _encoder("ModernBertModel"), "transformers"),
+    Family("classifier of one label", _encoder("BertForSequenceClassification", num_labels=1), "transformers"),
+    Family("classifier of two labels", _encoder("BertForSequenceClassification", num_labels=2), "transformers"),
+    Family(
+        "Qwen3-Reranker",
+        lambda folder: str(write_causal(folder / "Qwen3-Reranker-0.6B", "qwen3")),
+        "the publisher's code",
+        LENGTH,
+    ),
+    Family(
+        "mxbai-rerank-v2",
+        lambda folder: str(write_causal(folder / "mxbai-rerank-base-v2", "qwen2")),
+        "the publisher's code",
+        LENGTH,
+    ),
+    Family(
+        "bge-reranker-v2-gemma",
+        lambda folder: str(write_causal(folder / "bge-reranker-v2-gemma", "gemma")),
+        "the publisher's code",
+        LENGTH,
+    ),
+    Family("monoT5", lambda folder: str(write_t5(folder / "monot5-base-msmarco")), "the publisher's code", LENGTH),
 )
 
 
@@ -186,7 +193,7 @@ def test_an_adapter_trains_itself_and_the_head_and_nothing_else_and_is_saved_and
     assert not any(re.search(r"embed|norm|shared", name, re.IGNORECASE) for name in changed - set(head))
     # both forms are read with equal scores
     limits = TokenLimits(family.length, family.length)
-    write_adapter(model, taken, tmp_path / "adapter", limits, str(files.folder), files.sha256)
+    write_adapter(model, taken, tmp_path / "adapter", limits, base=str(files.folder), base_sha256=files.sha256)
     cross_encoder.save(model, load_tokenizer(files.folder), tmp_path / "merged", limits)
     for folder in ("adapter", "merged"):
         assert Scorer.load(tmp_path / folder).score(PAIRS[:5]) == pytest.approx(merged, rel=1e-5, abs=1e-5)
@@ -201,3 +208,54 @@ def test_an_adapter_stage_that_was_killed_goes_on_to_the_same_bits(family, files
     expected, found = whole.state_dict(), resumed.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_a_stage_goes_on_with_an_adapter_that_was_saved(tmp_path):
+    family = next(each for each in FAMILIES if each.title == "ELECTRA")
+    files = locate(family.write(tmp_path))
+    model, _ = train(files, stage_of(family, LORA), tmp_path / "first")
+    expected = scores_of(model, files, family.length)
+    limits = TokenLimits(family.length, family.length)
+    taken = take_adapter(model)
+    write_adapter(model, taken, tmp_path / "adapter", limits, base=str(files.folder), base_sha256=files.sha256)
+    found = locate(str(tmp_path / "adapter"))
+    again = load_model(found, "auto", seed=9, merges=False)
+    assert again.adapter is not None
+    assert scores_of(again, found, family.length) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    further, _ = train(found, stage_of(family, LORA), tmp_path / "second", merges=False)
+    assert scores_of(further, found, family.length) != pytest.approx(expected, abs=1e-3)
+
+
+def test_layers_that_are_frozen_get_no_adapter_and_its_dropout_is_its_own(tmp_path):
+    files = locate(FAMILIES[0].write(tmp_path))
+    model = load_model(files, "auto", seed=3)
+    add_adapter(model, LORA, seed=3, stage="s", frozen_layers=1)
+    cross_encoder.set_dropout(model, 0.0)
+    adapted = [name for name, _ in model.encoder.named_modules() if name.endswith("lora_A")]
+    assert len(adapted) == 3
+    assert all(".layer.1." in name for name in adapted)
+    rates = {module.p for name, module in model.named_modules() if "lora_dropout" in name and hasattr(module, "p")}
+    assert rates == {0.1}
+
+
+HEAD = "| family | recognized as | equal scores | packed | head is trained | LoRA | saved and read | resumed |"
+
+
+def table(folder: Path) -> str:
+    """The table of the guide. That LoRA, saving and resuming work is what the tests above try for every row."""
+    lines = [HEAD, "|---" * 8 + "|"]
+    for number, family in enumerate(FAMILIES):
+        files = locate(family.write(folder / str(number)))
+        model = load_model(files, "auto", seed=3)
+        tokens = model.make_tokens(load_tokenizer(files.folder), TokenLimits(family.length, family.length))
+        is_packed = ForwardPass(model, tokens, torch.device("cpu"), "fp32").is_packed
+        head = "yes" if head_of(model) else "words of the answer"
+        cells = [family.title, files.reading().family, family.reference, "yes" if is_packed else "no", head]
+        lines.append("| " + " | ".join([*cells, "yes", "yes", "yes"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_guide_shows_what_each_family_can_do(tmp_path):
+    guide = Path(cross_encoder.__file__).parents[1] / "guides" / "models.md"
+    expected = table(tmp_path)
+    assert expected in guide.read_text(encoding="utf8"), f"put this table into {guide.name}:\n{expected}"

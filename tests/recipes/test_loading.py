@@ -15,6 +15,8 @@ from cerank.errors import CerankError, FormatError, RecipeError, UsageError
 
 CHAINS = {
     "contrastive": ("contrastive",),
+    "contrastive-lora-8": ("contrastive",),
+    "contrastive-lora-64": ("contrastive",),
     "distill": ("distill",),
     "contrastive-then-distill": ("contrastive", "distill"),
     "distill-then-contrastive": ("distill", "contrastive"),
@@ -39,7 +41,7 @@ def refused(name: str, overrides: Sequence[str] = (), kind: type[CerankError] = 
     return caught.value
 
 
-def test_the_shipped_recipes_are_the_four_orders_and_those_of_two_papers() -> None:
+def test_the_shipped_recipes_are_the_four_orders_two_with_adapters_and_those_of_two_papers() -> None:
     assert {name: recipes.load(name).recipe.chain for name in recipes.shipped()} == CHAINS
 
 
