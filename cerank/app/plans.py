@@ -24,7 +24,7 @@ from cerank.models.bases import BASES, locate
 from cerank.models.model_folders import json_object
 from cerank.models.model_reading import weight_shapes
 from cerank.models.preflight import check_base
-from cerank.planning.training_memory import TrainingMemory, training_memory
+from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import Input, Plan
@@ -169,9 +169,11 @@ def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
     config, parameters = json_object(files.folder / "config.json"), files.reading().parameters
+    shapes = weight_shapes(files.folder)
     found = {}
     for name, stage in recipe.chained():
-        trained = adapter_of_stage(recipe, name, stage).parameters if stage.adapter.is_lora else parameters
+        is_lora = stage.adapter.is_lora
+        trained = adapter_of_stage(recipe, name, stage).parameters if is_lora else trained_parameters(stage, shapes)
         memory = training_memory(
             stage, config, parameters=parameters, trained=trained, layers=len(files.layers), device=plan.device
         )

@@ -7,17 +7,21 @@ counts it again.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from cerank.models.adapter_targets import LAYER_NUMBER
 from cerank.recipes.schema import Stage
 
 _FLOAT = 4
 _STATES, _STATES_WITH_DROPOUT = 9, 11  # states of the hidden size: a layer's input, query, key, value, sums, norms
 _INNER, _INNER_WITH_GATE = 2, 4  # states of the inner size: before and after the activation, and beside it a gate
 _SCORES = 3  # matrices of attention weights a head: the softmax, dropout's mask, their product; none without dropout
+_TABLES = re.compile(r"\.(?:embeddings|embed_tokens|shared)\.")
 _GATED = {"modernbert", "gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"}
 
 
@@ -71,6 +75,18 @@ def training_memory(
         activations=again if stage.gradient_checkpointing else everything,
         recomputed=again,
     )
+
+
+def trained_parameters(stage: Stage, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the number of weights that a stage without an adapter trains, of a model with weights of these shapes."""
+    total = 0
+    for name, shape in shapes.items():
+        is_table = _TABLES.search(f".{name}") is not None
+        is_frozen = is_table and (stage.freeze == "embeddings" or (stage.freeze == "positions" and "position" in name))
+        place = LAYER_NUMBER.search(f".{name}")
+        if not is_frozen and not (place is not None and int(place[1]) < stage.freeze_layers):
+            total += math.prod(shape)
+    return total
 
 
 def _size(config: Mapping[str, Any], *names: str) -> int:

@@ -157,7 +157,10 @@ def head_of(model: CrossEncoder) -> dict[str, torch.Tensor]:
     prefix = f"{encoder.base_model_prefix}."
     found = {name: value for name, value in outside.items() if model.head is None and not name.startswith(prefix)}
     found |= dict(model.head.named_parameters()) if model.head is not None else {}
-    return {name: value.detach().clone() for name, value in found.items()}
+    return {
+        f"encoder.{name}" if name in outside else f"head.{name}": value.detach().clone()
+        for name, value in found.items()
+    }
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.title)
@@ -180,7 +183,8 @@ def test_an_adapter_trains_itself_and_the_head_and_nothing_else_and_is_saved_and
     unmerged = scores_of(model, files, family.length)
     taken = take_adapter(model)
     merged = scores_of(model, files, family.length)
-    assert merged == pytest.approx(unmerged, rel=1e-5, abs=1e-5)
+    rounding = 1e-4 if family.title == "monoT5" else 1e-5  # whose attention is not scaled, which enlarges rounding
+    assert merged == pytest.approx(unmerged, rel=rounding, abs=1e-5)
     assert merged != pytest.approx(scores_of(before, files, family.length), abs=1e-4)
     # the head was trained with it, every matrix of it (a ranking loss gives the last bias no gradient)
     assert set(head_of(model)) == set(head)

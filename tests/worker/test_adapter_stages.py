@@ -13,7 +13,7 @@ from cerank.inference.rerank import Scorer
 from cerank.models import adapter_targets
 from cerank.models.adapters import read_adapter
 from cerank.models.bases import locate
-from cerank.planning.training_memory import training_memory
+from cerank.planning.training_memory import trained_parameters, training_memory
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.schema import Stage, recipe_from
@@ -146,3 +146,11 @@ def test_less_memory_is_said_for_gradient_checkpointing_and_for_an_adapter():
     assert adapted.moments * 50 < every.moments
     assert again.activations == every.recomputed < every.activations / 4
     assert training_memory(Stage(steps=1), {}, parameters=1, trained=1) is None
+
+
+def test_weights_that_a_stage_freezes_take_no_moments():
+    shapes = {"embeddings.word_embeddings.weight": (100, 8), "embeddings.position_embeddings.weight": (10, 8)}
+    shapes |= {f"encoder.layer.{number}.attention.self.query.weight": (8, 8) for number in range(3)}
+    frozen = {"embeddings": 192, "positions": 992, "nothing": 1072}
+    assert {what: trained_parameters(Stage(steps=1, freeze=what), shapes) for what in frozen} == frozen
+    assert trained_parameters(Stage(steps=1, freeze="embeddings", freeze_layers=2), shapes) == 64
