@@ -163,7 +163,15 @@ def head_of(model: CrossEncoder) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda family: family.title)
+ALWAYS = {"BERT", "DeBERTa-v3", "ModernBERT", "Qwen3-Reranker"}  # one of each way to compute; the rest are slow tests
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(family, id=family.title, marks=[] if family.title in ALWAYS else [pytest.mark.slow])
+        for family in FAMILIES
+    ]
+)
 def family(request) -> Family:
     return request.param
 
@@ -259,6 +267,7 @@ def table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_the_guide_shows_what_each_family_can_do(tmp_path):
     guide = Path(cross_encoder.__file__).parents[1] / "guides" / "models.md"
     expected = table(tmp_path)
