@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from cerank.models.adapter_targets import LAYER_NUMBER
+from cerank.planning.gpu_settings import activation_bytes
 from cerank.recipes.schema import Stage
 
 _FLOAT = 4
@@ -60,12 +61,15 @@ def training_memory(
     if not (hidden and depth and inner and heads):
         return None
     pairs = stage.groups_per_step * (stage.group_size + stage.in_batch)
-    tokens = min(stage.microbatch, pairs * stage.max_length)
+    tokens = min(stage.tokens_at_once, pairs * stage.max_length)
     has_dropout = stage.dropout is None or stage.dropout > 0
     states = _STATES_WITH_DROPOUT if has_dropout else _STATES
     inners = _INNER_WITH_GATE if config.get("model_type") in _GATED else _INNER
     scores = _SCORES if has_dropout and device == "cpu" else 0
     layer = _FLOAT * tokens * (states * hidden + inners * inner + scores * heads * stage.max_length)
+    on_gpu = activation_bytes(config, is_narrow=stage.precision in {"bf16", "auto"}) if device != "cpu" else 0
+    if on_gpu:
+        layer = tokens * on_gpu // _size(config, "num_hidden_layers")
     kept = _FLOAT * tokens * hidden
     everything, again = depth * layer, depth * kept + layer
     return TrainingMemory(

@@ -32,10 +32,7 @@ class LaunchState(msgspec.Struct, frozen=True):
 
 
 def base_items(is_local: Mapping[str, bool]) -> list[ChecklistItem]:
-    """Return the bases to choose from: parameters, license, and whether each is on this disk (none said.
-
-    Not known yet).
-    """
+    """Return the bases to choose from: parameters, license, and whether each is on this disk, once that is known."""
     items = []
     for name, base in BASES.items():
         where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[is_local.get(name)]
