@@ -68,9 +68,10 @@ def add_adapter(model: CrossEncoder, spec: AdapterSpec, seed: int, stage: str, f
             wanted += [name] if is_target(name, targets) and place and int(place[1]) >= frozen_layers else []
     if not wanted:
         raise UsageError(f"no linear layer is called {', '.join(targets)}", where=where, code="adapter-targets")
+    alpha: Any = int(spec.scale) if spec.scale == int(spec.scale) else spec.scale  # usual files hold whole numbers
     config = LoraConfig(
         r=spec.rank,
-        lora_alpha=spec.scale,
+        lora_alpha=alpha,
         lora_dropout=spec.dropout,
         use_dora=spec.dora,
         use_rslora=spec.rslora,
@@ -217,7 +218,7 @@ def _trained_modules(model: CrossEncoder, further: tuple[str, ...] | list[str]) 
     """
     encoder: Any = model.encoder
     has_own_head = model.pooling == "classifier" or (model.pooling == "answer" and not getattr(model, "answers", ()))
-    seen = []
+    seen: list[str] = []
     for name, module in encoder.named_modules():
         if not name or any(name.startswith(f"{outer}.") for outer in seen):
             continue
