@@ -21,12 +21,16 @@ from cerank.datasets.dataset import CATALOG
 from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import explain_device, physical_cores
+from cerank.models.adapter_targets import AdapterShape, adapter_shape, check_library
 from cerank.models.bases import BASES, locate
+from cerank.models.model_folders import json_object
+from cerank.models.model_reading import weight_shapes
 from cerank.models.preflight import check_base
+from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import Recipe, rate_mistakes, share_of, shown_size
+from cerank.recipes.schema import Recipe, Stage, rate_mistakes, share_of, shown_size
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -151,6 +155,51 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
     has_one_score = reading.pooling == "classifier" and reading.label is None
     check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
+    for name, stage in recipe.chained():
+        if stage.adapter.is_lora:
+            adapter_of_stage(recipe, name, stage)
+
+
+def adapter_of_stage(recipe: Recipe, name: str, stage: Stage) -> AdapterShape:
+    """Return what a stage's adapter updates in the recipe's base.
+
+    Raises:
+        MissingError: the library for adapters is not installed.
+        UsageError: the adapter does not fit the base, or goes on from one that the base is not.
+    """
+    spec, where = stage.adapter, f"stages.{name}.adapter"
+    check_library(where)
+    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
+    if name == recipe.chain[0]:
+        if spec.start == "continue" and files.adapter is None:
+            hint = 'set start = "new", or name the folder of an adapter as base'
+            raise UsageError("the base is no adapter", where=f"{where}.start", hint=hint, code="adapter-targets")
+        if spec.start == "continue" and files.adapter is not None and files.adapter.rank != spec.rank:
+            what = f"{spec.rank}, but the adapter that it goes on with has rank {files.adapter.rank}"
+            raise UsageError(what, where=f"{where}.rank", hint=f"set rank = {files.adapter.rank}", code="adapter-rank")
+        if spec.start == "new" and files.adapter is not None and spec.save != "merged":
+            what = "a new adapter would lie over the adapter that is the base"
+            hint = 'set start = "continue", or save = "merged"'
+            raise UsageError(what, where=f"{where}.start", hint=hint, code="adapter-over-adapter")
+    shapes = weight_shapes(files.folder)
+    return adapter_shape(spec, shapes, str(files.reading().model_type), stage.freeze_layers, where)
+
+
+def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
+    """Return stage -> the memory that its training takes; {} where the base does not give its sizes."""
+    recipe = plan.recipe
+    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
+    config, parameters = json_object(files.folder / "config.json"), files.reading().parameters
+    shapes = weight_shapes(files.folder)
+    found = {}
+    for name, stage in recipe.chained():
+        is_lora = stage.adapter.is_lora
+        trained = adapter_of_stage(recipe, name, stage).parameters if is_lora else trained_parameters(stage, shapes)
+        memory = training_memory(
+            stage, config, parameters=parameters, trained=trained, layers=len(files.layers), device=plan.device
+        )
+        found |= {name: memory} if memory is not None else {}
+    return found
 
 
 _LOOKED_UP = 10_000  # judged documents of a dataset whose ids are looked up at most; of a pool that has more, the first

@@ -36,6 +36,25 @@ def dropout_seed(seed: int) -> Iterator[None]:
         _thread_generator.generator = before
 
 
+def sampled_state() -> Tensor | None:
+    """Return the state of this thread's own generator; None where it samples from torch's."""
+    generator = _thread_generator.generator
+    return None if generator is None else generator.get_state()
+
+
+@contextlib.contextmanager
+def replayed_dropout(state: Tensor | None) -> Iterator[None]:
+    """Sample this thread's dropout again from a state that `sampled_state` returned; None changes nothing."""
+    before = _thread_generator.generator
+    if state is not None:
+        _thread_generator.generator = torch.Generator()
+        _thread_generator.generator.set_state(state)
+    try:
+        yield
+    finally:
+        _thread_generator.generator = before
+
+
 class FastDropout(nn.Dropout):
     """A dropout module that samples as `apply_dropout` does."""
 

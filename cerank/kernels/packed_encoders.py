@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from cerank.kernels.attention import ARGUMENT, attend, use_packed_attention
 from cerank.kernels.dropout import apply_dropout
-from cerank.kernels.packed_linear import LinearLayer, linear_layer
+from cerank.kernels.packed_linear import LinearLayer, is_one_product, linear_layer, weight_of
 from cerank.kernels.packing import Pack
+from cerank.kernels.recomputation import apply_layer
 from cerank.kernels.varlen_attention import AttentionOptions
 
 _BERT_LIKE = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
@@ -93,8 +95,8 @@ class _FoldedLastLayer(msgspec.Struct, frozen=True):
         """Return that of a layer of BERT's family."""
         own = layer.attention.self
         heads, size = own.num_attention_heads, own.attention_head_size
-        values = own.value.weight.view(heads, size, -1).transpose(1, 2).contiguous()
-        keys = own.key.weight.view(heads, size, -1) * own.scaling
+        values = weight_of(own.value).view(heads, size, -1).transpose(1, 2).contiguous()
+        keys = weight_of(own.key).view(heads, size, -1) * own.scaling
         query = linear_layer(own.query, dtype=torch.float32, for_few_rows=True)
         rest = _OutputLayers.of(layer, torch.float32, is_gelu=is_gelu, for_few_rows=True)
         return cls(query, rest, keys, values, own.value.bias.view(heads, 1, size))
@@ -134,7 +136,7 @@ class BertLikeEncoder:
     def prepare(self, dtype: torch.dtype) -> _EncoderWeights:
         """Return each layer's linear layers in `dtype`, with the weights as they are now."""
 
-        def product(*modules: nn.Linear) -> LinearLayer:
+        def product(*modules: nn.Module) -> LinearLayer:
             return linear_layer(*modules, dtype=dtype)
 
         is_gelu = self._base.config.hidden_act == "gelu"
@@ -148,6 +150,7 @@ class BertLikeEncoder:
         # on a GPU the products of each length would be launched one by one: most launches of a small model
         is_cpu = own.value.weight.device.type == "cpu"
         folds = is_cpu and torch.is_inference_mode_enabled() and not own.training
+        folds = folds and is_one_product(own.key) and is_one_product(own.value)
         return _EncoderWeights(dtype, tuple(out), _FoldedLastLayer.of(layer, is_gelu=is_gelu) if folds else None)
 
     def states(self, pack: Pack, weights: _EncoderWeights, *, firsts: bool) -> Tensor:
@@ -161,7 +164,8 @@ class BertLikeEncoder:
                 mixed = last.mixed(firsts_alone, hidden, pack).to(last.rest.dtype)
                 hidden = _after_attention(layer, last.rest, mixed, firsts_alone)
             else:
-                hidden = _apply_layer(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
+                apply = partial(_apply_layer, layer, products, pack=pack, dtype=weights.dtype, firsts=wants_firsts)
+                hidden = apply_layer(layer, apply, hidden)
         return hidden
 
     def embedded(self, pack: Pack) -> Tensor:
@@ -188,7 +192,7 @@ def _positions_from_padding(pack: Pack, padding: int) -> Tensor:
 
 
 def _apply_layer(
-    layer: Any, weight: _LayerWeights, hidden: Tensor, pack: Pack, dtype: torch.dtype, *, firsts: bool
+    layer: Any, weight: _LayerWeights, hidden: Tensor, *, pack: Pack, dtype: torch.dtype, firsts: bool
 ) -> Tensor:
     """Apply one layer: (tokens, size) to (tokens, size), or to (pairs, size) of the first tokens.
 

@@ -17,6 +17,7 @@ import msgspec
 from cerank.errors import CerankError
 from cerank.files import disk, json_records
 from cerank.machine.devices import cpu_model
+from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Stage
 
@@ -58,6 +59,7 @@ def speed_key(plan: Plan, stage: Stage) -> str:
         max(STEP_PAIRS, stage.group_size + stage.in_batch), stage.tokens_at_once, stage.freeze, stage.freeze_layers,
         stage.dropout, stage.source == "teacher" and stage.teacher == "embedding",
     )  # fmt: skip
+    more = (stage.adapter, stage.gradient_checkpointing)
     settings = (
         cpu,
         limits,
@@ -67,6 +69,7 @@ def speed_key(plan: Plan, stage: Stage) -> str:
         base,
         plan.recipe.pooling,
         without_defaults(shape),
+        *([without_defaults(part) for part in more] if more != (AdapterSpec(), False) else []),
     )
     return hashlib.sha256(repr(settings).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ import msgspec
 from cerank.errors import MissingError, UsageError
 from cerank.files.safe_open import open_file
 from cerank.models import model_folders
-from cerank.models.model_reading import HEAD_KEYS, ModelReading, weight_shapes
+from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_KEYS, ModelReading, Pooling, weight_shapes
 from cerank.text.safe_text import shown
 
 CONFIG = "adapter_config.json"
@@ -37,6 +37,18 @@ class Adapter(msgspec.Struct, frozen=True):
     kind: str  # "LoRA", "DoRA" or "rsLoRA"
     sha256: str
     head_labels: int  # labels of the head that it holds; 0 where it holds none
+    pooling: Pooling | None = None  # of an adapter that cerank trained
+    base_sha256: str = ""  # of the base that cerank trained it over
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether cerank trained it, so that its folder says how it is read."""
+        return self.pooling is not None
+
+    @property
+    def asked_pooling(self) -> str:
+        """Return the pooling to read the base with, as a recipe would say it."""
+        return self.pooling if self.pooling in {"product", "mean", "classifier"} else "auto"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -83,6 +95,7 @@ def read_adapter(folder: Path) -> Adapter:
     rank = values.get("r")
     heads = [shape for name, shape in _weights(folder).items() if HEAD_KEYS.match(name) and len(shape) == 2]
     beside = folder / base
+    pooling, base_sha256 = _own_description(folder)
     return Adapter(
         folder=folder,
         base=str(beside.resolve()) if not Path(base).is_absolute() and beside.is_dir() else base,
@@ -90,7 +103,57 @@ def read_adapter(folder: Path) -> Adapter:
         kind=kind,
         sha256=digest.hexdigest(),
         head_labels=heads[-1][0] if heads else 0,
+        pooling=pooling,
+        base_sha256=base_sha256,
     )
+
+
+def _own_description(folder: Path) -> tuple[Pooling | None, str]:
+    """Return pooling and base of an adapter that cerank trained; (None, "") for one from elsewhere."""
+    path = folder / CHECKPOINT_CONFIG
+    if not path.is_file():
+        return None, ""
+    values = model_folders.json_object(path)
+    try:
+        return msgspec.convert(values.get("pooling"), Pooling), str(values.get("base_sha256", ""))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"names no pooling: {error}", where=str(path)) from error
+
+
+def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:
+    """Check, by names and shapes in the files, that an adapter is one of this base.
+
+    Args:
+        adapter: the adapter.
+        folder: folder of the base.
+        sha256: fingerprint of the base.
+
+    Raises:
+        UsageError: it was trained over another one, or changes a matrix that this one has not.
+    """
+    where = str(adapter.folder)
+    hint = "name the base that it was trained over in base_model_name_or_path"
+    if adapter.base_sha256 not in {"", sha256}:
+        what = f"is an adapter for another base: {shown(adapter.base, 80)} is not what it was trained over"
+        raise UsageError(what, where=where, hint=hint, code="adapter-for-another-base")
+    shapes = {f".{name.removesuffix('.weight')}": shape for name, shape in weight_shapes(folder).items()}
+    if not shapes:
+        return
+    for name, shape in _weights(adapter.folder).items():
+        side = {"lora_A": 1, "lora_B": 0}.get(name.split(".")[-2])
+        module = _module_of(name)
+        if side is None or len(shape) != 2:
+            continue
+        found = [own for key, own in shapes.items() if _is_same_module(key, f".{module}") and len(own) == 2]
+        if not found or all(own[side] != shape[side] for own in found):
+            has = f"has another shape, {'x'.join(map(str, found[0]))}" if found else "is not there"
+            what = f"is an adapter for another base: it changes {shown(module, 80)}, which {has}"
+            raise UsageError(what, where=where, hint=hint, code="adapter-for-another-base")
+
+
+def _is_same_module(one: str, other: str) -> bool:
+    """Return whether two names with a dot before them end alike: files often leave out or add the base's prefix."""
+    return one.endswith(other) or other.endswith(one)
 
 
 def weights_of(adapter: Adapter) -> dict[str, tuple[int, ...]]:
@@ -109,6 +172,9 @@ def read_with_base(adapter: Adapter, base: ModelReading) -> ModelReading:
         UsageError: neither has a trained head, or the adapter's head has too many labels.
     """
     where = str(adapter.folder)
+    if adapter.pooling is not None:
+        family = f"{adapter.kind} adapter of rank {adapter.rank} over {shown(adapter.base, 80)}, trained by cerank"
+        return msgspec.structs.replace(base, family=family, pooling=adapter.pooling, head="trained")
     named = f"{adapter.kind} adapter of rank {adapter.rank} over {shown(adapter.base, 80)}: "
     if adapter.head_labels > 2:
         raise UsageError(

@@ -105,6 +105,11 @@ class BaseFiles(msgspec.Struct, frozen=True):
         """Return the folder that was named: the adapter's, or the model's."""
         return self.adapter.folder if self.adapter is not None else self.folder
 
+    @property
+    def head_folder(self) -> Path:
+        """Return the folder with the head that is not part of the encoder: of an adapter of cerank, its own."""
+        return self.adapter.folder if self.adapter is not None and self.adapter.is_own else self.folder
+
     def reading(self) -> ModelReading:
         """Return what the folder holds; raises as `read_model`."""
         return self.found or read_model(self.folder, self.name, self.declaration)
@@ -153,16 +158,25 @@ def _with_adapter(name: str, folder: Path, declared: Declaration | None, *, fetc
     adapter = adapters.read_adapter(folder)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    home = model_folder(adapter.base, fetch=fetch)
-    if adapters.is_adapter(home):
-        raise UsageError("the adapter's base is another adapter", where=str(folder), hint="merge the lower one first")
-    sha256 = adapters.adapter_fingerprint(fingerprint(home), adapter)
-    reading = adapters.read_with_base(adapter, read_model(home, adapter.base, declared))
+    if adapter.is_own:
+        base = locate(adapter.base, fetch=fetch, pooling=adapter.asked_pooling)
+    else:
+        home = model_folder(adapter.base, fetch=fetch)
+        if adapters.is_adapter(home):
+            raise UsageError(
+                "the adapter's base is another adapter", where=str(folder), hint="merge the lower one first"
+            )
+        read = read_model(home, adapter.base, declared)
+        base = BaseFiles(adapter.base, home, read.pooling, fingerprint(home), found=read)
+    adapters.check_base(adapter, base.folder, base.sha256)
+    sha256 = adapters.adapter_fingerprint(base.sha256, adapter)
+    reading = adapters.read_with_base(adapter, base.reading())
     if reading.declaration is not None:
         sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
-    return BaseFiles(
-        name, home, reading.pooling, sha256, declaration=reading.declaration, adapter=adapter, found=reading
-    )
+    return msgspec.structs.replace(
+        base, name=name, pooling=reading.pooling, sha256=sha256, declaration=reading.declaration, adapter=adapter,
+        found=reading,
+    )  # fmt: skip
 
 
 def _declared_folder(path: Path, declared: Declaration, *, fetch: bool) -> Path:

@@ -48,6 +48,7 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.encoder, self.pooling, self.head = encoder, pooling, head
         self.label, self.query_prompt = label, query_prompt
+        self.adapter: Any = None  # peft's settings of the low-rank adapter that is in the encoder; None without one
 
     def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
         """Return what turns the texts of a pair into this model's input."""
@@ -59,6 +60,24 @@ class CrossEncoder(nn.Module):
 
     def write_description(self, folder: Path) -> None:
         """Write what a model folder needs beside weights, tokenizer and lengths; nothing for most."""
+
+    def checkpoint_weights(self) -> dict[str, Tensor]:
+        """Return the weights that a checkpoint must hold: all, or with an adapter those that are trained."""
+        weights: dict[str, Tensor] = self.state_dict()
+        if self.adapter is None:
+            return weights
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in weights.items() if name in trained}
+
+    def load_checkpoint_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Load what `checkpoint_weights` returned.
+
+        Raises:
+            RuntimeError: the weights are of another model.
+        """
+        if self.adapter is not None and weights.keys() != self.checkpoint_weights().keys():
+            raise RuntimeError("the names of trained weights differ")
+        self.load_state_dict(dict(weights), strict=self.adapter is None)
 
     def score_of_logits(self, logits: Tensor) -> Tensor:
         """Return scores (pairs,) from a classifier's logits: the only one, or log P of the relevant label of two."""
@@ -135,7 +154,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
         if files.equal_token_types:
             _equalize_token_types(encoder)
         size = int(encoder.config.hidden_size)
-        head = _head(files.folder, chosen, size, is_trained=reading.head == "trained")
+        head = _head(files.head_folder, chosen, size, is_trained=reading.head == "trained")
     except UsageError:
         raise
     except Exception as error:  # the library may raise anything on files from elsewhere
@@ -229,7 +248,9 @@ def set_dropout(model: CrossEncoder, rate: float | None) -> None:
     """Set every dropout of the model to `rate`; None leaves the base's own."""
     if rate is None:
         return
-    for module in model.modules():
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:  # an adapter has its own
+            continue
         if isinstance(module, nn.Dropout):
             module.p = rate
         elif isinstance(getattr(module, "dropout_prob", None), float):  # attention that calls functional dropout
@@ -291,6 +312,18 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits)
     tokenizer.model_max_length = limits.max_length
     tokenizer.backend_tokenizer.no_truncation()  # it keeps the last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
+    write_checkpoint_config(model, folder, limits)
+    write_head(model, folder)
+    if isinstance(model.head, nn.Linear) and model.pooling == "mean":
+        _write_sentence_transformers(model.head.in_features, folder)
+    (folder / "README.md").write_text(_model_card(model.pooling), encoding="utf8")
+
+
+def write_checkpoint_config(model: CrossEncoder, folder: Path, limits: TokenLimits, *, base_sha256: str = "") -> None:
+    """Write `cerank.json`: what other formats cannot express; and a language model's declaration.
+
+    `base_sha256` is the fingerprint of the base that an adapter was trained over.
+    """
     config: dict[str, object] = {
         "pooling": model.pooling,
         "max_length": limits.max_length,
@@ -300,8 +333,14 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits)
         config |= {"max_document_length": limits.max_document_length, "truncation": limits.truncation}
     if model.query_prompt:
         config["query_prompt"] = model.query_prompt
+    if base_sha256:
+        config["base_sha256"] = base_sha256
     _write_json(folder / CHECKPOINT_CONFIG, config)
     model.write_description(folder)
+
+
+def write_head(model: CrossEncoder, folder: Path) -> None:
+    """Write the head that is not part of the encoder, where sentence-transformers looks for it; nothing without one."""
     if isinstance(model.head, nn.Sequential):
         module_head.write_head(model.head, model.pooling, folder)
     elif model.head is not None:
@@ -310,9 +349,6 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits)
         }
         (folder / HEAD_WEIGHTS).parent.mkdir(exist_ok=True)
         save_file(weights, folder / HEAD_WEIGHTS)
-    if isinstance(model.head, nn.Linear) and model.pooling == "mean":
-        _write_sentence_transformers(model.head.in_features, folder)
-    (folder / "README.md").write_text(_model_card(model.pooling), encoding="utf8")
 
 
 def _write_sentence_transformers(size: int, folder: Path) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.models import adapters, cross_encoder
+from cerank.models.adapter_training import continue_adapter
 from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tokenizer
 from cerank.models.language_model import answer_ids, load_language_model
@@ -21,22 +22,24 @@ from cerank.tokenization.tokens import TokenLimits
 _UNKNOWN_LENGTH = 512  # tokens of a pair where a model's files name no limit
 
 
-def load_model(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
+def load_model(files: BaseFiles, pooling: str, seed: int, *, merges: bool = True) -> CrossEncoder:
     """Return a base of any family as a cross-encoder; a head that its files do not hold is sampled from `seed`.
 
     Args:
         files: files of the base, as `bases.locate` finds them.
         pooling: "auto" for the base's own, or a recipe's.
         seed: seed of a new head's weights.
+        merges: whether an adapter is merged into its base; else it stays apart, to be trained on.
 
     Raises:
         UsageError: the folder holds none that can be read.
     """
     chosen = pooling if pooling != "auto" else files.pooling
-    if files.adapter is None:
-        return load_language_model(files, seed) if chosen == "answer" else cross_encoder.load(files, pooling, seed)
     model = load_language_model(files, seed) if chosen == "answer" else cross_encoder.load(files, pooling, seed)
-    model.encoder = adapters.merge(model.encoder, files.adapter)
+    if files.adapter is not None and merges:
+        model.encoder = adapters.merge(model.encoder, files.adapter)
+    elif files.adapter is not None:
+        continue_adapter(model, files.adapter)
     return model
 
 

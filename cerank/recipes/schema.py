@@ -14,6 +14,7 @@ from cerank.core.decode import help_text
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
+from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -115,6 +116,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Count,
         help_text("layers that are not trained, counted from the bottom; freeze the embeddings, too"),
     ] = 0
+    adapter: Annotated[AdapterSpec, help_text("train a low-rank adapter and the head in place of all weights")] = (
+        AdapterSpec()
+    )
 
     # what the model reads
     max_length: Annotated[
@@ -134,6 +138,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Positive | None,
         help_text("tokens per forward pass, padding included; default: 8192, on a GPU what its memory holds"),
     ] = None
+    gradient_checkpointing: Annotated[
+        bool,
+        help_text(
+            "keep only each layer's input for the backward pass, and compute the rest again: less memory, same bits"
+        ),
+    ] = False
 
     # when it validates
     validate_every: Annotated[Count, help_text("steps between validations; 0 validates at the end only")] = 0
@@ -334,6 +344,39 @@ def rate_mistakes(recipe: Recipe) -> list[str]:
     ]
 
 
+def _adapter_mistakes(recipe: Recipe) -> list[str]:
+    """Return what contradicts itself in the adapters of the chain's stages."""
+    mistakes = []
+    before: AdapterSpec | None = None  # of the stage before; None in the first stage
+    for name in (name for name in recipe.chain if name in recipe.stages):
+        spec, at = recipe.stages[name].adapter, f"stages.{name}.adapter"
+        if not spec.is_lora and spec != AdapterSpec():
+            mistakes.append(f'{at}.kind: "none", and the table sets other keys; set kind = "lora", or take them out')
+        if spec.is_lora and before is not None:
+            mistakes += _adapter_start_mistakes(at, spec, before)
+        before = spec
+    return mistakes
+
+
+def _adapter_start_mistakes(at: str, spec: AdapterSpec, before: AdapterSpec) -> list[str]:
+    """Return what contradicts itself in how a stage's adapter follows on the stage before."""
+    if spec.start == "new":
+        if before.is_lora and before.save == "adapter" and spec.save != "merged":
+            what = "would lie over an adapter, for the stage before saves no whole model"
+            return [f'{at}.start: a new adapter {what}; set start = "continue", or save = "both" there']
+        return []
+    if not before.is_lora:
+        return [f'{at}.start: "continue" needs an adapter in the stage before; set start = "new"']
+    if before.save == "merged":
+        return [f'{at}.start: "continue" needs the adapter of the stage before; set save = "both" there']
+    shape = ("rank", "scale", "targets", "dora", "rslora", "modules_to_save")
+    return [
+        f'{at}.{"alpha" if key == "scale" else key}: differs from the stage before, whose adapter "continue" trains'
+        for key in shape
+        if getattr(spec, key) != getattr(before, key)
+    ]
+
+
 def _chain_mistakes(recipe: Recipe) -> list[str]:
     mistakes = []
     if not recipe.chain:
@@ -408,7 +451,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
-    return mistakes + teacher_mistakes(recipe.teachers)
+    return mistakes + _adapter_mistakes(recipe) + teacher_mistakes(recipe.teachers)
 
 
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:

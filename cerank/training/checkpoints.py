@@ -50,7 +50,7 @@ def folder_name(step: int) -> str:
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The tensors of a checkpoint, by name, on the CPU."""
+    """The tensors of a checkpoint, by name, on the CPU; with an adapter, only what is trained."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -68,7 +68,7 @@ def take_snapshot(model: CrossEncoder, optimizer: AdamW, device: torch.device, *
             return value.clone().contiguous() if copies else value.cpu().contiguous()
         return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
 
-    weights = {name: on_cpu(value) for name, value in model.state_dict().items()}
+    weights = {name: on_cpu(value) for name, value in model.checkpoint_weights().items()}
     moments = {
         f"{key}/{name}": on_cpu(value)
         for name, parameter in _trained(model).items()
@@ -198,7 +198,7 @@ def load_weights(folder: Path, model: CrossEncoder) -> None:
     """
     manifests.verify_folder(folder)
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_checkpoint_weights(load_file(folder / "model.safetensors"))
     except RuntimeError as error:
         raise RunFailedError("the checkpoint is of another model", where=str(folder)) from error
 

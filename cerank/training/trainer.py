@@ -27,6 +27,8 @@ from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.packing import to_device
+from cerank.kernels.recomputation import recompute_layers
+from cerank.models.adapter_training import add_adapter
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
@@ -114,6 +116,8 @@ class Trainer:
         """
         stage, steps = self.stage, data.sampler.steps
         set_dropout(model, stage.dropout)
+        add_adapter(model, stage.adapter, self.seed, self.name, stage.freeze_layers)
+        recompute_layers(model.encoder, enabled=stage.gradient_checkpointing)
         freeze(model, stage.freeze, stage.freeze_layers)
         optimizer = self.optimizer(model)
         state = checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)

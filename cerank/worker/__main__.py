@@ -43,6 +43,7 @@ _PACKAGES = (
     "ir-measures",
     "ir-datasets",
     "bm25s",
+    "peft",
 )
 
 

@@ -128,6 +128,8 @@ def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, pr
     """Return why the other run's stage cannot replace training it here; "" if it can."""
     own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
     pairs = [(key, origin.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
+    if any(stage.adapter.is_lora for _, stage in context.plan.recipe.chained()[: index + 1]):
+        pairs.append(("peft", origin.attempt.versions.get("peft", "-"), own.versions.get("peft", "-")))
     pairs.append(("processor", origin.attempt.cpu, own.cpu))
     their_precisions = json_records.load_if_there(origin.folder.precisions, Precisions)
     for name, stage in context.plan.recipe.chained()[: index + 1]:

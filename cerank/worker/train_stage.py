@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,8 +20,9 @@ from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, journal, manifests
 from cerank.inference.rerank import Scorer, rerank
-from cerank.models import cross_encoder
-from cerank.models.bases import BaseFiles, fingerprint
+from cerank.models import adapters, cross_encoder
+from cerank.models.adapter_training import TakenAdapter, take_adapter, write_adapter
+from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
 from cerank.planning import inputs
@@ -37,6 +40,8 @@ from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
+
+ADAPTER_FOLDER = Path("adapter")  # in the folder of a stage's model, where both are saved
 
 
 class StageWork:
@@ -92,9 +97,12 @@ class StageWork:
         # a new product head is the cosine of the base's embeddings, which says something; any other is random numbers
         is_cosine = "product" in {pooling, files.pooling if pooling == "auto" else ""}
         self._has_fresh_head = files.reading().head == "fresh" and not is_cosine
-        encoder = load_model(files, pooling, recipe.seed).to(context.plan.device)
+        encoder = load_model(files, pooling, recipe.seed)
         # on the CPU, because a GPU's memory is needed for training
-        before = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
+        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        if stage.adapter.is_lora and stage.adapter.start == "continue":
+            encoder = load_model(files, pooling, recipe.seed, merges=False)
+        encoder.to(context.plan.device)
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(encoder, tokenizer, recipe.data.validation)
@@ -116,9 +124,10 @@ class StageWork:
         kept_step = state.best_step if stage.keep == "best" else state.step
         if kept_step != state.step:
             checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
+        adapter = take_adapter(encoder)  # and the model is an ordinary one again
         summary = self._summary(state, kept_step, sampler.sampling, weight_change(before, encoder))
         summary = msgspec.structs.replace(summary, teacher_ties=ties)
-        self._save_model(encoder, tokenizer, summary)
+        self._save_model(encoder, tokenizer, summary, adapter, files)
         self._finish(summary)
 
     def _use_of_ties(self) -> str:
@@ -133,11 +142,38 @@ class StageWork:
         tokens.use_token_store(self._inputs.token_store(dataset, tokenizer))
         return tokens
 
-    def _save_model(self, encoder: CrossEncoder, tokenizer: Any, summary: StageSummary) -> None:
-        """Write the model that the stage produces, completely or not at all."""
+    def _save_model(
+        self,
+        encoder: CrossEncoder,
+        tokenizer: Any,
+        summary: StageSummary,
+        adapter: TakenAdapter | None,
+        start: BaseFiles,
+    ) -> None:
+        """Write the model that the stage produces, completely or not at all: whole, as an adapter, or both."""
+        limits, saves = TokenLimits.of_stage(self._stage), self._stage.adapter.save
         with manifests.checksummed_folder(self.final) as inside:
-            cross_encoder.save(encoder, tokenizer, inside, TokenLimits.of_stage(self._stage))
+            if adapter is None or saves != "adapter":
+                cross_encoder.save(encoder, tokenizer, inside, limits)
+            if adapter is not None and saves != "merged":
+                place = Path() if saves == "adapter" else ADAPTER_FOLDER
+                base, sha256 = self._base_of_adapter(start, self.final / place)
+                write_adapter(encoder, adapter, inside / place, limits, base=base, base_sha256=sha256)
             stage_summary.write(inside, summary)
+
+    def _base_of_adapter(self, start: BaseFiles, folder: Path) -> tuple[str, str]:
+        """Return name and fingerprint of what the stage's adapter lies over, as seen from the adapter's folder.
+
+        Other stages of the run are named by the way from there, so that a copy of the run's folder is complete.
+        """
+        if self._stage.adapter.start == "continue" and start.adapter is not None:
+            name, sha256 = start.adapter.base, start.adapter.base_sha256
+        elif self._index == 0:
+            return self._context.plan.recipe.base, start.sha256
+        else:
+            name, sha256 = str(start.folder), start.sha256
+        is_ours = Path(name).is_absolute() and Path(name).is_relative_to(self._context.folder.path.resolve())
+        return os.path.relpath(name, folder.resolve()) if is_ours else name, sha256
 
     def _summary(
         self, state: TrainingState, kept_step: int, sampling: SamplingStats, change: WeightChange
@@ -200,6 +236,11 @@ class StageWork:
             return self._inputs.base()
         name = self._context.plan.recipe.chain[self._index - 1]
         folder = self._context.folder.final(self._index - 1, name)
+        if self._stage.adapter.is_lora and self._stage.adapter.start == "continue":
+            inside = folder / ADAPTER_FOLDER
+            return locate(str(inside if inside.is_dir() else folder), fetch=False)
+        if adapters.is_adapter(folder):
+            return locate(str(folder), fetch=False)
         return BaseFiles(name, folder, cross_encoder.CheckpointConfig.read(folder).pooling, fingerprint(folder))
 
     def make_sampler(self) -> Sampler:

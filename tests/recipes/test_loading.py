@@ -15,6 +15,8 @@ from cerank.errors import CerankError, FormatError, RecipeError, UsageError
 
 CHAINS = {
     "contrastive": ("contrastive",),
+    "contrastive-lora-8": ("contrastive",),
+    "contrastive-lora-64": ("contrastive",),
     "contrastive-continued": ("contrastive", "continued"),
     "distill": ("distill",),
     "contrastive-then-distill": ("contrastive", "distill"),
@@ -40,7 +42,7 @@ def refused(name: str, overrides: Sequence[str] = (), kind: type[CerankError] = 
     return caught.value
 
 
-def test_the_shipped_recipes_are_the_four_orders_their_control_and_those_of_two_papers() -> None:
+def test_the_shipped_recipes_are_the_four_orders_their_control_two_with_adapters_and_those_of_two_papers() -> None:
     assert {name: recipes.load(name).recipe.chain for name in recipes.shipped()} == CHAINS
 
 
@@ -52,7 +54,7 @@ def test_a_shipped_recipe_is_called_as_its_file_and_described(name: str) -> None
 
 
 def test_the_shipped_recipes_differ_in_their_chain_only() -> None:
-    own = [name for name in CHAINS if "contrastive" in name or name == "distill"]
+    own = [name for name in CHAINS if ("contrastive" in name and "lora" not in name) or name == "distill"]
     read = [recipes.load(name).recipe for name in own]
     both = {name: read[0].stages[name] for name in ("contrastive", "distill")}
     assert all({name: recipe.stages[name] for name in both} == both for recipe in read)

@@ -16,6 +16,7 @@ from cerank.app.run_request import RunRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
+from cerank.planning import training_memory
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.settings import Flags, Settings, resolve
@@ -183,6 +184,8 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    for name, memory in plans.memory_of(plan).items():
+        info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     shared = plans.shared_queries(plan)
     shown = [table_columns.input_table(plan), table_columns.work_table(work)]
     shown += [table_columns.shared_query_table(shared)] if shared else []
