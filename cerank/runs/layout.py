@@ -151,6 +151,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "scorings.jsonl"
 
     @property
+    def usage(self) -> Path:
+        """Journal of `core.metrics.Usage`: what the machine was doing; no result depends on it, and it has no hash."""
+        return self.path / "usage.jsonl"
+
+    @property
     def overlaps(self) -> Path:
         """`query_overlaps.SharedQueries`: the queries that two parts of the recipe share; written once."""
         return self.path / "overlaps.json"

@@ -27,10 +27,11 @@ from textual.worker import Worker, get_current_worker
 
 from cerank.app import Lab, dashboard_state, notify
 from cerank.app.comparison import export_comparison
-from cerank.app.run_views import system_usage, verdict_summaries
+from cerank.app.run_views import verdict_summaries
 from cerank.app.run_views.display import GLYPHS, clock, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
+from cerank.machine import system_usage
 from cerank.recipes import shipped
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme

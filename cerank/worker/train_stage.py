@@ -294,6 +294,8 @@ class StageWork:
             means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
         seconds = time.perf_counter() - began
         context.log.write_metrics(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        figures = ", ".join(f"{measure} {value:.4f}" for measure, value in means.items())
+        context.log.event("validated", f"{self._name} step {step}: {figures}", Position(self._index, step))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
         chosen = means[self._chosen(measures)]

@@ -88,17 +88,17 @@ def groups(report: Report) -> Table:
         Column("unretrieved", "positives not retrieved", "number"),
         Column("dropped", "left out", "number"),
         Column("lists", "teacher's lists", "number"),
-        Column("mended", "mended", "number"),
+        Column("repaired", "repaired", "number"),
         Column("missing", "ids added", "number"),
         Column("repeated", "repeats dropped", "number"),
         Column("out_of_range", "out of range", "number"),
     )
     rows = []
     for run, facts in _facts(report):
-        had, mended = facts.sampling, facts.repairs
+        had, repairs = facts.sampling, facts.repairs
         lacked = (had.without_positive, had.without_candidates, had.without_negative, had.undersized)
         outside = (had.unretrieved_positives, had.dropped_positives)
-        faults = (facts.teacher_lists, mended.repaired, mended.missing, mended.repeated, mended.out_of_range)
+        faults = (facts.teacher_lists, repairs.repaired, repairs.missing, repairs.repeated, repairs.out_of_range)
         rows.append((run, facts.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 

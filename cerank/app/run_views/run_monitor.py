@@ -117,11 +117,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds_left(self) -> float:
-        """Until the run is over, as its worker expects; until its phase is, where the run was not estimated."""
-        if self.progress is None:
-            return 0.0
-        of_run = self.progress.run_seconds_left
-        return self.progress.seconds_left if of_run is None else of_run
+        """Until the run is over, as its worker expects (its phase, where the run was not estimated); 0 for unknown."""
+        return (self.progress.expected_seconds if self.progress else None) or 0.0
 
     @property
     def run_share(self) -> float | None:

@@ -24,7 +24,7 @@ from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import display
 from cerank.errors import CerankError
-from cerank.models.bases import BASES, is_on_this_machine
+from cerank.models.bases import BASES, is_offline, is_on_this_machine
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
@@ -139,7 +139,9 @@ class NewRunScreen(LabScreen):
             ).title = f"new run, draft of {display.local_time(self._saved_draft.saved)} (X starts afresh)"
             self.action_step(self._saved_draft.step)
         self.run_in_thread(
-            lambda: {name: is_on_this_machine(base) for name, base in BASES.items()}, self._show_bases, group="here"
+            lambda: ({name: is_on_this_machine(base) for name, base in BASES.items()}, is_offline()),
+            lambda looked_up: self._show_bases(*looked_up),
+            group="here",
         )
         self.run_in_thread(
             lambda: drafts.lab_option(self.lab.settings.lab, os.environ, Path.cwd()), self._see_lab, group="lab"
@@ -163,8 +165,9 @@ class NewRunScreen(LabScreen):
 
     # showing
 
-    def _show_bases(self, is_local: dict[str, bool]) -> None:
-        self.query_one("#bases", Checklist).show(draft_review.base_items(is_local), self.draft.bases)
+    def _show_bases(self, is_local: dict[str, bool], is_without_hub: bool = False) -> None:
+        items = draft_review.base_items(is_local, is_offline=is_without_hub)
+        self.query_one("#bases", Checklist).show(items, self.draft.bases)
 
     def _show_recipes(self) -> None:
         chosen = [source.source or source.name for source in self.draft.sources]
@@ -247,16 +250,19 @@ class NewRunScreen(LabScreen):
     def _show_errors(self) -> None:
         errors = self._errors()
         by_path = {mistake.path: mistake.text for mistake in reversed(errors)}
+        unusual = {warning.path: warning.text for warning in self.checked.warnings}
         for field in self._fields:
             if field.row is not FILE:  # it says what is wrong with a file by itself
-                field.show_error(by_path.get(field.row.path, ""))
+                field.show_error(by_path.get(field.row.path, ""), unusual.get(field.row.path, ""))
         self.query_one(SettingsForm).mark_errors(by_path)
         self.query_one(StepLine).show(errors, self.query_one(ContentSwitcher).current or "")
-        self.query_one(DraftSummary).show(self.draft, self.checked, self.matrix, errors)
+        is_at_launch = self.query_one(ContentSwitcher).current == "launch"
+        self.query_one(DraftSummary).show(self.draft, self.checked, self.matrix, errors, is_at_launch=is_at_launch)
         self._show_launch()
 
     def _show_launch(self) -> None:
-        state = draft_review.LaunchState(self._errors(), self.matrix, self._refusal, self._is_planning)
+        warnings = self.checked.warnings
+        state = draft_review.LaunchState(self._errors(), warnings, self.matrix, self._refusal, self._is_planning)
         self.query_one(LaunchPage).show(self.checked.cells, state)
 
     # events

@@ -338,7 +338,7 @@ def test_what_stages_recorded_is_taken_over_and_a_stage_that_stood_still_is_name
     assert not any("contrastive" in note for note in moved.notes)
     had = supplementary_tables.groups(whole)
     row = dict(zip((column.key for column in had.columns), had.rows[0], strict=True))
-    assert (row["without_positive"], row["short"], row["mended"], row["out_of_range"]) == (7, 3, 5, 2)
+    assert (row["without_positive"], row["short"], row["repaired"], row["out_of_range"]) == (7, 3, 5, 2)
     assert [row[1] for row in supplementary_tables.events(whole).rows] == ["environment changed"]
 
 
