@@ -123,7 +123,7 @@ def draft_of(recipe: Recipe) -> Draft:
     """
     best: Draft | None = None
     for name in recipes.shipped():
-        draft = _as_changes(recipe_source(name), recipe)
+        draft = as_changes(recipe_source(name), recipe)
         if draft and (best is None or len(draft.settings) < len(best.settings)):
             best = draft
     if best:
@@ -131,7 +131,7 @@ def draft_of(recipe: Recipe) -> Draft:
     return Draft(sources=(unsaved_recipe_source(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
 
 
-def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
+def as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
     """Return `recipe` as changes to `start`; None where it is no such thing."""
     own, target = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
     if own.keys() != target.keys():

@@ -298,6 +298,10 @@ class Checklist(OptionList):
         self.add_options(Option(self._line(mark)) for mark in marks)
         self.highlighted = min(at or 0, len(marks) - 1) if marks else None
 
+    def choose(self, names: Sequence[str]) -> None:
+        """Mark the lines of these names, and no others."""
+        self.show(self._marks, names)
+
     def _line(self, mark: ChecklistItem) -> Content:
         is_chosen = mark.name in self.chosen
         return joined(("[x] " if is_chosen else "[ ] ", "bold" if is_chosen else "dim")) + mark.line
