@@ -25,6 +25,7 @@ class DashboardState(msgspec.Struct, frozen=True, kw_only=True):
     hidden_columns: tuple[str, ...] = ()  # of the list of runs
     sort: str = "age"
     is_falling: bool = True
+    are_seeds_folded: bool = False  # runs that differ in their seed alone as one row
 
 
 class SavedDraft(msgspec.Struct, frozen=True, kw_only=True):

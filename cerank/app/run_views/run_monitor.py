@@ -40,7 +40,13 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     short_name: str = ""  # as `run_store.short_names` has it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
     verdict: VerdictSummary | None = None  # of a finished run, once it was computed
+    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds, see `seed_groups`
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
+
+    @property
+    def runs(self) -> tuple[RunEntry, ...]:
+        """The runs that the entry stands for: itself, or those of several seeds."""
+        return self.seeds or (self,)
 
     @property
     def name(self) -> str:

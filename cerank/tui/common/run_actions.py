@@ -23,8 +23,8 @@ def clone(screen: LabScreen, entry: RunEntry) -> None:
 
 
 def _named(entries: Sequence[RunEntry]) -> str:
-    """Return the runs in a few words: the name of one, or how many are marked."""
-    return entries[0].title if len(entries) == 1 else f"{len(entries)} marked runs"
+    """Return the runs in a few words: the name of one, or how many they are."""
+    return entries[0].title if len(entries) == 1 else counted(len(entries), "run")
 
 
 def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
