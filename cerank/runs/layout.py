@@ -191,6 +191,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "notes.json"
 
     @property
+    def note(self) -> Path:
+        """The user's note on the run, in Markdown; absent where there is none."""
+        return self.path / "note.md"
+
+    @property
     def short_name(self) -> Path:
         """`run_names.ShortName`: the run's short name; absent where an older release made the run."""
         return self.path / "name.json"

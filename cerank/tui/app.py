@@ -131,6 +131,7 @@ class CerankApp(App[str], inherit_bindings=False):
         """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
+        self.register_theme(theme.HIGH_CONTRAST)
         self.state = dashboard_state.load_state()
         self.theme = theme.WITHOUT_COLOR if self.no_color else theme.chosen(self.state.theme, os.environ)
         self.watch(self, "theme", self._theme_chosen, init=False)

@@ -112,6 +112,7 @@ def facts(entry: RunEntry) -> list[tuple[str, str]]:
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
+        details.append(("note", entry.note))
         details += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
         details += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
         details += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]

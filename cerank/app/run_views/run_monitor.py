@@ -38,6 +38,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     validation: Validation | None = None  # the newest
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
     short_name: str = ""  # as `run_store.short_names` has it
+    note: str = ""  # first line of the user's note on it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
     verdict: VerdictSummary | None = None  # of a finished run, once it was computed
     seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds, see `seed_groups`
@@ -306,11 +307,17 @@ def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: s
         plan=row.plan,
         status=row.status,
         notes=noted,
+        note=_first_line(user_labels.load_note(folder)),
         short_name=short_name,
         validation=latest_validation.refresh(),
         finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
         verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
     )
+
+
+def _first_line(note: str) -> str:
+    """Return the first line of a Markdown text that says something, without the mark of a heading."""
+    return next((line.lstrip("# ").strip() for line in note.splitlines() if line.strip("# ")), "")
 
 
 def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[StateChange, ...]:
@@ -321,6 +328,15 @@ def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[
         for entry in now
         if entry.name in old and old[entry.name] is not entry and old[entry.name].state != entry.state
     )
+
+
+def plain_line(entry: RunEntry) -> str:
+    """Return a run in one line of words: its name, state, where it is, the time left, and why or with what it ended."""
+    left = display.clock(entry.seconds_left)
+    parts = [entry.title, entry.state, entry.at, f"{left} left" if left else ""]
+    parts.append(entry.why if entry.state in {"failed", "damaged"} else "")
+    parts += [f"{name} {display.short(value)}" for name, value in list(entry.finals.items())[:1]]
+    return ", ".join(part for part in parts if part)
 
 
 def state_counts(entries: Iterable[RunEntry]) -> str:

@@ -71,6 +71,8 @@ class RunsScreen(LabScreen):
         Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
         Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
         Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
+        Binding("N", "edit_note", "note", id="runs.edit-note", show=False,
+                tooltip="Write a note on this run, in Markdown, in $VISUAL or $EDITOR"),
         Binding("d", "delete", "delete", id="runs.delete", show=False,
                 tooltip="Delete this run, or all marked ones, after a confirmation"),
         Binding("u", "undo", "undo a deletion", id="runs.undo", show=False, tooltip="Deleted runs are kept for 7 days"),
@@ -383,6 +385,12 @@ class RunsScreen(LabScreen):
         entry = self._here()
         if entry is not None:
             run_actions.edit_label(self, entry)
+
+    def action_edit_note(self) -> None:
+        """Open the note on the run in the user's editor."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.edit_note(self, entry)
 
     def action_move(self, by: int) -> None:
         """Give a queued run another place."""
