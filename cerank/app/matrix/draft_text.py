@@ -28,6 +28,7 @@ _RECIPE_HEAD = """\
 # The recipe of the new run. Save and leave the editor to take it over.
 # `cerank guide recipe-reference` explains every key.
 """
+_TABLES = ("data", "evaluate", "stages")  # of a recipe; other tables are the value of one setting
 _LISTS, _TEXTS = ("recipes", "bases"), ("seeds", "device", "label")
 
 
@@ -106,7 +107,7 @@ def _flat(table: Mapping[str, object], path: str = "") -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, value in table.items():
         where = f"{path}.{key}" if path else key
-        if isinstance(value, dict) and not recipe_form.expected_at(where):
+        if isinstance(value, dict) and (where in _TABLES or path == "stages"):
             texts |= _flat(value, where)
         else:
             texts[where] = recipe_form.text(tuple(value) if isinstance(value, list) else value)
@@ -131,7 +132,9 @@ def read_recipe(path: Path, draft: Draft, before: Recipe) -> tuple[Draft, tuple[
     except CerankError as error:
         return draft, tuple(error.what.split("\n"))
     (source,) = draft.sources
-    target = drafts.as_changes(source, recipe)
+    # a recipe may have stages that its chain leaves out, and its text does not show
+    complete = msgspec.structs.replace(recipe, stages={**source.recipe.stages, **recipe.stages})
+    target = drafts.as_changes(source, complete)
     bases = draft.bases if recipe.base == before.base else (recipe.base,)
     seeds = draft.seeds if recipe.seed == before.seed else str(recipe.seed)
     settings = target.settings if target else {}

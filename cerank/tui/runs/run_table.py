@@ -146,7 +146,7 @@ class RunTable(DataTable[Text]):
         self.is_narrow = is_narrow
         self.hidden: tuple[str, ...] = ()
         self.sorted_by = self._headed_by = ("age", True)
-        self._all_columns = _NARROW if is_narrow else COLUMNS
+        self._all_columns: tuple[RunColumn, ...] = _NARROW if is_narrow else COLUMNS
         self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # of the columns that are shown
         self._widths: list[int] = []  # of all columns

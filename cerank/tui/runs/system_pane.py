@@ -12,12 +12,13 @@ from textual.containers import Grid
 from textual.content import Content
 from textual.widgets import Static
 
+from cerank.app.run_views.curves import Floats
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.core.metrics import Usage
 from cerank.files.journal import Tail
 from cerank.machine.system_usage import Machine, UsageSample
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.runs.plot import CurvePlot, Floats, Frame, PlotLine
+from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
