@@ -135,10 +135,25 @@ class CerankApp(App[str], inherit_bindings=False):
         self.state = dashboard_state.load_state()
         self.theme = theme.WITHOUT_COLOR if self.no_color else theme.chosen(self.state.theme, os.environ)
         self.watch(self, "theme", self._theme_chosen, init=False)
+        self._load_keys()
         self.push_screen(RunsScreen())
         self.poll()
         if self._poll_seconds:
             self.set_interval(self._poll_seconds, self.poll)
+
+    def _load_keys(self) -> None:
+        """Take the user's own keys; a mistake in their file is shown, and the others hold."""
+        path = dashboard_state.keys_file()
+        try:
+            keys = dashboard_state.load_keys(path)
+        except CerankError as error:
+            self.show_error(error)
+            return
+        if keys:
+            from cerank.tui.common.key_bindings import check_keys
+
+            self.set_keymap(keys)
+            self.run_in_thread(lambda: check_keys(keys, str(path)), group="keys")
 
     def _theme_chosen(self) -> None:
         if not self.no_color:

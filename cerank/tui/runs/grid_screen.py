@@ -39,6 +39,7 @@ class GridScreen(LabScreen):
     CSS = """
     GridScreen #summary { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
     GridScreen DataTable { height: 1fr; }
+    GridScreen DataTable > .datatable--fixed { background: $panel; color: $foreground; }
     GridScreen #cell { height: auto; max-height: 10; padding: 0 1; border-top: solid $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,7 +72,7 @@ class GridScreen(LabScreen):
         """Show the grid as it is now; the cursor stays where it is."""
         grid = self._grid = seed_groups.grid_of(entries)
         measure = f"; means of {grid.measure}" if grid.measure else ""
-        self.query_one("#summary", Static).update(content(f"{grid.summary}{measure}"))
+        self.query_one("#summary", Static).update(content(f"{grid.summary}{measure}; enter lists the runs of a cell"))
         table: DataTable[Text] = self.query_one("#grid", DataTable)
         if (grid.bases, grid.recipes) != self._shape:
             self._shape = (grid.bases, grid.recipes)
