@@ -16,32 +16,52 @@ from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 
 _URGENT = ("running", "stopping", "queued", "failed", "damaged", "lost", "paused", "waiting", "finished")
-_TOLD_ELSEWHERE = ("seed", "name", "base", "description")  # settings with a column of their own, or none
+_TOLD_ELSEWHERE = ("name", "base", "description")  # settings with a column of their own, or none
 
 
 class RunSettings:
-    """The settings of runs as texts by key path, read off each plan once: a run's plan never changes."""
+    """The settings of runs as texts by key path, read off each recipe once: a run's plan never changes."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, str]] = {}
+        self._keys: dict[str, bytes] = {}
+        self._known: dict[bytes, dict[str, str]] = {}
+        self._differing: tuple[tuple[list[str], int], tuple[str, ...]] = (([], 0), ())  # the last answer
+
+    def key(self, entry: RunEntry) -> bytes:
+        """Return what is equal for runs whose recipes differ in nothing but the seed; b"" for an unreadable plan."""
+        key = self._keys.get(entry.name)
+        if key is None:
+            if entry.plan is None:
+                return b""
+            but_for_seed = msgspec.structs.replace(entry.plan.recipe, seed=0)
+            key = self._keys[entry.name] = msgspec.json.encode(but_for_seed) + entry.plan.device.encode()
+        return key
 
     def of(self, entry: RunEntry) -> dict[str, str]:
-        """Return the settings of a run's recipe; empty where its plan cannot be read."""
-        known = self._known.get(entry.name)
+        """Return the settings of a run's recipe, without its seed; empty where its plan cannot be read."""
+        if entry.plan is None:
+            return {}
+        key = self.key(entry)
+        known = self._known.get(key)
         if known is None:
-            if entry.plan is None:
-                return {}
-            known = self._known[entry.name] = plan_view.recipe_settings(entry.plan)
+            known = self._known[key] = plan_view.recipe_settings(entry.plan)
+            known.pop("seed", None)
         return known
 
     def differing(self, entries: Sequence[RunEntry], most: int) -> tuple[str, ...]:
         """Return the settings, `most` at most, in which runs of the same recipe differ, apart from base and seed."""
-        values: dict[tuple[str, str], set[str]] = {}
+        request = ([entry.name for entry in entries], most)
+        if request == self._differing[0]:
+            return self._differing[1]
+        firsts: dict[str, dict[str, str]] = {}  # of each recipe, the settings of its first run
+        keys: dict[str, None] = {}
         for entry in entries:
-            for key, value in self.of(entry).items():
-                values.setdefault((entry.recipe, key), set()).add(value)
-        keys = dict.fromkeys(key for (_, key), texts in values.items() if len(texts) > 1 and key not in _TOLD_ELSEWHERE)
-        return tuple(keys)[:most]
+            own = self.of(entry)
+            first = firsts.setdefault(entry.recipe, own)
+            if own is not first:
+                keys |= dict.fromkeys(key for key in {**first, **own} if first.get(key) != own.get(key))
+        self._differing = (request, tuple(key for key in keys if key not in _TOLD_ELSEWHERE)[:most])
+        return self._differing[1]
 
 
 class SeedGroups:
@@ -49,19 +69,11 @@ class SeedGroups:
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
-        self._keys: dict[str, str] = {}
         self._rows: dict[tuple[int, ...], tuple[Sequence[RunEntry], RunEntry]] = {}
 
     def key(self, entry: RunEntry) -> str:
         """Return what runs have in common that are folded into one row."""
-        known = self._keys.get(entry.name)
-        if known is None:
-            settings = self._settings.of(entry)
-            rest = sorted((name, value) for name, value in settings.items() if name != "seed")
-            known = repr((rest, entry.plan.device if entry.plan else "")) if settings else entry.name
-            if settings:
-                self._keys[entry.name] = known
-        return known
+        return self._settings.key(entry).decode() or entry.name
 
     def folded(self, entries: Iterable[RunEntry], unfolded: Collection[str] = ()) -> list[RunEntry]:
         """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run."""
