@@ -5,6 +5,7 @@ Invariant: a cell shows the newest run of each seed; the names of bases and reci
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
@@ -55,8 +56,14 @@ class GridScreen(LabScreen):
         Binding("escape", "back", "back", id="grid.back"),
     ]  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, list_runs: Callable[[str], None]) -> None:
+        """A grid.
+
+        Args:
+            list_runs: shows the runs that a filter lets through, in the list below this screen.
+        """
         super().__init__()
+        self._list_runs = list_runs
         self._grid = seed_groups.grid_of(())
         self._shape: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
@@ -140,15 +147,12 @@ class GridScreen(LabScreen):
 
     def action_list(self) -> None:
         """Show the runs of the cell in the list."""
-        from cerank.tui.runs.run_list_screen import RunsScreen
-
         place = self._place
-        below = self.app.screen_stack[-2]
-        if place is None or not self._cell_runs() or not isinstance(below, RunsScreen):
+        if place is None or not self._cell_runs():
             self.lab_app.show_message("No runs here.")
             return
         self.app.pop_screen()
-        below.filter_by(f'base:"{place[0]}" recipe:"{place[1]}"')
+        self._list_runs(f'base:"{place[0]}" recipe:"{place[1]}"')
 
     def action_resume(self) -> None:
         """Queue what can be resumed of the cell."""

@@ -234,7 +234,7 @@ class RunsScreen(LabScreen):
         """Show the runs as bases x recipes."""
         from cerank.tui.runs.grid_screen import GridScreen
 
-        self.app.push_screen(GridScreen())
+        self.app.push_screen(GridScreen(self.filter_by))
 
     def action_fold(self) -> None:
         """Fold runs that differ in their seed alone into one row, or show every run again."""
