@@ -31,8 +31,12 @@ def all_bindings() -> dict[str, tuple[str, str]]:
     return dict(sorted(found.items()))
 
 
-def _subclasses(kind: type) -> set[type]:
-    return {kind}.union(*(_subclasses(child) for child in kind.__subclasses__()))
+def _subclasses(kind: type[DOMNode]) -> set[type[DOMNode]]:
+    """Return a class and all classes that are made from it."""
+    classes = {kind}
+    for child in kind.__subclasses__():
+        classes |= _subclasses(child)
+    return classes
 
 
 def check_keys(keys: Mapping[str, str], where: str) -> None:

@@ -1,6 +1,7 @@
 """Text edited in the user's own editor, for which the dashboard steps aside.
 
-Invariant: no text is lost: the file stays where it is until what it says was taken over.
+Invariant: no text is lost: the file stays where it is until what it says was taken over; a later edit puts it aside as
+NAME.before.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def edit_text(screen: LabScreen, text: str, path: Path, take: Take) -> None:
     """
     try:
         disk.make_folder(path.parent)
+        if path.exists():  # left by an editor that failed, or with mistakes in it
+            disk.rename(path, path.with_name(f"{path.name}.before"))
         disk.write(path, text.encode())
         command = editor_command(os.environ)
     except CerankError as error:

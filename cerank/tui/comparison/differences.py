@@ -149,7 +149,7 @@ class DifferencesChart(Widget, can_focus=True):
         bars, _ = self._shape()
         parts = [self._title, f"{gains} gain · {len(self._rows) - gains - losses} tie · {losses} lose"]
         if bars < len(self._rows):
-            parts.append(f"1 column = {len(self._rows) / bars:.3g} queries, the largest of them")
+            parts += [f"{len(self._rows) / bars:.3g} queries a column", "(the largest is drawn)"]
         return _whole_parts(parts, self.content_size.width, "   ")
 
     def _styles(self) -> dict[str, Style]:

@@ -24,7 +24,7 @@ from cerank.tui.common.dialogs import ChoiceDialog
 from cerank.tui.common.form_fields import ChecklistItem, LineInput
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.runs.run_table import COLUMNS, RunTable
+from cerank.tui.runs.run_table import RunTable
 
 _FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
 _MOST_SETTINGS = 6  # columns of settings that differ
@@ -207,7 +207,7 @@ class RunsScreen(LabScreen):
 
     def action_columns(self) -> None:
         """Ask which columns to show."""
-        keys = [column.key for column in COLUMNS if column.priority]
+        keys = self.query_one(RunTable).offered
         hidden = self.lab_app.state.hidden_columns
         items = [ChecklistItem(key, content(key)) for key in keys]
 
@@ -397,9 +397,11 @@ class RunsScreen(LabScreen):
         entry = self._here()
         if entry is None:
             return
-        if not entry.place:
+        queued = [run for run in entry.runs if run.place]
+        if not queued:
             self.lab_app.show_message(f"{entry.title} is not queued", "warning")
             return
+        entry = min(queued, key=lambda run: run.place)
         self.run_in_thread(
             lambda: self.lab_app.lab.move(entry.folder, entry.place + by),
             lambda _: self.lab_app.poll(entry.name),

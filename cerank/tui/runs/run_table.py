@@ -177,6 +177,11 @@ class RunTable(DataTable[Text]):
         return tuple(entry for entry, _ in self._rows)
 
     @property
+    def offered(self) -> list[str]:
+        """The columns among which the user may choose."""
+        return [column.key for column in self._all_columns if column.priority]
+
+    @property
     def highlighted(self) -> RunEntry | None:
         """The entry under the cursor."""
         if self._place is not None and self._place < len(self._rows):
