@@ -5,11 +5,15 @@ Invariant: it is a hint: a machine that tells nothing, or a disk that refuses, c
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from cerank.core.metrics import Usage
+from cerank.errors import RunFailedError
 from cerank.files import json_records
 from cerank.files.journal import Journal
 from cerank.machine.system_usage import Machine
@@ -38,17 +42,26 @@ class UsageRecorder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._attempt, self._now, self._clock = folder, attempt, now, clock
-        self._gpu = int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
+        self._gpu = _gpu_number(device, os.environ)
         self._machine = Machine(folder.lab)
         self._journal: Journal[Usage] = Journal(folder.usage, Usage)
         self._last: float | None = None
 
     def record_if_due(self) -> None:
-        """Write a row if the last one is 15 seconds old; call it often, always from the same thread."""
+        """Write a row if the last one is 15 seconds old; call it often, always from the same thread.
+
+        After an error no further row is written.
+        """
         now = self._clock()
         if self._last is not None and now - self._last < INTERVAL:
             return
         self._last = now
+        try:
+            self._record()
+        except Exception:  # noqa: BLE001 - a record that decides nothing must not end the heartbeat
+            self._last = math.inf
+
+    def _record(self) -> None:
         sample = self._machine.sample(self._folder.lease)
         gpu = next((gpu for gpu in sample.gpus if gpu.index == self._gpu), None)
         self._journal.append(
@@ -67,4 +80,14 @@ class UsageRecorder:
 
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        with contextlib.suppress(RunFailedError):  # a full disk, which the run's own journals report
+            self._journal.close()
+
+
+def _gpu_number(device: str, environ: Mapping[str, str]) -> int | None:
+    """Return the number of a plan's GPU as NVIDIA's library counts; None for a run on the CPU."""
+    if not device.startswith("cuda"):
+        return None
+    number = int(device.partition(":")[2] or 0)
+    visible = [part.strip() for part in environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return int(visible[number]) if number < len(visible) and visible[number].isdigit() else number

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from cerank.core.metrics import Usage
 from cerank.files import journal, lease
+from cerank.machine.system_usage import Machine
 from cerank.runs.layout import RunFolder
 from cerank.worker.usage_recorder import INTERVAL, UsageRecorder
 
@@ -26,3 +29,16 @@ def test_a_row_is_written_every_15_seconds_with_the_worker_in_it(tmp_path: Path)
     assert len(rows) == 3
     assert all(row.attempt == 2 and row.gpu is None for row in rows)
     assert all(row.memory_total and row.worker_memory for row in rows)  # this process holds the lease
+
+
+def test_a_machine_that_cannot_be_sampled_ends_no_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no such counter")
+
+    monkeypatch.setattr(Machine, "sample", fails)
+    folder = RunFolder(tmp_path / "runs" / "a")
+    folder.path.mkdir(parents=True)
+    recorder = UsageRecorder(folder, 1, "cuda:1", lambda: datetime(2026, 11, 28, tzinfo=UTC), lambda: 0.0)
+    recorder.record_if_due()
+    recorder.close()
+    assert journal.read(folder.usage, Usage) == []
