@@ -49,7 +49,7 @@ class Scoring(msgspec.Struct, frozen=True):
     attempt: int = 0
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine and the worker's process were doing at one moment of a run; None where it was not known."""
 
     time: str  # UTC, ISO 8601

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from cerank.core.metrics import Usage
+from cerank.core.metrics import UsageRow
 from cerank.errors import RunFailedError
 from cerank.files import json_records
 from cerank.files.journal import Journal
@@ -44,7 +44,7 @@ class UsageRecorder:
         self._folder, self._attempt, self._now, self._clock = folder, attempt, now, clock
         self._gpu = _gpu_number(device, os.environ)
         self._machine = Machine(folder.lab)
-        self._journal: Journal[Usage] = Journal(folder.usage, Usage)
+        self._journal: Journal[UsageRow] = Journal(folder.usage, UsageRow)
         self._last: float | None = None
 
     def record_if_due(self) -> None:
@@ -65,7 +65,7 @@ class UsageRecorder:
         sample = self._machine.sample(self._folder.lease)
         gpu = next((gpu for gpu in sample.gpus if gpu.index == self._gpu), None)
         self._journal.append(
-            Usage(
+            UsageRow(
                 time=json_records.timestamp(self._now()),
                 cpu=sample.cpu,
                 memory=sample.memory,

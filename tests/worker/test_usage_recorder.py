@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cerank.core.metrics import Usage
+from cerank.core.metrics import UsageRow
 from cerank.files import journal, lease
 from cerank.machine.system_usage import Machine
 from cerank.runs.layout import RunFolder
@@ -25,7 +25,7 @@ def test_a_row_is_written_every_15_seconds_with_the_worker_in_it(tmp_path: Path)
         recorder.record_if_due()
     recorder.close()
     held.release()
-    rows: list[Usage] = journal.read(folder.usage, Usage)
+    rows: list[UsageRow] = journal.read(folder.usage, UsageRow)
     assert len(rows) == 3
     assert all(row.attempt == 2 and row.gpu is None for row in rows)
     assert all(row.memory_total and row.worker_memory for row in rows)  # this process holds the lease
@@ -41,4 +41,4 @@ def test_a_machine_that_cannot_be_sampled_ends_no_heartbeat(tmp_path: Path, monk
     recorder = UsageRecorder(folder, 1, "cuda:1", lambda: datetime(2026, 11, 28, tzinfo=UTC), lambda: 0.0)
     recorder.record_if_due()
     recorder.close()
-    assert journal.read(folder.usage, Usage) == []
+    assert journal.read(folder.usage, UsageRow) == []

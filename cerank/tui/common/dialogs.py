@@ -94,7 +94,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
             title: what it is about.
             rows: its fields.
             check: returns what is wrong, by path.
-            hint: stands beside the keys.
+            hint: what to know beside the keys.
             outcome: returns what the texts come to, in words; shown under the fields while nothing is wrong.
         """
         super().__init__()

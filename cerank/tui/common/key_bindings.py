@@ -21,14 +21,14 @@ def all_bindings() -> dict[str, tuple[str, str]]:
     """Return the id of each binding with its keys and what it does; imports every screen."""
     for module in pkgutil.walk_packages(cerank.tui.__path__, "cerank.tui."):
         importlib.import_module(module.name)
-    found: dict[str, tuple[str, str]] = {}
+    bindings: dict[str, tuple[str, str]] = {}
     for kind in _subclasses(DOMNode):
         if not kind.__module__.startswith("cerank.tui."):
             continue
         for binding in vars(kind).get("BINDINGS", ()):
             if isinstance(binding, Binding) and binding.id:
-                found[binding.id] = (binding.key, binding.tooltip or binding.description)
-    return dict(sorted(found.items()))
+                bindings[binding.id] = (binding.key, binding.tooltip or binding.description)
+    return dict(sorted(bindings.items()))
 
 
 def _subclasses(kind: type[DOMNode]) -> set[type[DOMNode]]:

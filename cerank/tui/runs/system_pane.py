@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from cerank.app.run_views.curves import Floats
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.core.metrics import Usage
+from cerank.core.metrics import UsageRow
 from cerank.files.journal import Tail
 from cerank.machine.system_usage import Machine, UsageSample
 from cerank.tui.cells import content, joined, stacked
@@ -40,9 +40,9 @@ class SystemPane(RunPane):
         super().__init__(id=id)
         self._machine: Machine | None = None
         self._is_sampling = False
-        self._history: Tail[Usage] | None = None
-        self._rows: list[Usage] = []  # of the run, as its worker wrote them
-        self.samples: deque[Usage] = deque(maxlen=_KEPT)  # taken here, for a run without a record
+        self._history: Tail[UsageRow] | None = None
+        self._rows: list[UsageRow] = []  # of the run, as its worker wrote them
+        self.samples: deque[UsageRow] = deque(maxlen=_KEPT)  # taken here, for a run without a record
 
     def compose(self) -> ComposeResult:
         """Lay out bars above, curves below."""
@@ -53,7 +53,7 @@ class SystemPane(RunPane):
 
     def clear_entry(self) -> None:
         """Another run: its history from the start."""
-        self._history = Tail(self.entry.folder.usage, Usage) if self.entry else None
+        self._history = Tail(self.entry.folder.usage, UsageRow) if self.entry else None
         self._rows = []
 
     def update_entry(self, entry: RunEntry) -> None:
@@ -65,10 +65,10 @@ class SystemPane(RunPane):
         lease_file = entry.folder.lease if entry.is_live else None
         history = self._history
 
-        def job() -> tuple[UsageSample, list[Usage]]:
+        def job() -> tuple[UsageSample, list[UsageRow]]:
             return machine.sample(lease_file), history.new() if history else []
 
-        def have(sampled: tuple[UsageSample, list[Usage]]) -> None:
+        def have(sampled: tuple[UsageSample, list[UsageRow]]) -> None:
             if history is self._history:
                 self._have(*sampled)
 
@@ -77,11 +77,11 @@ class SystemPane(RunPane):
     def _done(self) -> None:
         self._is_sampling = False
 
-    def _have(self, sample: UsageSample, rows: list[Usage]) -> None:
+    def _have(self, sample: UsageSample, rows: list[UsageRow]) -> None:
         self._rows += rows
         gpu = sample.gpus[0] if sample.gpus else None
         self.samples.append(
-            Usage(
+            UsageRow(
                 time=datetime.now(UTC).isoformat(),
                 cpu=sample.cpu,
                 memory=sample.memory,
@@ -121,7 +121,7 @@ class SystemPane(RunPane):
             )
 
 
-def _times(usages: Sequence[Usage]) -> tuple[Floats, str]:
+def _times(usages: Sequence[UsageRow]) -> tuple[Floats, str]:
     """Return when each row was written, counted from the first, and the unit: seconds, minutes or hours."""
     seconds = np.array([datetime.fromisoformat(usage.time).timestamp() for usage in usages])
     seconds = seconds - seconds[0]

@@ -9,7 +9,7 @@ from textual import events
 from textual.widgets import DataTable, Log
 
 from cerank.app.run_views.curves import Curves
-from cerank.core.metrics import Progress, Usage, Validation
+from cerank.core.metrics import Progress, UsageRow, Validation
 from cerank.files import journal, json_records
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
@@ -418,10 +418,10 @@ async def test_the_machine_is_shown_over_the_whole_run_where_its_worker_kept_a_r
     folder: LabFolder, app: CerankApp
 ) -> None:
     run = folder.finished(folder.started(folder.run("alpha"), 5))
-    with journal.Journal(run.usage, Usage) as rows:
+    with journal.Journal(run.usage, UsageRow) as rows:
         for minute in range(30):
             time = f"2026-11-23T10:{minute:02d}:00+00:00"
-            rows.append(Usage(time=time, cpu=minute / 30, memory=1 << 30, memory_total=4 << 30, worker_cores=1.0))
+            rows.append(UsageRow(time=time, cpu=minute / 30, memory=1 << 30, memory_total=4 << 30, worker_cores=1.0))
     async with app.run_test(size=(120, 36)) as pilot:
         await settle(pilot)
         await press(pilot, "enter", "6")
