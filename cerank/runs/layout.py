@@ -152,7 +152,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def usage(self) -> Path:
-        """Journal of `core.metrics.UsageRow`: what the machine was doing; no result depends on it, and it has no hash."""
+        """Journal of `core.metrics.UsageRow`: what the machine was doing; it decides nothing, and has no hash."""
         return self.path / "usage.jsonl"
 
     @property
