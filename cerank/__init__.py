@@ -4,7 +4,7 @@ As a library, `cerank.load` scores with any re-ranker and `cerank.compare` compa
 """
 
 __version__ = "0.1.0"
-_LIBRARY = ("ComparisonResult", "ComparisonRow", "RankedPassage", "LoadedReranker", "compare", "load")  # of cerank.api
+_LIBRARY = ("ComparisonResult", "ComparisonRow", "RankedPassage", "LoadedReranker", "compare", "load")  # in cerank.api
 __all__ = ["ComparisonResult", "ComparisonRow", "LoadedReranker", "RankedPassage", "__version__", "compare", "load"]
 
 

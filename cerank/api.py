@@ -45,11 +45,13 @@ class LoadedReranker:
     """A re-ranker that is ready to score; made by `load`.
 
     Example:
-        >>> import cerank  # doctest: +SKIP
-        >>> model = cerank.load("brisk-otter")  # doctest: +SKIP
-        >>> model.score("what is a cross-encoder", ["It reads query and document together.", "Otters sleep."])
-        ... # doctest: +SKIP
-        [7.31, -4.02]
+        >>> model = load("my-reranker")
+        >>> passages = ["It reads query and document together.", "Otters sleep."]
+        >>> len(model.score("what is a cross-encoder", passages))
+        2
+        >>> best = model.rerank("what is a cross-encoder", passages, top_n=1)[0]
+        >>> passages[best.index] == best.text
+        True
     """
 
     def __init__(self, scorer: Scorer, name: str) -> None:
@@ -70,8 +72,7 @@ class LoadedReranker:
         """Return the passages by score, best first; equal scores keep the order given.
 
         Args:
-            query: the query.
-            passages: the texts to order.
+            passages: texts to order, in any order.
             top_n: number of passages to return; None returns all.
         """
         scores = self.score(query, passages)
@@ -83,7 +84,7 @@ def load(
     model: str | Path,
     *,
     device: str | None = None,
-    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    precision: Literal["fp32", "bf16", "auto"] | None = None,
     lab: str | Path | None = None,
 ) -> LoadedReranker:
     """Return a re-ranker by what it is called.
@@ -91,12 +92,16 @@ def load(
     Args:
         model: a run's short name, RUN:STAGE, a folder with a finished re-ranker, a hub id, or a declaration file.
         device: "auto", "cpu", "cuda", "cuda:0" or "mps"; None takes the one that `cerank config show` prints.
-        precision: of matrix products; scores are float32 in any case.
+        precision: of matrix products; None is "fp32" on a CPU and "auto" on a GPU. Scores are float32 in any case.
         lab: folder of runs; None takes the one that `cerank config show` prints.
 
     Raises:
         MissingError: there is no such model on this machine, and none on the hub.
         UsageError: it is no finished re-ranker.
+
+    Example:
+        >>> load("my-reranker", device="cpu")
+        <cerank.LoadedReranker my-reranker, fp32>
     """
     from cerank.inference.rerank import Scorer
     from cerank.machine.devices import resolve_device
@@ -135,7 +140,7 @@ class ComparisonRow(msgspec.Struct, frozen=True, kw_only=True):
     mean: float
     mean_against: float
     difference: float
-    low: float  # of the 95 % interval that the verdict rests on, simultaneous over all rows
+    low: float  # lower end of the verdict's 95 % interval, simultaneous over all rows
     high: float
     p: float
     p_adjusted: float  # over all rows
@@ -242,10 +247,8 @@ def compare(
         UsageError: fewer than two systems, an unknown measure, or rankings that cannot be read.
 
     Example:
-        >>> import cerank  # doctest: +SKIP
-        >>> cerank.compare({"bm25": "bm25.run", "mine": "mine.run"}, "test.qrels", margins={"nDCG@10": 0.02})
-        ... # doctest: +SKIP
-        nDCG@10: mine against bm25: +0.0335 [+0.0156, +0.0515], adjusted p 1e-04, better
+        >>> compare({"bm25": "bm25.run", "mine": "mine.run"}, "test.qrels", margins={"nDCG@10": 0.02})
+        nDCG@10: mine against bm25: +0.2480 [+0.0738, +0.3095], adjusted p 0.0273, better
     """
     from cerank.app.comparison.comparisons import identity
     from cerank.evaluation.compare import Margin, Terms

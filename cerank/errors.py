@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
 
-_MOST_FILES = 5000  # of a folder, among which similar names are looked for
+_MOST_FILES = 5000  # most files of a folder that are searched for similar names
 
 
 class ExitCode(IntEnum):
@@ -122,7 +122,7 @@ def os_error(
     """Return the error that the user sees when the operating system refuses to read or write a file.
 
     Args:
-        error: the system's error.
+        error: what the operating system raised.
         path: the file or folder, which becomes the error's `where`.
         kind: the class of the new error; without it, a missing file is a MissingError and anything else a UsageError.
         doing: what cerank could not do, such as "cannot write the file".

@@ -60,9 +60,9 @@ def importer(
 
     Args:
         name: the format's name for `cerank data import`.
-        description: what a row holds.
-        gives: what the dataset folder will have.
-        run: name of the run where `--name` gives none.
+        description: one line about what a row of the format holds.
+        gives: one line about what the dataset folder will hold.
+        run: name of the run that the files make, where `--name` gives none.
         collection: ir_datasets id with the texts, where the files have ids only.
     """
 

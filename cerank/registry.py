@@ -33,7 +33,7 @@ class Extension(msgspec.Struct, frozen=True, order=True):
     name: str
     distribution: str
     version: str
-    sha256: str  # of the Python files of the module or package that the entry point names
+    sha256: str  # hash of the Python files of the module or package that the entry point names
 
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' of {self.distribution} {self.version}"

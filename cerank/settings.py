@@ -44,7 +44,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cache: Annotated[str | None, help_text("folder of indexes and built datasets; may be emptied at any time")] = None
     device: Annotated[str | None, help_text("auto, cpu, cuda, cuda:N or mps")] = None
     threads: Annotated[_Threads | None, help_text("CPU threads; 0 takes all physical cores")] = None
-    format: Annotated[str | None, help_text("of tables; left out: table on a terminal, tsv elsewhere")] = None
+    format: Annotated[str | None, help_text("format of tables; default: table on a terminal, else tsv")] = None
     executor: Annotated[str | None, help_text("what starts workers: local, or the name of an extension's")] = None
 
 

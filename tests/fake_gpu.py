@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cerank.kernels import attention
+from cerank.kernels import attention, prebuilt
 
 CUDA = torch.device("cuda:0")
 
@@ -16,6 +16,8 @@ def clear_choices() -> None:
     """Forget what was found out about GPUs and kernels before."""
     attention.kernel_name.cache_clear()
     attention.flash_attn_function.cache_clear()
+    attention.installed_flash_attn.cache_clear()
+    prebuilt.load_prebuilt.cache_clear()
 
 
 @pytest.fixture

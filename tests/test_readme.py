@@ -35,6 +35,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "labels"): "needs a server",
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
     ("rerank", "http://localhost:8080/rerank"): "needs a server",
+    ("pool", "dl20.json"): "needs saved comparisons; tests/app/comparison/test_pool_comparisons.py makes them",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }
@@ -81,6 +82,9 @@ def place(tmp_path_factory):
     claims = re.search(r"```toml\n(title = .*?)```", DOCUMENTS["verdicts"], re.DOTALL)
     assert claims is not None
     (folder / "dl20.toml").write_text(claims[1])
+    planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
+    assert planned is not None
+    (folder / "plan.toml").write_text(planned[1])
     stages = plan.recipe.stages
     slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
     recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})

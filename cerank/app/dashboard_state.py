@@ -23,7 +23,7 @@ class DashboardState(msgspec.Struct, frozen=True, kw_only=True):
     """The choices of the user that outlive the dashboard."""
 
     theme: str = ""  # "" takes the one that fits the terminal
-    hidden_columns: tuple[str, ...] = ()  # of the list of runs
+    hidden_columns: tuple[str, ...] = ()  # columns hidden in the list of runs
     sort: str = "age"
     is_falling: bool = True
     are_seeds_folded: bool = False  # runs that differ in their seed alone as one row

@@ -47,10 +47,10 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
     stage of the lab's newest 100 runs counts.
 
     Args:
-        lab: the folder of runs.
-        recipe: with its base as it stands in a plan.
-        device: as in a plan, such as "cpu" or "cuda:0".
-        threads: as in a plan.
+        lab: folder of the runs from which speeds are read.
+        recipe: complete recipe, with its base as a plan names it.
+        device: name of the device as a plan has it, such as "cpu" or "cuda:0".
+        threads: number of CPU threads that the run will use; it does not matter on a GPU.
     """
     kinds = {name: _like(recipe, stage, device, threads) for name, stage in recipe.chained()}
     rate_of: dict[tuple[object, ...], Rate] = {}
@@ -69,8 +69,8 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
     """Return stage -> how fast this machine was when last measured at its settings, and where that is from.
 
     Args:
-        plan: whose stages.
-        anew: measure now, in a process of its own, where nothing was measured while the machine had little else to do.
+        plan: plan of the run whose stages are to be timed.
+        anew: whether to measure now, in a separate process, what no stored measurement covers.
     """
     cache = Path(plan.cache)
 
@@ -130,14 +130,21 @@ def timed(work: Sequence[WorkItem], known: Mapping[str, Rate]) -> tuple[WorkItem
 
 
 def total(work: Sequence[WorkItem]) -> float | None:
-    """Return minutes of all parts together; None where one of them is not known."""
+    """Return the minutes of all parts together; None if those of any part are unknown."""
     minutes = [part.minutes for part in work]
     return None if not minutes or None in minutes else sum(minute for minute in minutes if minute is not None)
 
 
 def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:
     kind = device.partition(":")[0]
-    return recipe.base, recipe.pooling, kind, threads if kind == "cpu" else 0, stage.max_length, stage.precision
+    return (
+        recipe.base,
+        recipe.pooling,
+        kind,
+        threads if kind == "cpu" else 0,
+        stage.max_length,
+        stage.precision or "fp32",
+    )
 
 
 def _enter_rates(

@@ -32,8 +32,8 @@ class Lab:
     """The runs of the folder that the settings name.
 
     Args:
-        settings: the settings in force.
-        devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
+        settings: settings in force; they name the folder of runs, the cache and the executor.
+        devices: devices that the queue serves, one run on each; None takes those found when they are first needed.
         worker: the command that carries a run out; the run's folder is its last argument. Default: as the setting
             `executor` says.
     """
@@ -141,7 +141,7 @@ class Lab:
 
     @property
     def trash_folder(self) -> Path:
-        """The folder of deleted runs that can be brought back."""
+        """Return the folder of deleted runs, from which they can be restored."""
         return self.folder / "trash"
 
     def trash(self, folder: RunFolder) -> None:

@@ -59,8 +59,8 @@ def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
     """Check everything that the recipes read, each input once.
 
     Args:
-        recipes: with absolute paths.
-        cache: where datasets are built and runs are placed.
+        recipes: recipes in which every path is absolute.
+        cache: folder of caches, where datasets are built and published runs are expected.
     """
     return _InputChecker(recipes, cache).all()
 

@@ -20,7 +20,7 @@ def request_of(target: str, text: str) -> urllib.request.Request:
 
     Args:
         target: an address that begins with http:// or https://.
-        text: one line.
+        text: message, on one line.
     """
     body, kind = text.encode(), "text/plain; charset=utf-8"
     if "hooks.slack.com" in target:

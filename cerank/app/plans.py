@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.datasets.query_overlaps import Overlap
 
-__all__ = ["WorkItem", "count_work"]  # of the domain; a plan's own are below
+__all__ = ["WorkItem", "count_work"]  # from planning; the functions of plans are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
@@ -71,10 +71,10 @@ def plan_of(
     """Return the recipe as a plan.
 
     Args:
-        recipe: complete or not.
-        settings: in force.
-        now: the clock.
-        label: of the run.
+        recipe: recipe to plan; settings that it does not make get their defaults.
+        settings: settings in force, such as the device, the number of threads and the cache.
+        now: time at which the plan is made, with a time zone.
+        label: label that the user gave the run; "" for none.
         tell: called with the name of each part that may take a while, such as "opening pydocs/train".
 
     Raises:
@@ -82,8 +82,7 @@ def plan_of(
     """
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
-    from cerank.planning.inputs import dataset_names, hash_inputs
-    from cerank.planning.used_extensions import extensions_used
+    from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs
     from cerank.scheduler.executors import EXECUTORS
 
     run_store.check_no_token(label, "the label")
@@ -104,8 +103,12 @@ def plan_of(
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
     check_base_of(complete, inputs)
+    filled, reasons = _fill_gpu_settings(measured, device, inputs)
+    for setting, reason in reasons.items():
+        tell(f"{setting}: {reason}")
     return Plan(
-        recipe=measured,
+        recipe=filled,
+        reasons=reasons,
         measures=each,
         inputs=inputs,
         hashed=hashed_inputs(),
@@ -119,13 +122,26 @@ def plan_of(
     )
 
 
+def _fill_gpu_settings(recipe: Recipe, device: str, inputs: Sequence[Input]) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe with the settings that it leaves to a GPU, and why they were chosen; see `gpu_settings`."""
+    from cerank.machine.gpu_properties import smallest_gpu
+    from cerank.planning.gpu_settings import fill_gpu_settings
+
+    gpu = smallest_gpu(device, os.environ) if device.startswith("cuda") else None
+    return fill_gpu_settings(recipe, device, _base_folder(inputs), gpu)
+
+
+def _base_folder(inputs: Sequence[Input]) -> Path:
+    return next(Path(entry.location) for entry in inputs if entry.role == "base")
+
+
 def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     """Check what the files of the base model say against what the recipe asks of it.
 
     Raises:
         UsageError: a run could not use it; the error says why.
     """
-    folder = next(Path(entry.location) for entry in inputs if entry.role == "base")
+    folder = _base_folder(inputs)
     lengths = {f"stages.{name}.max_length": stage.max_length for name, stage in recipe.chained()}
     reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
     has_one_score = reading.pooling == "classifier" and reading.label is None

@@ -40,7 +40,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str  # gives queries and documents
     first_stage: str  # bm25, a run of the dataset, or a TREC run file
     depth: int  # candidates per query
-    precision: str  # "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32"
+    precision: str | None  # "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32"; None: fp32, on a GPU auto
     output: Path  # compressed if it ends in .gz; "-" is standard output
     server_model: str = ""  # the model's name on a server
     replace: bool = False  # whether an existing file is overwritten

@@ -29,12 +29,12 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     overrides: tuple[str, ...] = ()  # KEY=VALUE each
     matrix: str = ""  # a shipped matrix or a .toml file
     matrix_name: str = ""  # under which the lab stores the matrix
-    seeds: str = ""  # of a matrix, such as "1,2,3" or "1-5"
+    seeds: str = ""  # seeds of a matrix, such as "1,2,3" or "1-5"
     baseline: str = ""  # the recipe with which the others of a matrix are compared
 
     @property
     def is_matrix(self) -> bool:
-        """Whether this asks for several runs."""
+        """Return whether the request is for several runs."""
         names_matrix = bool(self.matrix or self.matrix_name or self.seeds or self.baseline)
         return names_matrix or len(self.recipes) > 1 or len(self.bases) > 1
 

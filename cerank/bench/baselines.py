@@ -20,8 +20,9 @@ from cerank.bench.own_workloads import LIMITS, Timing, benchmark_groups
 from cerank.bench.text_samples import TextSample, generated_sample
 from cerank.core.groups import Group
 from cerank.errors import MissingError
-from cerank.kernels.attention import flash_attn_function
+from cerank.kernels.attention import installed_flash_attn
 from cerank.kernels.processor import synchronize
+from cerank.machine.devices import gpu_joules, joules_between
 from cerank.models.bases import BaseFiles
 from cerank.recipes.schema import Stage
 
@@ -52,7 +53,7 @@ def variants(device: str) -> tuple[Variant, ...]:
     """Return the ways among which its best is looked for: its defaults on a CPU, attention and batch size on a GPU."""
     if not device.startswith("cuda"):
         return (Variant(),)
-    attentions = ["sdpa", *(["flash_attention_2"] if flash_attn_function() is not None else [])]
+    attentions = ["sdpa", *(["flash_attention_2"] if installed_flash_attn() is not None else [])]
     return tuple(Variant(attention, size) for attention in attentions for size in (32, 128, 512))
 
 
@@ -74,8 +75,8 @@ class SentenceTransformers:
     """Scores by `CrossEncoder.predict`; bf16 loads the weights so, as its documentation has it.
 
     Args:
-        files: the checkpoint.
-        device: device to score on.
+        files: files of the checkpoint to score with.
+        device: device to score on, such as "cpu" or "cuda:0".
         precision: "fp32" or "bf16".
         variant: attention and batch size; None takes the fastest of `variants` on generated texts.
     """
@@ -155,7 +156,7 @@ class SentenceTransformersTraining:
                 trainer.train()
         # it shuffles the groups, so the warm-up step is like any other
         pairs = round(sum(map(len, groups)) * steps / (steps + 1))
-        return Timing(pairs, clock.times[-1] - clock.times[0])
+        return Timing(pairs, clock.times[-1] - clock.times[0], joules=joules_between(*clock.joules))
 
     def _rows(self, groups: Sequence[Group]) -> Any:
         from datasets import Dataset
@@ -171,15 +172,18 @@ class SentenceTransformersTraining:
 
 
 def _step_timer(device: str) -> Any:
-    """Return a callback of transformers' trainer that takes the time at the end of each step."""
+    """Return a callback of transformers' trainer that takes the time at the end of the first step and of the last."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.times: list[float] = []
+            self.joules: list[float | None] = []
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            synchronize(device)
-            self.times.append(time.perf_counter())
+        def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002 - the callback's
+            if state.global_step in {1, state.max_steps}:
+                synchronize(device)
+                self.joules.append(gpu_joules(device))
+                self.times.append(time.perf_counter())
 
     return Clock()

@@ -21,8 +21,11 @@ from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
-from cerank.machine.gpu_energy import gpu_joules
+from cerank.machine.devices import gpu_joules, joules_between
+from cerank.machine.gpu_properties import smallest_gpu
 from cerank.models.bases import BaseFiles
+from cerank.planning.gpu_settings import choose_microbatch
+from cerank.recipes.schema import Stage
 
 RunTask = Callable[[TaskRequest], TaskResponse]
 
@@ -105,9 +108,7 @@ class _UsageMeter:
     def __exit__(self, *_: object) -> None:
         processor.synchronize(self._device)
         self.seconds = time.perf_counter() - self._started
-        after = gpu_joules(self._device)
-        if self._joules is not None and after is not None:
-            self.joules = after - self._joules
+        self.joules = joules_between(self._joules, gpu_joules(self._device))
         if self._is_gpu:
             self.gpu_memory = torch.cuda.max_memory_allocated(self._device)
 
@@ -124,18 +125,32 @@ def _latencies(implementation: Any, sample: TextSample, times: int, device: str)
     return tuple(seconds)
 
 
-def _training_task(task: BenchTask, kind: Any) -> RunTask:
-    sample = _sample(task.sample)
+def _stage(task: BenchTask, sample: TextSample) -> Stage:
+    """Return the stage that is timed; on a GPU with the microbatch that a plan would have."""
     stage = own_workloads.benchmark_stage(
         sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
     )
+    if not task.device.startswith("cuda"):
+        return stage
+    config = json.loads((Path(task.folder) / "config.json").read_bytes())
+    tokens, _ = choose_microbatch(stage, config, smallest_gpu(task.device, os.environ))
+    return msgspec.structs.replace(stage, microbatch=tokens)
+
+
+def _training_task(task: BenchTask, kind: Any) -> RunTask:
+    sample = _sample(task.sample)
+    stage = _stage(task, sample)
     implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
 
     def run(_: TaskRequest) -> TaskResponse:
         with _UsageMeter(task.device) as usage:
             timed = implementation.train(task.steps)
         return TaskResponse(
-            pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds, gpu_memory=usage.gpu_memory
+            pairs=timed.pairs,
+            seconds=timed.seconds,
+            data_seconds=timed.data_seconds,
+            gpu_memory=usage.gpu_memory,
+            joules=timed.joules,
         )
 
     return run
@@ -152,9 +167,7 @@ def _peak_task(task: BenchTask, kind: Any) -> RunTask:
 def _figure_task(task: BenchTask, kind: Any) -> RunTask:
     def run(_: TaskRequest) -> TaskResponse:
         sample = _sample(task.sample)
-        stage = own_workloads.benchmark_stage(
-            sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
-        )
+        stage = _stage(task, sample)
         return TaskResponse(value=kind(_files(task), sample, stage, task.device))
 
     return run

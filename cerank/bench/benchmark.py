@@ -40,6 +40,8 @@ CERANK, BASELINE, PEAK = "cerank", "sentence-transformers", "matrix products"
 PRECISIONS = ("fp32", "bf16")
 RERANKING, TRAINING = WORKLOADS = "re-ranking", "training"
 GROUP, GROUPS = 8, 4  # pairs of a group and groups of a step in the timed training; a recipe's defaults
+_GPU_GROUPS = 32  # a GPU waits for the host at fewer
+_CPU_STEPS, _GPU_STEPS = 2, 200  # the latter are as many pairs as are re-ranked
 _DEPTH = 100
 _CPU_PAIRS, _GPU_PAIRS = 200, 51_200
 _CPU_LATENCIES, _GPU_LATENCIES = 5, 50  # queries that are timed one by one
@@ -55,8 +57,8 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     first_stage: str = "bm25"
     pairs: int = 0  # 0: 200, or on a GPU 51,200, which it takes seconds for, too
     repeats: int = 3
-    steps: int = 2
-    precisions: tuple[str, ...] = PRECISIONS
+    steps: int = 0  # 0: 2 of 32 pairs, or on a GPU 200 of 256
+    precisions: tuple[str, ...] = ()  # empty: both, or on a GPU bf16
     with_peer: bool = True
 
 
@@ -99,8 +101,8 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
     """Measure re-ranking and training; takes a minute or two for a small base on a CPU.
 
     Args:
-        settings: device, threads and caches.
-        options: what to measure.
+        settings: settings in force: the device, the number of threads and the cache.
+        options: which base, dataset and implementations to measure, and how often.
         progress: called with what is being done.
 
     Raises:
@@ -112,10 +114,20 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
                 f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS), code="unknown-precision"
             )
     device, threads = resolve_device(settings.device), settings.threads or physical_cores()
-    if not options.pairs:
-        options = msgspec.structs.replace(options, pairs=_GPU_PAIRS if device.startswith("cuda") else _CPU_PAIRS)
+    options = complete_request(options, device)
     with device_locks.hold_gpu(device, settings.lab, "cerank bench"):
         return _measure(settings, options, device, threads, progress)
+
+
+def complete_request(options: BenchRequest, device: str) -> BenchRequest:
+    """Return the options with what a device is measured by where they leave it out."""
+    is_gpu = device.startswith("cuda")
+    return msgspec.structs.replace(
+        options,
+        pairs=options.pairs or (_GPU_PAIRS if is_gpu else _CPU_PAIRS),
+        steps=options.steps or (_GPU_STEPS if is_gpu else _CPU_STEPS),
+        precisions=options.precisions or (("bf16",) if is_gpu else PRECISIONS),
+    )
 
 
 def _measure(
@@ -138,7 +150,7 @@ def _measure(
         common = BenchTask(
             name="", implementation="", task="score", folder=str(files.folder), pooling=files.pooling,
             sample=str(folder_path / "sample.json"), device=device, threads=threads, steps=options.steps,
-            group_size=GROUP, groups=GROUPS,
+            group_size=GROUP, groups=_GPU_GROUPS if device.startswith("cuda") else GROUPS,
         )  # fmt: skip
         comparison = _Comparison(
             common,
@@ -262,8 +274,8 @@ class _Comparison:
         """Return one result of each implementation that can do this and did not fail.
 
         Args:
-            work: RERANKING or TRAINING.
-            precision: precision of the products.
+            work: kind of work to measure: RERANKING or TRAINING.
+            precision: "fp32" or "bf16", the precision of matrix products.
             of_pair: operations that scoring a pair needs, and its tokens; means over the sample.
             progress: called with what is being done.
 

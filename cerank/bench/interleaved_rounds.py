@@ -88,9 +88,9 @@ class BenchProcess:
     """The process of one implementation; a context at the end of which the process is gone.
 
     Args:
-        name: name in tables.
-        environment: environment of the process.
-        log_folder: folder for its standard error.
+        name: name of the implementation in tables and errors.
+        environment: environment variables of the process; it inherits no others.
+        log_folder: folder for the file with the standard error of the process.
         command: command that starts it; it reads and writes this module's lines.
         folder: working directory of the process; by default the folder of logs.
     """
@@ -206,7 +206,7 @@ def run_interleaved(
 
     Args:
         entries: name -> the task to run.
-        repeats: number of rounds.
+        repeats: number of rounds; each implementation runs once in a round.
         within: seconds that a response may take.
         progress: called with the name of each process before it runs.
     """

@@ -26,6 +26,7 @@ from cerank.inference.rerank import Scorer, TextLookup, rerank
 from cerank.kernels import processor
 from cerank.kernels.packing import pack
 from cerank.kernels.processor import synchronize
+from cerank.machine.devices import gpu_joules, joules_between
 from cerank.machine.measured_speed import STEP_PAIRS
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
@@ -51,6 +52,7 @@ class Timing(msgspec.Struct, frozen=True):
     pairs: int
     seconds: float
     data_seconds: float = 0.0  # training: seconds of them until the pairs of a step are tensors
+    joules: float | None = None  # that the GPU used; None where nothing tells them
 
     @property
     def rate(self) -> float:
@@ -105,13 +107,11 @@ def lookup(texts: Mapping[str, str]) -> TextLookup:
     return lambda ids: [texts[id_] for id_ in ids]
 
 
-def benchmark_stage(
-    sample: TextSample, *, precision: str, group_size: int, groups_per_step: int, loss: str = "lce"
-) -> Stage:
+def benchmark_stage(sample: TextSample, *, precision: str, group_size: int, groups_per_step: int) -> Stage:
     """Return the stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
     depth = max(map(len, sample.lists.values()))
     return Stage(
-        loss=loss,
+        loss="lce",
         steps=10**6,
         schedule="constant",
         warmup=0.0,
@@ -173,9 +173,12 @@ class _StepTimer(_SilentCallback):
         self.times: list[float] = []
         self.data: list[float] = []  # seconds that had gone into data by then
         self.pairs: list[int] = []
+        self.joules: list[float | None] = []  # at the first step's end and the last's
 
     def on_step(self, metrics: StepMetrics) -> None:
-        synchronize(self._device)
+        if not self.times or len(self.times) == self._steps:  # between them a run does not wait either
+            synchronize(self._device)
+            self.joules.append(gpu_joules(self._device))
         self.times.append(time.perf_counter())
         self.data.append(self._spent.seconds)
         self.pairs.append(metrics.pairs)
@@ -239,7 +242,8 @@ class CerankTraining:
                 trainer.train(self.model, data, timer)
         packing = sum(packing_seconds(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
         data_seconds = timer.data[-1] - timer.data[0] + packing
-        return Timing(sum(timer.pairs[1:]), timer.times[-1] - timer.times[0], data_seconds)
+        seconds, joules = timer.times[-1] - timer.times[0], joules_between(*timer.joules)
+        return Timing(sum(timer.pairs[1:]), seconds, data_seconds, joules)
 
     @property
     def tokenizer(self) -> Any:
@@ -287,7 +291,7 @@ class CerankTraining:
 def packing_seconds(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
     """Return the seconds it takes to lay these pairs end to end as tensors, as a step does in its forward pass."""
     started = time.perf_counter()
-    for batch in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
+    for batch in batches_by_length([len(pair.ids) for pair in pairs], stage.tokens_at_once):
         pack([pairs[index] for index in batch], has_types=True, device=torch.device(device))
     synchronize(device)
     return time.perf_counter() - started

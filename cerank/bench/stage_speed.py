@@ -35,10 +35,10 @@ def measure_stage_speed(
 
     Args:
         files: the base, with the pooling to time.
-        stage: the stage; its lengths, groups, frozen weights and precision count.
+        stage: settings of the stage: its lengths, group size, frozen weights and precision.
         train_sample: texts of the dataset that the stage trains on.
         rerank_sample: texts of the dataset that is re-ranked.
-        device: device to measure on.
+        device: device to measure on, such as "cpu" or "cuda:0".
     """
     with torch.random.fork_rng():
         precision = resolve_precision(stage.precision, torch.device(device))

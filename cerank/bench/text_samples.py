@@ -17,7 +17,7 @@ from cerank.retrieval.first_stage import candidates
 
 GENERATED = "generated"  # name of a sample of generated texts
 _SHORTEST, _LONGEST = 8, 220  # least and largest number of words of a passage
-_MU, _SIGMA = 3.7, 0.45  # of the log of a passage's number of words: with a query about 100 tokens, as in MS MARCO
+_MU, _SIGMA = 3.7, 0.45  # log-normal number of words of a passage; with a query about 100 tokens, as in MS MARCO
 
 
 class TextSample(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from typing import NoReturn
 from cerank.errors import CerankError, ExitCode, os_reason
 from cerank.text.safe_text import redacted
 
-_OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}  # of a stream that a library writes help to
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}  # raised when a library prints help to a stream
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from types import TracebackType
 
 from cerank.app import Lab, next_steps
@@ -156,9 +157,9 @@ def follow(lab: Lab, follower: Follower, worker: Worker, form: str, *, wide: boo
 
     Args:
         lab: the lab of the run.
-        follower: gives what is shown of the run: all that it has not given yet.
+        follower: reads the run's log from where it stopped reading before.
         worker: the process that carries the run out.
-        form: format of the result.
+        form: one of `output.FORMATS`, or "" for a table on a terminal and tsv elsewhere.
         wide: whether the result shows every column.
     """
     context = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())
@@ -235,14 +236,18 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
     Where stdout is for machines, people find the tables on stderr.
     """
     from cerank.app import next_steps
-    from cerank.app.comparison import run_answer
+    from cerank.app.comparison import recorded_looks, run_answer
 
     plan, answer = run_store.load_plan(folder), run_answer.of_run(folder)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    looks = recorded_looks.record(lab.settings, recorded_looks.keys_of(answer.comparison), by="run", now=now)
     emit([*table_columns.result_tables(answer, form), table_columns.file_table(folder, plan)], form, wide=wide)
     if format_of(form) != "table":
         emit(table_columns.result_tables(answer, "table"), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):
         info("\n".join(["", "Next:", *lines]))
+    if looks is not None and looks.look > 1:
+        info(looks.text)
     print_answers(answer.paragraphs)
 
 

@@ -5,24 +5,17 @@ Invariant: nothing here resolves a setting; `settings.resolve` does, so that `co
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from cerank import recipes
-from cerank.settings import FORMATS, Flags
+from cerank.settings import FORMATS
 
 
-def _recipes(incomplete: str) -> list[str]:
-    return [name for name in recipes.shipped() if name.startswith(incomplete)]
-
-
-def _matrices(incomplete: str) -> list[str]:
-    return [name for name in recipes.shipped_matrices() if name.startswith(incomplete)]
-
-
-def _formats(incomplete: str) -> list[str]:
-    return [name for name in FORMATS if name.startswith(incomplete)]
+def _completed_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
 _OUTPUT = "Output"
@@ -72,7 +65,7 @@ Format = Annotated[
         "--format",
         metavar="FORMAT",
         help="table, tsv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
-        autocompletion=_formats,
+        autocompletion=_completed_from(lambda: FORMATS),
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -92,7 +85,7 @@ RecipeNames = Annotated[
         "-r",
         metavar="RECIPE",
         help="Recipe: a shipped name (`cerank recipes list`) or a .toml file. Several of them make a matrix.",
-        autocompletion=_recipes,
+        autocompletion=_completed_from(recipes.shipped),
     ),
 ]
 Set = Annotated[
@@ -101,15 +94,6 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change one setting of the recipe, such as stages.distill.learning_rate=3e-6. May be repeated.",
-        rich_help_panel=_RECIPE,
-    ),
-]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        "--base",
-        metavar="BASE",
-        help="Base model: a name from `cerank bases`, a Hugging Face id, or a folder. Default: the recipe's.",
         rich_help_panel=_RECIPE,
     ),
 ]
@@ -138,7 +122,7 @@ MatrixName = Annotated[
         "--matrix",
         metavar="MATRIX",
         help="Matrix of base models, recipes and seeds: a shipped name (`cerank recipes matrices`) or a .toml file.",
-        autocompletion=_matrices,
+        autocompletion=_completed_from(recipes.shipped_matrices),
         rich_help_panel=_MATRIX,
     ),
 ]
@@ -210,16 +194,3 @@ Measure = Annotated[
     list[str] | None,
     typer.Option("--measure", "-m", metavar="MEASURE", help="Measure, such as nDCG@10 or AP(rel=2). May be repeated."),
 ]
-
-
-def flags(
-    *,
-    lab: str | None = None,
-    cache: str | None = None,
-    device: str | None = None,
-    threads: int | None = None,
-    form: str | None = None,
-    json: bool = False,
-) -> Flags:
-    """Return what the options above say, for `settings.resolve`; --json wins over --format."""
-    return Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)

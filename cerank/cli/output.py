@@ -48,9 +48,9 @@ def emit(
     table name (one table is a plain list of rows), jsonl adds the key "table" to each row.
 
     Args:
-        tables: one or several.
-        form: one of `FORMATS`, or "".
-        stream: where to; stdout.
+        tables: one table or several.
+        form: one of `FORMATS`; "" takes "table" on a terminal and "tsv" elsewhere.
+        stream: where to write; None writes to stdout.
         wide: draw every column however narrow the terminal is; None for a command without the option --wide.
     """
     stream = stream or sys.stdout
@@ -137,20 +137,19 @@ def info(text: str, stream: TextIO | None = None) -> None:
     _write_message(shown(text, LONGEST_ERROR, lines=True), stream or sys.stderr)
 
 
-def report_error(error: CerankError, stream: TextIO | None = None) -> None:
+def report_error(error: CerankError) -> None:
     """Write `error` to stderr as one paragraph: what is wrong, where, and a hint."""
-    stream = stream or sys.stderr
     what = shown(error.what, LONGEST_ERROR, lines=True).replace("\n", "\n       ")
-    lines = [f"{_in_red('error:', stream)} {what}"]
+    lines = [f"{_in_red('error:', sys.stderr)} {what}"]
     if error.where:
         lines.append(f"  at {shown(error.where)}")
     if error.hint:
         lines.append(f"  hint: {shown(error.hint)}")
-    _write_message("\n".join(lines), stream)
+    _write_message("\n".join(lines), sys.stderr)
 
 
 def _write_message(text: str, stream: TextIO) -> None:
-    """Write a line to stderr; where nobody reads it any more, the command continues."""
+    """Write a line to stderr; if its reader is gone, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

@@ -12,7 +12,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new opt
     "compare": {"--condensed": "--judged-only"},
     "report": {"--correct": "--correction", "--out": "--output"},
 }
-_SEEDS = "--seeds"  # of compare: its only accepted value was "mean"
+_SEEDS = "--seeds"  # an old option of `compare` that accepted only "mean"
 
 
 def with_new_names(command: str, args: list[str]) -> list[str]:

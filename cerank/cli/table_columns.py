@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cerank.app.plans import WorkItem
     from cerank.datasets.open_datasets import DatasetDescription
     from cerank.datasets.query_overlaps import Overlap
+    from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.systems import System
 
@@ -57,7 +58,7 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
 
 
 def _score(row: RunRow) -> tuple[str, float | None]:
-    """The first measure of a finished run on its first test dataset, with its mean."""
+    """Return the first measure of a finished run on its first test dataset, with its mean."""
     if row.plan is None or row.status.state != "finished":
         return "", None
     return next(iter(run_summaries.final_means(row.folder, row.plan).items()), ("", None))
@@ -292,12 +293,14 @@ def result_tables(run_answer_: RunAnswer, form: str = "") -> list[Table]:
     return [*shown, cost]
 
 
-def comparison_table(comparison: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
+def comparison_table(
+    comparison: Comparison, form: str = "", *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None
+) -> Table:
     """Return a comparison: everything for machines, what decides for people."""
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        return export_comparison.full_table(comparison, with_reasons=with_reasons)
+        return export_comparison.full_table(comparison, with_reasons=with_reasons, costs=costs)
     return export_comparison.short_table(comparison, with_reasons=with_reasons)
 
 
@@ -334,9 +337,10 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     )
     keys = [column.key for column in columns]
     rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
+    share = f"{100 * cases[0].outlook.power:.3g} %"
     notes = (
-        "smallest difference: the smallest true difference that is detected with this power; smallest margin: the "
-        "smallest margin within which equivalence is shown with this power if the true difference is 0",
+        f"smallest difference: what must truly be there to come out significant in {share} of cases; smallest margin: "
+        f"how narrow 'equivalent' can be claimed in {share} of cases if both are truly equal",
         *sentences(cases),
     )
     if is_for_machines(form):

@@ -74,6 +74,22 @@ class _Commands(GroupOnUse):
             "Compare rankings query by query: better, worse, equivalent, different but negligible, or cannot tell.",
         ),
         ListedCommand(
+            "explain",
+            "evidence.explain_rankings",
+            "explain",
+            _MEASURING,
+            "Tell why two rankings differ: "
+            "which queries carry the difference, or which documents make that of one query.",
+        ),
+        ListedCommand(
+            "declare",
+            "evidence.declare_plan",
+            "declare",
+            _MEASURING,
+            "Declare how rankings will be compared, before they are: "
+            "the plan is kept with its time, under a hash to publish.",
+        ),
+        ListedCommand(
             "report",
             "report_command",
             "report",
@@ -86,6 +102,14 @@ class _Commands(GroupOnUse):
             "power",
             _MEASURING,
             "Compute what a number of queries can show, before anything is trained.",
+        ),
+        ListedCommand(
+            "pool",
+            "judge_results",
+            "pool",
+            _MEASURING,
+            "Pool comparisons on several collections: "
+            "the mean difference over them, and what a new collection would show.",
         ),
         ListedCommand(
             "gate",
@@ -165,7 +189,7 @@ class _Commands(GroupOnUse):
             "teach",
             "teach_app",
             _MEASURING,
-            "Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",
+            "Make the rankings of a teacher that a recipe declares in [teachers.NAME], and judge them.",
         ),
         ListedCommand(
             "recipes",

@@ -23,7 +23,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
-MOST_ERRORS = 100  # errors listed one by one; nobody reads more, and each costs a search
+MOST_ERRORS = 100  # errors that are listed; more are of no use, and each costs a search
 _MOST_DOTS = 64  # in a line, outside its texts and comment
 _STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
@@ -139,7 +139,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     """Return the table in a TOML text.
 
     Args:
-        source: the text, UTF-8.
+        source: content of the file, in UTF-8.
         where: the file it came from, for the error.
 
     Raises:
@@ -156,7 +156,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
         raise FormatError(
-            "holds an access token, which no run may keep",
+            "the file holds an access token, which no run may keep",
             where=f"{where}:{number}",
             hint=_LEAVE_IT_OUT,
             code="access-token",

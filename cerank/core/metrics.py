@@ -1,4 +1,4 @@
-"""Where a run is, and what it showed there: rows of the journals in a run directory."""
+"""Steps, validations, events and progress of a run: the rows of the journals in its folder."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Progress(msgspec.Struct, frozen=True):
     total: int = 0  # 0 where they are not counted
     pairs_per_second: float = 0.0
     seconds_left: float = 0.0  # for this phase
-    run_share: float = 0.0  # of the whole run that is done, 0 to 1
+    run_share: float = 0.0  # completed fraction of the whole run, 0 to 1
     run_seconds_left: float | None = None  # for the whole run; None until it was estimated
     time: str = ""  # UTC, ISO 8601
     attempt: int = 0

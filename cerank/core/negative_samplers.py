@@ -1,6 +1,11 @@
 """Samplers of negatives: which of a query's possible negatives, or of a teacher's candidates, become part of a group.
 
 Invariant: what is sampled depends on the arguments alone; everything random comes from `generator`.
+
+>>> NEGATIVE_SAMPLERS["top"](["d4", "d1", "d9"], [1, 2, 3], 2, random.Random(1))
+['d4', 'd1']
+>>> NEGATIVE_SAMPLERS["random"](["d4", "d1", "d9"], [1, 2, 3], 2, random.Random(1))
+['d4', 'd9']
 """
 
 from __future__ import annotations

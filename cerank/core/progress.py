@@ -12,7 +12,7 @@ import msgspec
 
 RISE = 1.02  # the largest factor by which the time left may grow between two calls
 _SMOOTHING = 12.0  # seconds in which the shown time comes two thirds nearer to the expected one
-_TRUST = 0.05  # of a kind's expected seconds: so much must be observed until half of the expectation is replaced
+_TRUST = 0.05  # fraction of a kind's expected seconds after which observed times weigh as much as the expectation
 
 
 class ProgressPart(msgspec.Struct, frozen=True):

@@ -120,9 +120,7 @@ def float32_below(value: float) -> float:
 def tied_share(ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> float:
     """Return the fraction of documents whose score is one float32 from a neighbor's, as moving ties apart leaves them.
 
-    Those that were moved apart from a tie.
-
-    Scores that happen to be so near by themselves count, too; a tie of theirs was one rounding away.
+    Scores that are so close without having been moved count, too: they are one rounding away from a tie.
     """
     tied = count = 0
     for query in ranking:
@@ -159,6 +157,11 @@ def ordered(scores: Mapping[str, Mapping[str, float]], before: Mapping[str, Sequ
 
     Raises:
         ValueError: a score is not finite as a float32.
+
+    Example:
+        >>> ranking = ordered({"q1": {"d1": 0.5, "d2": 2.0, "d3": 0.5}}, before={"q1": ["d3", "d1", "d2"]})
+        >>> ranking["q1"], ranking.scores("q1")
+        (('d2', 'd3', 'd1'), (2.0, 0.5, 0.4999999701976776))
     """
     documents: dict[str, list[str]] = {}
     values: dict[str, list[float]] = {}

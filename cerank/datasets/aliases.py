@@ -25,7 +25,7 @@ class DatasetAlias(msgspec.Struct, frozen=True):
     """A dataset known by a short name."""
 
     name: str
-    id: str  # of ir_datasets
+    id: str  # id in ir_datasets
     measures: tuple[str, ...]
     description: str
 
@@ -84,7 +84,7 @@ FIRST_STAGES: dict[str, FirstStageAlias] = {
         FirstStageAlias("rankzephyr", "a teacher: RankZephyr over ColBERTv2's top 100", "Rank-DistiLLM"),
     )
 }
-_PUBLISHED = {  # of runs for the training queries, which are published
+_PUBLISHED = {  # published runs for the training queries
     ("bm25", _TRAIN): "`cerank data fetch bm25-train-run`",
     ("colbertv2", _TRAIN): "`cerank data fetch colbertv2-run` (251,469,500 rows)",
     ("rankgpt", _TRAIN): (
@@ -114,7 +114,7 @@ def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
     Args:
         dataset: whose run it is; its name, a part may follow.
         place: the folder for its runs; "" where it takes none, as a local folder has its own.
-        name: the first stage.
+        name: name of the first stage or of the teacher.
     """
     first_stage = FIRST_STAGES.get(name)
     if first_stage is None or not place:

@@ -156,7 +156,10 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     picked = set(ordered[_bound(low, count, 0, where) : _bound(high, count, count, where)])
     if not picked:
         raise UsageError(
-            f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT, code="query-range-empty"
+            f"the part holds none of the {counted(count, 'query')}",
+            where=where,
+            hint=_PART_HINT,
+            code="query-range-empty",
         )
     return replace(
         dataset,
@@ -171,7 +174,6 @@ def without_identical_ids(ranking: Ranking, depth: int | None = None) -> Ranking
     """Return the ranking without the document that has its query's own id; queries left with none are absent.
 
     Args:
-        ranking: any ranking.
         depth: how many documents of a query are returned at most; None returns all others.
     """
     documents: dict[str, tuple[str, ...]] = {}

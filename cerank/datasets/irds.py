@@ -246,7 +246,7 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     Judged queries without a text in the catalog are dropped with their qrels.
 
     Args:
-        name: the id.
+        name: id of the dataset in ir_datasets, such as "vaswani".
         cache: folder for a memory-mapped copy of a run of a million rows or more; None reads it into memory.
 
     Raises:

@@ -343,11 +343,11 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     """Return the dataset in `folder`.
 
     Args:
-        folder: cerank's layout or BEIR's.
+        folder: dataset folder, in the layout of cerank or of BEIR.
         split: picks qrels/SPLIT.tsv or qrels.SPLIT; "" takes `qrels`, or else the split called test.
-        name: as the user wrote it.
-        description: a line about it; "" makes one.
-        cache: folder where large documents and runs become maps; None reads all of them into memory.
+        name: name of the dataset as the user wrote it, for messages.
+        description: one line about the dataset; "" describes it by its folder.
+        cache: folder for memory-mapped copies of large documents and runs; None reads all of them into memory.
 
     Raises:
         MissingError: the folder or one of its files is not there.

@@ -93,10 +93,10 @@ def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> 
     """Return the documents of the file `path`, building their copy in `cache` if it is missing.
 
     Args:
-        path: plain or packed.
-        cache: may be emptied at any time; not while its documents are in use.
-        dataset: for messages.
-        rows: reads the file, opened by the function it is given.
+        path: file of documents, compressed or not.
+        cache: folder of caches, which may be emptied whenever its documents are not in use.
+        dataset: name of the dataset, for error messages.
+        rows: yields the rows of the file; it opens the file by the function that it is given.
 
     Raises:
         FormatError, MissingError, UsageError: the file is malformed or not there.

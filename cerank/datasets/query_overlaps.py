@@ -47,7 +47,7 @@ class Overlap(msgspec.Struct, frozen=True):
 
     @property
     def is_refused(self) -> bool:
-        """Whether test queries are trained on or select checkpoints, beyond a few texts that are equal by chance."""
+        """Return whether more than a few test queries are used for training or for choosing checkpoints."""
         is_chance = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
         return self.right.role == TEST and self.left.role != TEST and not is_chance
 
@@ -78,8 +78,8 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
     Overlaps of two test sets, and of stages that train on one dataset, are intended and not reported.
 
     Args:
-        recipe: complete.
-        datasets: its datasets by name.
+        recipe: recipe with every default filled in.
+        datasets: name -> dataset, for all datasets that the recipe names.
     """
     queries = {part.dataset: _Queries(datasets[part.dataset]) for part in query_sets(recipe)}
     sets = query_sets(recipe)

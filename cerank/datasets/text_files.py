@@ -94,7 +94,7 @@ def query_rows(path: Path, fields: Sequence[TopicField] = ("title",)) -> Iterato
     """Yield (line, id, text) of each query in a file; a text may be empty.
 
     Args:
-        path: the file.
+        path: file of queries: TSV, JSONL or TREC topics, compressed or not.
         fields: parts of TREC topics that make the query, in this order.
 
     Raises:
@@ -254,5 +254,5 @@ def _topics(path: Path, fields: Sequence[TopicField]) -> Iterator[TextRow]:
         yield number, query_id[1], " ".join(filter(None, (_plain(match[1]) for match in matches)))
     if not has_topics:
         raise FormatError(
-            "holds no TREC topic", where=str(path), hint="queries are queries.tsv (id, tab, text) or JSONL"
+            "the file holds no TREC topic", where=str(path), hint="queries are queries.tsv (id, tab, text) or JSONL"
         )

@@ -23,6 +23,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     reused_from: str = ""  # the run that trained it, or part of it; "" where all of it was trained here
     stages: int = 1
+    pairs: int | None = None  # query-document pairs that training took through the model
+    money: float | None = None  # where an hour of the device has a price
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,9 +86,12 @@ def paragraphs(comparison: Comparison, costs: Mapping[str, Cost] | None = None) 
 
 
 def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
-    """Return the cost of all stages after the row's left system, up to its right one; None where it is unknown."""
+    """Return what the row's right system cost more than its left one; None where that is unknown, or was not more.
+
+    Of stages: the cost of all after the left one, up to the right one.
+    """
     if comparison.terms.pairs != "stages":
-        return costs.get(row.right)
+        return _more(costs.get(row.left), costs.get(row.right))
     labels = [system.label for system in comparison.systems]
     between = [
         costs.get(label) for label in labels[_place(comparison, row.left) + 1 : _place(comparison, row.right) + 1]
@@ -96,6 +101,18 @@ def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost
         return None
     sources = dict.fromkeys(cost.reused_from for cost in known if cost.reused_from)
     return Cost(seconds=sum(cost.seconds for cost in known), reused_from=", ".join(sources), stages=len(known))
+
+
+def _more(left: Cost | None, right: Cost | None) -> Cost | None:
+    """Return what one system cost more than another."""
+    if left is None or right is None or right.seconds <= left.seconds:
+        return None
+    has_pairs, has_money = (None not in {getattr(left, name), getattr(right, name)} for name in ("pairs", "money"))
+    return Cost(
+        seconds=right.seconds - left.seconds,
+        pairs=(right.pairs or 0) - (left.pairs or 0) if has_pairs else None,
+        money=(right.money or 0.0) - (left.money or 0.0) if has_money else None,
+    )
 
 
 def _place(comparison: Comparison, label: str) -> int:

@@ -19,7 +19,7 @@ is what its adjusted p say, and no interval beside it says more: nothing is "on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -32,6 +32,7 @@ from cerank.evaluation.measures import limits as limits_of
 from cerank.evaluation.multiple_testing import Corrected, Correction
 from cerank.evaluation.primary_questions import is_sensitivity, questions
 from cerank.evaluation.secondary_tests import ROUNDS, Interval, Risk, Secondary, effect_interval, risk, secondary
+from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
 from cerank.evaluation.significance import (
     Estimate,
     Inference,
@@ -72,7 +73,15 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "command line"  # "recipe", "matrix", "command line"
     declared: str = ""  # UTC, ISO 8601
     before: bool = False  # declared before the run whose numbers it judges
-    because: str = ""  # why this size, as the recipe says; free text
+    because: str = ""  # why this size, as the recipe or the user says; free text
+    share: float | None = (
+        None  # of the baseline's mean, where it was given so: a row's `value` is that part of its mean
+    )
+
+    @property
+    def shown(self) -> str:
+        """Return its size in words."""
+        return f"{self.value:g}" if self.share is None else f"{100 * self.share:g} % of the baseline's mean"
 
 
 class Worth(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +214,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     recipes: seed_variance.TwoWay | None = None  # where the claim is about recipes; the judgment then rests on it
     secondary: Secondary | None = None
     risk: Risk | None = None
+    bounds: VerdictBounds | None = None  # by ties and unjudged documents, where they were asked for
 
     @property
     def verdict(self) -> Verdict:
@@ -242,6 +252,13 @@ class _RowTest(msgspec.Struct, frozen=True, kw_only=True):
     basis: Basis
     is_primary: bool
     is_identical: bool
+
+    def sized(self, chosen: Mapping[str, Margin]) -> Margin | None:
+        """Return the margin of this row's measure; a share of the baseline's mean as what it comes to."""
+        margin = chosen.get(self.measure)
+        if margin is None or margin.share is None:
+            return margin
+        return msgspec.structs.replace(margin, value=margin.share * self.figures.mean_left)
 
     @property
     def query_set(self) -> tuple[str, frozenset[str]]:
@@ -285,13 +302,15 @@ def compare(
         conditions = tuple(conditions) or shared_conditions(systems)
         pairings = _pairings(systems, measures, conditions, terms)
     row_tests = _row_tests(systems, pairings, terms)
+    for row_test in row_tests:
+        _check_sizes(row_test, terms)
     family = [row_test for row_test in row_tests if row_test.is_primary and not row_test.is_identical]
     adjusted = _adjusted(family, terms)
     judgments = iter([_judged(row_test, adjusted, place, terms) for place, row_test in enumerate(family)])
     rows = []
     for row_test in row_tests:
         if row_test.is_identical:
-            judgment = identical(terms.alpha, terms.margins.get(row_test.measure))
+            judgment = identical(terms.alpha, row_test.sized(terms.margins))
         else:
             judgment = next(judgments) if row_test.is_primary else _described(row_test, terms)
         rows.append(_row(row_test, judgment, terms))
@@ -364,6 +383,13 @@ def checked_margin(margin: Margin, measure: str = "", width: float | None = None
     Raises:
         UsageError: it is not above 0, or so large that no two systems could differ by it.
     """
+    if margin.share is not None:
+        if not 0 < margin.share < 1:
+            wrong = f"a {what} of {margin.shown}: a share lies between 0 % and 100 %"
+            raise UsageError(
+                wrong, where=margin.source, hint=f"such as {measure or 'nDCG@10'}=5%", code="margin-out-of-range"
+            )
+        return margin
     if not 0 < margin.value < float("inf"):
         raise UsageError(
             f"a {what} is a number above 0, not {margin.value}", where=margin.source, code="margin-out-of-range"
@@ -390,15 +416,30 @@ def _check_worth(measures: Sequence[str], terms: Terms) -> None:
             if name not in measures:
                 raise UsageError(f"a {what} for {name}: it is not compared, {', '.join(measures)} is")
             checked_margin(margin, name, width_of(name), what)
-    for name, gain in terms.worth.items():
-        margin_of_measure = terms.margins.get(name)
-        if margin_of_measure is not None and gain.value < margin_of_measure.value:
+
+
+def _check_sizes(row_test: _RowTest, terms: Terms) -> None:
+    """Refuse, in the measure's units, a margin of a baseline that scores 0, and a gain that the margin says is none.
+
+    Raises:
+        UsageError: it is so.
+    """
+    margin, gain = row_test.sized(terms.margins), row_test.sized(terms.worth)
+    for chosen in (margin, gain, row_test.sized(terms.harm)):
+        if chosen is not None and chosen.share is not None and chosen.value <= 0:
+            left = row_test.systems[0].label
+            what = f"{chosen.shown} is 0: '{left}' scores 0 by {row_test.measure} on {row_test.measured[0].condition}"
             raise UsageError(
-                f"a gain of {gain.value:g} {name} cannot be worth it: differences up to {margin_of_measure.value:g} "
-                "do not matter by its margin",
-                where=gain.source,
-                hint="declare a gain of at least the margin; the largest loss that does not matter is `harm`",
+                what, where=chosen.source, hint="give a number in the measure's units", code="share-of-zero"
             )
+    if margin is not None and gain is not None and gain.value < margin.value:
+        raise UsageError(
+            f"a gain of {gain.value:g} {row_test.measure} cannot be worth it: differences up to {margin.value:g} "
+            "do not matter by its margin",
+            where=gain.source,
+            hint="declare a gain of at least the margin; the largest loss that does not matter is `harm`",
+            code="worth-below-margin",
+        )
 
 
 # --- 1. from two systems to a test of their differences
@@ -491,7 +532,7 @@ def _by_seeds(
 def _adjusted(family: Sequence[_RowTest], terms: Terms) -> Corrected:
     """Adjust the tests of all rows, of a difference and of equivalence, as one family of comparisons."""
     equivalences = [
-        p_equivalent(row_test.test, margin.value) if (margin := terms.margins.get(row_test.measure)) else None
+        p_equivalent(row_test.test, margin.value) if (margin := row_test.sized(terms.margins)) else None
         for row_test in family
     ]
     multiple_testing.refuse_smaller(terms.family, len(family))
@@ -530,7 +571,8 @@ def _by_sign_flips(family: Sequence[_RowTest], equivalences: Sequence[float | No
     for place in order:
         row_test, p = family[place], equivalences[place]
         statistics.append(_as_t(row_test, row_test.test.p() / 2, 0.0))
-        equivalent.append(None if p is None else _as_t(row_test, p, terms.margins[row_test.measure].value))
+        margin = row_test.sized(terms.margins)
+        equivalent.append(None if p is None or margin is None else _as_t(row_test, p, margin.value))
     flips = multiple_testing.max_t(
         blocks,
         statistics=statistics,
@@ -577,7 +619,7 @@ def _judged(row_test: _RowTest, adjusted: Corrected, place: int, terms: Terms) -
     if adjusted.critical is not None:  # by max-t both tests share one interval
         level = min(float(2 * stdtr(row_test.figures.df, -adjusted.critical)), adjusted.alpha)
         level_equivalent = level / 2
-    test, margin, equivalence = row_test.test, terms.margins.get(row_test.measure), None
+    test, margin, equivalence = row_test.test, row_test.sized(terms.margins), None
     p_within = adjusted.ps_equivalent[place]
     if margin is not None and p_within is not None:
         raw = p_equivalent(test, margin.value)
@@ -614,6 +656,12 @@ def judge(
         equivalence: TOST within the margin; needed where there is one.
         sd: of per-query differences, for the number of queries needed; None where more queries are not the cure.
         limits: the smallest and the largest difference that the measure allows; None where it has no known range.
+
+    Example:
+        >>> from cerank.evaluation.significance import estimate_of, paired
+        >>> result = paired([0.2, 0.5, 0.4, 0.1, 0.3], [0.4, 0.8, 0.7, 0.3, 0.6])
+        >>> judge(estimate_of(result), Level(p=result.p, corrected=result.p, level=0.05)).verdict
+        'better'
     """
     low, high = test.interval(difference.level)
     is_different = difference.corrected <= alpha
@@ -681,7 +729,7 @@ def _verdict(difference: float, is_different: bool, is_negligible: bool) -> Verd
 
 def _described(row_test: _RowTest, terms: Terms) -> Judgment:
     """Return the figures of a row outside the family: unadjusted, with an interval of its own, and no verdict."""
-    test, margin = row_test.test, terms.margins.get(row_test.measure)
+    test, margin = row_test.test, row_test.sized(terms.margins)
     raw, within = test.p(), None if margin is None else p_equivalent(test, margin.value)
     equivalence = None if within is None else Level(p=within, corrected=within, level=terms.alpha)
     alone = Level(p=raw, corrected=raw, level=terms.alpha)
@@ -768,9 +816,9 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
             seed=derive(terms.seed, "secondary", str(at_left.condition), row_test.measure, left.label, right.label),
             rounds=terms.rounds,
         )
-    gain, worth = terms.worth.get(row_test.measure), None
+    gain, worth = row_test.sized(terms.worth), None
+    harm = row_test.sized(terms.harm) or judgment.margin
     if gain is not None and row_test.is_primary and not row_test.is_identical:
-        harm = terms.harm.get(row_test.measure) or judgment.margin
         worth = worth_of(row_test.test, judgment, gain, harm, None if row_test.recipes else figures.sd)
     # Of identical rankings nothing was tested, and nothing is uncertain.
     alone = (0.0, 0.0) if row_test.is_identical else cut(*row_test.test.interval(terms.alpha), row_test.limits)
@@ -797,7 +845,7 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
         risk=risk(
             differences(*row_test.values),
             row_test.queries,
-            threshold=harm.value if (harm := terms.harm.get(row_test.measure) or judgment.margin) else 0.0,
+            threshold=harm.value if harm else 0.0,
             confidence=terms.confidence,
         ),
     )

@@ -11,6 +11,7 @@ from cerank.evaluation.answers import explain, shown
 from cerank.evaluation.compare import Comparison, Row, Worth
 from cerank.evaluation.diagnostics import Note
 from cerank.evaluation.secondary_tests import Risk
+from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
 from cerank.text.safe_text import counted
@@ -98,6 +99,17 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     worst_queries: str | None = None  # those that lose most, the largest loss first, with spaces between
     trisk: float | None = None  # t of the mean in which a loss counts twice
     queries_to_flip: int | None = None  # fewest queries without which a t-test shows no difference
+    ties_low: float | None = None  # mean difference over all orders of tied documents
+    ties_high: float | None = None
+    tied_queries: int | None = None  # queries whose difference depends on that order
+    verdict_by_ties: str | None = None  # "holds" for every order, "flips", "unknown"
+    unjudged: int | None = None  # unjudged documents within the cutoff
+    unjudged_low: float | None = None  # mean difference over all judgments of them
+    unjudged_high: float | None = None
+    are_bounds_exact: bool | None = None  # else wider than they need be
+    verdict_by_judgments: str | None = None  # "holds" under every judging, "flips", "unknown"
+    judgments_to_flip: int | None = None  # unjudged documents that, found relevant, change the verdict; fewer may do
+    bounds_note: str | None = None  # why there is no statement on the verdict, or are no bounds
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
@@ -128,12 +140,12 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
         because = f", because {margin.because}" if margin.because else ""
-        lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source}){because}")
+        lines.append(f"margin for {measure}: ±{margin.shown}, {when} ({margin.source}){because}")
     for what, chosen in (("gain worth its cost", terms.worth), ("harm margin", terms.harm)):
         for measure, margin in chosen.items():
             when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
             because = f", because {margin.because}" if margin.because else ""
-            lines.append(f"{what} by {measure}: {margin.value:g}, {when} ({margin.source}){because}")
+            lines.append(f"{what} by {measure}: {margin.shown}, {when} ({margin.source}){because}")
     if terms.worth:
         lines.append(WORTH_LEGEND)
     if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):
@@ -260,7 +272,25 @@ def _compared(system: System, row: Row) -> SummaryRow:
         is_primary=row.is_primary,
         **_worth_fields(row.worth),
         **(_risk_fields(row.risk) if row.risk and is_of_checkpoints else {}),
+        **(_bounds_fields(row.bounds) if row.bounds else {}),
     )
+
+
+def _bounds_fields(bounds: VerdictBounds) -> dict[str, object]:
+    """Return the fields of a line that say what ties and unjudged documents can change."""
+    return {
+        "ties_low": bounds.ties_low,
+        "ties_high": bounds.ties_high,
+        "tied_queries": bounds.tied_queries,
+        "verdict_by_ties": bounds.ties or None,
+        "unjudged": bounds.unjudged,
+        "unjudged_low": bounds.unjudged_low,
+        "unjudged_high": bounds.unjudged_high,
+        "are_bounds_exact": None if bounds.unjudged_low is None else bounds.is_exact,
+        "verdict_by_judgments": bounds.judgments or None,
+        "judgments_to_flip": bounds.flips_at,
+        "bounds_note": bounds.why_not or None,
+    }
 
 
 def _risk_fields(risk: Risk) -> dict[str, object]:

@@ -21,6 +21,8 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Condition, Margin, System, Terms, checked_margin, inference, width_of
+from cerank.evaluation.systems import measured_in
+from cerank.text.safe_text import counted
 
 Outcome = Literal["ships", "worse", "cannot tell"]
 Kind = Literal["non-inferiority", "superiority"]
@@ -32,6 +34,7 @@ class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
     measure: str
     condition: Condition
     kind: Kind
+    slice: str = ""  # the declared part of the queries that it is of; "" for all
     margin: float  # 0 for superiority
     queries: int
     mean_base: float
@@ -46,7 +49,19 @@ class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def claim(self) -> str:
         """Return what the check asks, in words."""
-        return "better" if self.kind == "superiority" else f"not worse by {self.margin:g}"
+        text = "better" if self.kind == "superiority" else f"not worse by {self.margin:g}"
+        return f"{text} on {self.slice}" if self.slice else text
+
+
+class SliceMargin(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared check of non-inferiority on one slice of the queries."""
+
+    slice: str
+    measure: str
+    margin: Margin
+
+
+_PlannedCheck = tuple[str, Kind, float, str]  # measure, kind, margin, slice
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +94,8 @@ def gate(
     *,
     margins: Mapping[str, Margin],
     superior: Sequence[str] = (),
+    slices: Mapping[str, frozenset[str]] | None = None,
+    slice_margins: Sequence[SliceMargin] = (),
     look: int = 0,
     alpha: float = 0.05,
 ) -> GateResult:
@@ -89,17 +106,25 @@ def gate(
         new: the one that would replace it, measured on the same queries.
         margins: by measure, the largest loss that would not matter: each is a check of non-inferiority.
         superior: measures by which the new system must be better.
+        slices: declared parts of the queries, by name; they may overlap.
+        slice_margins: further checks of non-inferiority, each on one slice.
         look: which look at these queries this is, from 1; 0 for a single look that was planned alone.
         alpha: the rate of false shipping, and of false alarms, over all looks.
 
     Raises:
         UsageError: there is nothing to check, or the systems cannot be compared.
     """
-    planned_checks: list[tuple[str, Kind, float]] = [
-        (measure, "non-inferiority", checked_margin(margin, measure, width_of(measure)).value)
+    planned_checks: list[_PlannedCheck] = [
+        (measure, "non-inferiority", checked_margin(margin, measure, width_of(measure)).value, "")
         for measure, margin in margins.items()
     ]
-    planned_checks += [(measure, "superiority", 0.0) for measure in superior]
+    planned_checks += [(measure, "superiority", 0.0, "") for measure in superior]
+    for part in slice_margins:
+        if part.slice not in (slices or {}):
+            known = ", ".join(slices or {}) or "none"
+            raise UsageError(f"no slice is called '{part.slice}'", where="--slice-margin", hint=f"declared: {known}")
+        value = checked_margin(part.margin, part.measure, width_of(part.measure)).value
+        planned_checks.append((part.measure, "non-inferiority", value, part.slice))
     if not planned_checks:
         raise UsageError("a gate needs something to check", hint="such as --margin nDCG@10=.02, or --superior nDCG@10")
     if look < 0 or not 0 < alpha < 0.5:
@@ -108,8 +133,9 @@ def gate(
     count = len(planned_checks) * len(base.measured)
     checks = []
     for entry in base.measured:
-        for measure, kind, margin in planned_checks:
-            figures, test, limits = inference(base, new, entry.condition, measure, Terms())
+        for measure, kind, margin, name in planned_checks:
+            sides = [_on_slice(system, entry.condition, name, (slices or {}).get(name)) for system in (base, new)]
+            figures, test, limits = inference(sides[0], sides[1], entry.condition, measure, Terms())
             p, p_worse = test.p_above(-margin), min(1.0, count * test.p_below(0.0))
             outcome: Outcome = "ships" if p <= level else "worse" if p_worse <= level else "cannot tell"
             low, high = test.interval(2 * level)
@@ -120,6 +146,7 @@ def gate(
                     measure=measure,
                     condition=entry.condition,
                     kind=kind,
+                    slice=name,
                     margin=margin,
                     queries=figures.n,
                     mean_base=figures.mean_left,
@@ -133,3 +160,25 @@ def gate(
                 )
             )
     return GateResult(new=new.label, base=base.label, look=look, alpha=alpha, level=level, checks=tuple(checks))
+
+
+def _on_slice(system: System, condition: Condition, name: str, queries: frozenset[str] | None) -> System:
+    """Return a system with the queries of a slice only; as it is without one.
+
+    Raises:
+        UsageError: fewer than two of the slice's queries were measured.
+    """
+    if queries is None:
+        return system
+    entry = measured_in(system, condition)
+    values = {
+        measure: {query: value for query, value in by_query.items() if query in queries}
+        for measure, by_query in entry.values.items()
+    }
+    count = len(next(iter(values.values())))
+    if count < 2:
+        what = f"slice '{name}' has {counted(count, 'query')} of {condition}: a test needs at least 2"
+        raise UsageError(what, where="--slices", hint="each line is a query's id, a tab, and the name of its slice")
+    missing = tuple(query for query in entry.missing if query in queries)
+    part = msgspec.structs.replace(entry, values=values, missing=missing, facts=None, ranking_sha256="")
+    return msgspec.structs.replace(system, measured=(part,))

@@ -86,6 +86,12 @@ def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str,
 
     Raises:
         UsageError: a provider cannot compute a measure on these qrels.
+
+    Example:
+        >>> from cerank.core.rankings import ordered
+        >>> qrels = {"q1": {"d1": 1}, "q2": {"d2": 1}}
+        >>> per_query(["RR@10"], qrels, ordered({"q1": {"d3": 2.0, "d1": 1.0}}))
+        {'RR@10': {'q1': 0.5, 'q2': 0.0}}
     """
     plain = {name: _plain(_parsed(name, "")) for name in names}
     is_condensed = {name: str(_parsed(name, "")) != str(plain[name]) for name in names}
@@ -238,6 +244,11 @@ def _fast(measure: Any) -> Asked | None:
     if measure.NAME not in _FAST or not given.keys() <= _FAST[measure.NAME] or given.get("dcg", "log2") != "log2":
         return None
     return Asked(measure.NAME, given.get("cutoff"), given.get("rel", 1))
+
+
+def additive(name: str) -> Asked | None:
+    """Return the kind, cutoff and threshold of an everyday measure, its condensed lists aside; None for any other."""
+    return _fast(_plain(_parsed(name, "")))
 
 
 def _deepest(measures: Mapping[Any, str]) -> int | None:

@@ -76,13 +76,13 @@ def detectable(error: float, df: float, power: float = POWER, alpha: float = 0.0
 def queries_for_difference(difference: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:
     """Return the fewest queries that show a true `difference` with `power`; None above 100 million, or for 0."""
     _refuse(2, sd, alpha, power)
-    return _fewest(lambda n: power_of_difference(n, difference, sd, alpha) >= power) if difference else None
+    return fewest(lambda n: power_of_difference(n, difference, sd, alpha) >= power) if difference else None
 
 
 def queries_for_margin(margin: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:
     """Return the fewest queries that show equivalence within ±`margin` with `power` where the true difference is 0."""
     _refuse(2, sd, alpha, power)
-    return _fewest(lambda n: power_of_equivalence(n, margin, sd, 0.0, alpha) >= power) if margin > 0 else None
+    return fewest(lambda n: power_of_equivalence(n, margin, sd, 0.0, alpha) >= power) if margin > 0 else None
 
 
 def outlook(
@@ -231,7 +231,7 @@ def _root(power_at: Callable[[float], float], power: float) -> float:
     return high
 
 
-def _fewest(is_enough: Callable[[int], bool]) -> int | None:
+def fewest(is_enough: Callable[[int], bool]) -> int | None:
     """Return the smallest n of at least 2 that is enough, where more is never less."""
     low, high = 1, 2
     while not is_enough(high):

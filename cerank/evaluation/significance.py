@@ -288,6 +288,11 @@ def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.
 
     Raises:
         UsageError: the values cannot be paired, or there are fewer than 2.
+
+    Example:
+        >>> result = paired([0.2, 0.5, 0.4, 0.1], [0.3, 0.5, 0.7, 0.3])
+        >>> round(result.difference, 2), round(result.p, 2), (result.wins, result.ties, result.losses)
+        (0.15, 0.1, (3, 1, 0))
     """
     import numpy as np
 

@@ -57,7 +57,7 @@ class Handle(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def observe(observer: Observer) -> Iterator[None]:
-    """For tests: `observer(name, path)` is called before each change to the disk, and may raise to simulate a crash.
+    """Call `observer(name, path)` before each change to the disk; in tests, it may raise to simulate a crash.
 
     While it watches, each write is done in two halves with the operation "half" between them. A crash is best a
     BaseException that is raised again at every later operation, for a dead process cleans nothing up.
@@ -93,16 +93,16 @@ def _write_error(path: Path, error: OSError) -> RunFailedError:
         return RunFailedError("no space left to write this file", where=str(path), hint=hint, code="disk-full")
     if error.errno == errno.ENOENT:
         return RunFailedError(
-            "its folder is gone", where=str(path), hint="was the run moved or removed while in use?", code="folder-gone"
+            "the folder of the file is gone",
+            where=str(path),
+            hint="was the run moved or removed while in use?",
+            code="folder-gone",
         )
     return RunFailedError(f"cannot write the file: {os_reason(error)}", where=str(path))
 
 
 def _underlying_os_error(error: BaseException) -> OSError | None:
-    """Return the system error behind an error of a library that writes by itself, such as safetensors; else None.
-
-    None without.
-    """
+    """Return the system error behind an error of a library that writes by itself, such as safetensors; else None."""
     if isinstance(error, OSError):
         return error
     match = _RUST_ERROR.search(str(error)) if not isinstance(error, RunFailedError) else None

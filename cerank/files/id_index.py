@@ -69,9 +69,9 @@ class IdIndex:
     """Finds rows by id.
 
     Args:
-        folder: where `IdIndexBuilder.write` wrote.
-        rows: how many there are.
-        is_numbered: what it returned.
+        folder: folder in which `IdIndexBuilder.write` wrote the index.
+        rows: number of ids in the index.
+        is_numbered: whether the ids are the numbers of their rows, as `IdIndexBuilder.write` returned it.
     """
 
     def __init__(self, folder: Path, rows: int, *, is_numbered: bool) -> None:

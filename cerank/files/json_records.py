@@ -37,10 +37,7 @@ def timestamp(now: datetime) -> str:
 
 
 def _without_surrogates(value: object) -> object:
-    """Return `value` with undecodable bytes of file names escaped, such as \\udcff; UTF-8 cannot encode them.
-
-    UTF-8 has none.
-    """
+    """Return `value` with undecodable bytes of file names escaped, such as \\udcff; UTF-8 cannot encode them."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

@@ -130,18 +130,18 @@ class Lease:
         return cls(handle, lock_file)
 
     @classmethod
-    def from_descriptor(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
+    def from_descriptor(cls, path: Path, descriptor: int) -> Lease:
         """Return the lease on the file `path` that the parent process took and handed over as an open descriptor."""
         os.set_inheritable(descriptor, False)
         handle = disk.Handle(path, descriptor)
         with contextlib.suppress(RunFailedError):
             disk.truncate(handle, 0)
-            disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
-        return cls(handle, lease_files.take_from_parent(path, this_process(now)))
+            disk.append(handle, msgspec.json.encode(this_process()) + b"\n")
+        return cls(handle, lease_files.take_from_parent(path, this_process()))
 
     @property
     def descriptor(self) -> int:
-        """The open file that holds the lock, for a child process to inherit.
+        """Return the descriptor of the open file that holds the lock, for a child process to inherit.
 
         Raises:
             ValueError: the lease was released, which is an internal error.
@@ -299,7 +299,7 @@ def is_held(path: Path) -> bool:
         RunFailedError: the file cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must hang nobody
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe of that name must not block
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:

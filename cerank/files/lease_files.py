@@ -66,8 +66,8 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
     """Take the lease by a new lock file; return None if another process holds it.
 
     Args:
-        path: the lease file.
-        owner: who asks.
+        path: path of the lease; the lock file gets a name that begins with it.
+        owner: record of the process that wants the lease.
         is_alive: whether the owner in a claim's bytes lives; None where it is on another host or nobody can tell.
 
     Raises:

@@ -54,7 +54,7 @@ def _check_utf8(path: Path, block: bytes, first: int) -> None:
     """Reject NUL and bytes that are not UTF-8, naming the line; `block` ends with a complete line."""
     nul = block.find(b"\0")
     if nul >= 0:
-        raise FormatError("holds a NUL byte", where=at(path, first + block.count(b"\n", 0, nul)))
+        raise FormatError("the file holds a NUL byte", where=at(path, first + block.count(b"\n", 0, nul)))
     if block.isascii():
         return
     try:
@@ -62,7 +62,7 @@ def _check_utf8(path: Path, block: bytes, first: int) -> None:
     except UnicodeDecodeError as error:
         line = first + block.count(b"\n", 0, error.start)
         raise FormatError(
-            f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line), code="not-utf8"
+            f"the file holds bytes that are not UTF-8 ({error.reason})", where=at(path, line), code="not-utf8"
         ) from None
 
 
@@ -73,7 +73,7 @@ def _check_white_space(path: Path, block: bytes, first: int) -> None:
     text = block.decode("utf-8")
     match = _WIDE_SPACE.search(text)
     if match:
-        what = f"holds the white space U+{ord(match.group()):04X}, at which some tools split columns and some do not"
+        what = f"the file holds the white space U+{ord(match.group()):04X}, at which only some tools split columns"
         raise FormatError(what, where=at(path, first + text.count("\n", 0, match.start())), code="unusual-white-space")
 
 
@@ -87,14 +87,19 @@ def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[i
     while block := file.read(size):
         if is_start and block.startswith(_UTF16_MARKS):
             raise FormatError(
-                "is UTF-16 text (byte order mark)", where=at(path, 1), hint="save it as UTF-8", code="utf16-text"
+                "the file is UTF-16 text (byte order mark)",
+                where=at(path, 1),
+                hint="save it as UTF-8",
+                code="utf16-text",
             )
         block = block.removeprefix(_UTF8_MARK) if is_start else rest + block
         is_start = False
         end = block.rfind(b"\n") + 1
         if not end and len(block) > _LONGEST_LINE:
             raise FormatError(
-                f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first), code="line-too-long"
+                f"the file has a line of more than {_LONGEST_LINE >> 20} MiB",
+                where=at(path, first),
+                code="line-too-long",
             )
         complete, rest = block[:end], block[end:]
         if complete:
@@ -218,7 +223,9 @@ def _is_array_like(kind: type) -> bool:
 
 def _json_array(path: Path, kind: type[S], opener: Opener | None) -> Iterator[tuple[int, S]]:
     if opener is not None:
-        raise FormatError("is one JSON array", where=str(path), hint="so large a file needs one JSON object a line")
+        raise FormatError(
+            "the file is one JSON array", where=str(path), hint="so large a file needs one JSON object a line"
+        )
     parts = [block for _, lines in line_blocks(path) for block in lines]
     try:
         items = msgspec.json.decode(b"\n".join(parts), type=list[msgspec.Raw])

@@ -183,11 +183,13 @@ class _Content:
                 f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path), code="archive-damaged"
             ) from error
         except RuntimeError as error:  # zipfile asks for a password so, and lz4 finds all damage so
-            raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
+            raise FormatError(f"the file cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise FormatError(f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)) from error
+            raise FormatError(
+                f"the file is damaged {self._kind}: {shown(error, 200)}", where=str(self._path)
+            ) from error
         self._left -= len(data)
         if self._left < 0:
             raise decompression_bomb(self._path)
@@ -211,8 +213,8 @@ class OpenedFile:
     """A file's content as `open_stream` gives it, the SHA-256 of the file itself, and how far it was read.
 
     Args:
-        path: the file.
-        hashes: whether to hash the file's bytes on the way.
+        path: file to read, compressed or not.
+        hashes: whether to compute the SHA-256 of the file while it is read.
     """
 
     def __init__(self, path: Path, *, hashes: bool = True) -> None:
@@ -300,14 +302,14 @@ def _open_content(path: Path, file: ByteStream, start: bytes) -> _Content:
         content = _Content(path, source, "tar", check_is_only)
         head = content.peek(_HEAD)
     if head.startswith(_PICKLE):
-        what = "is a Python pickle, which can run any program when it is read; cerank opens none"
+        what = "the file is a Python pickle, which can run any program when it is read; cerank opens none"
         raise FormatError(what, where=str(path), hint=_PICKLE_HINT, code="pickle-file")
     for magic, (name, hint) in _NOT_TEXT.items():
         if head.startswith(magic):
-            raise FormatError(f"is {name}", where=str(path), hint=hint, code="wrong-file-kind")
+            raise FormatError(f"the file is {name}", where=str(path), hint=hint, code="wrong-file-kind")
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         hint = "a server may have answered with a page in place of the file"
-        raise FormatError("is an HTML page", where=str(path), hint=hint, code="html-page")
+        raise FormatError("the file is an HTML page", where=str(path), hint=hint, code="html-page")
     return content
 
 
@@ -358,11 +360,14 @@ def _zip_member(path: Path) -> IO[bytes]:
             archive.close()
             hint = "unpack it, and name the file"
             raise FormatError(
-                f"holds {counted(len(names), 'file')}, not one", where=str(path), hint=hint, code="archive-file-count"
+                f"the archive holds {counted(len(names), 'file')}, not one",
+                where=str(path),
+                hint=hint,
+                code="archive-file-count",
             )
         return archive.open(names[0])
     except (*_ERRORS, NotImplementedError, ValueError, OverflowError) as error:
-        raise FormatError(f"is a damaged zip: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(f"the file is a damaged zip: {shown(error, 200)}", where=str(path)) from error
     except RuntimeError as error:
         raise FormatError(
             f"cannot be unpacked: {shown(error, 200)}", where=str(path), code="archive-damaged"
@@ -380,14 +385,14 @@ def _tar_member(path: Path, stream: ByteStream) -> tuple[ByteStream, Callable[[]
         entry = _next_file(archive)
         source = archive.extractfile(entry) if entry is not None else None
     except (*_ERRORS, ValueError, OverflowError) as error:
-        raise FormatError(f"is a damaged tar: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(f"the file is a damaged tar: {shown(error, 200)}", where=str(path)) from error
     if source is None:
-        raise FormatError("holds no file", where=str(path), code="archive-file-count")
+        raise FormatError("the archive holds no file", where=str(path), code="archive-file-count")
 
     def check_is_only() -> None:
         if _next_file(archive) is not None:
             raise FormatError(
-                "holds more files than one",
+                "the archive holds more than one file",
                 where=str(path),
                 hint="unpack it, and name the file",
                 code="archive-file-count",

@@ -32,7 +32,7 @@ def read_records(path: Path, kind: type[S]) -> Iterator[tuple[str, S]]:
         shards = arrow_files(path)
         if not shards:
             hint = "a folder that `datasets` saved holds *.arrow files"
-            raise FormatError("is a folder without Arrow files", where=str(path), hint=hint)
+            raise FormatError("the folder holds no Arrow files", where=str(path), hint=hint)
         for shard in shards:
             yield from _converted(shard, kind, tables.arrow_rows(shard))
     elif tables.is_parquet(path):

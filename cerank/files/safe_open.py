@@ -1,4 +1,4 @@
-"""Opens files that somebody else may have put there.
+"""Opens files that another user may have put there.
 
 Invariant: opening never waits, and what is opened has an end: a FIFO, a device or a socket in the place of a file is
 refused as the system would refuse a folder.

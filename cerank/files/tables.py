@@ -233,8 +233,7 @@ def rows(path: Path, columns: Sequence[str], *, has_texts: bool = False) -> Iter
     """Yield (row number from 1, values of `columns`) of each row of a parquet file, one slice of it in memory.
 
     Args:
-        path: the file.
-        columns: columns to read.
+        columns: names of the columns to read.
         has_texts: whether some of them are texts, of which fewer fit into memory than of ids.
 
     Raises:

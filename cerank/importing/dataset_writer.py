@@ -100,8 +100,8 @@ class DatasetWriter:
     """A dataset folder that is being written.
 
     Args:
-        folder: an empty folder.
-        keeps_texts: False where a collection has the texts of queries and documents; those of the files are left out.
+        folder: empty folder that becomes the dataset.
+        keeps_texts: whether to write the texts of queries and documents; False where a collection has them.
         depth: how many candidates of a query each run keeps, best first; 0 keeps all.
         only: the runs to keep, by name; empty keeps all.
         rows_in_memory: the largest number of rows that wait in memory; None takes the default.
@@ -203,11 +203,11 @@ class DatasetWriter:
         """Add a candidate of a query to a run; the first score counts if a pair comes with several.
 
         Args:
-            run: any name.
+            run: name of the run, which becomes a file of the dataset.
             query_id: of a query that was given before, or of the collection.
-            doc_id: the candidate.
+            doc_id: id of the candidate document.
             score: the larger, the better; a finite number within float32.
-            where: file:line.
+            where: origin of the row as file:line, for error messages.
             rank: decides between equal scores, small ranks first; 0 where there is none.
 
         Raises:
@@ -246,7 +246,7 @@ class DatasetWriter:
         return number
 
     def _checked_document(self, doc_id: str, where: str) -> str:
-        """Return the id; checked once if several runs add it one after the other."""
+        """Return the id after checking it, only once if several runs add it one after the other."""
         if doc_id != self._last:
             self._last = checked_id(doc_id, "document", where)
         return doc_id
@@ -255,9 +255,9 @@ class DatasetWriter:
         """Add many candidates at once, as `scored` or `listed` does.
 
         Args:
-            run: any name.
+            run: name of the run, which becomes a file of the dataset.
             rows: columns query, document, value (within float32), rank; ids without white space, as `are_ids` says.
-            is_listed: whether they come without scores.
+            is_listed: whether the rows have ranks and no scores.
         """
         if self.wants(run):
             table = self._table(run)

@@ -46,11 +46,11 @@ def candidates(
     """Return lines of a TREC run and their number.
 
     Args:
-        rows: of one run, in the order they came.
-        run: its name, which is its tag.
-        counts: is added to.
+        rows: rows of one run, in the order in which they were read.
+        run: name of the run, which is also the tag in its lines.
+        counts: counter of dropped and changed rows, to which this call adds.
         is_listed: whether ranks, then the order of rows, decide (the last of n gets 1); else scores decide before them.
-        depth: candidates of a query to keep, best first; 0 keeps all.
+        depth: number of candidates of a query to keep, best first; 0 keeps all.
 
     Raises:
         FormatError: scores tie at the end of float32.

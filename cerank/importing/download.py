@@ -56,8 +56,8 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
     """Return the published file, downloading it unless it is here.
 
     Args:
-        source: of `PUBLISHED_FILES`.
-        folder: files lie in it as NAME/FILE.
+        source: one of `PUBLISHED_FILES`.
+        folder: folder of downloads; the file lies in it as NAME/FILE.
         progress: called now and then with the bytes downloaded so far and the total, 0 if it is unknown.
 
     Raises:
@@ -187,12 +187,12 @@ def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[Non
     except CerankError:
         raise
     except urllib.error.HTTPError as error:
-        what = f"its server answers {error.code} {shown(error.reason, 80)}"
+        what = f"the server answers {error.code} {shown(error.reason, 80)}"
         raise MissingError(what, where=source.url, hint=_how_to_place(source, path), code="download-refused") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = shown(getattr(error, "reason", "") or error or type(error).__name__, 200)
         raise MissingError(
-            f"cannot be reached: {reason}",
+            f"the server cannot be reached: {reason}",
             where=source.url,
             hint=_how_to_place(source, path),
             code="server-unreachable",
@@ -256,13 +256,13 @@ def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
         if source.size and size != source.size:
             hint = "remove it, and fetch it again"
             raise FormatError(
-                f"has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint, code="wrong-file-size"
+                f"the file has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint, code="wrong-file-size"
             )
         if source.md5:
             with path.open("rb") as file:
                 md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if md5 not in source.md5:
-                what = f"has the md5 {md5}, not {' or '.join(source.md5)}"
+                what = f"the file has the md5 {md5}, not {' or '.join(source.md5)}"
                 raise FormatError(what, where=str(path), hint="remove it, and fetch it again", code="wrong-checksum")
     except OSError as error:
         raise os_error(error, path) from error

@@ -23,13 +23,13 @@ class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One published file."""
 
     name: str
-    format: str  # of cerank's formats; "" for one that is refused
+    format: str  # name of the format in cerank; "" if cerank rejects the file
     file: str  # the publisher's name
     url: str
     md5: tuple[str, ...] = ()  # any of them will do: a publisher may have replaced the file
     size: int = 0  # bytes; 0: not stated
     license: str = "not stated"
-    by_hand: str = ""  # why no program can fetch it; "" where one can
+    by_hand: str = ""  # why no program can download it; "" if cerank can
     note: str = ""
 
 

@@ -19,9 +19,9 @@ class Embedder:
     """A sentence embedder: the mean of a text's last hidden states, scaled to length 1, as all-MiniLM-L6-v2 has it.
 
     Args:
-        files: files of the model.
+        files: files of the embedding model.
         max_length: tokens that a text is cut at; at most 256, where that embedder's own training ended.
-        device: device to compute on.
+        device: device to compute on, such as "cpu" or "cuda:0".
     """
 
     def __init__(self, files: BaseFiles, *, max_length: int, device: str = "cpu") -> None:
@@ -38,7 +38,7 @@ class Embedder:
         """Return (texts, hidden size), each row of length 1.
 
         Args:
-            texts: any number of texts.
+            texts: texts to embed, in any number and order.
             on_batch: called after each batch, by any thread, with its number of texts.
         """
         rows = self._tokenizer(list(texts), truncation=True, max_length=self._max_length, verbose=False)["input_ids"]

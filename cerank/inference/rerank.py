@@ -24,13 +24,13 @@ from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Sc
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.parallel import run_in_threads
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.models.forward_pass import ForwardPass, token_budget
+from cerank.models.forward_pass import ForwardPass, resolve_precision, token_budget
 from cerank.models.load_model import load_reranker
 from cerank.models.prompt_templates import Declaration
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer
 
-TextLookup = Callable[[Sequence[str]], Sequence[str]]  # texts of ids, in the order of the ids
+TextLookup = Callable[[Sequence[str]], Sequence[str]]  # returns the texts of ids, in the order of the ids
 
 CHUNK = 32  # queries of a chunk: the unit of progress, of a request to stop, and of resuming
 MIN_TOKEN_BUDGET = 512  # tokens at once; if not even these fit into memory, something else is wrong
@@ -81,7 +81,7 @@ def rerank(
     """Yield the scores of the candidates of all queries, one chunk of queries after another, sorted by query id.
 
     Args:
-        scorer: the model that scores.
+        scorer: model that scores the pairs, with its tokenizer.
         query_ids: the queries, in any order.
         candidates_of: returns the ids of a query's candidates, best first.
         queries: returns the texts of query ids, in order.
@@ -92,6 +92,20 @@ def rerank(
 
     Raises:
         RunFailedError: a score is not finite, so that nothing can be ranked by it.
+
+    Example:
+        >>> queries = {"q1": "what is a cross-encoder"}
+        >>> documents = {"d1": "Otters sleep.", "d2": "It reads query and document together."}
+        >>> candidates = {"q1": ["d1", "d2"]}
+        >>> chunks = rerank(
+        ...     Scorer.load("my-reranker"),
+        ...     queries,
+        ...     candidates.__getitem__,
+        ...     lambda ids: [queries[query_id] for query_id in ids],
+        ...     lambda ids: [documents[doc_id] for doc_id in ids],
+        ... )
+        >>> [list(chunk.scores["q1"]) for chunk in chunks]
+        [['d1', 'd2']]
     """
 
     def prepare(chunk: tuple[int, list[str]]) -> tuple[dict[str, Sequence[str]], Scores | None, list[_Block]]:
@@ -196,24 +210,26 @@ class Scorer:
         model: the model; it is in evaluation mode while it scores, and its mode is restored afterwards.
         tokens: tokenizes texts and joins them as pairs.
         device: device that the model is on, such as "cpu" or "cuda:0".
-        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); scores are float32 in any
-            case.
+        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); None is "auto" on a GPU,
+            else "fp32". Scores are float32 in any case.
 
     Example:
-        >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
-        >>> scorer.score([  # doctest: +SKIP
+        >>> scorer = Scorer.load("my-reranker")
+        >>> scores = scorer.score([
         ...     ("what is a cross-encoder", "A cross-encoder reads query and document together."),
         ...     ("what is a cross-encoder", "Otters hold hands while they sleep."),
         ... ])
-        [7.31, -4.02]
+        >>> len(scores)
+        2
     """
 
     def __init__(
-        self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str = "fp32"
+        self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str | None = "fp32"
     ) -> None:
         self.device = torch.device(device)
+        chosen = resolve_precision(precision, self.device, trains=False)
         self.model, self.tokens = model, tokens
-        self.forward = ForwardPass(model, tokens, self.device, precision)
+        self.forward = ForwardPass(model, tokens, self.device, chosen)
         self._budget = token_budget(self.device)
         self.is_reduced = False  # whether memory was short: other batches give other last bits
         self.precision = self.forward.precision
@@ -224,7 +240,7 @@ class Scorer:
         cls,
         folder: str | Path,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str | None = "fp32",
         *,
         name: str = "",
         declared: Declaration | None = None,
@@ -233,8 +249,8 @@ class Scorer:
 
         Args:
             folder: folder of the model, such as RUN/stages/2-distill/final.
-            device: device to score on.
-            precision: "fp32", "bf16" or "auto".
+            device: device to score on, such as "cpu" or "cuda:0".
+            precision: "fp32", "bf16", "auto" and so on, as for `Scorer`.
             name: hub id, if it has one; published language models are known by it.
             declared: what a declaration file says about the model.
 
@@ -314,11 +330,9 @@ class Scorer:
         finally:
             self.model.train(was_training)
         if not bool(scores.isfinite().all()):
-            raise RunFailedError(
-                "the model gave a score that is not finite",
-                hint="its weights are broken; train again",
-                code="score-not-finite",
-            )
+            is_fp16 = self.precision == "fp16"  # whose largest number is 65,504
+            hint = "it may be too large for fp16: take fp32" if is_fp16 else "its weights are broken; train again"
+            raise RunFailedError("the model gave a score that is not finite", hint=hint, code="score-not-finite")
         values: list[float] = scores.tolist()
         return values
 

@@ -51,7 +51,7 @@ class ServerCosts(msgspec.Struct):
     from_cache: int = 0
     tokens: int = 0
     searches: float = 0.0
-    seconds: list[float] = msgspec.field(default_factory=list)  # of each request
+    seconds: list[float] = msgspec.field(default_factory=list)  # duration of each request
 
     def summary(self, price: float = 0.0) -> str:
         """Return requests, latency, what was billed, and what that costs.

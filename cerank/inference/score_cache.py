@@ -5,7 +5,7 @@ rank, each block is scored in batches of its own, and only a whole block is ever
 re-ranking, or one with one more first stage behind the others, computes only the new blocks.
 
 Why whole blocks, and not single pairs: a score changes in its last bits (by up to 4e-8) with the pairs that share its
-batch, and the same plan must give the same bits whether or not somebody re-ranked before.
+batch, and the same plan must give the same bits whether or not the pairs were scored before.
 
 A block is found only where all that its bits depend on is the same, down to the order of its pairs, and only if its
 hash still fits. A file comes whole, by a rename, so that any number of processes may read and write and be killed; the
@@ -30,7 +30,7 @@ from cerank.kernels.determinism import gpu_environment, hardware_name
 
 BLOCK_DEPTH = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
 SIZE_LIMIT = 512 << 20  # bytes of all cached scores: some 130 million of them
-_TRIMMED_SHARE = 0.8  # of the limit, left after old scores were removed
+_TRIMMED_SHARE = 0.8  # fraction of the limit that is left after old scores were removed
 _DIGEST = 32  # bytes of SHA-256 before the scores
 _FOLDER = "scores"
 
@@ -45,8 +45,8 @@ def score_cache_key(model: str, documents: str, *, device: str, threads: int, pr
         model: fingerprint of the checkpoint, tokenizer and lengths included.
         documents: fingerprint of the collection that the document ids belong to.
         device: where scores are computed; the name of the hardware counts, as another processor sums in another order.
-        threads: number of CPU threads.
-        precision: "fp32" or "bf16".
+        threads: number of CPU threads that compute scores, which decides the order of sums.
+        precision: "fp32" or "bf16", the precision of matrix products.
     """
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers")]
     return (
@@ -65,7 +65,7 @@ class ScoreCache:
     """The cached scores of one checkpoint on one dataset.
 
     Args:
-        cache: the folder of caches.
+        cache: folder of all caches; scores get a folder in it.
         key: all that scores depend on beside the pairs; see `score_cache_key`.
         limit: largest size in bytes of all cached scores; the least recently used are removed first.
     """

@@ -14,12 +14,14 @@ import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cerank.kernels.packing import Pack
+from cerank.kernels.prebuilt import load_prebuilt, prebuilt_name
 from cerank.kernels.varlen_attention import AttentionOptions, attend_by_spans
 
 NAME = "cerank_packed"  # name in transformers' registries
@@ -34,10 +36,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: Atten
 
     Args:
         query: (tokens, heads, size), or (pairs, heads, size) of the first token of each pair alone.
-        key: (tokens, heads, size).
-        value: (tokens, heads, size).
+        key: (tokens, heads, size) keys of all tokens.
+        value: (tokens, heads, size) values of all tokens.
         pack: where each pair starts and ends in the row.
-        options: scale, dropout and window.
+        options: scale of the products, dropout of the weights, and width of the local window.
     """
     name = kernel_name(query.device, query.dtype, query.shape[-1], has_window=bool(options.window))
     return KERNELS[name](query, key, value, pack, options)
@@ -64,12 +66,31 @@ def kernel_name(device: torch.device, dtype: torch.dtype, size: int, *, has_wind
 
 
 @functools.cache
-def flash_attn_function() -> Callable[..., Tensor] | None:
-    """Return the function of the package flash-attn; None, with one warning, where it is installed and cannot be used.
+def flash_attn_function() -> Callable[..., Any] | None:
+    """Return flash-attention: of the package flash-attn, or the build on the hub that the environment names.
+
+    None where there is neither, with one warning where flash-attn is installed and cannot be used.
 
     A build for another torch fails in many ways when it is imported; flash-attn-4 has the name but not the function;
     and before 2.4.1 the backward pass was not deterministic.
     """
+    function = installed_flash_attn()
+    name = prebuilt_name()
+    return load_prebuilt(name) if function is None and name else function
+
+
+def flash_attn_identity() -> str:
+    """Return what `flash_attn_function` returns: a version, or a repository and commit; "" where there is none."""
+    if installed_flash_attn() is not None:
+        with contextlib.suppress(PackageNotFoundError):
+            return version("flash-attn")
+        return "of an unknown version"
+    return prebuilt_name()
+
+
+@functools.cache
+def installed_flash_attn() -> Callable[..., Tensor] | None:
+    """Return the function of the package flash-attn; None where there is none that can be used."""
     if importlib.util.find_spec("flash_attn") is None:
         return None
     try:
@@ -114,11 +135,15 @@ def _query_edges(query: Tensor, key: Tensor, pack: Pack) -> tuple[Tensor, int]:
     return pack.edges, pack.longest
 
 
-def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
-    edges, longest = _query_edges(query, key, pack)
+def flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Return attention by flash-attn, or by torch where there is dropout and flash-attn's version has none."""
     function = flash_attn_function()
     assert function is not None  # `kernel_name` chose it  # noqa: S101
-    return function(
+    has_dropout = _has_argument(function, "dropout_p")  # flash-attention-3 has none
+    if options.dropout and not has_dropout:
+        return torch_flash(query, key, value, pack, options)
+    edges, longest = _query_edges(query, key, pack)
+    out: Any = function(
         query,
         key,
         value,
@@ -126,14 +151,22 @@ def _flash_attn(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: 
         pack.edges,
         longest,
         pack.longest,
-        dropout_p=options.dropout,
+        **({"dropout_p": options.dropout} if has_dropout else {}),
         softmax_scale=options.scale,
         window_size=(options.window, options.window) if options.window else (-1, -1),
         deterministic=True,  # else its backward pass sums in any order, and a resumed run differs in bits
     )
+    mixed: Tensor = out[0] if isinstance(out, tuple) else out  # some versions return the sums of the softmax as well
+    return mixed
 
 
-def _torch_flash(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+@functools.cache
+def _has_argument(function: Callable[..., Tensor], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def torch_flash(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
     """Attend by torch's own flash-attention: its public function, varlen_attn, has no dropout (2.13).
 
     Its backward pass is deterministic where `make_deterministic` asks for it.
@@ -179,8 +212,8 @@ def _torch_efficient(query: Tensor, key: Tensor, value: Tensor, pack: Pack, opti
 
 
 KERNELS: dict[str, Kernel] = {
-    "flash-attn": _flash_attn,
-    "torch flash": _torch_flash,
+    "flash-attn": flash_attn,
+    "torch flash": torch_flash,
     "torch efficient": _torch_efficient,
     SPANS: attend_by_spans,
 }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from cerank.errors import UsageError
-from cerank.kernels.attention import flash_attn_function, kernel_name
+from cerank.kernels.attention import flash_attn_function, flash_attn_identity, kernel_name
 from cerank.kernels.memory import keep_freed_memory
 from cerank.machine.devices import cpu_model, driver_version
 
@@ -39,6 +37,7 @@ def make_deterministic(device: str, threads: int) -> str:
         torch.cuda.set_device(torch.device(device).index or 0)
         torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.backends.cudnn.benchmark = False
+        flash_attn_function()  # a build from the hub that does not load is an error before anything is computed
         # the fused attention kernels sum gradients in any order; the mathematical one in a fixed order
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
@@ -123,7 +122,6 @@ def gpu_environment(device: str) -> dict[str, str]:
         "attention": f"{kernel_name(place, torch.bfloat16, 64, has_window=False)}, "
         f"{kernel_name(place, torch.float32, 64, has_window=False)} in float32",
     }
-    if flash_attn_function() is not None:
-        with contextlib.suppress(PackageNotFoundError):
-            environment["flash-attn"] = version("flash-attn")
+    if identity := flash_attn_identity():
+        environment["flash-attn"] = identity
     return environment

@@ -54,7 +54,7 @@ class Pack(msgspec.Struct, frozen=True):
 
 
 def pad_row(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
-    """Return the pairs, with one more that nobody reads if that makes their tokens a multiple of `step`."""
+    """Return the pairs, padded by one pair without results if that makes the tokens a multiple of `step`."""
     lengths = [len(pair.ids) for pair in pairs]
     missing = -sum(lengths) % step
     if not 0 < missing <= max(lengths):  # a pair longer than all others might be longer than the model can read

@@ -75,8 +75,8 @@ def measure_peaks(device: str, precision: str, shapes: Sequence[Shape], budget: 
 
     Args:
         device: device to measure, such as "cpu" or "cuda:0".
-        precision: "fp32" or "bf16".
-        shapes: (rows, inner, columns).
+        precision: "fp32" or "bf16", the precision of the products.
+        shapes: (rows, inner size, columns) of each matrix product.
         budget: seconds for all products, those of the small warm-up shapes included.
     """
     kind = torch.bfloat16 if precision == "bf16" else torch.float32

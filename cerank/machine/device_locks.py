@@ -126,10 +126,10 @@ def acquire(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.envir
     """Lock a device for a run: return the lock, or its present owner, or None where locks do not work.
 
     Args:
-        key: the device's UUID, or its name where it has none.
+        key: UUID of the device, or its name if it has none.
         lab: folder of the lab that the run is in.
-        run: name of the run.
-        environ: environment; it may name the folder of the locks.
+        run: name of the run, which others see as the owner.
+        environ: environment variables; one of them may name the folder of locks.
     """
     where = lock_folder(environ)
     if environ.get(lease.NO_FLOCK) or _folder_problem(where):
@@ -181,7 +181,7 @@ def hold_gpu(device: str, lab: Path, command: str, environ: Mapping[str, str] = 
 
 
 def current_owner(key: str, environ: Mapping[str, str] = os.environ) -> LockOwner | None:
-    """Return who uses the device; None where nobody does or locks do not work. Cheap, and changes nothing."""
+    """Return the owner of the device's lock; None if it has none or locks do not work. Cheap; changes nothing."""
     where = lock_folder(environ)
     path = _path(where, key)
     try:

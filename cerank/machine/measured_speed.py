@@ -52,9 +52,10 @@ def speed_key(plan: Plan, stage: Stage) -> str:
     cpu = cpu_model() or platform.processor() or platform.machine()
     limits = [os.environ.get(name, "") for name in _INSTRUCTION_LIMITS]
     base = plan.input("base", plan.recipe.base).sha256
+    precision = stage.precision or "fp32"
     shape = (
-        stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, stage.precision,
-        max(STEP_PAIRS, stage.group_size + stage.in_batch), stage.microbatch, stage.freeze, stage.freeze_layers,
+        stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, precision,
+        max(STEP_PAIRS, stage.group_size + stage.in_batch), stage.tokens_at_once, stage.freeze, stage.freeze_layers,
         stage.dropout, stage.source == "teacher" and stage.teacher == "embedding",
     )  # fmt: skip
     settings = (

@@ -26,6 +26,7 @@ _INHERITED = (
     "SLURM_JOB_ID",
     "CERANK_NO_FLOCK",
     "CERANK_DEVICES",
+    "CERANK_FLASH_KERNEL",
     # instructions that torch and NumPy may use: other instructions give other last digits
     "ATEN_CPU_CAPABILITY",
     "NPY_DISABLE_CPU_FEATURES",

@@ -56,7 +56,7 @@ def read_adapter(folder: Path) -> Adapter:
     values = model_folders.json_object(folder / CONFIG)
     if values.get("peft_type") != "LORA":
         raise UsageError(
-            f"is an adapter of type {shown(values.get('peft_type'), 40)}; LoRA is supported",
+            f"the folder holds an adapter of type {shown(values.get('peft_type'), 40)}; LoRA is supported",
             where=where,
             code="adapter-type",
         )
@@ -111,7 +111,9 @@ def read_with_base(adapter: Adapter, base: ModelReading) -> ModelReading:
     where = str(adapter.folder)
     named = f"{adapter.kind} adapter of rank {adapter.rank} over {shown(adapter.base, 80)}: "
     if adapter.head_labels > 2:
-        raise UsageError(f"its head has {adapter.head_labels} labels, and does not say which is relevant", where=where)
+        raise UsageError(
+            f"the adapter's head has {adapter.head_labels} labels, and does not say which is relevant", where=where
+        )
     if adapter.head_labels:
         label = 1 if adapter.head_labels == 2 else None
         family = named + f"classifier of {'two labels' if label else 'one label'}"
@@ -141,14 +143,16 @@ def merge(model: Any, adapter: Adapter) -> Any:
     is_trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     missing = sorted(name for name in map(_module_of, _weights(adapter.folder)) if name not in known)
     if missing:
-        what = f"is an adapter for another base: it changes {shown(missing[0], 80)}, which this one has not"
+        what = (
+            f"the folder holds an adapter for another base: it changes {shown(missing[0], 80)}, which this one has not"
+        )
         raise UsageError(what, where=str(adapter.folder), code="adapter-for-another-base")
     try:
         whole = PeftModel.from_pretrained(model, str(adapter.folder), use_safetensors=True, is_trainable=False)
         merged = whole.merge_and_unload(safe_merge=True)
     except Exception as error:  # the library may raise anything on files from elsewhere
         reason = shown(next((line for line in reversed(str(error).splitlines()) if line.strip()), ""), 200)
-        what = f"is an adapter for another base, or broken: {reason}"
+        what = f"the folder holds an adapter for another base, or broken: {reason}"
         raise UsageError(what, where=str(adapter.folder), code="adapter-for-another-base") from error
     for key, parameter in merged.named_parameters():  # peft froze them all
         parameter.requires_grad_(is_trained.get(key, True))

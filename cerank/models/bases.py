@@ -19,7 +19,7 @@ from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelRe
 from cerank.models.prompt_templates import DECLARATION, Declaration, declaration_text, read_declaration
 from cerank.registry import nearest
 
-__all__ = ["CHECKPOINT_CONFIG", "HEAD_WEIGHTS", "Pooling"]  # of a reading; what finds and hashes folders is below
+__all__ = ["CHECKPOINT_CONFIG", "HEAD_WEIGHTS", "Pooling"]  # from `model_reading`, for those who import this module
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ def _with_adapter(name: str, folder: Path, declared: Declaration | None, *, fetc
         declared = read_declaration(folder / DECLARATION)
     home = model_folder(adapter.base, fetch=fetch)
     if adapters.is_adapter(home):
-        raise UsageError("is an adapter over another adapter", where=str(folder), hint="merge the lower one first")
+        raise UsageError("the adapter's base is another adapter", where=str(folder), hint="merge the lower one first")
     sha256 = adapters.adapter_fingerprint(fingerprint(home), adapter)
     reading = adapters.read_with_base(adapter, read_model(home, adapter.base, declared))
     if reading.declaration is not None:

@@ -30,10 +30,10 @@ class CrossEncoder(nn.Module):
     """A cross-encoder. With pooling "mean", "cls" or "product" its head is `head`, with others it is in the encoder.
 
     Args:
-        encoder: model of transformers.
-        pooling: how its states become what the head reads.
-        head: from pooled states to a score; None where the encoder has it.
-        label: of a classifier of two labels, the one that means relevant; None where there is one.
+        encoder: encoder as transformers loads it.
+        pooling: how the hidden states of a pair become the input of the head.
+        head: layer from pooled states to a score; None if the encoder has it.
+        label: index of the label that means "relevant" in a classifier of two labels; None if there is one score.
         query_prompt: text that is written before each query.
     """
 
@@ -106,9 +106,10 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
         UsageError: the folder holds no encoder that transformers' Auto classes know.
 
     Example:
-        >>> model = load(locate("minilm"), "auto", seed=1)  # doctest: +SKIP
-        >>> model.pooling  # doctest: +SKIP
-        'product'
+        Given the files of a base model, as `models.bases.locate("minilm")` returns them:
+
+        >>> load(files, "auto", seed=1).pooling
+        'mean'
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -165,7 +166,7 @@ def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adap
         hint = "train it again with modules_to_save for all of the head"
         raise UsageError(what, where=str(adapter.folder), hint=hint, code="head-untrained")
     if missing:
-        what = f"its files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
+        what = f"the model's files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
         raise UsageError(what, where=reading.family, hint="take the whole model", code="weights-incomplete")
 
 
@@ -243,8 +244,8 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
     that is trained need no backward pass, which is two thirds of their time.
 
     Args:
-        model: the cross-encoder.
-        what: "positions" (their embeddings), all "embeddings", or "nothing".
+        model: cross-encoder whose weights are frozen in place.
+        what: "positions" (position embeddings), "embeddings" (all of them), or "nothing".
         layers: number of layers to freeze, counted from the bottom.
 
     Raises:

@@ -31,8 +31,8 @@ class LanguageModel(CrossEncoder):
     Its tables of inputs and outputs are often one tensor under several names. A checkpoint holds it once.
 
     Args:
-        model: model of transformers, with its output table or its linear head.
-        declared: template and answers.
+        model: language model of transformers, with its output embeddings or its linear head.
+        declared: declaration of the prompt template and of the two answers.
         answers: ids of the answers yes and no; no may be missing; none for a model with a linear head.
     """
 
@@ -161,11 +161,11 @@ def load_language_model(files: BaseFiles, seed: int) -> CausalReranker | Sequenc
         reason = shown(next(iter(str(error).splitlines()), ""), 300) or type(error).__name__
         raise UsageError(f"transformers cannot load it: {reason}", where=str(files.folder)) from error
     if info["missing_keys"]:
-        what = f"its files lack weights of the model, such as {shown(min(info['missing_keys']), 80)}"
+        what = f"the model's files lack weights, such as {shown(min(info['missing_keys']), 80)}"
         raise UsageError(what, where=str(files.folder), hint="take the whole model")
     answers = answer_ids(load_tokenizer(files.folder), declared)
     if answers and max(answers) >= model.get_output_embeddings().weight.shape[0]:
-        raise UsageError("its tokenizer has more tokens than the model", where=str(files.folder))
+        raise UsageError("the tokenizer has more tokens than the model", where=str(files.folder))
     dropout.replace_dropout(model)
     return (SequenceReranker if declared.kind == "encoder-decoder" else CausalReranker)(model, declared, answers)
 

@@ -89,7 +89,7 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
     files = msgspec.structs.replace(files, pooling=reading.pooling, declaration=reading.declaration, found=reading)
     if reading.head == "fresh":
         hint = "fine-tune it with `cerank run --base`, or take a finished re-ranker"
-        what = f"has no trained head ({reading.family}); its scores would be noise"
+        what = f"the model has no trained head ({reading.family}); its scores would be noise"
         raise UsageError(what, where=files.name, hint=hint, code="head-untrained")
     if (folder / CHECKPOINT_CONFIG).is_file():
         limits = CheckpointConfig.read(folder).limits

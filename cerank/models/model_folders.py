@@ -61,7 +61,9 @@ def json_object(path: Path) -> dict[str, Any]:
     try:
         data = read_file(path, _LARGEST + 1)
         if len(data) > _LARGEST:
-            raise UsageError(f"has more than {_LARGEST >> 20} MiB, as no file of settings has", where=str(path))
+            raise UsageError(
+                f"the file has more than {_LARGEST >> 20} MiB, as no file of settings has", where=str(path)
+            )
         values = json.loads(data)
     except OSError as error:
         raise os_error(error, path) from error
@@ -76,14 +78,14 @@ def _check_settings(path: Path) -> None:
     values = json_object(path)
     for key, text in _strings(values):
         if token_at(text) >= 0:
-            raise UsageError("holds an access token", where=str(path), hint="take it out, and revoke it")
+            raise UsageError("the file holds an access token", where=str(path), hint="take it out, and revoke it")
         if key.endswith("attn_implementation") and text not in _ATTENTION:
             raise UsageError(f"names a kernel of its own: {shown(text, 80)}", where=str(path), hint=_CODE_HINT)
     if "auto_map" in values:
         raise UsageError("names code of its own (auto_map)", where=str(path), hint=_CODE_HINT)
     if values.get("quantization_config") is not None:
         raise UsageError(
-            "its weights are quantized, which cannot be trained", where=str(path), hint="take the original"
+            "the model's weights are quantized, which cannot be trained", where=str(path), hint="take the original"
         )
 
 
@@ -107,7 +109,7 @@ def _check_index(path: Path) -> None:
     """Check the index of weights in several files: each must be named as a file beside the index."""
     named = json_object(path).get("weight_map")
     if not isinstance(named, dict):
-        raise UsageError("has no weight_map", where=str(path))
+        raise UsageError("the file has no weight_map", where=str(path))
     for name in named.values():
         if not isinstance(name, str) or "/" in name or "\\" in name or not name.endswith(".safetensors"):
             what = f"names weights that are no safetensors file beside it: {shown(name, 80)}"
@@ -125,7 +127,7 @@ def _reject_escapes(folder: Path) -> None:
             if path.is_symlink() and not _leads_into(path, home, blobs):
                 hint = "copy the file there, if you trust it"
                 raise UsageError(
-                    "is a link that leads out of the model's folder",
+                    "the file is a link that leads out of the model's folder",
                     where=str(path),
                     hint=hint,
                     code="link-out-of-folder",
@@ -133,7 +135,7 @@ def _reject_escapes(folder: Path) -> None:
             if path.is_dir():
                 deeper.append(path)
             elif path.exists() and not path.is_file():
-                raise UsageError("is a pipe, a device or a socket, not a file", where=str(path))
+                raise UsageError("the file is a pipe, a device or a socket, not a file", where=str(path))
         layer = deeper
 
 

@@ -58,12 +58,12 @@ class ModelReading(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling
     head: Head
     model_type: str = ""
-    label: int | None = None  # of two labels, the one that means relevant
+    label: int | None = None  # index of the label that means "relevant"; None if there is one score
     query_prompt: str = ""  # written before each query
     activation: str = ""  # that sentence-transformers applies to the logit; it does not change the order
     max_length: int = 0  # tokens of a pair that the model reads at most; 0 where its files do not say
     parameters: int = 0  # number of weights; 0 where the names of weights could not be read
-    declaration: Declaration | None = None  # of a language model
+    declaration: Declaration | None = None  # prompt template and answers of a language model; None for others
 
 
 def read_model(
@@ -122,7 +122,7 @@ def _recognized(
     if architecture.endswith("ForSequenceClassification"):
         return _classifier(folder, config, weights)
     if any(HEAD_KEYS.match(key) for key in weights) and not architecture.endswith(_OTHER_HEADS):
-        what = f"its weights hold a classifier's head, and its config.json says {architecture or 'no architecture'}"
+        what = f"the model's weights hold a classifier's head; config.json says {architecture or 'no architecture'}"
         hint = 'a finished re-ranker says "architectures": ["...ForSequenceClassification"]; correct the file'
         raise UsageError(what, where=str(folder / "config.json"), hint=hint, code="head-undeclared")
     described = f"encoder ({architecture or model_type or 'of unknown type'}) with a fresh head"
@@ -167,7 +167,7 @@ def _classifier(folder: Path, config: Mapping[str, Any], weights: Mapping[str, t
     """Return the reading of a finished classifier of one or two labels."""
     where = str(folder / "config.json")
     if weights and not any(HEAD_KEYS.match(key) for key in weights):
-        what = f"its config.json says {_architecture(config)}, and its weights hold no such head"
+        what = f"the model's config.json says {_architecture(config)}, and its weights hold no such head"
         raise UsageError(
             what, where=where, hint="take the whole model; or name the encoder in architectures", code="head-missing"
         )
@@ -214,7 +214,7 @@ def _relevant_label(folder: Path, config: Mapping[str, Any]) -> int:
     for number, name in enumerate(names[:2]):
         if name in _RELEVANT and names[1 - number] in _NOT_RELEVANT:
             return number
-    what = f"its two labels, {shown(names[0], 40)} and {shown(names[1], 40)}, do not say which of them means relevant"
+    what = f"the labels {shown(names[0], 40)} and {shown(names[1], 40)} do not say which of them means relevant"
     hint = "a re-ranker; not a model of entailment or sentiment. Name the labels irrelevant and relevant if it is one"
     raise UsageError(what, where=str(folder / "config.json"), hint=f"take {hint}", code="relevant-label-unknown")
 
@@ -266,7 +266,7 @@ def module_list(folder: Path) -> list[tuple[str, Path]]:
             rows = json.loads(file.read(1 << 20))
         modules = [(str(row["type"]), str(row["path"])) for row in sorted(rows, key=lambda row: row["idx"])]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError("is no list of modules", where=str(path), code="invalid-modules") from error
+        raise UsageError("the file is no list of modules", where=str(path), code="invalid-modules") from error
     for _, part in modules:
         if part and not re.fullmatch(r"\w+", part):
             raise UsageError(
@@ -295,18 +295,22 @@ def _module_chain(folder: Path, kinds: tuple[str, ...], model_type: str) -> Mode
     if kinds == ("Transformer", "LogitScore"):
         return _language_model(folder, "", model_folders.json_object(folder / "config.json"), None)
     if kinds[:2] != ("Transformer", "Pooling"):
-        raise UsageError(f"its modules ({chain}) are no encoder with pooling", where=where, hint="take another model")
+        raise UsageError(
+            f"the model's modules ({chain}) are no encoder with pooling", where=where, hint="take another model"
+        )
     pooling = pooling_mode(module_list(folder)[1][1])
     if pooling not in {"mean", "cls"}:
         raise UsageError(
-            f"its pooling is {shown(pooling, 60)}; only mean and cls are supported",
+            f"the model's pooling is {shown(pooling, 60)}; only mean and cls are supported",
             where=where,
             code="pooling-not-supported",
         )
     if _is_cross_encoder(folder, kinds):
         foreign = sorted(set(kinds[2:]) - {"Dense", "LayerNorm", "Dropout"})
         if foreign:
-            raise UsageError(f"its head holds modules that cerank does not know: {', '.join(foreign)}", where=where)
+            raise UsageError(
+                f"the model's head holds modules that cerank does not know: {', '.join(foreign)}", where=where
+            )
         return ModelReading(
             family=f"sentence-transformers cross-encoder ({chain})",
             pooling="mean" if pooling == "mean" else "cls",

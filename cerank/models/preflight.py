@@ -78,10 +78,10 @@ def check_base(
     """Return the facts of a base model that can be trained and scored as a recipe says.
 
     Args:
-        folder: the model's folder.
+        folder: folder of the base model.
         lengths: where a length is set, such as "stages.distill.max_length" -> that length in tokens.
-        needs_one_score: whether the model's own head is used, which must give one score then.
-        is_language_model: whether it is read by its answer to a prompt, as an encoder-decoder must be.
+        needs_one_score: whether the model's own head is used, which must then give one score.
+        is_language_model: whether the model is scored by its answer to a prompt, as an encoder-decoder must be.
 
     Raises:
         UsageError: weights that cannot be read, no tokenizer or one that does not fit the embeddings, an
@@ -90,7 +90,7 @@ def check_base(
     """
     config = json_object(folder / "config.json")
     if config.get("is_encoder_decoder") and not is_language_model:
-        what = f"is an encoder-decoder ({shown(config.get('model_type', ''), 40)})"
+        what = f"the model is an encoder-decoder ({shown(config.get('model_type', ''), 40)})"
         raise UsageError(
             f"{what}, which is not supported",
             where=str(folder),
@@ -103,12 +103,12 @@ def check_base(
         raise UsageError("the folder holds no tokenizer", where=str(folder), hint=hint, code="tokenizer-missing")
     _check_sizes(facts, folder)
     if facts.token_types == 1 and _gives_second_token_type(folder):
-        what = "its tokenizer marks the document as token type 1, and its model has one token type only"
+        what = "the model's tokenizer marks the document as token type 1, and its model has one token type only"
         raise UsageError(
             what, where=str(folder), hint="take the tokenizer that belongs to the model", code="token-types-differ"
         )
     if needs_one_score and facts.head > 1:
-        what = f"its head gives {facts.head} scores, not one"
+        what = f"the model's head gives {facts.head} scores, not one"
         hint = "a re-ranker has one score; take the encoder it was made from, or a model with num_labels = 1"
         raise UsageError(what, where=str(folder), hint=hint, code="output-count")
     for where, length in lengths.items():
@@ -147,7 +147,7 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with open_file(path) as file:
             start = file.read(8)
             if (start + file.peek(32)[:32]).startswith(_LFS):
-                what = "is a Git LFS pointer, not the weights themselves"
+                what = "the file is a Git LFS pointer, not the weights themselves"
                 raise UsageError(
                     what, where=str(path), hint="run `git lfs pull` where the model was cloned", code="wrong-file-kind"
                 )
@@ -161,10 +161,12 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise os_error(error, path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IndexError) as error:
         raise UsageError(
-            "has no readable header, so the weights are damaged or cut", where=str(path), code="weights-damaged"
+            "the file has no readable header, so the weights are damaged or cut",
+            where=str(path),
+            code="weights-damaged",
         ) from error
     if size != 8 + length + end:
-        what = f"has {size:,} bytes and should have {8 + length + end:,}: the weights are cut or damaged"
+        what = f"the file has {size:,} bytes and should have {8 + length + end:,}: the weights are cut or damaged"
         raise UsageError(what, where=str(path), hint="fetch the file again", code="weights-damaged")
     return shapes
 

@@ -17,7 +17,6 @@ import msgspec
 from cerank.core.decode import decode_table, help_text, toml_table
 from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
-from cerank.text.safe_text import shown
 
 DECLARATION = "reranker.toml"
 QUERY, DOCUMENT, INSTRUCTION = "{query}", "{document}", "{instruction}"
@@ -198,8 +197,3 @@ def published_as(names: Sequence[str], model_type: str) -> str:
 def with_linear_head(declared: Declaration) -> Declaration:
     """Return the declaration of the same family with its two answers folded into a linear head."""
     return msgspec.structs.replace(declared, kind="causal-classifier", yes="", no="")
-
-
-def one_line(text: str) -> str:
-    """Return a text of a template on one line, safe to show."""
-    return shown(text.replace("\n", "\\n"), 400)

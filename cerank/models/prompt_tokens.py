@@ -32,7 +32,7 @@ class _Side(msgspec.Struct, frozen=True):
     """The parts of a template on one side of the cut: fixed tokens around the part that holds the text."""
 
     before: tuple[int, ...]  # tokens of whole parts before the text's own
-    start: str  # of the text's own part
+    start: str  # beginning of the text's own part
     end: str
     after: tuple[int, ...]  # tokens of whole parts behind it
 

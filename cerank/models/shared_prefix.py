@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from cerank.kernels.packing import to_device
 from cerank.tokenization.tokens import Pair
 
 _NAME = "cerank_shared_prefix"  # in transformers' registries
@@ -72,9 +73,8 @@ def lay_out(pairs: Sequence[Pair], device: torch.device) -> PrefixRow:
                 count += 1
             rests.append((count, length))
         groups.append(PrefixGroup(start, len(prefix), tuple(rests)))
-    return PrefixRow(
-        torch.tensor(ids).to(device), torch.tensor(places).to(device), torch.tensor(lasts).to(device), tuple(groups)
-    )
+    tokens, positions, ends = (to_device(values, torch.int64, device) for values in (ids, places, lasts))
+    return PrefixRow(tokens, positions, ends, tuple(groups))
 
 
 def shared_prefixes(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:
@@ -146,8 +146,8 @@ class SharedPrefixModel:
 
     def scores(self, row: PrefixRow, weights: torch.dtype) -> Tensor:
         """Return scores (pairs,) in float32."""
-        is_bf16 = weights != torch.float32
-        with torch.autocast(row.ids.device.type, torch.bfloat16, enabled=is_bf16):
+        is_narrow = weights is not torch.float32
+        with torch.autocast(row.ids.device.type, weights if is_narrow else None, enabled=is_narrow):
             out = self._base(
                 input_ids=row.ids.unsqueeze(0),
                 position_ids=row.places.unsqueeze(0),
@@ -163,10 +163,10 @@ def attend_in_groups(
     """Return the output of causal attention within each pair.
 
     Args:
-        query: (heads, tokens, size).
+        query: (heads, tokens, size) queries of all tokens.
         key: (heads, tokens, size), each head as often as queries read it.
-        value: as `key`.
-        groups: where prefixes and rests lie.
+        value: (heads, tokens, size) values, repeated like `key`.
+        groups: positions of each shared prefix and of the rests that follow it.
         scale: factor of the products of queries and keys.
         dropout: dropout rate of the attention weights.
     """

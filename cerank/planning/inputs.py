@@ -6,17 +6,22 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import UsageError
 from cerank.models import bases
+from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
+from cerank.registry import Extension, Registry
 from cerank.retrieval import first_stage
+from cerank.retrieval.first_stage import RETRIEVERS
 from cerank.retrieval.teachers import read_teacher
 from cerank.teachers import declared
 from cerank.text.safe_text import counted
@@ -125,8 +130,8 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     """Return everything that the recipe reads with its SHA-256, in a stable order.
 
     Args:
-        recipe: complete.
-        datasets: as `opened` returned them.
+        recipe: recipe with every default filled in.
+        datasets: name -> dataset, as `opened` returned them.
         fetch: whether a base may be fetched from the hub.
 
     Raises:
@@ -193,3 +198,14 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     if stage.validates_by_loss:
         _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)
+
+
+def extensions_used(recipe: Recipe) -> tuple[Extension, ...]:
+    """Return every extension that decides a number of the recipe, sorted."""
+    names: list[tuple[Registry[Any], str]] = []
+    for _, stage in recipe.chained():
+        names += [(LOSSES, stage.loss), (NEGATIVE_SAMPLERS, stage.negatives)]
+        names.append((RETRIEVERS, training_first_stage(recipe, stage)))
+    names += [(RETRIEVERS, first) for first in (*recipe.data.first_stages, validation_first_stage(recipe))]
+    extensions = (registry.extension(name) for registry, name in names)
+    return tuple(sorted({extension for extension in extensions if extension is not None}))

@@ -24,8 +24,8 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
     """Return a recipe's work, part by part, with the stages in order.
 
     Args:
-        recipe: complete.
-        queries: how many each of its datasets has.
+        recipe: recipe with every default filled in.
+        queries: name of a dataset -> number of its queries.
     """
     validation_queries = queries[recipe.data.validation]
     items = []

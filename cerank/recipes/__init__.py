@@ -5,8 +5,7 @@ Invariant: a recipe leaves this package complete and checked, or an error names 
 
 from __future__ import annotations
 
-from cerank.recipes.loading import LoadedRecipe, load, shipped
-from cerank.recipes.matrix_loading import LoadedMatrix, load_matrix, shipped_matrices
+from cerank.recipes.loading import LoadedMatrix, LoadedRecipe, load, load_matrix, shipped, shipped_matrices
 from cerank.recipes.rendering import render, template
 
 __all__ = [

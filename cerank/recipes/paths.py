@@ -27,7 +27,7 @@ def resolve_beside(name: str, folder: Path) -> str:
     if not path or path.startswith(("/", "~")):
         return name
     is_path = path.startswith(("./", "../")) or path in {".", ".."}
-    with contextlib.suppress(OSError, ValueError):  # too long for a path, or a NUL in it: then it is none
+    with contextlib.suppress(OSError, ValueError):  # too long for a path, or with a NUL: it is no path
         candidate = folder / path
         is_path = is_path or ("/" in path and candidate.exists()) or ("." in path and candidate.is_file())
         if is_path:

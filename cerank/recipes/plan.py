@@ -8,7 +8,7 @@ import msgspec
 
 from cerank.core.decode import fields_of
 from cerank.files.hashing import HashedFile, sha256_json
-from cerank.recipes.schema import Recipe
+from cerank.recipes.schema import MEANT_BY_DEFAULT, Recipe, Stage
 from cerank.registry import Extension
 
 PLAN_FORMAT = 1
@@ -39,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
     extensions: tuple[Extension, ...] = ()  # what the run uses that does not come with cerank
     hashed: tuple[HashedFile, ...] = ()  # files behind the inputs, which the worker hashes again only if they changed
+    reasons: dict[str, str] = {}  # setting that the recipe left to the device -> what was chosen, and why
     shares: bool = False  # a stage that another run of the lab finished is reused; set for runs of a matrix
 
     def measures_on(self, test: str) -> tuple[str, ...]:
@@ -101,7 +102,12 @@ def without_defaults(value: object) -> object:
     """Return `value` without fields that hold their defaults, so that new fields of a release change no hash."""
     if isinstance(value, msgspec.Struct):
         given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
-        return {name: without_defaults(item) for name, (item, default) in given.items() if item != default}
+        meant = MEANT_BY_DEFAULT if isinstance(value, Stage) else {}
+        return {
+            name: without_defaults(item)
+            for name, (item, default) in given.items()
+            if item not in (default, meant.get(name, default))
+        }
     if isinstance(value, dict):
         return {key: without_defaults(item) for key, item in value.items()}
     return value

@@ -25,6 +25,9 @@ Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
 
 
+DEFAULT_MICROBATCH = 8192  # tokens
+# what settings of a stage mean on a CPU where a recipe leaves them out: either is the same stage, with one identity
+MEANT_BY_DEFAULT: dict[str, object] = {"precision": "fp32", "microbatch": DEFAULT_MICROBATCH}
 VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on validation queries
 
 
@@ -68,7 +71,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "positives"
     negatives: Annotated[
         str,
-        help_text("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
+        help_text("how negatives (or a teacher's candidates) are sampled: uniformly, the first, or by 1/rank"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
@@ -122,12 +125,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
     precision: Annotated[
-        Literal["fp32", "bf16", "tf32", "auto"],
-        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
-    ] = "fp32"
+        Literal["fp32", "bf16", "tf32", "auto"] | None,
+        help_text("of matrix products; auto: bf16 where the device is fast at it; default: fp32, on a GPU auto"),
+    ] = None
     microbatch: Annotated[
-        Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
-    ] = 8192
+        Positive | None,
+        help_text("tokens per forward pass, padding included; default: 8192, on a GPU what its memory holds"),
+    ] = None
 
     # when it validates
     validate_every: Annotated[Count, help_text("steps between validations; 0 validates at the end only")] = 0
@@ -149,6 +153,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)\Z"),
         help_text('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
     ] = "stop"
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Return the largest number of tokens in a forward pass."""
+        return self.microbatch or DEFAULT_MICROBATCH
 
     @property
     def validates_by_loss(self) -> bool:
@@ -176,7 +185,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is measured on the test datasets."""
 
-    measures: Annotated[tuple[str, ...], help_text("in the field's notation: nDCG@10, RR@10, AP(rel=2), ...")] = (
+    measures: Annotated[tuple[str, ...], help_text("names as in ir_measures: nDCG@10, RR@10, AP(rel=2), ...")] = (
         "nDCG@10",
         "RR@10",
     )

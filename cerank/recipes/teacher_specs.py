@@ -86,24 +86,24 @@ class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def template_name(self) -> str:
-        """The template that is used: the one given, or the kind's own."""
+        """Return the name of the prompt template: the declared one, or the default of this kind of teacher."""
         return self.template or DEFAULT_TEMPLATES.get(self.kind, "")
 
     @property
     def sorting_method(self) -> str:
-        """How setwise and pairwise teachers sort: the method given, or the kind's first."""
+        """Return how a setwise or pairwise teacher sorts: the declared method, or the default of its kind."""
         return self.method or METHODS.get(self.kind, ("",))[0]
 
     @property
     def has_scores(self) -> bool:
-        """Whether it gives scores; otherwise it gives an order alone."""
+        """Return whether the teacher gives scores; if not, it gives only an order."""
         if self.kind == "pairwise":
             return self.sorting_method == "all"
         return self.kind in SCORED_KINDS or (self.kind == "ensemble" and self.fusion == "mean")
 
     @property
     def is_local(self) -> bool:
-        """Whether the model runs in this process."""
+        """Return whether the model runs in this process."""
         return not self.server
 
     def decisive(self) -> dict[str, object]:

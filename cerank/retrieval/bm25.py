@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 K1 = 0.9
 B = 0.4
-_FORMAT = 1  # of the files and the tokenizer; another number makes every old index unknown
+_FORMAT = 1  # version of the files and the tokenizer; another one invalidates every older index
 # What an index takes to build, measured on documents of 56 words: bm25s keeps all postings several times at once.
 BYTES_EACH = 1_700
 _SECONDS_EACH = 75e-6

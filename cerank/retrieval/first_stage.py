@@ -100,12 +100,12 @@ def candidates(
     """Return the first `depth` documents of each query; queries without any are absent.
 
     Args:
-        dataset: whose queries are ranked.
+        dataset: dataset with the queries to rank candidates for.
         first_stage: the name of a run that the dataset brings ("scoreddocs" from ir_datasets), "bm25", or the path of a
             TREC run. The dataset's own runs go before the built-in BM25.
         depth: at least 1; the document with the query's own id does not count where the dataset ignores identical ids.
         cache: folder of indexes; may be emptied at any time.
-        query_ids: which queries, in this order; None takes all of the dataset's.
+        query_ids: queries to rank, in this order; None ranks all of the dataset.
 
     Raises:
         UsageError: no such first stage, or it ranks none of the queries.

@@ -119,9 +119,9 @@ def queries_with_permutations(
     """Yield (file:line, query, permutation) for each line of RankGPT's JSONL; None where there are no permutations.
 
     Args:
-        rows: the JSONL file.
+        rows: path of the JSONL file of queries with their candidates.
         permutations: one for each line of the file; None if the queries come alone.
-        path: the file of the permutations, for errors.
+        path: path of the file of permutations, for error messages.
 
     Raises:
         FormatError: a query appears twice, a document appears twice for a query, or the two files differ in length.
@@ -131,7 +131,7 @@ def queries_with_permutations(
         where, query_id = at(rows, number), str(row.query_id)
         if permutations is not None and len(seen) >= len(permutations):
             raise FormatError(
-                f"has more queries than there are permutations, {len(permutations)}",
+                f"the file has more queries than there are permutations, {len(permutations)}",
                 where=where,
                 code="permutation-count",
             )
@@ -144,7 +144,7 @@ def queries_with_permutations(
         yield where, row, None if permutations is None else permutations[len(seen)]
         seen.add(query_id)
     if permutations is not None and len(seen) < len(permutations):
-        what = f"has {counted(len(permutations), 'permutation')} for the {counted(len(seen), 'query')} of {rows.name}"
+        what = f"{counted(len(permutations), 'permutation')} for the {counted(len(seen), 'query')} of {rows.name}"
         raise FormatError(what, where=str(path), code="permutation-count")
 
 
@@ -219,7 +219,7 @@ def without_ties(teacher: Teacher) -> Teacher:
     Equal scores were separated by the smallest step of float32 when they were read, by which they are told here.
     """
     ranking = teacher.ranking
-    if isinstance(ranking, LazyRanking):  # of millions of rows, read query by query
+    if isinstance(ranking, LazyRanking):  # it may have millions of rows, and is read query by query
         return teacher
     tied = neighbors = 0
     equal: set[str] = set()

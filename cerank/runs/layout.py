@@ -70,7 +70,7 @@ class QueueFolder(msgspec.Struct, frozen=True):
 
     @property
     def log(self) -> Path:
-        """What the supervisor did."""
+        """Return the log of the supervisor."""
         return self.path / "log.txt"
 
     def slot(self, key: str) -> Path:
@@ -98,7 +98,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def lab(self) -> Path:
-        """The lab it belongs to."""
+        """Return the folder of the lab that the run belongs to."""
         return self.path.parent.parent
 
     @property
@@ -177,7 +177,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def log(self) -> Path:
-        """What the worker printed."""
+        """Return the file with everything that the worker printed."""
         return self.path / "log.txt"
 
     @property

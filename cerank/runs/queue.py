@@ -143,7 +143,7 @@ def move(folder: RunFolder, place: int) -> None:
         own = [entry for entry in before if entry.run == folder.name]
         if not own:
             hint = "`cerank queue` lists what is"
-            raise UsageError("it is not in the queue", where=folder.name, hint=hint, code="not-queued")
+            raise UsageError("the run is not in the queue", where=folder.name, hint=hint, code="not-queued")
         remaining = [entry for entry in before if entry.run != folder.name]
         remaining.insert(max(0, place - 1), own[0])
         if remaining != before:

@@ -17,7 +17,7 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     fingerprint: str
-    sha256: str  # of the bytes of `plan`
+    sha256: str  # hash of the bytes of `plan`
     plan: msgspec.Raw
 
     @classmethod
@@ -31,6 +31,7 @@ class Precisions(msgspec.Struct, frozen=True):
     """The precision that each stage of a run computes in, where its recipe leaves it to the device."""
 
     chosen: dict[str, str]  # stage -> "fp32" or "bf16"
+    reranking: dict[str, str] = {}  # stage -> precision of its re-ranking, where that is another one
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +54,8 @@ class ReusedStage(msgspec.Struct, frozen=True, kw_only=True):
 
     run: str  # its name
     plan: str  # its plan's fingerprint
-    identity: str  # of the stage, in both runs: `planning.stage_keys.stage_key`
-    sha256: str  # of the model folder's manifest, equal in both runs
+    identity: str  # key of the stage, equal in both runs: `planning.stage_keys.stage_key`
+    sha256: str  # hash of the model folder's manifest, equal in both runs
     time: str  # UTC, ISO 8601
     attempt: int = 0
 
@@ -88,7 +89,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
     time: str  # UTC, ISO 8601
     attempt: int = 0
-    seconds: float = 0.0  # of steps and validations, as far as they count
+    seconds: float = 0.0  # duration of the steps and validations that count
     seals: str = ""  # sha256 of the run's list of checksums; "" for a run of an older release
 
 

@@ -26,7 +26,7 @@ class DeviceState(msgspec.Struct, frozen=True):
 
     device: str  # "cpu", "cuda:0"
     run: str = ""  # name of the run whose worker uses it; "" where it is free
-    model: str = ""  # of a GPU; "" for others
+    model: str = ""  # name of a GPU's model; "" for other devices
 
 
 class QueueState(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import msgspec
 
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, ExitCode, HeldError
-from cerank.files import disk, journal, json_records, lease
+from cerank.files import disk, journal, json_records
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.machine import device_locks, devices, process_environment
@@ -29,7 +29,52 @@ from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 from cerank.runs.queue import QueueEntry
 from cerank.scheduler import local_launcher, queue_status
-from cerank.scheduler.stage_dependencies import StageDependencies
+
+
+class StageDependencies:
+    """The stages that earlier runs are going to finish; a queued run that shares one of them waits for it.
+
+    Invariant: a run waits only for runs that are running or come before it in the queue, so no two wait for each other;
+    and only as long as these runs may still finish the stage.
+
+    Args:
+        lab: folder of the lab's runs.
+        under_way: names of the runs whose workers are alive.
+    """
+
+    def __init__(self, lab: Path, under_way: Iterable[str]) -> None:
+        self._lab = lab
+        self._coming: set[str] = set()
+        for run in under_way:
+            self.add(run)
+
+    def can_start(self, run: str) -> bool:
+        """Return whether no earlier run is going to train a stage that this run could reuse.
+
+        A stage's key includes its predecessors, so checking the keys is enough.
+        """
+        lacking, shares = self._missing_stages(run)
+        return not shares or self._coming.isdisjoint(lacking)
+
+    def add(self, run: str) -> None:
+        """Add a run that comes before those asked about from now on."""
+        self._coming |= set(self._missing_stages(run)[0])
+
+    def _missing_stages(self, run: str) -> tuple[list[str], bool]:
+        """Return the keys of the stages that the run has not finished, and whether it may reuse stages."""
+        from cerank.planning.stage_keys import (
+            stage_keys,  # the command line imports this module and needs no datasets
+        )
+
+        folder = RunFolder(runs_folder(self._lab) / run)
+        try:
+            plan = run_store.load_plan(folder)
+            keys = zip(stage_keys(plan), plan.recipe.chain, strict=True)
+            missing = [key for at, (key, name) in enumerate(keys) if not folder.final(at, name).is_dir()]
+            return missing, plan.shares
+        except (CerankError, KeyError):
+            return [], False  # the attempt to start the run will report the error
+
 
 POLL_SECONDS = 0.5  # seconds between checks of the workers and the queue's file
 REFRESH_SECONDS = 2.0  # seconds between checks of all runs, some 30 us each
@@ -48,7 +93,7 @@ class Supervisor:
     """The scheduler of one lab's queue.
 
     Args:
-        lab: the folder.
+        lab: folder of the lab whose queue is worked off.
         available: the devices to use, each for one run at a time.
         command: the program that carries out a run, with its arguments.
         environ: the environment from which workers get selected variables.
@@ -91,7 +136,7 @@ class Supervisor:
     def step(self) -> None:
         """Collect workers that ended, drop consumed entries, and start what fits on a free device.
 
-        If no worker ended and nobody changed the queue, it checks the runs only every 2 seconds: a run that
+        If no worker ended and the queue did not change, it checks the runs only every 2 seconds: a run that
         was started otherwise may have left its device.
         """
         ended = self._reap_workers()
@@ -235,20 +280,15 @@ def log_line(text: str) -> None:
     print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
 
 
-def is_running(lab: Path) -> bool:
-    """Return whether a scheduler is running for the lab."""
-    return lease.is_held(QueueFolder(lab).lease)
-
-
 def start(
     lab: Path, worker: Sequence[str] = local_launcher.WORKER, slots_given: Sequence[Device] = ()
 ) -> local_launcher.Process | None:
     """Start a scheduler in its own session unless one is running; it holds its lease before this returns.
 
     Args:
-        lab: the folder.
+        lab: folder of the lab whose queue is worked off.
         worker: the program that carries out a run, with its arguments.
-        slots_given: the devices to use; without any, those that are found.
+        slots_given: devices to use; if empty, all devices of this machine.
 
     Raises:
         RunFailedError: the lab cannot be written to.

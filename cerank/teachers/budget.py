@@ -53,8 +53,8 @@ def price_of(spec: TeacherSpec, table: Path | None = None) -> Price | None:
     """Return the price of a teacher's model, or None if no table has it.
 
     Args:
-        spec: names the model, and perhaps a table.
-        table: another table, which wins.
+        spec: declaration of the teacher; it names the model and may name a price table.
+        table: path of a price table that replaces the declared and the default one; None uses those.
 
     Raises:
         UsageError, MissingError: a table that was named cannot be read; FormatError: it is none.
@@ -107,9 +107,9 @@ class Budget:
     """Counts what was spent, and what calls that are out may still cost.
 
     Args:
-        caps: never to be crossed.
-        price: of the model; needed for a cap on money.
-        share: of the price that is paid, below 1 for a Batch API.
+        caps: limits on calls, tokens and money that no call may cross.
+        price: price of the model per million tokens; required if money is capped.
+        share: fraction of the list price that is paid; below 1 for a Batch API.
 
     Raises:
         UsageError: a cap on money without a price.
@@ -125,7 +125,7 @@ class Budget:
         self.calls = 0
         self.spent = Usage()
         self._out = Usage()
-        self._largest_error = 1.0  # of estimated prompts: tokens that the server counted by those estimated
+        self._largest_error = 1.0  # largest ratio of counted to estimated tokens of a prompt
 
     @property
     def cost(self) -> float | None:
@@ -136,8 +136,8 @@ class Budget:
         """Return what a call may cost at most, set aside; None if that could cross a cap.
 
         Args:
-            input_tokens: of its prompt.
-            max_output: the longest answer.
+            input_tokens: number of tokens of the prompt.
+            max_output: largest number of tokens of the answer.
             is_exact: whether the tokens were counted by the model's own tokenizer.
         """
         spare = 1.0 if is_exact else _SPARE

@@ -23,7 +23,7 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
     """Return the model's score of each candidate; scores that it gave before are taken from the cache.
 
     Raises:
-        StopTeachingError: somebody asked to stop; scores so far are in the cache.
+        StopTeachingError: the caller asked to stop; scores so far are in the cache.
         CerankError: the model is missing or malformed.
     """
     os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts

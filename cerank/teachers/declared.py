@@ -23,8 +23,8 @@ def decisive_parts(spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], *, fe
     """Return everything that decides a teacher's answers: its settings, its template's text, its model's hash.
 
     Args:
-        spec: the teacher.
-        teachers: all of the recipe, among them an ensemble's members.
+        spec: declaration of the teacher.
+        teachers: name -> declaration of every teacher of the recipe; members of an ensemble are looked up in it.
         fetch: whether a model in process may be fetched from the hub.
 
     Raises:

@@ -32,8 +32,8 @@ class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
     place: str  # where the passages go
     queries: int
     calls: int  # in all
-    known: int  # of them, answered before
-    usage: Usage  # of the others
+    known: int  # calls that were answered before
+    usage: Usage  # tokens of the other calls
     are_tokens_counted: bool  # prompts by the model's own tokenizer; otherwise estimated from words
     are_calls_exact: bool  # sorting asks as many as the answers make it
     cost: float | None  # None without a price

@@ -73,7 +73,7 @@ def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
     Raises:
         UsageError: the teacher cannot work as declared: no price for a cap, no log-probabilities on its server.
         MissingError: no key, no model in process.
-        RunFailedError, ServerError: too many failures, or a server that answers nobody.
+        RunFailedError, ServerError: too many failures, or a server that answers no request.
         HeldError: another process asks the same model.
     """
     hooks = hooks or Hooks()
@@ -103,9 +103,9 @@ class Session:
     """Carries out procedures for the queries of a request, under one budget.
 
     Args:
-        request: names the teacher, which asks a language model.
-        before: the candidates.
-        hooks: the caller's.
+        request: names the teacher, which must ask a language model, and the queries.
+        before: candidates of each query, in the order in which they are shown at first.
+        hooks: functions that report progress and ask whether to stop.
 
     Raises:
         UsageError: a cap on money without a price.
@@ -122,8 +122,8 @@ class Session:
         """Return what a procedure gives for every query; raises as `TeachingWork.rank`.
 
         Args:
-            procedure: for each query.
-            sample: which of several answers to the same prompts.
+            procedure: procedure by which each query is ranked.
+            sample: number of the answer, from 0, where the same prompts are asked several times.
         """
         request, hooks, spec = self.request, self._hooks, self.spec
         engine = hooks.engine(spec) if hooks.engine else engine_of(request)
@@ -153,8 +153,8 @@ def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
     """Return what answers the calls of a teacher: its server, or its model in this process.
 
     Args:
-        request: names the teacher.
-        with_key: False where nothing will be asked.
+        request: request that names the teacher.
+        with_key: whether the server's key is needed; False if no call will be made.
 
     Raises:
         MissingError: the key or the model is not there.
@@ -164,8 +164,8 @@ def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
         from cerank.teachers.engines.local_model import LocalModel
 
         return LocalModel(spec, request.device, fetch=request.fetch)
+    from cerank.teachers.engines.local_model import counter_of
     from cerank.teachers.engines.openai_server import OpenAIServer
-    from cerank.teachers.token_counts import counter_of
 
     name = spec.api_key if with_key else ""
     key = secrets.find_key(name, os.environ, secrets.keyring_file())

@@ -30,7 +30,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "body_assistant": ("rank",),
     "suffix": ("num", "query", "psg_ids"),
 }
-_SINGLE_FIELDS = ("query", "passage")  # of the body of a template that shows one passage
+_SINGLE_FIELDS = ("query", "passage")  # placeholders in the body of a template that shows one passage
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def shows_one(self) -> bool:
-        """Whether it asks about one passage by itself."""
+        """Return whether a prompt shows one passage alone."""
         return self.kind in {"pointwise", "graded"}
 
 
@@ -128,6 +128,8 @@ def _placeholder_mistakes(template: Template) -> list[str]:
         mistakes += [f"{part}: lacks {{{name}}}" for name in required.get(part, ()) if name not in used]
     if "query" not in used_anywhere:
         mistakes.append("prefix: neither it nor the suffix has {query}")
+    if template.kind == "listwise" and template.identifiers == "letters":
+        mistakes.append("identifiers: a listwise answer is read as an order of numbers; letters are for other kinds")
     if template.body_assistant and not template.suffix:
         mistakes.append("suffix: missing; a conversation must end with a question")
     return mistakes

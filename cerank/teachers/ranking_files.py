@@ -41,7 +41,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     calls: int = 0  # answers that the rankings rest on
     usage: Usage = Usage()
     tokens_are_estimated: bool = False
-    cost: float | None = None  # of all answers, by the price table; whatever they were made for
+    cost: float | None = None  # price of all answers by the price table, whatever they were made for
     currency: str = ""
     price_date: str = ""
     repairs: Repairs = Repairs()

@@ -44,7 +44,7 @@ class Key:
 
 
 def keyring_file() -> Path:
-    """The file in which keys may be kept: keys.toml beside the user's settings, readable by its owner alone."""
+    """Return the file for secret keys: keys.toml beside the user's settings, readable by its owner alone."""
     import platformdirs
 
     return platformdirs.user_config_path("cerank") / KEYRING

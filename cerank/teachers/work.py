@@ -42,8 +42,8 @@ class QueryReport(msgspec.Struct, frozen=True, kw_only=True):
 
     query: str
     calls: int = 0  # answers that its ranking rests on
-    asked: int = 0  # of them, those that were asked for now
-    usage: Usage = Usage()  # of all of them
+    asked: int = 0  # calls that were made now
+    usage: Usage = Usage()  # tokens of all calls
     failure: str = ""  # why it has no ranking
     detail: str = ""
     windows: tuple[WindowReport, ...] = ()  # only those in which something was repaired or unchanged
@@ -69,7 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reused: int = 0
     usage: Usage = Usage()
     cost: float | None = None
-    seconds: float = 0.0  # of calls, added up
+    seconds: float = 0.0  # sum of the durations of all calls
     stopped: str = ""  # why it ended before its end; "" if it is complete
 
 
@@ -85,15 +85,15 @@ class TeachingWork:
     """Ranks queries with an engine and a store.
 
     Args:
-        procedure: what is done for each query.
-        asker: makes the calls.
-        engine: answers them.
-        store: keeps the answers.
-        budget: is never crossed.
+        procedure: procedure by which each query is ranked.
+        asker: turns passages into calls: the prompts of the teacher.
+        engine: model or server that answers the calls.
+        store: answers on disk; a call that it holds is not made again.
+        budget: limits on calls, tokens and money that no call may cross.
         probe: a small call by which the engine is tried before any other; its answer is kept, too.
-        retry_failed: whether calls that failed before are asked again.
-        should_stop: returns why to stop, or "".
-        progress: is told after each query.
+        retry_failed: whether to make calls again that failed in an earlier attempt.
+        should_stop: returns the reason to stop; "" as long as there is none.
+        progress: called with the state of the work after each query.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class TeachingWork:
 
         Raises:
             RunFailedError: more queries failed than the teacher declares.
-            ServerError: the server answers nobody.
+            ServerError: the server answers no request.
         """
         asyncio.run(self._rank(queries))
         return self.result()

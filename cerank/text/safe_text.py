@@ -64,8 +64,7 @@ def counted(number: float, noun: str, form: str = ",") -> str:
     """Return a number and the noun that it counts: "1 query", "2 queries", "0 runs", "1,200 training pairs".
 
     Args:
-        number: how many.
-        noun: in the singular; of several words, the last one takes the plural.
+        noun: noun in the singular; if it has several words, the last one becomes plural.
         form: how the number is written, as `format` has it.
     """
     return f"{number:{form}} {noun if number == 1 else plural(noun)}"

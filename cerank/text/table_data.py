@@ -77,7 +77,7 @@ def _exact(value: Value) -> Value:
 
 
 def records(table: Table) -> list[dict[str, Value]]:
-    """The rows of a table as JSON can hold them, by key."""
+    """Return the rows of a table as dictionaries of values that JSON can hold."""
     keys = [column.key for column in table.columns]
     return [{key: _exact(value) for key, value in zip(keys, row, strict=True)} for row in table.rows]
 
@@ -101,7 +101,7 @@ def _tsv(table: Table) -> str:
 
 
 def _csv(table: Table) -> str:
-    """As RFC 4180 has it, with \\n line ends; no text cell is a formula to a spreadsheet."""
+    """Return CSV by RFC 4180, with \\n line ends; no spreadsheet takes a text cell for a formula."""
     lines = [[escapes.csv(column.key) for column in table.columns]]
     lines += [[_csv_cell(value) for value in row] for row in table.rows]
     return "".join(",".join(line) + "\n" for line in lines)
@@ -120,10 +120,10 @@ def fitting(columns: Sequence[Column], sizes: Sequence[int], width: int, gap: in
     """Return the places of the columns to show in `width` cells, in their order.
 
     Args:
-        columns: all columns.
-        sizes: the cells that each needs.
-        width: the cells there are; where the columns of priority 0 alone need more, those are the answer.
-        gap: cells between two columns.
+        columns: columns of the table, in their order.
+        sizes: width of each column, in terminal cells.
+        width: available width, in terminal cells; columns of priority 0 are returned even if they need more.
+        gap: number of empty cells between two columns.
     """
     places = list(range(len(columns)))
     going = sorted((place for place in places if columns[place].priority), key=lambda at: (columns[at].priority, at))
@@ -224,7 +224,7 @@ def _latex_heading(text: str) -> str:
 
 
 def _latex_cell(value: Value, column: Column) -> str:
-    """A cell whose minus signs are minus signs, in an interval, too."""
+    """Return a cell in LaTeX; hyphens before numbers become minus signs, in intervals, too."""
     text = escapes.latex(rounded(value, column))
     is_figures = column.kind not in TEXTS or re.fullmatch(r"[-+.,\d\[\]{} in±]+", text) is not None
     return re.sub(r"(?<![\d$])-(?=[\d.])", "$-$", text) if is_figures else text

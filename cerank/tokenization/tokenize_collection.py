@@ -67,7 +67,9 @@ def build(
         RunFailedError: the cache cannot be written.
     """
     if not tokenizer_sha256(tokenizer):
-        raise UsageError("its tokenizer has no fast form, and is used on the fly only", where="base")
+        raise UsageError(
+            "the base's tokenizer has no fast form, so texts can only be tokenized during a run", where="base"
+        )
     if dataset.part:
         raise UsageError(
             "a part has no store of its own",

@@ -68,7 +68,7 @@ def read_template(tokenizer: Any) -> PairTemplate:
     start = next((at for at in range(len(ids)) if ids[at : at + len(left)] == left), None)
     end = len(ids) - next((at for at in range(len(ids)) if ids[::-1][at : at + len(right)] == right[::-1]), 0)
     if start is None or ids[end - len(right) : end] != right or tokenizer.pad_token_id is None:
-        raise UsageError("its tokenizer does not join query and document as a pair", where="base")
+        raise UsageError("the base's tokenizer does not join query and document as a pair", where="base")
     middle = ids[start + len(left) : end - len(right)]
     has_types = types is not None and any(types)
     first_segment = (types.index(1) if has_types else len(ids)) - start - len(left)
@@ -113,11 +113,13 @@ class PairTokenizer:
         query_prompt: text that is written before each query.
 
     Example:
-        >>> tokens = PairTokenizer(load_tokenizer(folder), TokenLimits(256, 64))  # doctest: +SKIP
-        >>> tokens.add("query", ["q1"], lambda ids: ["what is a cross-encoder"])  # doctest: +SKIP
-        >>> tokens.add("document", ["d7"], lambda ids: ["A cross-encoder reads both texts."])  # doctest: +SKIP
-        >>> tokens.pair("q1", "d7").ids  # doctest: +SKIP
-        (101, 2054, 2003, 1037, ...)
+        Given the tokenizer of a base model, which has the ids 2 and 3 for [CLS] and [SEP]:
+
+        >>> tokens = PairTokenizer(tokenizer, TokenLimits(256, 64))
+        >>> tokens.add("query", ["q1"], lambda ids: ["alpha beta"])
+        >>> tokens.add("document", ["d7"], lambda ids: ["gamma"])
+        >>> tokens.pair("q1", "d7").ids
+        (2, 5, 6, 3, 7, 3)
     """
 
     def __init__(self, tokenizer: Any, limits: TokenLimits, query_prompt: str = "") -> None:

@@ -40,7 +40,7 @@ class ForwardBackward:
     Args:
         model: scores pairs with the weights as they are at the time of the call.
         stage: name of the stage; with `seed` and a position it seeds dropout.
-        seed: the run's seed.
+        seed: seed of the run, from 0.
         microbatch: largest number of tokens that go through the model at once.
     """
 

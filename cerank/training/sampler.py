@@ -59,13 +59,25 @@ class Sampler:
 
     Args:
         name: name of the stage; part of every seed, so that two stages sample independently.
-        stage: settings of the stage.
-        seed: seed of the run.
+        stage: settings of the stage: its group size, window of ranks, and sampler of negatives.
+        seed: seed of the run, from 0.
         pool: the queries, their judgments and their candidates.
 
     Raises:
         RunFailedError: no query is usable, or one is not and `stage.without_pair` is "refuse"; the loss takes a
             teacher's scores, and those of this teacher are ranks.
+
+    Example:
+        >>> pool = TrainingPool(
+        ...     query_ids=["q1"],
+        ...     qrels={"q1": {"d3": 1}},
+        ...     ranking={"q1": ["d1", "d2", "d3"]},
+        ...     has_text=lambda doc_id: True,
+        ... )
+        >>> sampler = Sampler("contrastive", Stage(steps=2, group_size=3, groups_per_step=1), seed=1, pool=pool)
+        >>> for group in sampler.groups(step=1):
+        ...     print(group.query_id, sorted(zip(group.labels, group.doc_ids), reverse=True))
+        q1 [(1.0, 'd3'), (0.0, 'd2'), (0.0, 'd1')]
     """
 
     def __init__(self, name: str, stage: Stage, seed: int, pool: TrainingPool) -> None:

@@ -79,22 +79,25 @@ class Trainer:
     Args:
         index: position of the stage in the recipe's chain, from 0; it appears in the metrics.
         name: name of the stage; part of the seed of everything random in it.
-        stage: settings of the stage.
-        seed: seed of the run.
+        stage: settings of the stage: loss, learning rate, steps, batch size, and validation.
+        seed: seed of the run, from 0.
         folder: folder that holds the stage's checkpoints.
         device: device that the model is on, such as "cpu" or "cuda:0".
 
     Example:
-        >>> trainer = Trainer(0, "contrastive", stage, seed=1, folder=folder, device="cpu")  # doctest: +SKIP
-        >>> state = trainer.train(model, TrainingData(sampler, tokens, queries, documents), callback)  # doctest: +SKIP
-        >>> state.step  # doctest: +SKIP
-        140
+        Given a stage of two steps, its training data (see `Sampler`), a cross-encoder and a callback:
+
+        >>> trainer = Trainer(0, "contrastive", stage, seed=1, folder=Path("checkpoints"), device="cpu")
+        >>> state = trainer.train(model, data, callback)
+        >>> state.step
+        2
     """
 
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
+        self.probes_memory = self.device.type == "cuda"
         self.loss = find_loss(stage.loss, f"stages.{name}.loss")
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
@@ -113,8 +116,11 @@ class Trainer:
         model.train()
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
-        if self.device.type == "cuda" and not state.step and not microbatches:
+        if self.probes_memory and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
+            # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
+            # whatever else is on the GPU by then
+            checkpoints.record_microbatch(self.folder, 0, passes.microbatch)
 
         in_thread = self.writes_checkpoints_in_thread
         with (
@@ -152,7 +158,7 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
-                reduced = 0 if passes.microbatch == stage.microbatch else passes.microbatch
+                reduced = 0 if passes.microbatch == stage.tokens_at_once else passes.microbatch
                 state = msgspec.structs.replace(state, step=step, microbatch=reduced)
                 if is_finite:
                     seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
@@ -201,7 +207,7 @@ class Trainer:
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
         """Return what runs `model` forward and backward; `microbatch` tokens at once, 0 for the stage's own number."""
         forward = ForwardPass(model, tokens, self.device, self.stage.precision)
-        return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.microbatch)
+        return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.tokens_at_once)
 
     def optimizer(self, model: CrossEncoder) -> AdamW:
         """Return AdamW over every trained parameter, with the same decay on all of them, as the paper has it."""
@@ -229,22 +235,28 @@ class Trainer:
     def update_within_memory(self, optimizer: AdamW) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
 
-        All memory is taken before any weight changes, so a step that fails so has changed none.
+        All memory is taken before any weight changes, so a step that fails so has changed none. Later steps take none.
         """
+        is_first = not optimizer.state
         try:
             optimizer.step()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_first or not is_out_of_memory(error):
                 raise
         else:
             return
+        optimizer.state.clear()  # of the moments some are missing, and all that are there would count a step twice
         release_memory(self.device)
         optimizer.step()
 
     def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
         """Return the loss of each group (groups,), from the scores (pairs,) of all groups end to end."""
         groups = [encoded.group for encoded in microbatch]
-        padded = pad_sequence(list(torch.split(scores, [len(group) for group in groups])), batch_first=True)
+        sizes = [len(group) for group in groups]
+        if len(set(sizes)) == 1:
+            padded = scores.view(len(sizes), -1)
+        else:
+            padded = pad_sequence(list(torch.split(scores, sizes)), batch_first=True)
         width = padded.shape[1]
         labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
         mask = [place < len(group) for group in groups for place in range(width)]
@@ -275,7 +287,7 @@ class Trainer:
                 reason = str(error).splitlines()[0][:200]
             model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
             release_memory(self.device)
-            if self.stage.microbatch // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
+            if self.stage.tokens_at_once // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
                 raise RunFailedError(
                     f"out of memory at {passes.microbatch} tokens: {reason}",

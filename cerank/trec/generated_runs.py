@@ -30,7 +30,7 @@ def ranking_of_rows(
         tag: the last column of the run.
         where: the rows' origin, for errors.
         identity: a hash that differs whenever any row differs.
-        cache: folder of caches.
+        cache: folder of caches, which may be emptied whenever the ranking is not in use.
 
     Raises:
         FormatError: as `text_io.run_of`.

@@ -40,7 +40,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     kind: Literal["trec", "text", "json", "parquet"]
     separator: str = ""  # "," or a tab; "" for any white space
-    columns: tuple[str, ...] = ()  # of text
+    columns: tuple[str, ...] = ()  # names of the columns of a text file
     has_header: bool = False  # whether the first row names the columns
 
 
@@ -136,7 +136,7 @@ def value_columns(names: Sequence[str], kind: str, where: str) -> tuple[str, str
     value, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
     if not (value or rank):
         hint = "its columns: " + shown(", ".join(names), 300)
-        raise FormatError("has neither scores nor ranks", where=where, hint=hint, code="scores-missing")
+        raise FormatError("the file has neither scores nor ranks", where=where, hint=hint, code="scores-missing")
     return query, document, value, rank
 
 
@@ -184,7 +184,7 @@ def _innermost(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
         if len(nested) != 1:
             hint = f"it has {', '.join(shown(key, 40) for key in list(values)[:6])}; a file holds one split"
             raise FormatError(
-                "is not JSON of the form {query: {document: number}}",
+                "the file is not JSON of the form {query: {document: number}}",
                 where=str(path),
                 hint=hint,
                 code="wrong-json-form",

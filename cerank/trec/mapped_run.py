@@ -28,7 +28,7 @@ from cerank.core.rankings import LazyRanking
 from cerank.files import manifests
 from cerank.files.hashing import sha256_file
 
-FORMAT = 1  # of the files; another number makes every old one unknown
+FORMAT = 1  # version of the files; another one invalidates all older ones
 
 
 class MappedRunContents(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,10 +36,10 @@ class MappedRunContents(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int
     source: str  # the source file, for display
-    sha256: str  # of that file's bytes
+    sha256: str  # hash of that file's bytes
     queries: int
     rows: int
-    tag: str  # of the first row
+    tag: str  # tag in the first row
     ties: int  # rows whose float32 score equals a neighbor's
     misranked: int  # queries whose rank column orders documents against their scores
     is_scattered: bool  # whether the rows of some query were not adjacent
@@ -83,7 +83,7 @@ class MappedRanking(LazyRanking):
     """A ranking that is read from the files of an ingested run.
 
     Args:
-        store: the mapped files.
+        store: memory-mapped files of the run.
         places: query id -> the query's number in the files, in the order of iteration; None takes all queries.
         depth: the number of documents to read for each query; None reads all.
     """
@@ -95,7 +95,7 @@ class MappedRanking(LazyRanking):
 
     @property
     def sha256(self) -> str:
-        """Of the run file that it was made of."""
+        """Return the SHA-256 of the run file that was ingested."""
         return self.store.contents.sha256
 
     def __getitem__(self, query_id: str) -> tuple[str, ...]:

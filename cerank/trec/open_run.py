@@ -6,7 +6,6 @@ only for a large run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cerank.errors import os_error
@@ -33,7 +32,7 @@ def is_large(path: Path) -> bool:
         raise os_error(error, path) from error
 
 
-def open_run_file(path: Path, cache: Path | None, progress: Callable[[int, int], None] | None = None) -> RunFile:
+def open_run_file(path: Path, cache: Path | None) -> RunFile:
     """Return the run in `path`.
 
     A large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
@@ -41,18 +40,17 @@ def open_run_file(path: Path, cache: Path | None, progress: Callable[[int, int],
     Args:
         path: a TREC run, plain or packed.
         cache: folder of caches; None reads all of it into memory.
-        progress: called with the bytes read so far and the total while a large run is ingested.
 
     Raises:
         FormatError, MissingError, UsageError: as `text_io.read_run`.
     """
     if cache is None or not (is_large(path) or file_cache.known_sha256(path, ingested_folder(cache))):
         return read_run(path)
-    if layout_of(path, "run").kind != "trec":  # of another layout are files that fit into memory
+    if layout_of(path, "run").kind != "trec":  # files of other layouts fit into memory
         return read_run(path)
     from cerank.trec import ingest
 
-    ranking = ingest.ingest_run(path, cache, progress) if progress else ingest.ingest_run(path, cache)
+    ranking = ingest.ingest_run(path, cache)
     contents = ranking.store.contents
     return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
 

@@ -29,7 +29,6 @@ _COLUMNS = pl.Schema(
 _COLUMNS_KEPT = ("query", "document", "rank", "score", "tag")
 _BLANK = (b"\t", b"\r", b"\v", b"\f")
 _BLANKS = bytes.maketrans(b"".join(_BLANK), b"    ")
-Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _normalize_spaces(block: bytes) -> bytes:
@@ -83,9 +82,9 @@ def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
     """Return the rows of `block`: query, document, rank (as written), score (float64), tag.
 
     Args:
-        path: for messages.
-        block: bytes of whole lines.
-        first: the number of its first line, from 1.
+        path: path of the run file, for error messages.
+        block: bytes of whole lines of the run file.
+        first: line number of the first line of the block, from 1.
 
     Raises:
         FormatError: as `text_io.read_run`, but for a document twice, which only the whole query shows.

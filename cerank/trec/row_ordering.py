@@ -74,7 +74,7 @@ def order_rows(frame: pl.DataFrame) -> OrderedRows:
     """
     starts = starts_of(frame["query"])
     counts = np.diff(starts)
-    place = np.repeat(np.arange(len(counts), dtype=np.int64), counts)  # of each row's query
+    place = np.repeat(np.arange(len(counts), dtype=np.int64), counts)  # index of each row's query
     names = frame["query"].gather(starts[:-1]).to_list()
     _check_duplicates_by_hash(frame, place, names)
     scores = frame["score"].to_numpy().astype(np.float32)

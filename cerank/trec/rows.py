@@ -23,9 +23,9 @@ class RunFile(msgspec.Struct, frozen=True):
     """A TREC run as read from a file."""
 
     ranking: Ranking
-    tag: str  # of the first row; "" for an empty file
+    tag: str  # tag in the first row; "" for an empty file
     ties: int = 0  # entries whose float32 score equals a neighbor's
-    sha256: str = ""  # of the file's bytes; "" for a ranking that was never a file
+    sha256: str = ""  # hash of the file's bytes; "" for a ranking that was never a file
     notes: tuple[str, ...] = ()  # sentences on how a file was read that is not a TREC run of six columns
     comments: tuple[str, ...] = ()  # lines with # at its beginning, such as those of ir_metadata
 

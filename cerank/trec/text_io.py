@@ -141,6 +141,11 @@ def read_run(path: Path) -> RunFile:
 
     Raises:
         FormatError, MissingError, UsageError: as `read_trec_run`, which the rows of other layouts must satisfy, too.
+
+    Example:
+        >>> run = read_run(Path("bm25.run"))
+        >>> run.tag, run.ranking["q1"], run.ranking.scores("q1")
+        ('bm25', ('d1', 'd2', 'd3'), (3.0, 2.0, 1.0))
     """
     layout = layouts.layout_of(path, "run")
     comments = tuple(layouts.comment_lines(path)) if layout.kind in {"trec", "text"} else ()
@@ -157,6 +162,10 @@ def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunF
 
     Raises:
         FormatError: a score beyond float32, an id with white space, or a document twice for a query; `where` names it.
+
+    Example:
+        >>> run_of([("q1", "d1", 0.5), ("q1", "d2", 2.0)], tag="mine", where="my rows").ranking["q1"]
+        ('d2', 'd1')
     """
     queries: dict[bytes, _QueryRows] = {}
     for query, document, score in rows:
@@ -184,6 +193,10 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         FormatError: wrong number of columns; a grade that is not a whole number below a thousand million; a pair with
             two grades; NUL, bad UTF-8, UTF-16, or a damaged archive.
         MissingError, UsageError: the file is not there, or cannot be read.
+
+    Example:
+        >>> read_qrels(Path("test.qrels"))["q1"]
+        {'d1': 1, 'd3': 0}
     """
     layout = layouts.layout_of(path, "qrels")
     qrels: dict[str, dict[str, int]] = {}
@@ -240,6 +253,14 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
 
     Raises:
         FormatError: a query, document or tag that is empty or holds white space; scores that tie as float32.
+
+    Example:
+        >>> ranking = run_of([("q1", "d1", 0.5), ("q1", "d2", 2.0)], tag="mine", where="my rows").ranking
+        >>> path = Path("written.run.gz")
+        >>> path.write_bytes(write_run(ranking, "mine")) > 0
+        True
+        >>> read_run(path).ranking == ranking
+        True
     """
     checked_id(tag, "tag", "the run to write")
     packer = _GzipWriter()
@@ -258,6 +279,11 @@ def write_qrels(qrels: Mapping[str, Mapping[str, int]]) -> bytes:
 
     Raises:
         FormatError: a query or document id that is empty or holds white space.
+
+    Example:
+        >>> import gzip
+        >>> gzip.decompress(write_qrels({"q1": {"d1": 2, "d3": 0}})).decode().splitlines()
+        ['q1 0 d1 2', 'q1 0 d3 0']
     """
     packer = _GzipWriter()
     for query, row in qrels.items():

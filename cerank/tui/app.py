@@ -331,7 +331,7 @@ class CerankApp(App[str], inherit_bindings=False):
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a thread is at a job; one that was given up ends when its job does."""
+        """Return whether a thread is working; a canceled thread ends when its job does."""
         return bool(self._at_work) or not all(worker.is_finished for worker in self.workers)
 
     def show_error(self, error: CerankError) -> None:
@@ -344,7 +344,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self.show_message(f"Internal error: {type(error).__name__}: {error}. The traceback is in {file.name}", "error")
 
     def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
-        """A toast."""
+        """Show a message for some seconds."""
         self.notify(words(text), severity=severity, markup=False, timeout=10 if severity == "error" else 6)
 
     def copy_text(self, text: str, name: str) -> None:

@@ -46,7 +46,7 @@ def stacked(*rows: Content) -> Content:
 
 
 def words(text: object, limit: int = CELL) -> str:
-    """For what takes nothing but a str, such as a toast: pass it with `markup=False`."""
+    """Return text for a widget that takes only a `str`, such as a toast; pass `markup=False` beside it."""
     return shown(text, limit)
 
 

@@ -1,6 +1,6 @@
 """Colors: the themes, a state's color, and curves that the color-blind can tell apart.
 
-The eight colors are Okabe and Ito's (2008), some lightened for dark grounds. No color stands alone: states have
+The eight colors are Okabe and Ito's (2008), some lightened for dark grounds. Color alone shows nothing: states have
 a sign and a word, curves a letter.
 """
 

@@ -122,7 +122,7 @@ def redact_output() -> Iterator[None]:
 
 def _redirect_logging(before: TextIO | RedactingStream, after: TextIO | RedactingStream) -> None:
     """Point the handlers of existing loggers to another stream; they keep the stream they were made with."""
-    logging = sys.modules.get("logging")  # not imported for this: where nobody has, there is no logger
+    logging = sys.modules.get("logging")  # not imported here: a program without it has no logger
     if logging is None:
         return
     for name in ["root", *logging.root.manager.loggerDict]:

@@ -24,7 +24,7 @@ class Heartbeat:
     Args:
         path: the path of progress.json.
         attempt: the number of the attempt, from 1.
-        now: returns the current time.
+        now: returns the current time, with a time zone.
         also: called at each heartbeat; an error of the disk does not stop the heartbeat.
     """
 

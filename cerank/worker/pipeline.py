@@ -17,6 +17,7 @@ from cerank.kernels import processor
 from cerank.models.forward_pass import resolve_precision
 from cerank.planning.inputs import first_stage_uses
 from cerank.runs import checksums
+from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
 from cerank.worker.estimate_duration import announce_estimate
 from cerank.worker.run_context import RunContext
@@ -30,7 +31,7 @@ def carry_out(context: RunContext) -> None:
     """Do everything in the run that is not done yet; the caller holds the lease.
 
     Raises:
-        PausedError: somebody asked the worker to stop; all finished work is saved.
+        PausedError: the worker was asked to stop; all finished work is saved.
         CerankError: the run cannot continue.
     """
     plan, folder = context.plan, context.folder
@@ -61,7 +62,8 @@ def carry_out(context: RunContext) -> None:
         if not stage.is_finished() and not reuse_stage(context, index, precisions):
             stage.train()
         reuse_rankings(context, index)
-        evaluation.rerank(name, partial(Scorer.load, str(stage.final), plan.device, precisions[name]))
+        reranking = precisions_of_reranking(folder).get(name, precisions[name])
+        evaluation.rerank(name, partial(Scorer.load, str(stage.final), plan.device, reranking))
     context.heartbeat.complete()
 
 
@@ -72,18 +74,36 @@ def choose_precisions(context: RunContext) -> dict[str, str]:
     began, whatever this machine is fast at by then.
     """
     plan, folder = context.plan, context.folder
-    requested = {name: stage.precision for name, stage in plan.recipe.chained()}
+    requested = {name: stage.precision or "fp32" for name, stage in plan.recipe.chained()}
     if "auto" not in requested.values():
         return dict(requested)
     record = json_records.load_if_there(folder.precisions, Precisions)
     if record is None or record.chosen.keys() != requested.keys():
         device = torch.device(plan.device)
-        record = Precisions({name: resolve_precision(precision, device) for name, precision in requested.items()})
+        chosen = {name: resolve_precision(precision, device) for name, precision in requested.items()}
+        ranked = {name: resolve_precision(precision, device, trains=False) for name, precision in requested.items()}
+        record = Precisions(chosen, {name: kind for name, kind in ranked.items() if kind != chosen[name]})
         checksums.save(folder, folder.precisions, record)
         for name, precision in record.chosen.items():
             if requested[name] == "auto":
-                context.log.event("precision chosen", f"{name}: {precision}, by what this device is fast at")
+                apart = f", re-ranking in {record.reranking[name]}" if name in record.reranking else ""
+                why = f"{precision}{apart}, by what this device is fast at{_gpu_reason(device)}"
+                context.log.event("precision chosen", f"{name}: {why}")
     if plan.device == "cpu" and "bf16" in record.chosen.values() and not processor.multiplies_bf16():
         text = "this processor emulates bf16, in which the run began: the same results, but many times slower"
         context.log.event("environment changed", text)
     return dict(record.chosen)
+
+
+def precisions_of_reranking(folder: RunFolder) -> dict[str, str]:
+    """Return the precision in which a stage is re-ranked, where it was chosen to be another than in training."""
+    record = json_records.load_if_there(folder.precisions, Precisions)
+    return dict(record.reranking) if record is not None else {}
+
+
+def _gpu_reason(device: torch.device) -> str:
+    """Return the GPU and its compute capability, which decide the precision; "" for other devices."""
+    if device.type != "cuda":
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f": {torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"

@@ -51,8 +51,9 @@ def find_problems(folder: RunFolder, *, expects_checksums: bool = False) -> list
     """Return everything that is damaged, checking every byte that has a checksum; the most important file first.
 
     Args:
-        folder: the run.
-        expects_checksums: whether an unfinished run without checksums has lost its list; else it has an older release.
+        folder: folder of the run to check.
+        expects_checksums: whether an unfinished run without a list of checksums counts as damaged; if not, it is taken
+            for a run of an older release.
     """
     problems = [
         *_plan(folder),
@@ -223,10 +224,7 @@ def remove_leftovers(folder: RunFolder, plan: Plan) -> None:
 
 
 def _is_record(folder: RunFolder, path: Path) -> bool:
-    """Return whether the file is a record that stands alone; not the recipe, which nobody could write again.
-
-    The plan has all of it, and nobody could write it again.
-    """
+    """Return whether the worker can write the file again; it could not write the user's recipe."""
     is_top = path.parent in {folder.path, folder.attempts} and path != folder.recipe
     return is_top or path.name == "adopted.json"
 

@@ -30,7 +30,7 @@ LOCK_CHECK_SECONDS = 0.5  # seconds between attempts to lock a device
 
 
 class StopFlag:
-    """Whether somebody asked this worker to stop."""
+    """A request to stop the worker, by a signal or by a file in the run's folder."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -77,7 +77,7 @@ class RunContext(msgspec.Struct, frozen=True):
     stop: StopFlag
 
     def raise_if_stopped(self) -> None:
-        """Return at once unless somebody asked this worker to stop.
+        """Raise an error if the worker was asked to stop.
 
         Raises:
             PausedError: a signal or a stop request came.
@@ -93,7 +93,7 @@ def hold_device(context: RunContext) -> Iterator[None]:
     """Hold the lock of the plan's device during the `with` block, and wait for it first if that is necessary.
 
     Raises:
-        PausedError: somebody asked the worker to stop while it waited.
+        PausedError: the worker was asked to stop while it waited.
     """
     plan, folder = context.plan, context.folder
     key = os.environ.get(device_locks.DEVICE) or plan.device

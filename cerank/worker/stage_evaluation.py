@@ -79,7 +79,7 @@ class StageEvaluation:
         Candidates that several first stages share are scored once.
 
         Raises:
-            PausedError: somebody asked the worker to stop; it is raised between two chunks of queries.
+            PausedError: the worker was asked to stop; it is raised between two chunks of queries.
         """
         data = self._plan.recipe.data
         scorer: Scorer | None = None

@@ -45,11 +45,11 @@ class StageWork:
         self._context, self._inputs, self._index = context, run_inputs, index
         self._name, stage = recipe.chained()[index]
         chosen: Any = precision or stage.precision
-        self._stage = msgspec.structs.replace(stage, precision="fp32" if chosen == "auto" else chosen)
+        self._stage = msgspec.structs.replace(stage, precision="fp32" if chosen in {None, "auto"} else chosen)
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = context.folder.final(index, self._name)
         self._steps = 0
-        self._lists = 0  # of its teacher
+        self._lists = 0  # number of queries that the teacher ranked
         self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
         self._validation_loss: ValidationLoss | None = None
 
@@ -69,7 +69,7 @@ class StageWork:
         """Train from the newest checkpoint to the end and save the model that the stage keeps.
 
         Raises:
-            PausedError: somebody asked to stop; a checkpoint is saved.
+            PausedError: the worker was asked to stop; a checkpoint is saved.
             CerankError: the stage cannot continue.
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe

@@ -10,7 +10,7 @@ from scipy import stats
 
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Condition, Margin, Measured, System
-from cerank.evaluation.gate import gate, level_of
+from cerank.evaluation.gate import SliceMargin, gate, level_of
 
 WHERE = Condition("c")
 MARGIN = {"nDCG@10": Margin(value=0.02)}
@@ -81,3 +81,45 @@ def test_all_looks_together_spend_alpha_and_no_more():
 def test_a_gate_without_checks_or_with_impossible_ones_is_refused(how):
     with pytest.raises(UsageError):
         gate(*two(0.0, 0.01), **{"margins": MARGIN, **how})
+
+
+def on(name: str, margin: float = 0.02) -> SliceMargin:
+    return SliceMargin(slice=name, measure="nDCG@10", margin=Margin(value=margin))
+
+
+def test_a_slice_is_checked_on_its_own_queries_with_its_own_margin():
+    base, new = two(-0.004, 0.006)
+    slices = {"first": frozenset(f"q{at}" for at in range(40)), "rest": frozenset(f"q{at}" for at in range(40, 100))}
+    parts = [on("first", 0.05), on("rest", 0.03)]
+    result = gate(base, new, margins=MARGIN, slices=slices, slice_margins=parts)
+    d = np.array(list(new.measured[0].values["nDCG@10"].values())) - 0.5
+    for check, values, margin in zip(result.checks[1:], (d[:40], d[40:]), (0.05, 0.03), strict=True):
+        assert check.queries == len(values)
+        assert check.p == pytest.approx(stats.ttest_1samp(values, -margin, alternative="greater").pvalue)
+    assert [check.claim for check in result.checks] == [
+        "not worse by 0.02",
+        "not worse by 0.05 on first",
+        "not worse by 0.03 on rest",
+    ]
+
+
+def test_a_loss_on_a_slice_stops_what_ships_on_all():
+    base, new = two(0.01, 0.001)
+    lost = {query: value - (0.2 if int(query[1:]) < 10 else -0.03) for query, value in _values(new).items()}
+    at = Measured(condition=WHERE, qrels_sha256="x", values={"nDCG@10": lost})
+    hurt = System(label="hurt", measured=(at,))
+    slices = {"few": frozenset(f"q{at}" for at in range(10))}
+    assert gate(base, hurt, margins=MARGIN).outcome == "ships"
+    assert gate(base, hurt, margins=MARGIN, slices=slices, slice_margins=[on("few")]).outcome == "worse"
+
+
+def _values(system: System) -> dict[str, float]:
+    return system.measured[0].values["nDCG@10"]
+
+
+@pytest.mark.parametrize(
+    "slices", [{}, {"other": frozenset({"q1", "q2"})}, {"s": frozenset({"q1"})}, {"s": frozenset()}]
+)
+def test_a_slice_that_is_not_declared_or_has_no_queries_is_refused(slices):
+    with pytest.raises(UsageError):
+        gate(*two(0.0, 0.01), margins=MARGIN, slices=slices, slice_margins=[on("s")])

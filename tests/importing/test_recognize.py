@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from cerank.errors import UsageError
-from cerank.importing.recognize import recognize
+from cerank.importing.import_files import recognize
 from tests.refusals import refused
 
 TEXTS = {

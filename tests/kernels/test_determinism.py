@@ -106,6 +106,22 @@ def test_the_precision_on_a_gpu_follows_from_its_capability(fake_gpu, capability
     assert resolve_precision(asked, CUDA) == precision
 
 
+@pytest.mark.parametrize(
+    ("capability", "training", "reranking"),
+    [((9, 0), "bf16", "bf16"), ((7, 5), "fp32", "fp16"), ((7, 0), "fp32", "fp16"), ((6, 1), "fp32", "fp32")],
+)
+def test_a_gpu_without_bf16_trains_in_float32_and_re_ranks_in_fp16(fake_gpu, capability, training, reranking):
+    fake_gpu(capability)
+    for asked in (None, "auto"):
+        assert resolve_precision(asked, CUDA) == training
+        assert resolve_precision(asked, CUDA, trains=False) == reranking
+
+
+def test_a_precision_left_out_is_float32_on_a_cpu():
+    assert resolve_precision(None, torch.device("cpu")) == "fp32"
+    assert resolve_precision(None, torch.device("cpu"), trains=False) == "fp32"
+
+
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
 def test_a_precision_that_a_gpu_only_emulates_is_rejected(fake_gpu, precision):
     fake_gpu((7, 5), "Tesla T4")

@@ -11,9 +11,11 @@ import torch
 from cerank.kernels import attention
 from cerank.kernels.packed_encoders import BertLikeEncoder
 from cerank.kernels.packing import Span, pack
+from cerank.models import forward_pass
 from cerank.models.cross_encoder import CrossEncoder, load, load_tokenizer
 from cerank.models.forward_pass import ForwardPass, PackedModel, resolve_precision
 from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length, pad_pairs
+from tests.kernels.test_gpu_operations import Counter
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -327,3 +329,27 @@ def test_rows_that_products_meet_without_gradients_are_multiples(precision, step
             rows.clear()
             assert len(score(pairs_of(lengths))) == len(lengths)
             assert rows == [-(-sum(lengths) // step) * step]
+
+
+def test_means_in_one_sum_for_a_gpu_are_those_span_by_span_and_so_are_their_gradients():
+    row = pack([Pair((1,) * n, split) for n, split in ((3, 1), (3, 3), (5, 2), (40, 39))], False, CPU)
+    for mask in (torch.ones_like(row.segments), row.segments, 1 - row.segments):
+        found, expected = (torch.randn(51, 6, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+        means = []
+        for states, mean in ((found, forward_pass.segment_means), (expected, forward_pass.span_means)):
+            means.append(mean(row, states.requires_grad_(), mask))
+            (means[-1] * torch.arange(24.0).view(4, 6)).sum().backward()
+        close(means[0], means[1])
+        close(found.grad, expected.grad)
+
+
+def test_a_pooling_by_means_takes_no_more_operations_on_a_gpu_where_lengths_differ():
+    counts = []
+    for lengths in ((10, 10, 10, 10), (7, 9, 11, 13)):
+        row = pack([Pair((1,) * n, 2) for n in lengths], False, CPU)
+        meta = {name: getattr(row, name) for name in row.__struct_fields__}
+        meta |= {name: value.to("meta") for name, value in meta.items() if isinstance(value, torch.Tensor)}
+        with Counter() as counter:
+            forward_pass.span_means(type(row)(**meta), torch.empty(40, 6, device="meta"), meta["segments"])
+        counts.append(counter.operations)
+    assert counts[0] == counts[1] < 12

@@ -10,8 +10,7 @@ import pytest
 
 from cerank.errors import UsageError
 from cerank.machine import devices
-from cerank.machine.devices import Device
-from cerank.machine.gpu_energy import gpu_joules
+from cerank.machine.devices import Device, gpu_joules
 from cerank.machine.process_environment import inherited_environment, pinned_environment
 
 A = Device("cuda:0", "GPU-aa11", "NVIDIA H100 80GB HBM3")

@@ -15,6 +15,7 @@ from cerank.errors import CerankError, FormatError, RecipeError, UsageError
 
 CHAINS = {
     "contrastive": ("contrastive",),
+    "contrastive-continued": ("contrastive", "continued"),
     "distill": ("distill",),
     "contrastive-then-distill": ("contrastive", "distill"),
     "distill-then-contrastive": ("distill", "contrastive"),
@@ -39,7 +40,7 @@ def refused(name: str, overrides: Sequence[str] = (), kind: type[CerankError] = 
     return caught.value
 
 
-def test_the_shipped_recipes_are_the_four_orders_and_those_of_two_papers() -> None:
+def test_the_shipped_recipes_are_the_four_orders_their_control_and_those_of_two_papers() -> None:
     assert {name: recipes.load(name).recipe.chain for name in recipes.shipped()} == CHAINS
 
 
@@ -53,7 +54,10 @@ def test_a_shipped_recipe_is_called_as_its_file_and_described(name: str) -> None
 def test_the_shipped_recipes_differ_in_their_chain_only() -> None:
     own = [name for name in CHAINS if "contrastive" in name or name == "distill"]
     read = [recipes.load(name).recipe for name in own]
-    assert len({recipes.render(recipe).partition("[stages")[2] for recipe in read}) == 1
+    both = {name: read[0].stages[name] for name in ("contrastive", "distill")}
+    assert all({name: recipe.stages[name] for name in both} == both for recipe in read)
+    assert {name for recipe in read for name in recipe.stages} == {*both, "continued"}
+    assert all(recipe.evaluate == read[0].evaluate for recipe in read)
     assert all(recipe.data == read[0].data and recipe.seed == read[0].seed for recipe in read)
 
 

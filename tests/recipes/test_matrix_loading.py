@@ -14,7 +14,7 @@ from tests.refusals import refused
 
 
 def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
-    assert recipes.shipped_matrices() == ["ecir2025", "ecir2025-ood", "rank-distillm"]
+    assert recipes.shipped_matrices() == ["ecir2025", "ecir2025-ood", "is-the-second-stage-worth-it", "rank-distillm"]
     for name in recipes.shipped_matrices():
         matrix = recipes.load_matrix(name).matrix
         assert matrix.name == name

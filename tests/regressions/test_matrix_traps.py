@@ -68,7 +68,9 @@ def test_trap_11_every_choice_that_a_setting_offers_is_taken() -> None:
         assert mistakes == []
 
 
-@pytest.mark.parametrize("name", recipes.shipped_matrices())
+@pytest.mark.parametrize(
+    "name", [name for name in recipes.shipped_matrices() if name != "is-the-second-stage-worth-it"]
+)
 def test_trap_11_a_run_that_lies_where_the_program_says_is_the_run_that_its_recipes_read(
     name: str, tmp_path: Path
 ) -> None:

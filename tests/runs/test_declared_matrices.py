@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from cerank.errors import FormatError, UsageError
+from cerank.errors import FormatError
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.runs import declared_matrices
 
@@ -23,38 +23,32 @@ def record(name="ecir2025", **changes):
 
 def test_a_matrix_is_read_back_as_it_was_kept(tmp_path):
     declared_matrices.save(tmp_path, record())
-    assert declared_matrices.load(tmp_path, "ecir2025") == record()
-    assert declared_matrices.names(tmp_path) == ("ecir2025",)
+    assert declared_matrices.load_if_there(tmp_path, "ecir2025") == record()
 
 
 def test_names_that_no_file_could_have_are_kept_apart(tmp_path):
     for name in ("a/b", "a b", "../a"):
         declared_matrices.save(tmp_path, record(name))
-    assert declared_matrices.names(tmp_path) == ("../a", "a b", "a/b")
+        assert declared_matrices.load_if_there(tmp_path, name) == record(name)
     assert all(path.parent == tmp_path / "matrices" for path in tmp_path.rglob("*.json"))
 
 
-def test_a_name_nobody_knows_is_refused_with_the_nearest(tmp_path):
-    with pytest.raises(UsageError) as caught:
-        declared_matrices.load(tmp_path, "x")
-    assert caught.value.code == "matrix-not-found"
+def test_a_lab_without_the_matrix_has_no_record_of_it(tmp_path):
     declared_matrices.save(tmp_path, record())
-    with pytest.raises(UsageError) as caught:
-        declared_matrices.load(tmp_path, "ecir2052")
-    assert "'ecir2025'" in caught.value.hint
+    assert declared_matrices.load_if_there(tmp_path, "ecir2052") is None
 
 
-def test_a_damaged_record_is_named_and_hides_no_other(tmp_path):
+def test_a_damaged_record_is_named_and_no_other_is_lost(tmp_path):
     declared_matrices.save(tmp_path, record())
     (tmp_path / "matrices" / "bad.json").write_text("{")
-    assert declared_matrices.names(tmp_path) == ("ecir2025",)
+    assert declared_matrices.load_if_there(tmp_path, "ecir2025") == record()
     with pytest.raises(FormatError) as caught:
-        declared_matrices.load(tmp_path, "bad")
+        declared_matrices.load_if_there(tmp_path, "bad")
     assert caught.value.where.startswith(str(tmp_path / "matrices" / "bad.json"))
 
 
 def test_a_record_of_a_later_release_is_refused(tmp_path):
     declared_matrices.save(tmp_path, record(format=99))
     with pytest.raises(FormatError) as caught:
-        declared_matrices.load(tmp_path, "ecir2025")
+        declared_matrices.load_if_there(tmp_path, "ecir2025")
     assert caught.value.code == "later-release"

@@ -11,7 +11,7 @@ from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import recipe_from
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
-from cerank.scheduler.stage_dependencies import StageDependencies
+from cerank.scheduler.supervisor import StageDependencies
 from tests.scheduler.conftest import GPUS, TOML, Bench, eventually
 
 STAGES = {"cl": {"steps": 1}, "kd": {"steps": 2}}

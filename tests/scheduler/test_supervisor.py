@@ -50,10 +50,10 @@ def test_the_supervisor_gives_its_lease_back_under_the_lock_that_adds_entries(be
     serving = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
     bench.written("a")
     assert not serving.finish_if_idle(own)
-    assert supervisor.is_running(bench.folder)
+    assert lease.is_held(QueueFolder(bench.folder).lease)
     bench.written()
     assert serving.finish_if_idle(own)
-    assert not supervisor.is_running(bench.folder)
+    assert not lease.is_held(QueueFolder(bench.folder).lease)
 
 
 def test_after_a_reboot_nothing_starts_by_itself_and_one_call_starts_what_waits(bench: Bench) -> None:

@@ -55,6 +55,7 @@ def test_every_shipped_template_loads_for_its_own_kind_and_no_other() -> None:
         ('kind = "listwise"\nprefix = "{query} {docs}"\nbody = "{rank} {candidate}"', "prefix: {docs}"),
         ('kind = "listwise"\nprefix = "{query} {"\nbody = "{rank} {candidate}"', "prefix:"),
         ('kind = "graded"\nbody = "{query}"', "body: {passage}"),
+        ('kind = "listwise"\nidentifiers = "letters"\nprefix = "{query}"\nbody = "{rank} {candidate}"', "identifiers:"),
     ],
 )
 def test_a_template_with_wrong_placeholders_is_refused(text: str, what: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+from cerank.training import checkpoints
 from cerank.training.batches import encode_groups
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import LOSSES
@@ -59,7 +60,7 @@ class Ready:
         self.model.zero_grad()
         settings = Stage(steps=1, loss=loss, **stage)
         trainer = Trainer(0, "s", settings, seed=7, folder=self.folder, device="cpu")
-        passes = ForwardBackward(self.forward, "s", 7, settings.microbatch)
+        passes = ForwardBackward(self.forward, "s", 7, settings.tokens_at_once)
         value = sum(map(float, trainer.forward_backward(passes, encode_groups(self.tokens, groups()), step)))
         return value, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
 
@@ -259,18 +260,80 @@ def test_a_stage_killed_after_memory_was_short_repeats_its_steps_in_the_same_par
     assert again.readings[:3] == killed.readings[4:]
 
 
-def test_an_optimizer_that_finds_no_memory_for_its_moments_is_asked_once_more(tiny, tmp_path):
-    trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    calls = []
+@pytest.mark.parametrize("failing", [1, 2, 5, 12])
+def test_an_optimizer_that_finds_no_memory_for_a_moment_begins_its_first_step_again(
+    tiny, tmp_path, monkeypatch, failing
+):
+    """It may fail between the two moments of a weight, or after those of some weights."""
 
-    class Optimizer:
-        def step(self):
-            calls.append(len(calls))
-            if len(calls) < 2:
+    def updated(fails_at):
+        ready = Ready(tiny)
+        trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
+        optimizer, zeros_like, asked = trainer.optimizer(ready.model), torch.zeros_like, []
+
+        def short(*given, **named):
+            asked.append(1)
+            if len(asked) == fails_at:
                 raise torch.OutOfMemoryError("CUDA out of memory")
+            return zeros_like(*given, **named)
 
-    trainer.update_within_memory(Optimizer())
-    assert calls == [0, 1]
+        monkeypatch.setattr(torch, "zeros_like", short)
+        for _ in range(2):
+            for weight in ready.model.parameters():
+                weight.grad = torch.ones_like(weight)
+            trainer.update_within_memory(optimizer)
+        monkeypatch.setattr(torch, "zeros_like", zeros_like)
+        assert len(asked) > fails_at
+        return torch.cat([weight.detach().flatten() for weight in ready.model.parameters()])
+
+    assert torch.equal(updated(failing), updated(0))
+
+
+def test_an_optimizer_that_finds_no_memory_later_is_not_asked_again(tiny, tmp_path, monkeypatch):
+    """Its moments are there, so nothing would be freed by which it could go on."""
+    ready = Ready(tiny)
+    trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
+    optimizer = trainer.optimizer(ready.model)
+    for weight in ready.model.parameters():
+        weight.grad = torch.ones_like(weight)
+    trainer.update_within_memory(optimizer)
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(optimizer, "step", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.update_within_memory(optimizer)
+    assert optimizer.state
+
+
+def test_a_stage_killed_before_its_first_checkpoint_does_not_choose_its_parts_again(tiny, tmp_path, monkeypatch):
+    """The first attempt had room; the second has another program beside it."""
+    stage = msgspec.structs.replace(PLAIN, dropout=0.2, validate_every=0, steps=4)
+    probed = []
+
+    def with_probe(init):
+        def made(trainer, *given, **named):
+            init(trainer, *given, **named)
+            trainer.probes_memory = True
+
+        return made
+
+    class Killed(MemoryRecorder):
+        def on_step(self, metrics):
+            super().on_step(metrics)
+            if metrics.step == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "__init__", with_probe(Trainer.__init__))
+    monkeypatch.setattr(Trainer, "probe_memory", lambda *given: probed.append(given))
+    killed, again = Killed(), MemoryRecorder()
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, tmp_path, stage, killed)
+    assert checkpoints.recorded_microbatches(tmp_path) == {0: PLAIN.microbatch}
+    _, state, _ = trained(tiny, tmp_path, stage, again)
+    assert again.readings[:3] == killed.readings
+    assert (len(probed), state.microbatch) == (1, 0)
 
 
 def test_the_memory_probe_holds_room_for_the_optimizer_once_however_often_it_tries(tiny, tmp_path, monkeypatch):

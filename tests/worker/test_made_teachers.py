@@ -13,7 +13,7 @@ from cerank.errors import RecipeError
 from cerank.files import journal, json_records
 from cerank.recipes.schema import recipe_from
 from cerank.trec.text_io import read_run
-from cerank.worker.made_teachers import MadeRanking
+from cerank.worker.run_inputs import MadeRanking
 from tests.refusals import refused
 from tests.teachers.scripted_server import Reply, ScriptedServer, completion, shown_passages
 

@@ -56,3 +56,20 @@ def test_measuring_the_machine_leaves_random_states_as_they_were(tmp_path):
     assert torch.equal(before, torch.random.get_rng_state())
     assert set(found) == {"contrastive", "distill"}
     assert all(pace.train > 0 and pace.score > 0 for pace in found.values())
+
+
+def test_on_a_gpu_without_bf16_the_run_keeps_float32_for_training_and_fp16_for_re_ranking(
+    tmp_path, monkeypatch, fake_gpu
+):
+    plan, run = automatic(tmp_path)
+    fake_gpu((7, 5), "Tesla T4")
+    log = RunLog(run, 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    context = RunContext(msgspec.structs.replace(plan, device="cuda"), run, log, None, None)
+    chosen = pipeline.choose_precisions(context)
+    assert set(chosen.values()) == {"fp32"}
+    assert pipeline.precisions_of_reranking(run) == dict.fromkeys(chosen, "fp16")
+    fake_gpu((9, 0))  # resumed on another card
+    assert pipeline.choose_precisions(context) == chosen
+    assert set(pipeline.precisions_of_reranking(run).values()) == {"fp16"}
+    log.close()
+    assert "fp32, re-ranking in fp16, by what this device is fast at: Tesla T4" in run.events.read_text()

@@ -41,7 +41,7 @@ class Example(msgspec.Struct, frozen=True):
     query: str
     document: str
     grade: int
-    tokens: int  # of the pair before it is cut; 0 without a tokenizer
+    tokens: int  # length of the pair before it is cut; 0 without a tokenizer
     is_cut: bool
 
 

@@ -58,19 +58,16 @@ class _Processor(msgspec.Struct, frozen=True):
     bf16_rate: float
 
 
-def examine(
-    settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
-) -> list[Finding]:
+def examine(settings: Settings, *, fix: bool = False, with_speed: bool = False) -> list[Finding]:
     """Check everything; the worst state is "wrong", which stays so until the user or `fix` has done something.
 
     Args:
-        settings: which lab and cache.
+        settings: settings in force; they name the lab and the cache to check.
         fix: rename damaged files that can be regenerated, and delete temporary files of killed processes.
         with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
             embedded dataset, its index and the measurement in the cache.
-        now: the clock.
     """
-    now = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     findings = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
     findings += [*processor_findings(), *_main_job(settings, now)] if with_speed else []
     findings += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
@@ -81,11 +78,6 @@ def examine(
     for folder in folders:
         findings += _run(folder, fix, now)
     return findings
-
-
-def is_well(findings: list[Finding]) -> bool:
-    """Return whether nothing is wrong."""
-    return all(finding.state != "wrong" for finding in findings)
 
 
 def _place(path: Path, what: str) -> Iterator[Finding]:

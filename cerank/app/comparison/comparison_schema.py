@@ -11,6 +11,7 @@ import msgspec
 
 from cerank.evaluation.compare import Margin
 from cerank.evaluation.comparison_rows import SummaryRow
+from cerank.text.safe_text import counted
 
 
 class DocumentRow(SummaryRow, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,6 +25,8 @@ class DocumentRow(SummaryRow, frozen=True, kw_only=True, forbid_unknown_fields=T
     run: str = ""  # the system's run in the lab
     against_run: str = ""
     cost_seconds: float | None = None  # training time of what lies between the two systems
+    cost_pairs: int | None = None  # query-document pairs of that training
+    cost_money: float | None = None  # of it, where an hour of the device has a price
     break_even_seconds: float | None = None  # of training that .01 of the measure must be worth; null: no price pays
     break_even_at_low: float | None = None
     break_even_at_high: float | None = None
@@ -62,6 +65,51 @@ class RankingSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     qrels_sha256: str
 
 
+class TestSetLooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often the judgments of a comparison were looked at in this lab."""
+
+    __test__ = False  # no test class, whatever its name begins with
+
+    look: int  # this one, from 1
+    before: int  # distinct comparisons recorded before it
+    new: int  # comparisons of this one that were not among them
+
+    @property
+    def text(self) -> str:
+        """Return it as a sentence."""
+        if self.look == 1:
+            return "first recorded look at these judgments in this lab"
+        return (
+            f"look {self.look} at these judgments in this lab: {counted(self.before, 'distinct comparison')} before, "
+            f"{self.new} new; p is adjusted over this table alone (--family N counts more)"
+        )
+
+
+class PlanStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a comparison stands to a plan that was declared for its judgments."""
+
+    title: str
+    sha256: str
+    declared: str  # UTC, ISO 8601
+    departures: tuple[str, ...]  # what the comparison does otherwise; empty: it follows the plan
+    known_before: str  # when results were known before the plan; "" if none were
+
+    @property
+    def is_confirmatory(self) -> bool:
+        """Return whether the comparison follows a plan that was made before its results were known."""
+        return not self.departures and not self.known_before
+
+    @property
+    def text(self) -> str:
+        """Return it as a sentence."""
+        name = f"the plan '{self.title}' ({self.sha256[:12]}), declared {self.declared}"
+        if self.departures:
+            return f"exploratory: it departs from {name}: {'; '.join(self.departures)}"
+        if self.known_before:
+            return f"exploratory: it follows {name}, but results were known on {self.known_before}"
+        return f"confirmatory: it follows {name}, before any of its results were known"
+
+
 class DocumentMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the rows rest on."""
 
@@ -82,6 +130,8 @@ class DocumentMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     margins: dict[str, Margin]
     worth: dict[str, Margin]
     harm: dict[str, Margin]
+    looks: TestSetLooks | None = None  # null where the lab cannot keep count
+    plan: PlanStatus | None = None  # null where none is declared for these judgments
     rankings: tuple[RankingSource, ...]
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, recorded_looks
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.comparisons import (
+    FIRST_STAGE,
     ComparisonRequest,
     FileTarget,
     Qrels,
@@ -31,6 +33,7 @@ from cerank.settings import Settings
 if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.evaluation.compare import Comparison, Row, Terms
+    from cerank.evaluation.sensitivity.document_shares import DocumentShare
     from cerank.evaluation.systems import Condition, System
 
 CORRECTIONS = (
@@ -63,6 +66,7 @@ class Placed(msgspec.Struct, frozen=True):
     grade: int | None  # None: not judged
     other: int | None  # its rank in the other ranking; None: it is not there
     text: str  # "" where texts are not to be had
+    part: float | None = None  # of the measure's value here; None where the measure is no sum over documents
 
 
 class View(msgspec.Struct, frozen=True):
@@ -78,8 +82,8 @@ class View(msgspec.Struct, frozen=True):
 class ComparisonSession:
     """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
 
-    def __init__(self, settings: Settings, request: ComparisonRequest) -> None:
-        """Measure what the request names.
+    def __init__(self, settings: Settings, request: ComparisonRequest, *, by: str = SOURCE) -> None:
+        """Measure what the request names; `by` stands in the record of looks.
 
         Raises:
             CerankError: something is not there, or cannot be measured together.
@@ -90,6 +94,7 @@ class ComparisonSession:
             )
         self.settings = settings
         self.request = request
+        self._by = by
         self._targets = comparisons.targets_of(settings.lab, request.targets)
         self.systems: list[System]
         self.systems, self.measures = comparisons.measured_systems(settings, self._targets, request)
@@ -108,55 +113,61 @@ class ComparisonSession:
         order = sorted(range(len(self.systems)), key=lambda place: self.systems[place].label != first)
         targets = [self._targets[place] for place in order]
         declared = comparisons.declared_margins(targets, self.measures, all_pairs=terms.pairs == "all")
-        typed = {name: margin.value for name, margin in terms.margins.items()}
         margins = {
             name: msgspec.structs.replace(margin, source=margin.source.replace("command line", SOURCE))
-            for name, margin in margins_of.chosen(typed, declared, now=now).items()
+            for name, margin in margins_of.chosen(terms.margins, declared, now=now).items()
         }
         chosen = msgspec.structs.replace(self.request, terms=msgspec.structs.replace(terms, margins=margins), now=now)
-        return comparisons.compare_measured(targets, [self.systems[place] for place in order], self.measures, chosen)
+        systems = [self.systems[place] for place in order]
+        comparison = comparisons.compare_measured(targets, systems, self.measures, chosen)
+        seen = datetime.now(UTC).isoformat(timespec="milliseconds")
+        recorded_looks.record(self.settings, recorded_looks.keys_of(comparison), by=self._by, now=seen, only_new=True)
+        return comparison
 
     def pair(self, left: str, right: str, condition: Condition) -> RankingPair:
         """Return two systems by label in one condition, to look at query by query; reads their rankings again."""
         target_of = dict(zip(self.labels, self._targets, strict=True))
-        rankings = self._ranking(target_of[left], condition), self._ranking(target_of[right], condition)
+        first, second = (
+            ranking_of(self.settings, self.request, target_of[label], condition) for label in (left, right)
+        )
         dataset, note = self._dataset(condition)
         of_seeds = [label for label in (left, right) if isinstance(target_of[label], SeedsTarget)]
         note = "; ".join([*(f"{label}: its first seed's ranking" for label in of_seeds), *([note] if note else [])])
-        return RankingPair(rankings, self._qrels(condition), dataset, note)
+        qrels = qrels_in(self.settings, self.request, self._targets, condition)
+        return RankingPair((first, second), qrels, dataset, note)
 
-    def _ranking(self, target: Target, condition: Condition) -> Ranking:
-        """Return the ranking of a system; of several seeds the first one's, for their mean has none."""
-        from cerank.trec.text_io import read_run
+    def first_stage_values(self, left: str, condition: Condition, measure: str) -> dict[str, float]:
+        """Return the first stage's value of a measure by query; empty where there is none but the baseline itself.
 
-        if isinstance(target, SeedsTarget):
-            target = target.members[0]
-        if isinstance(target, FileTarget):
-            return read_run(target.path).ranking
-        test, first = _names(target, condition)
-        return read_run(target.folder.ranking(target.system, test, first)).ranking
+        The baseline's own values say nothing of a difference that they are part of.
+        """
+        from cerank.evaluation.systems import measured_in
 
-    def _run(self, condition: Condition) -> tuple[RunTarget, str] | None:
-        """Return a run among the targets, and the dataset it was tested on in this condition."""
-        for target in self._targets:
-            member = target.members[0] if isinstance(target, SeedsTarget) else target
-            if isinstance(member, RunTarget):
-                return member, _names(member, condition)[0]
-        return None
+        run = _run_among(self._targets, condition)
+        if run is None or run[0].system == FIRST_STAGE:
+            return {}
+        baseline = dict(zip(self.labels, self._targets, strict=True))[left]
+        if isinstance(baseline, RunTarget) and baseline.system == FIRST_STAGE:
+            return {}
+        first = msgspec.structs.replace(run[0], label=FIRST_STAGE, system=FIRST_STAGE)
+        alone = msgspec.structs.replace(self.request, measures=(measure,), judged_only=False)
+        systems, names = comparisons.measured_systems(self.settings, [first], alone)
+        return measured_in(systems[0], condition).values[names[0]]
 
-    def _qrels(self, condition: Condition) -> Qrels:
-        from cerank.trec.text_io import read_qrels
-
-        run = self._run(condition)
-        if run:
-            return read_qrels(run[0].folder.qrels(run[1]))
-        return comparisons.judgments(self.settings, self.request.dataset, self.request.qrels)[1]
+    def missing_features(self, left: str, condition: Condition) -> tuple[str, ...]:
+        """Return why a feature of the queries is not known, a sentence each."""
+        out = []
+        if not self.first_stage_values(left, condition, self.measures[0]):
+            out.append("the first stage's measure: there is none beside the two rankings, or the baseline is it")
+        if self._dataset(condition)[0] is None:
+            out.append("words of the query: there are no texts; name the dataset")
+        return tuple(out)
 
     def _dataset(self, condition: Condition) -> tuple[Dataset | None, str]:
         """Return where the texts are, and why there are none."""
         from cerank.datasets.open_datasets import open_dataset
 
-        run = self._run(condition)
+        run = _run_among(self._targets, condition)
         name = run[1] if run else self.request.dataset
         if not name:
             return None, "no texts: name the dataset (d) in place of a qrels file"
@@ -164,6 +175,39 @@ class ComparisonSession:
             return open_dataset(name, self.settings.cache), ""
         except CerankError as error:
             return None, f"no texts: {error}"
+
+
+def ranking_of(settings: Settings, request: ComparisonRequest, target: Target, condition: Condition) -> Ranking:
+    """Return the ranking of a system as it was measured; of several seeds the first one's, for their mean has none."""
+    from cerank.datasets.dataset import without_identical_ids
+    from cerank.trec.text_io import read_run
+
+    if isinstance(target, SeedsTarget):
+        target = target.members[0]
+    if isinstance(target, FileTarget):
+        ranking: Ranking = read_run(target.path).ranking
+        return without_identical_ids(ranking) if comparisons.leaves_identical_ids_out(settings, request) else ranking
+    test, first = _names(target, condition)
+    return read_run(target.folder.ranking(target.system, test, first)).ranking
+
+
+def qrels_in(settings: Settings, request: ComparisonRequest, targets: Sequence[Target], condition: Condition) -> Qrels:
+    """Return what the targets were measured on in a condition."""
+    from cerank.trec.text_io import read_qrels
+
+    run = _run_among(targets, condition)
+    if run:
+        return read_qrels(run[0].folder.qrels(run[1]))
+    return comparisons.judgments(settings, request.dataset, request.qrels)[1]
+
+
+def _run_among(targets: Sequence[Target], condition: Condition) -> tuple[RunTarget, str] | None:
+    """Return a run among the targets, and the dataset it was tested on in this condition."""
+    for target in targets:
+        member = target.members[0] if isinstance(target, SeedsTarget) else target
+        if isinstance(member, RunTarget):
+            return member, _names(member, condition)[0]
+    return None
 
 
 class RankingPair:
@@ -175,20 +219,77 @@ class RankingPair:
         self._dataset = dataset
         self._note = note
 
-    def view(self, query: str, depth: int = 20) -> View:
-        """Return the first `depth` documents of each ranking for one query."""
+    def query_texts(self) -> Mapping[str, str]:
+        """Return the queries' texts; empty where there are none."""
+        return {} if self._dataset is None else self._dataset.queries
+
+    def parts(self, measure: str, query: str) -> tuple[DocumentShare, ...]:
+        """Return the documents that make a query's difference by a measure; see `document_shares`.
+
+        Raises:
+            UsageError: the measure is no sum over documents.
+        """
+        from cerank.evaluation.sensitivity.document_shares import decomposed
+
+        return decomposed(measure, self._qrels.get(query, {}), self._left.get(query, ()), self._right.get(query, ()))
+
+    def features(self, measure: str) -> dict[str, dict[str, float]]:
+        """Return feature -> query -> value of the queries; see `query_features`."""
+        from cerank.evaluation.measures import shape
+
+        look = shape(measure)
+        depth = look.cutoff or 10
+        out: dict[str, dict[str, float]] = {"relevant": {}, "judged": {}}
+        for query, grades in self._qrels.items():
+            out["relevant"][query] = float(sum(grade >= look.rel for grade in grades.values()))
+            both = [*self._left.get(query, ())[:depth], *self._right.get(query, ())[:depth]]
+            if both:
+                out["judged"][query] = sum(doc in grades for doc in both) / len(both)
+        texts = self.query_texts()
+        if texts:
+            out["words"] = {query: float(len(text.split())) for query, text in texts.items()}
+        return out
+
+    def view(self, query: str, depth: int = 20, *, measure: str = "") -> View:
+        """Return the first `depth` documents of each ranking for one query, with their parts of a measure's value."""
         left, right = self._left.get(query, ())[:depth], self._right.get(query, ())[:depth]
         ranks = [{doc: at for at, doc in enumerate(of.get(query, ()), 1)} for of in (self._left, self._right)]
         texts, note = self._texts([*left, *right])
         grades = self._qrels.get(query, {})
+        parts = self._parts_of_sides(query, measure)
 
-        def placed(docs: Sequence[str], others: Mapping[str, int]) -> tuple[Placed, ...]:
+        def placed(
+            docs: Sequence[str], others: Mapping[str, int], of: Mapping[str, float] | None
+        ) -> tuple[Placed, ...]:
             return tuple(
-                Placed(doc, at, grades.get(doc), others.get(doc), texts.get(doc, "")) for at, doc in enumerate(docs, 1)
+                Placed(
+                    document=doc,
+                    rank=at,
+                    grade=grades.get(doc),
+                    other=others.get(doc),
+                    text=texts.get(doc, ""),
+                    part=None if of is None else of.get(doc, 0.0),
+                )
+                for at, doc in enumerate(docs, 1)
             )
 
         query_text = self._dataset.queries.get(query, "") if self._dataset else ""
-        return View(query, query_text, placed(left, ranks[1]), placed(right, ranks[0]), note)
+        return View(query, query_text, placed(left, ranks[1], parts[0]), placed(right, ranks[0], parts[1]), note)
+
+    def _parts_of_sides(
+        self, query: str, measure: str
+    ) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
+        """Return what each document gives to a measure's value on either side; None where it is no sum over them."""
+        from cerank.evaluation.sensitivity.document_shares import shape_of, shares
+
+        if not measure:
+            return None, None
+        try:
+            summed = shape_of(measure)
+        except UsageError:
+            return None, None
+        grades = self._qrels.get(query, {})
+        return shares(summed, grades, self._left.get(query, ())), shares(summed, grades, self._right.get(query, ()))
 
     def _texts(self, docs: Sequence[str]) -> tuple[dict[str, str], str]:
         if self._dataset is None:

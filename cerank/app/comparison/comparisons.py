@@ -225,6 +225,7 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
     worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
     harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
+    margins_because: str = ""  # why margins, gains and harm margins chosen now have their sizes
     now: str = ""  # UTC, ISO 8601: when those margins are chosen
 
 
@@ -258,7 +259,7 @@ def compare_measured(
     def chosen(kind: Kind, texts: Sequence[str], option: str) -> dict[str, Margin]:
         declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all", kind=kind)
         typed = {canonical(name, option): value for name, value in margins_of.typed(texts, option).items()}
-        return margins_of.chosen(typed, declared, now=request.now)
+        return margins_of.chosen(typed, declared, now=request.now, because=request.margins_because)
 
     margins = terms.margins or chosen("margins", request.margins, "--margin")
     if request.judged_only:
@@ -380,6 +381,14 @@ def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
 def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
     """Return the names of the files, and the judgments that the user names."""
     return _judged_by(settings, dataset, qrels)[:2]
+
+
+def leaves_identical_ids_out(settings: Settings, request: ComparisonRequest) -> bool:
+    """Return whether the request's dataset leaves a query's own document out of the results of files."""
+    if not request.dataset or request.qrels:
+        return False
+    has_runs = any(not isinstance(target, FileTarget) for target in targets_of(settings.lab, request.targets))
+    return not has_runs and _judged_by(settings, request.dataset, "")[2]
 
 
 def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:

@@ -22,6 +22,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, records, written
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
     from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison, Condition, Row
     from cerank.evaluation.comparison_rows import SummaryRow
@@ -55,7 +56,7 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
         terms.claim,
     )
     names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
-    names += ["run", "against_run", "cost_seconds", *_BREAK_EVEN, "answer"]
+    names += ["run", "against_run", "cost_seconds", "cost_pairs", "cost_money", *_BREAK_EVEN, "answer"]
     answer_of = {
         (answer.dataset, answer.first_stage, answer.measure, answer.left, answer.right): answer
         for answer in answers(comparison, costs)
@@ -70,14 +71,22 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
         prices: tuple[float | None, ...] = (None,) * len(_BREAK_EVEN)
         if cost is not None and row is not None:
             prices = tuple(None if math.isinf(price) else price for price in break_even(row, cost))
-        paid = (cost.seconds if cost else None, *prices)
+        paid = (*((cost.seconds, cost.pairs, cost.money) if cost else (None, None, None)), *prices)
         answer = answer_of[_key(line)].with_question if _key(line) in answer_of else ""
         body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *paid, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
 
-def document(comparison: Comparison, *, with_reasons: bool = False, command: str = "") -> str:
+def document(
+    comparison: Comparison,
+    *,
+    with_reasons: bool = False,
+    command: str = "",
+    costs: Mapping[str, Cost] | None = None,
+    looks: TestSetLooks | None = None,
+    plan: PlanStatus | None = None,
+) -> str:
     """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
 
     `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
@@ -102,6 +111,8 @@ def document(comparison: Comparison, *, with_reasons: bool = False, command: str
         "family_equivalence": comparison.family_equivalence,
         "rounds": terms.rounds,
         "seed": terms.seed,
+        "looks": msgspec.to_builtins(looks),
+        "plan": msgspec.to_builtins(plan),
         **{kind: {name: msgspec.to_builtins(margin) for name, margin in of.items()} for kind, of in chosen.items()},
         "rankings": [
             {
@@ -119,9 +130,9 @@ def document(comparison: Comparison, *, with_reasons: bool = False, command: str
     }
     text = {
         "meta": meta,
-        "rows": records(full_table(comparison, with_reasons=with_reasons)),
+        "rows": records(full_table(comparison, with_reasons=with_reasons, costs=costs)),
         "secondary": records(secondary(comparison)) if terms.with_secondary else [],
-        "notes": list(_footnotes(comparison)),
+        "notes": [*_footnotes(comparison), *([looks.text] if looks else []), *([plan.text] if plan else [])],
     }
     return escapes.json_text(text, indent=2) + "\n"
 
@@ -371,8 +382,9 @@ def _spreads(comparison: Comparison) -> tuple[str, ...]:
                 continue
             means = [_mean_at(member, row) for member in systems[label].members]
             lines.append(
-                f"{label}: mean of {counted(len(means), 'seed')} by query; {row.measure} of the seeds has sd "
-                f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
+                f"{label}: {counted(len(means), 'seed')}, averaged query by query; from seed to seed {row.measure} "
+                f"varies by {statistics.stdev(means):.4f} (sd) on {row.condition}, from query to query the difference "
+                f"varies by {row.paired.sd:.4f}"
             )
     if lines and comparison.terms.claim == "checkpoints":
         lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")

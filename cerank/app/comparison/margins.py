@@ -89,23 +89,50 @@ def _measured(folder: RunFolder, plan: Plan) -> str:
 Kind = Literal["margins", "worth", "harm"]  # the tables of `evaluate` that hold a difference for each measure
 
 
-def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
-    """Return `nDCG@10=.02` each, as measure -> margin, in the names that were typed; the last `=` ends the name.
+def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
+    """Return `nDCG@10=.02` or `nDCG@10=5%` each, as measure -> margin, in the names typed; the last `=` ends the name.
+
+    A percentage is a share of the baseline's mean.
 
     Raises:
-        UsageError: a text is not MEASURE=NUMBER with a number above 0, or a measure is given twice.
+        UsageError: a text is not MEASURE=NUMBER above 0, or a percentage below 100; a measure comes twice.
     """
-    margins: dict[str, float] = {}
+    from cerank.evaluation.compare import Margin
+
+    margins: dict[str, Margin] = {}
     for text in texts:
         name, equals, raw = (part.strip() for part in text.rpartition("="))
-        is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[0-9]+\.", raw) is not None
-        if not name or not equals or not is_number or not 0 < float(raw) < float("inf"):
-            hint = "MEASURE=NUMBER with a number above 0, such as nDCG@10=.02"
+        number = raw.removesuffix("%").rstrip()
+        is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[0-9]+\.", number) is not None
+        most = 100.0 if raw.endswith("%") else float("inf")
+        if not name or not equals or not is_number or not 0 < float(number) < most:
+            hint = "MEASURE=NUMBER, such as nDCG@10=.02, or a share of the baseline's mean, such as nDCG@10=5%"
             raise UsageError(f"'{text}' is not a margin", where=option, hint=hint, code="margin-syntax")
         if name in margins:
             raise UsageError(f"two margins for {name}", where=option, hint="give one", code="margin-twice")
-        margins[name] = float(raw)
+        size = float(number)
+        margins[name] = Margin(value=0.0, share=size / 100) if raw.endswith("%") else Margin(value=size)
     return margins
+
+
+def numbers(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
+    """Return the margins of `typed`, where a share of the baseline's mean has no meaning.
+
+    Raises:
+        UsageError: also where one is a percentage.
+    """
+    out = {}
+    for name, margin in typed(texts, option).items():
+        if margin.share is not None:
+            what = f"a margin for {name} in percent of a baseline's mean"
+            raise UsageError(
+                what,
+                where=option,
+                hint=f"give a number in the measure's units here, such as {name}=.02",
+                code="margin-share",
+            )
+        out[name] = margin.value
+    return out
 
 
 def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> dict[str, Margin]:
@@ -138,7 +165,7 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
         others = ", ".join(f"±{value:g}" for value in values[1:])
         source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
         is_of_all = all(any(measure in table(behind.plan) for side in pair for behind in side) for pair in pairs)
-        late = [known for pair in pairs if (known := _first_known(pair)) and _moment(when) >= _moment(known)]
+        late = [known for pair in pairs if (known := first_known(pair)) and moment(when) >= moment(known)]
         if not is_of_all:
             source += ", but not of every pair's runs"
         elif late:
@@ -157,37 +184,40 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
     return margins
 
 
-def _first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:
+def first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:
     """Return when results of the pair's runs were first known, the newest run left out unless it is the only one."""
     times = {source.plan.fingerprint + source.plan.created: source.known for side in pair for source in side}
-    known = sorted((time for time in times.values() if time), key=_moment)
+    known = sorted((time for time in times.values() if time), key=moment)
     if len(known) == len(times) > 1:
         known = known[:-1]
     return known[0] if known else ""
 
 
-def _moment(time: str) -> datetime:
+def moment(time: str) -> datetime:
+    """Return a time in ISO 8601 as one that can be compared."""
     return datetime.fromisoformat(time)
 
 
-def chosen(typed: Mapping[str, float], declared: Mapping[str, Margin], *, now: str = "") -> dict[str, Margin]:
+def chosen(
+    typed: Mapping[str, Margin], declared: Mapping[str, Margin], *, now: str = "", because: str = ""
+) -> dict[str, Margin]:
     """Return the declared margins with those of the command line laid over them.
 
     A margin that repeats the declared one stays declared; any other was chosen afterwards and says what it replaces.
 
     Args:
         typed: by canonical measure.
-        now: when they are given, UTC, ISO 8601.
+        declared: by canonical measure.
+        now: when the typed ones are given, UTC, ISO 8601.
+        because: the reason for the typed ones, if any.
     """
-    from cerank.evaluation.compare import Margin
-
     out = dict(declared)
-    for measure, value in typed.items():
+    for measure, margin in typed.items():
         old = declared.get(measure)
-        if old is not None and old.value == value:
+        if old is not None and (old.value, old.share) == (margin.value, margin.share):
             continue
-        source = "command line" + (f", in place of ±{old.value:g} from the {old.source}" if old else "")
-        out[measure] = Margin(value=value, source=source, declared=now)
+        source = "command line" + (f", in place of ±{old.shown} from the {old.source}" if old else "")
+        out[measure] = msgspec.structs.replace(margin, source=source, declared=now, before=False, because=because)
     return out
 
 
@@ -200,7 +230,13 @@ def carried(margins: Mapping[str, Margin], to: Mapping[str, str]) -> dict[str, M
     from cerank.evaluation.compare import Margin
 
     return {
-        condensed: Margin(value=margins[plain].value, source=f"that of {plain}", declared=margins[plain].declared)
+        condensed: Margin(
+            value=margins[plain].value,
+            share=margins[plain].share,
+            source=f"that of {plain}",
+            declared=margins[plain].declared,
+            because=margins[plain].because,
+        )
         for plain, condensed in to.items()
         if plain in margins and condensed != plain
     }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from cerank.app.comparison import comparisons, margins
+from cerank.app.comparison import comparisons, margins, recorded_looks
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.errors import FormatError, MissingError, UsageError
 from cerank.settings import Settings
 from cerank.text import escapes
 from cerank.text.safe_text import counted
@@ -24,6 +27,8 @@ def gate_of(
     request: ComparisonRequest,
     *,
     superior: Sequence[str] = (),
+    slices: Path | None = None,
+    slice_margins: Sequence[str] = (),
     look: int = 0,
     alpha: float = 0.05,
 ) -> GateResult:
@@ -33,6 +38,8 @@ def gate_of(
         settings: where the lab and caches are.
         request: BASE and NEW, on what they are measured, and `MEASURE=NUMBER` for each check of non-inferiority.
         superior: measures by which the new one must be better.
+        slices: a file of lines "query id, tab, name of its slice".
+        slice_margins: `SLICE:MEASURE=NUMBER` for each check of non-inferiority on a slice.
         look: which look at these queries this is, from 1; 0 for a single one.
         alpha: the error rate over all looks.
 
@@ -40,17 +47,70 @@ def gate_of(
         UsageError: they cannot be compared, or there is nothing to check.
     """
     from cerank.evaluation.compare import Margin
-    from cerank.evaluation.gate import gate
+    from cerank.evaluation.gate import SliceMargin, gate
     from cerank.evaluation.measures import canonical
 
-    chosen = {canonical(name, "--margin"): value for name, value in margins.typed(request.margins).items()}
+    chosen = {canonical(name, "--margin"): value for name, value in margins.numbers(request.margins).items()}
     better = [canonical(name, "--superior") for name in superior]
+    parts = []
+    for text in slice_margins:
+        name, colon, rest = text.partition(":")
+        if not (colon and name.strip()):
+            hint = "such as --slice-margin questions:nDCG@10=.03"
+            raise UsageError(f"'{text}' is not SLICE:MEASURE=NUMBER", where="--slice-margin", hint=hint)
+        parts += [
+            SliceMargin(slice=name.strip(), measure=canonical(measure, "--slice-margin"), margin=Margin(value=value))
+            for measure, value in margins.numbers([rest], "--slice-margin").items()
+        ]
+    if bool(parts) != (slices is not None):
+        what = "slices are declared without a margin" if slices else "a slice's margin without slices"
+        raise UsageError(what, hint="give --slices FILE and a --slice-margin SLICE:MEASURE=NUMBER for each slice")
     targets = comparisons.targets_of(settings.lab, request.targets)
-    measures = tuple(dict.fromkeys([*chosen, *better])) or request.measures
+    measures = tuple(dict.fromkeys([*chosen, *better, *(part.measure for part in parts)])) or request.measures
     measuring = ComparisonRequest(measures=measures, dataset=request.dataset, qrels=request.qrels)
     (base, new), _ = comparisons.measured_systems(settings, targets, measuring)
     declared = {name: Margin(value=value) for name, value in chosen.items()}
-    return gate(base, new, margins=declared, superior=better, look=look, alpha=alpha)
+    result = gate(
+        base,
+        new,
+        margins=declared,
+        superior=better,
+        slices=read_slices(slices) if slices else None,
+        slice_margins=parts,
+        look=look,
+        alpha=alpha,
+    )
+    keys = recorded_looks.keys_of_pair(base, new, measures)
+    recorded_looks.record(settings, keys, by="gate", now=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    return result
+
+
+def read_slices(path: Path) -> dict[str, frozenset[str]]:
+    """Return the queries of each slice in a file of lines "query id, tab, name"; a query may be in several.
+
+    Raises:
+        MissingError: there is no such file.
+        UsageError: it cannot be read.
+        FormatError: a line has no name.
+    """
+    slices: dict[str, set[str]] = {}
+    try:
+        lines = path.expanduser().read_text(encoding="utf8").splitlines()
+    except FileNotFoundError as error:
+        raise MissingError(
+            "no such file", where=str(path), hint="lines of: query id, tab, name of its slice"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read it: {error}", where=str(path)) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) != 2 or not all(cells):
+            hint = "each line is a query's id, a tab, and the name of its slice"
+            raise FormatError("not a query with its slice", where=f"{path}:{number}", hint=hint)
+        slices.setdefault(cells[1], set()).add(cells[0])
+    return {name: frozenset(queries) for name, queries in slices.items()}
 
 
 def summary(result: GateResult) -> str:

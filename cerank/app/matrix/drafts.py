@@ -245,6 +245,11 @@ def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[Fiel
     table = start.table
     for path, value in fitting.items():
         own = _value_at(start.table, path)
+        if value is None:
+            if own is not None:
+                errors.append(FieldError(path, f"the recipe says {own}, which can be changed here but not left open"))
+                return None
+            continue
         if isinstance(value, Mapping) and isinstance(own, Mapping) and (gone := own.keys() - value.keys()):
             errors.append(
                 FieldError(path, f"{', '.join(sorted(gone))} belongs to the recipe and cannot be removed here")
@@ -256,7 +261,8 @@ def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[Fiel
     except RecipeError as error:
         errors += [_field_error(line) for line in error.what.split("\n")]
         return None
-    return _ChosenRecipe(start, tuple(fitting.items()), recipe)
+    given = tuple((path, value) for path, value in fitting.items() if value is not None)
+    return _ChosenRecipe(start, given, recipe)
 
 
 def _stage_in(path: str) -> str | None:

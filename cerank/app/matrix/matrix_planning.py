@@ -32,7 +32,7 @@ class PlannedMatrix(msgspec.Struct, frozen=True):
 
     cells: tuple[DraftRun, ...] = ()
     plans: tuple[Plan, ...] = ()  # one a cell
-    work: tuple[WorkItem, ...] = ()  # of all cells together, part by part; what several share counts once
+    work: tuple[WorkItem, ...] = ()  # work of all runs together, part by part; shared work counts once
     shared: tuple[WorkItem, ...] = ()  # what is not done again, for another run of the matrix does it
     errors: tuple[FieldError, ...] = ()
 
@@ -110,10 +110,10 @@ class WorkTotals:
         """Enter a run's work.
 
         Args:
-            recipe: its recipe.
-            identities: of its stages, in order; see `planning.stage_keys`.
-            work: its parts.
-            given: stages that runs of the lab have finished already.
+            recipe: recipe of the run to add.
+            identities: cache keys of its stages, in order; see `planning.stage_keys`.
+            work: work of the run, part by part, with the stages in order.
+            given: cache keys of stages that runs of the lab have finished already.
         """
         keys = dict(zip(recipe.chain, identities, strict=True))
         data = recipe.data

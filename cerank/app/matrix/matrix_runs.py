@@ -86,7 +86,7 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     """Return the runs that a matrix stands for.
 
     Args:
-        loaded: the matrix.
+        loaded: matrix as it was read from its file.
         overrides: `key.path=VALUE` each, laid over every recipe that has the place; they win over everything.
 
     Raises:
@@ -212,9 +212,10 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
     """Return what the matrix comes to: runs, work with its time, and everything missing, not only the first thing.
 
     Args:
-        grid_: the matrix.
-        settings: its lab is looked into for runs that are there, and for how fast such work went.
-        pairs_per_second: of training, where the user knows better; scoring is taken to be three times as fast.
+        grid_: runs of the matrix, as `load_runs` returned them.
+        settings: settings in force; their lab has finished runs to reuse and the speed of earlier training.
+        pairs_per_second: training speed, where the user knows it; scoring is assumed three times as fast. 0 estimates
+            it.
     """
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
@@ -250,26 +251,39 @@ def _run_and_state(lab: Lab, name: str) -> tuple[str, str]:
 
 
 def _comparisons(grid_: MatrixRuns) -> int:
-    """Return how many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
-    from cerank.datasets import aliases, irds
-    from cerank.datasets.open_datasets import whole_and_part
+    """Return how many comparisons the declared family has, as `cerank report` counts them: its primary ones."""
+    from cerank.evaluation.primary_questions import questions
 
     recipe = grid_.cells[0].recipe
-    measures = 0
-    for test in recipe.data.test:
-        for name in recipe.evaluate.measures:
-            if name != aliases.AUTO:
-                measures += 1
-                continue
-            collection, _ = whole_and_part(test)
-            try:
-                grade = irds.catalog_metadata(aliases.id_of(collection)).largest_grade
-            except CerankError:
-                grade = 0  # a folder: three measures whatever its grades are
-            measures += len(aliases.declared_measures(collection, grade))
-    bases = len({cell.recipe.base for cell in grid_.cells})
-    others = len(grid_.matrix.recipes) - 1
-    return bases * others * len(recipe.data.first_stages) * measures
+    primary = questions(recipe.evaluate.primary, "primary")
+    measures = [name for test in recipe.data.test for name in _measures_on(test, recipe.evaluate.measures)]
+    others = [name for name in dict.fromkeys(cell.recipe.name for cell in grid_.cells) if name != grid_.baseline]
+    rows = sum(
+        not primary or any(question.names(measure, {other}, {grid_.baseline}) for question in primary)
+        for other in others
+        for measure in measures
+    )
+    return len({cell.recipe.base for cell in grid_.cells}) * rows * len(recipe.data.first_stages)
+
+
+def _measures_on(test: str, names: Sequence[str]) -> list[str]:
+    """Return the measures of a test set, those that its kind of judgments decides included."""
+    from cerank.datasets import aliases, irds
+    from cerank.datasets.open_datasets import whole_and_part
+    from cerank.evaluation.measures import canonical
+
+    measures = []
+    for name in names:
+        if name != aliases.AUTO:
+            measures.append(canonical(name, test))
+            continue
+        collection, _ = whole_and_part(test)
+        try:
+            grade = irds.catalog_metadata(aliases.id_of(collection)).largest_grade
+        except CerankError:
+            grade = 0  # a folder: three measures whatever its grades are
+        measures += aliases.declared_measures(collection, grade)
+    return measures
 
 
 # --- into the queue
@@ -279,9 +293,9 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     """Plan every run of the matrix, record the matrix, and queue the runs that are not finished, running or queued.
 
     Args:
-        lab: where it goes.
-        grid_: the matrix.
-        now: with its zone.
+        lab: lab that gets the matrix and its runs.
+        grid_: runs of the matrix, as `load_runs` returned them.
+        now: time at which the runs are queued, with a time zone.
         say: called with a text for each step.
 
     Raises:

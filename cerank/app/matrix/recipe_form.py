@@ -101,6 +101,13 @@ def _bare(hint: Any) -> Any:
     return hint
 
 
+def _is_optional(hint: Any) -> bool:
+    """Return whether a recipe may leave the setting open."""
+    while hasattr(hint, "__metadata__"):
+        hint = hint.__origin__
+    return type(None) in typing.get_args(hint)
+
+
 def _bounds(hint: Any) -> str:
     """Return the first bounds in a type's annotations, in words."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
@@ -141,12 +148,13 @@ def text(value: object) -> str:
 
 
 def value(path: str, typed: str) -> object:
-    """Return what was typed for the setting at `path`, as the value a recipe's table holds.
+    """Return what was typed for the setting at `path`, as the value a recipe's table holds; None for one left open.
 
     Raises:
         ValueError: it cannot be one; the message is for the person who types.
     """
-    return _value(_hint_at(path), typed.strip())
+    hint = _hint_at(path)
+    return None if not typed.strip() and _is_optional(hint) else _value(hint, typed.strip())
 
 
 def expected_at(path: str) -> str:

@@ -12,11 +12,16 @@ import msgspec
 import cerank
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
+from cerank.app.report.paper.methods_text import MethodsText, methods
 from cerank.app.report.report_data import Curve, PublishedComparison, Report
 from cerank.app.report.report_scope import ReportRequest, ReportScope, report_scope
 from cerank.app.report.results_tables import TestResults
+from cerank.errors import UsageError
 from cerank.evaluation import published
+from cerank.evaluation.studies.pooling import PooledResult
 from cerank.settings import Settings
+
+_FORESTS = 24  # pictures of pooled differences, at most
 
 
 def build_report(settings: Settings, request: ReportRequest, say: Callable[[str], None] = lambda _: None) -> Report:
@@ -43,6 +48,18 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         from cerank.app.report.curve_figures import pictures
 
         curves = pictures(scope)
+    pooled, pooling_notes = _pooled(verdicts)
+    if pooled is not None and request.has_curves:
+        from cerank.app.comparison.pool_comparisons import forest_svg
+
+        curves += tuple(
+            Curve(
+                name=f"forest-{number}",
+                title=f"{row.right} against {row.left} by {row.measure}, over test sets",
+                svg=forest_svg(row, pooled.alpha),
+            )
+            for number, row in enumerate(pooled.rows[:_FORESTS], 1)
+        )
     return Report(
         title=scope.title,
         command=request.command,
@@ -58,13 +75,37 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         papers=_papers(facing),
         places=results_tables.place_facts(scope, data, columns),
         runs=provenance.run_facts(scope),
-        notes=(*data.notes, *_notes(scope, verdicts)),
+        notes=(*data.notes, *_notes(scope, verdicts), *pooling_notes),
         missing=(*(f"run {name} is not in the lab" for name in scope.absent), *data.missing),
         sources=data.sources,
         comparison=verdicts.comparison,
         curves=curves,
+        methods=_methods(verdicts, is_pooled=pooled is not None),
+        pooled=pooled,
         answers=_answers(verdicts),
     )
+
+
+def _methods(verdicts: TestResults, *, is_pooled: bool) -> MethodsText | None:
+    if verdicts.comparison is None:
+        return None
+    return methods(verdicts.comparison, cerank.__version__, is_pooled=is_pooled)
+
+
+def _pooled(verdicts: TestResults) -> tuple[PooledResult | None, tuple[str, ...]]:
+    """Return each difference pooled over the test sets, with notes; None where there is one test set only."""
+    from cerank.evaluation.studies import pooling
+
+    comparison = verdicts.comparison
+    if comparison is None or len({row.condition.dataset for row in comparison.rows}) < 2:
+        return None, ()
+    try:
+        result = pooling.pooled(
+            pooling.of_comparison(comparison), margins=comparison.terms.margins, alpha=comparison.terms.alpha
+        )
+    except UsageError as error:
+        return None, (f"not pooled over test sets: {error.what}",)
+    return result, pooling.shared_queries(comparison)
 
 
 def _answers(verdicts: TestResults) -> tuple[str, ...]:

@@ -81,7 +81,8 @@ def _signs(grid: ResultsTable, scope: ReportScope, verdicts: TestResults) -> lis
     for measure in sorted(names & margins.keys()):
         margin = margins[measure]
         when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the results"
-        text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when})"
+        because = f", because {margin.because}" if margin.because else ""
+        text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when}{because})"
         lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
     if any(cell.is_late for line in grid.lines for cell in line.cells):
         lines.append("†: by a margin that was chosen after the results.")

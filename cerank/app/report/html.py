@@ -61,6 +61,8 @@ def document(report: Report) -> str:
             f"<figure>{curve.svg}<figcaption>{html(curve.title)}</figcaption></figure>" for curve in report.curves
         ]
     parts += [_side(side) for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))]
+    if report.methods is not None:
+        parts.append(f"<h2>Methods</h2><p>{html(report.methods.plain)}</p>")
     parts += [_list("Answers", report.answers), _list("Notes", report.notes), _list("Not measured yet", report.missing)]
     return "\n".join([*(part for part in parts if part), "</body></html>"]) + "\n"
 

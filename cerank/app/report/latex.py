@@ -5,13 +5,18 @@ Invariant: ASCII only, whatever the labels are; no text from outside can start a
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
+import msgspec
+
 from cerank.app.report import supplementary_tables
 from cerank.app.report.footnotes import marks as marks_of
+from cerank.app.report.paper.methods_text import MethodsText
 from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
+from cerank.evaluation.compare import Comparison
 from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.table_data import TEXTS, Column, Table, rounded
@@ -32,6 +37,7 @@ _SIGNS = {
     "→": r"$\to$",
     "≥": r"$\geq$",
     "≤": r"$\leq$",
+    "²": r"$^2$",
     "‘": "`",
     "’": "'",
     "“": "``",
@@ -47,6 +53,7 @@ _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage{booktabs}
 \usepackage{array}
 \usepackage{longtable}
+\usepackage{threeparttable}
 \setlength{\parindent}{0pt}
 \begin{document}
 """
@@ -82,11 +89,49 @@ def file_name(grid: ResultsTable) -> str:
 def table(grid: ResultsTable, *, is_star: bool = False) -> str:
     """Return a floating table to include, with booktabs; too many columns for a page become tables below each other."""
     kind = "table*" if is_star else "table"
-    lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
-    lines += ["\\setlength{\\tabcolsep}{5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
-    lines += [f"\\label{{tab:{plain_name(grid.measure, 40)}}}"]
+    lines = ["% needs \\usepackage{booktabs,threeparttable}", f"\\begin{{{kind}}}[htbp]", "\\centering"]
+    lines += ["\\footnotesize", "\\setlength{\\tabcolsep}{5pt}", "\\begin{threeparttable}"]
+    lines += [f"\\caption{{{escaped(grid.caption[0])}}}", f"\\label{{tab:{plain_name(grid.measure, 40)}}}"]
     parts = [_tabular(grid, columns) for columns in blocks(grid.places)]
-    return "\n".join([*lines, "\n\n\\medskip\n".join(parts), f"\\end{{{kind}}}"]) + "\n"
+    lines.append("\n\n\\medskip\n".join(parts))
+    if grid.caption[1:]:
+        notes = [f"\\item {escaped(sentence)}" for sentence in grid.caption[1:]]
+        lines += ["\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
+    return "\n".join([*lines, "\\end{threeparttable}", f"\\end{{{kind}}}"]) + "\n"
+
+
+def differences_file(measure: str) -> str:
+    """Return the name of the file of a measure's differences."""
+    return f"differences-{plain_name(measure, 40)}.tex"
+
+
+def differences(comparison: Comparison, measure: str) -> str:
+    """Return every difference by one measure with its interval, adjusted p and verdict, and all of its notes."""
+    from cerank.app.comparison.export_comparison import short_table
+
+    rows = tuple(row for row in comparison.rows if row.measure == measure)
+    conditions = tuple(dict.fromkeys(row.condition for row in rows))
+    part = msgspec.structs.replace(comparison, rows=rows, measures=(measure,), conditions=conditions)
+    side = short_table(part)
+    lines = ["% needs \\usepackage{booktabs,threeparttable}", "\\begin{table}[htbp]", "\\centering", "\\footnotesize"]
+    lines += ["\\begin{threeparttable}", f"\\caption{{Differences by {escaped(measure)}}}"]
+    lines += [f"\\begin{{tabular}}{{{''.join('l' if c.kind in TEXTS else 'r' for c in side.columns)}}}", "\\toprule"]
+    lines += [" & ".join(escaped(column.heading) for column in side.columns) + " \\\\", "\\midrule"]
+    for row in side.rows:
+        cells = [escaped(rounded(value, column)) for value, column in zip(row, side.columns, strict=True)]
+        lines.append(" & ".join(re.sub(r"(?<![\d$-])-(?=[\d.])", "$-$", cell) for cell in cells) + " \\\\")
+    notes = [f"\\item {escaped(note)}" for note in side.notes]
+    lines += ["\\bottomrule", "\\end{tabular}", "\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
+    return "\n".join([*lines, "\\end{threeparttable}", "\\end{table}"]) + "\n"
+
+
+def methods_paragraph(methods: MethodsText) -> str:
+    """Return the paragraph on methods, with a \\cite for each reference of `references.bib`."""
+    cited = [
+        escaped(text.rstrip() if keys else text) + (f"~\\cite{{{','.join(keys)}}}" if keys else "")
+        for text, keys in methods.parts
+    ]
+    return "".join(cited) + "\n"
 
 
 def _tabular(grid: ResultsTable, columns: Sequence[int]) -> str:
@@ -138,6 +183,8 @@ def document(report: Report) -> str:
     parts.append("\\clearpage\n")
     for side in supplementary_tables.sides(report):
         parts.append(_long(side))
+    if report.methods is not None:
+        parts.append(f"\\subsection*{{Methods}}\n{escaped(report.methods.plain)}\n\n")
     for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
         if lines:
             items = "".join(f"\\item[--] {escaped(line)}\n" for line in lines)
@@ -147,7 +194,12 @@ def document(report: Report) -> str:
 
 def head(report: Report) -> tuple[str, ...]:
     """Return what stands under the title."""
-    declared = f"Family: {report.declared}." if report.declared else "The family was not declared before the runs."
+    declared = (
+        f"Family: {report.declared}."
+        if report.declared
+        else "Which tests to make was not fixed before the runs (no matrix); the adjustment counts the tests of this "
+        "report only."
+    )
     return (declared, f"Made by cerank {report.version}, {report.created}: {report.command}")
 
 

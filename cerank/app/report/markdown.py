@@ -27,6 +27,8 @@ def document(report: Report, *, has_files: bool = False) -> str:
         ]
     for side in supplementary_tables.sides(report):
         parts.append(f"## {escapes.markdown(side.title)}\n\n{written([side], 'markdown')}")
+    if report.methods is not None:
+        parts.append(f"## Methods\n\n{escapes.markdown(report.methods.plain)}\n")
     for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
         if lines:
             parts.append(f"## {title}\n\n" + "".join(f"- {escapes.markdown(line)}\n" for line in lines))

@@ -9,8 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from cerank.app.report.paper.methods_text import MethodsText
 from cerank.datasets.query_overlaps import Overlap
 from cerank.evaluation.compare import Comparison
+from cerank.evaluation.studies.pooling import PooledResult
 from cerank.evaluation.systems import Condition
 from cerank.training.stage_summary import StageSummary
 
@@ -169,4 +171,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[SourceFile, ...]
     comparison: Comparison | None  # None where there is nothing to compare
     curves: tuple[Curve, ...] = ()
+    methods: MethodsText | None = None  # None where there is nothing to compare
+    pooled: PooledResult | None = None  # None with one test set
     answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
+
 from cerank.app.report.report_data import Report
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, Value
@@ -286,7 +288,16 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
     return [None] * 18
 
 
-SIDES = (published, stages, groups, shared, events, rankings, runs, inputs)
+def pooled(report: Report) -> Table:
+    """Return each difference over all test sets."""
+    from cerank.app.comparison import pool_comparisons
+
+    if report.pooled is None:
+        return Table("pooled", (), ())
+    return msgspec.structs.replace(pool_comparisons.tables(report.pooled)[0], title="Pooled over the test sets")
+
+
+SIDES = (pooled, published, stages, groups, shared, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:

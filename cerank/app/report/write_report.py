@@ -88,6 +88,14 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
     if "latex" in forms:
         texts["report.tex"] = latex.document(report)
         texts |= {f"tables/{latex.file_name(grid)}": latex.table(grid) for grid in report.grids}
+        if report.comparison is not None:
+            names = dict.fromkeys(row.measure for row in report.comparison.rows)
+            texts |= {
+                f"tables/{latex.differences_file(name)}": latex.differences(report.comparison, name) for name in names
+            }
+        if report.methods is not None:
+            texts["methods.tex"] = latex.methods_paragraph(report.methods)
+            texts["references.bib"] = report.methods.bibliography
     if "csv" in forms:
         texts["cells.csv"] = as_text(report, "csv")
         texts |= {

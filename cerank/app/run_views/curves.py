@@ -73,12 +73,12 @@ class Curves:
 
     @property
     def damage(self) -> list[str]:
-        """A message for each row that could not be read."""
+        """Return an error message for each row of the log that could not be read."""
         return self._tail.damage
 
     @property
     def columns(self) -> Columns:
-        """All that was read; later reads do not change it, unless steps are repeated."""
+        """Return everything read so far; later reads do not change it, unless steps are repeated."""
         table = self._table[:, : self._count]
         return Columns(
             steps=table[0],
@@ -144,12 +144,12 @@ class Curves:
 
 
 def smoothed(values: Floats, weight: float, starts: Sequence[int] = ()) -> Floats:
-    """The exponential mean with the given weight of the past (0 gives the values), free of the bias of its beginning.
+    """Return the exponential moving average of the values, corrected for the bias of its start.
 
     Args:
         values: (n,), finite; where one is not, all after it in its stage are not.
-        weight: 0 to below 1.
-        starts: places in `values` where it begins anew, such as a stage's first.
+        weight: weight of the past, at least 0 and below 1.
+        starts: indexes in `values` at which the mean starts anew, such as the first step of each stage.
     """
     if not weight or not len(values):
         return values
@@ -187,10 +187,10 @@ def thinned(steps: Floats, values: Floats, low: float, high: float, count: int) 
     Where points are farther apart than parts are wide, parts between two points lie on the line between them.
 
     Args:
-        steps: (n,), rising.
-        values: (n,).
+        steps: (n,) positions on the axis, in rising order.
+        values: (n,) the value at each position.
         low, high: the part of the axis that is drawn; high > low.
-        count: columns of dots.
+        count: number of parts, one for each column of dots.
 
     Returns:
         Two arrays (count,).

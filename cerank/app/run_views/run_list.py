@@ -145,20 +145,15 @@ def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:
     return [*details, ("keys", "right shows the runs, left folds them again, z folds and unfolds all")]
 
 
-def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
-    """Return what tells each run from the others, by its id: its label, else the settings that differ; "" for nothing.
-
-    Args:
-        entries: runs that are shown together.
-        most: settings to name.
-    """
+def distinctions(entries: Sequence[RunEntry]) -> dict[str, str]:
+    """Return run id -> what tells it from the others: its label, else two settings that differ; "" for nothing."""
     tables = {entry.name: plan_view.recipe_settings(entry.plan) if entry.plan else {} for entry in entries}
     keys = dict.fromkeys(key for table in tables.values() for key in table)
     differing = [key for key in keys if len({table.get(key) for table in tables.values()}) > 1]
     texts = {}
     for entry in entries:
         table = tables[entry.name]
-        named = [f"{key.rpartition('.')[2]} {table[key]}" for key in differing[:most] if table.get(key)]
+        named = [f"{key.rpartition('.')[2]} {table[key]}" for key in differing[:2] if table.get(key)]
         texts[entry.name] = entry.label or ", ".join(named)
     return texts
 

@@ -40,7 +40,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     short_name: str = ""  # as `run_store.short_names` has it
     note: str = ""  # first line of the user's note on it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
-    verdict: VerdictSummary | None = None  # of a finished run, once it was computed
+    verdict: VerdictSummary | None = None  # None until the run is finished and its verdict computed
     seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds, see `seed_groups`
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
 
@@ -56,12 +56,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The user's word for it; "" where there is none."""
+        """Return the label that the user gave the run; "" if there is none."""
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property
     def title(self) -> str:
-        """The short name, with the label beside it where there is one."""
+        """Return the short name, followed by the label if there is one."""
         return f"{self.short_name or self.name} ({self.label})" if self.label else self.short_name or self.name
 
     @property
@@ -71,12 +71,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def why(self) -> str:
-        """Why it stands so, paths shortened to what lies in the run; "" where the state says it all."""
+        """Return the reason for the state, with paths relative to the run's folder; "" if the state says enough."""
         return self.status.text.replace(f"{self.folder.path}/", "")
 
     @property
     def is_live(self) -> bool:
-        """Whether a worker is at it."""
+        """Return whether a worker process is carrying out the run."""
         return self.status.state in LIVE_STATES
 
     @property
@@ -96,17 +96,17 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def created(self) -> str:
-        """When the run was made: UTC, ISO 8601; "" where its plan cannot be read."""
+        """Return when the run was made, in UTC by ISO 8601; "" if its plan cannot be read."""
         return self.plan.created if self.plan else ""
 
     @property
     def progress(self) -> Progress | None:
-        """What its worker said last, while there is one."""
+        """Return the newest progress that the run's worker wrote; None if no worker is running."""
         return self.status.progress if self.is_live else None
 
     @property
     def stage(self) -> str:
-        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill"; "" where nothing is running."""
+        """Return the current phase: "2/2 distill", "2/2 validation", "re-rank distill"; "" if no worker is running."""
         if self.progress is None or self.plan is None:
             return ""
         chain = self.plan.recipe.chain
@@ -118,7 +118,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def share(self) -> float | None:
-        """How much of its phase is done, 0 to 1."""
+        """Return the completed fraction of the current phase, 0 to 1."""
         progress = self.progress
         return min(1.0, progress.done / progress.total) if progress and progress.total else None
 
@@ -129,19 +129,19 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def run_share(self) -> float | None:
-        """How much of the whole run is done, 0 to 1; None where it was not estimated, or nothing is at work."""
+        """Return the completed fraction of the whole run, 0 to 1; None without an estimate or without a worker."""
         progress = self.progress
         return None if progress is None or progress.run_seconds_left is None else progress.run_share
 
     @property
     def pairs_per_second(self) -> float:
-        """Through the model; 0 until three steps or queries are done, for the first ones say little."""
+        """Return the pairs that go through the model per second; 0 until three steps or queries are done."""
         progress = self.progress
         return progress.pairs_per_second if progress and (progress.done >= _TELLING or not progress.total) else 0.0
 
     @property
     def validated(self) -> tuple[str, float] | None:
-        """The measure that decides its newest validation, with its value."""
+        """Return the stage's validation measure and its newest value."""
         if self.validation is None or not self.validation.measures or self.plan is None:
             return None
         chain, measures = self.plan.recipe.chain, self.validation.measures
@@ -153,12 +153,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def final(self) -> tuple[str, float] | None:
-        """The first final measure with its mean."""
+        """Return the first measure of the final evaluation and its mean."""
         return next(iter(self.finals.items()), None)
 
     @property
     def at(self) -> str:
-        """Where it is, with percent: "2/2 distill 61%"; where it waits or was stopped; "" for nothing to say."""
+        """Return the current phase, such as "2/2 distill 61%", or where the run waits or stopped; else ""."""
         if self.state == "queued":
             return f"queue #{self.place}" + (f": {self.waits_for}" if self.waits_for else "")
         progress = self.status.progress
@@ -169,7 +169,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateChange(msgspec.Struct, frozen=True):
-    """A run that came to another state while it was watched."""
+    """A change of a run's state that the monitor saw."""
 
     entry: RunEntry
     before: str
@@ -194,8 +194,8 @@ class LabMonitor:
         """Watch a lab.
 
         Args:
-            lab: the folder of runs.
-            queue_state: asked what devices do while runs are queued.
+            lab: folder of the runs to watch.
+            queue_state: returns what each device does; called while runs are queued. None shows no queue.
             cache: where verdicts are kept; None shows none.
         """
         self._lab = lab

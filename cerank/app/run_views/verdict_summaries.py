@@ -31,7 +31,7 @@ class VerdictSummary(msgspec.Struct, frozen=True, kw_only=True):
         str  # on its last stage: whether it was worth it, where that was declared; else "better", "equivalent", ...
     )
     sentence: str  # the question with its answer
-    stamp: str  # of the files that it was computed from
+    stamp: str  # sizes and times of the files that it was computed from
 
 
 def _stamp(folder: RunFolder) -> str:

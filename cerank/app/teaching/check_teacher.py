@@ -40,7 +40,7 @@ class TeacherCheck(msgspec.Struct, frozen=True, kw_only=True):
     first_stage: str
     queries: int  # ranked and labeled
     failed: int
-    comparison: Comparison  # of the teacher with the first stage, by the labels
+    comparison: Comparison  # the teacher against the first stage, by the labels
     repaired: float  # share of answers
     unchanged: float  # share of windows that came back in the order that was given
     position_bias: Stability | None
@@ -63,11 +63,11 @@ def check(
     """Return what a teacher's rankings of labeled queries show; what is missing of them is made.
 
     Args:
-        settings: in force.
-        request: whose queries have labels.
-        hooks: of the work.
-        measures: the first decides.
-        bias_queries: queries whose first window is shown in other orders and once more; 0 leaves that out.
+        settings: settings in force; they name the cache and the device.
+        request: names the teacher, and queries that have labels.
+        hooks: functions that report progress and ask whether to stop.
+        measures: names of the measures by which the rankings are compared; the first one decides.
+        bias_queries: number of queries whose first window is also asked in other orders and once again; 0 asks none.
 
     Raises:
         UsageError: no query has labels.

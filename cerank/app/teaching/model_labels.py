@@ -36,10 +36,10 @@ def write_labels(
 
     Args:
         request: names the teacher and the queries.
-        hooks: of the work.
-        output: the qrels file; packed if it ends in .gz.
-        runs: TREC runs whose order under both kinds of labels is compared.
-        measure: by which they are ordered.
+        hooks: functions that report progress and ask whether to stop.
+        output: path of the qrels file; compressed if it ends in .gz.
+        runs: paths of TREC runs, which are ordered by human and by model labels to compare both orders.
+        measure: name of the measure by which the runs are ordered.
 
     Raises:
         UsageError: the teacher gives no grades.

@@ -62,18 +62,20 @@ Pairs = Annotated[
 ]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, max=1000, metavar="N", help="Number of repetitions.")]
 Steps = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--steps",
         min=1,
         max=10**6,
         metavar="N",
-        help="Number of training steps in each repetition, with 32 pairs per step.",
+        help="Number of training steps in each repetition. Default: 2 of 32 pairs, or 200 of 256 pairs on a GPU.",
     ),
 ]
 Precision = Annotated[
     list[str] | None,
-    typer.Option("--precision", metavar="PRECISION", help="fp32 or bf16. May be repeated. Default: both."),
+    typer.Option(
+        "--precision", metavar="PRECISION", help="fp32 or bf16. May be repeated. Default: both, on a GPU bf16."
+    ),
 ]
 CerankOnly = Annotated[
     bool, typer.Option("--cerank-only", help="Do not measure sentence-transformers, even if it is installed.")
@@ -94,7 +96,7 @@ def bench(
     first_stage: First = "bm25",
     pairs: Pairs = None,
     repeats: Repeats = 3,
-    steps: Steps = 2,
+    steps: Steps = None,
     precision: Precision = None,
     cerank_only: CerankOnly = False,
     publish: Publish = None,
@@ -118,8 +120,8 @@ def bench(
         first_stage=first_stage,
         pairs=pairs or 0,
         repeats=repeats,
-        steps=steps,
-        precisions=tuple(dict.fromkeys(precision or benchmark.PRECISIONS)),
+        steps=steps or 0,
+        precisions=tuple(dict.fromkeys(precision or ())),
         with_peer=not cerank_only,
     )
     report = benchmark.measure(settings, request, lambda what: info(f"measuring: {what}"))

@@ -15,7 +15,7 @@ from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, check_new, emit, info, write_output
 from cerank.errors import UsageError, os_error
 from cerank.recipes.loss_specs import LOSSES
-from cerank.settings import resolve
+from cerank.settings import Flags, resolve
 
 recipes_app = CommandLine(
     no_args_is_help=True, help="Recipes: TOML files that say what to fine-tune, on what data, in which stages."
@@ -155,7 +155,7 @@ def bases(
     ] = "",
     pooling: Annotated[
         Literal["auto", "product", "mean", "classifier"],
-        typer.Option("--pooling", help="Pooling, as a recipe would set it."),
+        typer.Option("--pooling", help="Pooling to describe the base with, as a recipe sets it."),
     ] = "auto",
     form: options.Format = None,
     json: options.Json = False,
@@ -205,7 +205,7 @@ def show_config(
     json: options.Json = False,
 ) -> None:
     """Show the value of each setting and where it comes from."""
-    flags = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
     resolved = resolve(flags, os.environ, Path.cwd())
     columns = (Column("setting", "setting"), Column("value", "value"), Column("source", "source"))
     rows = tuple((entry.key, entry.value, entry.source) for entry in resolved.entries)

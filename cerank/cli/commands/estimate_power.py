@@ -75,6 +75,16 @@ def power(
             rich_help_panel=_ASKED,
         ),
     ] = "",
+    systems: Annotated[
+        int | None,
+        typer.Option(
+            "--systems",
+            metavar="M",
+            help="Topic set size design: how many queries a new test set needs to tell M systems apart whose best is "
+            "--delta above the worst, by the variance of the pilot rankings A B ... (or of the dataset's own runs).",
+            rich_help_panel=_ASKED,
+        ),
+    ] = None,
     measure: options.Measure = None,
     dataset: Dataset = "",
     qrels: Qrels = "",
@@ -100,6 +110,19 @@ def power(
         counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
         cells = power_analysis.seed_grid(settings, rankings, request, counts)
         emit(table_columns.seed_grid_tables(cells, settings.format), settings.format)
+        return
+    if systems is not None:
+        if queries is not None or sd is not None or margin is not None:
+            hint = "--systems takes --delta, --power, --alpha and the pilot's rankings"
+            raise UsageError("the number of queries is what --systems computes, from rankings", hint=hint)
+        from cerank.app.comparison import design_test_set
+
+        pilot = ComparisonRequest(
+            targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels
+        )
+        emit(
+            design_test_set.table(design_test_set.designs(settings, pilot, request, systems), request), settings.format
+        )
         return
     if not names:
         if queries is None:

@@ -9,9 +9,9 @@ import msgspec
 import typer
 
 from cerank.cli import options
-from cerank.cli.commands.measure import Dataset, Qrels
+from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Qrels, confidence_of
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, format_of, info, is_for_machines, write_output
 from cerank.errors import UsageError
 from cerank.text import escapes
 
@@ -30,6 +30,22 @@ def gate(
     superior: Annotated[
         list[str] | None,
         typer.Option("--superior", metavar="MEASURE", help="NEW must be better than BASE. May be repeated."),
+    ] = None,
+    slices: Annotated[
+        Path | None,
+        typer.Option(
+            "--slices",
+            metavar="FILE",
+            help="Parts of the queries: lines of query id, tab, name of its slice.",
+        ),
+    ] = None,
+    slice_margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slice-margin",
+            metavar="SLICE:MEASURE=NUMBER",
+            help="NEW must not be worse than BASE by this much on a slice. May be repeated.",
+        ),
     ] = None,
     look: Annotated[
         int,
@@ -64,7 +80,15 @@ def gate(
         if path is not None and (mistake := export_comparison.path_error(path, replace=True)):
             raise UsageError(mistake, where=str(path))
     request = ComparisonRequest(targets=(base, new), margins=tuple(margin or ()), dataset=dataset, qrels=qrels)
-    result = release_gate.gate_of(settings, request, superior=superior or (), look=look, alpha=alpha)
+    result = release_gate.gate_of(
+        settings,
+        request,
+        superior=superior or (),
+        slices=slices,
+        slice_margins=slice_margin or (),
+        look=look,
+        alpha=alpha,
+    )
     emit(release_gate.table(result), settings.format)
     if settings.format:
         info(release_gate.summary(result))
@@ -77,7 +101,12 @@ def gate(
 
 def rejudge(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="TOML file with the claims of a table: difference, queries, p.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="TOML file with the claims of a table: difference, queries, p, or run files. dl20 and ecir2025 are "
+            "shipped.",
+        ),
     ],
     margin: Annotated[
         float | None,
@@ -88,16 +117,22 @@ def rejudge(
 ) -> None:
     """Judge a published table again: what its differences, numbers of queries and p-values bear together.
 
-    p is adjusted over all of its comparisons; "on par" needs a margin. `cerank guide verdicts` has an example.
+    p is adjusted over all of its comparisons; "on par" needs a margin. Where run files of a repeated experiment are
+    named, its measures of reproduction follow. `cerank guide verdicts` has an example.
     """
     from cerank.app.comparison import rejudge_table
     from cerank.evaluation.rejudge import rejudge as judge_again
 
     settings = settings_of(form=form, json=json)
-    claims = rejudge_table.read_claims(file)
+    claims, folder = rejudge_table.read_claims(file)
+    if not claims.claims and claims.reproduction is None:
+        raise UsageError("it has neither claims nor a reproduction", where=str(file))
     if margin is not None:
         claims = msgspec.structs.replace(claims, margin=margin)
-    emit(rejudge_table.table(claims, judge_again(claims)), settings.format)
+    claims, differing = rejudge_table.with_runs(claims, folder)
+    shown = [rejudge_table.table(claims, judge_again(claims), differing)] if claims.claims else []
+    reproduction = rejudge_table.reproduction_table(claims, folder)
+    emit([*shown, *([reproduction] if reproduction else [])], settings.format)
 
 
 def schema(
@@ -110,3 +145,57 @@ def schema(
 
     documents = {"comparison": comparison_schema.schema}
     write_output(escapes.json_text(documents[what](), indent=2) + "\n", raw=True)
+
+
+def pool(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMPARISON.json...|A B [C...]",
+            help="Comparisons that `cerank compare --json` or --full printed, one for each collection; or runs, which "
+            "are compared on all of their test sets.",
+        ),
+    ],
+    measure: options.Measure = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="MEASURE=NUMBER",
+            help="Largest mean difference that would not matter to you. May be repeated.",
+        ),
+    ] = None,
+    correction: Annotated[
+        Literal["holm", "bonferroni", "bh", "none"],
+        typer.Option("--correction", help="How p is adjusted over the pooled comparisons."),
+    ] = "holm",
+    alpha: Alpha = None,
+    confidence: Confidence = None,
+    picture: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Write the forest plot of the first comparison as SVG.")
+    ] = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Pool comparisons on several collections: the mean difference over them, and what a new collection would show.
+
+    A random-effects meta-analysis. Two or three collections suffice to compute it, and rarely to show anything.
+    """
+    from cerank.app.comparison import export_comparison, pool_comparisons
+    from cerank.app.comparison.comparisons import ComparisonRequest
+
+    settings = settings_of(lab, cache, form=form, json=json)
+    if picture is not None and (mistake := export_comparison.path_error(picture, replace=True)):
+        raise UsageError(mistake, where=str(picture))
+    request = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), margins=tuple(margin or ()))
+    rate = round(1 - confidence_of(confidence, alpha), 12)
+    result = pool_comparisons.pool(settings, request, correction, rate)
+    shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
+    emit(shown, settings.format)
+    if is_for_machines(settings.format):
+        for note in shown[0].notes:
+            info(note)
+    if picture is not None:
+        export_comparison.save(pool_comparisons.forest_svg(result.rows[0], result.alpha), picture, replace=True)

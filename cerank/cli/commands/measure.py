@@ -6,15 +6,20 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, info, is_for_machines, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
+
+if TYPE_CHECKING:
+    from cerank.app.comparison.comparisons import ComparisonRequest
+    from cerank.evaluation.compare import Comparison
+    from cerank.settings import Settings
 
 Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and qrels.")]
 Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file, in place of a dataset.")]
@@ -22,7 +27,8 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 _JUDGED = "Statistics"
 _PRECISION = (
-    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+    "Precision of the model. auto is bf16 where the device multiplies it faster, or fp16 on a GPU that has no bf16; "
+    "fp16 and tf32 are for NVIDIA GPUs. Default: fp32, or auto on a GPU."
 )
 _MORE = "What to show"
 
@@ -39,8 +45,9 @@ Margin = Annotated[
     typer.Option(
         "--margin",
         metavar="MEASURE=NUMBER",
-        help="Largest difference that would not matter to you. Given here it counts as chosen after the results; "
-        "declare it in the recipe ([evaluate] margins) before the run. May be repeated.",
+        help="Largest difference that would not matter to you, such as nDCG@10=.02, or nDCG@10=5% of the baseline's "
+        "mean. Given here it counts as chosen after the results; declare it before, in the recipe ([evaluate] margins) "
+        "or by `cerank declare`. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -60,6 +67,15 @@ Harm = Annotated[
         "--harm",
         metavar="MEASURE=NUMBER",
         help="Largest loss that would not matter, beside --worth. Default: the margin. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+MarginsBecause = Annotated[
+    str,
+    typer.Option(
+        "--margins-because",
+        metavar="TEXT",
+        help="Why --margin, --worth and --harm have these sizes; printed under every table.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -123,6 +139,25 @@ Claim = Annotated[
         rich_help_panel=_JUDGED,
     ),
 ]
+Plan = Annotated[
+    str,
+    typer.Option(
+        "--plan",
+        metavar="TITLE",
+        help="Compare by this declared plan (title or hash; see `cerank declare`): its measures, margins, correction.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+HourPrice = Annotated[
+    float,
+    typer.Option(
+        "--hour-price",
+        min=0.0,
+        metavar="N",
+        help="What an hour of the device costs: shows what the training of compared runs cost in money, too.",
+        rich_help_panel=_MORE,
+    ),
+]
 WithSecondary = Annotated[
     bool,
     typer.Option("--secondary", help="Show other tests beside the t-test, in a second table.", rich_help_panel=_MORE),
@@ -140,6 +175,24 @@ WithRisk = Annotated[
     typer.Option(
         "--risk",
         help="Show which share of queries is hurt, and how few carry the difference, in a second table.",
+        rich_help_panel=_MORE,
+    ),
+]
+WithBounds = Annotated[
+    bool,
+    typer.Option(
+        "--bounds",
+        help="Show what unjudged documents and the order of ties can change, in a further table.",
+        rich_help_panel=_MORE,
+    ),
+]
+JudgeNext = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge-next",
+        metavar="FILE",
+        help="Write which unjudged documents to judge next, as a TREC run: those first whose judgment can move the "
+        "difference most.",
         rich_help_panel=_MORE,
     ),
 ]
@@ -168,9 +221,9 @@ def confidence_of(confidence: float | None, alpha: float | None) -> float:
     if confidence is not None and alpha is not None:
         raise UsageError("--confidence and --alpha say the same", hint="give only one of them")
     if confidence is not None and not 0.5 <= confidence < 1:
-        raise UsageError(f"it lies between .5 and 1, not at {confidence:g}", where="--confidence", hint="such as .95")
+        raise UsageError(f"{confidence:g} is not between .5 and 1", where="--confidence", hint="such as .95")
     if alpha is not None and not 0 < alpha <= 0.5:
-        raise UsageError(f"it lies between 0 and .5, not at {alpha:g}", where="--alpha", hint="such as .05")
+        raise UsageError(f"{alpha:g} is not between 0 and .5", where="--alpha", hint="such as .05")
     return confidence if confidence is not None else round(1 - (0.05 if alpha is None else alpha), 12)
 
 
@@ -182,6 +235,7 @@ def compare(
     margin: Margin = None,
     worth: Worth = None,
     harm: Harm = None,
+    margins_because: MarginsBecause = "",
     correction: Correction = "auto",
     family: Family = 0,
     confidence: Confidence = None,
@@ -189,8 +243,12 @@ def compare(
     pairs: Pairs = "baseline",
     primary: Primary = None,
     claim: Claim = "checkpoints",
+    plan: Plan = "",
     with_secondary: WithSecondary = False,
     with_risk: WithRisk = False,
+    with_bounds: WithBounds = False,
+    judge_next: JudgeNext = None,
+    hour_price: HourPrice = 0.0,
     judged_only: JudgedOnly = False,
     reasons: Reasons = False,
     full: Full = False,
@@ -206,7 +264,8 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison
+    from cerank.app.comparison import comparisons, export_comparison, letters_table
+    from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
@@ -214,8 +273,7 @@ def compare(
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
-    if full and settings.format not in {"", "json"}:
-        raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
+    _check_outputs(settings, judge_next, full=full)
     request = comparisons.ComparisonRequest(
         targets=tuple(names),
         measures=tuple(measure or ()),
@@ -234,26 +292,73 @@ def compare(
         primary=tuple(primary or ()),
         worth=tuple(worth or ()),
         harm=tuple(harm or ()),
+        margins_because=margins_because,
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    comparison = comparisons.compare(settings, request)
+    made = declared_plans.compare(settings, request, by="compare", plan=plan)
+    comparison = made.comparison
+    if with_bounds or judge_next is not None:
+        comparison = _bounded(settings, request, comparison, judge_next)
     if full:
         write_output(export_comparison.complete(comparison), raw=True)
         return
+    costs = system_costs.of_comparison(settings, names, comparison, hour_price)
     if settings.format == "json":
-        write_output(export_comparison.document(comparison, with_reasons=reasons, command=command_line()), raw=True)
+        text = export_comparison.document(
+            comparison,
+            with_reasons=reasons,
+            command=command_line(),
+            costs=costs,
+            looks=made.looks,
+            plan=made.plan,
+        )
+        write_output(text, raw=True)
     else:
-        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
+        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons, costs=costs)]
         shown += [export_comparison.secondary(comparison)] if with_secondary else []
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
+        shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
+        shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)
+        if pairs == "all" and settings.format == "latex":
+            write_output("\n" + letters_table.latex(comparison), raw=True)
     table_columns.print_footnotes(comparison, settings.format)
+    for note in made.notes:
+        info(note)
     for system in comparison.systems:
         for note in system.notes:
             info(f"{system.label}: {note}")
-    print_answers(paragraphs(comparison))
+    print_answers(paragraphs(comparison, costs))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
+
+
+def _check_outputs(settings: Settings, judge_next: Path | None, *, full: bool) -> None:
+    """Refuse what could not be written.
+
+    Raises:
+        UsageError: --full in a form that is not JSON; a file that cannot be written there.
+    """
+    from cerank.app.comparison import export_comparison
+
+    if full and settings.format not in {"", "json"}:
+        raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
+    if judge_next is not None and (mistake := export_comparison.path_error(judge_next, replace=True)):
+        raise UsageError(mistake, where=f"--judge-next {judge_next}")
+
+
+def _bounded(
+    settings: Settings, request: ComparisonRequest, comparison: Comparison, judge_next: Path | None
+) -> Comparison:
+    """Return the comparison with bounds in its rows, and write which documents to judge next."""
+    from cerank.app.comparison import export_comparison
+    from cerank.app.evidence import bounds_of_comparison
+
+    comparison, to_judge = bounds_of_comparison.with_bounds(settings, request, comparison)
+    if judge_next is not None:
+        export_comparison.save(bounds_of_comparison.judging_file(to_judge), judge_next, replace=True)
+        info(f"{counted(len(to_judge), 'document')} to judge next written to {judge_next}")
+    return comparison
 
 
 def evaluate(
@@ -301,8 +406,8 @@ def rerank(
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
-    ] = "fp32",
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"] | None, typer.Option("--precision", help=_PRECISION)
+    ] = None,
     server_model: Annotated[
         str,
         typer.Option("--server-model", metavar="NAME", help="Name of the model on the server, such as rerank-v3.5."),

@@ -69,7 +69,9 @@ Replace = Annotated[bool, typer.Option("--replace", help="Overwrite the report i
 EveryStage = Annotated[
     bool, typer.Option("--every-stage", help="Show a row for each stage of a run.", rich_help_panel=_SHOWN)
 ]
-NoCurves = Annotated[bool, typer.Option("--no-curves", help="Do not draw loss curves.", rich_help_panel=_SHOWN)]
+NoCurves = Annotated[
+    bool, typer.Option("--no-curves", help="Draw no loss curves and no forest plots.", rich_help_panel=_SHOWN)
+]
 
 
 def report(

@@ -58,10 +58,13 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
     info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
+    what = f"every recipe against {grid.baseline}"
+    if recipe.evaluate.primary:
+        what = f"the primary questions ({'; '.join(recipe.evaluate.primary)})"
     info(
-        f"Family of tests: every recipe against {grid.baseline} on {counted(tests, 'test set')} x "
+        f"Family of tests: {what} on {counted(tests, 'test set')} x "
         f"{counted(len(recipe.data.first_stages), 'first stage')}; "
-        f"{matrix_outline.comparisons} comparisons are corrected together."
+        f"{counted(matrix_outline.comparisons, 'comparison')} corrected together."
     )
     if matrix_outline.needs:
         count = len(matrix_outline.needs)

@@ -18,7 +18,7 @@ from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
-from cerank.settings import Settings, resolve
+from cerank.settings import Flags, Settings, resolve
 from cerank.text.safe_text import counted
 
 RunName = Annotated[
@@ -35,7 +35,7 @@ def settings_of(
     json: bool = False,
 ) -> Settings:
     """Return the settings in force for a command with these options."""
-    flags = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
     return resolve(flags, os.environ, Path.cwd()).settings
 
 
@@ -136,7 +136,7 @@ def run(
 
 
 def _check_matrix_options(label: str, *, detach: bool) -> None:
-    """Reject what would do nothing for a matrix."""
+    """Reject options that have no effect on a matrix."""
     if label:
         raise UsageError(
             "--label cannot be given for a matrix, whose runs get labels automatically",

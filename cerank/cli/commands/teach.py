@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cerank.app.teaching.model_labels import ModelLabels
     from cerank.teachers.estimate import TeachingEstimate
     from cerank.teachers.make import MadeTeacher
-    from cerank.teachers.requests import TeachRequest
+    from cerank.teachers.requests import Hooks, TeachRequest
     from cerank.teachers.work import TeachingProgress
 
 
@@ -45,7 +45,7 @@ class _MakesByDefault(CommandGroup):
 teach_app = CommandLine(
     cls=_MakesByDefault,
     no_args_is_help=True,
-    help="Make a teacher's rankings by a model, as [teachers.NAME] of a recipe declares it; judge them.",
+    help="Make the rankings of a teacher that a recipe declares in [teachers.NAME], and judge them.",
 )
 
 _COST, _WHAT = "Cost", "What is ranked"
@@ -78,7 +78,11 @@ FirstStage = Annotated[
 Depth = Annotated[
     int,
     typer.Option(
-        "--depth", metavar="N", min=0, help="Candidates of a query. Default: the teacher's.", rich_help_panel=_WHAT
+        "--depth",
+        metavar="N",
+        min=0,
+        help="Number of candidates per query. Default: the teacher's.",
+        rich_help_panel=_WHAT,
     ),
 ]
 MaxCost = Annotated[
@@ -87,17 +91,28 @@ MaxCost = Annotated[
         "--max-cost",
         metavar="MONEY",
         min=0.0,
-        help="Stop before more than this is spent; needs a price table.",
+        help="Stop before spending more than this; needs a price table.",
         rich_help_panel=_COST,
     ),
 ]
 MaxCalls = Annotated[
-    int, typer.Option("--max-calls", metavar="N", min=0, help="Stop before more calls.", rich_help_panel=_COST)
+    int,
+    typer.Option(
+        "--max-calls",
+        metavar="N",
+        min=0,
+        help="Largest number of calls; the work stops before more.",
+        rich_help_panel=_COST,
+    ),
 ]
 MaxTokens = Annotated[
     int,
     typer.Option(
-        "--max-tokens", metavar="N", min=0, help="Stop before more tokens, in and out.", rich_help_panel=_COST
+        "--max-tokens",
+        metavar="N",
+        min=0,
+        help="Largest number of tokens, of prompts and answers together; the work stops before more.",
+        rich_help_panel=_COST,
     ),
 ]
 Prices = Annotated[
@@ -119,14 +134,12 @@ def make(
     first_stage: FirstStage = "",
     depth: Depth = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show calls, tokens, money and time, and ask nothing.")
+        bool, typer.Option("--dry-run", help="Show the estimated calls, tokens, money and time, and make no call.")
     ] = False,
     show_prompt: Annotated[
-        bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and ask nothing.")
+        bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and make no call.")
     ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Ask again where there was no answer before.")
-    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat calls that failed before.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the ranking to this TREC run file, too."),
@@ -143,7 +156,7 @@ def make(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Rank the candidates of queries by a teacher; what was answered before is not asked again.
+    """Rank the candidates of queries by a teacher; calls that were answered before are not made again.
 
     The lab keeps every answer, and the ranking with everything about its making; its path is printed. Ctrl-C waits for
     the calls that are out, and the same command continues. Exits with 75 if a cap or a signal stopped it.
@@ -175,7 +188,10 @@ def make(
         return
     if output is not None and not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    made = _make(request)
+    from cerank.teachers.make import make as make_rankings
+
+    with _hooks(request) as hooks:
+        made = make_rankings(request, hooks)
     if output is not None:
         _write_copy(made, output)
     _report(made)
@@ -185,17 +201,8 @@ def make(
         raise typer.Exit(ExitCode.PAUSED)
 
 
-def _make(request: TeachRequest) -> MadeTeacher:
-    from cerank.teachers.make import make
-    from cerank.teachers.requests import Hooks
-
-    with _stop_by_signal() as reason:
-        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
-        return make(request, hooks)
-
-
-def _tells(total: int) -> Callable[[TeachingProgress], object]:
-    """Return a function that says now and then how far the work is."""
+def _progress_printer(total: int) -> Callable[[TeachingProgress], object]:
+    """Return a function that prints the progress now and then."""
     messages = ProgressMessages(_LINE_SECONDS, is_first_printed=True)
 
     def tell(progress: TeachingProgress) -> None:
@@ -211,19 +218,21 @@ def _tells(total: int) -> Callable[[TeachingProgress], object]:
 
 
 @contextlib.contextmanager
-def _stop_by_signal() -> Iterator[list[str]]:
-    """Within, SIGINT and SIGTERM set the reason to stop, and the calls that are out are waited for."""
+def _hooks(request: TeachRequest) -> Iterator[Hooks]:
+    """Return hooks that print the progress and stop the work at SIGINT or SIGTERM, once pending calls are answered."""
+    from cerank.teachers.requests import Hooks
+
     reason = [""]
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if reason[0] and number == signal.SIGINT:
             raise KeyboardInterrupt
         reason[0] = signal.Signals(number).name
-        info("stopping once the calls that are out have come back; again to stop at once")
+        info("stopping as soon as pending calls are answered; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield reason
+        yield Hooks(progress=_progress_printer(len(request.queries)), should_stop=lambda: reason[0], tell=info)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -331,7 +340,6 @@ def check(
     """
     from cerank.app.teaching import check_teacher
     from cerank.cli import table_columns
-    from cerank.teachers.requests import Hooks
 
     settings = settings_of(lab, cache, device, threads, form, json)
     loaded = recipes.load(recipe, set_ or ()).recipe
@@ -349,8 +357,7 @@ def check(
             prices=prices,
         ),
     )
-    with _stop_by_signal() as reason:
-        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+    with _hooks(request) as hooks:
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
@@ -392,7 +399,11 @@ def labels(
     depth: Depth = 0,
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", metavar="FILE", help="TREC run whose order among others is compared. May be repeated."),
+        typer.Option(
+            "--run",
+            metavar="FILE",
+            help="TREC run to order by the model's and by human labels; both orders are compared. May be repeated.",
+        ),
     ] = None,
     measure: options.Measure = None,
     max_cost: MaxCost = 0.0,
@@ -412,7 +423,6 @@ def labels(
     Labels of a model are no labels of people: what is measured with them says how well systems please that model.
     """
     from cerank.app.teaching import model_labels
-    from cerank.teachers.requests import Hooks
 
     settings = settings_of(lab, cache, device, threads, form, json)
     loaded = recipes.load(recipe, set_ or ()).recipe
@@ -432,8 +442,7 @@ def labels(
     )
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    with _stop_by_signal() as reason:
-        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+    with _hooks(request) as hooks:
         result = model_labels.write_labels(
             request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
         )

@@ -17,13 +17,13 @@ from pathlib import Path
 import cerank
 from cerank.errors import MissingError, UsageError, os_reason
 
-VERSION = 1  # of the rules by which it is built; another number is another dataset
+VERSION = 1  # version of the rules that build the datasets; another one gives other datasets
 SPLITS = ("train", "validation", "test")
 
 
 @functools.cache
 def materialize(cache: Path) -> Path:
-    """The folder that holds train/, validation/ and test/; built in a few seconds where it is not there yet.
+    """Return the folder that holds train/, validation/ and test/, building it (a few seconds) if it is missing.
 
     The rules that build it, and the Python it is built from, name the folder: another Python has another pydocs. It is
     whole or absent, whoever else builds it at the same time.
@@ -44,7 +44,7 @@ def materialize(cache: Path) -> Path:
             try:
                 fresh.rename(folder)
             except OSError:
-                if not folder.is_dir():  # somebody else's stands there: the same, for the rules are
+                if not folder.is_dir():  # another process was faster; it built the same by the same rules
                     raise
     except OSError as error:
         hint = "choose another with --cache"
@@ -76,7 +76,7 @@ def build_pydocs(folder: Path) -> None:
 
 
 def _rules() -> str:
-    """SHA-256 over the code that builds it."""
+    """Return the SHA-256 of the code that builds the datasets."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -14,11 +14,11 @@ from cerank.datasets.pydocs.docstrings import Docstring, words
 
 SUMMARY_JACCARD = 0.75  # share of common words from which two summaries ask the same
 TEXT_JACCARD = 0.5  # share of common word trigrams from which two texts say the same
-SPLIT_SHARES = (("test", 0.25), ("validation", 0.11))  # of clusters; the rest trains
+SPLIT_SHARES = (("test", 0.25), ("validation", 0.11))  # fractions of the clusters; the others are for training
 
 
 def near_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
-    """Every pair of sets whose Jaccard similarity reaches the threshold (prefix filtering)."""
+    """Yield every pair of sets whose Jaccard similarity reaches the threshold (prefix filtering)."""
     frequency = Counter(item for members in sets for item in members)
     index: defaultdict[str, list[int]] = defaultdict(list)
     for number in sorted(range(len(sets)), key=lambda i: (len(sets[i]), i)):
@@ -35,7 +35,7 @@ def near_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tup
 
 
 def _shingles(text: str) -> frozenset[str]:
-    """The word trigrams of a text; the text itself where it is shorter."""
+    """Return the word trigrams of a text; a shorter text is returned as a whole."""
     tokens = words(text)
     if not tokens:
         return frozenset()
@@ -45,7 +45,7 @@ def _shingles(text: str) -> frozenset[str]:
 
 
 def cluster(docstrings: Sequence[Docstring]) -> list[int]:
-    """The cluster of every docstring: near-equal summaries, or near-equal texts, share one."""
+    """Return the cluster of every docstring; docstrings with near-equal summaries or texts share one."""
     parent = list(range(len(docstrings)))
 
     def find(item: int) -> int:
@@ -67,7 +67,7 @@ def cluster(docstrings: Sequence[Docstring]) -> list[int]:
 
 
 def _split_of(key: str) -> str:
-    """The split of the cluster whose canonical summary this is."""
+    """Return the split of the cluster that has this canonical summary."""
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
     for split, share in SPLIT_SHARES:
         if place < share:
@@ -77,7 +77,7 @@ def _split_of(key: str) -> str:
 
 
 def assign_splits(docstrings: Sequence[Docstring]) -> list[str]:
-    """The split of every docstring: whole clusters, by a hash of their first summary."""
+    """Return the split of every docstring; a hash of a cluster's first summary assigns the whole cluster."""
     clusters = cluster(docstrings)
     canonical: dict[int, str] = {}
     for docstring, number in zip(docstrings, clusters, strict=True):

@@ -34,14 +34,14 @@ class Collection:
 
 
 def _is_query(sentence: str, minimum: int = MIN_QUERY_WORDS) -> bool:
-    """Whether a sentence can be a query: long enough, not too long, and mostly words."""
+    """Return whether a sentence can be a query: long enough, not too long, and mostly words."""
     tokens = words(sentence)
     prose = sum(len(w) > 1 and w.isalpha() for w in tokens)
     return minimum <= prose and len(tokens) <= MAX_QUERY_WORDS and ">>>" not in sentence
 
 
 def _contains(document: str, sentence: str) -> bool:
-    """Whether a sentence stands in a document word for word, be it within a longer one."""
+    """Return whether a document contains a sentence word for word, even as a part of a longer sentence."""
     return f" {' '.join(words(sentence))} " in f" {' '.join(words(document))} "
 
 
@@ -66,14 +66,14 @@ def _evaluation(
 
 
 def _repeated(docstrings: Sequence[Docstring]) -> set[str]:
-    """The sentences that have a near-equal one, in the same docstring or in another."""
+    """Return the sentences that have a near-equal sentence in the same docstring or in another."""
     sentences = [s for d in docstrings for s in (d.summary, *d.body)]
     pairs = near_pairs([frozenset(words(s)) for s in sentences], SUMMARY_JACCARD)
     return {sentences[number] for pair in pairs for number in pair}
 
 
 def _held_out(docstring: Docstring, repeated: set[str]) -> list[int]:
-    """The body sentences that become queries: at most every second one, and no repeated one."""
+    """Return the body sentences that become queries: at most every second one, and no repeated one."""
     chosen: list[int] = []
     limit = min(MAX_CLOZES, len(docstring.body) // 2)
     for number, sentence in enumerate(docstring.body):
@@ -106,7 +106,7 @@ def _training(docstrings: Sequence[Docstring]) -> Collection:
 
 
 def build() -> dict[str, Collection]:
-    """The train, validation and test data sets; the latter two share their documents."""
+    """Return the train, validation and test datasets; the latter two share their documents."""
     docstrings = read_standard_library()
     splits = assign_splits(docstrings)
     documents = tuple((d.name, d.text(d.body)) for d in docstrings)

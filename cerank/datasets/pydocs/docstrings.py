@@ -81,12 +81,12 @@ class Docstring:
     body: tuple[str, ...]
 
     def text(self, sentences: Iterable[str]) -> str:
-        """The document of this object: its name and signature, then the sentences given."""
+        """Return the document of this object: its name and signature, then the given sentences."""
         return " ".join([self.name + self.signature, *sentences])
 
 
 def words(text: str) -> list[str]:
-    """The lower-cased words of a text."""
+    """Return the lower-cased words of a text."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
@@ -100,7 +100,7 @@ def split_sentences(docstring: str) -> list[str]:
 
 
 def parse_docstring(name: str, signature: str, docstring: str) -> Docstring | None:
-    """The parsed docstring, or None where nothing but a signature is left of it."""
+    """Return the parsed docstring; None if it has nothing but a signature."""
     short = re.escape(name.rpartition(".")[2])
     parameters = r"\([^()]*(?:\([^()]*\)[^()]*)*\)"
     call = rf"(?:\w+\.)*{short}\s*{parameters}(?:\s*->[^\n]*|\s+--|:|(?=\s*\n)|$)"
@@ -115,7 +115,7 @@ def parse_docstring(name: str, signature: str, docstring: str) -> Docstring | No
 
 
 def _signature(node: ast.AST) -> str:
-    """The parameters' names of a function definition in parentheses; nothing for a class."""
+    """Return the names of a function's parameters in parentheses; "" for a class."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return ""
     arguments = node.args
@@ -129,7 +129,7 @@ def _signature(node: ast.AST) -> str:
 
 
 def _walk_source(node: ast.AST, prefix: str) -> Iterator[Docstring]:
-    """The docstrings of the definitions under a node, in source order."""
+    """Yield the docstrings of the definitions under a node, in source order."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = f"{prefix}.{child.name}"
@@ -143,7 +143,7 @@ def _walk_source(node: ast.AST, prefix: str) -> Iterator[Docstring]:
 
 
 def _paths(root: Path) -> list[Path]:
-    """Every module under root that is no test, demo or installer, in order."""
+    """Return every module under root, in order, without tests, demos and installers."""
     paths = sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts)
     relative = {path: path.relative_to(root) for path in paths}
     return [
@@ -154,7 +154,7 @@ def _paths(root: Path) -> list[Path]:
 
 
 def _read_module(root: Path, path: Path) -> list[Docstring]:
-    """The docstrings of one module; none where it is no Python of this version."""
+    """Return the docstrings of one module; none if this Python cannot parse it."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -189,7 +189,7 @@ print(_told(_every_second(Path(sys.argv[2]), 1)))
 
 
 def read_sources(root: Path) -> Iterator[Docstring]:
-    """The docstrings of every module under root that is no test, demo or installer; two processes read them."""
+    """Return the docstrings of every module under root except tests, demos and installers, read by two processes."""
     command = [sys.executable, "-I", "-S", "-c", _OTHER, str(Path(__file__).parents[3]), str(root)]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
@@ -205,7 +205,7 @@ def read_sources(root: Path) -> Iterator[Docstring]:
 
 
 def _builtin(name: str, value: object) -> Docstring | None:
-    """The docstring of one C-implemented object, its text signature told apart."""
+    """Return the docstring of one object implemented in C, with its text signature apart."""
     docstring = getattr(value, "__doc__", None)
     if not isinstance(docstring, str):
         return None
@@ -215,7 +215,7 @@ def _builtin(name: str, value: object) -> Docstring | None:
 
 
 def read_builtins() -> Iterator[Docstring]:
-    """The docstrings of the C-implemented modules, and of their classes' own members."""
+    """Return the docstrings of the modules implemented in C, and of their classes' own members."""
     for module_name in C_MODULES:
         try:
             module = importlib.import_module(module_name)
@@ -240,7 +240,7 @@ def read_builtins() -> Iterator[Docstring]:
 
 
 def _members(prefix: str, owner: type) -> Iterator[Docstring]:
-    """The docstrings of a class's own public methods and attributes."""
+    """Return the docstrings of a class's own public methods and attributes."""
     for key, value in sorted(vars(owner).items()):
         if key.startswith("_") or isinstance(value, str | int):
             continue
@@ -250,7 +250,7 @@ def _members(prefix: str, owner: type) -> Iterator[Docstring]:
 
 
 def read_standard_library() -> list[Docstring]:
-    """Every docstring of the running Python's standard library, one per qualified name."""
+    """Return every docstring of the running Python's standard library, one per qualified name."""
     docstrings: dict[str, Docstring] = {}
     for docstring in (*read_sources(Path(sysconfig.get_path("stdlib"))), *read_builtins()):
         docstrings.setdefault(docstring.name, docstring)

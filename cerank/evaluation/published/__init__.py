@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 PAPERS = ("ecir2025", "rank-distillm")
+CLAIMS = ("dl20", "ecir2025")  # tables of comparisons, for `cerank rejudge`
 
 # A test set by whatever name: an ir_datasets id, a short name, a folder.
 _TESTS = {
@@ -106,6 +107,11 @@ def papers() -> tuple[Paper, ...]:
     folder = resources.files(__name__)
     texts = ((folder / f"{key}.toml").read_text(encoding="utf8") for key in PAPERS)
     return tuple(msgspec.convert(tomllib.loads(text), Paper) for text in texts)
+
+
+def claims(name: str) -> bytes | None:
+    """Return the shipped table of comparisons of that name as TOML; None where there is none."""
+    return (resources.files(__name__) / f"{name}-claims.toml").read_bytes() if name in CLAIMS else None
 
 
 def beside(query: Wanted) -> tuple[Figure, ...]:

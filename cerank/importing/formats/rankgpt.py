@@ -32,7 +32,7 @@ def _answers(path: Path) -> list[str]:
             parts.append(data)
             size += len(data)
             if size > _LARGEST_ANSWERS:
-                raise FormatError("is too large for a list of permutations", where=str(path))
+                raise FormatError("the file is too large for a list of permutations", where=str(path))
     return decode_permutations(b"".join(parts), path)
 
 

@@ -61,7 +61,7 @@ class Engine(Protocol):
         """Check that the answer to a small call has what the teacher needs.
 
         Raises:
-            UsageError: it cannot give that; ServerError: it answers nobody.
+            UsageError: it cannot give that; ServerError: it answers no request.
         """
 
     def input_tokens(self, call: Call) -> tuple[int, bool]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,9 +30,9 @@ class LocalModel:
     """A model that answers one call at a time; log-probabilities are those of all tokens, not of the first 20.
 
     Args:
-        spec: names the model: a base, a Hugging Face id, or a folder.
-        device: where it runs.
-        fetch: whether it may be fetched from the hub.
+        spec: declaration of the teacher; its model is a base, a Hugging Face id, or a folder.
+        device: device that the model runs on, such as "cpu" or "cuda:0".
+        fetch: whether a model that is not on this disk may be downloaded from the hub.
 
     Raises:
         MissingError, UsageError: it is not there, or no causal language model.
@@ -47,7 +49,7 @@ class LocalModel:
 
     @property
     def place(self) -> str:
-        """That the model runs here, and which weights they are."""
+        """Return "in process", the hash of the weights and the kind of device; part of each answer's key."""
         return f"{IN_PROCESS} {self._sha256[:16]} {self._device.partition(':')[0]}"
 
     def forms(self, call: Call) -> int:  # noqa: ARG002 - a model in process takes every form
@@ -186,3 +188,32 @@ class LocalModel:
             output_tokens=len(output),
             finish="stop" if is_done else "length",
         )
+
+
+def counter_of(model: str) -> Callable[[str], int] | None:
+    """Return a function that counts the tokens of a text, or None where the model's tokenizer is not here.
+
+    Args:
+        model: a folder, or a Hugging Face id whose files are in the hub's cache.
+    """
+    path = _tokenizer_file(model)
+    if path is None:
+        return None
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _tokenizer_file(model: str) -> Path | None:
+    folder = Path(model).expanduser()
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    if model.count("/") != 1 or model.startswith((".", "~", "/")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, "tokenizer.json")
+    return Path(cached) if isinstance(cached, str) else None

@@ -40,11 +40,11 @@ class OpenAIServer:
     """A server that answers chat or completions requests.
 
     Args:
-        spec: model, address, parameters, and how patient to be.
-        key: for the server.
-        tokens_of: counts the tokens of a text by the model's own tokenizer; None if it is not here.
-        transport: for tests.
-        seed: of the jitter of pauses, which decides no result.
+        spec: declaration of the teacher: its model, address, sampling parameters and retries.
+        key: secret key that the server expects.
+        tokens_of: returns the number of tokens of a text by the model's own tokenizer; None if it is not on this disk.
+        transport: how requests are sent; None uses the network, and tests pass one that does not.
+        seed: seed of the random part of pauses between retries; it decides no result. None draws one.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class OpenAIServer:
 
     @property
     def allowed(self) -> int:
-        """How many calls may run at once now."""
+        """Return how many calls may run at the same time at present."""
         return self._limit.allowed
 
     def request(self, call: Call) -> dict[str, object]:
@@ -162,7 +162,7 @@ class OpenAIServer:
 
         Raises:
             UsageError: the server cannot give what the kind of teacher needs, such as log-probabilities.
-            ServerError: it answers nobody, or there is none.
+            ServerError: it answers no request, or does not exist.
         """
         spec = self._spec
         if answer.failure:

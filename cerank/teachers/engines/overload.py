@@ -30,7 +30,7 @@ class CallLimit:
 
     @property
     def allowed(self) -> int:
-        """How many calls may run at once now."""
+        """Return how many calls may run at the same time at present."""
         return max(1, int(self._allowed))
 
     async def __aenter__(self) -> int:

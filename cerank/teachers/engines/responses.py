@@ -128,7 +128,7 @@ def _tokens(logprobs: object) -> list[list[tuple[str, float]]]:
     if isinstance(content, list):
         return [_alternatives(entry) for entry in content[:MOST_POSITIONS]]
     top = logprobs.get("top_logprobs")
-    if isinstance(top, list):  # of completions: a table from token to log-probability for each place
+    if isinstance(top, list):  # a completions endpoint: for each place, token -> log-probability
         tables = [entry for entry in top[:MOST_POSITIONS] if isinstance(entry, dict)]
         return [[(token, float(value)) for token, value in table.items() if _is_number(value)] for table in tables]
     return []

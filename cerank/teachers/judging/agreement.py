@@ -31,8 +31,9 @@ def tau_ap(order: Sequence[T], truth: Sequence[T]) -> float:
     return 2.0 * math.fsum(correct) / (len(ranks) - 1) - 1.0
 
 
-def rank_biased_overlap(left: Sequence[T], other: Sequence[T], persistence: float = 0.9) -> float:
+def rank_biased_overlap(left: Sequence[T], other: Sequence[T]) -> float:
     """Return rank-biased overlap, extrapolated from the shorter list's depth (Webber et al. 2010): 0 to 1."""
+    persistence = 0.9
     depth = min(len(left), len(other))
     if not depth:
         return 0.0

@@ -15,7 +15,7 @@ from cerank.teachers.parsing.choices import Order
 from cerank.teachers.parsing.permutations import Permutation
 from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery, Steps
 
-_SHUFFLES = 2  # of each window, beside the order that was given
+_SHUFFLES = 2  # random orders of each window, beside the given order
 
 
 class Stability(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ Alternatives = Sequence[tuple[str, float]]  # tokens at one place of an answer, 
 _GRADE_TAG = re.compile(r"final\s*score\W{0,5}\s*([0-9])(?![0-9.])", re.IGNORECASE)
 _GRADE_JSON = re.compile(r'"(?:O|final_score|score|grade|relevance)"\s*:\s*"?([0-9])(?![0-9.])')
 _LONE_DIGIT = re.compile(r"(?<![0-9.])([0-9])(?![0-9.])")
-_AFTER_A_CHOICE = {"", ".", ":", ",", ")", "]", "\n", '"', "*"}
+_AFTER_A_CHOICE = {"", ".", ":", ",", ")", "]", "\n", '"', "*"}  # what may follow a letter that is a choice
 YES, NO = frozenset({"yes", "Yes", "YES"}), frozenset({"no", "No", "NO"})  # rank_llm's spellings
 
 
@@ -38,16 +38,14 @@ def chosen_letter(text: str, size: int) -> int | None:
     match = re.match(r"(?:passage[\s:]*)?[\[(\"']?([A-Za-z])(?![A-Za-z])", clean, re.IGNORECASE)
     # "A" at the start of "A relevant passage is C" is an article
     letters = {letter.upper() for letter in re.findall(r"\bpassage[\s:\"'\[(]*([A-Z])\b", clean, re.IGNORECASE)}
-    if match and (
-        len(clean) <= 3 or clean[match.end() : match.end() + 1] in {"", ".", ":", ",", ")", "]", "\n", '"', "*"}
-    ):
+    if match and (len(clean) <= 3 or clean[match.end() : match.end() + 1] in _AFTER_A_CHOICE):
         letters |= {match[1].upper()}
     places = {ord(letter) - ord("A") for letter in letters}
     return places.pop() if len(places) == 1 and max(places, default=size) < size else None
 
 
-def read_grade(text: str, largest: int = 3) -> int | None:
-    """Return the grade in an answer of UMBRELA's form; None if there is none from 0 to `largest`.
+def read_grade(text: str) -> int | None:
+    """Return the grade in an answer of UMBRELA's form; None if there is none from 0 to 3.
 
     "##final score: 2", or JSON, or a digit alone on the last line that has one.
     """
@@ -60,7 +58,7 @@ def read_grade(text: str, largest: int = 3) -> int | None:
         grades = _LONE_DIGIT.findall(lines[-1]) if lines else []
         grades = grades if len(set(grades)) == 1 else []
     grade = int(grades[-1]) if grades else None
-    return grade if grade is not None and grade <= largest else None
+    return grade if grade is not None and grade <= 3 else None
 
 
 def order_by_log_probability(positions: Sequence[Alternatives], identifiers: Sequence[str]) -> Order | None:

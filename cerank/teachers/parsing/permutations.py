@@ -27,8 +27,6 @@ _LIST_INSIDE = re.compile(rf"\[({_INSIDE}(?:[,;>\s]+{_INSIDE})+)\]", re.IGNORECA
 _NAMED = re.compile(rf"\b{_WORD}[\s_:#\[-]*(\d+)", re.IGNORECASE)
 _BARE_CHAIN = re.compile(r"(?<![\w.])\d+(?:\s*[>,;]\s*\d+)+(?![\w])")
 _ONLY_NUMBERS = re.compile(r"[\s\d,;>.\[\]()]*")
-_LETTER = re.compile(r"\[\s*(?:passages?\s*)?([A-Za-z])\s*\]", re.IGNORECASE)
-_LETTER_CHAIN = re.compile(r"(?<![A-Za-z])[A-Z](?:\s*[>,;\s]\s*[A-Z])+(?![A-Za-z])")
 _LINK = re.compile(r"[\s>,;=.|→\-*'\"]*(?:and|then)?[\s>,;=.|→*'\"]*")  # what may stand between two of a chain
 _JSON_KEYS = ("id", "passage", "passage_id", "identifier", "rank")
 _LONGEST_NUMBER = 9  # digits
@@ -44,7 +42,7 @@ class Permutation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether it is the order that was given."""
+        """Return whether the order is the one that was shown."""
         return self.order == tuple(range(len(self.order)))
 
 
@@ -56,7 +54,7 @@ class _Found(msgspec.Struct, frozen=True):
     end: int
 
 
-def read_permutation(text: str, size: int, *, letters: bool = False) -> Permutation | None:
+def read_permutation(text: str, size: int) -> Permutation | None:
     """Return the order of `size` passages that an answer means; None if it names none of them.
 
     Numbers that are no identifiers ("20 passages", "2024") are not read: an identifier stands in brackets, behind a
@@ -65,18 +63,14 @@ def read_permutation(text: str, size: int, *, letters: bool = False) -> Permutat
     the first mention counts, and passages that were not named follow in the order that was given.
 
     Args:
-        text: the whole answer.
+        text: answer of the model, complete.
         size: the number of passages that were shown.
-        letters: whether A, B, C are the identifiers.
     """
     body = answer_of(text)
     if body is None:
         return None
     clean = _SPLIT_NUMBER.sub(r"[\1\2]", _FENCE.sub(" ", body).translate(_FOREIGN_DIGITS)).strip()
-    if letters:
-        numbers, plain = _letters_in(clean)
-    else:
-        numbers, plain = _numbers_in(clean)
+    numbers, plain = _numbers_in(clean)
     if not any(1 <= number <= size for number in numbers):
         return None
     order, repairs = repair(" ".join(map(str, numbers)), size)
@@ -172,21 +166,6 @@ def _json_numbers(text: str) -> list[int]:
         digits = re.findall(r"\d+", str(named)) if isinstance(named, int | str) else []
         numbers += [_number(digits[0])] if len(digits) == 1 else []
     return numbers
-
-
-def _letters_in(text: str) -> tuple[list[int], bool]:
-    """Return the letters that name passages, as numbers from 1."""
-    identifiers = [_Found(_place(match[1]), *match.span()) for match in _LETTER.finditer(text)]
-    if identifiers:
-        return _chain_first(text, identifiers), re.fullmatch(r"\[[A-Z]\](?: > \[[A-Z]\])*", text) is not None
-    chains = [[_place(letter) for letter in re.findall(r"[A-Z]", match[0])] for match in _LETTER_CHAIN.finditer(text)]
-    if chains:
-        return max(chains, key=lambda chain: len(set(chain))), False
-    return ([_place(text)], False) if re.fullmatch(r"[A-Z]", text) else ([], False)
-
-
-def _place(letter: str) -> int:
-    return ord(letter.upper()) - ord("A") + 1
 
 
 def _number(digits: str) -> int:

@@ -9,7 +9,7 @@ _EXACT = 7  # items up to which every order is tried: 5,040
 
 
 def disagreement(order: Sequence[int], orders: Sequence[Sequence[int]]) -> int:
-    """Return how many pairs `order` ranks the other way round than the `orders` do, summed over them."""
+    """Return the number of pairs that `order` ranks differently from each of the `orders`, summed over them."""
     above = _times_above(orders)
     return sum(above[low][high] for high, low in itertools.combinations(order, 2))
 

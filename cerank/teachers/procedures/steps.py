@@ -18,7 +18,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """The candidates of a query in a teacher's order, as places in the order that was given."""
 
     order: tuple[int, ...]
-    scores: tuple[float, ...] = ()  # of each place, not of each rank; none if the teacher gives an order alone
+    scores: tuple[float, ...] = ()  # score of each place, not of each rank; empty if the teacher gives only an order
 
 
 Steps: TypeAlias = Generator[list[Call], Sequence[Value], Outcome]
@@ -43,10 +43,10 @@ class Asker(msgspec.Struct, frozen=True):
         """Return the call that shows the passages at `places`, in that order.
 
         Args:
-            query: whose passages they are.
-            places: which ones.
-            max_output: tokens of the answer at most, where the teacher does not say.
-            expected: tokens of an answer in its usual form.
+            query: query with the texts of its passages.
+            places: indexes of the passages to show, in this order.
+            max_output: largest number of tokens of the answer, unless the teacher's declaration sets it.
+            expected: number of tokens that an answer usually has.
         """
         template = self.template
         reads_tokens = self.spec.kind in {"first", "pointwise"}

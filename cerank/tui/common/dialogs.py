@@ -115,7 +115,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
 
     @property
     def texts(self) -> dict[str, str]:
-        """What stands in the fields."""
+        """Return the texts of the fields, by name."""
         return {row.row.path: row.text for row in self.query(FieldRow)}
 
     def on_mount(self) -> None:

@@ -136,7 +136,7 @@ class FieldRow(Vertical):
     def __init__(
         self, row: FieldSpec, text: str | None = None, placeholder: str = "", *, is_of_recipe: bool = False
     ) -> None:
-        """A field; one `is_of_recipe` says what differs from the recipe's own text."""
+        """Make a field; one that `is_of_recipe` shows what differs from the recipe's own text."""
         super().__init__()
         self.row = row
         self._is_of_recipe = is_of_recipe
@@ -146,7 +146,7 @@ class FieldRow(Vertical):
         self._has_said = False
 
     def compose(self) -> ComposeResult:
-        """Lay out the line, and the line below for what is wrong."""
+        """Lay out the field, and below it a line for its error."""
         safe = shown(self._text)
         with Horizontal():
             yield Static(self._key(), classes="key")
@@ -160,13 +160,13 @@ class FieldRow(Vertical):
         yield Static(classes="wrong")
 
     def on_mount(self) -> None:
-        """Start as it was told to."""
+        """Show the text and the error that were given before the field was on the screen."""
         self._mark()
         self.show_error(self._wrong, self._warning)
 
     @property
     def text(self) -> str:
-        """What stands there; the recipe's own text where it looks the same."""
+        """Return the text of the field; the recipe's own text if both look the same."""
         return self._text
 
     def show(self, row: FieldSpec, text: str) -> None:

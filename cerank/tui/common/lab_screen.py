@@ -28,7 +28,7 @@ class LabScreen(Screen[None]):
 
     @property
     def lab_app(self) -> LabApp:
-        """The app, with its lab, its runs and its marks."""
+        """Return the app, with its lab, its runs, and which runs are selected."""
         return cast("LabApp", self.app)
 
     def on_mount(self) -> None:

@@ -137,7 +137,7 @@ class CompareScreen(LabScreen):
     # computing
 
     def measure(self) -> None:
-        """Measure what is named anew, then compare."""
+        """Measure the requested rankings again, then compare them."""
         self.bench = None
         self.shown = None
         if len(self.named.targets) < 2:
@@ -171,7 +171,7 @@ class CompareScreen(LabScreen):
             try:
                 terms, wrong = comparison_session.terms_of(typed, session.measures)
                 if wrong:
-                    typed["margin"] = ""  # of measures that are not compared any more
+                    typed["margin"] = ""  # these measures are not compared any more
                     terms, _ = comparison_session.terms_of(typed, session.measures)
                 return view_of(session.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
             except CerankError as error:
@@ -201,7 +201,7 @@ class CompareScreen(LabScreen):
         condition = comparison.conditions[self._condition]
         queries = next(row.paired.n for row in comparison.rows if row.condition == condition)
         against = "every pair" if comparison.terms.pairs == "all" else f"against {brief(comparison.baseline)}"
-        margins = ", ".join(f"±{margin.value:g} {name}" for name, margin in comparison.terms.margins.items())
+        margins = ", ".join(f"±{margin.shown} {name}" for name, margin in comparison.terms.margins.items())
         parts = [f"{condition}, {counted(queries, 'query')}"]
         if len(comparison.conditions) > 1:
             parts.append(f"{self._condition + 1} of {len(comparison.conditions)}, v next")
@@ -270,7 +270,7 @@ class CompareScreen(LabScreen):
     # actions
 
     def action_baseline(self) -> None:
-        """The system of the row becomes the baseline."""
+        """Make the system of the highlighted row the baseline."""
         label = self.query_one(ComparisonTable).label
         if label and label != self.baseline:
             self.baseline = label
@@ -452,7 +452,7 @@ class CompareScreen(LabScreen):
         self.lab_app.show_message(f"Copied as {form}. If your terminal does not support this, press e to export.")
 
     def action_back(self) -> None:
-        """From bars or notes to the table, then away."""
+        """Go from bars or notes to the table, and from the table to the screen before."""
         table = self.query_one(ComparisonTable)
         if self.shown and not table.has_focus:
             table.focus()

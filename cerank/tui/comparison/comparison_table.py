@@ -107,12 +107,12 @@ class ComparisonTable(FittedTable):
 
     @property
     def line(self) -> int:
-        """The line of the comparison's table under the cursor; -1 for none."""
+        """Return the number of the highlighted line of the comparison's table; -1 for none."""
         return self._lines[self.cursor_row] if 0 <= self.cursor_row < len(self._lines) else -1
 
     @property
     def label(self) -> str:
-        """The system of the line under the cursor; "" for none."""
+        """Return the system of the highlighted line; "" for none."""
         if self._shown is None or self.line < 0:
             return ""
         row = self._shown.rows[self.line]

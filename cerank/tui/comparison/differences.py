@@ -76,7 +76,7 @@ class DifferencesChart(Widget, can_focus=True):
 
     @property
     def rows(self) -> tuple[QueryDifference, ...]:
-        """What is shown."""
+        """Return the rows that are shown, one for each query."""
         return self._rows
 
     def validate_at(self, at: int) -> int:

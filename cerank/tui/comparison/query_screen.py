@@ -37,7 +37,9 @@ class QueryScreen(LabScreen):
 
     HELP_TITLE = "a query in two rankings"
     HELP_TEXT = (
-        "grade: relevance grade, – not judged. ↑3: three ranks above its place in the other ranking; new: not there."
+        "grade: relevance grade, – not judged. ↑3: three ranks above its place in the other ranking; new: not there. "
+        "part: what the document gives to the measure's value; the parts of the right side less those of the left sum "
+        "to the difference. `cerank explain` prints them."
     )
     CSS = """
     QueryScreen #about { height: auto; max-height: 4; padding: 0 1; background: $surface; }
@@ -102,13 +104,13 @@ class QueryScreen(LabScreen):
         self._look()
 
     def _look(self) -> None:
-        pair, query = self.pair, self.listed[self.at].query
+        pair, query, measure = self.pair, self.listed[self.at].query, self._row.measure
         if pair is None:
             return
 
         def look() -> View | CerankError:
             try:
-                return pair.view(query)
+                return pair.view(query, measure=measure)
             except CerankError as error:
                 return error
 
@@ -142,19 +144,25 @@ class QueryScreen(LabScreen):
 
         An id that is itself wider than the table loses its beginning; it stands whole below, above the text.
         """
-        figures = [(str(doc.rank), _grade(doc), _moved(doc)) for doc in docs]
+        figures = [(str(doc.rank), _grade(doc), _moved(doc), _part(doc)) for doc in docs]
         gap = 2 * table.cell_padding
-        used = sum(max((len(row[at]) for row in figures), default=0) + gap for at in range(3)) + gap + 6
+        used = sum(max((len(row[at]) for row in figures), default=0) + gap for at in range(4)) + gap + 6
         room = max(12, (table.size.width or self.app.size.width // 2) - used)
         longest = max((cell_len(doc.document) for doc in docs), default=8)
         room_for_text = room - longest - gap
         rows = []
-        for doc, (rank, grade, moved) in zip(docs, figures, strict=True):
+        for doc, (rank, grade, moved, part) in zip(docs, figures, strict=True):
             style = "bold" if doc.grade and doc.grade > 0 else "dim" if doc.grade is None else ""
             name = doc.document if longest <= room else f"…{doc.document[-(room - 1) :]}"
-            row = [cell(rank, is_right=True), cell(grade, style), cell(moved), cell(name, style)]
+            row = [
+                cell(rank, is_right=True),
+                cell(grade, style),
+                cell(moved),
+                cell(part, is_right=True),
+                cell(name, style),
+            ]
             rows.append([*row, cell(at_words(doc.text, room_for_text), "dim")] if room_for_text >= _LEAST_TEXT else row)
-        names = ["#", "grade", "moved", "document", *(["text"] if room_for_text >= _LEAST_TEXT else [])]
+        names = ["#", "grade", "moved", "part", "document", *(["text"] if room_for_text >= _LEAST_TEXT else [])]
         fill(table, [cell(name, "bold") for name in names], rows)
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
@@ -194,6 +202,11 @@ class QueryScreen(LabScreen):
 
 def _grade(doc: Placed) -> str:
     return "–" if doc.grade is None else f"{'●' if doc.grade > 0 else '○'} {doc.grade}"
+
+
+def _part(doc: Placed) -> str:
+    """Return what a document gives to the measure's value, without the leading zero; "" for nothing."""
+    return f"{doc.part:.3f}".removeprefix("0") if doc.part else ""
 
 
 def _highlighted(text: Content, query: str) -> Content:

@@ -48,7 +48,7 @@ class DatasetList(OptionList):
         search.take(self.highlighted, part)
 
     def action_select(self) -> None:
-        """A click takes all three parts."""
+        """Choose all three parts of the dataset that was clicked."""
         self.action_take("all")
 
 

@@ -38,8 +38,17 @@ from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.common.text_editor import edit_text
 from cerank.tui.new_run import draft_review
 from cerank.tui.new_run.dataset_search import DatasetSearch
-from cerank.tui.new_run.form_pages import FILE, LAUNCH, OTHERS, STEPS, DraftSummary, LaunchPage, StepLine, step_of
-from cerank.tui.new_run.settings_form import SettingsForm
+from cerank.tui.new_run.form_pages import (
+    FILE,
+    LAUNCH,
+    OTHERS,
+    STEPS,
+    DraftSummary,
+    LaunchPage,
+    SettingsForm,
+    StepLine,
+    step_of,
+)
 
 DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 TYPING_PAUSE = 0.4  # seconds without a key before a draft is planned
@@ -92,7 +101,7 @@ class NewRunScreen(LabScreen):
         self.checked = CheckedDraft()
         self.matrix: matrix_planning.PlannedMatrix | None = None
         self._is_planning = False
-        self._refusal = ""  # of the launch
+        self._refusal = ""  # why the runs cannot be launched
         self._known = {name: drafts.recipe_source(name) for name in shipped()}
         self._known |= {
             source.source or source.name: source for source in (*self._first_draft.sources, *self.draft.sources)
@@ -177,7 +186,7 @@ class NewRunScreen(LabScreen):
         self.query_one("#recipes", Checklist).show(draft_review.recipe_items(self._known), chosen)
 
     def _groups(self, *, of_data: bool = False) -> tuple[recipe_form.FieldGroup, ...]:
-        """The tables of the chosen recipes (of the first known one while none is chosen), either data's or the rest."""
+        """Return the data's tables or the other tables of the chosen recipes; of the first recipe if none is chosen."""
         chosen = [source.recipe for source in self.draft.sources or list(self._known.values())[:1]]
         return tuple(
             group for group in recipe_form.groups_of(chosen) if (group.path in {"data", "evaluate"}) == of_data
@@ -217,7 +226,7 @@ class NewRunScreen(LabScreen):
 
     @property
     def is_changed(self) -> bool:
-        """Whether anything differs from the draft that the form opens with."""
+        """Return whether the form differs from the draft that it was opened with."""
         return msgspec.structs.replace(self.draft, lab="") != msgspec.structs.replace(self._first_draft, lab="")
 
     def save_draft(self) -> None:
@@ -314,7 +323,7 @@ class NewRunScreen(LabScreen):
         self.action_step(event.name)
 
     def _later(self, name: str, act: Callable[[], None]) -> None:
-        """Do `act` after a pause in which nobody asked for it again."""
+        """Call `act` after a pause without another such request."""
         if name in self._waiting:
             self._waiting[name].stop()
 
@@ -326,7 +335,7 @@ class NewRunScreen(LabScreen):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something is to be done after a pause in typing."""
+        """Return whether an action is waiting for a pause in typing."""
         return bool(self._waiting)
 
     def on_dataset_search_selected(self, event: DatasetSearch.Selected) -> None:

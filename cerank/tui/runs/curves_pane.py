@@ -45,7 +45,7 @@ class Series(NamedTuple):
     """What one color stands for: a measure or a quantity of a run, piece by piece of its stages."""
 
     name: str
-    place: int  # of its color and letter
+    place: int  # index of its color and letter
     pieces: tuple[tuple[Floats, Floats], ...]  # steps and values, a piece for each stage
 
     def at(self, step: float) -> float | None:
@@ -118,7 +118,7 @@ class CurvesPane(RunPane):
     # reading
 
     def clear_entry(self) -> None:
-        """Another run is in focus; curves already read are kept."""
+        """Forget what belongs to the run shown before; curves that were read already are kept."""
         self._drawn_state, self._shown, self._window, self._cursor = None, [], (0.0, 1.0), None
         self._is_unread = True
         self._draw()
@@ -190,7 +190,7 @@ class CurvesPane(RunPane):
         self.query_one("#legend", Static).update(self._legend(order[0], series))
 
     def on_resize(self) -> None:
-        """The small plots may have come into sight."""
+        """Draw the small plots, which may have become visible."""
         self._draw()
 
     def _series(self, name: str) -> list[Series]:

@@ -173,7 +173,7 @@ class LogPane(RunPane):
         yield _LogView()
 
     def clear_entry(self) -> None:
-        """Another run: its log from the start."""
+        """Empty the log, so that the next run's is shown from its start."""
         self._log = run_updates.LogFollower(self.entry.folder) if self.entry else None
         self._lines.clear()
         self._is_read = False

@@ -27,8 +27,8 @@ from cerank.text.safe_text import shown
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _CLIPPED = 500  # raw readings from which on single spikes may leave the frame
-_FLAT = 1e-9  # of the value: what floating point adds to a constant is no curve
-_HAIR = 1e-6  # of a dot: halfway between two, last digits must not decide, for processors differ in them
+_FLAT = 1e-9  # relative; rounding errors of a constant must not look like a curve
+_HAIR = 1e-6  # dots; between two dots, last digits must not decide: processors differ in them
 _HALF = 0.5 + _HAIR
 _GUTTER = 8  # cells for the labels of the upright axis
 
@@ -52,7 +52,7 @@ class Frame(NamedTuple):
     boundaries: tuple[tuple[float, str], ...] = ()  # where a stage begins, and its name
     window: tuple[float, float] = (0.0, 1.0)
     is_log: bool = False
-    bounds: tuple[float, float] | None = None  # of the upright axis; None fits it to the lines
+    bounds: tuple[float, float] | None = None  # range of the vertical axis; None fits it to the lines
     empty: str = "nothing to draw yet"
     cursor: float | None = None  # a step whose values are read off: an upright line
 
@@ -233,7 +233,7 @@ def _bound(canvas: _Canvas, frame: Frame, scale: _Scale) -> None:
 
 
 def _name(canvas: _Canvas, frame: Frame, scale: _Scale) -> None:
-    """The stages' names in the first row, each where its stage begins or enters the window, if it fits."""
+    """Draw each stage's name in the first row where the stage begins or enters the window, if the name fits."""
     style = canvas.style(Style(italic=True))
     starts = [int((at - scale.left) / (scale.right - scale.left) * canvas.width) for at, _ in frame.boundaries]
     for (at, name), start, stop in zip(frame.boundaries, starts, [*starts[1:], canvas.width], strict=False):
@@ -326,7 +326,7 @@ class CurvePlot(Widget):
             super().__init__()
             self.plot = plot
             self.by = by
-            self.share = share  # of the plot's width at which the pointer is, 0 to 1
+            self.share = share  # horizontal position of the pointer as a fraction of the plot's width
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)

@@ -62,7 +62,7 @@ class RankingsPane(RunPane):
             yield Static(id="document")
 
     def clear_entry(self) -> None:
-        """Another run: nothing to show yet."""
+        """Forget the rankings of the run shown before."""
         self._choices, self._choice = [], None
         self._clear_tables()
 

@@ -90,7 +90,7 @@ class ResultsPane(RunPane):
             yield Static(id="notes")
 
     def clear_entry(self) -> None:
-        """Another run: an empty pane."""
+        """Empty the pane for another run."""
         self._key, self._view, self._condition = None, None, 0
         self._show_text(content(""))
 
@@ -150,7 +150,7 @@ class ResultsPane(RunPane):
     def _table(self, view: ResultsView) -> Table:
         """Return the table of the dataset in front: stage against stage, then against the first stage.
 
-        A measure that is the same in all rows stands in the title.
+        A measure that is the same in all rows moves to the title.
         """
         table = view.tables[self._condition % len(view.tables)]
         order = {FIRST_STAGE: 1, "": 2}

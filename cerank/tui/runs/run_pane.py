@@ -26,7 +26,7 @@ class RunPane(Vertical):
         return cast("LabApp", self.app)
 
     def show_entry(self, entry: RunEntry) -> None:
-        """Called once a second at most while the tab is in front, and when it comes to the front."""
+        """Show the newest state of a run; called at most once a second while the tab is in front."""
         is_other = entry.name != self.shown_run
         self.is_changed = entry is not self.entry
         self.entry, self.shown_run = entry, entry.name
@@ -35,7 +35,7 @@ class RunPane(Vertical):
         self.update_entry(entry)
 
     def clear_entry(self) -> None:
-        """Another run: drops what belongs to the one before."""
+        """Forget what belongs to the run that was shown before."""
 
     def update_entry(self, entry: RunEntry) -> None:
         """Show what is new of the run."""

@@ -106,7 +106,7 @@ class RunScreen(LabScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """The first tab is in front."""
+        """Bring the first tab to the front."""
         self.query_one(TabLine).show(1)
         self.query_one(RunTable).highlight(self._run_name)
 
@@ -133,7 +133,7 @@ class RunScreen(LabScreen):
 
     @property
     def entry(self) -> RunEntry | None:
-        """The run that is shown; None once it is gone."""
+        """Return the run that is shown; None once it is deleted."""
         return next((entry for entry in self.lab_app.entries if entry.name == self._run_name), None)
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:

@@ -148,8 +148,8 @@ class RunTable(DataTable[Text]):
         self.sorted_by = self._headed_by = ("age", True)
         self._all_columns: tuple[RunColumn, ...] = _NARROW if is_narrow else COLUMNS
         self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
-        self._places: list[int] = []  # of the columns that are shown
-        self._widths: list[int] = []  # of all columns
+        self._places: list[int] = []  # indexes of the columns that are shown
+        self._widths: list[int] = []  # widths of all columns, in cells
         self._rows: list[tuple[RunEntry, bool]] = []
         self._width = 0
         self._to_highlight = ""  # the run that the cursor goes to once it is listed

@@ -154,7 +154,7 @@ def test_seeds_are_one_system_of_means_by_query(lab):
     for query, value in at.values["nDCG@10"].items():
         assert value == pytest.approx(sum(member.values["nDCG@10"][query] for member in members) / 3)
     notes = "\n".join(export_comparison.short_table(found).notes)
-    assert "cl: mean of 3 seeds by query" in notes
+    assert "cl: 3 seeds, averaged query by query" in notes
     assert "verdicts are about these checkpoints" in notes
     assert {row.paired.n for row in found.rows} == {12}
 

@@ -226,6 +226,12 @@ def test_every_setting_reads_back_from_its_own_text(path: str) -> None:
     assert cell.recipe == BOTH.recipe
 
 
+def test_a_setting_that_the_recipe_has_cannot_be_left_open() -> None:
+    wrong = check_draft(draft({"stages.distill.precision": ""}))
+    assert [error.path for error in wrong.errors] == ["stages.distill.precision"]
+    assert not wrong.cells
+
+
 # --- planning
 
 

@@ -121,6 +121,16 @@ def test_the_outline_counts_shared_stages_once_and_takes_a_persons_word_for_the_
     assert matrix_runs.estimates.total(matrix_runs.outline(grid_of(made), made.settings).work) is None
 
 
+@pytest.mark.parametrize(
+    ("primary", "count"), [("kd against cl", 2 * 2), ("RR@10: kd against cl", 2), ("kd against nothing", 0)]
+)
+def test_the_family_of_the_outline_is_that_of_its_primary_questions(
+    made: SimpleNamespace, primary: str, count: int
+) -> None:
+    grid = grid_of(made, f'evaluate.primary=["{primary}"]')
+    assert matrix_runs.outline(grid, made.settings).comparisons == count
+
+
 def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> None:
     changes = {"test": ["dev-small", str(made.folder / "gone")], "first_stages": ["bm25", "contriever"]}
     overrides = ["stages.distill.teacher=nobody", "data.train=msmarco-train[:50%]", "base=electra"]
@@ -148,7 +158,7 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
 ) -> None:
     grid = grid_of(made, seeds=[1])
     found = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
-    record = declared_matrices.load(made.settings.lab, "grid")
+    record = declared_matrices.load_if_there(made.settings.lab, "grid")
     assert record == found.record
     assert [cell.run for cell in record.cells] == [folder.name for folder in found.added]
     for folder in found.added:  # each can be asked for by itself
@@ -214,7 +224,7 @@ def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(m
         matrix_runs.queue_missing_runs(
             made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard
         )
-    assert declared_matrices.load(made.settings.lab, "grid").baseline == "cl"
+    assert declared_matrices.load_if_there(made.settings.lab, "grid").baseline == "cl"
     assert len(run_store.folders(made.settings.lab)) == before
 
 
@@ -231,4 +241,4 @@ def test_a_matrix_that_cannot_be_planned_leaves_nothing_in_the_lab_and_says_ever
     }
     assert str(made.folder / "gone") in caught.value.what
     assert run_store.folders(made.settings.lab) == []
-    assert declared_matrices.names(made.settings.lab) == ()
+    assert not list(made.settings.lab.glob("matrices/*"))

@@ -65,7 +65,7 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
         again = ran(*MATRIX)
     assert again.stdout == ""
     assert "0 runs queued; 4 were already" in again.stderr
-    record = declared_matrices.load(folder / "lab", "mine")
+    record = declared_matrices.load_if_there(folder / "lab", "mine")
     assert (record.name, record.baseline, len(record.cells)) == ("mine", "one", 4)
     assert all(run_store.load_plan(run).shares for run in run_store.folders(folder / "lab"))
 

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cerank.errors import RunFailedError
 from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.teachers import prompts
+from cerank.teachers.engines.local_model import counter_of
 from cerank.teachers.make import make
 from cerank.teachers.requests import Hooks
-from cerank.teachers.token_counts import counter_of
 from tests.refusals import refused
 from tests.teachers.collection import request_for, write_collection
 from tests.teachers.tiny_language_model import write_language_model

@@ -75,15 +75,6 @@ def test_repairs_are_counted_as_for_rankings_from_files() -> None:
     assert not found.is_unchanged
 
 
-def test_letters_are_read_as_numbers_are() -> None:
-    for text in ("[C] > [A] > [B]", "C > A > B", "The order: [C] > [A] > [B]."):
-        found = read_permutation(text, 3, letters=True)
-        assert found is not None
-        assert found.order == (2, 0, 1), text
-    assert read_permutation("A relevant passage is missing.", 3, letters=True) is None
-
-
-@pytest.mark.thorough
 def test_of_the_real_malformed_answers_none_loses_a_passage_and_refusals_are_no_orders(shared: Path) -> None:
     rows = (shared / "rankgpt-malformed-permutations" / "outputs.tsv").read_text().splitlines()
     answers = [row.split("\t")[1] for row in rows]

@@ -1,0 +1,340 @@
+"""Comparisons on several collections pooled: from runs, or from saved comparisons, to tables and a forest plot.
+
+Invariant: what is pooled is named, collection by collection, beside the mean; nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app.comparison import comparisons, margins
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.errors import MissingError, UsageError
+from cerank.settings import Settings
+from cerank.text import escapes
+from cerank.text.safe_text import counted
+from cerank.text.table_data import Column, Table, Value
+
+if TYPE_CHECKING:
+    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.multiple_testing import Correction
+    from cerank.evaluation.studies.pooling import CollectionDifference, PooledResult, PooledRow
+
+SAVED = ".json"
+_WIDTH = 37  # characters of a forest plot in a terminal
+
+
+def pool(
+    settings: Settings, request: ComparisonRequest, correction: Correction = "holm", alpha: float = 0.05
+) -> PooledResult:
+    """Return the differences of the named systems, pooled over the collections that they were compared on.
+
+    Args:
+        settings: where the lab and caches are.
+        request: as targets either files that end in `.json`, each a comparison that `cerank compare --json` or `--full`
+            printed, or runs as for `cerank compare`, which are compared on all of their test sets.
+        correction: over the pooled rows.
+        alpha: the error rate of all pooled verdicts.
+
+    Raises:
+        UsageError: saved comparisons and runs are mixed, a file is no comparison, or there are too few collections.
+    """
+    from cerank.evaluation.measures import canonical
+    from cerank.evaluation.studies import pooling
+
+    saved = [text for text in request.targets if text.endswith(SAVED)]
+    if saved and len(saved) < len(request.targets):
+        other = next(text for text in request.targets if text not in saved)
+        hint = "save a comparison of the runs first: `cerank compare A B --json > test-set.json`"
+        raise UsageError(f"saved comparisons and runs cannot be mixed: '{other}' is no {SAVED} file", hint=hint)
+    notes: tuple[str, ...] = ()
+    if saved:
+        if request.dataset:
+            raise UsageError("saved comparisons know their test sets", where="--dataset", hint="omit it")
+        rows = pooling.merged([row for text in saved for row in _read(Path(text))])
+    elif len(request.targets) < 2:
+        raise UsageError("a comparison needs at least two rankings", hint="such as `cerank pool A B`")
+    else:
+        comparison = comparisons.compare(settings, request)
+        rows, notes = pooling.of_comparison(comparison), pooling.shared_queries(comparison)
+    if request.measures:
+        measures = {canonical(name, "--measure") for name in request.measures}
+        rows = tuple(row for row in rows if row.measure in measures)
+    chosen = {canonical(name, "--margin"): value for name, value in margins.numbers(request.margins).items()}
+    unknown = sorted(chosen.keys() - {row.measure for row in rows})
+    if unknown:
+        known = ", ".join(sorted({row.measure for row in rows})) or "nothing"
+        raise UsageError(f"a margin for {unknown[0]}: it is not compared, {known} is", where="--margin")
+    result = pooling.pooled(rows, margins=_margins(chosen), alpha=alpha, correction=correction)
+    return msgspec.structs.replace(result, notes=(*result.notes, *notes))
+
+
+def _margins(chosen: dict[str, float]) -> dict[str, Margin]:
+    from cerank.evaluation.compare import Margin, checked_margin, width_of
+
+    return {name: checked_margin(Margin(value=value), name, width_of(name)) for name, value in chosen.items()}
+
+
+def _read(path: Path) -> list[CollectionDifference]:
+    """Return the differences of a saved comparison, of either kind.
+
+    Raises:
+        UsageError: it cannot be read, or is no comparison.
+    """
+    from cerank.app.comparison.comparison_schema import ComparisonDocument
+    from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.studies import pooling
+
+    try:
+        data = path.expanduser().read_bytes()
+    except FileNotFoundError:
+        raise MissingError(
+            "no such file", where=str(path), hint="`cerank compare A B --json > FILE` makes one"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    try:
+        is_complete = "systems" in msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        if is_complete:
+            return list(pooling.of_comparison(msgspec.json.decode(data, type=Comparison)))
+        document = msgspec.json.decode(data, type=ComparisonDocument, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = "`cerank compare A B --json > FILE` makes one"
+        raise UsageError(f"not a saved comparison: {error}", where=str(path), hint=hint) from error
+    hashes = {(source.system, source.dataset): source.qrels_sha256 for source in document.meta.rankings}
+    return [
+        pooling.CollectionDifference(
+            collection=row.dataset,
+            measure=row.measure,
+            left=row.against,
+            right=row.system,
+            queries=row.queries,
+            difference=row.difference,
+            error=row.error or 0.0,
+            first_stages=(row.first_stage,) if row.first_stage else (),
+            qrels_sha256=hashes.get((row.system, row.dataset), ""),
+        )
+        for row in document.rows
+        if row.difference is not None and row.verdict != "identical"
+    ]
+
+
+# --- tables
+
+
+def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
+    """Return the pooled rows, and under them each collection with its weight; `has_plot` draws them in characters."""
+    return [_summary(result), *(_collections(row, result.alpha, has_plot=has_plot) for row in result.rows)]
+
+
+def _summary(result: PooledResult) -> Table:
+    from cerank.evaluation.answers import shown
+
+    percent = f"{100 * (1 - result.alpha):.3g} %"
+    columns = (
+        Column("system", "system"),
+        Column("against", "against"),
+        Column("measure", "measure"),
+        Column("collections", "collections", "number", 0, priority=2),
+        Column("difference", "mean difference", "signed"),
+        Column("low", "low", "signed"),
+        Column("high", "high", "signed"),
+        Column("p", "p", "p", priority=3),
+        Column("p_corrected", "adjusted p", "p", priority=1),
+        Column("df", "df", "number", 0, priority=5),
+        Column("tau", "tau", "number", priority=2),
+        Column("tau_high", "tau up to", "number", priority=4),
+        Column("i2", "I²", "percent", priority=4),
+        Column("predicted_low", "new: low", "signed", priority=1),
+        Column("predicted_high", "new: high", "signed", priority=1),
+        Column("margin", "margin", "number", 3, priority=6),
+        Column("p_equivalence_corrected", "adjusted p within", "p", priority=6),
+        Column("verdict", "verdict"),
+    )
+    body = []
+    for row in result.rows:
+        of, judgment = row.pooled, row.judgment
+        low, high = of.prediction or (None, None)
+        body.append(
+            (
+                *(row.right, row.left, row.measure, of.collections),
+                *(of.estimate.difference, judgment.low, judgment.high, judgment.p, judgment.p_corrected),
+                *(int(of.estimate.df), of.tau, math.sqrt(of.tau2_high), of.i2, low, high),
+                *(judgment.margin.value if judgment.margin else None, judgment.p_equivalence_corrected),
+                shown(judgment, of.estimate.difference),
+            )
+        )
+    is_simultaneous = len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}
+    notes = [
+        f"low, high: {percent} interval of the mean over collections like these (random effects, REML, Hartung and "
+        f"Knapp){', simultaneous over the table' if is_simultaneous else ''}; new: where the true difference on "
+        "another such collection is about to be expected; tau: sd of the true differences between collections; I²: "
+        "its share of the scatter seen",
+        _family(result),
+    ]
+    fewest = min(row.pooled.collections for row in result.rows)
+    if fewest < 5:
+        notes.append(
+            f"{fewest} collections say little about others: the interval is by Student's t with "
+            f"{counted(fewest - 1, 'degree')} of freedom, and tau is hardly known"
+        )
+    if fewest < 3:
+        notes.append("two collections give no prediction for a new one: that takes three")
+    margins_of = {row.measure: row.judgment.margin.value for row in result.rows if row.judgment.margin is not None}
+    notes += [f"margin for {name}: ±{value:g}, chosen after the results (†)" for name, value in margins_of.items()]
+    if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
+        notes.append("several first stages of one collection count once: their differences are averaged")
+    return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))
+
+
+def _family(result: PooledResult) -> str:
+    """Return how many pooled comparisons share one error rate, and by what method."""
+    from cerank.evaluation.comparison_rows import METHODS
+
+    many, rate = counted(len(result.rows), "pooled comparison"), f"{100 * result.alpha:.3g} %"
+    if len(result.rows) == 1:
+        return f"{many}: the chance of a false verdict is at most {rate}"
+    if result.correction == "none":
+        return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
+    if result.correction == "bh":
+        return f"{many}: of the differences found at most {rate} are expected to be false (Benjamini and Hochberg)"
+    return f"{many}: the chance of any false verdict is at most {rate} ({METHODS[result.correction]})"
+
+
+def _collections(row: PooledRow, alpha: float, *, has_plot: bool) -> Table:
+    columns = [
+        Column("system", "system", priority=4),
+        Column("against", "against", priority=4),
+        Column("measure", "measure", priority=4),
+        Column("collection", "collection"),
+        Column("queries", "queries", "number", 0, priority=1),
+        Column("difference", "difference", "signed"),
+        Column("low", "low", "signed", priority=1),
+        Column("high", "high", "signed", priority=1),
+        Column("weight", "weight", "percent"),
+    ]
+    lines = forest_lines(row, alpha)
+    body: list[tuple[Value, ...]] = [
+        (row.right, row.left, row.measure, name, queries, difference, low, high, weight)
+        for name, queries, difference, low, high, weight in lines
+    ]
+    title = f"{row.right} against {row.left} by {row.measure}"
+    if has_plot:
+        columns = [*(column for column in columns if column.key not in {"system", "against", "measure"})]
+        columns.append(Column("plot", f"0 is {_ZERO}", "name"))
+        drawn = _drawn(lines)
+        body = [(*cells[3:], drawing) for cells, drawing in zip(body, drawn, strict=True)]
+    return Table("collections", tuple(columns), tuple(body), title)
+
+
+ForestLine = tuple[str, int | None, float, float, float, float | None]  # name, queries, difference, low, high, weight
+
+
+def forest_lines(row: PooledRow, alpha: float = 0.05) -> list[ForestLine]:
+    """Return what a forest plot shows: each collection, their mean, and what is to be expected on a new one."""
+    from scipy.special import stdtrit
+
+    lines: list[ForestLine] = []
+    for each, weight in zip(row.collections, row.pooled.weights, strict=True):
+        half = -float(stdtrit(max(each.queries - 1, 1), alpha / 2)) * each.error
+        lines.append(
+            (each.collection, each.queries, each.difference, each.difference - half, each.difference + half, weight)
+        )
+    of = row.pooled
+    lines.append(("mean", None, of.estimate.difference, row.judgment.low, row.judgment.high, None))
+    if of.prediction is not None:
+        lines.append(("a new collection", None, of.estimate.difference, *of.prediction, None))
+    return lines
+
+
+_ZERO = "┊"
+
+
+def _drawn(lines: Sequence[ForestLine]) -> list[str]:
+    """Return each line's interval as characters on one scale, 0 marked; what reaches beyond it ends in an arrow."""
+    measured = [line for line in lines if line[5] is not None] + [line for line in lines if line[0] == "mean"]
+    low, high = min(0.0, *(line[3] for line in measured)), max(0.0, *(line[4] for line in measured))
+    span = 1.1 * max(line[4] - line[3] for line in lines if line[5] is not None) * 2
+    low, high = max(low, -span), min(high, span)
+
+    def place(value: float) -> int:
+        return round((min(max(value, low), high) - low) / (high - low) * (_WIDTH - 1))
+
+    drawings = []
+    for name, _, difference, least, most, weight in lines:
+        cells = [" "] * _WIDTH
+        cells[place(0.0)] = _ZERO
+        for at in range(place(least), place(most) + 1):
+            cells[at] = "─" if weight is not None or name == "mean" else "┄"
+        cells[place(least)] = "◂" if least < low else "├"
+        cells[place(most)] = "▸" if most > high else "┤"
+        cells[place(difference)] = "■" if weight is not None else "◆"
+        drawings.append("".join(cells).rstrip())
+    return drawings
+
+
+# --- a picture
+
+
+def forest_svg(row: PooledRow, alpha: float = 0.05) -> str:
+    """Return the forest plot of one pooled row as an SVG document: squares by weight, a diamond for the mean."""
+    lines = forest_lines(row, alpha)
+    inner = [line for line in lines if line[5] is not None or line[0] == "mean"]
+    collections = [line for line in lines if line[5] is not None]
+    widest = max(line[4] - line[3] for line in collections)
+    # 0 is always in sight, and what reaches far beyond all collections is cut.
+    low = min(0.0, max(min(line[3] for line in inner), min(line[3] for line in collections) - widest))
+    high = max(0.0, min(max(line[4] for line in inner), max(line[4] for line in collections) + widest))
+    left, right, top, step = 190, 560, 44, 24
+    height = top + step * len(lines) + 40
+
+    def across(value: float) -> float:
+        return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
+    def text(x: float, y: float, words: str, anchor: str = "start", tone: str = "ink") -> str:
+        fill = "#222" if tone == "ink" else "#666"
+        return f'<text class="cr-{tone}" fill="{fill}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+
+    title = escapes.html(f"{row.right} against {row.left} by {row.measure}")
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" height="{height}" role="img" '
+        f'aria-label="{title}" font-family="sans-serif" font-size="12">',
+        "<style>.cr-ink{fill:#222}.cr-soft{fill:#666}.cr-axis{stroke:#999}@media(prefers-color-scheme:dark)"
+        "{.cr-ink{fill:#eee}.cr-soft{fill:#aaa}.cr-axis{stroke:#777}}</style>",
+        text(10, 20, title),
+        f'<line class="cr-axis" stroke="#999" stroke-dasharray="3 3" x1="{across(0):.1f}" x2="{across(0):.1f}" '
+        f'y1="{top - 12}" y2="{top + step * len(lines)}"/>',
+    ]
+    for number, (name, queries, difference, least, most, weight) in enumerate(lines):
+        y = top + step * number + 4
+        many = "" if queries is None else f" ({queries:,})"
+        parts.append(text(10, y + 4, escapes.html(name[:22]) + many))
+        dash = "" if weight is not None or name == "mean" else ' stroke-dasharray="4 3"'
+        parts.append(
+            f'<line stroke="#0072B2" stroke-width="1.6"{dash} x1="{across(least):.1f}" x2="{across(most):.1f}" '
+            f'y1="{y}" y2="{y}"/>'
+        )
+        x = across(difference)
+        if weight is not None:
+            half = 2 + 6 * math.sqrt(weight)
+            parts.append(
+                f'<rect fill="#0072B2" x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" '
+                f'height="{2 * half:.1f}"/>'
+            )
+        elif name == "mean":
+            corners = f"{across(least):.1f},{y} {x:.1f},{y - 7} {across(most):.1f},{y} {x:.1f},{y + 7}"
+            parts.append(f'<polygon fill="#D55E00" points="{corners}"/>')
+        share = "" if weight is None else f"  {100 * weight:.0f} %"
+        parts.append(text(right + 16, y + 4, f"{difference:+.4f} [{least:+.4f}, {most:+.4f}]{share}"))
+    axis = top + step * len(lines)
+    parts.append(f'<line class="cr-axis" stroke="#999" x1="{left}" x2="{right}" y1="{axis}" y2="{axis}"/>')
+    for value in dict.fromkeys((low, 0.0, high)):
+        parts.append(text(across(value), axis + 16, f"{value:+.3f}" if value else "0", "middle", "soft"))
+    caption = f"{100 * (1 - alpha):.3g} % intervals; square: weight; diamond: mean; dashed: prediction"
+    parts.append(text(10, axis + 34, caption, tone="soft"))
+    return "".join([*parts, "</svg>\n"])

@@ -1,0 +1,286 @@
+"""Declare what will be compared and how, before it is; and say how comparisons stand to it.
+
+Invariant: a comparison is confirmatory only where it does what a plan says, and where the plan is older than every look
+at its comparisons that this lab recorded, and than the measurement of its runs (but the newest of each pair). What was
+seen outside this lab no program can know: the hash is there to be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app.comparison import comparisons, margins, recorded_looks
+from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
+from cerank.app.comparison.comparisons import ComparisonRequest, Target
+from cerank.errors import UsageError
+from cerank.runs import comparison_plans, test_set_looks
+from cerank.runs.comparison_plans import ComparisonPlan, DeclaredPlan
+from cerank.settings import Settings
+from cerank.text.table_data import Column, Table
+
+if TYPE_CHECKING:
+    from cerank.evaluation.compare import Comparison, Margin, Terms
+
+_SIZES = ("margins", "worth", "harm")
+
+
+class RecordedComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A comparison with what is to be said of when it was planned, and of the looks before it."""
+
+    comparison: Comparison
+    looks: TestSetLooks | None
+    plan: PlanStatus | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what is to be said as sentences."""
+        return tuple(each.text for each in (self.looks, self.plan) if each is not None)
+
+
+# --- declaring
+
+
+def read_plan(path: Path) -> ComparisonPlan:
+    """Return the plan in a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, or is no plan.
+    """
+    try:
+        return msgspec.toml.decode(path.expanduser().read_bytes(), type=ComparisonPlan)
+    except OSError as error:
+        raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = "see `cerank guide verdicts` for an example"
+        raise UsageError(f"not a plan of a comparison: {error}", where=str(path), hint=hint) from error
+
+
+def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Path]:
+    """Check a plan, give it the time and the hash of its judgments, keep it in the lab, and return its file.
+
+    Raises:
+        UsageError: it could not be carried out: a measure that is unknown, a margin out of its range, no judgments.
+    """
+    from cerank.evaluation.measures import check
+    from cerank.evaluation.primary_questions import questions
+
+    if not plan.title.strip():
+        raise UsageError("the plan has no title", hint='write title = "..."')
+    if plan.systems and len(set(plan.systems)) < 2:
+        raise UsageError("a comparison needs at least 2 systems", where="systems", hint="the baseline first")
+    if not 0.5 <= plan.confidence < 1:
+        raise UsageError(
+            f"it lies between .5 and 1, not at {plan.confidence:g}", where="confidence", hint="such as .95"
+        )
+    if plan.family < 0:
+        raise UsageError(f"a family of {plan.family} comparisons", where="family", hint="0 counts those shown")
+    _, qrels = comparisons.judgments(settings, plan.dataset, plan.qrels)
+    names = check(plan.measures, qrels, "measures")
+    sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
+    questions(plan.primary, "primary")
+    plan = msgspec.structs.replace(plan, measures=names, **sizes)
+    declared_plan = comparison_plans.with_hash(plan, _now(), comparisons.identity(qrels))
+    return declared_plan, comparison_plans.save(settings.lab, declared_plan)
+
+
+def _canonical_sizes(plan: ComparisonPlan, kind: str, measures: Sequence[str]) -> dict[str, float | str]:
+    """Return the plan's margins, gains or harm margins under canonical names.
+
+    Raises:
+        UsageError: one is of a measure that is not planned, or out of its range.
+    """
+    from cerank.evaluation.compare import checked_margin, width_of
+    from cerank.evaluation.measures import canonical
+
+    given: dict[str, float | str] = getattr(plan, kind)
+    out: dict[str, float | str] = {}
+    for name, margin in margins.typed(_as_texts(given), kind).items():
+        known = canonical(name, kind)
+        if known not in measures:
+            raise UsageError(f"{name} is not measured", where=kind, hint=f"add it to measures: {', '.join(measures)}")
+        checked_margin(msgspec.structs.replace(margin, source=kind), known, width_of(known), kind)
+        out[known] = given[name]
+    return out
+
+
+def _as_texts(sizes: dict[str, float | str]) -> tuple[str, ...]:
+    return tuple(f"{name}={size if isinstance(size, str) else f'{size:.12g}'}" for name, size in sizes.items())
+
+
+# --- comparing, with the record of looks and the plan
+
+
+def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: str = "") -> RecordedComparison:
+    """Compare what the request names, record the look, and say how it stands to declared plans.
+
+    Args:
+        settings: where the lab and caches are.
+        request: what is compared, and how.
+        by: the command that asks, for the record.
+        plan: title or hash of a declared plan whose measures and rules are taken; "" takes the request's own.
+
+    Raises:
+        UsageError: it cannot be compared; there is no such plan.
+    """
+    chosen = comparison_plans.find(settings.lab, plan) if plan else None
+    if chosen is not None:
+        request = _with_rules(request, chosen.plan)
+    targets = comparisons.targets_of(settings.lab, request.targets)
+    systems, names = comparisons.measured_systems(settings, targets, request)
+    comparison = comparisons.compare_measured(targets, systems, names, request)
+    keys, looks = recorded_looks.keys_of(comparison), test_set_looks.load(settings.lab)
+    known = _known_since(targets, comparison, recorded_looks.first_seen(looks, keys))
+    plans = (chosen,) if chosen is not None else comparison_plans.load_all(settings.lab)[0]
+    status = _nearest_plan(plans, comparison, known)
+    if chosen is not None and status is None:
+        what = f"the plan '{chosen.plan.title}' is for other judgments than these"
+        raise UsageError(what, where="--plan", hint="compare on the judgments that it names, or without --plan")
+    if chosen is not None and status is not None and status.is_confirmatory:
+        terms = _declared_before(comparison.terms, chosen)
+        comparison = comparisons.compare_measured(
+            targets, systems, names, msgspec.structs.replace(request, terms=terms)
+        )
+    counted = recorded_looks.record(settings, keys, by=by, now=_now(), earlier=looks)
+    return RecordedComparison(comparison=comparison, looks=counted, plan=status)
+
+
+def _now() -> str:
+    """Return the time to the millisecond: a script may declare a plan and compare by it within a second."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonRequest:
+    """Return the request with what the plan says.
+
+    Raises:
+        UsageError: the request says some of it, too.
+    """
+    from cerank.evaluation.compare import Terms
+
+    own = request.terms or Terms()
+    rules = {name: getattr(plan, name) for name in ("confidence", "correction", "family", "pairs", "claim")}
+    ruled = msgspec.structs.replace(own, **{name: getattr(Terms(), name) for name in rules})
+    if ruled != own or any((request.measures, request.margins, request.worth, request.harm, request.primary)):
+        raise UsageError(
+            "measures, margins, primary questions, correction, family, confidence, pairs and claim come from the plan",
+            where="--plan",
+            hint="leave those options out, or compare without --plan",
+        )
+    has_runs_own = request.dataset or request.qrels
+    return msgspec.structs.replace(
+        request,
+        measures=plan.measures,
+        dataset=request.dataset if has_runs_own else plan.dataset,
+        qrels=request.qrels if has_runs_own else plan.qrels,
+        margins=_as_texts(plan.margins),
+        worth=_as_texts(plan.worth),
+        harm=_as_texts(plan.harm),
+        primary=plan.primary,
+        margins_because=plan.because,
+        terms=msgspec.structs.replace(own, **rules),
+    )
+
+
+def _declared_before(terms: Terms, declared_plan: DeclaredPlan) -> Terms:
+    """Return the terms with their margins as declared by the plan."""
+    source = f"declared plan {declared_plan.sha256[:12]}"
+
+    def declared(sizes: dict[str, Margin], planned: dict[str, float | str]) -> dict[str, Margin]:
+        return {
+            name: msgspec.structs.replace(margin, source=source, declared=declared_plan.declared, before=True)
+            if name in planned
+            else margin
+            for name, margin in sizes.items()
+        }
+
+    changed = {kind: declared(getattr(terms, kind), getattr(declared_plan.plan, kind)) for kind in _SIZES}
+    return msgspec.structs.replace(terms, **changed)
+
+
+def _known_since(targets: Sequence[Target], comparison: Comparison, seen: str) -> str:
+    """Return when results of the comparison were first known in this lab; "" for not before now."""
+    sides = [comparisons.sources(target) for target in targets]
+    pairs = combinations(sides, 2) if comparison.terms.pairs == "all" else ((sides[0], side) for side in sides[1:])
+    times = [seen, *(margins.first_known(pair) for pair in pairs)]
+    return min((time for time in times if time), default="")
+
+
+def _nearest_plan(plans: Sequence[DeclaredPlan], comparison: Comparison, known: str) -> PlanStatus | None:
+    """Return how a comparison stands to the plan for its judgments from which it departs least; None without one."""
+    judged = {at.qrels_sha256 for system in comparison.systems for at in system.measured}
+    statuses = [
+        PlanStatus(
+            title=declared_plan.plan.title,
+            sha256=declared_plan.sha256,
+            declared=declared_plan.declared,
+            departures=_departures(declared_plan.plan, comparison),
+            known_before=known if known and margins.moment(known) <= margins.moment(declared_plan.declared) else "",
+        )
+        for declared_plan in plans
+        if {declared_plan.qrels_sha256} == judged
+    ]
+    return min(statuses, key=lambda status: (len(status.departures), bool(status.known_before)), default=None)
+
+
+def _departures(plan: ComparisonPlan, comparison: Comparison) -> tuple[str, ...]:
+    """Return what a comparison does otherwise than a plan says."""
+    from cerank.evaluation.primary_questions import is_sensitivity
+
+    terms, out = comparison.terms, []
+    measures = [name for name in comparison.measures if not is_sensitivity(name, comparison.measures)]
+    if set(measures) != set(plan.measures):
+        out.append(f"measures {', '.join(measures)}, not {', '.join(plan.measures)}")
+    labels = [system.label for system in comparison.systems]
+    if plan.systems and (labels[0] != plan.systems[0] or set(labels) != set(plan.systems)):
+        out.append(f"systems {', '.join(labels)}, not {', '.join(plan.systems)}")
+    for kind in _SIZES:
+        planned = {name: margin.shown for name, margin in margins.typed(_as_texts(getattr(plan, kind)), kind).items()}
+        used = {name: margin.shown for name, margin in getattr(terms, kind).items() if name in measures}
+        if used != planned:
+            out.append(f"{kind} {_sizes(used)}, not {_sizes(planned)}")
+    for name in ("primary", "correction", "confidence", "family", "pairs", "claim"):
+        used, planned = getattr(terms, name), getattr(plan, name)
+        if used != planned:
+            out.append(f"{name} {_value(used)}, not {_value(planned)}")
+    return tuple(out)
+
+
+def _sizes(sizes: dict[str, str]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "none"
+
+
+def _value(value: object) -> str:
+    return (", ".join(value) or "none") if isinstance(value, tuple) else str(value)
+
+
+# --- showing
+
+
+def table(settings: Settings) -> Table:
+    """Return the lab's declared plans."""
+    plans, problems = comparison_plans.load_all(settings.lab)
+    columns = (
+        Column("title", "plan"),
+        Column("declared", "declared", "name"),
+        Column("sha256", "SHA-256", "name"),
+        Column("measures", "measures", priority=1),
+        Column("qrels_sha256", "judgments", "name", priority=2),
+    )
+    rows = tuple(
+        (each.plan.title, each.declared, each.sha256, ", ".join(each.plan.measures), each.qrels_sha256[:12])
+        for each in plans
+    )
+    empty = f"No plans in {settings.lab} yet. `cerank declare FILE` makes one."
+    return Table("plans", columns, rows, "Declared plans", problems, empty)
+
+
+def as_text(declared_plan: DeclaredPlan) -> str:
+    """Return a declared plan as text to publish: its content as JSON, and the hash over it."""
+    content = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(declared_plan, sha256="")), indent=2)
+    return f"{content.decode()}\nSHA-256 {declared_plan.sha256}\n"

@@ -1,0 +1,1 @@
+"""Commands that show what stands behind a verdict, and declare a plan before it."""

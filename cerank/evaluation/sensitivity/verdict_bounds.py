@@ -1,0 +1,419 @@
+"""How far a difference, and the verdict on it, hang on unjudged documents and on the order of tied ones.
+
+Unjudged documents are those that a ranking of the row has within the measure's cutoff; each may have any grade from 0
+to the largest of the qrels, and the ideal order counts it, too. Documents that neither ranking has there stay as they
+are. Tied documents, whose scores are equal or one float32 apart, may stand in any order.
+
+Invariant: "holds" is proven for every judging (or order) by a bound; "flips" comes from judgments under which the
+verdict was computed to be another one. Their number comes from a greedy search: fewer may do. Whatever is neither is
+said to be unknown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cerank.core.rankings import Ranking, float32_below
+from cerank.evaluation import measures as by_name
+from cerank.evaluation.sensitivity import document_shares as by_document
+from cerank.evaluation.sensitivity.document_shares import SummedMeasure
+from cerank.evaluation.sensitivity.extreme_statistics import is_always_reached, is_never_reached, t_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+Answer = Literal["holds", "flips", "unknown", ""]  # "": no statement, see `why_not`
+BOUNDED = ("nDCG", "RR", "P", "R", "Success")  # measures whose extremes over judgments are computed here
+_TIED = (*BOUNDED, "AP", "Rprec")  # measures that never fall where a better document moves up
+_MOST_GRADINGS = 60_000  # of one query's unjudged documents; beyond, a bound that is too wide rather than exact
+_MOST_STEPS = 200  # documents that the greedy search makes relevant
+
+
+class VerdictRule(msgspec.Struct, frozen=True, kw_only=True):
+    """When a row's interval shows a difference, and when it lies within the margin."""
+
+    critical: float  # t of the interval beside the verdict
+    margin: float | None = None
+    critical_within: float | None = None  # t of the interval that must lie within the margin
+
+    def states(self, d: Floats) -> tuple[bool, bool, bool]:
+        """Return whether differences show a gain, show a loss, and lie within the margin."""
+        t = t_of(d)
+        is_within = False
+        if self.margin is not None and self.critical_within is not None:
+            nearer = min(t_of(self.margin - d), t_of(self.margin + d))
+            is_within = nearer >= self.critical_within
+        return t >= self.critical, -t >= self.critical, is_within
+
+
+class VerdictBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What the order of ties and unjudged documents can change in one row."""
+
+    ties_low: float | None = None  # mean difference over all orders of tied documents; None where nothing is tied
+    ties_high: float | None = None
+    tied_queries: int = 0  # queries whose difference depends on the order of tied documents
+    ties: Answer = ""
+    unjudged: int = 0  # unjudged documents within the cutoff, each counted once a query
+    unjudged_low: float | None = (
+        None  # mean difference over all judgments of them; None where the measure has no bounds
+    )
+    unjudged_high: float | None = None
+    is_exact: bool = True  # else the limits are wider than they need be: a query has too many unjudged documents
+    judgments: Answer = ""
+    flips_at: int | None = None  # unjudged documents that, found relevant, change the verdict; fewer may do
+    why_not: str = ""  # why there is no statement on the verdict, or are no bounds
+
+    @property
+    def text(self) -> str:
+        """Return what unjudged documents and ties can do to the verdict, in words."""
+        parts = []
+        if self.judgments == "holds":
+            parts.append("holds under every judging" if self.unjudged else "all judged")
+        elif self.judgments == "flips":
+            verb = "is" if self.flips_at == 1 else "are"
+            parts.append(f"flips if {self.flips_at} of {self.unjudged} unjudged documents {verb} relevant")
+        elif self.judgments == "unknown":
+            parts.append(f"not settled for {self.unjudged} unjudged documents")
+        if self.ties_low is not None and self.ties:
+            words = {"holds": "holds for every order of ties", "flips": "flips by the order of ties"}
+            parts.append(words.get(self.ties, "not settled for the order of ties"))
+        return "; ".join(parts) or self.why_not
+
+
+class JudgingCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An unjudged document, with how much its judgment can move the mean difference."""
+
+    query: str
+    document: str
+    gain: float
+
+
+class _JudgedQuery(msgspec.Struct, frozen=True):
+    """One query's two lists and its judgments."""
+
+    name: str
+    grades: Mapping[str, int]
+    left: Sequence[str]
+    right: Sequence[str]
+    unjudged: tuple[str, ...]
+
+
+def bounds_of(
+    measure: str,
+    qrels: Mapping[str, Mapping[str, int]],
+    left: Ranking,
+    right: Ranking,
+    rule: VerdictRule | None,
+    *,
+    why_not: str = "",
+) -> tuple[VerdictBounds, tuple[JudgingCandidate, ...]]:
+    """Return the bounds of one row, and its unjudged documents, those first whose judgment can move most.
+
+    Args:
+        measure: canonical.
+        qrels: what the row was measured on.
+        left: the baseline's ranking.
+        right: the other's.
+        rule: of the row's verdict; None where no interval of a t-test decides it.
+        why_not: why there is no rule.
+    """
+    import numpy as np
+
+    shape = by_name.additive(measure)
+    if shape is None or shape.kind not in _TIED:
+        return VerdictBounds(why_not=f"no bounds for {measure}"), ()
+    by_ties, tied_queries = _tie_limits(measure, qrels, left, right)
+    bounds = VerdictBounds(why_not=why_not)
+    if tied_queries:
+        low, high = by_ties
+        sides = [by_name.per_query((measure,), qrels, side)[measure] for side in (left, right)]
+        now = np.array([sides[1][query] - value for query, value in sides[0].items()])
+        bounds = msgspec.structs.replace(
+            bounds,
+            ties_low=float(low.mean()),
+            ties_high=float(high.mean()),
+            tied_queries=tied_queries,
+            ties=_by_order(rule, now, low, high) if rule else "",
+        )
+    if shape.kind not in BOUNDED or by_name.is_condensed(measure):
+        reason = (
+            "looks at judged documents only" if by_name.is_condensed(measure) else "has no bounds by judgments here"
+        )
+        return msgspec.structs.replace(bounds, why_not=why_not or f"{measure} {reason}"), ()
+    summed = by_document.shape_of(measure)
+    queries = [_query(name, grades, left, right, summed) for name, grades in qrels.items()]
+    largest = max((grade for grades in qrels.values() for grade in grades.values()), default=1)
+    limits = [_limits(summed, query, largest) for query in queries]
+    low, high = np.array([each[0] for each in limits]), np.array([each[1] for each in limits])
+    count = sum(len(query.unjudged) for query in queries)
+    bounds = msgspec.structs.replace(
+        bounds,
+        unjudged=count,
+        unjudged_low=float(low.mean()),
+        unjudged_high=float(high.mean()),
+        is_exact=all(each[2] for each in limits),
+    )
+    search = _Search(summed, queries, max(largest, summed.rel))
+    if rule is not None:
+        answer, steps = _by_judgments(rule, search, low, high)
+        bounds = msgspec.structs.replace(bounds, judgments=answer, flips_at=steps)
+    return bounds, search.candidates()
+
+
+# --- ties
+
+
+def tied_groups(scores: Sequence[float]) -> list[tuple[int, int]]:
+    """Return [first, end) of each group of neighbors whose scores are equal or one float32 apart."""
+    groups, first = [], 0
+    for place in range(1, len(scores) + 1):
+        if place < len(scores) and scores[place] == float32_below(scores[place - 1]):
+            continue
+        if place - first > 1:
+            groups.append((first, place))
+        first = place
+    return groups
+
+
+def _ordered_ties(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]], *, is_best: bool) -> dict[str, list[str]]:
+    """Return the queries that have ties, each with its tied documents in the best or the worst order."""
+    out = {}
+    for query, grades in qrels.items():
+        if query not in ranking:
+            continue
+        docs, groups = list(ranking[query]), tied_groups(ranking.scores(query))
+        for first, end in groups:
+            docs[first:end] = sorted(docs[first:end], key=lambda doc: grades.get(doc, -1), reverse=is_best)
+        if groups:
+            out[query] = docs
+    return out
+
+
+def _tie_limits(
+    measure: str, qrels: Mapping[str, Mapping[str, int]], left: Ranking, right: Ranking
+) -> tuple[tuple[Floats, Floats], int]:
+    """Return the smallest and largest difference of each query over all orders of ties, and how many can differ."""
+    import numpy as np
+
+    def extreme(ranking: Ranking, *, is_best: bool) -> Floats:
+        docs = {**{query: list(ranking[query]) for query in ranking}, **_ordered_ties(ranking, qrels, is_best=is_best)}
+        scores = {query: [float(-rank) for rank in range(len(ids))] for query, ids in docs.items()}
+        values = by_name.per_query((measure,), qrels, Ranking(docs, scores))[measure]
+        return np.array(list(values.values()))
+
+    low = extreme(right, is_best=False) - extreme(left, is_best=True)
+    high = extreme(right, is_best=True) - extreme(left, is_best=False)
+    return (low, high), int((high - low > 1e-12).sum())
+
+
+def _by_order(rule: VerdictRule, now: Floats, low: Floats, high: Floats) -> Answer:
+    """Return whether the verdict is one and the same for all orders of ties."""
+    here = rule.states(now)
+    if any(rule.states(each) != here for each in _corners(rule, low, high)):
+        return "flips"
+    return "holds" if _is_proven(rule, here, low, high) else "unknown"
+
+
+def _corners(rule: VerdictRule, low: Floats, high: Floats) -> Iterable[Floats]:
+    """Return choices that can be had, and where the verdict is likely to be another one."""
+    import numpy as np
+
+    yield low
+    yield high
+    middle = float((low.mean() + high.mean()) / 2)
+    far = np.where(np.abs(low - middle) > np.abs(high - middle), low, high)
+    yield far  # the largest spread
+    for width in (0.5, 1.0, 2.0):  # a little spread for a smaller mean, and the other way around
+        yield np.where(low**2 - width * rule.critical * low > high**2 - width * rule.critical * high, low, high)
+
+
+def _is_proven(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, high: Floats) -> bool:
+    """Return whether the differences have these states wherever they lie within their limits."""
+    gain, loss, within = states
+    c = rule.critical
+    for is_shown, a, b in ((gain, low, high), (loss, -high, -low)):
+        if not (is_always_reached(a, b, c) if is_shown else is_never_reached(a, b, c)):
+            return False
+    if rule.margin is None or rule.critical_within is None:
+        return True
+    below, above = (rule.margin - high, rule.margin - low), (rule.margin + low, rule.margin + high)
+    if within:
+        return is_always_reached(*below, rule.critical_within) and is_always_reached(*above, rule.critical_within)
+    return is_never_reached(*below, rule.critical_within) or is_never_reached(*above, rule.critical_within)
+
+
+# --- unjudged documents
+
+
+def _query(name: str, grades: Mapping[str, int], left: Ranking, right: Ranking, shape: SummedMeasure) -> _JudgedQuery:
+    both = [list(side[name])[: shape.cutoff] if name in side else [] for side in (left, right)]
+    unjudged = tuple(doc for doc in dict.fromkeys([*both[0], *both[1]]) if doc not in grades)
+    return _JudgedQuery(name, grades, both[0], both[1], unjudged)
+
+
+def _difference(shape: SummedMeasure, query: _JudgedQuery, decided: Mapping[str, int]) -> float:
+    grades = {**query.grades, **decided} if decided else query.grades
+    return by_document.value(shape, grades, query.right) - by_document.value(shape, grades, query.left)
+
+
+def _limits(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[float, float, bool]:
+    """Return the smallest and largest difference of a query over all judgments, and whether they are exact."""
+    now = _difference(shape, query, {})
+    if not query.unjudged:
+        return now, now, True
+    if shape.kind == "nDCG":
+        return _limits_of_ndcg(shape, query, largest)
+    grade = max(largest, shape.rel)
+    if shape.kind in {"RR", "Success"}:
+        # The value of a side is that of its first relevant document, so one document does what several can.
+        each = [now, *(_difference(shape, query, {doc: grade}) for doc in query.unjudged)]
+        return min(each), max(each), True
+    low, high = _limits_of_counts(shape, query)
+    return low, high, True
+
+
+def _limits_of_counts(shape: SummedMeasure, query: _JudgedQuery) -> tuple[float, float]:
+    """Return the limits of P and R, which count relevant documents.
+
+    A document of one side alone moves the difference by one count; one of both sides moves none, but R's total.
+    """
+
+    def count(docs: Iterable[str]) -> int:
+        return sum(query.grades.get(doc, shape.rel - 1) >= shape.rel for doc in docs)
+
+    unjudged, left, right = set(query.unjudged), set(query.left), set(query.right)
+    gained, relevant = count(right) - count(left), sum(grade >= shape.rel for grade in query.grades.values())
+    both = len(unjudged & left & right)
+
+    def share(more: int, shared: int, sign: int) -> float:
+        total = (shape.cutoff or 1) if shape.kind == "P" else relevant + more + shared
+        return (gained + sign * more) / total if total else 0.0
+
+    ends = []
+    for sign, alone in ((-1, len(unjudged & (left - right))), (1, len(unjudged & (right - left)))):
+        values = [share(more, shared, sign) for more in range(alone + 1) for shared in range(both + 1)]
+        ends.append(min(values) if sign < 0 else max(values))
+    return ends[0], ends[1]
+
+
+def _limits_of_ndcg(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[float, float, bool]:
+    """Return the limits of nDCG: for each multiset of grades the best and the worst way to hand them out."""
+    import numpy as np
+
+    weights = [{doc: 1 / math.log2(rank + 1) for rank, doc in enumerate(side, 1)} for side in (query.left, query.right)]
+    delta = np.array(
+        sorted((weights[1].get(doc, 0.0) - weights[0].get(doc, 0.0) for doc in query.unjudged), reverse=True)
+    )
+    fixed = math.fsum(
+        max(query.grades[doc], 0) * (weights[1].get(doc, 0.0) - weights[0].get(doc, 0.0))
+        for doc in weights[0].keys() | weights[1].keys()
+        if doc in query.grades
+    )
+    judged = sorted((grade for grade in query.grades.values() if grade > 0), reverse=True)
+    if math.comb(delta.size + largest, largest) > _MOST_GRADINGS:
+        least = by_document.ideal_dcg(judged, shape.cutoff)
+        most = by_document.ideal_dcg([*judged, *[largest] * delta.size], shape.cutoff)
+        top, bottom = fixed + largest * float(delta[delta > 0].sum()), fixed + largest * float(delta[delta < 0].sum())
+        high = _quotient(top, least if top > 0 else most)
+        low = _quotient(bottom, least if bottom < 0 else most)
+        return max(low, -1.0), min(high, 1.0), False
+    grades = np.array(list(itertools.combinations_with_replacement(range(largest, -1, -1), delta.size)), dtype=float)
+    width = shape.cutoff or len(judged) + delta.size
+    known = np.tile(np.array(judged[:width], dtype=float), (len(grades), 1))
+    ideal = -np.sort(-np.hstack([known, grades]), axis=1)[:, :width]
+    ideals = (ideal / np.log2(np.arange(2, ideal.shape[1] + 2))).sum(axis=1)
+    is_some = ideals > 0
+    values = [
+        np.divide(fixed + grades @ order, ideals, out=np.zeros_like(ideals), where=is_some)
+        for order in (delta, delta[::-1])
+    ]
+    return float(values[1].min()), float(values[0].max()), True
+
+
+def _quotient(top: float, bottom: float) -> float:
+    return top / bottom if bottom > 0 else math.copysign(1.0, top) if top else 0.0
+
+
+class _Search:
+    """Makes unjudged documents relevant one by one."""
+
+    def __init__(self, shape: SummedMeasure, queries: Sequence[_JudgedQuery], grade: int) -> None:
+        import numpy as np
+
+        self._shape, self._queries, self._grade = shape, queries, grade
+        self.start = np.array([_difference(shape, query, {}) for query in queries])
+        self._places = [(at, doc) for at, query in enumerate(queries) for doc in query.unjudged]
+        self._first = np.array(
+            [_difference(shape, queries[at], {doc: grade}) for at, doc in self._places], dtype=np.float64
+        )
+
+    def candidates(self) -> tuple[JudgingCandidate, ...]:
+        """Return the unjudged documents, those first whose judgment can move the mean difference most."""
+        n = len(self._queries)
+        out = [
+            JudgingCandidate(query=self._queries[at].name, document=doc, gain=abs(float(value - self.start[at])) / n)
+            for (at, doc), value in zip(self._places, self._first, strict=True)
+        ]
+        return tuple(sorted(out, key=lambda each: (-each.gain, each.query, each.document)))
+
+    def fewest(self, rule: VerdictRule, goal: tuple[int, float], most: int) -> int | None:
+        """Return how many documents a greedy search takes to change what the verdict says; None if it fails.
+
+        Args:
+            rule: of the verdict.
+            goal: what each step makes as large as it can: the mean times the first plus its error times the second.
+            most: documents after which it gives up.
+        """
+        import numpy as np
+
+        sign, per_error = goal
+        d, values, states = self.start.copy(), self._first.copy(), rule.states(self.start)
+        at_query = np.array([at for at, _ in self._places], dtype=np.int64)
+        decided: list[dict[str, int]] = [{} for _ in self._queries]
+        is_open = np.ones(len(self._places), dtype=bool)
+        n = d.size
+        for step in range(1, min(most, len(self._places)) + 1):
+            sums = d.sum() - d[at_query] + values
+            squares = (d**2).sum() - d[at_query] ** 2 + values**2
+            error = np.sqrt(np.maximum(squares - sums**2 / n, 0) / (n - 1) / n)
+            chosen = int(np.argmax(np.where(is_open, sign * sums / n + per_error * error, -np.inf)))
+            at, doc = self._places[chosen]
+            is_open[chosen] = False
+            decided[at][doc] = self._grade
+            d[at] = values[chosen]
+            if rule.states(d) != states:
+                return step
+            for other in np.flatnonzero(is_open & (at_query == at)):
+                more = {**decided[at], self._places[other][1]: self._grade}
+                values[other] = _difference(self._shape, self._queries[at], more)
+        return None
+
+
+def _goals(rule: VerdictRule, states: tuple[bool, bool, bool], mean: float) -> list[tuple[int, float]]:
+    """Return what to make large, mean and error weighted, to leave each state or to come into it."""
+    gain, loss, within = states
+    c, inner = rule.critical, rule.critical_within
+    goals = [(-1, c)] if gain else [(1, c)] if loss else [(1, -c), (-1, -c)]
+    if inner is not None:
+        goals += [(1, inner), (-1, inner)] if within else [(-1 if mean > 0 else 1, -inner)]
+    return goals
+
+
+def _by_judgments(rule: VerdictRule, search: _Search, low: Floats, high: Floats) -> tuple[Answer, int | None]:
+    """Return whether the verdict is the same under all judgments, or how many of them were found to change it."""
+    here = rule.states(search.start)
+    if _is_proven(rule, here, low, high):
+        return "holds", None
+    fewest: int | None = None
+    for goal in _goals(rule, here, float(search.start.mean())):
+        steps = search.fewest(rule, goal, _MOST_STEPS if fewest is None else fewest - 1)
+        fewest = steps if steps is not None else fewest
+    return ("flips", fewest) if fewest is not None else ("unknown", None)

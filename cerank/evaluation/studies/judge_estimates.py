@@ -1,0 +1,53 @@
+"""Verdicts on differences of which only the standard error is known: of published tables, and of pooled collections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cerank.evaluation import multiple_testing
+from cerank.evaluation.compare import Judgment, Level, Margin, judge
+from cerank.evaluation.multiple_testing import Correction
+from cerank.evaluation.significance import Estimate, p_equivalent
+
+
+def judged_estimates(
+    estimates: Sequence[Estimate],
+    margins: Sequence[Margin | None],
+    *,
+    queries: Sequence[int | None] | None = None,
+    alpha: float = 0.05,
+    correction: Correction = "holm",
+) -> tuple[Judgment, ...]:
+    """Return the verdict on each estimate, adjusted over all of them as one family.
+
+    Args:
+        estimates: the differences with standard errors and degrees of freedom.
+        margins: the largest difference that does not matter, one for each estimate; None without one.
+        queries: how many each rests on, for the number that its margin takes; None where more are not the cure.
+        alpha: the error rate of all verdicts together.
+        correction: "holm", "bonferroni", "bh" or "none".
+    """
+    raw = [estimate.p() for estimate in estimates]
+    within = [
+        None if margin is None else p_equivalent(estimate, margin.value)
+        for estimate, margin in zip(estimates, margins, strict=True)
+    ]
+    adjusted = multiple_testing.corrected(raw, correction, equivalent=within, alpha=alpha)
+    judgments = []
+    for place, (estimate, margin) in enumerate(zip(estimates, margins, strict=True)):
+        p_within, p_within_adjusted, equivalence = within[place], adjusted.ps_equivalent[place], None
+        if p_within is not None and p_within_adjusted is not None:
+            equivalence = Level(p=p_within, corrected=p_within_adjusted, level=adjusted.level_equivalent)
+        count = queries[place] if queries else None
+        judgments.append(
+            judge(
+                estimate,
+                Level(p=raw[place], corrected=max(raw[place], adjusted.ps[place]), level=adjusted.level),
+                alpha=alpha,
+                margin=margin,
+                equivalence=equivalence,
+                sd=None if count is None else estimate.error * math.sqrt(count),
+            )
+        )
+    return tuple(judgments)

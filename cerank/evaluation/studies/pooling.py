@@ -1,0 +1,208 @@
+"""Which rows of comparisons on several collections are about the same two systems, and what they come to together.
+
+Invariant: a collection counts once. The rankings of one collection over several first stages share its queries, so they
+are made one difference first: averaged query by query where the values are known, and taken as fully dependent else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from cerank.errors import UsageError
+from cerank.evaluation.compare import Comparison, Judgment, Margin
+from cerank.evaluation.multiple_testing import Correction
+from cerank.evaluation.significance import estimate_of, paired
+from cerank.evaluation.studies.judge_estimates import judged_estimates
+from cerank.evaluation.studies.random_effects import Pooled, pool
+from cerank.evaluation.systems import measured_in, values_by_query
+from cerank.text.safe_text import counted
+
+
+class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """What one collection says of a system against another, by one measure."""
+
+    collection: str
+    measure: str
+    left: str  # the baseline's label
+    right: str
+    queries: int
+    difference: float
+    error: float  # standard error
+    first_stages: tuple[str, ...] = ()
+    qrels_sha256: str = ""  # what makes two collections the same, whatever they are called
+
+
+class PooledRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A system against another by one measure: each collection, the mean over them, and the verdict on that mean."""
+
+    measure: str
+    left: str
+    right: str
+    collections: tuple[CollectionDifference, ...]
+    pooled: Pooled
+    judgment: Judgment
+
+
+class PooledResult(msgspec.Struct, frozen=True, kw_only=True):
+    """All pooled rows of one family."""
+
+    rows: tuple[PooledRow, ...]
+    alpha: float
+    correction: Correction
+    notes: tuple[str, ...]
+
+
+def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
+    """Return each collection's difference, its first stages averaged query by query.
+
+    A claim about recipes keeps the standard error that counts seeds; over several first stages the largest one.
+    """
+    systems = {system.label: system for system in comparison.systems}
+    groups: dict[tuple[str, str, str, str], list[int]] = {}
+    for place, row in enumerate(comparison.rows):
+        if row.verdict != "identical":
+            groups.setdefault((row.condition.dataset, row.measure, row.left, row.right), []).append(place)
+    out = []
+    for (dataset, measure, left, right), places in groups.items():
+        rows = [comparison.rows[place] for place in places]
+        by_query: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            queries, values = values_by_query(systems[left], systems[right], row.condition, measure)
+            for query, *both in zip(queries, *values, strict=True):
+                by_query.setdefault(query, []).append((both[0], both[1]))
+        lefts, rights = (
+            [math.fsum(pair[side] for pair in pairs) / len(pairs) for pairs in by_query.values()] for side in (0, 1)
+        )
+        figures = estimate_of(paired(lefts, rights))
+        with_seeds = [row.recipes.estimate.error for row in rows if row.recipes is not None]
+        out.append(
+            CollectionDifference(
+                collection=dataset,
+                measure=measure,
+                left=left,
+                right=right,
+                queries=len(by_query),
+                difference=figures.difference,
+                error=max([figures.error, *with_seeds]),
+                first_stages=tuple(row.condition.first_stage for row in rows if row.condition.first_stage),
+                qrels_sha256=measured_in(systems[left], rows[0].condition).qrels_sha256,
+            )
+        )
+    return tuple(out)
+
+
+def merged(rows: Sequence[CollectionDifference]) -> tuple[CollectionDifference, ...]:
+    """Return one difference for each collection, where only summaries of its first stages are known.
+
+    Their standard errors are averaged, as if they were fully dependent: no dependence makes the mean's error larger.
+    """
+    hashes: dict[str, set[str]] = {}
+    for row in rows:
+        hashes.setdefault(row.collection, set()).add(row.qrels_sha256)
+    groups: dict[tuple[str, str, str, str], list[CollectionDifference]] = {}
+    for row in rows:  # two files called qrels are two collections
+        is_ambiguous = len(hashes[row.collection]) > 1
+        name = f"{row.collection} ({row.qrels_sha256[:6]})" if is_ambiguous else row.collection
+        named = msgspec.structs.replace(row, collection=name)
+        groups.setdefault((name, row.measure, row.left, row.right), []).append(named)
+    out = []
+    for same in groups.values():
+        names = [name for row in same for name in row.first_stages]
+        if len(set(names)) < len(names) or (len(same) > 1 and not names):
+            where = f"{same[0].right} against {same[0].left} by {same[0].measure} on {same[0].collection}"
+            raise UsageError("one comparison is given twice", where=where, hint="name each saved comparison only once")
+        out.append(
+            msgspec.structs.replace(
+                same[0],
+                queries=max(row.queries for row in same),
+                difference=math.fsum(row.difference for row in same) / len(same),
+                error=math.fsum(row.error for row in same) / len(same),
+                first_stages=tuple(names),
+            )
+        )
+    return tuple(out)
+
+
+def pooled(
+    rows: Sequence[CollectionDifference],
+    *,
+    margins: dict[str, Margin] | None = None,
+    alpha: float = 0.05,
+    correction: Correction = "holm",
+) -> PooledResult:
+    """Return the mean over collections of each system against each other, by each measure, with its verdict.
+
+    Args:
+        rows: one for each collection, measure and pair of systems.
+        margins: by measure, the largest difference that does not matter.
+        alpha: the error rate of all pooled verdicts together.
+        correction: over the pooled rows.
+
+    Raises:
+        UsageError: no two systems were compared on several collections; one collection has two names; a difference
+            without spread.
+    """
+    groups: dict[tuple[str, str, str], list[CollectionDifference]] = {}
+    for row in rows:
+        groups.setdefault((row.measure, row.left, row.right), []).append(row)
+    several = {key: same for key, same in groups.items() if len(same) > 1}
+    if not several:
+        seen = sorted({row.collection for row in rows})
+        what = (
+            f"no two systems were compared on several collections by one measure, only on {', '.join(seen) or 'none'}"
+        )
+        hint = "give comparisons on two test sets or more; the same systems need the same labels in each"
+        raise UsageError(what, hint=hint)
+    for same in several.values():
+        _refuse_twins(same)
+        for row in same:
+            if row.error <= 0:
+                where = f"{row.right} against {row.left} by {row.measure} on {row.collection}"
+                raise UsageError("all queries differ by the same, which says nothing of the spread", where=where)
+    results = [
+        pool([row.difference for row in same], [row.error for row in same], level=alpha) for same in several.values()
+    ]
+    chosen = [(margins or {}).get(measure) for measure, _, _ in several]
+    judgments = judged_estimates([each.estimate for each in results], chosen, alpha=alpha, correction=correction)
+    alone = [f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2]
+    notes = [f"on one collection only, so not pooled: {'; '.join(alone)}"] if alone else []
+    return PooledResult(
+        rows=tuple(
+            PooledRow(
+                measure=measure, left=left, right=right, collections=tuple(same), pooled=result, judgment=judgment
+            )
+            for ((measure, left, right), same), result, judgment in zip(
+                several.items(), results, judgments, strict=True
+            )
+        ),
+        alpha=alpha,
+        correction=correction,
+        notes=tuple(notes),
+    )
+
+
+def _refuse_twins(rows: Sequence[CollectionDifference]) -> None:
+    """Refuse one collection under two names: its queries would count twice."""
+    names: dict[str, str] = {}
+    for row in rows:
+        other = names.setdefault(row.qrels_sha256, row.collection) if row.qrels_sha256 else row.collection
+        if other != row.collection:
+            what = f"'{other}' and '{row.collection}' have the same qrels: one collection cannot count twice"
+            raise UsageError(what, hint="leave one of them out")
+
+
+def shared_queries(comparison: Comparison) -> tuple[str, ...]:
+    """Return which collections of a comparison have ids of queries in common, a sentence each."""
+    baseline = next(system for system in comparison.systems if system.label == comparison.baseline)
+    ids = {entry.condition.dataset: {*next(iter(entry.values.values()))} for entry in baseline.measured}
+    names = list(ids)
+    pairs = [(name, other) for place, name in enumerate(names) for other in names[place + 1 :]]
+    return tuple(
+        f"{name} and {other} share {counted(len(ids[name] & ids[other]), 'query id')}: if these are the same queries, "
+        "the two are not independent, and the interval is too narrow"
+        for name, other in pairs
+        if ids[name] & ids[other]
+    )

@@ -1,0 +1,70 @@
+"""The record of looks at test sets, LAB/looks.jsonl: which comparisons were made on which judgments, and when.
+
+Invariant: rows are only ever added, each in one write at the end of the file, so that processes that look at once lose
+nothing; a row that cannot be read hides no other. A lab that cannot be written to keeps no count and stops nobody.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cerank.errors import CerankError
+from cerank.files import disk, journal
+from cerank.files.json_records import decoder_of, encode_record, with_crc
+
+_KEY_LENGTH = 16  # hex digits that tell comparisons apart: 64 bits
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """One table of comparisons that somebody saw."""
+
+    time: str  # UTC, ISO 8601
+    by: str  # the command, such as "compare"
+    comparisons: dict[str, tuple[str, ...]]  # SHA-256 of the judgments -> a key for each comparison on them
+
+
+def path_of(lab: Path) -> Path:
+    """Return the file of a lab's looks, whether it is there or not."""
+    return lab / "looks.jsonl"
+
+
+def short_key(sha256: str) -> str:
+    """Return a hash as rows keep it."""
+    return sha256[:_KEY_LENGTH]
+
+
+def load(lab: Path) -> list[Look]:
+    """Return the looks that can be read, the oldest first."""
+    try:
+        return journal.read_valid_rows(path_of(lab), Look)[0]
+    except CerankError:
+        return []
+
+
+def record(lab: Path, look: Look) -> bool:
+    """Add a look; return whether the lab could take it."""
+    path = path_of(lab)
+    try:
+        disk.make_folder(lab)
+        row = with_crc(encode_record(look, decoder_of(Look), str(path))) + b"\n"
+        handle = disk.open_append(path)
+        try:
+            if _is_cut_off(path):  # a writer was killed in its row
+                row = b"\n" + row
+            disk.append(handle, row)
+        finally:
+            disk.close(handle)
+    except (CerankError, OSError):
+        return False
+    return True
+
+
+def _is_cut_off(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if not size:
+            return False
+        file.seek(size - 1)
+        return file.read(1) != b"\n"

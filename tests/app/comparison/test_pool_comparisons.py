@@ -1,0 +1,148 @@
+"""The command `cerank pool`: saved comparisons and a run's test sets, pooled; bad requests refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from cerank.cli.typer_app import app
+from cerank.evaluation.compare import Condition, Measured, System, compare
+from cerank.evaluation.studies import pooling
+from cerank.evaluation.studies.random_effects import pool
+
+SHIFTS = {"one": (0, 2), "two": (0, 1), "three": (1, 2)}  # collection -> rank that base, better lose to
+
+
+def run(*words: str, code: int = 0):
+    found = CliRunner().invoke(app, [*words])
+    assert found.exit_code == code, (found.output, found.exception)
+    return found
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> dict[str, Path]:
+    """Three collections of thirty queries with two rankings each, compared, as `compare --json` prints it."""
+    out = {}
+    for number, name in enumerate(SHIFTS):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines: dict[str, list[str]] = {"base": [], "new": []}
+        for query in range(30):
+            ranks = {"base": 2 + (query * (number + 2)) % 4, "new": 1 + (query * (number + 3)) % 3}
+            for label, rank in ranks.items():
+                docs = [f"d{place}" for place in range(8)]
+                docs.insert(rank - 1, "good")
+                lines[label] += [f"q{query} Q0 {doc} {at} {50 - at} t\n" for at, doc in enumerate(docs, 1)]
+        (folder / name).write_text("".join(f"q{query} 0 good 1\nq{query} 0 x{name} 0\n" for query in range(30)))
+        for label, text in lines.items():
+            (folder / f"{label}.run").write_text("".join(text))
+        rankings = [str(folder / "base.run"), str(folder / "new.run")]
+        words = ["compare", *rankings, "--qrels", str(folder / name), "-m", "RR@10"]
+        for kind in ("--json", "--full"):
+            document = run(*words, kind, "--lab", str(tmp_path / "lab")).stdout
+            (out.setdefault(f"{name}{kind}", tmp_path / f"{name}{kind}.json")).write_text(document)
+    return out
+
+
+def test_saved_comparisons_are_pooled_as_their_summaries_say(saved, tmp_path):
+    files = [str(saved[f"{name}--json"]) for name in SHIFTS]
+    found = json.loads(run("pool", *files, "--json", "--margin", "RR@10=.5", "--svg", str(tmp_path / "f.svg")).stdout)
+    rows = [json.loads(Path(name).read_text())["rows"][1] for name in files]
+    expected = pool([row["difference"] for row in rows], [row["error"] for row in rows])
+    (line,) = found["pooled"]
+    assert line["difference"] == expected.estimate.difference
+    assert (line["low"], line["high"]) == pytest.approx(expected.estimate.interval(0.05))
+    assert line["collections"] == 3
+    assert line["margin"] == 0.5
+    assert [row["collection"] for row in found["collections"]] == [*SHIFTS, "mean", "a new collection"]
+    picture = ElementTree.fromstring((tmp_path / "f.svg").read_text())
+    assert len(picture.findall("{*}rect")) == 3
+    assert len(picture.findall("{*}polygon")) == 1
+
+
+def test_whole_comparisons_give_the_same_as_their_summaries(saved):
+    both = [
+        json.loads(run("pool", *(str(saved[f"{name}{kind}"]) for name in SHIFTS), "--json").stdout)["pooled"][0]
+        for kind in ("--json", "--full")
+    ]
+    assert both[0] == pytest.approx(both[1])
+
+
+def test_the_terminal_draws_each_collection_and_says_that_two_are_few(saved):
+    files = [str(saved[f"{name}--json"]) for name in ("one", "two")]
+    shown = run("pool", *files, "--format", "table").output
+    assert shown.count("■") == 2
+    assert shown.count("◆") == 1
+    assert "two collections give no prediction" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "code"),
+    [
+        (["one--json"], [], "several collections"),
+        (["one--json", "one--json"], [], "given twice"),
+        (["one--json", "two--json"], ["--margin", "RR@10=2"], "margin"),
+        (["one--json", "two--json"], ["--margin", "nDCG@10=.02"], "not compared"),
+        (["one--json", "two--json"], ["-m", "nDCG@10"], "several collections"),
+        (["one--json", "two--json"], ["gone.json"], "no such file"),
+        (["one--json", "two--json"], ["bm25.run"], "cannot be mixed"),
+    ],
+)
+def test_what_cannot_be_pooled_is_refused(saved, names, more, code):
+    found = CliRunner().invoke(app, ["pool", *(str(saved[name]) for name in names), *more])
+    assert code in str(found.exception)
+
+
+def test_a_file_that_is_no_comparison_is_refused(saved, tmp_path):
+    (tmp_path / "other.json").write_text('{"meta": 3}')
+    found = CliRunner().invoke(app, ["pool", str(saved["one--json"]), str(tmp_path / "other.json")])
+    assert "not a saved comparison" in str(found.exception)
+
+
+def test_one_collection_under_two_names_is_refused(saved):
+    text = saved["one--json"].read_text().replace('"dataset": "one"', '"dataset": "again"')
+    other = saved["one--json"].with_name("again.json")
+    other.write_text(text)
+    found = CliRunner().invoke(app, ["pool", str(saved["one--json"]), str(other)])
+    assert "same qrels" in str(found.exception)
+
+
+def test_two_collections_of_one_name_are_told_apart_by_their_qrels(saved):
+    other = saved["two--json"].with_name("renamed.json")
+    other.write_text(saved["two--json"].read_text().replace('"dataset": "two"', '"dataset": "one"'))
+    found = json.loads(run("pool", str(saved["one--json"]), str(other), "--json").stdout)
+    names = [row["collection"] for row in found["collections"][:2]]
+    assert len(set(names)) == 2
+    assert all(name.startswith("one (") for name in names)
+
+
+def test_several_first_stages_of_a_collection_are_averaged_by_query_and_count_once():
+    def system(label: str, gain: float) -> System:
+        entries = []
+        for number, test in enumerate(("c", "d")):
+            for first, sign in (("bm25", 1), ("dense", -1)):
+                values = {f"q{at}": 0.5 + gain * (at % 3) + sign * 0.01 * (at % 2) * gain for at in range(12 + number)}
+                where = Condition(test, first)
+                entries.append(Measured(condition=where, qrels_sha256=test, values={"nDCG@10": values}))
+        return System(label=label, measured=tuple(entries))
+
+    comparison = compare([system("a", 0.0), system("b", 0.1)], ["nDCG@10"])
+    rows = pooling.of_comparison(comparison)
+    assert [(row.collection, row.first_stages) for row in rows] == [("c", ("bm25", "dense")), ("d", ("bm25", "dense"))]
+    assert rows[0].error == pytest.approx(0.1 * (2 / 3 * 12 / 11) ** 0.5 / 12**0.5)  # the first stages' ±.001 cancels
+    (row,) = pooling.pooled(rows).rows
+    assert len(row.collections) == 2
+    assert "12 query ids" in pooling.shared_queries(comparison)[0]
+
+
+def test_summaries_of_several_first_stages_are_taken_as_fully_dependent():
+    row = pooling.CollectionDifference(
+        collection="c", measure="RR@10", left="a", right="b", queries=9, difference=0.1, error=0.02, first_stages=("x",)
+    )
+    (one,) = pooling.merged([row, msgspec.structs.replace(row, difference=0.3, error=0.04, first_stages=("y",))])
+    assert (one.difference, one.error) == pytest.approx((0.2, 0.03))

@@ -1,0 +1,63 @@
+"""What compared runs cost: the difference of both chains, in time, pairs and money."""
+
+from __future__ import annotations
+
+import pytest
+
+from cerank.app.comparison.comparisons import ComparisonRequest, compare
+from cerank.app.evidence import system_costs
+from cerank.core.metrics import StepMetrics
+from cerank.evaluation.answers import answers, break_even, cost_of
+from cerank.files.journal import Journal
+from cerank.runs.layout import ReadingRow
+from tests.app.made_runs import changed, made_run
+from tests.worker.small import small_plan
+
+
+@pytest.fixture
+def lab(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    cheap, dear = (
+        made_run(settings, changed(plan, seed=seed), label, skill=skill)
+        for seed, label, skill in ((1, "cheap", 0.3), (2, "dear", 0.9))
+    )
+    for folder, seconds in ((cheap, 1800.0), (dear, 5400.0)):
+        with Journal(folder.readings, ReadingRow) as out:
+            for stage in range(len(plan.recipe.chain)):
+                row = StepMetrics(stage, 1, 0.5, 1e-3, 1.0, 2, 8, seconds=seconds / len(plan.recipe.chain), attempt=1)
+                out.append(row)
+    return settings, plan
+
+
+def costs_of(lab, *names, price=2.0):
+    settings, _ = lab
+    comparison = compare(settings, ComparisonRequest(targets=names, measures=("nDCG@10",)))
+    return comparison, system_costs.of_comparison(settings, names, comparison, price)
+
+
+def test_a_row_costs_what_its_system_took_more_than_its_baseline(lab):
+    comparison, costs = costs_of(lab, "cheap", "dear")
+    stages = len(lab[1].recipe.chain)
+    assert {label: (cost.seconds, cost.pairs, cost.money) for label, cost in costs.items()} == {
+        "cheap": (1800.0, 8 * stages, pytest.approx(1.0)),
+        "dear": (5400.0, 8 * stages, pytest.approx(3.0)),
+    }
+    row = comparison.rows[0]
+    cost = cost_of(comparison, row, costs)
+    assert (cost.seconds, cost.pairs, cost.money) == (3600.0, 0, pytest.approx(2.0))
+    assert break_even(row, cost)[0] == pytest.approx(0.01 * 3600 / row.paired.difference)
+    assert "It took 1 h more of training" in answers(comparison, costs)[0].text
+    assert [row[0] for row in system_costs.table(costs).rows] == ["cheap", "dear"]
+
+
+def test_what_is_cheaper_or_unknown_has_no_price(lab):
+    comparison, costs = costs_of(lab, "dear", "cheap")
+    assert cost_of(comparison, comparison.rows[0], costs) is None
+    comparison, costs = costs_of(lab, "cheap:first-stage", "dear", price=0.0)
+    first = costs["cheap:first-stage"]
+    assert (first.seconds, first.pairs, first.money) == (0.0, 0, None)
+    assert cost_of(comparison, comparison.rows[0], costs).seconds == 5400.0
+    made_run(lab[0], changed(lab[1], seed=3), "unknown")
+    comparison, costs = costs_of(lab, "unknown", "dear")
+    assert "unknown" not in costs
+    assert cost_of(comparison, comparison.rows[0], costs) is None
