@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tomllib
 from pathlib import Path
 
 import msgspec
 
 from cerank.app.matrix.drafts import Draft
-from cerank.errors import CerankError
+from cerank.errors import CerankError, UsageError
 from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.recipes.schema import Recipe
@@ -25,6 +26,7 @@ class DashboardState(msgspec.Struct, frozen=True, kw_only=True):
     hidden_columns: tuple[str, ...] = ()  # columns hidden in the list of runs
     sort: str = "age"
     is_falling: bool = True
+    are_seeds_folded: bool = False  # runs that differ in their seed alone as one row
 
 
 class SavedDraft(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,34 @@ def load_state() -> DashboardState:
 def save_state(state: DashboardState) -> None:
     """Save the choices; a disk that refuses only means that they are not remembered."""
     _save(state_folder() / "dashboard.json", state)
+
+
+def keys_file() -> Path:
+    """Return the file in which the user gives keys of the dashboard other keys, whether it exists or not."""
+    import platformdirs
+
+    return platformdirs.user_config_path("cerank") / "keys.toml"
+
+
+def load_keys(path: Path) -> dict[str, str]:
+    """Return id -> keys, separated by commas, as the user's file has them; empty where there is no file.
+
+    Raises:
+        UsageError: the file cannot be read, is no TOML, or gives something else than keys as text.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path), code="bad-keys-file") from error
+    wrong = [name for name, keys in table.items() if not isinstance(keys, str) or not keys.strip()]
+    if wrong:
+        hint = 'such as "runs.new" = "ctrl+n"'
+        raise UsageError(
+            f"{', '.join(wrong)}: keys must be a text in quotes", where=str(path), hint=hint, code="bad-keys-file"
+        )
+    return {name: ",".join(part.strip() for part in keys.split(",") if part.strip()) for name, keys in table.items()}
 
 
 def _draft_file(recipe: Recipe | None) -> Path:

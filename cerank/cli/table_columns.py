@@ -98,12 +98,11 @@ def _why(row: RunRow) -> str:
 
 
 def _position(row: RunRow) -> tuple[str, float | None]:
-    """Return where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
+    """Return where a live run is, and the seconds left of it (of its phase, where the run was not estimated)."""
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
         return "", None
-    seconds_left = progress.run_seconds_left
-    return _position_text(progress), progress.seconds_left if seconds_left is None else seconds_left
+    return _position_text(progress), progress.expected_seconds
 
 
 def _position_text(progress: Progress) -> str:
@@ -220,7 +219,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         Column("without_positive", "without positive", "number", 0, priority=3),
         Column("short", "undersized groups", "number", 0, priority=4),
         Column("unretrieved", "positives not retrieved", "number", 0, priority=4),
-        Column("mended", "lists completed", "number", 0, priority=4),
+        Column("repaired", "lists completed", "number", 0, priority=4),
     )
     summaries = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
     rows = tuple(

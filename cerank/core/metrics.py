@@ -50,6 +50,20 @@ class Scoring(msgspec.Struct, frozen=True):
     attempt: int = 0
 
 
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine and the worker's process were doing at one moment of a run; None where it was not known."""
+
+    time: str  # UTC, ISO 8601
+    cpu: float | None = None  # share of all cores, since the row before
+    memory: int | None = None  # bytes in use, of the whole machine
+    memory_total: int | None = None
+    worker_cores: float | None = None  # busy with the worker, since the row before
+    worker_memory: int | None = None  # bytes resident
+    gpu: float | None = None  # share of time the run's GPU was busy
+    gpu_memory: int | None = None  # bytes in use on it
+    attempt: int = 0
+
+
 class Event(msgspec.Struct, frozen=True):
     """Something that happened to a run: started, stopped, checkpoint saved or rejected, replay mismatch."""
 
@@ -73,3 +87,10 @@ class Progress(msgspec.Struct, frozen=True):
     run_seconds_left: float | None = None  # for the whole run; None until it was estimated
     time: str = ""  # UTC, ISO 8601
     attempt: int = 0
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """Return the seconds left of the run, else of its phase; None while neither is known."""
+        if self.run_seconds_left is not None:
+            return self.run_seconds_left
+        return self.seconds_left if self.seconds_left > 0 else None  # 0 until the phase has done its first unit

@@ -207,6 +207,13 @@ def is_on_this_machine(base: Base) -> bool:
     return isinstance(try_to_load_from_cache(base.hub_id, "config.json"), str)
 
 
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE forbids to ask the hub for a model."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 over the model's and tokenizer's files, by name, as 64 hex digits.
 
@@ -263,11 +270,18 @@ def _hub_folder(hub_id: str, *, fetch: bool) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         pass
+    if fetch and is_offline():
+        raise MissingError(
+            f"{hub_id} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it",
+            where="base",
+            hint="unset HF_HUB_OFFLINE, choose another base model, or give a folder that holds it",
+            code="model-not-found",
+        )
     try:
         if fetch:
             return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         hint = "check the name and the network, or give a folder that holds the model"
         raise MissingError(f"the hub gave no model {hub_id}: {reason}", where="base", hint=hint) from error
     raise MissingError(

@@ -94,8 +94,8 @@ def repair(text: str, size: int) -> tuple[tuple[int, ...], Repairs]:
         else:
             order[number - 1] = None
     missing = [place for place in range(size) if place not in order]
-    is_mended = bool(missing or repeated or out_of_range)
-    return (*order, *missing), Repairs(int(is_mended), len(missing), repeated, out_of_range)
+    is_faulty = bool(missing or repeated or out_of_range)
+    return (*order, *missing), Repairs(int(is_faulty), len(missing), repeated, out_of_range)
 
 
 def decode_permutations(data: bytes, path: Path) -> list[str]:

@@ -151,6 +151,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "scorings.jsonl"
 
     @property
+    def usage(self) -> Path:
+        """Journal of `core.metrics.UsageRow`: what the machine was doing; it decides nothing, and has no hash."""
+        return self.path / "usage.jsonl"
+
+    @property
     def overlaps(self) -> Path:
         """`query_overlaps.SharedQueries`: the queries that two parts of the recipe share; written once."""
         return self.path / "overlaps.json"
@@ -184,6 +189,11 @@ class RunFolder(msgspec.Struct, frozen=True):
     def user_labels(self) -> Path:
         """`user_labels.UserLabels`: the user's label and tags."""
         return self.path / "notes.json"
+
+    @property
+    def note(self) -> Path:
+        """The user's note on the run, in Markdown; absent where there is none."""
+        return self.path / "note.md"
 
     @property
     def short_name(self) -> Path:

@@ -1,4 +1,4 @@
-"""What the user adds to a run afterwards: a label and tags, in a small file beside the plan.
+"""What the user adds to a run afterwards: a label and tags in a small file beside the plan, and a note in Markdown.
 
 Invariant: the plan is never edited; a note decides no number, and a broken one hides no run.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from cerank.files import json_records
+from cerank.files import disk, json_records
+from cerank.files.safe_open import read_file
 from cerank.runs.layout import RunFolder
 
 
@@ -34,3 +35,26 @@ def save(folder: RunFolder, notes: UserLabels) -> None:
         RunFailedError: the disk refuses.
     """
     json_records.save(folder.user_labels, notes)
+
+
+_LONGEST_NOTE = 1 << 20  # bytes
+
+
+def load_note(folder: RunFolder) -> str:
+    """Return the user's note on a run, in Markdown; "" where there is none, or it cannot be read."""
+    try:
+        return read_file(folder.note, _LONGEST_NOTE).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def save_note(folder: RunFolder, text: str) -> None:
+    """Replace the note on a run atomically; a blank one is removed.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    if text.strip():
+        disk.write(folder.note, text.encode())
+    else:
+        folder.note.unlink(missing_ok=True)

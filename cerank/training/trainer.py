@@ -115,10 +115,7 @@ class Trainer:
                 microbatch; the model holds the weights of the step before.
         """
         stage, steps = self.stage, data.sampler.steps
-        set_dropout(model, stage.dropout)
-        add_adapter(model, stage.adapter, self.seed, self.name, stage.freeze_layers)
-        recompute_layers(model.encoder, enabled=stage.gradient_checkpointing)
-        freeze(model, stage.freeze, stage.freeze_layers)
+        self._prepare(model)
         optimizer = self.optimizer(model)
         state = checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
         model.train()
@@ -186,6 +183,13 @@ class Trainer:
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
                     writer.save(model, optimizer, state, callback.before_save)
         return state
+
+    def _prepare(self, model: CrossEncoder) -> None:
+        """Make the model what the stage trains: dropout, an adapter if there is one, and what stays as it is."""
+        set_dropout(model, self.stage.dropout)
+        add_adapter(model, self.stage.adapter, self.seed, self.name, self.stage.freeze_layers)
+        recompute_layers(model.encoder, enabled=self.stage.gradient_checkpointing)
+        freeze(model, self.stage.freeze, self.stage.freeze_layers)
 
     def _with_start(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
         """Return the state with the measure before the first step; that model is no checkpoint a stage may keep."""

@@ -27,10 +27,11 @@ from textual.worker import Worker, get_current_worker
 
 from cerank.app import Lab, dashboard_state, notify
 from cerank.app.comparison import export_comparison
-from cerank.app.run_views import system_usage, verdict_summaries
+from cerank.app.run_views import verdict_summaries
 from cerank.app.run_views.display import GLYPHS, clock, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
+from cerank.machine import system_usage
 from cerank.recipes import shipped
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme
@@ -130,13 +131,29 @@ class CerankApp(App[str], inherit_bindings=False):
         """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
+        self.register_theme(theme.HIGH_CONTRAST)
         self.state = dashboard_state.load_state()
         self.theme = theme.WITHOUT_COLOR if self.no_color else theme.chosen(self.state.theme, os.environ)
         self.watch(self, "theme", self._theme_chosen, init=False)
+        self._load_keys()
         self.push_screen(RunsScreen())
         self.poll()
         if self._poll_seconds:
             self.set_interval(self._poll_seconds, self.poll)
+
+    def _load_keys(self) -> None:
+        """Take the user's own keys; a mistake in their file is shown, and the others hold."""
+        path = dashboard_state.keys_file()
+        try:
+            keys = dashboard_state.load_keys(path)
+        except CerankError as error:
+            self.show_error(error)
+            return
+        if keys:
+            from cerank.tui.common.key_bindings import check_keys
+
+            self.set_keymap(keys)
+            self.run_in_thread(lambda: check_keys(keys, str(path)), group="keys")
 
     def _theme_chosen(self) -> None:
         if not self.no_color:

@@ -40,6 +40,27 @@ LIGHT = Theme(
     dark=False,
     variables={"block-cursor-text-style": "none"},
 )
+HIGH_CONTRAST = Theme(
+    name="cerank-high-contrast",
+    primary="#7FD4FF",
+    secondary="#FFB0E0",
+    accent="#FFC74D",
+    success="#5CFFC4",
+    warning="#FFFF66",
+    error="#FF9B73",
+    foreground="#FFFFFF",
+    background="#000000",
+    surface="#000000",
+    panel="#202020",
+    dark=True,
+    variables={
+        "footer-key-foreground": "#FFFF66",
+        "footer-background": "#202020",
+        "text-muted": "#E0E0E0",
+        "text-disabled": "#C8C8C8",
+        "block-cursor-text-style": "none",
+    },
+)
 WITHOUT_COLOR = "ansi-dark"  # with it Textual drops every color under NO_COLOR; with others it draws in grays
 
 ON_DARK = ("#56B4E9", "#E69F00", "#2CC295", "#CC79A7", "#F0E442", "#FF7A45", "#8FA8FF", "#C8CDD3")
@@ -64,7 +85,7 @@ def chosen(saved: str, environ: Mapping[str, str]) -> str:
     Many terminals say their background in COLORFGBG: "0;15" is black on white.
     """
     if named := environ.get("CERANK_THEME") or saved:
-        return named if named in {DARK.name, LIGHT.name, *BUILTIN_THEMES} else DARK.name
+        return named if named in {DARK.name, LIGHT.name, HIGH_CONTRAST.name, *BUILTIN_THEMES} else DARK.name
     background = environ.get("COLORFGBG", "").rpartition(";")[2]
     return LIGHT.name if background in {"7", "15"} else DARK.name
 

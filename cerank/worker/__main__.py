@@ -27,11 +27,12 @@ from cerank.registry import check_extensions
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
-from cerank.text.safe_text import redacted
+from cerank.text.safe_text import counted, redacted
 from cerank.worker import captured_output, repair
 from cerank.worker.heartbeat import Heartbeat
 from cerank.worker.run_context import RunContext, StopFlag, hold_device
 from cerank.worker.run_log import RunLog
+from cerank.worker.usage_recorder import UsageRecorder
 
 _PACKAGES = (
     "torch",
@@ -122,7 +123,13 @@ def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     log.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
     for problem in repaired:
         log.event("rejected", problem)
-    heartbeat = Heartbeat(folder.progress, number, now, also=log.sync_if_due)
+    usage = UsageRecorder(folder, number, plan.device, now)
+
+    def at_each_heartbeat() -> None:
+        log.sync_if_due()
+        usage.record_if_due()
+
+    heartbeat = Heartbeat(folder.progress, number, now, also=at_each_heartbeat)
     heartbeat.start()
     ended = ExitCode.FAILED
     try:
@@ -130,6 +137,7 @@ def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
             ended = _carry_out(RunContext(plan, folder, log, heartbeat, stop), number)
     finally:
         heartbeat.stop()
+        usage.close()
         log.close()
     return ended
 
@@ -169,7 +177,8 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
     seconds = sum(row.seconds for row in rows)
-    log.event("finished", f"attempt {number}; {log.replayed} steps replayed, {log.mismatches} of them differently")
+    replayed = f"; {counted(log.replayed, 'step')} replayed, {log.mismatches} of them differently"
+    log.event("finished", f"attempt {number}{replayed if log.replayed else ''}")
     log.sync()
     checksums.record_damage(folder, repair.find_missing_metrics(folder, plan), json_records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))

@@ -191,6 +191,7 @@ class RunInputs:
         self._context.heartbeat.enter(
             "teacher", stage_name, total=len(candidates) + len(distinct_documents(candidates))
         )
+        began = time.monotonic()
         scores = embedding_similarity(
             Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
             candidates,
@@ -203,6 +204,9 @@ class RunInputs:
         temporary = cached.with_name(f"{cached.name}.{os.getpid()}")  # another run may write the same file
         disk.write(temporary, data)
         disk.rename(temporary, cached)
+        minutes, seconds = divmod(round(time.monotonic() - began), 60)
+        what = f"{stage_name}: {len(candidates)} queries ranked by {inputs.EMBEDDING_BASE} in {minutes}:{seconds:02d}"
+        self._context.log.event("teacher made", what)
         return data
 
 

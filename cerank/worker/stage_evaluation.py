@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -152,8 +153,12 @@ class StageEvaluation:
         checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_stats(ranking))
         qrels = self._inputs.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
+        values = per_query(names, qrels, ranking)
         disk.make_folder(measures_path.parent)
-        checksums.write(self._folder, measures_path, encode_measures(per_query(names, qrels, ranking)))
+        checksums.write(self._folder, measures_path, encode_measures(values))
+        means = {name: math.fsum(row.values()) / len(row) for name, row in values.items() if row}
+        figures = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+        self._context.log.event("measured", f"{system} on {test} over {first}: {figures}")
 
 
 def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:

@@ -32,6 +32,8 @@ _EVENTS_NOT_COPIED = {
     "finished",
     "failed",
     "checkpoint saved",
+    "validated",
+    "measured",
     "rejected",
     "replay mismatch",
     "stage adopted",

@@ -387,6 +387,8 @@ class StageWork:
         seconds = time.perf_counter() - began
         is_noise = self._has_fresh_head and step == 0
         context.log.write_metrics(Validation(self._index, step, means, fresh_head=is_noise, seconds=seconds))
+        figures = ", ".join(f"{measure} {value:.4f}" for measure, value in means.items())
+        context.log.event("validated", f"{self._name} step {step}: {figures}", Position(self._index, step))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
         chosen = means[self._chosen(measures)]

@@ -14,7 +14,7 @@ import textual
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from cerank.app.run_views.system_usage import Gpu, Machine, UsageSample, Work
+from cerank.machine.system_usage import Gpu, Machine, UsageSample, Work
 from cerank.tui.app import CerankApp
 from tests.tui.conftest import press, settle
 from tests.tui.labs import LabFolder, made_collection

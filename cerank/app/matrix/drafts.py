@@ -27,6 +27,7 @@ from cerank.settings import Flags, device_mistake, resolve
 
 MOST_RUNS = 500  # a matrix of more is a slip of the keyboard
 MOST_SEEDS = 100
+UNUSUAL = 50.0  # factor between a setting and the recipe's own from which the form asks whether it is meant
 MOST_FOLDERS = 50  # listed for a path
 
 
@@ -78,6 +79,7 @@ class CheckedDraft(msgspec.Struct, frozen=True):
 
     cells: tuple[DraftRun, ...] = ()
     errors: tuple[FieldError, ...] = ()
+    warnings: tuple[FieldError, ...] = ()  # what is allowed, but looks like a slip of the keyboard
 
 
 class _ChosenRecipe(msgspec.Struct, frozen=True):
@@ -121,7 +123,7 @@ def draft_of(recipe: Recipe) -> Draft:
     """
     best: Draft | None = None
     for name in recipes.shipped():
-        draft = _as_changes(recipe_source(name), recipe)
+        draft = as_changes(recipe_source(name), recipe)
         if draft and (best is None or len(draft.settings) < len(best.settings)):
             best = draft
     if best:
@@ -129,7 +131,7 @@ def draft_of(recipe: Recipe) -> Draft:
     return Draft(sources=(unsaved_recipe_source(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
 
 
-def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
+def as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
     """Return `recipe` as changes to `start`; None where it is no such thing."""
     own, target = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
     if own.keys() != target.keys():
@@ -166,7 +168,30 @@ def check_draft(draft: Draft) -> CheckedDraft:
         errors.append(FieldError("seeds", f"{count:,} runs; a matrix has {MOST_RUNS} at most"))
     if errors:
         return CheckedDraft(errors=tuple(dict.fromkeys(errors)))
-    return CheckedDraft(cells=tuple(_runs(draft, choices, seeds)))
+    return CheckedDraft(cells=tuple(_runs(draft, choices, seeds)), warnings=_unusual(choices))
+
+
+def _unusual(choices: Sequence[_ChosenRecipe]) -> tuple[FieldError, ...]:
+    """Return a warning for each number that is far from the recipe's own, such as a learning rate of 1e3."""
+    warnings: dict[str, FieldError] = {}
+    for choice in choices:
+        for path, value in choice.overrides:
+            own = _number_at(choice.source.recipe, path)
+            if not isinstance(value, int | float) or not own or value <= 0 or own <= 0:
+                continue
+            times = max(value / own, own / value)
+            if times >= UNUSUAL:
+                relation = f"{times:,.0f} times" if value > own else f"1/{times:,.0f} of"
+                warnings[path] = FieldError(path, f"{value:,g} is {relation} the recipe's {own:g}; is that meant?")
+    return tuple(warnings.values())
+
+
+def _number_at(recipe: Recipe, path: str) -> float | None:
+    """Return the number that a recipe has at a key path, its defaults included; None where there is none."""
+    value: object = recipe
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _duplicates(draft: Draft) -> list[FieldError]:
@@ -206,7 +231,7 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
         if high >= 2**63:
             return (), f"{high} is too large; a seed is below 2^63"
         if high - low >= MOST_SEEDS or len(seeds) + high - low >= MOST_SEEDS:
-            return (), f"more than {MOST_SEEDS} seeds"
+            return (), f"at most {MOST_SEEDS} seeds"
         seeds += range(low, high + 1)
     twice = next((seed for at, seed in enumerate(seeds) if seed in seeds[:at]), None)
     return ((), f"{twice} is given twice") if twice is not None else (tuple(seeds), "")

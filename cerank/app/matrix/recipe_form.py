@@ -218,18 +218,19 @@ def _table(hint: Any, typed: str) -> dict[str, object]:
 def toml_value(value: object) -> str:
     """Return `value` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in value) + "]"
+        return "[" + ", ".join(quoted(item) if isinstance(item, str) else str(item) for item in value) + "]"
     if isinstance(value, dict):
-        items = ((key, _quoted(item) if isinstance(item, str) else item) for key, item in value.items())
-        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in items) + "}"
+        items = ((key, quoted(item) if isinstance(item, str) else item) for key, item in value.items())
+        return "{" + ", ".join(f"{quoted(str(key))} = {item}" for key, item in items) + "}"
     if not isinstance(value, str):
         return str(value)
     try:
         tomllib.loads(f"value = {value}")
     except ValueError:
-        return value if value == value.strip() else _quoted(value)
-    return _quoted(value)
+        return value if value == value.strip() else quoted(value)
+    return quoted(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as a TOML string."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from cerank.app import plan_view
 from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
 from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.text.safe_text import counted
@@ -36,20 +38,36 @@ _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
 KEYS = tuple(_KEYS)
 
 
-def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
-    """Return the entries by one of `KEYS`; equal ones stay in the order they came.
+def _setting(settings: RunSettings, key: str, entry: RunEntry) -> str | None:
+    """Return a setting of a run so that numbers sort as numbers; None where the run has none."""
+    text = settings.of(entry).get(key)
+    if text is None:
+        return None
+    try:
+        return f"{float(text):030.12f}"
+    except ValueError:
+        return text.lower()
+
+
+def ordered(
+    entries: Iterable[RunEntry], key: str, *, is_falling: bool = False, settings: RunSettings | None = None
+) -> list[RunEntry]:
+    """Return the entries by one of `KEYS`, or by a setting of their recipes; equal ones stay in the order they came.
 
     Queued runs come together in the order in which they start, at the place of the first of them.
 
     Raises:
         UsageError: nothing is sorted by that.
     """
-    if key not in _KEYS:
+    value_of = _KEYS.get(key)
+    if value_of is None and settings is not None and "." in key:
+        value_of = partial(_setting, settings, key)
+    if value_of is None:
         raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS), code="unknown-sort-key")
     with_value: list[tuple[str | float, RunEntry]] = []
     absent = []
     for entry in entries:
-        value = _KEYS[key](entry)
+        value = value_of(entry)
         if value is None:
             absent.append(entry)
         else:
@@ -83,6 +101,8 @@ def table(entries: Iterable[RunEntry]) -> Table:
 
 def facts(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
+    if entry.seeds:
+        return _facts_of_seeds(entry)
     details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
     details.append(("waits for", entry.waits_for))
     if entry.state == "waiting":
@@ -92,6 +112,7 @@ def facts(entry: RunEntry) -> list[tuple[str, str]]:
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
+        details.append(("note", entry.note))
         details += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
         details += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
         details += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
@@ -111,6 +132,17 @@ def facts(entry: RunEntry) -> list[tuple[str, str]]:
     if entry.finals:
         details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
     return [(word, text) for word, text in details if text]
+
+
+def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:
+    """Return the details of a row that stands for runs of several seeds: a line for each run."""
+    details = [("recipe", f"{entry.recipe} on {entry.base}, {counted(len(entry.seeds), 'run')}")]
+    if entry.final:
+        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.seeds)} (mean ± sd over seeds)"))
+    for member in entry.seeds:
+        at = mean_and_sd([member]) or member.at or member.why
+        details.append((f"seed {member.seed}", f"{member.short_name or member.name}  {member.state}  {at}".rstrip()))
+    return [*details, ("keys", "right shows the runs, left folds them again, z folds and unfolds all")]
 
 
 def distinctions(entries: Sequence[RunEntry]) -> dict[str, str]:

@@ -38,9 +38,16 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     validation: Validation | None = None  # the newest
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
     short_name: str = ""  # as `run_store.short_names` has it
+    note: str = ""  # first line of the user's note on it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
     verdict: VerdictSummary | None = None  # None until the run is finished and its verdict computed
+    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds, see `seed_groups`
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
+
+    @property
+    def runs(self) -> tuple[RunEntry, ...]:
+        """The runs that the entry stands for: itself, or those of several seeds."""
+        return self.seeds or (self,)
 
     @property
     def name(self) -> str:
@@ -117,11 +124,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds_left(self) -> float:
-        """Return the expected seconds to the end of the run; to the end of the phase if the run has no estimate."""
-        if self.progress is None:
-            return 0.0
-        of_run = self.progress.run_seconds_left
-        return self.progress.seconds_left if of_run is None else of_run
+        """Until the run is over, as its worker expects (its phase, where the run was not estimated); 0 for unknown."""
+        return (self.progress.expected_seconds if self.progress else None) or 0.0
 
     @property
     def run_share(self) -> float | None:
@@ -303,11 +307,17 @@ def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: s
         plan=row.plan,
         status=row.status,
         notes=noted,
+        note=_first_line(user_labels.load_note(folder)),
         short_name=short_name,
         validation=latest_validation.refresh(),
         finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
         verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
     )
+
+
+def _first_line(note: str) -> str:
+    """Return the first line of a Markdown text that says something, without the mark of a heading."""
+    return next((line.lstrip("# ").strip() for line in note.splitlines() if line.strip("# ")), "")
 
 
 def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[StateChange, ...]:
@@ -318,6 +328,15 @@ def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[
         for entry in now
         if entry.name in old and old[entry.name] is not entry and old[entry.name].state != entry.state
     )
+
+
+def plain_line(entry: RunEntry) -> str:
+    """Return a run in one line of words: its name, state, where it is, the time left, and why or with what it ended."""
+    left = display.clock(entry.seconds_left)
+    parts = [entry.title, entry.state, entry.at, f"{left} left" if left else ""]
+    parts.append(entry.why if entry.state in {"failed", "damaged"} else "")
+    parts += [f"{name} {display.short(value)}" for name, value in list(entry.finals.items())[:1]]
+    return ", ".join(part for part in parts if part)
 
 
 def state_counts(entries: Iterable[RunEntry]) -> str:

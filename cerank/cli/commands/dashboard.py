@@ -10,7 +10,7 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import info
+from cerank.cli.output import Column, Table, emit, info
 from cerank.errors import UsageError
 
 Name = Annotated[
@@ -20,6 +20,9 @@ Name = Annotated[
 
 def tui(
     name: Name = "",
+    keys: Annotated[
+        bool, typer.Option("--keys", help="List every key with the id by which keys.toml may change it, and leave.")
+    ] = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -30,6 +33,9 @@ def tui(
     Runs continue when the dashboard is closed.
     """
     settings = settings_of(lab, cache, device, threads)
+    if keys:
+        emit(_key_table(), settings.format)
+        return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal", hint="`cerank ps` and `cerank show` work without one")
     home = Lab(settings)
@@ -39,3 +45,13 @@ def tui(
     said = run(home, at)
     if said:
         info(said)
+
+
+def _key_table() -> Table:
+    from cerank.app.dashboard_state import keys_file
+    from cerank.tui.common.key_bindings import all_bindings
+
+    columns = (Column("id", "id", "name"), Column("keys", "keys", "name"), Column("does", "what it does"))
+    rows = tuple((name, keys, does) for name, (keys, does) in all_bindings().items())
+    note = f'{keys_file()} may give them other keys: "runs.new" = "ctrl+n"'
+    return Table("keys", columns, rows, notes=(note,))

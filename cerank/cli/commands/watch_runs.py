@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,26 +12,65 @@ from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import emit, info, write_output
-from cerank.errors import CerankError, MissingError
+from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
 
+if TYPE_CHECKING:
+    from cerank.app.run_views.run_monitor import RunEntry
+
 _POLL = 0.5  # seconds between two reads of a log that is followed
+_WATCH_POLL = 2.0  # seconds between two looks at a lab that is watched
 
 
 def ps(
     quiet: options.Quiet = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Print a plain line for each change, until nothing is running or queued.")
+    ] = False,
     lab: options.Lab = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
     """List the runs of the lab, the newest last."""
     settings = settings_of(lab, form=form, json=json)
+    if watch:
+        if quiet or json or form:
+            raise UsageError("--watch prints plain lines", hint="leave out --quiet, --json and --format")
+        _watch(Lab(settings))
+        return
     rows = Lab(settings).listed()
     if quiet:
         write_output("".join(f"{row.folder.name}\n" for row in rows))
         return
     emit(table_columns.run_table(rows, settings.lab, settings.format), settings.format)
+
+
+def _watch(lab: Lab) -> None:
+    """Print a line for each run that is at work or waits, and one for each change, for logs and screen readers."""
+    from cerank.app.run_views.run_monitor import LabMonitor, plain_line
+
+    monitor = LabMonitor(lab.folder, lab.queue_state)
+    before: dict[str, tuple[str, str]] = {}
+    while True:
+        entries = monitor.poll()
+        active = [entry for entry in entries if entry.is_live or entry.state == "queued"]
+        for entry in entries:
+            now = _progress_mark(entry)
+            is_new = entry in active if entry.name not in before else before[entry.name] != now
+            before[entry.name] = now
+            if is_new:
+                write_output(f"{datetime.now().astimezone():%H:%M:%S} {plain_line(entry)}\n")
+        if not active:
+            info("Nothing is running or queued.")
+            return
+        time.sleep(_WATCH_POLL)
+
+
+def _progress_mark(entry: RunEntry) -> tuple[str, str]:
+    """Return what changes whenever a line about the run is worth reading: its state, and each tenth of its stage."""
+    tenth = "" if entry.share is None else f"{10 * entry.share:.0f}"
+    return entry.state, f"{entry.stage} {tenth}" if entry.is_live else entry.waits_for
 
 
 def show(

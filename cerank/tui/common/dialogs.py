@@ -24,6 +24,7 @@ from cerank.tui.common.form_fields import Checklist, ChecklistItem, ChoiceField,
 from cerank.tui.common.lab_screen import LabScreen
 
 Check = Callable[[Mapping[str, str]], Mapping[str, str]]
+Outcome = Callable[[Mapping[str, str]], str]
 
 
 class ConfirmDialog(ModalScreen[bool]):
@@ -77,14 +78,27 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
     FormDialog .title { text-style: bold; margin-bottom: 1; }
     FormDialog .meaning { display: none; }
     FormDialog .hint { color: $text-muted; margin-top: 1; }
+    FormDialog .outcome { padding: 0 1 0 3; height: auto; display: none; }
     FormDialog LineInput { background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "cancel", id="ask.leave"),
     ]
 
-    def __init__(self, title: str, rows: Sequence[FieldSpec], check: Check, hint: str = "") -> None:
+    def __init__(
+        self, title: str, rows: Sequence[FieldSpec], check: Check, hint: str = "", outcome: Outcome = lambda _: ""
+    ) -> None:
+        """A form.
+
+        Args:
+            title: what it is about.
+            rows: its fields.
+            check: returns what is wrong, by path.
+            hint: what to know beside the keys.
+            outcome: returns what the texts come to, in words; shown under the fields while nothing is wrong.
+        """
         super().__init__()
+        self._outcome = outcome
         self._title = title
         self._rows = tuple(rows)
         self._check = check
@@ -96,6 +110,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
             yield Static(content(self._title), classes="title")
             for row in self._rows:
                 yield FieldRow(row, placeholder=shown(row.meaning))
+            yield Static(classes="outcome")
             yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter saves, esc cancels"), classes="hint")
 
     @property
@@ -106,6 +121,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
     def on_mount(self) -> None:
         """Start in the first field."""
         self.query("LineInput, ChoiceField").first().focus()
+        self._show_outcome(self._check(self.texts))
 
     def on_field_row_changed(self, _: FieldRow.Changed) -> None:
         """Show what is wrong as one types."""
@@ -115,7 +131,14 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
         wrong = self._check(self.texts)
         for row in self.query(FieldRow):
             row.show_error(wrong.get(row.row.path, ""))
+        self._show_outcome(wrong)
         return wrong
+
+    def _show_outcome(self, wrong: Mapping[str, str]) -> None:
+        text = "" if wrong else self._outcome(self.texts)
+        line = self.query_one(".outcome", Static)
+        line.display = bool(text)
+        line.update(content(text))
 
     def on_field_row_submitted(self, _: FieldRow.Submitted) -> None:
         """Keep the texts, if nothing is wrong."""
@@ -201,5 +224,8 @@ def ask_for_file(
                 group="save",
             )
 
+    def outcome(texts: Mapping[str, str]) -> str:
+        return f"writes {Path(texts['path']).expanduser().absolute()}"
+
     row = FieldSpec("path", "file", str(suggested), "", "a path")
-    screen.app.push_screen(FormDialog(title, [row], wrong), keep)
+    screen.app.push_screen(FormDialog(title, [row], wrong, outcome=outcome), keep)

@@ -24,6 +24,7 @@ from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined
 
 ERROR_SIGN = "✖"
+WARNING_SIGN = "!"
 
 
 def fitting_middle(text: str, width: int) -> str:
@@ -108,6 +109,8 @@ class FieldRow(Vertical):
     FieldRow .wrong { display: none; color: $error; padding: 0 1 0 3; height: auto; }
     FieldRow.-wrong .wrong { display: block; }
     FieldRow.-wrong .key { color: $error; }
+    FieldRow.-unusual .wrong { display: block; color: $warning; }
+    FieldRow.-unusual .key { color: $warning; }
     FieldRow.-changed .key { text-style: bold; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -139,7 +142,7 @@ class FieldRow(Vertical):
         self._is_of_recipe = is_of_recipe
         self._text = row.text if text is None else text
         self._placeholder = placeholder
-        self._wrong = ""
+        self._wrong = self._warning = ""
         self._has_said = False
 
     def compose(self) -> ComposeResult:
@@ -159,7 +162,7 @@ class FieldRow(Vertical):
     def on_mount(self) -> None:
         """Show the text and the error that were given before the field was on the screen."""
         self._mark()
-        self.show_error(self._wrong)
+        self.show_error(self._wrong, self._warning)
 
     @property
     def text(self) -> str:
@@ -180,14 +183,16 @@ class FieldRow(Vertical):
             self.query_one(".meaning", Static).update(content(row.meaning or row.expected))
             self._mark()
 
-    def show_error(self, wrong: str) -> None:
-        """Show what is wrong with the field, or that nothing is."""
-        if wrong == self._wrong and self._has_said:
+    def show_error(self, wrong: str, warning: str = "") -> None:
+        """Show what is wrong with the field, else what is unusual about it, or that nothing is."""
+        if (wrong, warning) == (self._wrong, self._warning) and self._has_said:
             return
-        self._wrong, self._has_said = wrong, self.is_mounted
+        self._wrong, self._warning, self._has_said = wrong, warning, self.is_mounted
         self.set_class(bool(wrong), "-wrong")
-        if self.is_mounted and wrong:
-            self.query_one(".wrong", Static).update(content(f"{ERROR_SIGN} {wrong}"))
+        self.set_class(bool(warning) and not wrong, "-unusual")
+        if self.is_mounted and (wrong or warning):
+            text = f"{ERROR_SIGN} {wrong}" if wrong else f"{WARNING_SIGN} {warning}"
+            self.query_one(".wrong", Static).update(content(text))
 
     def open(self) -> None:
         """Put the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
@@ -292,6 +297,10 @@ class Checklist(OptionList):
         self.clear_options()
         self.add_options(Option(self._line(mark)) for mark in marks)
         self.highlighted = min(at or 0, len(marks) - 1) if marks else None
+
+    def choose(self, names: Sequence[str]) -> None:
+        """Mark the lines of these names, and no others."""
+        self.show(self._marks, names)
 
     def _line(self, mark: ChecklistItem) -> Content:
         is_chosen = mark.name in self.chosen

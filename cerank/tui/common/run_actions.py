@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cerank.app import dashboard_state
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import label_runs, run_list
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.errors import UsageError
+from cerank.errors import CerankError, UsageError
+from cerank.runs import user_labels
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common.dialogs import ConfirmDialog, FormDialog
 from cerank.tui.common.lab_screen import LabScreen
+from cerank.tui.common.text_editor import edit_text
 
 
 def clone(screen: LabScreen, entry: RunEntry) -> None:
@@ -23,8 +26,8 @@ def clone(screen: LabScreen, entry: RunEntry) -> None:
 
 
 def _named(entries: Sequence[RunEntry]) -> str:
-    """Return the runs in a few words: the name of one, or how many are marked."""
-    return entries[0].title if len(entries) == 1 else f"{len(entries)} marked runs"
+    """Return the runs in a few words: the name of one, or how many they are."""
+    return entries[0].title if len(entries) == 1 else counted(len(entries), "run")
 
 
 def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
@@ -134,6 +137,21 @@ def undo_delete(screen: LabScreen) -> None:
         lab_app.poll(*names)
 
     screen.run_in_thread(restore_all, restored, group="restore")
+
+
+def edit_note(screen: LabScreen, entry: RunEntry) -> None:
+    """Open the note on a run in the user's editor."""
+
+    def take(text: str) -> tuple[str, ...]:
+        try:
+            user_labels.save_note(entry.folder, text)
+        except CerankError as error:
+            return (str(error),)
+        screen.lab_app.poll(entry.name)
+        return ()
+
+    path = dashboard_state.state_folder() / "drafts" / f"note-{entry.name}.md"
+    edit_text(screen, user_labels.load_note(entry.folder), path, take)
 
 
 def edit_label(screen: LabScreen, entry: RunEntry) -> None:

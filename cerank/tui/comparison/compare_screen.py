@@ -332,7 +332,7 @@ class CompareScreen(LabScreen):
                 "margin",
                 "margin",
                 typed["margin"],
-                "largest difference that does not matter: 0.01, or nDCG@10=0.01",
+                "0.01, or nDCG@10=0.01; smaller counts as equal",
                 "numbers",
             ),
             FormRow(

@@ -1,6 +1,7 @@
 """Per-query differences as a sorted bar chart, with a cursor that goes from query to query.
 
-Invariant: one bar a query where they fit, else one for neighbors in the order; above the line is better, always.
+Invariant: one bar a query where they fit, else one for neighbors in the order, as tall as the largest of them, so that
+the axis ends at the largest gain and loss of any query at every width; above the line is better, always.
 """
 
 from __future__ import annotations
@@ -108,11 +109,11 @@ class DifferencesChart(Widget, can_focus=True):
         return (count, min(room // count, _WIDEST)) if count <= room else (room, 1)
 
     def _bars(self, bars: int) -> list[float]:
-        """Return the mean of the queries that each bar stands for."""
+        """Return, of the queries that each bar stands for, the difference that is farthest from 0."""
         count = len(self._rows)
         edges = [bar * count // bars for bar in range(bars + 1)]
         values = [row.difference for row in self._rows]
-        return [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
+        return [max(values[low:high], key=abs) for low, high in itertools.pairwise(edges)]
 
     def _heights(self, top: float, bottom: float) -> tuple[int, int]:
         """Return rows above and below the line: in proportion, at least one where there is anything."""
@@ -148,7 +149,7 @@ class DifferencesChart(Widget, can_focus=True):
         bars, _ = self._shape()
         parts = [self._title, f"{gains} gain · {len(self._rows) - gains - losses} tie · {losses} lose"]
         if bars < len(self._rows):
-            parts.append(f"1 column = {len(self._rows) / bars:.3g} queries")
+            parts += [f"{len(self._rows) / bars:.3g} queries a column", "(the largest is drawn)"]
         return _whole_parts(parts, self.content_size.width, "   ")
 
     def _styles(self) -> dict[str, Style]:
@@ -167,6 +168,8 @@ class DifferencesChart(Widget, can_focus=True):
             label = f"{top:+.3f}"
         elif row == up + down - 1 and down:
             label = f"{-bottom:+.3f}"
+        elif row == up - 1:  # the zero line runs along the foot of this row
+            label = "0"
         out = [Segment(f"{label:>{_AXIS - 1}}", style["axis"]), Segment("┤" if label else "│", style["axis"])]
         is_up = row < up
         floor = up - 1 - row if is_up else row - up  # rows between this one and the line
@@ -176,6 +179,8 @@ class DifferencesChart(Widget, can_focus=True):
             if eighths == 0 and floor == 0 and (value > 0) == is_up and value != 0:
                 eighths = 1  # nothing that differs is shown as nothing
             kind = style["cursor"] if bar == cursor else style["gain" if is_up else "loss"]
+            if row == up - 1 and eighths == 0:
+                kind = style["axis"] + Style(underline=True)
             if is_up or eighths in {0, 8}:
                 out.append(Segment(_UP[eighths] * wide, kind))
             else:

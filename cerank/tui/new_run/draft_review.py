@@ -17,28 +17,35 @@ from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.models.bases import BASES
 from cerank.text.safe_text import counted
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting_middle
+from cerank.tui.common.form_fields import ERROR_SIGN, WARNING_SIGN, ChecklistItem, fitting_middle
 
-MOST_COMMANDS = 20  # shown; copying takes all
+MOST_COMMANDS = 3  # shown; those of a matrix are nearly alike, and copying takes all
 
 
 class LaunchState(msgspec.Struct, frozen=True):
     """How far the launch of a draft has come."""
 
     errors: tuple[FieldError, ...]
+    warnings: tuple[FieldError, ...]
     matrix: PlannedMatrix | None
     refusal: str
     is_planning: bool
 
 
-def base_items(is_local: Mapping[str, bool]) -> list[ChecklistItem]:
-    """Return the bases to choose from: parameters, license, and whether each is on this disk, once that is known."""
+def base_items(is_local: Mapping[str, bool], *, is_offline: bool = False) -> list[ChecklistItem]:
+    """Return the bases to choose from: parameters, license, and whether each is on this disk.
+
+    Args:
+        is_local: whether a base is on this disk; a base that is not in it is not looked up yet.
+        is_offline: whether none can be downloaded.
+    """
+    absent = "✖ not here, offline" if is_offline else "↓ to download"
     items = []
     for name, base in BASES.items():
-        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[is_local.get(name)]
+        where = {True: "✔ on this disk", False: absent, None: "…"}[is_local.get(name)]
         figures = f"{base.parameters:>6}  {base.license:<11} "
         items.append(
-            ChecklistItem(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<15} ", (base.hub_id, "dim")))
+            ChecklistItem(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<19} ", (base.hub_id, "dim")))
         )
     return items
 
@@ -73,7 +80,14 @@ def runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
-def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]) -> Content:
+def outcome(
+    draft: Draft,
+    checked: CheckedDraft,
+    matrix: PlannedMatrix | None,
+    errors: Sequence[FieldError],
+    *,
+    is_at_launch: bool = False,
+) -> Content:
     """Return one line: the number of runs and what they are made of, or the first mistake."""
     if errors:
         first, more = errors[0], len(errors) - 1
@@ -83,7 +97,8 @@ def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, e
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
     parts = ((bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
-    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · l shows the work, then starts it"
+    to_come = " · the work is being computed …" if is_at_launch else " · l shows the work, then starts it"
+    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else to_come
     rest += f", about {estimates.format_minutes(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
     return joined((runs(len(cells)), "bold $success"), f" = {product}", (rest, "dim"))
 
@@ -94,6 +109,25 @@ def first_command(checked: CheckedDraft, errors: Sequence[FieldError]) -> Conten
         return content("Fix this error to see the command.", "dim")
     more = len(checked.cells) - 1
     return joined((f"(1 of {more + 1}) " if more else "", "dim"), ("$ ", "dim"), checked.cells[0].command)
+
+
+def grid(cells: Sequence[DraftRun]) -> Content:
+    """Return the runs as a grid: a line for each recipe, with the number of seeds on each base; "" for a single run."""
+    if len(cells) < 2:
+        return content("")
+    bases = list(dict.fromkeys(cell.recipe.base for cell in cells))
+    counts: dict[str, dict[str, int]] = {}
+    for cell in cells:
+        of_recipe = counts.setdefault(cell.recipe.name, dict.fromkeys(bases, 0))
+        of_recipe[cell.recipe.base] += 1
+    seeds = sorted({cell.recipe.seed for cell in cells})
+    listed = ", ".join(map(str, seeds[:10])) + (f", … {seeds[-1]}" if len(seeds) > 10 else "")
+    width = max(map(len, counts)) + 2
+    lines = []
+    for name, row in counts.items():
+        texts = [f"{base.rpartition('/')[2]} × {count}" for base, count in row.items() if count]
+        lines.append(joined(f"{name:<{width}}", "   ".join(texts)))
+    return stacked(joined(("Runs by recipe and base", "bold $primary"), (f"   seeds {listed}", "dim")), *lines)
 
 
 def commands(cells: Sequence[DraftRun]) -> Content:
@@ -135,7 +169,8 @@ def work(state: LaunchState) -> Content:
     ready = joined(
         ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" starts {runs(len(matrix.cells))} as devices get free"
     )
-    return stacked(head, *rows, content(""), ready)
+    doubts = [joined((f"{WARNING_SIGN} {warning.path}: ", "bold $warning"), warning.text) for warning in state.warnings]
+    return stacked(head, *rows, content(""), *doubts, ready)
 
 
 def _time(minutes: float | None) -> str:

@@ -82,11 +82,15 @@ class LaunchPage(VerticalScroll):
         yield Static(content("Runs"), classes="heading")
         for row in LAUNCH:
             yield FieldRow(row, self._texts[row.path])
+        yield Static(id="grid")
         yield Static(id="work")
         yield Static(id="commands")
 
     def show(self, cells: Sequence[DraftRun], state: draft_review.LaunchState) -> None:
         """Show work and commands, or why there are none."""
+        grid = self.query_one("#grid", Static)
+        grid.display = len(cells) > 1
+        grid.update(draft_review.grid(cells))
         self.query_one("#commands", Static).update(draft_review.commands(cells))
         self.query_one("#work", Static).update(draft_review.work(state))
 
@@ -100,10 +104,17 @@ class DraftSummary(Vertical):
         yield Static(id="command")
 
     def show(
-        self, draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]
+        self,
+        draft: Draft,
+        checked: CheckedDraft,
+        matrix: PlannedMatrix | None,
+        errors: Sequence[FieldError],
+        *,
+        is_at_launch: bool,
     ) -> None:
         """Show the outcome of the draft and its first command."""
-        self.query_one("#sum", Static).update(draft_review.outcome(draft, checked, matrix, errors))
+        line = draft_review.outcome(draft, checked, matrix, errors, is_at_launch=is_at_launch)
+        self.query_one("#sum", Static).update(line)
         self.query_one("#command", Static).update(draft_review.first_command(checked, errors))
 
 

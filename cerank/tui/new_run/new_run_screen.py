@@ -19,12 +19,12 @@ from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
 from cerank.app import Lab, dashboard_state
-from cerank.app.matrix import drafts, matrix_planning, recipe_form
+from cerank.app.matrix import draft_text, drafts, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import display
 from cerank.errors import CerankError
-from cerank.models.bases import BASES, is_on_this_machine
+from cerank.models.bases import BASES, is_offline, is_on_this_machine
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
@@ -35,6 +35,7 @@ from cerank.tui.common.dialogs import ConfirmDialog, ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
+from cerank.tui.common.text_editor import edit_text
 from cerank.tui.new_run import draft_review
 from cerank.tui.new_run.dataset_search import DatasetSearch
 from cerank.tui.new_run.form_pages import (
@@ -79,6 +80,8 @@ class NewRunScreen(LabScreen):
         Binding("l", "launch", "launch", id="new.launch", tooltip="Show the work of the runs, then queue them"),
         Binding("y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent commands, one per run"),
         Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="Save the changed recipe to a file"),
+        Binding("E", "edit", "edit as text", show=False, id="new.edit",
+                tooltip="Open the recipe (step 2) or the whole form in $VISUAL or $EDITOR"),
         Binding("m", "first_error", "first error", show=False, id="new.first-error", tooltip="Go to the first error"),
         Binding("X", "clear", "clear the form", show=False, id="new.clear",
                 tooltip="Forget this draft and start afresh"),
@@ -148,7 +151,9 @@ class NewRunScreen(LabScreen):
             ).title = f"new run, draft of {display.local_time(self._saved_draft.saved)} (X starts afresh)"
             self.action_step(self._saved_draft.step)
         self.run_in_thread(
-            lambda: {name: is_on_this_machine(base) for name, base in BASES.items()}, self._show_bases, group="here"
+            lambda: ({name: is_on_this_machine(base) for name, base in BASES.items()}, is_offline()),
+            lambda looked_up: self._show_bases(*looked_up),
+            group="here",
         )
         self.run_in_thread(
             lambda: drafts.lab_option(self.lab.settings.lab, os.environ, Path.cwd()), self._see_lab, group="lab"
@@ -172,8 +177,9 @@ class NewRunScreen(LabScreen):
 
     # showing
 
-    def _show_bases(self, is_local: dict[str, bool]) -> None:
-        self.query_one("#bases", Checklist).show(draft_review.base_items(is_local), self.draft.bases)
+    def _show_bases(self, is_local: dict[str, bool], is_without_hub: bool = False) -> None:
+        items = draft_review.base_items(is_local, is_offline=is_without_hub)
+        self.query_one("#bases", Checklist).show(items, self.draft.bases)
 
     def _show_recipes(self) -> None:
         chosen = [source.source or source.name for source in self.draft.sources]
@@ -256,16 +262,19 @@ class NewRunScreen(LabScreen):
     def _show_errors(self) -> None:
         errors = self._errors()
         by_path = {mistake.path: mistake.text for mistake in reversed(errors)}
+        unusual = {warning.path: warning.text for warning in self.checked.warnings}
         for field in self._fields:
             if field.row is not FILE:  # it says what is wrong with a file by itself
-                field.show_error(by_path.get(field.row.path, ""))
+                field.show_error(by_path.get(field.row.path, ""), unusual.get(field.row.path, ""))
         self.query_one(SettingsForm).mark_errors(by_path)
         self.query_one(StepLine).show(errors, self.query_one(ContentSwitcher).current or "")
-        self.query_one(DraftSummary).show(self.draft, self.checked, self.matrix, errors)
+        is_at_launch = self.query_one(ContentSwitcher).current == "launch"
+        self.query_one(DraftSummary).show(self.draft, self.checked, self.matrix, errors, is_at_launch=is_at_launch)
         self._show_launch()
 
     def _show_launch(self) -> None:
-        state = draft_review.LaunchState(self._errors(), self.matrix, self._refusal, self._is_planning)
+        warnings = self.checked.warnings
+        state = draft_review.LaunchState(self._errors(), warnings, self.matrix, self._refusal, self._is_planning)
         self.query_one(LaunchPage).show(self.checked.cells, state)
 
     # events
@@ -444,6 +453,56 @@ class NewRunScreen(LabScreen):
         for field in self._fields:
             if field.row.path == path:
                 self.call_after_refresh(field.open)  # once its page is laid out, or it would not know where to scroll
+
+    def action_edit(self) -> None:
+        """Open the recipe, on its step, or the whole form in the user's editor."""
+        folder = dashboard_state.state_folder() / "drafts"
+        if self.query_one(ContentSwitcher).current != "recipe":
+            self._edit_form(folder / "form.toml")
+        elif len(self.draft.sources) != 1:
+            self.lab_app.show_message("Choose exactly one recipe to edit it as text.", "warning")
+        elif not self.checked.cells:
+            self.lab_app.show_message(
+                "Fix the highlighted fields first (press m), or edit the form on step 1.", "warning"
+            )
+        else:
+            self._edit_recipe(folder / "recipe.toml", self.checked.cells[0].recipe)
+
+    def _edit_form(self, path: Path) -> None:
+        def take(text: str) -> tuple[str, ...]:
+            draft, mistakes = draft_text.read_form(text, self.draft, self._known)
+            if not mistakes:
+                self._take_over(draft)
+            return mistakes
+
+        edit_text(self, draft_text.form_text(self.draft), path, take)
+
+    def _edit_recipe(self, path: Path, before: Recipe) -> None:
+        def take(_: str) -> tuple[str, ...]:
+            draft, mistakes = draft_text.read_recipe(path, self.draft, before)
+            if not mistakes:
+                self._take_over(draft)
+            return mistakes
+
+        edit_text(self, draft_text.recipe_text(before), path, take)
+
+    def _take_over(self, draft: Draft) -> None:
+        """Show a draft that was edited as text, in every field."""
+        self._known |= {source.source or source.name: source for source in draft.sources}
+        self.change(
+            **{key: getattr(draft, key) for key in ("sources", "bases", "seeds", "settings", "device", "label")}
+        )
+        for field in self._fields:
+            if field.row in LAUNCH:
+                field.show(field.row, getattr(draft, field.row.path))
+            elif field.row is OTHERS:
+                field.show(field.row, self._others())
+        self.query_one("#bases", Checklist).choose(draft.bases)
+        self._show_recipes()
+        self._show_settings()
+        count = len(self._errors())
+        said = f"; {counted(count, 'mistake')} in it, m goes to the first" if count else ""
+        self.lab_app.show_message(f"The text was taken over{said}.")
 
     def action_copy(self) -> None:
         """Copy the commands, one a line."""

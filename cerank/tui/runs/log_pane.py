@@ -5,9 +5,11 @@ Invariant: a search changes what is set off and where one looks; lines are left 
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
+from rich.console import Console
 from rich.highlighter import Highlighter
 from rich.text import Text
 from textual.app import ComposeResult
@@ -23,6 +25,8 @@ from cerank.tui.common.form_fields import LineInput
 from cerank.tui.runs.run_pane import RunPane
 
 _MOST = 20_000  # lines kept; the file has all
+_AT_ONCE = 1000  # lines that go together when there are more
+_MEASURE = Console(width=200, force_terminal=False)  # Rich wraps by it
 
 
 class _MatchHighlighter(Highlighter):
@@ -43,25 +47,90 @@ class _MatchHighlighter(Highlighter):
 
 
 class _LogView(Log):
-    """The lines, with the matches in them set off."""
+    """The lines, wrapped or as long as they are, with the matches in them set off.
+
+    A wrapped line takes several rows; places are those of lines, whatever rows they take.
+    """
 
     def __init__(self) -> None:
-        super().__init__(max_lines=_MOST, highlight=True, classes="front")
+        super().__init__(highlight=True, classes="front")
         self.matches = self.highlighter = _MatchHighlighter()
         self.at = -1  # the line that one stands on; -1 for none
+        self.is_wrapped = True
+        self._shown: list[str] = []  # the lines
+        self._line_of: list[int] = []  # of each row, the line that it belongs to
+        self._first_row: list[int] = []  # of each line
+        self._wrapped_at = 0
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Add lines at the end."""
+        self._wrapped_at = self._room
+        rows: list[str] = []
+        for line in lines:
+            self._first_row.append(len(self._line_of))
+            pieces = _wrapped(line, self._wrapped_at) if self.is_wrapped and self._wrapped_at else [line or " "]
+            self._line_of += [len(self._shown)] * len(pieces)
+            self._shown.append(line)
+            rows += pieces
+        if rows:
+            self.write_lines(rows, scroll_end=None if self.auto_scroll else False)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show these lines in place of the others; one stays where one was looking."""
+        top = self.top_line
+        self.clear()
+        self._shown, self._line_of, self._first_row = [], [], []
+        self.add(lines)
+        if not self.auto_scroll and self._first_row:
+            self.scroll_to(y=self._first_row[min(top, len(self._first_row) - 1)], animate=False)
+
+    @property
+    def lines_shown(self) -> int:
+        """How many lines there are."""
+        return len(self._shown)
+
+    @property
+    def top_line(self) -> int:
+        """The line at the top of the screen."""
+        row = int(self.scroll_offset.y)
+        return self._line_of[row] if row < len(self._line_of) else max(0, len(self._shown) - 1)
+
+    @property
+    def _room(self) -> int:
+        return max(0, self.scrollable_content_region.width)
+
+    def on_resize(self) -> None:
+        """Wrap anew for another width."""
+        if self.is_wrapped and self._shown and self._room != self._wrapped_at:
+            self.show(list(self._shown))
+
+    def turn_wrap(self) -> None:
+        """Wrap long lines, or stop wrapping them."""
+        self.is_wrapped = not self.is_wrapped
+        self.show(list(self._shown))
 
     def render_line(self, y: int) -> Strip:
         """Return a line of the screen."""
-        self.matches.is_here = self.scroll_offset.y + y == self.at
+        row = int(self.scroll_offset.y) + y
+        self.matches.is_here = row < len(self._line_of) and self._line_of[row] == self.at >= 0
         return super().render_line(y)
 
     def go(self, at: int) -> None:
         """Stand on a line, in the middle of the screen where there is room."""
         self.at = at
-        if at >= 0:
+        if 0 <= at < len(self._first_row):
             self.auto_scroll = False
-            self.scroll_to(y=max(0, at - self.size.height // 2), animate=False)
+            self.scroll_to(y=max(0, self._first_row[at] - self.size.height // 2), animate=False)
+        self._render_line_cache.clear()
         self.refresh()
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Return a line as rows of at most `width` cells, broken between words where there are any."""
+    if cell_len(line) <= width:
+        return [line or " "]  # an empty row would not be written
+    rows = [text.plain for text in Text(line).wrap(_MEASURE, width, tab_size=8)]
+    return [row or " " for row in rows] or [" "]
 
 
 class LogPane(RunPane):
@@ -79,6 +148,9 @@ class LogPane(RunPane):
         Binding("N", "match(-1)", "previous match", id="log.before", show=False),
         Binding("f", "only", "only matches", id="log.only", tooltip="Hide the other lines, or show them again"),
         Binding("escape", "all", "back", id="log.all", tooltip="End the search, then leave the run"),
+        Binding(
+            "W", "wrap", "wrap lines", id="log.wrap", show=False, tooltip="Wrap long lines, or show them in one row"
+        ),
         Binding("g", "first", "first line", id="log.first", show=False),
         Binding("G", "last", "last line, and follow", id="log.last", show=False),
         Binding("j", "line(1)", "down", id="log.down", show=False),
@@ -88,7 +160,7 @@ class LogPane(RunPane):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._log: run_updates.LogFollower | None = None
-        self._lines: deque[str] = deque(maxlen=_MOST)
+        self._lines: list[str] = []
         self._wanted = ""
         self._is_only = False  # whether lines without a match are left out
         self._is_read = False
@@ -106,7 +178,7 @@ class LogPane(RunPane):
         self._lines.clear()
         self._is_read = False
         self._generation += 1
-        self.query_one(Log).clear()
+        self.query_one(_LogView).show(())
 
     def update_entry(self, entry: RunEntry) -> None:
         """Add what is new."""
@@ -123,13 +195,14 @@ class LogPane(RunPane):
     def _add(self, lines: list[str]) -> None:
         self._is_read = True
         table = self.query_one(_LogView)
-        gone = max(0, len(self._lines) + len(lines) - _MOST)
         self._lines.extend(lines)
-        fitting = [line for line in lines if self._is_shown(line)]
-        if fitting:
-            table.write_lines(fitting)
-        if table.at >= 0 and gone and not self._is_only:
-            table.at = max(-1, table.at - gone)
+        if len(self._lines) > _MOST + _AT_ONCE:
+            gone = len(self._lines) - _MOST
+            del self._lines[:gone]
+            table.at = max(-1, table.at - gone) if not self._is_only else -1
+            table.show(self._standing())
+        else:
+            table.add([line for line in lines if self._is_shown(line)])
         self._tell()
 
     def _fits(self, line: str) -> bool:
@@ -157,7 +230,7 @@ class LogPane(RunPane):
             rest = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
             status.update(content(f"{result}, {rest}; enter, then n next, N before, f only these; esc ends"))
         else:
-            status.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
+            status.update(content(f"{counted(len(self._lines), 'line')}; / searches, W wraps, y copies, e exports"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Set off what was typed, and go to the first line on screen that holds it, or to the next one."""
@@ -166,7 +239,7 @@ class LogPane(RunPane):
         self._write_again()
         table = self.query_one(_LogView)
         hits = self._hits()
-        table.go(next((place for place in hits if place >= table.scroll_offset.y), hits[0] if hits else -1))
+        table.go(next((place for place in hits if place >= table.top_line), hits[0] if hits else -1))
         self._tell()
         self.refresh_bindings()
 
@@ -174,9 +247,8 @@ class LogPane(RunPane):
         table = self.query_one(_LogView)
         table.matches.wanted = self._wanted
         fitting = self._standing()
-        if len(fitting) != table.line_count:
-            table.clear()
-            table.write_lines(fitting, scroll_end=False)
+        if len(fitting) != table.lines_shown:
+            table.show(fitting)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
         """Return keys of a search do something while there is one; else they are the screen's."""
@@ -225,6 +297,10 @@ class LogPane(RunPane):
         table = self.query_one(_LogView)
         table.auto_scroll = True
         table.focus()
+
+    def action_wrap(self) -> None:
+        """Wrap long lines, or stop wrapping them."""
+        self.query_one(_LogView).turn_wrap()
 
     def action_first(self) -> None:
         """Go to the first line."""

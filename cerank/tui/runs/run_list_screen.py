@@ -14,6 +14,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import written
@@ -23,9 +24,10 @@ from cerank.tui.common.dialogs import ChoiceDialog
 from cerank.tui.common.form_fields import ChecklistItem, LineInput
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.runs.run_table import COLUMNS, RunTable
+from cerank.tui.runs.run_table import RunTable
 
 _FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
+_MOST_SETTINGS = 6  # columns of settings that differ
 
 
 class RunsScreen(LabScreen):
@@ -69,12 +71,20 @@ class RunsScreen(LabScreen):
         Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
         Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
         Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
+        Binding("N", "edit_note", "note", id="runs.edit-note", show=False,
+                tooltip="Write a note on this run, in Markdown, in $VISUAL or $EDITOR"),
         Binding("d", "delete", "delete", id="runs.delete", show=False,
                 tooltip="Delete this run, or all marked ones, after a confirmation"),
         Binding("u", "undo", "undo a deletion", id="runs.undo", show=False, tooltip="Deleted runs are kept for 7 days"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
                 tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
+        Binding("M", "grid", "bases × recipes", id="runs.grid", show=False,
+                tooltip="Show the runs as a grid of bases and recipes, with the seeds that are done and their mean"),
+        Binding("z", "fold", "fold seeds", id="runs.fold", show=False,
+                tooltip="Show runs that differ in their seed alone as one row with mean and standard deviation"),
+        Binding("right", "unfold(True)", "show the seeds", id="runs.unfold", show=False),
+        Binding("left", "unfold(False)", "fold the seeds", id="runs.fold-here", show=False),
         Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
@@ -86,6 +96,9 @@ class RunsScreen(LabScreen):
         self._filter = run_filter.parse("")
         self._sort = ("age", True)
         self._had_entries = False
+        self._settings = RunSettings()
+        self._groups = SeedGroups(self._settings)
+        self._unfolded: set[str] = set()  # keys of groups that are shown run by run while seeds are folded
 
     def compose(self) -> ComposeResult:
         """Lay out bar, filter, table, detail, footer."""
@@ -110,12 +123,23 @@ class RunsScreen(LabScreen):
             self._had_entries = bool(entries)
             self.refresh_bindings()
         table = self.query_one(RunTable)
-        table.show(run_list.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
+        table.show_settings(self._settings.differing(matching, _MOST_SETTINGS), self._settings)
+        table.show(self._ordered(self._rows(matching)), frozenset(self.lab_app.marked))
         if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
             self._show_filter_result(f"{len(matching)} of {counted(len(entries), 'run')}", is_wrong=False)
         self._detail()
+
+    def _rows(self, entries: list[RunEntry]) -> list[RunEntry]:
+        """Return the rows: runs, or groups of runs that differ in their seed alone."""
+        return self._groups.folded(entries, self._unfolded) if self.lab_app.state.are_seeds_folded else entries
+
+    def _ordered(self, rows: list[RunEntry]) -> list[RunEntry]:
+        key, is_falling = self._sort
+        if key not in run_list.KEYS and not any(key in self._settings.of(entry) for entry in rows):
+            key, is_falling = "age", True  # a setting that no run has any more
+        return run_list.ordered(rows, key, is_falling=is_falling, settings=self._settings)
 
     def _nothing(self, entries: tuple[RunEntry, ...]) -> Content:
         if not self.lab_app.has_loaded:
@@ -177,12 +201,13 @@ class RunsScreen(LabScreen):
     def action_sort(self) -> None:
         """Sort by the next column."""
         keys = run_list.KEYS
-        key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
+        at = keys.index(self._sort[0]) if self._sort[0] in keys else -1
+        key = keys[(at + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
 
     def action_columns(self) -> None:
         """Ask which columns to show."""
-        keys = [column.key for column in COLUMNS if column.priority]
+        keys = self.query_one(RunTable).offered
         hidden = self.lab_app.state.hidden_columns
         items = [ChecklistItem(key, content(key)) for key in keys]
 
@@ -200,9 +225,40 @@ class RunsScreen(LabScreen):
 
     def _sort_by(self, key: str, is_falling: bool) -> None:
         self._sort = (key, is_falling)
-        self.lab_app.remember(sort=key, is_falling=is_falling)
+        if key in run_list.KEYS:
+            self.lab_app.remember(sort=key, is_falling=is_falling)
         self.query_one(RunTable).sort_by(key, is_falling=is_falling)
         self.show_runs(self.lab_app.entries)
+
+    def action_grid(self) -> None:
+        """Show the runs as bases x recipes."""
+        from cerank.tui.runs.grid_screen import GridScreen
+
+        self.app.push_screen(GridScreen(self.filter_by))
+
+    def action_fold(self) -> None:
+        """Fold runs that differ in their seed alone into one row, or show every run again."""
+        self.lab_app.remember(are_seeds_folded=not self.lab_app.state.are_seeds_folded)
+        self._unfolded.clear()
+        self.show_runs(self.lab_app.entries)
+
+    def action_unfold(self, is_wanted: bool) -> None:
+        """Show the runs of the row under the cursor one by one, or fold those of its group again."""
+        entry = self.query_one(RunTable).highlighted
+        if entry is None or not self.lab_app.state.are_seeds_folded:
+            return
+        key = self._groups.key(entry)
+        if is_wanted and entry.seeds:
+            self._unfolded.add(key)
+        else:
+            self._unfolded.discard(key)
+        self.show_runs(self.lab_app.entries)
+
+    def filter_by(self, text: str) -> None:
+        """Show the runs that a filter lets through, with the filter open."""
+        self.query_one("#filter-row").add_class("-open")
+        self.query_one("#filter", Input).value = text
+        self.query_one(RunTable).focus()
 
     def action_filter(self) -> None:
         """Open the filter."""
@@ -258,11 +314,11 @@ class RunsScreen(LabScreen):
     def _targets(self) -> list[RunEntry]:
         """Return the runs to act on: the marked ones that are listed, else the one under the cursor."""
         listed = self.query_one(RunTable).listed
-        marked = [entry for entry in listed if entry.name in self.lab_app.marked]
+        marked = [run for entry in listed for run in entry.runs if run.name in self.lab_app.marked]
         if marked:
             return marked
         entry = self._here()
-        return [entry] if entry is not None else []
+        return list(entry.runs) if entry is not None else []
 
     def action_undo(self) -> None:
         """Bring back the runs that were deleted last."""
@@ -284,7 +340,10 @@ class RunsScreen(LabScreen):
         """Mark the run and go to the next."""
         entry = self._here()
         if entry is not None:
-            self.lab_app.toggle_mark(entry.name)
+            is_marked = entry.name in self.lab_app.marked
+            for run in entry.runs:
+                if (run.name in self.lab_app.marked) == is_marked:
+                    self.lab_app.toggle_mark(run.name)
             self.query_one(RunTable).action_cursor_down()
 
     def action_compare(self) -> None:
@@ -327,14 +386,22 @@ class RunsScreen(LabScreen):
         if entry is not None:
             run_actions.edit_label(self, entry)
 
+    def action_edit_note(self) -> None:
+        """Open the note on the run in the user's editor."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.edit_note(self, entry)
+
     def action_move(self, by: int) -> None:
         """Give a queued run another place."""
         entry = self._here()
         if entry is None:
             return
-        if not entry.place:
+        queued = [run for run in entry.runs if run.place]
+        if not queued:
             self.lab_app.show_message(f"{entry.title} is not queued", "warning")
             return
+        entry = min(queued, key=lambda run: run.place)
         self.run_in_thread(
             lambda: self.lab_app.lab.move(entry.folder, entry.place + by),
             lambda _: self.lab_app.poll(entry.name),
@@ -350,7 +417,7 @@ class RunsScreen(LabScreen):
     def action_export(self) -> None:
         """Write the list as it is filtered and sorted."""
         rows = [entry for entry in self.lab_app.entries if self._filter(entry)]
-        table = run_list.table(run_list.ordered(rows, self._sort[0], is_falling=self._sort[1]))
+        table = run_list.table(self._ordered(rows))
         name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"
         path = self.lab_app.files / name
         self.run_in_thread(

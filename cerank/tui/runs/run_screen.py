@@ -75,6 +75,8 @@ class RunScreen(LabScreen):
         Binding("m", "compare", "compare", id="run.compare", tooltip="Compare the marked runs"),
         Binding("c", "clone", "clone", id="run.clone", show=False),
         Binding("t", "note", "label", id="run.note", show=False, tooltip="Change label and tags"),
+        Binding("N", "edit_note", "note", id="run.edit-note", show=False,
+                tooltip="Write a note on this run, in Markdown, in $VISUAL or $EDITOR"),
         Binding("n", "new", "new", id="run.new", show=False),
         Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="Copy what the tab shows"),
         Binding("e", "export", "export", id="run.export", show=False, tooltip="Write what the tab shows to a file"),
@@ -250,6 +252,11 @@ class RunScreen(LabScreen):
         """Ask for a label and tags."""
         if self.entry is not None:
             run_actions.edit_label(self, self.entry)
+
+    def action_edit_note(self) -> None:
+        """Open the note on the run in the user's editor."""
+        if self.entry is not None:
+            run_actions.edit_note(self, self.entry)
 
     def action_copy(self) -> None:
         """Copy what the tab shows, or the run's name."""

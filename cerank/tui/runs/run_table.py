@@ -17,6 +17,8 @@ from textual.widgets import DataTable
 from cerank.app.run_views import display
 from cerank.app.run_views.display import GLYPHS, at_words, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
+from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, fitting
 from cerank.tui.cells import cell
 from cerank.tui.comparison.comparison_table import VERDICTS
@@ -40,6 +42,19 @@ class RunColumn(NamedTuple):
 
 def _label(entry: RunEntry) -> str:
     return " ".join(part for part in (entry.label, *(f"#{tag}" for tag in entry.notes.tags)) if part)
+
+
+def _seed(entry: RunEntry) -> str:
+    if entry.seeds:
+        return counted(len(entry.seeds), "seed")
+    return "" if entry.seed is None else str(entry.seed)
+
+
+def _now(entry: RunEntry) -> str:
+    if entry.seeds:
+        done = sum(run.state == "finished" for run in entry.seeds)
+        return f"{done} of {len(entry.seeds)} finished" if done < len(entry.seeds) else ""
+    return entry.at or entry.why
 
 
 def _verdict(entry: RunEntry) -> str:
@@ -72,16 +87,22 @@ COLUMNS = (
     RunColumn("label", 5, _label),
     RunColumn("recipe", 8, lambda entry: entry.recipe),
     RunColumn("base", 9, lambda entry: entry.base),
-    RunColumn("seed", 6, lambda entry: "" if entry.seed is None else str(entry.seed), is_right=True),
+    RunColumn("seed", 6, _seed, is_right=True),
     RunColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
-    RunColumn("now", 1, lambda entry: entry.at or entry.why),
+    RunColumn("now", 1, _now),
     RunColumn("left", 2, _left, is_right=True),
     RunColumn(
         "pairs/s", 10, lambda entry: count(entry.pairs_per_second) if entry.pairs_per_second else "", is_right=True
     ),
     RunColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
-    RunColumn("test", 2, lambda entry: short(entry.final[1]) if entry.final else "", is_right=True),
+    RunColumn("test", 2, lambda entry: mean_and_sd(entry.runs), is_right=True),
 )
+
+
+def _setting_column(key: str, place: int, settings: RunSettings) -> RunColumn:
+    return RunColumn(key, 11 + place, lambda entry: settings.of(entry).get(key, ""), is_right=True)
+
+
 _NARROW = (
     RunColumn("state", 0, lambda _: ""),
     RunColumn("run", 0, lambda entry: entry.short_name or entry.name),
@@ -125,7 +146,7 @@ class RunTable(DataTable[Text]):
         self.is_narrow = is_narrow
         self.hidden: tuple[str, ...] = ()
         self.sorted_by = self._headed_by = ("age", True)
-        self._all_columns = _NARROW if is_narrow else COLUMNS
+        self._all_columns: tuple[RunColumn, ...] = _NARROW if is_narrow else COLUMNS
         self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # indexes of the columns that are shown
         self._widths: list[int] = []  # widths of all columns, in cells
@@ -156,6 +177,11 @@ class RunTable(DataTable[Text]):
         return tuple(entry for entry, _ in self._rows)
 
     @property
+    def offered(self) -> list[str]:
+        """The columns among which the user may choose."""
+        return [column.key for column in self._all_columns if column.priority]
+
+    @property
     def highlighted(self) -> RunEntry | None:
         """The entry under the cursor."""
         if self._place is not None and self._place < len(self._rows):
@@ -175,6 +201,14 @@ class RunTable(DataTable[Text]):
         if self._unwanted != frozenset(keys):
             self._unwanted = frozenset(keys)
             self._lay_out()
+
+    def show_settings(self, keys: Sequence[str], settings: RunSettings) -> None:
+        """Show these settings of the recipes, each in a column after the others; they go first where room is short."""
+        if list(keys) == [column.key for column in self._all_columns[len(COLUMNS) :]]:
+            return
+        self._all_columns = (*COLUMNS, *(_setting_column(key, place, settings) for place, key in enumerate(keys)))
+        self._cells.clear()
+        self._lay_out()
 
     def sort_by(self, key: str, *, is_falling: bool) -> None:
         """Show in the headings by which column the rows are sorted, once they are shown in that order."""
@@ -208,7 +242,8 @@ class RunTable(DataTable[Text]):
         names["valid"] = names["valid"] or "valid."
         headings = []
         for column in self._all_columns:
-            heading = "" if self.is_narrow and column.key == "state" else names.get(column.key, column.key)
+            own = column.key.removeprefix("stages.")
+            heading = "" if self.is_narrow and column.key == "state" else names.get(column.key, own)
             headings.append(f"{heading}{'▼' if is_falling else '▲'}" if column.key == by and heading else heading)
         return headings
 

@@ -1,8 +1,10 @@
-"""The machine at work: GPUs, processor, memory and the worker's process, now and over the last minutes."""
+"""The machine at work: GPUs, processor, memory and the worker's process, now and over the whole run."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 from textual.app import ComposeResult
@@ -10,19 +12,23 @@ from textual.containers import Grid
 from textual.content import Content
 from textual.widgets import Static
 
+from cerank.app.run_views.curves import Floats
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.app.run_views.system_usage import Machine, UsageSample
+from cerank.core.metrics import UsageRow
+from cerank.files.journal import Tail
+from cerank.machine.system_usage import Machine, UsageSample
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
-_KEPT = 600  # samples, one a second
+_KEPT = 600  # samples taken by this tab, one a second
+_MOST_POINTS = 2000  # of a curve; of longer histories every second, third, ... row is drawn
 _GIB = 2**30
 
 
 class SystemPane(RunPane):
-    """Figures as bars, and two curves; sampled only while it is in front."""
+    """Figures of this moment as bars, and two curves: over the whole run where its worker kept a record."""
 
     DEFAULT_CSS = """
     SystemPane #figures { height: auto; padding: 1; }
@@ -33,8 +39,10 @@ class SystemPane(RunPane):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._machine: Machine | None = None
-        self.samples: deque[UsageSample] = deque(maxlen=_KEPT)
         self._is_sampling = False
+        self._history: Tail[UsageRow] | None = None
+        self._rows: list[UsageRow] = []  # of the run, as its worker wrote them
+        self.samples: deque[UsageRow] = deque(maxlen=_KEPT)  # taken here, for a run without a record
 
     def compose(self) -> ComposeResult:
         """Lay out bars above, curves below."""
@@ -43,46 +51,92 @@ class SystemPane(RunPane):
             yield CurvePlot(id="busy")
             yield CurvePlot(id="memory")
 
+    def clear_entry(self) -> None:
+        """Another run: its history from the start."""
+        self._history = Tail(self.entry.folder.usage, UsageRow) if self.entry else None
+        self._rows = []
+
     def update_entry(self, entry: RunEntry) -> None:
-        """Take a sample."""
+        """Take a sample, and read what is new in the run's record."""
         if self._is_sampling:
             return
         self._is_sampling = True
         machine = self._machine = self._machine or Machine(self.lab_app.lab.folder)
-        folder = entry.folder if entry.is_live else None
-        self.lab_app.run_in_thread(
-            lambda: machine.sample(folder), self._have, node=self, group="sample", last=self._done
-        )
+        lease_file = entry.folder.lease if entry.is_live else None
+        history = self._history
+
+        def job() -> tuple[UsageSample, list[UsageRow]]:
+            return machine.sample(lease_file), history.new() if history else []
+
+        def have(sampled: tuple[UsageSample, list[UsageRow]]) -> None:
+            if history is self._history:
+                self._have(*sampled)
+
+        self.lab_app.run_in_thread(job, have, node=self, group="sample", last=self._done)
 
     def _done(self) -> None:
         self._is_sampling = False
 
-    def _have(self, sample: UsageSample) -> None:
-        self.samples.append(sample)
+    def _have(self, sample: UsageSample, rows: list[UsageRow]) -> None:
+        self._rows += rows
+        gpu = sample.gpus[0] if sample.gpus else None
+        self.samples.append(
+            UsageRow(
+                time=datetime.now(UTC).isoformat(),
+                cpu=sample.cpu,
+                memory=sample.memory,
+                memory_total=sample.memory_total,
+                gpu=gpu.busy if gpu else None,
+                gpu_memory=gpu.memory if gpu else None,
+            )
+        )
         self.query_one("#figures", Static).update(stacked(*_figures(sample)))
+        usages, since = (
+            (self._rows, "over the run") if self._rows else (list(self.samples), "since this tab was opened")
+        )
+        usages = usages[:: 1 + len(usages) // _MOST_POINTS]
+        times, unit = _times(usages)
+        most = max(*(usage.memory_total or 0 for usage in usages), gpu.memory_total if gpu else 0, _GIB) / _GIB
+        shares = [("cpu", _shares([usage.cpu for usage in usages]))]
+        memories = [("memory", _gibs([usage.memory for usage in usages]))]
+        worker = [usage.worker_memory for usage in usages]
+        cores = sample.cores or 1
+        if any(value is not None for value in worker):
+            memories.append(("worker", _gibs(worker)))
+            busy = [None if usage.worker_cores is None else usage.worker_cores / cores for usage in usages]
+            shares.append(("worker", _shares(busy)))
+        if any(usage.gpu is not None for usage in usages):
+            shares.append(("GPU", _shares([usage.gpu for usage in usages])))
+            memories.append(("GPU", _gibs([usage.gpu_memory for usage in usages])))
         colors = palette(is_dark=self.app.current_theme.dark)
-        cpu = [usage.cpu if usage.cpu is not None else np.nan for usage in self.samples]
-        memory = [usage.memory / _GIB if usage.memory is not None else np.nan for usage in self.samples]
-        most = max(sample.memory_total or 0, *(gpu.memory_total for gpu in sample.gpus[:1]), _GIB) / _GIB
-        lines = [(f"cpu %{'  a GPU0 %' if sample.gpus else ''}", "#busy", [100 * share for share in cpu], 100.0)]
-        lines.append((f"memory GiB{'  a GPU0' if sample.gpus else ''}", "#memory", memory, most))
-        for title, name, values, top in lines:
-            drawn = [_line(values, colors[0], "")]
-            if sample.gpus:
-                drawn.append(_line([_of_gpu(usage, name) for usage in self.samples], colors[1], "a"))
+        for title, name, series, top in (("%", "#busy", shares, 100.0), ("GiB", "#memory", memories, most)):
+            keys = ["", *"abc"][: len(series)]
+            lines = [
+                PlotLine(times, values, colors[at % len(colors)], key=key)
+                for at, (key, (_, values)) in enumerate(zip(keys, series, strict=True))
+            ]
+            legend = "  ".join(f"{key} {word}".strip() for key, (word, _) in zip(keys, series, strict=True))
             self.query_one(name, CurvePlot).show(
-                Frame(title=f"{title}, since this tab was opened", lines=tuple(drawn), bounds=(0.0, top))
+                Frame(title=f"{legend}, {title} {since}, in {unit}", lines=tuple(lines), bounds=(0.0, top))
             )
 
 
-def _of_gpu(sample: UsageSample, name: str) -> float:
-    if not sample.gpus:
-        return float("nan")
-    return 100 * sample.gpus[0].busy if name == "#busy" else sample.gpus[0].memory / _GIB
+def _times(usages: Sequence[UsageRow]) -> tuple[Floats, str]:
+    """Return when each row was written, counted from the first, and the unit: seconds, minutes or hours."""
+    seconds = np.array([datetime.fromisoformat(usage.time).timestamp() for usage in usages])
+    seconds = seconds - seconds[0]
+    for size, unit in ((3 * 3600, "hours"), (180, "minutes")):
+        if seconds[-1] >= size:
+            return seconds / (3600 if unit == "hours" else 60), unit
+    return seconds, "seconds"
 
 
-def _line(values: list[float], color: str, key: str) -> PlotLine:
-    return PlotLine(np.arange(float(len(values))), np.array(values), color, key=key)
+def _shares(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if value is None else 100 * value for value in values])
+
+
+def _gibs(values: Sequence[int | None]) -> Floats:
+    return np.array([np.nan if value is None else value / _GIB for value in values])
 
 
 def _figures(sample: UsageSample) -> list[Content]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cerank.app import plan_view
-from cerank.app.run_views import system_usage
 from cerank.app.run_views.rankings_view import RankingChoice, Rankings, choices
 from cerank.errors import MissingError
+from cerank.machine import system_usage
 from cerank.runs import run_store
 from tests.tui.labs import LabFolder
 
@@ -55,7 +55,7 @@ def test_documents_say_where_they_were_and_their_grade(lab: LabFolder) -> None:
 def test_a_machine_tells_what_it_can(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = system_usage.Machine(lab.path)
     machine.sample()
-    found = machine.sample(lab.running(lab.started(lab.run("x"), 1)))
+    found = machine.sample(lab.running(lab.started(lab.run("x"), 1)).lease)
     assert found.cpu is not None
     assert found.memory is not None
     assert found.disk_free

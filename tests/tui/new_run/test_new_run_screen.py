@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ from cerank.app import Lab, plans
 from cerank.machine.devices import Device
 from cerank.tui.app import CerankApp
 from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow, LineInput
+from cerank.tui.common.text_editor import MistakesDialog
 from cerank.tui.new_run import new_run_screen
 from cerank.tui.new_run.dataset_search import DatasetSearch
 from cerank.tui.new_run.new_run_screen import NewRunScreen
@@ -489,3 +491,58 @@ def _after(go: Callable[[Pilot[str]], Awaitable[None]]) -> Callable[[Pilot[str]]
         await go(pilot)
 
     return run
+
+
+@pytest.fixture
+def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes an editor that runs a shell script on the file `$1`; the terminal is not handed over in a test."""
+    monkeypatch.setattr(CerankApp, "suspend", lambda _: contextlib.nullcontext())
+    monkeypatch.delenv("VISUAL", raising=False)
+
+    def make(script: str) -> None:
+        path = tmp_path / "editor.sh"
+        path.write_text(script)
+        monkeypatch.setenv("EDITOR", f"sh {path}")
+
+    return make
+
+
+async def test_the_form_is_edited_as_text_and_every_mistake_is_shown(
+    app: CerankApp, editor: Callable[[str], None]
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        editor("""printf 'seeds = "1-3"\\nlable = "x"\\nbases = 3\\n' > "$1" """)
+        await press(pilot, "E")
+        assert isinstance(app.screen, MistakesDialog)
+        assert "lable: unknown key" in text_of(app)
+        assert "bases: must be a list" in text_of(app)
+        assert screen.draft.seeds == ""
+        editor("""printf 'recipes = ["contrastive"]\\nbases = ["minilm"]\\nseeds = "1-3"\\n' > "$1" """)
+        await press(pilot, "e")
+        assert app.screen is screen
+        assert len(screen.checked.cells) == 3
+
+
+async def test_nothing_is_lost_by_an_editor_that_fails_or_is_not_there(
+    app: CerankApp, editor: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        before = screen.draft
+        editor('echo "label = 1" > "$1"; exit 3')
+        await press(pilot, "E")
+        assert screen.draft == before
+        assert any("code 3" in toast.message for toast in app._notifications)
+        monkeypatch.setenv("EDITOR", "no-such-editor-anywhere")
+        await press(pilot, "E")
+        assert app.screen is screen
+        assert screen.draft == before
+
+
+async def test_a_recipe_is_edited_as_text_on_its_step(app: CerankApp, editor: Callable[[str], None]) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        editor("""sed -i 's/^steps = .*/steps = 7/' "$1" """)
+        await press(pilot, "2", "E")
+        assert screen.draft.settings == {"stages.contrastive.steps": "7"}

@@ -250,7 +250,7 @@ async def test_keys_act_on_all_marked_runs_and_u_brings_deleted_ones_back(folder
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "space", "space", "d")
-        assert "Delete 2 marked runs?" in text_of(app)
+        assert "Delete 2 runs?" in text_of(app)
         await press(pilot, "y")
         assert [run.path.exists() for run in made] == [True, False, False]
         assert app.marked == ()

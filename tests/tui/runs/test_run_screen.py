@@ -9,7 +9,7 @@ from textual import events
 from textual.widgets import DataTable, Log
 
 from cerank.app.run_views.curves import Curves
-from cerank.core.metrics import Progress, Validation
+from cerank.core.metrics import Progress, UsageRow, Validation
 from cerank.files import journal, json_records
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
@@ -395,3 +395,34 @@ async def test_keys_pressed_faster_than_the_screen_opens_do_no_harm(folder: LabF
         await settle(pilot)
         await look(pilot)
         assert app.is_running
+
+
+async def test_long_lines_of_the_log_are_wrapped_and_a_match_is_found_in_them(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    run = folder.started(folder.run("alpha"), 5)
+    folder.event(run, "groups counted", " ".join(f"word{at}" for at in range(60)) + " the-end")
+    folder.event(run, "paused", "a last line")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3")
+        assert "the-end" in text_of(app)
+        await press(pilot, "slash", *"last", "enter")
+        assert "1 of 1 matching line" in text_of(app)
+        await press(pilot, "W")
+        assert "the-end" not in text_of(app)
+        assert "a last line" in text_of(app)
+
+
+async def test_the_machine_is_shown_over_the_whole_run_where_its_worker_kept_a_record(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    run = folder.finished(folder.started(folder.run("alpha"), 5))
+    with journal.Journal(run.usage, UsageRow) as rows:
+        for minute in range(30):
+            time = f"2026-11-23T10:{minute:02d}:00+00:00"
+            rows.append(UsageRow(time=time, cpu=minute / 30, memory=1 << 30, memory_total=4 << 30, worker_cores=1.0))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "6")
+        assert "over the run, in minutes" in text_of(app)

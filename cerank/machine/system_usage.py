@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from cerank.files import lease
-from cerank.runs.layout import RunFolder
 
 _FIRST = 0.1  # seconds that the first sample looks on; a share since a sample that never was would be 0
 
@@ -63,8 +62,8 @@ class Machine:
         self._has_sampled = False
         self._processes: dict[int, Any] = {}
 
-    def sample(self, folder: RunFolder | None = None) -> UsageSample:
-        """Return the figures now, with those of the worker at a run, where it is on this machine."""
+    def sample(self, lease_file: Path | None = None) -> UsageSample:
+        """Return the figures now, with those of the process that holds a lease, where it is on this machine."""
         gpus = self.gpus()
         free = None
         with contextlib.suppress(OSError):
@@ -83,15 +82,15 @@ class Machine:
             memory_total=memory.total,
             disk_free=free,
             gpus=gpus,
-            work=self._work(folder) if folder else None,
+            work=self._work(lease_file) if lease_file else None,
         )
         self._has_sampled = True
         return usage_sample
 
-    def _work(self, folder: RunFolder) -> Work | None:
+    def _work(self, lease_file: Path) -> Work | None:
         import psutil
 
-        owner = lease.owner(folder.lease)
+        owner = lease.owner(lease_file)
         if owner is None or not lease.is_same_process(owner):
             return None
         try:

@@ -1,0 +1,189 @@
+"""Runs that differ in their seed alone as one row, the settings in which runs differ, and runs as bases x recipes.
+
+Invariant: grouping changes no run; a row of several seeds names every run that it stands for.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
+
+from cerank.app import plan_view
+from cerank.app.run_views.display import GLYPHS, short
+from cerank.app.run_views.run_monitor import RunEntry
+from cerank.text.safe_text import counted
+
+_URGENT = ("running", "stopping", "queued", "failed", "damaged", "lost", "paused", "waiting", "finished")
+_TOLD_ELSEWHERE = ("name", "base", "description")  # settings with a column of their own, or none
+
+
+class RunSettings:
+    """The settings of runs as texts by key path, read off each recipe once: a run's plan never changes."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, bytes] = {}
+        self._known: dict[bytes, dict[str, str]] = {}
+        self._differing: tuple[tuple[list[str], int], tuple[str, ...]] = (([], 0), ())  # the last answer
+
+    def key(self, entry: RunEntry) -> bytes:
+        """Return what is equal for runs whose recipes differ in nothing but the seed; b"" for an unreadable plan."""
+        key = self._keys.get(entry.name)
+        if key is None:
+            if entry.plan is None:
+                return b""
+            but_for_seed = msgspec.structs.replace(entry.plan.recipe, seed=0)
+            key = self._keys[entry.name] = msgspec.json.encode(but_for_seed) + entry.plan.device.encode()
+        return key
+
+    def of(self, entry: RunEntry) -> dict[str, str]:
+        """Return the settings of a run's recipe, without its seed; empty where its plan cannot be read."""
+        if entry.plan is None:
+            return {}
+        key = self.key(entry)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = plan_view.recipe_settings(entry.plan)
+            known.pop("seed", None)
+        return known
+
+    def differing(self, entries: Sequence[RunEntry], most: int) -> tuple[str, ...]:
+        """Return the settings, `most` at most, in which runs of the same recipe differ, apart from base and seed."""
+        request = ([entry.name for entry in entries], most)
+        if request == self._differing[0]:
+            return self._differing[1]
+        firsts: dict[str, dict[str, str]] = {}  # of each recipe, the settings of its first run
+        keys: dict[str, None] = {}
+        for entry in entries:
+            own = self.of(entry)
+            first = firsts.setdefault(entry.recipe, own)
+            if own is not first:
+                keys |= dict.fromkeys(key for key in {**first, **own} if first.get(key) != own.get(key))
+        self._differing = (request, tuple(key for key in keys if key not in _TOLD_ELSEWHERE)[:most])
+        return self._differing[1]
+
+
+class SeedGroups:
+    """Folds runs that differ in their seed alone; a row that did not change is the same object as before."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+        self._rows: dict[tuple[int, ...], tuple[Sequence[RunEntry], RunEntry]] = {}
+
+    def key(self, entry: RunEntry) -> str:
+        """Return what runs have in common that are folded into one row."""
+        return self._settings.key(entry).decode() or entry.name
+
+    def folded(self, entries: Iterable[RunEntry], unfolded: Collection[str] = ()) -> list[RunEntry]:
+        """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run."""
+        groups: dict[str, list[RunEntry]] = {}
+        for entry in entries:
+            groups.setdefault(self.key(entry), []).append(entry)
+        rows: list[RunEntry] = []
+        now: dict[tuple[int, ...], tuple[Sequence[RunEntry], RunEntry]] = {}
+        for key, members in groups.items():
+            if len(members) == 1 or key in unfolded:
+                rows += members
+                continue
+            identity = tuple(map(id, members))
+            # the members are kept with their row, so that no other object can come by the identity of one of them
+            now[identity] = self._rows.get(identity) or (members, _row_of(members))
+            rows.append(now[identity][1])
+        self._rows = now
+        return rows
+
+
+def _row_of(members: Sequence[RunEntry]) -> RunEntry:
+    """Return one entry for runs of several seeds: the newest run's name, the state that matters most, the means."""
+    newest = max(members, key=lambda entry: entry.name)
+    urgent = min(members, key=lambda entry: _URGENT.index(entry.state))
+    finished = [entry for entry in members if entry.finals]
+    names = dict.fromkeys(name for entry in finished for name in entry.finals)
+    finals = {
+        name: statistics.fmean(entry.finals[name] for entry in finished)
+        for name in names
+        if all(name in entry.finals for entry in finished)
+    }
+    return msgspec.structs.replace(
+        newest,
+        status=urgent.status,
+        finals=finals,
+        place=urgent.place,
+        waits_for=urgent.waits_for,
+        validation=None,
+        verdict=None,
+        seeds=tuple(sorted(members, key=lambda entry: (entry.seed or 0, entry.name))),
+    )
+
+
+# --- bases x recipes
+
+
+class GridCell(msgspec.Struct, frozen=True):
+    """The runs of one recipe on one base model, one for each seed: the newest."""
+
+    runs: tuple[RunEntry, ...]
+
+    @property
+    def finished(self) -> tuple[RunEntry, ...]:
+        """The runs that are over and measured."""
+        return tuple(entry for entry in self.runs if entry.state == "finished")
+
+    @property
+    def state(self) -> str:
+        """The state that matters most among the runs."""
+        return min((entry.state for entry in self.runs), key=_URGENT.index)
+
+    @property
+    def text(self) -> str:
+        """How many seeds are done, what the others are at, and the mean of the first measure: "2/3 1▶ .641 ± .004"."""
+        others = [entry.state for entry in self.runs if entry.state != "finished"]
+        signs = "".join(f" {others.count(state)}{GLYPHS[state]}" for state in _URGENT if state in others)
+        signs = signs or f" {GLYPHS['finished']}"
+        return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean_and_sd(self.finished)}".rstrip()
+
+
+class RunGrid(msgspec.Struct, frozen=True):
+    """Runs as bases x recipes."""
+
+    bases: tuple[str, ...]
+    recipes: tuple[str, ...]
+    cells: dict[tuple[str, str], GridCell]  # (base, recipe)
+    measure: str  # that the means are of; "" where the runs have none in common
+
+    @property
+    def summary(self) -> str:
+        """The size of the grid, and how many of its runs are finished."""
+        runs = [entry for cell in self.cells.values() for entry in cell.runs]
+        done = sum(entry.state == "finished" for entry in runs)
+        size = f"{counted(len(self.bases), 'base')} × {counted(len(self.recipes), 'recipe')}"
+        return f"{size}, {done} of {counted(len(runs), 'run')} finished"
+
+
+def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
+    """Return runs as a grid; of several runs of one recipe, base and seed the newest counts."""
+    newest: dict[tuple[str, str], dict[int | None, RunEntry]] = {}
+    for entry in entries:
+        if entry.plan is not None:
+            newest.setdefault((entry.base, entry.recipe), {})[entry.seed] = entry  # the oldest come first
+    cells = {
+        place: GridCell(tuple(runs[seed] for seed in sorted(runs, key=lambda seed: seed or 0)))
+        for place, runs in newest.items()
+    }
+    measures = {entry.final[0] for cell in cells.values() for entry in cell.runs if entry.final}
+    return RunGrid(
+        bases=tuple(sorted({base for base, _ in cells})),
+        recipes=tuple(sorted({recipe for _, recipe in cells})),
+        cells=cells,
+        measure=next(iter(measures)) if len(measures) == 1 else "",
+    )
+
+
+def mean_and_sd(entries: Sequence[RunEntry]) -> str:
+    """Return the mean of the runs' first final measure, with its standard deviation over runs: ".641 ± .004"."""
+    values = [entry.final[1] for entry in entries if entry.final]
+    if not values:
+        return ""
+    mean = short(statistics.fmean(values))
+    return f"{mean} ± {short(statistics.stdev(values))}" if len(values) > 1 else mean

@@ -1,0 +1,175 @@
+"""The lab's runs as a grid of bases x recipes: how many seeds are done, and the mean of their scores.
+
+Invariant: a cell shows the newest run of each seed; the names of bases and recipes stay in sight while cells scroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.coordinate import Coordinate
+from textual.widgets import DataTable, Footer, Static
+
+from cerank.app.run_views import seed_groups
+from cerank.app.run_views.display import GLYPHS, at_words
+from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.seed_groups import GridCell
+from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.common import run_actions
+from cerank.tui.common.lab_screen import LabScreen
+from cerank.tui.common.status_bar import StatusBar
+from cerank.tui.theme import state_color
+
+_LONGEST_NAME = 30  # characters of a base's or a recipe's name
+_CAN_RESUME = ("failed", "lost", "paused", "waiting")
+
+
+class GridScreen(LabScreen):
+    """A row for each recipe, a column for each base."""
+
+    AUTO_FOCUS = "#grid"
+    HELP_TITLE = "the grid of bases and recipes"
+    HELP_TEXT = (
+        "2/3 1▶ .641 ± .004: two of three seeds are finished, one is running; mean and standard deviation over seeds.\n"
+        "Of several runs with the same recipe, base and seed the newest counts."
+    )
+    CSS = """
+    GridScreen #summary { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
+    GridScreen DataTable { height: 1fr; }
+    GridScreen DataTable > .datatable--fixed { background: $panel; color: $foreground; }
+    GridScreen #cell { height: auto; max-height: 10; padding: 0 1; border-top: solid $panel; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "list", "list these runs", id="grid.list", tooltip="Filter the list by this base and recipe"),
+        Binding("r", "resume", "resume failures", id="grid.resume",
+                tooltip="Queue the failed, lost, paused and waiting runs of this cell"),
+        Binding("R", "resume_all", "resume all failures", id="grid.resume-all",
+                tooltip="Queue the failed, lost and paused runs of the whole grid"),
+        Binding("j", "table('cursor_down')", "down", show=False, id="grid.down"),
+        Binding("k", "table('cursor_up')", "up", show=False, id="grid.up"),
+        Binding("h", "table('cursor_left')", "left", show=False, id="grid.left"),
+        Binding("l", "table('cursor_right')", "right", show=False, id="grid.right"),
+        Binding("escape", "back", "back", id="grid.back"),
+    ]  # fmt: skip
+
+    def __init__(self, list_runs: Callable[[str], None]) -> None:
+        """A grid.
+
+        Args:
+            list_runs: shows the runs that a filter lets through, in the list below this screen.
+        """
+        super().__init__()
+        self._list_runs = list_runs
+        self._grid = seed_groups.grid_of(())
+        self._shape: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out bar, grid, the runs of the cell under the cursor."""
+        yield StatusBar("bases × recipes")
+        yield Static(id="summary")
+        yield DataTable(id="grid", cursor_type="cell", fixed_columns=1, zebra_stripes=False)
+        yield Static(id="cell")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
+        """Show the grid as it is now; the cursor stays where it is."""
+        grid = self._grid = seed_groups.grid_of(entries)
+        measure = f"; means of {grid.measure}" if grid.measure else ""
+        self.query_one("#summary", Static).update(content(f"{grid.summary}{measure}; enter lists the runs of a cell"))
+        table: DataTable[Text] = self.query_one("#grid", DataTable)
+        if (grid.bases, grid.recipes) != self._shape:
+            self._shape = (grid.bases, grid.recipes)
+            table.clear(columns=True)
+            table.add_column(cell("recipe"), key="recipe")
+            for base in grid.bases:
+                table.add_column(cell(at_words(base, _LONGEST_NAME)), key=f"base {base}")
+            for recipe in grid.recipes:
+                texts = [self._text(grid.cells.get((base, recipe))) for base in grid.bases]
+                table.add_row(cell(at_words(recipe, _LONGEST_NAME), "bold"), *texts, key=recipe)
+            table.move_cursor(row=0, column=1)
+        else:
+            for recipe in grid.recipes:
+                for base in grid.bases:
+                    text = self._text(grid.cells.get((base, recipe)))
+                    before = table.get_cell(recipe, f"base {base}")
+                    if text != before or text.style != before.style:
+                        table.update_cell(recipe, f"base {base}", text, update_width=True)
+        self._describe()
+
+    def _text(self, runs: GridCell | None) -> Text:
+        if runs is None:
+            return cell("–", "dim")
+        return cell(runs.text, state_color(runs.state, is_dark=self.app.current_theme.dark))
+
+    @property
+    def _place(self) -> tuple[str, str] | None:
+        """Base and recipe under the cursor; None where there is no cell."""
+        at: Coordinate = self.query_one("#grid", DataTable).cursor_coordinate
+        if not (0 <= at.row < len(self._grid.recipes) and 1 <= at.column <= len(self._grid.bases)):
+            return None
+        return self._grid.bases[at.column - 1], self._grid.recipes[at.row]
+
+    def _cell_runs(self) -> tuple[RunEntry, ...]:
+        place = self._place
+        runs = self._grid.cells.get(place) if place else None
+        return runs.runs if runs else ()
+
+    def on_data_table_cell_highlighted(self, event: DataTable.CellHighlighted) -> None:
+        """Keep the cursor off the names, and show the runs of the cell."""
+        if event.coordinate.column == 0 and self._grid.bases:
+            event.data_table.move_cursor(column=1)
+        self._describe()
+
+    def _describe(self) -> None:
+        """Show the runs of the cell, one a line."""
+        is_dark = self.app.current_theme.dark
+        place = self._place
+        rows = [content(f"{place[1]} on {place[0]}", "bold")] if place else [content("No runs yet.")]
+        for entry in self._cell_runs():
+            sign = (f"{GLYPHS[entry.state]} {entry.state:<9}", state_color(entry.state, is_dark=is_dark))
+            about = seed_groups.mean_and_sd([entry]) or entry.at or entry.why
+            rows.append(joined(sign, f" seed {entry.seed}  {entry.short_name or entry.name}  ", (about, "dim")))
+        self.query_one("#cell", Static).update(stacked(*rows))
+
+    # actions
+
+    def on_data_table_cell_selected(self, _: DataTable.CellSelected) -> None:
+        """Show the runs of the cell in the list."""
+        self.action_list()
+
+    def action_table(self, name: str) -> None:
+        """Move the cursor."""
+        getattr(self.query_one("#grid", DataTable), f"action_{name}")()
+
+    def action_list(self) -> None:
+        """Show the runs of the cell in the list."""
+        place = self._place
+        if place is None or not self._cell_runs():
+            self.lab_app.show_message("No runs here.")
+            return
+        self.app.pop_screen()
+        self._list_runs(f'base:"{place[0]}" recipe:"{place[1]}"')
+
+    def action_resume(self) -> None:
+        """Queue what can be resumed of the cell."""
+        self._resume(list(self._cell_runs()), _CAN_RESUME)
+
+    def action_resume_all(self) -> None:
+        """Queue all that failed."""
+        runs = [entry for runs in self._grid.cells.values() for entry in runs.runs]
+        self._resume(runs, ("failed", "lost", "paused"))
+
+    def _resume(self, runs: list[RunEntry], states: tuple[str, ...]) -> None:
+        able = [entry for entry in runs if entry.state in states]
+        if able:
+            run_actions.resume(self, able)
+        else:
+            self.lab_app.show_message("No run here is failed, lost, paused or waiting.")
+
+    def action_back(self) -> None:
+        """Go back to the list."""
+        self.app.pop_screen()

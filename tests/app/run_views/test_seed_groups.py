@@ -1,0 +1,89 @@
+"""Runs that differ in their seed alone as one row, and runs as a grid of bases and recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cerank.app.run_views import run_list, seed_groups
+from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
+from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
+from tests.tui.labs import LabFolder
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[LabFolder]:
+    (tmp_path / "lab" / "runs").mkdir(parents=True)
+    made = LabFolder(tmp_path / "lab")
+    yield made
+    made.close()
+
+
+def entries_of(lab: LabFolder) -> tuple[RunEntry, ...]:
+    return LabMonitor(lab.path).poll()
+
+
+def test_runs_of_several_seeds_become_one_row_with_mean_and_standard_deviation(lab: LabFolder) -> None:
+    lab.finished(lab.started(lab.run(seed=1), 5), after=0.50)
+    lab.finished(lab.started(lab.run(seed=2), 5), after=0.70)
+    lab.finished(lab.started(lab.run(seed=1, base="electra"), 5), after=0.40)
+    entries = entries_of(lab)
+    groups = SeedGroups(RunSettings())
+    folded, alone = groups.folded(entries)
+    assert [run.seed for run in folded.runs] == [1, 2]
+    assert folded.finals["nDCG@10"] == pytest.approx(0.60)
+    assert seed_groups.mean_and_sd(folded.runs) == ".600 ± .141"  # (0.7 - 0.5) / sqrt(2)
+    assert alone is entries[2]
+    assert groups.folded(entries)[0] is folded  # the same object, so that nothing is drawn anew
+    assert groups.folded(entries, {groups.key(entries[0])}) == list(entries)
+
+
+def test_a_run_with_another_setting_is_no_other_seed(lab: LabFolder) -> None:
+    lab.run(seed=1)
+    lab.run(seed=2, depth=7)
+    assert len(SeedGroups(RunSettings()).folded(entries_of(lab))) == 2
+
+
+def test_a_row_of_seeds_shows_the_state_that_matters_most(lab: LabFolder) -> None:
+    lab.failed(lab.started(lab.run(seed=1), 5))
+    lab.finished(lab.started(lab.run(seed=2), 5))
+    (row,) = SeedGroups(RunSettings()).folded(entries_of(lab))
+    assert row.state == "failed"
+    facts = dict(run_list.facts(row))
+    assert facts["seed 1"].split()[1] == "failed"
+    assert facts["seed 2"].endswith(".641")
+
+
+def test_settings_that_differ_among_runs_of_a_recipe_are_named_and_sorted_as_numbers(lab: LabFolder) -> None:
+    for depth in (100, 20, 3):
+        lab.run(seed=depth, depth=depth)
+    entries, settings = entries_of(lab), RunSettings()
+    assert settings.differing(entries, 6) == ("data.depth",)
+    ordered = run_list.ordered(entries, "data.depth", settings=settings)
+    assert [settings.of(entry)["data.depth"] for entry in ordered] == ["3", "20", "100"]
+
+
+def test_the_grid_counts_seeds_by_base_and_recipe_and_takes_the_newest_run_of_each(lab: LabFolder) -> None:
+    lab.failed(lab.started(lab.run(seed=1), 5))
+    lab.finished(lab.started(lab.run(seed=1), 5), after=0.25)
+    lab.failed(lab.started(lab.run(seed=2), 5))
+    lab.run(name="other", base="electra")
+    grid = seed_groups.grid_of(entries_of(lab))
+    assert (grid.bases, grid.recipes, grid.measure) == (("electra", "minilm"), ("other", "two-stages"), "nDCG@10")
+    assert grid.cells["minilm", "two-stages"].text == "1/2 1✖  .250"
+    assert grid.cells["electra", "other"].text == "0/1 1·"
+    assert ("electra", "two-stages") not in grid.cells
+    assert grid.summary == "2 bases × 2 recipes, 1 of 3 runs finished"
+
+
+def test_the_time_left_is_unknown_until_a_unit_is_done(lab: LabFolder) -> None:
+    lab.running(lab.started(lab.run(), 5))
+    (entry,) = entries_of(lab)
+    assert entry.progress is not None
+    estimating = msgspec.structs.replace(entry.progress, phase="estimate", done=0, total=1, seconds_left=0.0)
+    assert estimating.expected_seconds is None
+    assert entry.progress.expected_seconds == 42.0
+    assert msgspec.structs.replace(estimating, run_seconds_left=7.0).expected_seconds == 7.0

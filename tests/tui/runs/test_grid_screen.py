@@ -1,0 +1,61 @@
+"""Runs as a grid of bases and recipes, and seeds folded into one row of the list, by keys."""
+
+from __future__ import annotations
+
+from textual.widgets import DataTable, Input
+
+from cerank.runs import queue
+from cerank.tui.app import CerankApp
+from cerank.tui.runs.grid_screen import GridScreen
+from cerank.tui.runs.run_list_screen import RunsScreen
+from cerank.tui.runs.run_table import RunTable
+from tests.tui.conftest import press, settle, text_of
+from tests.tui.labs import LabFolder
+
+
+async def test_enter_on_a_cell_lists_its_runs_and_names_stay_in_sight(folder: LabFolder, app: CerankApp) -> None:
+    for at in range(12):
+        folder.finished(folder.started(folder.run(base=f"base-number-{at:02d}"), 5))
+    folder.failed(folder.started(folder.run(base="base-number-11", seed=43), 5))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "M", *["right"] * 11)
+        assert isinstance(app.screen, GridScreen)
+        assert app.screen.query_one("#grid", DataTable).scroll_x > 0
+        seen = text_of(app)
+        assert "two-stages" in seen
+        assert "1/2 1✖  .641" in seen
+        assert "base-number-00" not in seen
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunsScreen)
+        assert app.screen.query_one("#filter", Input).value == 'base:"base-number-11" recipe:"two-stages"'
+        assert [entry.seed for entry in app.screen.query_one(RunTable).listed] == [43, 42]
+
+
+async def test_r_on_a_cell_resumes_its_failures(folder: LabFolder, app: CerankApp) -> None:
+    failed = folder.failed(folder.started(folder.run(seed=1), 5))
+    folder.finished(folder.started(folder.run(seed=2), 5))
+    app.lab.start_queue = lambda: None  # type: ignore[method-assign]  # no process outlives the test
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "M", "r")
+        assert [entry.run for entry in queue.entries(folder.path)] == [failed.name]
+        assert "1/2 1○" in text_of(app)
+
+
+async def test_seeds_are_folded_into_a_row_that_opens_and_acts_on_all(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run(seed=1), 5), after=0.5)
+    folder.finished(folder.started(folder.run(seed=2), 5), after=0.7)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "z")
+        table = app.screen.query_one(RunTable)
+        assert len(table.listed) == 1
+        assert ".600 ± .141" in text_of(app)
+        await press(pilot, "space")
+        assert set(app.marked) == {entry.name for entry in app.entries}
+        await press(pilot, "right")
+        assert [entry.seed for entry in table.listed] == [2, 1]
+        await press(pilot, "left")
+        assert len(table.listed) == 1
+        assert app.state.are_seeds_folded
