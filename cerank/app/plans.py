@@ -191,15 +191,15 @@ def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
     files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
     config, parameters = json_object(files.folder / "config.json"), files.reading().parameters
     shapes = weight_shapes(files.folder)
-    found = {}
+    memories: dict[str, TrainingMemory] = {}
     for name, stage in recipe.chained():
         is_lora = stage.adapter.is_lora
         trained = adapter_of_stage(recipe, name, stage).parameters if is_lora else trained_parameters(stage, shapes)
         memory = training_memory(
             stage, config, parameters=parameters, trained=trained, layers=len(files.layers), device=plan.device
         )
-        found |= {name: memory} if memory is not None else {}
-    return found
+        memories |= {name: memory} if memory is not None else {}
+    return memories
 
 
 _LOOKED_UP = 10_000  # judged documents of a dataset whose ids are looked up at most; of a pool that has more, the first
