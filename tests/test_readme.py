@@ -29,6 +29,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "import"): "needs files that are published under these names",
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("report", "ecir2025"): "needs the runs of a whole paper",
+    ("report", "is-the-second-stage-worth-it"): "needs its fifteen runs",
     ("run", "--base", "electra"): "needs the model",
     ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
     ("teach", "check", "zephyr"): "needs a server",
