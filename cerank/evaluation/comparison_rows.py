@@ -25,10 +25,7 @@ METHODS = {
     "none": "no correction",
 }
 MANY_MISSING = 0.05  # share of queries without results above which a verdict says so in its own cell
-LEGEND = (
-    "adjusted p: p after adjusting for all comparisons of the table; d_z: mean difference / its sd over queries; "
-    "W/T/L: queries won, tied, lost by the system of the row"
-)
+LEGEND = "adjusted p: for the whole table; d_z: mean difference / its sd; W/T/L: queries won, tied, lost"
 
 
 RISK_LEGEND = (

@@ -63,14 +63,13 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def no_gain(self) -> str:
-        """Return a sentence that says that the stage ended no better than it started; "" if it did not."""
+        """Return a sentence where validation was no better at the stage's end than at its start, else ""."""
         if self.gain is None or self.gain > 0:
             return ""
-        what = "training made it worse" if self.gain < 0 else "training did not improve it"
-        noise = ", though with a fresh head, whose scores are noise" if self.fresh_head else ""
+        noise = " (a fresh head: noise)" if self.fresh_head else ""
         return (
-            f"{what}: {self.measure} on validation was {self.start:.4f} before the first step{noise}, and is "
-            f"{self.end:.4f} at step {self.kept_step}, which the stage hands on"
+            f"no gain in validation: {self.measure} {self.start:.4f} before the first step{noise}, "
+            f"{self.end:.4f} at step {self.kept_step} (no test)"
         )
 
 

@@ -223,7 +223,7 @@ class StageWork:
             )
         self._warn_at_the_end(position)
         if summary.no_gain:
-            hint = "a lower learning_rate, fewer steps or other negatives may help"
+            hint = "if more queries show the same, a lower learning_rate, fewer steps or other negatives may help"
             self._context.log.event("stage gained nothing", f"{self._name}: {summary.no_gain}; {hint}", position)
         folder = self._context.folder.checkpoints(self._index, self._name)
         for older in self._context.folder.checkpoint_steps(self._index, self._name):
