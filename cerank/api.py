@@ -397,11 +397,7 @@ def train(
         CerankError: the recipe, its data or its model are wrong or missing.
         RunFailedError: the run did not finish; `cerank resume` continues it.
 
-    Example:
-        >>> import cerank  # doctest: +SKIP
-        >>> run = cerank.train("contrastive-then-distill", seed=7)  # doctest: +SKIP
-        >>> run.result()  # doctest: +SKIP
-        nDCG@10: contrastive against first-stage: +0.0330 [+0.0152, +0.0509], adjusted p 1e-04, better
+    As in `run = cerank.train("contrastive-then-distill", seed=7)`, whose `result()` is a comparison.
     """
     import json
 

@@ -165,7 +165,7 @@ def adapter_of_stage(recipe: Recipe, name: str, stage: Stage) -> AdapterShape:
 
     Raises:
         MissingError: the library for adapters is not installed.
-        UsageError: the adapter does not fit the base, or goes on from one that the base is not.
+        UsageError: the adapter does not fit the base, or continues one that the base is not.
     """
     spec, where = stage.adapter, f"stages.{name}.adapter"
     check_library(where)
@@ -175,7 +175,7 @@ def adapter_of_stage(recipe: Recipe, name: str, stage: Stage) -> AdapterShape:
             hint = 'set start = "new", or name the folder of an adapter as base'
             raise UsageError("the base is no adapter", where=f"{where}.start", hint=hint, code="adapter-targets")
         if spec.start == "continue" and files.adapter is not None and files.adapter.rank != spec.rank:
-            what = f"{spec.rank}, but the adapter that it goes on with has rank {files.adapter.rank}"
+            what = f"{spec.rank}, but the adapter that it continues has rank {files.adapter.rank}"
             raise UsageError(what, where=f"{where}.rank", hint=f"set rank = {files.adapter.rank}", code="adapter-rank")
         if spec.start == "new" and files.adapter is not None and spec.save != "merged":
             what = "a new adapter would lie over the adapter that is the base"

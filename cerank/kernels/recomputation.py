@@ -37,9 +37,9 @@ def recompute_layers(model: Any, *, enabled: bool) -> None:
 
 def apply_layer(layer: nn.Module, function: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     """Return `function(hidden)`, which computes `layer`, in the way that `recompute_layers` chose for it."""
-    asked: Any = layer
+    hugging_face_layer: Any = layer
     if layer.training and torch.is_grad_enabled() and getattr(layer, "gradient_checkpointing", False):
-        out: Tensor = asked._gradient_checkpointing_func(function, hidden)
+        out: Tensor = hugging_face_layer._gradient_checkpointing_func(function, hidden)
         return out
     return function(hidden)
 

@@ -60,13 +60,13 @@ def add_adapter(model: CrossEncoder, spec: AdapterSpec, seed: int, stage: str, f
 
     encoder: Any = model.encoder
     targets = targets_of(spec, encoder.config.model_type, where)
-    wanted, called = [], []
+    trained, called = [], []
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Linear):
             called += [name] if any(f".{name}".endswith(f".{target}") for target in targets) else []
             place = LAYER_NUMBER.search(f".{name}")
-            wanted += [name] if is_target(name, targets) and place and int(place[1]) >= frozen_layers else []
-    if not wanted:
+            trained += [name] if is_target(name, targets) and place and int(place[1]) >= frozen_layers else []
+    if not trained:
         raise UsageError(f"no linear layer is called {', '.join(targets)}", where=where, code="adapter-targets")
     alpha: Any = int(spec.scale) if spec.scale == int(spec.scale) else spec.scale  # usual files hold whole numbers
     config = LoraConfig(
@@ -75,7 +75,9 @@ def add_adapter(model: CrossEncoder, spec: AdapterSpec, seed: int, stage: str, f
         lora_dropout=spec.dropout,
         use_dora=spec.dora,
         use_rslora=spec.rslora,
-        target_modules=list(targets) if called == wanted else wanted,  # by full names where a head has layers so called
+        target_modules=list(targets)
+        if called == trained
+        else trained,  # by full names where a head has layers so called
         modules_to_save=list(spec.modules_to_save) or None,
     )
     torch.manual_seed(derive(seed, "adapter", stage))

@@ -144,16 +144,16 @@ def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:
         module = _module_of(name)
         if side is None or len(shape) != 2:
             continue
-        found = [own for key, own in shapes.items() if _is_same_module(key, f".{module}") and len(own) == 2]
-        if not found or all(own[side] != shape[side] for own in found):
-            has = f"has another shape, {'x'.join(map(str, found[0]))}" if found else "is not there"
+        same = [own for key, own in shapes.items() if _is_same_module(key, f".{module}") and len(own) == 2]
+        if not same or all(own[side] != shape[side] for own in same):
+            has = f"has another shape, {'x'.join(map(str, same[0]))}" if same else "is not there"
             what = f"is an adapter for another base: it changes {shown(module, 80)}, which {has}"
             raise UsageError(what, where=where, hint=hint, code="adapter-for-another-base")
 
 
-def _is_same_module(one: str, other: str) -> bool:
+def _is_same_module(name: str, other: str) -> bool:
     """Return whether two names with a dot before them end alike: files often leave out or add the base's prefix."""
-    return one.endswith(other) or other.endswith(one)
+    return name.endswith(other) or other.endswith(name)
 
 
 def weights_of(adapter: Adapter) -> dict[str, tuple[int, ...]]:

@@ -70,8 +70,8 @@ def training_memory(
     on_gpu = activation_bytes(config, is_narrow=stage.precision in {"bf16", "auto"}) if device != "cpu" else 0
     if on_gpu:
         layer = tokens * on_gpu // _size(config, "num_hidden_layers")
-    kept = _FLOAT * tokens * hidden
-    everything, again = depth * layer, depth * kept + layer
+    layer_input = _FLOAT * tokens * hidden
+    everything, again = depth * layer, depth * layer_input + layer
     return TrainingMemory(
         weights=_FLOAT * parameters,
         gradients=_FLOAT * trained,

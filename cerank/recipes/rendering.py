@@ -92,7 +92,8 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
             keys.append(_explained(field.name, value, text))
         elif field.required or value != _default(field):
             keys.append(f"{field.name} = {_literal(value)}")
-    if path and (keys or full or path.startswith("stages.")):
+    is_stage = path.startswith("stages.") and path.count(".") == 1
+    if path and (keys or full or is_stage):
         yield f"\n[{path}]"
     yield from keys
     for name, table, text in tables:

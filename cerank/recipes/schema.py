@@ -140,9 +140,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = None
     gradient_checkpointing: Annotated[
         bool,
-        help_text(
-            "keep only each layer's input for the backward pass, and compute the rest again: less memory, same bits"
-        ),
+        help_text("keep only each layer's input for the backward pass and compute the rest again: less memory"),
     ] = False
 
     # when it validates

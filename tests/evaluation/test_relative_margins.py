@@ -96,16 +96,12 @@ def test_a_recipe_and_a_matrix_declare_shares_and_refuse_what_is_none():
     evaluate = loading.load("contrastive", sizes).recipe.evaluate
     assert (evaluate.margins, evaluate.worth) == ({"nDCG@10": "5%"}, {"nDCG@10": "7.5 %", "RR@10": 0.02})
     for wrong in ("5", "0%", "100%", "five%", "-5%", "nan%"):
-        with refused_recipe(RecipeError, "such as"):
+        with refused(RecipeError, "recipe", "evaluate.margins"):
             loading.load("contrastive", [f'evaluate.margins={{"nDCG@10" = "{wrong}"}}'])
-        with refused_recipe(RecipeError, "worth.nDCG@10"):
+        with refused(RecipeError, "recipe", "worth.nDCG@10"):
             matrix_from({"name": "m", "recipes": ["contrastive"], "worth": {"nDCG@10": wrong}}, "m.toml")
-    with refused_recipe(RecipeError, "evaluate.harm"):
+    with refused(RecipeError, "recipe", "evaluate.harm"):
         loading.load("contrastive", ['evaluate.harm={"nDCG@10" = 0}'])
-
-
-def refused_recipe(kind, said):
-    return pytest.raises(kind, match=said)
 
 
 def test_declared_shares_are_shares_and_beside_numbers_nothing_counts_as_declared(tmp_path):

@@ -99,6 +99,8 @@ class Nothing:
     def on_step(self, metrics: StepMetrics) -> None:
         self.losses.append(metrics.loss)
 
+    def on_scores(self, step: int, spread: float) -> None: ...
+
     def validate(self, step: int) -> float:
         return float(step)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cerank.app.comparison.comparison_schema import TestSetLooks
 from cerank.files.hashing import sha256_json
 from cerank.runs import test_set_looks
 from cerank.runs.test_set_looks import Look
@@ -17,6 +16,7 @@ from cerank.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cerank.app.comparison.comparison_schema import TestSetLooks
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.systems import Condition, System
 
@@ -77,6 +77,8 @@ def record(
     here = [look for look in looks if look.comparisons.keys() & keys.keys()]
     before = {(judged, key) for look in here for judged in keys for key in look.comparisons.get(judged, ())}
     mine = {(judged, key) for judged, of in keys.items() for key in of}
+    from cerank.app.comparison.comparison_schema import TestSetLooks
+
     counted = TestSetLooks(look=len(here) + 1, before=len(before), new=len(mine - before))
     if only_new and not counted.new:
         return counted

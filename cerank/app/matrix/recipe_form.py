@@ -75,6 +75,8 @@ def texts(recipe: Recipe) -> dict[str, str]:
 def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[FieldSpec, ...]:
     rows = []
     for key in only or values.__struct_fields__:
+        if isinstance(getattr(values, key), msgspec.Struct):
+            continue  # a table of its own, such as a stage's adapter, which is edited as text
         hint = decode.hints_of(type(values))[key]
         where = f"{path}.{key}" if path else key
         shown = text(getattr(values, key))
@@ -88,6 +90,8 @@ def _choices(key: str, hint: object) -> tuple[str, ...]:
     if key == "negatives":
         return tuple(NEGATIVE_SAMPLERS)
     bare = _bare(hint)
+    if bare is bool:
+        return ("false", "true")
     return tuple(typing.get_args(bare)) if typing.get_origin(bare) is typing.Literal else ()
 
 
@@ -140,6 +144,8 @@ def text(value: object) -> str:
     """Return a value as the user types it; "" for None."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(text(item) for item in value)
     if isinstance(value, dict):
@@ -187,19 +193,25 @@ def _value(hint: Any, typed: str) -> object:
         return [_value(items[0], part) for part in stated]
     if typing.get_origin(bare) is dict:
         return _table(hint, typed)
-    if bare is int:
+    if bare is bool:
+        if typed not in {"false", "true"}:
+            raise ValueError("must be true or false")
+        return typed == "true"
+    return _number(bare, hint, typed) if bare in {int, float} else typed
+
+
+def _number(kind: type, hint: Any, typed: str) -> int | float:
+    if kind is int:
         if not re.fullmatch(r"[+-]?[0-9]{1,19}", typed):
             raise ValueError(f"must be {wanted(hint)}")
         return int(typed)
-    if bare is float:
-        try:
-            number = float(typed)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(f"must be {wanted(hint)}")
-        return number
-    return typed
+    try:
+        number = float(typed)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"must be {wanted(hint)}")
+    return number
 
 
 def _table(hint: Any, typed: str) -> dict[str, object]:
@@ -223,7 +235,7 @@ def toml_value(value: object) -> str:
         items = ((key, quoted(item) if isinstance(item, str) else item) for key, item in value.items())
         return "{" + ", ".join(f"{quoted(str(key))} = {item}" for key, item in items) + "}"
     if not isinstance(value, str):
-        return str(value)
+        return text(value) if isinstance(value, bool) else str(value)
     try:
         tomllib.loads(f"value = {value}")
     except ValueError:

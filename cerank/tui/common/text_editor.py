@@ -89,7 +89,7 @@ def edit_text(screen: LabScreen, text: str, path: Path, take: Take) -> None:
         disk.make_folder(path.parent)
         if path.exists():  # left by an editor that failed, or with mistakes in it
             disk.rename(path, path.with_name(f"{path.name}.before"))
-        disk.write(path, text.encode())
+        disk.write(path=path, data=text.encode())
         command = editor_command(os.environ)
     except CerankError as error:
         screen.lab_app.show_error(error)

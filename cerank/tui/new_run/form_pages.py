@@ -113,8 +113,9 @@ class DraftSummary(Vertical):
         is_at_launch: bool,
     ) -> None:
         """Show the outcome of the draft and its first command."""
-        line = draft_review.outcome(draft, checked, matrix, errors, is_at_launch=is_at_launch)
-        self.query_one("#sum", Static).update(line)
+        self.query_one("#sum", Static).update(
+            draft_review.outcome(draft, checked, matrix, errors, is_at_launch=is_at_launch)
+        )
         self.query_one("#command", Static).update(draft_review.first_command(checked, errors))
 
 

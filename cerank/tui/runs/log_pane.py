@@ -65,15 +65,15 @@ class _LogView(Log):
     def add(self, lines: Sequence[str]) -> None:
         """Add lines at the end."""
         self._wrapped_at = self._room
-        rows: list[str] = []
+        fitting: list[str] = []
         for line in lines:
             self._first_row.append(len(self._line_of))
             pieces = _wrapped(line, self._wrapped_at) if self.is_wrapped and self._wrapped_at else [line or " "]
             self._line_of += [len(self._shown)] * len(pieces)
             self._shown.append(line)
-            rows += pieces
-        if rows:
-            self.write_lines(rows, scroll_end=None if self.auto_scroll else False)
+            fitting += pieces
+        if fitting:
+            self.write_lines(fitting, scroll_end=None if self.auto_scroll else False)
 
     def show(self, lines: Sequence[str]) -> None:
         """Show these lines in place of the others; one stays where one was looking."""
