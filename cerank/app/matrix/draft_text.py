@@ -115,8 +115,9 @@ def _flat(table: Mapping[str, object], path: str = "") -> dict[str, str]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Return a recipe as TOML."""
-    return _RECIPE_HEAD + "\n" + recipes.render(recipe)
+    """Return a recipe as TOML, with the stages of its chain alone."""
+    stages = {name: recipe.stages[name] for name in recipe.chain}
+    return _RECIPE_HEAD + "\n" + recipes.render(msgspec.structs.replace(recipe, stages=stages))
 
 
 def read_recipe(path: Path, draft: Draft, before: Recipe) -> tuple[Draft, tuple[str, ...]]:

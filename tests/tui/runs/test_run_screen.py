@@ -223,7 +223,7 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         assert [against for _, against in pairs[2:]] == ["first-stage"] * 4 + [""] * 2
         seen = text_of(app)
         assert "worth it?" in seen
-        assert "the chance of any false verdict" in seen
+        assert "sign-flip test" in seen
         await press(pilot, "enter")
         assert isinstance(app.screen, CompareScreen)
         assert [name.partition(":")[2] for name in app.screen.named.targets] == ["contrastive", "distill"]
