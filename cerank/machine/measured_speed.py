@@ -50,9 +50,6 @@ def load_per_core() -> float:
 
 def speed_key(plan: Plan, stage: Stage) -> str:
     """Return a measurement's key: processor and its limits, threads, torch, device, base, stage settings."""
-    cpu = cpu_model() or platform.processor() or platform.machine()
-    limits = [os.environ.get(name, "") for name in _INSTRUCTION_LIMITS]
-    base = plan.input("base", plan.recipe.base).sha256
     precision = stage.precision or "fp32"
     shape = (
         stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, precision,
@@ -61,12 +58,8 @@ def speed_key(plan: Plan, stage: Stage) -> str:
     )  # fmt: skip
     more = (stage.adapter, stage.gradient_checkpointing)
     settings = (
-        cpu,
-        limits,
-        plan.device,
-        plan.threads,
-        version("torch"),
-        base,
+        *_machine(plan),
+        plan.input("base", plan.recipe.base).sha256,
         plan.recipe.pooling,
         without_defaults(shape),
         *([without_defaults(part) for part in more] if more != (AdapterSpec(), False) else []),
@@ -76,18 +69,15 @@ def speed_key(plan: Plan, stage: Stage) -> str:
 
 def baseline_speed_key(plan: Plan, model: str, precision: str | None) -> str:
     """Return the key of a measurement of a baseline that scores: the machine, the model and its precision."""
+    settings = (*_machine(plan), plan.input("baseline", model).sha256, precision)
+    return hashlib.sha256(repr(settings).encode()).hexdigest()
+
+
+def _machine(plan: Plan) -> tuple[object, ...]:
+    """Return what decides how fast any model is here: processor and its limits, device, threads, torch."""
     cpu = cpu_model() or platform.processor() or platform.machine()
     limits = [os.environ.get(name, "") for name in _INSTRUCTION_LIMITS]
-    settings = (
-        cpu,
-        limits,
-        plan.device,
-        plan.threads,
-        version("torch"),
-        plan.input("baseline", model).sha256,
-        precision,
-    )
-    return hashlib.sha256(repr(settings).encode()).hexdigest()
+    return cpu, limits, plan.device, plan.threads, version("torch")
 
 
 def load_speed(cache: Path, key: str) -> MeasuredSpeed | None:

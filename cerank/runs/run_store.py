@@ -325,19 +325,28 @@ def _title(short: str, label: str) -> str:
     return f"{short} ({label})" if label else short
 
 
+_plan_labels: dict[Path, str] = {}  # labels read from plans, which never change: naming a run looks at all of them
+
+
 def _label(folder: RunFolder) -> str:
     try:
-        return label_of(folder, load_plan(folder))
+        if folder.path not in _plan_labels:
+            _plan_labels[folder.path] = load_plan(folder).label
+        return _newest_label(folder, _plan_labels[folder.path])
     except DamagedError:
         return ""
 
 
 def label_of(folder: RunFolder, plan: Plan) -> str:
     """Return the user's label of the run: the one set later, else the one given at the start; "" without either."""
+    return _newest_label(folder, plan.label)
+
+
+def _newest_label(folder: RunFolder, first: str) -> str:
     try:
-        return user_labels.load(folder).label or plan.label
+        return user_labels.load(folder).label or first
     except DamagedError:
-        return plan.label
+        return first
 
 
 # update

@@ -63,12 +63,12 @@ def check_format(form: str) -> ExportFormat:
         what = "4-bit weights are not written: a cross-encoder has few weights per layer to share a scale, and no "
         what += "library computes its products in 4 bits on a CPU, so that it gets worse and not faster"
         raise UsageError(what, where="--as", hint="--as onnx-int8 is measured before it is recommended", code="no-int4")
-    if form not in FORMATS:
+    formats: dict[str, ExportFormat] = {known: known for known in FORMATS}
+    if form not in formats:
         raise UsageError(
             f"no export format is called '{form}'", where="--as", hint=nearest(form, FORMATS), code="unknown-format"
         )
-    chosen: ExportFormat = form  # type: ignore[assignment]  # it is one of them, as was just checked
-    return chosen
+    return formats[form]
 
 
 def export(settings: Settings, request: ExportRequest, folder: Path, progress: Callable[[str], None]) -> ExportResult:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from cerank.cli.commands.measure import Dataset, Qrels
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import emit
 from cerank.errors import UsageError
+
+if TYPE_CHECKING:
+    from cerank.app.comparison.power_analysis import PowerRequest
 
 _ASKED = "What should be shown"
 
@@ -103,37 +107,63 @@ def power(
 
     settings = settings_of(lab, cache, form=form, json=json)
     request = power_analysis.PowerRequest(difference=delta, margin=margin, power=target_power, alpha=alpha, tests=tests)
+    rankings = ComparisonRequest(
+        targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels
+    )
+    _check_options(request, names or (), queries, sd, seeds, systems)
     if seeds:
-        rankings = ComparisonRequest(
-            targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels
-        )
         counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
         cells = power_analysis.seed_grid(settings, rankings, request, counts)
         emit(table_columns.seed_grid_tables(cells, settings.format), settings.format)
-        return
-    if systems is not None:
-        if queries is not None or sd is not None or margin is not None:
-            hint = "--systems takes --delta, --power, --alpha and the pilot's rankings"
-            raise UsageError("the number of queries is what --systems computes, from rankings", hint=hint)
+    elif systems is not None:
         from cerank.app.comparison import design_test_set
 
-        pilot = ComparisonRequest(
-            targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels
-        )
-        emit(
-            design_test_set.table(design_test_set.designs(settings, pilot, request, systems), request), settings.format
-        )
-        return
-    if not names:
+        sizes = design_test_set.designs(settings, rankings, request, systems)
+        emit(design_test_set.table(sizes, request), settings.format)
+    elif names:
+        cases = power_analysis.of_rankings(settings, rankings, request, queries=queries)
+        emit(table_columns.power_table(cases, settings.format), settings.format)
+    else:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
             raise UsageError("the number of queries is missing", where="--queries", hint=hint)
         if dataset or qrels:
             raise UsageError("a dataset alone gives no standard deviation", hint="name two rankings, or give --sd")
         cases = tuple(power_analysis.of_numbers(queries, sd, request, name) for name in measure or ["nDCG@10"])
-    elif sd is not None:
+        emit(table_columns.power_table(cases, settings.format), settings.format)
+
+
+def _check_options(
+    request: PowerRequest,
+    names: Sequence[str],
+    queries: int | None,
+    sd: float | None,
+    seeds: str,
+    systems: int | None,
+) -> None:
+    """Refuse options that would do nothing beside the others.
+
+    Raises:
+        UsageError: two kinds of planning at once, or a number that the chosen kind computes itself.
+    """
+    if seeds and systems is not None:
+        raise UsageError(
+            "--seeds and --systems plan different things", hint="give one of them", code="options-conflict"
+        )
+    kind = "--seeds" if seeds else "--systems" if systems is not None else ""
+    unused = {
+        "--queries": queries is not None,
+        "--sd": sd is not None,
+        "--margin": request.margin is not None,
+        "--delta": bool(seeds) and request.difference is not None,
+        "--tests": systems is not None and request.tests != 1,
+    }
+    given = [option for option, is_given in unused.items() if is_given]
+    if kind and given:
+        raise UsageError(
+            f"{' and '.join(given)}: {kind} has no use for it, and computes the numbers of queries from rankings",
+            hint=f"omit {' and '.join(given)}",
+            code="options-conflict",
+        )
+    if names and not kind and sd is not None:
         raise UsageError("--sd and rankings both give the standard deviation", hint="give only one of them")
-    else:
-        rankings = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
-        cases = power_analysis.of_rankings(settings, rankings, request, queries=queries)
-    emit(table_columns.power_table(cases, settings.format), settings.format)

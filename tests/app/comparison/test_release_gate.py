@@ -175,7 +175,10 @@ def test_a_test_set_is_designed_by_pilot_rankings(runs: Path) -> None:
         (["base", "better", "--systems", "1", "--delta", ".1"], "at least 2 systems"),
         (["base", "--systems", "3", "--delta", ".1"], "at least two rankings"),
         (["base", "better", "--systems", "3", "--delta", "2"], "beyond what RR@10 allows"),
-        (["base", "better", "--systems", "3", "--delta", ".1", "--queries", "43"], "is what --systems computes"),
+        (["base", "better", "--systems", "3", "--delta", ".1", "--queries", "43"], "--queries"),
+        (["base", "better", "--systems", "3", "--delta", ".1", "--tests", "4"], "--tests"),
+        (["base", "better", "--systems", "3", "--delta", ".1", "--seeds", "3,5"], "--seeds"),
+        (["base", "better", "--seeds", "3,5", "--margin", ".02", "--sd", ".1"], "--sd and --margin"),
         (["base", "base", "--systems", "3", "--delta", ".1"], "no spread"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from textual import events
-from textual.widgets import DataTable, Log
+from textual.widgets import DataTable, Log, Static
 
 from cerank.app.run_views.curves import Curves
 from cerank.core.metrics import Progress, UsageRow, Validation
@@ -223,7 +223,7 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         assert [against for _, against in pairs[2:]] == ["first-stage"] * 4 + [""] * 2
         seen = text_of(app)
         assert "worth it?" in seen
-        assert "sign-flip test" in seen
+        assert "the chance of any false verdict" in str(app.screen.query_one("#notes", Static).render())
         await press(pilot, "enter")
         assert isinstance(app.screen, CompareScreen)
         assert [name.partition(":")[2] for name in app.screen.named.targets] == ["contrastive", "distill"]
