@@ -11,7 +11,8 @@ import msgspec
 import torch
 
 from cerank.errors import RunFailedError, UsageError
-from cerank.exporting.write_format import INT8_FILE, ONNX_FILE, ExportFormat
+from cerank.exporting.export_formats import ExportFormat
+from cerank.exporting.write_format import INT8_FILE, ONNX_FILE
 from cerank.inference.rerank import Scorer
 from cerank.models.load_model import FinishedReranker
 from cerank.text.safe_text import counted

@@ -6,19 +6,17 @@ import contextlib
 import io
 import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cerank.errors import UsageError
+from cerank.exporting.export_formats import ExportFormat
 from cerank.models import cross_encoder
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import FinishedReranker
 from cerank.tokenization.tokens import PaddedBatch, PairTokenizer
-
-ExportFormat = Literal["sentence-transformers", "transformers", "onnx", "onnx-int8"]
-FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 ONNX_FILE = Path("onnx") / "model.onnx"  # where sentence-transformers and text-embeddings-inference look for it
 INT8_FILE = Path("onnx") / "model_quint8.onnx"

@@ -14,6 +14,7 @@ from cerank.app.publishing import model_card
 from cerank.app.publishing.quantized_verdict import QuantizedResult, judge_quantized
 from cerank.app.run_texts import some_texts
 from cerank.errors import MissingError, UsageError
+from cerank.exporting.export_formats import FORMATS, ExportFormat
 from cerank.files import disk
 from cerank.machine.devices import physical_cores
 from cerank.registry import nearest
@@ -22,9 +23,7 @@ from cerank.settings import Settings
 
 if TYPE_CHECKING:
     from cerank.exporting.score_elsewhere import ExportCheck
-    from cerank.exporting.write_format import ExportFormat
 
-FORMATS = ("sentence-transformers", "transformers", "onnx", "onnx-int8")  # `exporting.write_format`, without torch
 CHECKED_PAIRS = 100
 _DEPTH = 10  # candidates of a query from which the checked pairs are taken
 _ODD_PAIRS = (  # what goes wrong first: nothing, other scripts, no words, a text that must be cut

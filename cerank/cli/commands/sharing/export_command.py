@@ -11,15 +11,14 @@ from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
+from cerank.exporting.export_formats import FORMATS
 
 if TYPE_CHECKING:
     from cerank.app.publishing.export_model import ExportRequest, ExportResult
 
-_FORMATS = ("sentence-transformers", "transformers", "onnx", "onnx-int8")
-
 
 def _formats(incomplete: str) -> list[str]:
-    return [name for name in _FORMATS if name.startswith(incomplete)]
+    return [name for name in FORMATS if name.startswith(incomplete)]
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run (its last stage), or RUN:STAGE.")]
