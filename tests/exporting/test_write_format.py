@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cerank.errors import UsageError
+from cerank.exporting.export_formats import FORMATS
 from cerank.exporting.score_elsewhere import check_scores
-from cerank.exporting.write_format import FORMATS, write
+from cerank.exporting.write_format import write
 from cerank.inference.rerank import Scorer
 from cerank.models.cross_encoder import load, load_tokenizer, save
 from cerank.models.load_model import load_reranker
