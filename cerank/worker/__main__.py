@@ -78,7 +78,7 @@ def main() -> int:
 def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     """Run one attempt under the run's lease and return how it ended."""
     try:
-        with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
+        with Lease.take(folder.lease, now(), _end_without_lease), _startup_errors_recorded(folder):
             return run_attempt(folder, stop)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
@@ -87,6 +87,12 @@ def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     except CerankError as error:
         _log(str(error))
         return error.exit_code
+
+
+def _end_without_lease() -> None:
+    """End at once, without writing to the run: it was silent for a minute, and another machine continues it."""
+    _log("another machine has taken the run over")
+    os._exit(ExitCode.HELD)
 
 
 @contextlib.contextmanager

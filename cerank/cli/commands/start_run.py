@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from cerank import recipes
@@ -19,6 +21,8 @@ from cerank.errors import ExitCode, UsageError
 from cerank.planning import training_memory
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
+from cerank.runs.job_records import JobRecord
+from cerank.runs.layout import RunFolder
 from cerank.settings import Flags, Settings, resolve
 from cerank.text.safe_text import counted
 
@@ -34,9 +38,10 @@ def settings_of(
     threads: int | None = None,
     form: str | None = None,
     json: bool = False,
+    on: str | None = None,
 ) -> Settings:
     """Return the settings in force for a command with these options."""
-    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
+    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form, executor=on)
     return resolve(flags, os.environ, Path.cwd()).settings
 
 
@@ -74,6 +79,8 @@ def run(
     cache: options.Cache = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    on: options.On = None,
+    slurm: options.Slurm = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
@@ -83,8 +90,10 @@ def run(
 
     A matrix (--matrix, or several recipes, base models or seeds) is put into the queue as a whole. If you give the same
     command again, only missing runs are queued. Equal stages of several runs are trained once.
+
+    With --on, jobs of a cluster carry the runs out; `cerank ps` shows whether they wait, and why.
     """
-    settings = settings_of(lab, cache, device, threads, form, json)
+    settings, job_options = _executor_settings(settings_of(lab, cache, device, threads, form, json, on), on, slurm)
     if pairs_per_second and not dry_run:
         raise UsageError(
             "--pairs-per-second only works with --dry-run",
@@ -95,7 +104,11 @@ def run(
     if print_command and (detach or queue or dry_run):
         what = "--print-command leaves the start to you"
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
-    lab_of_runs = Lab(settings)
+    lab_of_runs = Lab(settings, options=job_options)
+    settings = lab_of_runs.settings
+    if lab_of_runs.executor is not None and (queue or print_command):
+        what = f"--queue and --print-command are for this machine, not for {lab_of_runs.executor.name}"
+        raise UsageError(what, where="--on", hint="leave them out, or give --on local", code="executor-option")
     if settings.executor == "local" and not print_command:
         lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
@@ -116,7 +129,7 @@ def run(
         from cerank.cli.commands import run_matrix
 
         _check_matrix_options(label, detach=detach or print_command)
-        run_matrix.run(settings, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        run_matrix.run(lab_of_runs, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
     from cerank.cli import live_status
@@ -132,8 +145,55 @@ def run(
         write_output(command + "\n")
     elif queue:
         _enqueue(lab_of_runs, plan, loaded.toml)
+    elif lab_of_runs.executor is not None:
+        folder, record = lab_of_runs.start_elsewhere(plan, loaded.toml)
+        tell_submitted(lab_of_runs, [folder], [record])
+        write_output(folder.name + "\n")
     else:
         _start(lab_of_runs, plan, loaded.toml, detach=detach, wide=wide)
+
+
+def _executor_settings(
+    settings: Settings, on: str | None, slurm: list[str] | None
+) -> tuple[Settings, dict[str, str] | None]:
+    """Return the settings with the executor that --on and --slurm ask for, and the options of its job."""
+    if not slurm:
+        return settings, None
+    job_options: dict[str, Any] = {}
+    for text in slurm:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            hint = "such as --slurm time=4:00:00"
+            raise UsageError(f"not KEY=VALUE; given: {text!r:.80}", where="--slurm", hint=hint, code="executor-option")
+        job_options[key.strip()] = int(value) if value.strip().isdecimal() and key.strip() != "time" else value.strip()
+        if key.strip() in {"setup", "sbatch"}:
+            job_options[key.strip()] = [value.strip()]
+    if on is None and settings.executor == "local":
+        settings = msgspec.structs.replace(settings, executor="slurm")
+    kind = settings.executors.get(settings.executor, {}).get("kind", settings.executor)
+    if kind != "slurm":
+        what = f"--slurm has options for Slurm, and '{settings.executor}' is no such executor"
+        raise UsageError(what, where="--slurm", hint="give --on slurm", code="executor-option")
+    return settings, job_options
+
+
+def tell_submitted(lab: Lab, folders: Sequence[RunFolder], records: Sequence[JobRecord]) -> None:
+    """Say which jobs carry runs out and how to follow them; print the lines that the user is to run."""
+    from cerank.executors.command_template import CommandExecutor
+    from cerank.executors.submissions import jobs_of
+
+    if isinstance(lab.executor, CommandExecutor) and lab.executor.prints:
+        info("Run this line where the lab and the data are under the same paths:")
+        for job in jobs_of(lab.executor, folders):
+            info(lab.executor.line(job))
+        return
+    for folder, record in zip(folders, records, strict=True):
+        stages = f", after {' and '.join(record.before)} for stages that other runs share" if record.before else ""
+        info(f"Run {run_store.title(folder)} is {record.executor} job {record.id or '(no id)'}{stages}.")
+    info(
+        f"{next_steps.command(lab.folder, 'ps')} shows how they stand, {next_steps.command(lab.folder, 'stop')} RUN "
+        "cancels one."
+    )
 
 
 def _check_matrix_options(label: str, *, detach: bool) -> None:
@@ -213,18 +273,29 @@ def resume(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
+    on: options.On = None,
+    slurm: options.Slurm = None,
     form: options.Format = None,
 ) -> None:
     """Resume a paused, lost or failed run from its latest checkpoint.
 
-    On a CPU the result is bit-identical to that of an uninterrupted run.
+    On a CPU the result is bit-identical to that of an uninterrupted run. A run that a job carried out is submitted
+    again to the same cluster, with the same options; --on local resumes it here.
     """
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
-    settings = settings_of(lab, form=form)
-    home = Lab(settings)
+    settings, job_options = _executor_settings(settings_of(lab, form=form, on=on), on, slurm)
+    home = Lab(settings, options=job_options)
     folder = home.find(name)
+    executor = home.executor or (None if on else home.executor_of(folder))
+    if executor is not None:
+        home.refresh_jobs(force=True)
+        home.check_resumable(folder)
+        executor.device(run_store.load_plan(folder).device)
+        records = home.submit([folder], executor)
+        tell_submitted(home, [folder], records)
+        return
     follower = Follower(folder)
     follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
     worker = home.resume(folder)
@@ -250,7 +321,9 @@ def stop(
     folder = home.find(name)
     resume_hint = f"Resume it with {next_steps.command(home.folder, 'resume', folder)}."
     home.stop(folder)
-    if wait:
+    if home.status(folder).state not in {"running", "stopping"}:
+        info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
+    elif wait:
         live_status.wait_until_stopped(home, folder)
         info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     else:
