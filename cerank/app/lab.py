@@ -65,7 +65,8 @@ class Lab:
         self.folder = settings.lab
         self._given_devices = devices
         self._devices = tuple(devices) if devices is not None else ()
-        self.worker = tuple(worker) or executors.worker_command(settings.executor)
+        local = command_wrappers.LOCAL if self.executor is not None else settings.executor
+        self.worker = tuple(worker) or command_wrappers.worker_command(local)
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
@@ -75,7 +76,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        if self.settings.executor == executors.LOCAL:
+        if self.settings.executor == command_wrappers.LOCAL:
             self.check_device(plan.device)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self.worker)
@@ -176,7 +177,7 @@ class Lab:
         return choice.of_job(record) if record is not None else None
 
     def refresh_jobs(self, *, force: bool = False) -> None:
-        """Ask executors how the lab's jobs stand, if the last answer is old enough; what they say is in the lab then."""
+        """Ask executors how the lab's jobs stand, if the last answer is old enough; the new one is kept in the lab."""
         polling.refresh(self.folder, force=force)
 
     def cancel_job(self, folder: RunFolder) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m cerank.executors.on_node RUN...`: carries runs out on the machine that an executor chose, one after another.
+"""`python -m cerank.executors.on_node RUN...`: carries runs out where an executor starts it, one after another.
 
 It starts the worker as a local start would, passes signals on, and decides by how the worker ended whether the job is
 worth requeueing. Invariant: only the signal that announces the end of the job's time leads to a requeue by itself; a
@@ -67,12 +67,21 @@ class NodeJob:
         until: index of the stage after which this job ends, because others wait for it; None carries all out.
         max_requeues: how often the job may be requeued.
         code: hash of the computing code where the job was submitted; "" checks the version only.
+        command: the program that carries a run out.
     """
 
     def __init__(
-        self, folder: RunFolder, signals: Signals, *, until: int | None = None, max_requeues: int = 0, code: str = ""
+        self,
+        folder: RunFolder,
+        signals: Signals,
+        *,
+        until: int | None = None,
+        max_requeues: int = 0,
+        code: str = "",
+        command: Sequence[str] = local_launcher.WORKER,
     ) -> None:
         self.folder, self.signals, self.until, self.max_requeues, self.code = folder, signals, until, max_requeues, code
+        self.command = tuple(command)
         self.restarts = int(os.environ.get(_RESTARTS, "0") or 0)
 
     def carry_out(self) -> int:
@@ -154,7 +163,7 @@ class NodeJob:
         return code
 
     def _worker_code(self, plan: Plan) -> int:
-        process = local_launcher.start(plan, self.folder)
+        process = local_launcher.start(plan, self.folder, command=self.command)
         say(f"the worker is pid {process.pid} on {socket.gethostname()}; its output is in {self.folder.log}")
         is_told = False
         while True:

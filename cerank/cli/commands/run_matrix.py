@@ -33,8 +33,9 @@ def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: floa
     if home.executor is not None:
         records = [record for folder in queued_matrix.added if (record := job_records.load(folder)) is not None]
         tell_submitted(home, queued_matrix.added, records)
+    done = "queued" if home.executor is None else "submitted"
     info(
-        f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} {'queued' if home.executor is None else 'submitted'}; "
+        f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} {done}; "
         f"{len(queued_matrix.there)} were already finished, running or queued."
     )
     shown = next_steps.command(home.folder, "queue" if home.executor is None else "ps")

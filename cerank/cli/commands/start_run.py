@@ -190,10 +190,8 @@ def tell_submitted(lab: Lab, folders: Sequence[RunFolder], records: Sequence[Job
     for folder, record in zip(folders, records, strict=True):
         stages = f", after {' and '.join(record.before)} for stages that other runs share" if record.before else ""
         info(f"Run {run_store.title(folder)} is {record.executor} job {record.id or '(no id)'}{stages}.")
-    info(
-        f"{next_steps.command(lab.folder, 'ps')} shows how they stand, {next_steps.command(lab.folder, 'stop')} RUN "
-        "cancels one."
-    )
+    ps, stop = next_steps.command(lab.folder, "ps"), next_steps.command(lab.folder, "stop RUN")
+    info(f"{ps} shows how they stand, {stop} cancels one.")
 
 
 def _check_matrix_options(label: str, *, detach: bool) -> None:
