@@ -141,7 +141,9 @@ def _job_rows(folder: RunFolder) -> list[tuple[str, str]]:
     job = job_records.job_of(folder)
     if job is None:
         return []
-    rows = [("job", job.text), ("submitted", f"{job.record.time} on {job.record.host}")]
+    has_ended = folder.done.exists()  # nobody asks for its job any more
+    text = f"{job.record.executor} job {job.record.id}" if has_ended else job.text
+    rows = [("job", text), ("submitted", f"{job.record.time} on {job.record.host}")]
     rows += [("log of the job", job.record.log)] if job.record.log else []
     starts, _ = journal.read_valid_rows(folder.job_starts, JobStart)
     for start in starts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -39,6 +40,7 @@ HELD_TRIES = 10  # a lease of a machine that vanished is free after a minute; NF
 FRUITLESS = 3  # starts in a row after which a run that got no further is given up
 _RESTARTS = "SLURM_RESTART_COUNT"
 _JOB = "SLURM_JOB_ID"
+_NODE = "SLURMD_NODENAME"
 
 
 class Signals:
@@ -87,7 +89,7 @@ class NodeJob:
     def carry_out(self) -> int:
         """Carry the run out and return the exit code of the job; `REQUEUE` asks for a requeue."""
         if not self.folder.path.is_dir():
-            say(f"{self.folder.path} is not seen from {socket.gethostname()}; the lab must be on a shared file system")
+            say(f"{self.folder.path} is not seen from {this_node()}; the lab must be on a shared file system")
             return ExitCode.USAGE
         try:
             plan = run_store.load_plan(self.folder)
@@ -120,7 +122,7 @@ class NodeJob:
             RunFailedError: it was not; the error names both.
         """
         planned, here = plan.versions.get("cerank", ""), cerank.__version__
-        own = code_sha256(*COMPUTING_PACKAGES)[:12] if self.code else ""
+        own = computing_code() if self.code else ""
         if planned and planned != here:
             differs = f"cerank {here}, but the plan was made by cerank {planned}"
         elif own != self.code:
@@ -128,7 +130,7 @@ class NodeJob:
         else:
             return
         hint = "install the same cerank on both, or start a new run"
-        what = f"{socket.gethostname()} has {differs}"
+        what = f"{this_node()} has {differs}"
         raise RunFailedError(what, where=self.folder.name, hint=hint, code="node-version")
 
     def _check_restarts(self) -> None:
@@ -164,7 +166,7 @@ class NodeJob:
 
     def _worker_code(self, plan: Plan) -> int:
         process = local_launcher.start(plan, self.folder, command=self.command)
-        say(f"the worker is pid {process.pid} on {socket.gethostname()}; its output is in {self.folder.log}")
+        say(f"the worker is pid {process.pid} on {this_node()}; its output is in {self.folder.log}")
         is_told = False
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -206,7 +208,7 @@ class NodeJob:
         row = JobStart(
             kind=kind,  # type: ignore[arg-type]
             time=json_records.timestamp(datetime.now(UTC)),
-            host=socket.gethostname(),
+            host=this_node(),
             job=os.environ.get(_JOB, ""),
             restarts=self.restarts,
             files=self._done(),
@@ -233,14 +235,25 @@ class NodeJob:
                 json_records.save(self.folder.failure, failure)
 
 
+def this_node() -> str:
+    """Return the name of this machine, as its cluster calls it."""
+    return os.environ.get(_NODE) or socket.gethostname()
+
+
 def say(text: str) -> None:
     """Write a line to the job's log."""
     print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is the job's log
 
 
+@functools.cache
+def computing_code() -> str:
+    """Return the first 12 digits of the hash of the code that decides numbers."""
+    return code_sha256(*COMPUTING_PACKAGES)[:12]
+
+
 def arguments_for(folders: Sequence[RunFolder], *, until: int | None = None, max_requeues: int = 20) -> tuple[str, ...]:
     """Return the arguments by which this program carries the runs out."""
-    words = ["--code", code_sha256(*COMPUTING_PACKAGES)[:12], "--max-requeues", str(max_requeues)]
+    words = ["--code", computing_code(), "--max-requeues", str(max_requeues)]
     words += [] if until is None else ["--until", str(until)]
     return (*words, *(str(folder.path.resolve()) for folder in folders))
 

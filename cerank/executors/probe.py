@@ -19,8 +19,8 @@ import msgspec
 
 import cerank
 from cerank.errors import CerankError
+from cerank.executors.on_node import computing_code
 from cerank.files import disk, json_records, lease_files
-from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
 from cerank.machine import devices
 from cerank.machine.process_environment import inherited_environment
 from cerank.models.bases import BASES, is_on_this_machine
@@ -65,7 +65,7 @@ def probe(folder: Path) -> ProbeAnswer:
         host=socket.gethostname(),
         python=platform.python_version(),
         cerank=cerank.__version__,
-        code=code_sha256(*COMPUTING_PACKAGES)[:12],
+        code=computing_code(),
         versions=versions,
         processor=devices.cpu_model() or platform.machine(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,

@@ -146,12 +146,17 @@ def batch_script(options: SlurmOptions, jobs: Sequence[Job], after: Sequence[str
 
 
 _ENDING = """
-# The signal before the time limit reaches only this shell. It is passed on; the run then saves a checkpoint and ends.
-run &
+# The signal before the time limit reaches only this shell. It is passed on until the run has saved a checkpoint and
+# ended: again and again, for Python hears nothing while it starts.
+told=
+trap 'told=USR2' USR2
+trap 'told=TERM' TERM
+(trap '' USR2 TERM; run) &
 worker=$!
-trap 'kill -USR2 "$worker" 2>/dev/null' USR2
-trap 'kill -TERM "$worker" 2>/dev/null' TERM
-while kill -0 "$worker" 2>/dev/null; do wait "$worker"; done
+while kill -0 "$worker" 2>/dev/null; do
+  [ -z "$told" ] || kill "-$told" "$worker" 2>/dev/null
+  sleep 1
+done
 wait "$worker"
 code=$?
 if [ "$code" = {requeue} ]; then

@@ -12,9 +12,9 @@ from cerank.app.checks.doctor import LEAST, Finding
 from cerank.errors import CerankError
 from cerank.executors.interface import Job, JobExecutor, SubmittedJob
 from cerank.executors.polling import LEAST_SECONDS
+from cerank.executors.on_node import computing_code
 from cerank.executors.probe import ProbeAnswer
 from cerank.files import disk, json_records
-from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
 from cerank.models.bases import BASES, is_on_this_machine
 from cerank.runs.job_records import JobState
 from cerank.runs.layout import JobFolder
@@ -138,7 +138,7 @@ def _findings(executor: JobExecutor, answer: ProbeAnswer, settings: Settings) ->
 
 
 def _versions(where: str, answer: ProbeAnswer) -> Iterator[Finding]:
-    own = code_sha256(*COMPUTING_PACKAGES)[:12]
+    own = computing_code()
     if (answer.cerank, answer.code) != (cerank.__version__, own):
         text = f"cerank {answer.cerank} (code {answer.code}) there, {cerank.__version__} (code {own}) here"
         yield Finding("wrong", where, text, "install the same; a run is refused otherwise")
