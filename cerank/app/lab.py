@@ -55,7 +55,7 @@ class Lab:
         *,
         devices: Sequence[Device] | None = None,
         worker: Sequence[str] = (),
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
         self.executor = None if worker else choice.find(settings, options=options)
         if self.executor is not None:  # a plan is made for the machines that carry it out
@@ -167,14 +167,14 @@ class Lab:
             raise
         return folder, record
 
-    def executor_of(self, folder: RunFolder) -> JobExecutor | None:
-        """Return where the run's last job was submitted to; None where it never was.
+    def executor_of(self, folder: RunFolder, options: Mapping[str, object] | None = None) -> JobExecutor | None:
+        """Return where the run's last job was submitted to, with other `options` if given; None where it never was.
 
         Raises:
             UsageError: it was a plugin's, which is gone.
         """
         record = job_records.load(folder)
-        return choice.of_job(record) if record is not None else None
+        return choice.of_job(record, options) if record is not None else None
 
     def refresh_jobs(self, *, force: bool = False) -> None:
         """Ask executors how the lab's jobs stand, if the last answer is old enough; the new one is kept in the lab."""

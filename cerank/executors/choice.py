@@ -37,13 +37,17 @@ def find(settings: Settings, name: str = "", options: Mapping[str, Any] | None =
     return _made(str(table.get("kind", name)), name, table, tables)
 
 
-def of_job(record: JobRecord) -> JobExecutor:
+def of_job(record: JobRecord, options: Mapping[str, Any] | None = None) -> JobExecutor:
     """Return the executor that a job was submitted to, with the options that it was submitted with.
+
+    Args:
+        record: the job.
+        options: options that win over those.
 
     Raises:
         UsageError: it was a plugin's, which is gone.
     """
-    return _made(record.kind, record.executor, record.options, {})
+    return _made(record.kind, record.executor, {**record.options, **(options or {})}, {})
 
 
 def _made(kind: str, name: str, options: Mapping[str, Any], tables: Mapping[str, object]) -> JobExecutor:

@@ -53,10 +53,21 @@ class SubmittedJob(msgspec.Struct, frozen=True):
 class JobExecutor(Protocol):
     """Where jobs are carried out. Its methods may take seconds, and raise `UsageError` with the executor's words."""
 
-    name: str  # as the user chose it
-    kind: str  # which executor it is
-    options: Mapping[str, Any]  # as the settings have them; they are stored with each job
-    waits_for_jobs: bool  # whether `submit` heeds `after`; without, runs that share a stage become one job
+    @property
+    def name(self) -> str:
+        """As the user chose it."""
+
+    @property
+    def kind(self) -> str:
+        """Which executor it is: "slurm", or the name of a plugin."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Its options as the settings have them; they are stored with each job."""
+
+    @property
+    def waits_for_jobs(self) -> bool:
+        """Return whether `submit` obeys `after`; if not, runs that share a stage become one job."""
 
     def device(self, asked: str) -> str:
         """Return the device of a plan for it: "cuda" or "cpu"; `asked` is the setting, such as "auto"."""

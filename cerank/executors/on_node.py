@@ -29,7 +29,7 @@ from cerank.files.journal import Journal
 from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
-from cerank.runs.job_records import JobStart
+from cerank.runs.job_records import JobStart, JobStartKind
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Failure
 from cerank.scheduler import local_launcher
@@ -204,9 +204,9 @@ class NodeJob:
         names = ("candidates", "teachers", "scores", "rankings", "measures")
         return size + sum(1 for name in names for _ in (self.folder.path / name).rglob("*"))
 
-    def _write(self, kind: str, text: str = "") -> None:
+    def _write(self, kind: JobStartKind, text: str = "") -> None:
         row = JobStart(
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             time=json_records.timestamp(datetime.now(UTC)),
             host=this_node(),
             job=os.environ.get(_JOB, ""),

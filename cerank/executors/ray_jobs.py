@@ -9,7 +9,7 @@ import contextlib
 import os
 import shlex
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +20,12 @@ from cerank.errors import MissingError, UsageError
 from cerank.executors.interface import Job, SubmittedJob, options_from
 from cerank.files import json_records
 from cerank.machine.process_environment import inherited_environment
-from cerank.runs.job_records import JobState
+from cerank.runs.job_records import JobState, Phase
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-_PHASES = {"PENDING": "pending", "RUNNING": "running"}
+_PHASES: dict[str, Phase] = {"PENDING": "pending", "RUNNING": "running"}
 _Part = Annotated[float, msgspec.Meta(ge=0.0, le=4096.0)]
 
 
@@ -125,7 +125,7 @@ class RayExecutor:
             return JobSubmissionClient(self._options.address)
 
     @contextlib.contextmanager
-    def _refusals(self) -> Any:
+    def _refusals(self) -> Iterator[None]:
         """Turn what ray raises where its server is away or refuses into an error that names the address."""
         try:
             yield
@@ -139,7 +139,7 @@ def _state(details: Any) -> JobState:
     word = str(details.status)
     start = datetime.fromtimestamp(details.start_time / 1000, UTC) if details.start_time else None
     return JobState(
-        phase=_PHASES.get(word, "ended"),  # type: ignore[arg-type]
+        phase=_PHASES.get(word, "ended"),
         word=word,
         reason=(details.message or "").split("\n")[0][:200] if word != "RUNNING" else "",
         start=json_records.timestamp(start) if start and word != "PENDING" else "",

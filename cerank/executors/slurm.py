@@ -17,7 +17,7 @@ from cerank.errors import RunFailedError, UsageError
 from cerank.executors.interface import Job, SubmittedJob, options_from, submitting_environment
 from cerank.executors.slurm_script import SlurmOptions, batch_script
 from cerank.files import disk
-from cerank.runs.job_records import JobState
+from cerank.runs.job_records import JobState, Phase
 from cerank.runs.layout import JobFolder
 
 PATIENCE = 60.0  # seconds that a command of Slurm may take; a busy controller answers in some
@@ -110,9 +110,9 @@ class SlurmExecutor:
         if forgotten:
             with contextlib.suppress(UsageError):  # a cluster without accounting; the files of a run say how it ended
                 jobs = ",".join(forgotten)
-                words = ("--noheader", "--parsable2", "--allocations", f"--jobs={jobs}")
+                asked = ("--noheader", "--parsable2", "--allocations", f"--jobs={jobs}")
                 fields = "--format=JobID,State,Reason,Start,NodeList,ExitCode"
-                states |= dict(_states_of_sacct(self._call("sacct", *words, fields), set(forgotten)))
+                states |= dict(_states_of_sacct(self._call("sacct", *asked, fields), set(forgotten)))
         return states
 
     def cancel(self, ids: Sequence[str]) -> None:
@@ -181,7 +181,7 @@ def _states_of_sacct(text: str, wanted: set[str]) -> Iterator[tuple[str, JobStat
 
 
 def _state(word: str, reason: str, start: str, *, node: str, restarts: int, code: str) -> JobState:
-    phase = "running" if word in _RUNNING else "pending" if word in _PENDING else "ended"
+    phase: Phase = "running" if word in _RUNNING else "pending" if word in _PENDING else "ended"
     reason = "" if reason in _NO_REASON else reason
     failed = re.match(r"[1-9]\d*", code)
     if phase == "ended" and not reason and failed:

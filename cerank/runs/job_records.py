@@ -16,6 +16,7 @@ from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.runs.layout import JobFolder, RunFolder
 
+JobStartKind = Literal["started", "ended", "requeued", "refused"]
 Phase = Literal["pending", "running", "ended", "unknown"]
 
 
@@ -66,7 +67,7 @@ class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class JobStart(msgspec.Struct, frozen=True, kw_only=True):
     """A line of a run's journal of jobs: a job that began to carry it out, or ended doing so."""
 
-    kind: Literal["started", "ended", "requeued", "refused"]
+    kind: JobStartKind
     time: str  # UTC, ISO 8601
     host: str
     job: str = ""

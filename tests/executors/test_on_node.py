@@ -1,4 +1,4 @@
-"""What a job does on its node: it starts a worker, passes the end of its time on, and decides whether to be requeued."""
+"""What a job does on its node: it starts a worker, passes signals on, and decides whether to be requeued."""
 
 from __future__ import annotations
 

@@ -23,9 +23,18 @@ def jobs(lab: Path, *names: str) -> list[Job]:
 
 def test_a_script_has_every_option_and_quotes_what_is_not_a_word(tmp_path: Path) -> None:
     options = {
-        **{"partition": "gpu,long", "account": "ir", "gpus": 2, "gpu_type": "a100", "cpus": 6, "memory": "64G"},
-        **{"time": "1-00:00:00", "constraint": "a&b", "setup": ["module load cuda/12", 'export A="x y"']},
-        **{"container": "apptainer exec --nv c.sif", "python": "python3", "sbatch": ["--reservation=x"]},
+        "partition": "gpu,long",
+        "account": "ir",
+        "gpus": 2,
+        "gpu_type": "a100",
+        "cpus": 6,
+        "memory": "64G",
+        "time": "1-00:00:00",
+        "constraint": "a&b",
+        "setup": ["module load cuda/12", 'export A="x y"'],
+        "container": "apptainer exec --nv c.sif",
+        "python": "python3",
+        "sbatch": ["--reservation=x"],
     }
     script = SlurmExecutor("big", options).script([Job(name="j", lab=tmp_path, arguments=("/a b/run's",))], ["7"])
     lines = script.splitlines()

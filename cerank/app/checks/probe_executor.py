@@ -11,8 +11,8 @@ import cerank
 from cerank.app.checks.doctor import LEAST, Finding
 from cerank.errors import CerankError
 from cerank.executors.interface import Job, JobExecutor, SubmittedJob
-from cerank.executors.polling import LEAST_SECONDS
 from cerank.executors.on_node import computing_code
+from cerank.executors.polling import LEAST_SECONDS
 from cerank.executors.probe import ProbeAnswer
 from cerank.files import disk, json_records
 from cerank.models.bases import BASES, is_on_this_machine

@@ -20,7 +20,7 @@ from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
 from cerank.planning import training_memory
 from cerank.recipes.plan import Plan
-from cerank.runs import run_store
+from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
 from cerank.settings import Flags, Settings, resolve
@@ -137,7 +137,8 @@ def run(
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
-        _show_plan(plan, settings, pairs_per_second, wide=wide)
+        is_here = lab_of_runs.executor is None
+        _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here)
     elif print_command:
         folder, command = lab_of_runs.prepare(plan, loaded.toml)
         show = next_steps.command(lab_of_runs.folder, "show", folder)
@@ -155,7 +156,7 @@ def run(
 
 def _executor_settings(
     settings: Settings, on: str | None, slurm: list[str] | None
-) -> tuple[Settings, dict[str, str] | None]:
+) -> tuple[Settings, dict[str, Any] | None]:
     """Return the settings with the executor that --on and --slurm ask for, and the options of its job."""
     if not slurm:
         return settings, None
@@ -218,8 +219,10 @@ def _enqueue(lab: Lab, plan: Plan, toml: bytes) -> None:
     write_output(folder.name + "\n")
 
 
-def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
-    """Print what a run would read and do."""
+def _show_plan(
+    plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True
+) -> None:
+    """Print what a run would read and do; a run for another machine is not measured on this one."""
     from cerank.app.comparison import power_analysis
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
@@ -233,7 +236,8 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
 
         with live_status.status_line() as tell:
             tell("measuring the speed of this machine with these settings")
-            paces, source = estimates.measured(plan)
+            unknown = "nothing like it ran in this lab; you can give --pairs-per-second"
+            paces, source = estimates.measured(plan) if is_measured else ({}, unknown)
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
@@ -283,10 +287,16 @@ def resume(
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
-    settings, job_options = _executor_settings(settings_of(lab, form=form, on=on), on, slurm)
-    home = Lab(settings, options=job_options)
-    folder = home.find(name)
-    executor = home.executor or (None if on else home.executor_of(folder))
+    given = settings_of(lab, form=form, on=on)
+    settings, job_options = _executor_settings(given, on, slurm)
+    folder = run_store.find(settings.lab, name)
+    record = job_records.load(folder)
+    if on is None and record is not None and (not slurm or record.kind == "slurm"):  # where its last job was
+        home = Lab(given)
+        executor = home.executor_of(folder, job_options)
+    else:
+        home = Lab(settings, options=job_options)
+        executor = home.executor
     if executor is not None:
         home.refresh_jobs(force=True)
         home.check_resumable(folder)
