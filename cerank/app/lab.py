@@ -190,7 +190,7 @@ class Lab:
             UsageError: the executor refuses.
         """
         record = job_records.load(folder)
-        if record is None or record.is_cancelled or folder.done.exists():
+        if record is None or record.is_canceled or folder.done.exists():
             return False
         self.refresh_jobs(force=True)
         status = self.status(folder)
@@ -198,7 +198,7 @@ class Lab:
         live = [job for job in record.ids if job and (job not in answer.states or answer.states[job].is_live)]
         if record.kind == "command":
             live = [record.id] if record.id and status.state not in {"paused", "failed"} else []
-        job_records.save(folder, msgspec.structs.replace(record, is_cancelled=True))
+        job_records.save(folder, msgspec.structs.replace(record, is_canceled=True))
         at_work = job_records.newest(record, answer).id if status.state in {"running", "stopping"} else ""
         choice.of_job(record).cancel([job for job in live if job != at_work])
         self.refresh_jobs(force=True)

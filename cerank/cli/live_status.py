@@ -22,6 +22,7 @@ from cerank.cli.progress_messages import ProgressMessages
 from cerank.core.metrics import Progress
 from cerank.errors import ExitCode
 from cerank.runs import run_store
+from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import shown
 
@@ -274,3 +275,20 @@ def wait_until_stopped(lab: Lab, folder: RunFolder) -> None:
     """Return once no worker is at the run."""
     while lab.status(folder).state in {"running", "stopping"}:
         time.sleep(POLL_SECONDS)
+
+
+def tell_submitted(lab: Lab, folders: Sequence[RunFolder], records: Sequence[JobRecord]) -> None:
+    """Say which jobs carry runs out and how to follow them; print the lines that the user is to run."""
+    from cerank.executors.command_template import CommandExecutor
+    from cerank.executors.submissions import jobs_of
+
+    if isinstance(lab.executor, CommandExecutor) and lab.executor.prints:
+        info("Run this line where the lab and the data are under the same paths:")
+        for job in jobs_of(lab.executor, folders):
+            info(lab.executor.line(job))
+        return
+    for folder, record in zip(folders, records, strict=True):
+        stages = f", after {' and '.join(record.before)} for stages that other runs share" if record.before else ""
+        info(f"Run {run_store.title(folder)} is {record.executor} job {record.id or '(no id)'}{stages}.")
+    ps, stop = next_steps.command(lab.folder, "ps"), next_steps.command(lab.folder, "stop RUN")
+    info(f"{ps} shows how they stand, {stop} cancels one.")

@@ -69,13 +69,13 @@ class CommandExecutor:
         """Return whether the line is only printed, so that the user runs it."""
         return self._options.action == "print"
 
-    def device(self, asked: str) -> str:
+    def device(self, setting: str) -> str:
         """Return the device of a plan: what the user asked for, else that of the other machine."""
-        return self._options.device if asked == "auto" else asked
+        return self._options.device if setting == "auto" else setting
 
-    def threads(self, asked: int) -> int:
+    def threads(self, setting: int) -> int:
         """Return the threads of a plan."""
-        return asked or self._options.cpus
+        return setting or self._options.cpus
 
     def line(self, job: Job) -> str:
         """Return the shell line of a job."""

@@ -69,11 +69,11 @@ class JobExecutor(Protocol):
     def waits_for_jobs(self) -> bool:
         """Return whether `submit` obeys `after`; if not, runs that share a stage become one job."""
 
-    def device(self, asked: str) -> str:
-        """Return the device of a plan for it: "cuda" or "cpu"; `asked` is the setting, such as "auto"."""
+    def device(self, setting: str) -> str:
+        """Return the device of a plan for it: "cuda" or "cpu"; `setting` is the user's, such as "auto"."""
 
-    def threads(self, asked: int) -> int:
-        """Return the number of CPU threads of a plan for it; `asked` is the setting, 0 for no choice."""
+    def threads(self, setting: int) -> int:
+        """Return the number of CPU threads of a plan for it; `setting` is the user's, 0 for no choice."""
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:
         """Submit jobs that may run at the same time, each once all of `after` have succeeded; return one for each."""

@@ -103,7 +103,7 @@ class NodeJob:
         if self._is_over(plan):
             return ExitCode.OK
         record = job_records.load(self.folder)
-        if record is not None and record.is_cancelled:
+        if record is not None and record.is_canceled:
             say("the run was stopped before this job began")
             return ExitCode.PAUSED
         self._write("started")

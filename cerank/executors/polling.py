@@ -70,12 +70,12 @@ def _ask(lab: Path, name: str, records: Sequence[JobRecord], executor_of: Execut
     open_ids = [job for job in dict.fromkeys(ids) if job not in before.states or before.states[job].phase != "ended"]
     known = {job: state for job, state in before.states.items() if job in ids}
     try:
-        told = executor_of(records[-1]).states(open_ids) if open_ids else {}
+        answers = executor_of(records[-1]).states(open_ids) if open_ids else {}
     except CerankError as error:
         wait = min(MOST_AFTER_ERROR, max(LEAST_SECONDS, before.wait * 2))
         answer = JobAnswer(states=known, wait=wait, error=str(error))
     else:
-        states = known | {job: told.get(job, _GONE) for job in open_ids}
+        states = known | {job: answers.get(job, _GONE) for job in open_ids}
         is_same = states == before.states
         wait = min(MOST_SECONDS, max(LEAST_SECONDS, before.wait * 1.5)) if is_same else LEAST_SECONDS
         answer = JobAnswer(states=states, wait=wait)

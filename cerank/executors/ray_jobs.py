@@ -59,13 +59,13 @@ class RayExecutor:
         self._where = f"[executors.{name}]"
         self._options = options_from(RayOptions, name, options)
 
-    def device(self, asked: str) -> str:
+    def device(self, setting: str) -> str:
         """Return the GPU if the jobs get one, else the CPU; the user may ask for the CPU."""
-        return ("cuda" if self._options.gpus else "cpu") if asked == "auto" else asked
+        return ("cuda" if self._options.gpus else "cpu") if setting == "auto" else setting
 
-    def threads(self, asked: int) -> int:
+    def threads(self, setting: int) -> int:
         """Return the threads of a plan: the cores of a job, at least one, unless the user set others."""
-        return asked or max(1, int(self._options.cpus))
+        return setting or max(1, int(self._options.cpus))
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:  # noqa: ARG002 - interface
         """Submit each job; Ray starts it when the cluster has what it takes.

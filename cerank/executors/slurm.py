@@ -46,24 +46,24 @@ class SlurmExecutor:
         self._where = f"[executors.{name}]"
         self._options = options_from(SlurmOptions, name, options).checked(self._where)
 
-    def device(self, asked: str) -> str:
+    def device(self, setting: str) -> str:
         """Return the GPU if the jobs get one; no certain GPU can be asked for, because Slurm chooses it.
 
         Raises:
             UsageError: the device is none that a job gets.
         """
         gets = "cuda" if self._options.gpus else "cpu"
-        if asked == "auto":
+        if setting == "auto":
             return gets
-        if asked not in {"cpu", "cuda"} or (asked == "cuda" and not self._options.gpus):
-            what = f"jobs on {self.name} get {self._options.gpus} GPUs, which the device '{asked}' does not fit"
+        if setting not in {"cpu", "cuda"} or (setting == "cuda" and not self._options.gpus):
+            what = f"jobs on {self.name} get {self._options.gpus} GPUs, which the device '{setting}' does not fit"
             hint = "leave out --device, or set `gpus`"
             raise UsageError(what, where="device", hint=hint, code="executor-device")
-        return asked
+        return setting
 
-    def threads(self, asked: int) -> int:
+    def threads(self, setting: int) -> int:
         """Return the threads of a plan: the cores of a job, unless the user set fewer or more."""
-        return asked or self._options.cpus or 1
+        return setting or self._options.cpus or 1
 
     def script(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> str:
         """Return the script that `submit` would submit."""
@@ -110,9 +110,9 @@ class SlurmExecutor:
         if forgotten:
             with contextlib.suppress(UsageError):  # a cluster without accounting; the files of a run say how it ended
                 jobs = ",".join(forgotten)
-                asked = ("--noheader", "--parsable2", "--allocations", f"--jobs={jobs}")
+                words_of_sacct = ("--noheader", "--parsable2", "--allocations", f"--jobs={jobs}")
                 fields = "--format=JobID,State,Reason,Start,NodeList,ExitCode"
-                states |= dict(_states_of_sacct(self._call("sacct", *asked, fields), set(forgotten)))
+                states |= dict(_states_of_sacct(self._call("sacct", *words_of_sacct, fields), set(forgotten)))
         return states
 
     def cancel(self, ids: Sequence[str]) -> None:
@@ -171,11 +171,11 @@ def _states_of_squeue(text: str) -> Iterator[tuple[str, JobState]]:
         yield job, _state(word, reason, start, node=node, restarts=count, code=code)
 
 
-def _states_of_sacct(text: str, wanted: set[str]) -> Iterator[tuple[str, JobState]]:
+def _states_of_sacct(text: str, ids: set[str]) -> Iterator[tuple[str, JobState]]:
     """Yield id and state of each line of sacct that is about a job that was asked for."""
     for line in text.splitlines():
         fields = [field.strip() for field in line.split("|")]
-        if len(fields) == 6 and fields[0] in wanted:
+        if len(fields) == 6 and fields[0] in ids:
             job, word, reason, start, node, code = fields
             yield job, _state(word.partition(" ")[0], reason, start, node=node, restarts=0, code=code)
 

@@ -106,7 +106,7 @@ def batch_script(options: SlurmOptions, jobs: Sequence[Job], after: Sequence[str
         log: file for what the script prints, with Slurm's signs such as %A and %a.
         where: where the options are from, for errors.
     """
-    wanted = {
+    options_of_sbatch = {
         "job-name": jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more",
         "output": log,
         "open-mode": "append",
@@ -126,11 +126,11 @@ def batch_script(options: SlurmOptions, jobs: Sequence[Job], after: Sequence[str
         "dependency": f"afterok:{':'.join(after)}" if after else "",
     }
     if len(jobs) == 1:
-        del wanted["array"]
+        del options_of_sbatch["array"]
     warn = options.warn_seconds
     if options.time:  # a warning that comes as the job starts would stop it before it did anything
         warn = min(warn, seconds_of(options.time, where) // 3)
-    lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in wanted.items() if value)]
+    lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in options_of_sbatch.items() if value)]
     lines += ["#SBATCH --requeue", f"#SBATCH --signal=B:USR2@{max(1, warn)}"]
     lines += [f"#SBATCH {option}" for option in options.sbatch]
     lines += ["", f"cd {shlex.quote(str(jobs[0].lab))} || exit 1"]

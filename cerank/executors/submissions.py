@@ -208,7 +208,7 @@ def stages_under_way(folders: Sequence[RunFolder]) -> dict[str, str]:
     others = [folder for folder in run_store.folders(folders[0].lab) if folder.name not in names]
     jobs: dict[str, str] = {}
     for folder, record in job_records.records(others):
-        if record.is_cancelled or folder.done.exists() or folder.failure.exists():
+        if record.is_canceled or folder.done.exists() or folder.failure.exists():
             continue
         states = job_records.answer_of(folder.lab, record.executor).states
         jobs |= {key: job for key, job in record.trains.items() if job and (job not in states or states[job].is_live)}

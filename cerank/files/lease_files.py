@@ -241,9 +241,9 @@ def _system_of(device: int) -> str:
         text = Path("/proc/self/mountinfo").read_text(errors="replace")
     except OSError:
         return ""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+    number = f"{os.major(device)}:{os.minor(device)}"
     for line in text.splitlines():
         mount, _, source = line.partition(" - ")
-        if len(mount.split()) > 2 and mount.split()[2] == wanted:
+        if len(mount.split()) > 2 and mount.split()[2] == number:
             return source.split()[0] if source.split() else ""
     return ""

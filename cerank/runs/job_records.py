@@ -48,7 +48,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     time: str = ""  # UTC, ISO 8601
     host: str = ""  # where it was submitted
     log: str = ""  # file of what the job prints, or the command that shows it
-    is_cancelled: bool = False  # the user asked to stop it
+    is_canceled: bool = False  # the user asked to stop it
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -246,7 +246,7 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
         state = "queued"
     elif failure:
         state = "failed"
-    elif job and job.state.is_live and not job.record.is_cancelled and not is_held and not is_alive_elsewhere:
+    elif job and job.state.is_live and not job.record.is_canceled and not is_held and not is_alive_elsewhere:
         state = "queued"
     elif is_held or is_alive_elsewhere:
         state = "stopping" if folder.stop.exists() else "running"

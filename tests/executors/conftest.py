@@ -76,7 +76,7 @@ class MemoryExecutor:
         self.name, self.waits_for_jobs, self.refuse_after = "memory", waits, refuse_after
         self.options: Mapping[str, Any] = {"max_requeues": 3}
         self.submitted: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []  # id, arguments, after
-        self.cancelled: list[str] = []
+        self.canceled: list[str] = []
         self.told: dict[str, JobState] = {}
         self.asked: list[list[str]] = []
 
@@ -100,4 +100,4 @@ class MemoryExecutor:
         return {job: self.told[job] for job in ids if job in self.told}
 
     def cancel(self, ids: Sequence[str]) -> None:
-        self.cancelled += ids
+        self.canceled += ids

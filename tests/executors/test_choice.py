@@ -92,7 +92,7 @@ def test_a_template_that_runs_gets_the_command_as_one_word_and_gives_an_id_that_
     options = {
         "template": f"printf '%s\\n' {{quoted}} >{tmp_path}/got; echo submitted job-7",
         "action": "run",
-        "cancel": f"echo {{id}} >{tmp_path}/cancelled",
+        "cancel": f"echo {{id}} >{tmp_path}/canceled",
         "python": "python3",
     }
     executor = CommandExecutor("k8s", options)
@@ -100,7 +100,7 @@ def test_a_template_that_runs_gets_the_command_as_one_word_and_gives_an_id_that_
     assert submitted.id == "job-7"
     assert (tmp_path / "got").read_text() == "python3 -P -m cerank.executors.on_node '/a b'\n"
     executor.cancel([submitted.id])
-    assert (tmp_path / "cancelled").read_text() == "job-7\n"
+    assert (tmp_path / "canceled").read_text() == "job-7\n"
 
 
 def test_a_template_that_fails_or_has_no_place_for_the_command_is_refused(tmp_path: Path) -> None:

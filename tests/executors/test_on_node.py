@@ -118,7 +118,7 @@ def test_a_job_whose_time_never_suffices_is_given_up(tmp_path: Path, job_of_slur
 
 def test_a_run_that_was_stopped_before_its_job_began_is_not_started(tmp_path: Path) -> None:
     folder = waiting_run(tmp_path)
-    job_records.save(folder, JobRecord(executor="s", kind="slurm", id="42", is_cancelled=True))
+    job_records.save(folder, JobRecord(executor="s", kind="slurm", id="42", is_canceled=True))
     assert NodeJob(folder, Signals(), command=STANDIN).carry_out() == ExitCode.PAUSED
     assert not folder.log.exists()
 

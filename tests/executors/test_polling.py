@@ -165,5 +165,5 @@ def test_the_files_of_a_run_say_more_than_an_old_answer_about_its_job(tmp_path: 
     json_records.save(finished.done, Done(time=""))
     record = job_records.load(stopped)
     assert record is not None
-    job_records.save(stopped, msgspec.structs.replace(record, is_cancelled=True))
+    job_records.save(stopped, msgspec.structs.replace(record, is_canceled=True))
     assert [status(folder).state for folder in (failed, finished, stopped)] == ["failed", "finished", "waiting"]

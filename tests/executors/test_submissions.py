@@ -83,7 +83,7 @@ def test_a_job_that_has_ended_or_was_canceled_is_not_waited_for(tmp_path: Path) 
     executor = MemoryExecutor()
     first, second = run_of(tmp_path, 1, 2), run_of(tmp_path, 3, 4)
     records = Submission(executor, [first, second]).submit()
-    job_records.save(first, msgspec.structs.replace(records[0], is_cancelled=True))
+    job_records.save(first, msgspec.structs.replace(records[0], is_canceled=True))
     states = {"2": JobState(phase="ended", word="FAILED")}
     answer = JobFolder(tmp_path).answer("memory")
     answer.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def test_a_refusal_half_way_cancels_what_was_submitted_and_leaves_no_record(tmp_
     executor = MemoryExecutor(refuse_after=1)
     with refused(UsageError, "executor-refused"):
         Submission(executor, folders).submit()
-    assert executor.cancelled == ["1"]
+    assert executor.canceled == ["1"]
     assert [job_records.load(folder) for folder in folders] == [None, None]
 
 

@@ -40,7 +40,7 @@ def examine(
         executor: where to look.
         tell: called with what is waited for.
         patience: seconds to wait for the answer.
-        poll_seconds: seconds between looks for the answer; the executor is asked every 10 s.
+        poll_seconds: seconds between looks for the answer; the executor is last_question every 10 s.
 
     Raises:
         RunFailedError: the lab cannot be written to.
@@ -75,7 +75,7 @@ def _answer(
     poll_seconds: float,
 ) -> tuple[ProbeAnswer | None, JobState | None, float]:
     """Return the probe's answer, or None with the last state of its job; and the seconds that it took."""
-    began, asked = time.monotonic(), -LEAST_SECONDS
+    began, last_question = time.monotonic(), -LEAST_SECONDS
     state: JobState | None = None
     ended = 0.0
     try:
@@ -84,8 +84,8 @@ def _answer(
             answer = json_records.load_if_there(folder / "answer.json", ProbeAnswer)
             if answer is not None:
                 return answer, state, waited
-            if submitted.id and not ended and time.monotonic() - asked >= LEAST_SECONDS:
-                asked = time.monotonic()
+            if submitted.id and not ended and time.monotonic() - last_question >= LEAST_SECONDS:
+                last_question = time.monotonic()
                 state = executor.states([submitted.id]).get(submitted.id)
                 if state is not None:
                     tell(f"{executor.name} job {submitted.id}: {state.word} {state.reason}".strip())
@@ -150,9 +150,9 @@ def _versions(where: str, answer: ProbeAnswer) -> Iterator[Finding]:
 
 
 def _devices(where: str, executor: JobExecutor, answer: ProbeAnswer) -> Iterator[Finding]:
-    wanted = executor.device("auto")
+    device = executor.device("auto")
     built = f"CUDA {answer.torch_cuda}" if answer.torch_cuda else "the CPU only"
-    if wanted == "cpu":
+    if device == "cpu":
         yield Finding("good", where, f"jobs compute on the CPU; torch is built for {built}", is_told=True)
     elif not answer.devices:
         yield Finding("wrong", where, "the job sees no GPU", "check `gpus` and `partition` of the executor")

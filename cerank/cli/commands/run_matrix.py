@@ -11,7 +11,6 @@ from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
 from cerank.cli import table_columns
-from cerank.cli.commands.start_run import tell_submitted
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
@@ -32,7 +31,9 @@ def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: floa
     name = queued_matrix.record.name
     if home.executor is not None:
         records = [record for folder in queued_matrix.added if (record := job_records.load(folder)) is not None]
-        tell_submitted(home, queued_matrix.added, records)
+        from cerank.cli import live_status
+
+        live_status.tell_submitted(home, queued_matrix.added, records)
     done = "queued" if home.executor is None else "submitted"
     info(
         f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} {done}; "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +20,6 @@ from cerank.errors import ExitCode, UsageError
 from cerank.planning import training_memory
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
-from cerank.runs.job_records import JobRecord
-from cerank.runs.layout import RunFolder
 from cerank.settings import Flags, Settings, resolve
 from cerank.text.safe_text import counted
 
@@ -148,7 +145,7 @@ def run(
         _enqueue(lab_of_runs, plan, loaded.toml)
     elif lab_of_runs.executor is not None:
         folder, record = lab_of_runs.start_elsewhere(plan, loaded.toml)
-        tell_submitted(lab_of_runs, [folder], [record])
+        live_status.tell_submitted(lab_of_runs, [folder], [record])
         write_output(folder.name + "\n")
     else:
         _start(lab_of_runs, plan, loaded.toml, detach=detach, wide=wide)
@@ -176,23 +173,6 @@ def _executor_settings(
         what = f"--slurm has options for Slurm, and '{settings.executor}' is no such executor"
         raise UsageError(what, where="--slurm", hint="give --on slurm", code="executor-option")
     return settings, job_options
-
-
-def tell_submitted(lab: Lab, folders: Sequence[RunFolder], records: Sequence[JobRecord]) -> None:
-    """Say which jobs carry runs out and how to follow them; print the lines that the user is to run."""
-    from cerank.executors.command_template import CommandExecutor
-    from cerank.executors.submissions import jobs_of
-
-    if isinstance(lab.executor, CommandExecutor) and lab.executor.prints:
-        info("Run this line where the lab and the data are under the same paths:")
-        for job in jobs_of(lab.executor, folders):
-            info(lab.executor.line(job))
-        return
-    for folder, record in zip(folders, records, strict=True):
-        stages = f", after {' and '.join(record.before)} for stages that other runs share" if record.before else ""
-        info(f"Run {run_store.title(folder)} is {record.executor} job {record.id or '(no id)'}{stages}.")
-    ps, stop = next_steps.command(lab.folder, "ps"), next_steps.command(lab.folder, "stop RUN")
-    info(f"{ps} shows how they stand, {stop} cancels one.")
 
 
 def _check_matrix_options(label: str, *, detach: bool) -> None:
@@ -302,7 +282,7 @@ def resume(
         home.check_resumable(folder)
         executor.device(run_store.load_plan(folder).device)
         records = home.submit([folder], executor)
-        tell_submitted(home, [folder], records)
+        live_status.tell_submitted(home, [folder], records)
         return
     follower = Follower(folder)
     follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
