@@ -21,7 +21,7 @@ from cerank.runs.layout import JobFolder
 from cerank.settings import Settings
 
 PATIENCE = 900.0  # seconds to wait for a job that waits itself
-_AFTER_END = 20.0  # seconds for which a network file system may hide a file that a node has written
+AFTER_END = 20.0  # seconds for which a network file system may hide a file that a node has written
 _SKEW = 5.0  # seconds between two clocks that are worth a note
 
 
@@ -90,7 +90,7 @@ def _answer(
                 if state is not None:
                     tell(f"{executor.name} job {submitted.id}: {state.word} {state.reason}".strip())
                     ended = time.monotonic() if state.phase == "ended" else 0.0
-            if ended and time.monotonic() - ended > _AFTER_END:
+            if ended and time.monotonic() - ended > AFTER_END:
                 break
             time.sleep(poll_seconds)
     except BaseException:
