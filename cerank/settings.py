@@ -201,6 +201,8 @@ def _mistakes_in(values: Mapping[str, object]) -> list[str]:
         folder = values.get(key)
         if isinstance(folder, str) and (not folder or "\0" in folder):
             mistakes.append(f"{key}: not the path of a folder; given: {folder!r:.80}")
+        elif isinstance(folder, str) and folder.startswith("ssh://"):
+            mistakes.append(f"{key}: a folder on another machine can only be given as --lab; given: {folder!r:.80}")
     device = values.get("device")
     if isinstance(device, str) and (mistake := device_mistake(device)):
         mistakes.append(f"device: {mistake}")

@@ -66,8 +66,11 @@ RETIRED = (
         "analyze, catalog, ...",
         ALL,
     ),
-    # Slurm writes CANCELLED
-    Retired(r"(?<!is_)(?-i:[Cc]ancell(ed|ing))\b|(label|model|signal)l(ed|ing)\b|spelt\b", "canceled, labeled, ...", ALL),
+    Retired(
+        r"(?<!is_)(?-i:[Cc]ancell(ed|ing))\b|(label|model|signal)l(ed|ing)\b|spelt\b",  # Slurm writes CANCELLED
+        "canceled, labeled, ...",
+        ALL,
+    ),
     Retired(r"\breads? back otherwise\b|\bset_aside\b", "checksum mismatch, quarantine"),
 )
 ALLOWED: dict[str, tuple[str, ...]] = {  # file -> parts of lines that may stay, each with its reason
