@@ -78,8 +78,10 @@ class Place:
 
 
 def weights_and_rankings(folder: RunFolder) -> dict[str, bytes]:
+    """Every file that two runs of a plan share, also where one of them did not train a stage itself."""
     endings = (".safetensors", ".run.gz", ".jsonl")
-    return {name: data for name, data in bits_of(folder).items() if name.endswith(endings)}
+    files = bits_of(folder).items()
+    return {name: data for name, data in files if name.endswith(endings) and "/checkpoints/" not in name}
 
 
 def starts_of(folder: RunFolder) -> int:
