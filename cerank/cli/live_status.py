@@ -241,7 +241,13 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
 
     plan, answer = run_store.load_plan(folder), run_answer.of_run(folder)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    looks = recorded_looks.record(lab.settings, recorded_looks.keys_of(answer.comparison), by="run", now=now)
+    looks = recorded_looks.record(
+        lab.settings,
+        recorded_looks.keys_of(answer.comparison),
+        by="run",
+        now=now,
+        descriptive=recorded_looks.descriptive_keys_of(answer.comparison),
+    )
     emit(
         [*table_columns.result_tables(answer, form, lab.settings.hour_price), table_columns.file_table(folder, plan)],
         form,

@@ -8,9 +8,9 @@ choices of exactly m; the limits are the extremes of these over R + m.
   counts. Its limits are exact, for any number of documents.
 - AP: the difference of the numerators is a quadratic form in the choice, in which two documents meet with
   1 / (the deeper rank of the two) in each ranking. Up to 15 documents every choice is computed: exact. Beyond, each
-  document is given half of its m - 1 largest (smallest) meetings, whichever documents they are with (Gilmore and Lawler's
-  bound of a quadratic assignment), and the numerators of both rankings are bounded apart as well; the nearer of the two
-  counts. It is a bound, which no choice passes, and may be wider than need be.
+  document is given half of its m - 1 largest (smallest) meetings, whichever documents they are with (Gilmore and
+  Lawler's bound of a quadratic assignment), and the numerators of both rankings are bounded apart as well; the nearer
+  of the two counts. It is a bound, which no choice passes, and may be wider than need be.
 """
 
 from __future__ import annotations
@@ -93,11 +93,12 @@ class JudgedTotals:
     def __init__(
         self,
         kind: str,
-        cutoff: int | None,
-        rel: int,
         grades: Mapping[str, int],
         sides: tuple[Sequence[str], Sequence[str]],
         unjudged: Sequence[str],
+        *,
+        cutoff: int | None = None,
+        rel: int = 1,
     ) -> None:
         relevant = {doc for doc, grade in grades.items() if grade >= rel}
         self._kind, self._relevant, self._count = kind, len(relevant), len(unjudged)

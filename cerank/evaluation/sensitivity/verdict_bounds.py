@@ -1,8 +1,9 @@
 """How far a difference, and the verdict on it, hang on unjudged documents and on the order of tied ones.
 
-Unjudged documents are those that a ranking of the row has within the measure's cutoff (anywhere, for AP and Rprec without
-one); each may have any grade from 0 to the largest of the qrels, and the ideal order, or the number of relevant documents,
-counts it, too. Documents that neither ranking has there stay as they are. Tied documents, whose scores are equal or one float32 apart, may stand in any order.
+Unjudged documents are those that a ranking of the row has within the measure's cutoff (anywhere, for AP and Rprec
+without one); each may have any grade from 0 to the largest of the qrels, and the ideal order, or the number of relevant
+documents, counts it, too. Documents that neither ranking has there stay as they are. Tied documents, whose scores are
+equal or one float32 apart, may stand in any order.
 
 Invariant: "holds" is proven for every judging (or order) by a bound; "flips" comes from judgments under which the
 verdict was computed to be another one. Their number comes from a greedy search: fewer may do. Whatever is neither is
@@ -281,7 +282,7 @@ def _limits(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[fl
 
 def _totals(shape: SummedMeasure, query: _JudgedQuery) -> JudgedTotals:
     sides = (query.left, query.right)
-    return JudgedTotals(shape.kind, shape.cutoff, shape.rel, query.grades, sides, query.unjudged)
+    return JudgedTotals(shape.kind, query.grades, sides, query.unjudged, cutoff=shape.cutoff, rel=shape.rel)
 
 
 def _limits_of_counts(shape: SummedMeasure, query: _JudgedQuery) -> tuple[float, float]:

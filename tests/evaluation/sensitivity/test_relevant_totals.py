@@ -40,7 +40,7 @@ def test_no_judging_of_sixteen_documents_passes_the_limits(kind, seed):
     random = np.random.default_rng(seed)
     left, right = (tuple(random.permutation(DOCS)[: random.integers(8, 19)]) for _ in range(2))
     every = every_difference(kind, left, right)
-    low, high, is_exact = JudgedTotals(kind, None, 1, JUDGED, (left, right), UNJUDGED).limits()
+    low, high, is_exact = JudgedTotals(kind, JUDGED, (left, right), UNJUDGED).limits()
     if kind == "Rprec":
         assert is_exact
         assert (low, high) == pytest.approx((every.min(), every.max()), abs=1e-12)
@@ -57,7 +57,7 @@ def test_further_relevant_documents_move_the_difference_as_the_measure_does(meas
     left, right = (tuple(random.permutation(DOCS)[:14]) for _ in range(2))
     sides = [Ranking({"q": side}, {"q": [-float(at) for at in range(14)]}) for side in (left, right)]
     cutoff = 6 if "@" in measure else None
-    totals = JudgedTotals(measure.partition("@")[0], cutoff, 1, JUDGED, (left, right), UNJUDGED)
+    totals = JudgedTotals(measure.partition("@")[0], JUDGED, (left, right), UNJUDGED, cutoff=cutoff)
     for decided in ([], [3], [3, 7, 11]):
         found = totals.if_relevant(decided)
         known = JUDGED | {UNJUDGED[place]: 1 for place in decided}
@@ -68,5 +68,5 @@ def test_further_relevant_documents_move_the_difference_as_the_measure_does(meas
 
 
 def test_nothing_relevant_and_nothing_unjudged_is_no_difference():
-    assert JudgedTotals("AP", None, 1, {}, (("a",), ("b",)), []).limits() == (0.0, 0.0, True)
-    assert JudgedTotals("Rprec", None, 1, {}, (("a",), ("b",)), ["a"]).limits() == (-1.0, 0.0, True)
+    assert JudgedTotals("AP", {}, (("a",), ("b",)), []).limits() == (0.0, 0.0, True)
+    assert JudgedTotals("Rprec", {}, (("a",), ("b",)), ["a"]).limits() == (-1.0, 0.0, True)
