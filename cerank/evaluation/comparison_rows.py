@@ -154,7 +154,7 @@ def footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, .
             when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
             because = f", because {margin.because}" if margin.because else ""
             lines.append(f"{what} by {measure}: {margin.shown}, {when} ({margin.source}){because}")
-    if terms.worth:
+    if any(row.worth for row in comparison.rows):
         lines.append(WORTH_LEGEND)
     if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):
         lines.append("†: this verdict rests on a margin that was chosen after the results")
