@@ -475,7 +475,7 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
     """
     if judgment.verdict == "identical":
         return "identical: both rankings hold the same documents in the same order, so nothing was tested"
-    interval = f"{100 * (1 - judgment.level):.4g} % interval [{judgment.low:+.4f}, {judgment.high:+.4f}]"
+    interval = f"{_judged_interval(judgment)} [{judgment.low:+.4f}, {judgment.high:+.4f}]"
     excludes = judgment.low > 0 or judgment.high < 0
     side = "excludes 0" if excludes else "includes 0"
     if judgment.is_different and not excludes:
@@ -486,12 +486,12 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
     margin = judgment.margin
     if margin is not None and judgment.equivalence_level is not None:
-        confidence = 100 * (1 - 2 * judgment.equivalence_level)
+        kind = _judged_interval(judgment, is_equivalence=True)
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
         is_within = (judgment.p_equivalence_corrected or 0.0) <= judgment.alpha
         late = "" if margin.before else ", chosen after the results"
         place = "lies within" if -margin.value < low and high < margin.value else "reaches beyond"
-        text = f"{confidence:.4g} % interval [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
+        text = f"{kind} [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
         if is_within and place == "reaches beyond":
             text += f", but the adjusted p of equivalence, {judgment.p_equivalence_corrected:.3g}, shows it"
         parts.append(text)
@@ -503,6 +503,14 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         many = counted(judgment.queries_for_difference, "query")
         parts.append(f"to show a true difference of {margin.value:g} takes {many} (80 % power)")
     return "; ".join(parts)
+
+
+def _judged_interval(judgment: Judgment, *, is_equivalence: bool = False) -> str:
+    """Return which interval a verdict rests on: the row's own, or one that is wider because the table has more rows."""
+    level = 2 * (judgment.equivalence_level or 0.0) if is_equivalence else judgment.level
+    percent = f"{100 * (1 - level):.4g} %"
+    full = 2 * judgment.alpha if is_equivalence else judgment.alpha
+    return f"interval adjusted for the whole table ({percent})" if level < full - 1e-9 else f"{percent} interval"
 
 
 def _missing_half(judgment: Judgment) -> str:

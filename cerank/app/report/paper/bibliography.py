@@ -35,6 +35,12 @@ ENTRIES = {
   booktitle = {Proceedings of the 42nd International ACM SIGIR Conference}, pages = {505--514}, year = {2019},
   doi = {10.1145/3331184.3331259}
 }""",
+    "parapar2020": r"""@article{parapar2020,
+  author = {Parapar, Javier and Losada, David E. and Presedo-Quindimil, Manuel A. and Barreiro, {\'A}lvaro},
+  title = {Using Score Distributions to Compare Statistical Significance Tests for Information Retrieval Evaluation},
+  journal = {Journal of the Association for Information Science and Technology}, volume = {71}, number = {1},
+  pages = {98--113}, year = {2020}, doi = {10.1002/asi.24203}
+}""",
     "fisher1935": """@book{fisher1935,
   author = {Fisher, Ronald A.}, title = {The Design of Experiments}, publisher = {Oliver and Boyd}, year = {1935}
 }""",
