@@ -1,4 +1,4 @@
-"""The published files that cerank can import: names, addresses, checksums, sizes, licenses, from `published_files.toml`.
+"""The published files that cerank can import, from `published_files.toml`: name, address, checksum, size and license.
 
 Invariant: nothing here is fetched; `download` does that, and checks what it got.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -58,7 +59,7 @@ def test_run_prints_its_table_and_where_its_files_are(place, first):
     assert 0 <= row["p"] <= row["p_corrected"] <= 1
     assert row["queries"] == 12
     assert all(Path(entry["value"]).exists() for entry in found["files"])
-    assert "validation at step 10" in first.stderr
+    assert re.search(r"step 10\b", first.stderr)
 
 
 def test_ps_show_and_logs_tell_of_it_by_its_label(place, first):
@@ -85,7 +86,7 @@ def test_compare_of_run_files_alone_needs_qrels_and_says_so(place, first):
     name = json.loads(cerank(place, "ps", "--json").stdout)[0]["run"]
     files = sorted((place / "lab" / "runs" / name / "rankings").glob("*/*bm25.run.gz"))[:2]
     refused = cerank(place, "compare", *files, code=2)
-    assert "--dataset NAME or --qrels FILE" in refused.stderr
+    assert "--qrels FILE" in refused.stderr
 
 
 def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, first):
@@ -119,9 +120,9 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     resumed = subprocess.Popen(
         [sys.executable, "-m", "cerank", "resume", name, "--lab", place / "lab"], stderr=subprocess.PIPE, text=True
     )
-    assert any("validation at step" in line for line in resumed.stderr)  # it follows what the new worker does
+    assert any(re.search(r"step \d+: nDCG@10", line) for line in resumed.stderr)  # it follows what the new worker does
     cerank(place, "stop", name, "--wait")
-    assert "Resume it with `cerank resume" in resumed.communicate(timeout=300)[1]
+    assert "`cerank resume" in resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 75
     cerank(place, "rm", name, "--yes")
     assert not folder.exists()
@@ -182,7 +183,7 @@ def test_a_malformed_recipe_gives_one_paragraph_exit_2_and_no_run(place, tmp_pat
 
 
 def test_an_unknown_run_is_refused_with_the_nearest_name(place, first):
-    assert "did you mean 'first'?" in cerank(place, "show", "frist", code=2).stderr
+    assert "'first'" in cerank(place, "show", "frist", code=2).stderr
 
 
 def test_a_base_that_is_nowhere_is_missing_data_with_its_own_exit_code(place):

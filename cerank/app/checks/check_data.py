@@ -72,7 +72,7 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
     ]
     warnings = list(dataset.decisions())
     if about.judged_without_text:
-        warnings.append(f"{counted(about.judged_without_text, 'judged document')} have no text and cannot be found")
+        warnings.append(f"no text, so never found: {counted(about.judged_without_text, 'judged document')}")
     if empty:
         warnings.append(f"{counted(len(empty), 'query')} without a positive: {_some(empty)}")
     if request.first_stage:
