@@ -95,8 +95,9 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
     import platformdirs
 
     own = user_file()
+    given = {key: value for key in _keys() if (value := getattr(flags, key)) is not None}
     layers = [
-        _layer(_given(flags), cwd, {key: f"--{key}" for key in _keys()}),
+        _layer(given, cwd, {key: f"--{key}" for key in _keys()}),
         _layer(_from_environment(environ), cwd, {key: PREFIX + key.upper() for key in _keys()}),
         _file_layer(cwd / FILE),
         *([_file_layer(own)] if own != cwd / FILE else []),
@@ -133,10 +134,6 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
 
 def _keys() -> tuple[str, ...]:
     return Flags.__struct_fields__
-
-
-def _given(flags: Flags) -> dict[str, object]:
-    return {key: value for key in _keys() if (value := getattr(flags, key)) is not None}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:

@@ -49,6 +49,7 @@ TEXTS = {  # tests that expect five words or more of a text, because the text is
     "teachers/test_prompts.py": "prompts as they were published",
     "test_errors.py": "the form of an error",
     "tui/test_pictures.py": "the title of a picture",
+    "worker/test_captured_output.py": "the form of an error",
 }
 PRIVATE = {  # private names that a test may use, each with its reason
     ("importing/test_import_files.py", "_waiting"): "what is in memory shows nowhere else",

@@ -67,7 +67,8 @@ def verify(folder: RunFolder, now: datetime) -> VerificationResult:
                     f"{folder.measures(*key)}: values differ from those of the ranking by up to {worst:.3g}"
                 )
     problems = list(dict.fromkeys(problems))
-    _leave_mark(folder, problems, now)
+    with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
+        checksums.record_damage(folder, problems, json_records.timestamp(now))
     models = sum(1 for path in folder.path.glob(f"stages/**/{MANIFEST}") if ".bad" not in str(path))
     return VerificationResult(files, models, rankings, values, largest, tuple(problems))
 
@@ -92,11 +93,6 @@ def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
                     f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
                 ]
     return list(dict.fromkeys(warnings))
-
-
-def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
-    with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
-        checksums.record_damage(folder, problems, json_records.timestamp(now))
 
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:

@@ -208,11 +208,6 @@ Full = Annotated[
 ]
 
 
-def command_line() -> str:
-    """Return the command as it was typed, for documents that say how they were made."""
-    return shlex.join(["cerank", *sys.argv[1:]])
-
-
 def confidence_of(confidence: float | None, alpha: float | None) -> float:
     """Return the confidence that --confidence or --alpha gives; .95 without either.
 
@@ -308,7 +303,7 @@ def compare(
         text = export_comparison.document(
             comparison,
             with_reasons=reasons,
-            command=command_line(),
+            command=shlex.join(["cerank", *sys.argv[1:]]),
             costs=costs,
             looks=made.looks,
             plan=made.plan,
