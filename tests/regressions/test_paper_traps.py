@@ -1,5 +1,5 @@
 """The traps of the code published with "Exploring the Effectiveness of Multi-stage Fine-tuning for Cross-encoder
-Re-rankers", numbered as in the notes on the field; each test fails on what that code does.
+Re-rankers", each with the number that comments and guides give it; a test fails on what that code does.
 
 Those that cannot occur here:
 1  does not run as published: the whole program is run from recipe to table by tests/end_to_end.

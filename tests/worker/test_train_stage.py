@@ -134,7 +134,7 @@ def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record
     (test,) = plan.recipe.data.test
     for first in plan.recipe.data.first_stages:
         found = [
-            json_records.load(run.ranking_facts(system, test, first), RankingStats)
+            json_records.load(run.ranking_stats_file(system, test, first), RankingStats)
             for system in ("first-stage", "contrastive", "distill")
         ]
         assert len({(one.queries, one.min_depth, one.max_depth) for one in found}) == 1

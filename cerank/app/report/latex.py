@@ -187,7 +187,7 @@ def _cell(cell: ResultCell) -> str:
 
 
 def document(report: Report) -> str:
-    """Return all tables with the side tables, as a document that compiles with booktabs and longtable."""
+    """Return all tables with the supplementary tables, as a document that compiles with booktabs and longtable."""
     parts = [_PREAMBLE, f"\\section*{{{escaped(report.title)}}}\n"]
     parts += [f"{escaped(text)}\n\n" for text in head(report)]
     parts += _lists(("Answers", report.answers))

@@ -109,7 +109,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
 
 
-class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
+class PlaceStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What a model's rankings are like at one place."""
 
     place: str
@@ -122,7 +122,7 @@ class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
     missing: int  # queries of the qrels without a ranking; they count 0
 
 
-class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run behind the tables."""
 
     run: str
@@ -165,8 +165,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     grids: tuple[ResultsTable, ...]
     facing: tuple[PublishedComparison, ...]
     papers: tuple[tuple[str, str], ...]  # key, citation with its notes
-    places: tuple[PlaceFacts, ...]
-    runs: tuple[RunFacts, ...]
+    places: tuple[PlaceStatistics, ...]
+    runs: tuple[RunRecord, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]  # cells of the declared tables that are not measured yet
     sources: tuple[SourceFile, ...]

@@ -53,7 +53,7 @@ def test_a_row_of_seeds_shows_the_state_that_matters_most(lab: LabFolder) -> Non
     lab.finished(lab.started(lab.run(seed=2), 5))
     (row,) = SeedGroups(RunSettings()).folded(entries_of(lab))
     assert row.state == "failed"
-    facts = dict(run_list.facts(row))
+    facts = dict(run_list.details(row))
     assert facts["seed 1"].split()[1] == "failed"
     assert facts["seed 2"].endswith(".641")
 
