@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class RankingDiagnostics(msgspec.Struct, frozen=True, kw_only=True):
-    """What one ranking is like on one set of qrels."""
+    """Judged share, ties and depth of a ranking on a set of qrels."""
 
     judged: dict[str, float]  # measure -> mean share of judged documents down to its cutoff (10 where it has none)
     answerless: dict[str, int]  # measure -> queries in whose qrels no document meets its threshold

@@ -28,7 +28,7 @@ class Condition(msgspec.Struct, frozen=True, order=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What one system scored in one condition."""
+    """The per-query values of a system in one condition."""
 
     condition: Condition
     qrels_sha256: str

@@ -132,7 +132,7 @@ class ImportedFile(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What an import did; stored in the folder as import.json."""
+    """The result of an import, stored in the dataset folder as import.json."""
 
     format: str
     folder: str
@@ -143,7 +143,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 class ImportOptions(msgspec.Struct, frozen=True):
-    """What the user may choose about an import."""
+    """Options of an import: names of runs, the collection of texts, depth, queries."""
 
     name: str = ""  # name of the run; "" takes the format's
     collection: str = ""  # ir_datasets id or folder with the texts; "" takes the format's

@@ -14,7 +14,7 @@ from cerank.registry import Registry
 
 
 class PublishedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One published file."""
+    """A published file with its address, checksum, size and license."""
 
     name: str
     format: str  # name of the format in cerank; "" if cerank rejects the file

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import RunFailedError, UsageError
+from cerank.errors import RunFailedError, UsageError, os_reason
 from cerank.files import disk, lease
 from cerank.files.json_records import DECODE_ERRORS
 from cerank.files.safe_open import read_file
@@ -114,7 +114,7 @@ def _folder_problem(where: Path) -> str:
             where.mkdir(mode=0o700)
         state = where.lstat()
     except OSError as error:
-        return f"cannot be made: {(error.strerror or '').lower()}"
+        return f"cannot be made: {os_reason(error)}"
     if not stat.S_ISDIR(state.st_mode):
         return "not a folder"
     if state.st_uid != os.getuid():

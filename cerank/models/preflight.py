@@ -35,7 +35,7 @@ _HEADS = re.compile(r"(?:^|\.)(?:classifier|score|classifier\.out_proj|classifie
 
 
 class ModelSizes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files of a model folder say about it."""
+    """The sizes in a model folder: entries of its tokenizer, rows of its embeddings, scores of its head."""
 
     family: str  # config.json's model_type
     embeddings: int  # rows of the table of token embeddings; 0 where it is not found

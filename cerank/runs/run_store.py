@@ -136,7 +136,7 @@ def load_plan(folder: RunFolder) -> Plan:
         return msgspec.json.decode(data, type=Plan)
     except json_records.DECODE_ERRORS as error:
         raise DamagedError(
-            f"not a readable plan: {json_records.decode_reason(error)}", where=str(folder.plan)
+            f"the plan cannot be read: {json_records.decode_reason(error)}", where=str(folder.plan)
         ) from error
 
 

@@ -234,7 +234,7 @@ _POLL_SECONDS = 2.0  # between tries while another process asks the same model
 
 
 class MadeRanking(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage asked of its teacher; beside the ranking in the run's folder."""
+    """The queries that a teacher ranked for a stage, and how; stored beside the ranking in the run's folder."""
 
     asked: tuple[str, ...]  # queries, those that failed among them
     provenance: Provenance

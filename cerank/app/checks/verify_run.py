@@ -26,7 +26,7 @@ SAME = 1e-12  # a measure computed again differs by less
 
 
 class VerificationResult(msgspec.Struct, frozen=True):
-    """What was looked at in a run, and what is wrong with it."""
+    """The result of verifying a run: how much was checked, and each problem."""
 
     files: int  # with a hash of their own
     models: int  # folders with a checksum manifest
@@ -132,5 +132,5 @@ def _rows(path: Path) -> list[QueryMeasures]:
         return decode_measures(path.read_bytes())
     except (OSError, *json_records.DECODE_ERRORS) as error:
         raise RunFailedError(
-            f"not a readable measures file: {json_records.decode_reason(error)}", where=str(path)
+            f"the file of measures cannot be read: {json_records.decode_reason(error)}", where=str(path)
         ) from error

@@ -60,7 +60,7 @@ class PowerRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PowerCase(msgspec.Struct, frozen=True, kw_only=True):
-    """What a number of queries can show of one measure."""
+    """The power of a number of queries by one measure."""
 
     measure: str
     spread: Literal["given", "assumed", "measured"]
@@ -173,7 +173,7 @@ def of_rankings(
 
 
 class SeedGridCell(msgspec.Struct, frozen=True, kw_only=True):
-    """What so many queries and paired seeds of each recipe can show."""
+    """The power of a number of queries with a number of paired seeds of each recipe."""
 
     dataset: str
     first_stage: str

@@ -62,7 +62,7 @@ class MatrixOutlineRow(msgspec.Struct, frozen=True):
 
 
 class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a matrix comes to: nothing was started, built or fetched to find out."""
+    """The runs, work and missing inputs of a matrix, found without starting, building or fetching anything."""
 
     rows: tuple[MatrixOutlineRow, ...]
     work: tuple[WorkItem, ...]
@@ -72,7 +72,7 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueuedMatrix(msgspec.Struct, frozen=True):
-    """What became of a matrix that was asked for."""
+    """The runs of a matrix after a request to queue it: those queued now, and those that were there."""
 
     record: MatrixRecord
     added: tuple[RunFolder, ...]  # queued now

@@ -25,7 +25,7 @@ SCALARS = ("name", "description", "chain", "pooling")  # a recipe's own keys; ba
 
 
 class FieldSpec(msgspec.Struct, frozen=True):
-    """One setting."""
+    """A setting of a recipe as a form shows it: its key, value and meaning."""
 
     path: str  # "stages.distill.learning_rate"
     key: str

@@ -110,7 +110,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaceStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's rankings are like at one place."""
+    """Depth, ties and judged share of a model's ranking of one test set."""
 
     place: str
     system: str
@@ -123,7 +123,7 @@ class PlaceStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One run behind the tables."""
+    """A run behind the tables: its versions, stages, inputs and events."""
 
     run: str
     short_name: str = ""
@@ -142,7 +142,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture of curves."""
+    """A picture of training curves as SVG, with its name and title."""
 
     name: str  # of its file, without ending
     title: str

@@ -96,8 +96,8 @@ def import_(
     imported = import_files(name, files, into, choices)
     emit(_report(imported), settings_of(form=form, json=json).format)
     texts = f" with the texts of {imported.collection}" if imported.collection else ""
-    name = into if into.is_absolute() else f"./{into}"
-    info(f"{imported.folder} is now a dataset{texts}; see `cerank datasets {name}`")
+    dataset = into if into.is_absolute() else f"./{into}"
+    info(f"{imported.folder} is now a dataset{texts}; see `cerank datasets {dataset}`")
 
 
 def _report(imported: Imported) -> Table:

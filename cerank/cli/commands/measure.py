@@ -411,7 +411,7 @@ def rerank(
     price: Annotated[
         float,
         typer.Option(
-            "--price", min=0.0, metavar="N", help="What the server's million tokens, or thousand searches, cost."
+            "--price", min=0.0, metavar="N", help="Price of a million tokens at the server, or of a thousand searches."
         ),
     ] = 0.0,
     replace: options.Replace = False,
