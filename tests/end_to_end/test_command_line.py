@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cerank.datasets.open_datasets import open_dataset
 from cerank.recipes import render
 from tests.warm import started
 from tests.worker.small import small_plan
@@ -130,7 +131,9 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
 
 def test_dry_run_shows_inputs_and_work_and_makes_no_run(place):
     before = sorted((place / "lab" / "runs").glob("*")) if (place / "lab" / "runs").exists() else []
-    out = json.loads(cerank(place, "run", "--recipe", "small.toml", "--dry-run", "--json").stdout)
+    out = json.loads(
+        cerank(place, "run", "--recipe", "small.toml", "--dry-run", "--pairs-per-second", "100", "--json").stdout
+    )
     assert {row["role"] for row in out["inputs"]} == {"base", "dataset", "first_stage", "teacher"}
     work = {row["part"]: row["pairs"] for row in out["work"]}
     assert work["train contrastive"] == 30 * 2 * 4
@@ -175,8 +178,9 @@ def test_a_malformed_file_gives_one_paragraph_with_its_line_exit_2_and_no_run(tm
 )
 def test_a_malformed_recipe_gives_one_paragraph_exit_2_and_no_run(place, tmp_path, recipe, expected):
     (tmp_path / "small.toml").write_text(recipe)
-    cache = str(place / "cache")  # those that extend a shipped recipe read pydocs, which takes seconds to make
-    refused = cerank(tmp_path, "run", "--recipe", "small.toml", code=2, CERANK_CACHE=cache)
+    cache = place / "cache"
+    open_dataset("pydocs/train", cache)  # for those that extend a shipped recipe: copied here, and not built anew
+    refused = cerank(tmp_path, "run", "--recipe", "small.toml", code=2, CERANK_CACHE=str(cache))
     assert refused.stderr.startswith("error: ")
     assert expected in refused.stderr
     assert not (tmp_path / "lab").exists()

@@ -64,8 +64,9 @@ def is_coherent(row):
     )
 
 
-@pytest.mark.parametrize("correction", ["auto", "holm", "none"])
-@pytest.mark.parametrize("margin", [0.01, 0.02, 0.05])
+@pytest.mark.parametrize(
+    ("margin", "correction"), [(0.01, "auto"), (0.02, "auto"), (0.02, "holm"), (0.02, "none"), (0.05, "auto")]
+)
 def test_on_dl_2020_no_verdict_of_any_pair_contradicts_its_interval(dl20, tmp_path, margin, correction):
     asked = ["--margin", f"nDCG@10={margin}", "--margin", f"RR(rel=2)@10={margin}", "--correction", correction]
     rows = rows_of(tmp_path, *dl20, "-m", "nDCG@10", "-m", "RR(rel=2)@10", "--pairs", "all", *asked)
@@ -120,7 +121,7 @@ def test_the_table_names_family_method_and_what_each_verdict_rests_on(dl20, tmp_
     assert "\\item 4 comparisons: " in latex.stdout
 
 
-@pytest.mark.parametrize("width", [40, 78, 100, 140])
+@pytest.mark.parametrize("width", [40, 78, 140])
 def test_a_narrow_terminal_loses_columns_and_never_a_verdict(dl20, tmp_path, width):
     asked = ["-m", "nDCG@10", "--margin", "nDCG@10=.3", "--format", "table"]
     out = cerank(tmp_path, "compare", *dl20, *asked, COLUMNS=str(width)).stdout
@@ -182,7 +183,8 @@ def test_seeds_are_merged_and_a_margin_of_the_recipe_is_marked_as_declared(place
 
 
 def test_a_dry_run_says_whether_the_queries_can_show_the_margin(place):
-    out = cerank(place, "run", "--recipe", "declared.toml", "--dry-run", "--json")
+    dry = ["--dry-run", "--pairs-per-second", "100"]  # nothing is measured
+    out = cerank(place, "run", "--recipe", "declared.toml", *dry, "--json")
     rows = json.loads(out.stdout)["power"]
     assert {(row["measure"], row["margin"], row["queries"], row["can_show"]) for row in rows} == {
         ("nDCG@10", 0.02, 12, False),
@@ -190,7 +192,7 @@ def test_a_dry_run_says_whether_the_queries_can_show_the_margin(place):
     }
     assert {row["comparison"] for row in rows} == {"stage against stage", "stage against first stage"}
     assert all(row["sd_low"] <= row["sd_high"] and row["spread"] == "earlier runs of this lab" for row in rows)
-    asked = ["--set", 'evaluate.margins={"nDCG@10"=0.9, "RR@10"=0.01}', "--dry-run", "--format", "table"]
+    asked = ["--set", 'evaluate.margins={"nDCG@10"=0.9, "RR@10"=0.01}', *dry, "--format", "table"]
     out = cerank(place, "run", "--recipe", "declared.toml", *asked)
     text = " ".join(out.stdout.split())  # lines end where the terminal does
     high = text.partition("stage against stage by nDCG@10 on 12 queries of data[70%:]")[2].partition(" against ")[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.simulations.studies import few_and_tied, gates, pooled, skewed_tables
 
 
@@ -17,6 +19,7 @@ def test_a_gate_keeps_alpha_over_all_looks_where_each_look_alone_does_not():
     assert rates["each look at .05"] > 0.25
 
 
+@pytest.mark.slow
 def test_skewed_tables_err_a_little_more_often_and_few_tied_queries_less():
     assert max(rate.rate for rate in skewed_tables(6)) <= 0.5  # about .07 is seen: four or more of 6 are unlikely
     rates = [rate.rate for rate in few_and_tied(30) if "decides" in rate.test]
