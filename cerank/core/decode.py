@@ -153,7 +153,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = source.count(b"\n", 0, error.start) + 1
         raise FormatError(
-            "the file is not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8"
+            "the file is not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8", code="not-utf-8"
         ) from None
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1

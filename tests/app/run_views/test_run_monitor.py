@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cerank.app.run_views import label_runs
-from cerank.app.run_views.run_list import facts, goes_with, ordered
+from cerank.app.run_views.run_list import details, goes_with, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
 from cerank.app.run_views.run_updates import LogFollower
 from cerank.core.metrics import Validation
@@ -147,7 +147,7 @@ def test_facts_say_nothing_twice_and_nothing_empty(lab: LabFolder) -> None:
     lab.finished(lab.started(lab.run("one"), 20))
     lab.damaged(lab.run("two"))
     for entry in LabMonitor(lab.path).poll():
-        found = facts(entry)
+        found = details(entry)
         assert len({word for word, _ in found}) == len(found)
         assert all(text for _, text in found)
 
