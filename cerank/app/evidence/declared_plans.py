@@ -197,8 +197,8 @@ def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonR
     own = request.terms or Terms()
     rules = {name: getattr(plan, name) for name in ("confidence", "correction", "family", "pairs", "claim")}
     ruled = msgspec.structs.replace(own, **{name: getattr(Terms(), name) for name in rules})
-    asked = (request.measures, request.margins, request.worth, request.harm, request.primary, request.counts_looks)
-    if ruled != own or any(asked):
+    options = (request.measures, request.margins, request.worth, request.harm, request.primary, request.counts_looks)
+    if ruled != own or any(options):
         raise UsageError(
             "measures, margins, primary questions, correction, family, confidence, pairs and claim come from the plan",
             where="--plan",
