@@ -72,8 +72,9 @@ def test_a_job_that_ends_without_an_answer_says_that_the_lab_is_not_seen(
     executor = AnsweringExecutor(sees_lab=False)
     executor.told = {"1": JobState(phase="ended", word="FAILED", reason="exit code 2")}
     (finding,) = examined(settings, executor)
+    told = finding.what
     assert finding.state == "wrong"
-    assert "exit code 2" in finding.what
+    assert "exit code 2" in told
     assert executor.canceled == []
 
 
@@ -82,7 +83,8 @@ def test_a_job_that_waits_too_long_is_canceled(settings: Settings) -> None:
     executor.told = {"1": JobState(phase="pending", word="PENDING", reason="Resources")}
     (finding,) = examined(settings, executor, patience=0.1)
     assert (finding.state, executor.canceled) == ("wrong", ["1"])
-    assert "Resources" in finding.what
+    told = finding.what
+    assert "Resources" in told
 
 
 def test_a_refusal_is_a_finding(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

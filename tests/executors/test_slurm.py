@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -42,7 +43,10 @@ def test_a_script_has_every_option_and_quotes_what_is_not_a_word(tmp_path: Path)
     assert [text for text in wanted if f"#SBATCH --{text}" not in lines] == []
     assert {"#SBATCH --dependency=afterok:7", "#SBATCH --requeue", "#SBATCH --signal=B:USR2@120"} <= set(lines)
     assert {"#SBATCH --reservation=x", "#SBATCH --constraint=a&b", "module load cuda/12"} <= set(lines)
-    assert "exec apptainer exec --nv c.sif python3 -P -m cerank.executors.on_node '/a b/run'\"'\"'s'" in script
+    (work,) = [line for line in lines if "on_node" in line]
+    words = shlex.split(work.partition("exec ")[2].partition(";")[0])
+    assert words[:4] == ["apptainer", "exec", "--nv", "c.sif"]
+    assert words[4:] == ["python3", "-P", "-m", "cerank.executors.on_node", "/a b/run's"]
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
