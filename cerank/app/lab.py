@@ -104,6 +104,7 @@ class Lab:
         self.check_resumable(folder)
         plan = run_store.load_plan(folder)
         self.unqueue(folder)
+        disk.remove(folder.job)  # from now on this machine carries it out
         return local_launcher.start(plan, folder, command=self.worker)
 
     def check_resumable(self, folder: RunFolder) -> None:
@@ -305,8 +306,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        if self.executor is None:
-            self.check_device(plan.device)
+        self.check_device(plan.device)
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
@@ -397,13 +397,15 @@ class Lab:
     def check_device(self, name: str) -> None:
         """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.
 
+        What the machines of an executor have is not known here.
+
         Args:
             name: as in the settings or in a plan.
 
         Raises:
             UsageError: no run could start with it.
         """
-        if name not in {"auto", "cpu"}:  # asking for GPUs may take the driver a second
+        if name not in {"auto", "cpu"} and self.executor is None:  # asking for GPUs may take the driver a second
             devices.check_present(name, self.devices())
             if self.worker == local_launcher.WORKER:  # another worker may compute with another torch
                 devices.check_torch(name)

@@ -21,6 +21,7 @@ from cerank.runs.job_records import JobState, Phase
 from cerank.runs.layout import JobFolder
 
 PATIENCE = 60.0  # seconds that a command of Slurm may take; a busy controller answers in some
+_PATIENCE_TO_ASK = 15.0  # seconds that squeue and sacct may take, for which `cerank ps` waits
 _FIELDS = ("JobArrayID", "State", "Reason", "StartTime", "NodeList", "RestartCnt", "exit_code")
 _RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "STOPPED"}
 _PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -131,6 +132,7 @@ class SlurmExecutor:
             UsageError: it is not installed, refuses or hangs; in its own words.
         """
         environ = submitting_environment()
+        patience = _PATIENCE_TO_ASK if program in {"squeue", "sacct"} else PATIENCE
         try:
             done = subprocess.run(
                 [program, *words],
@@ -139,7 +141,7 @@ class SlurmExecutor:
                 text=True,
                 errors="replace",
                 stdin=subprocess.DEVNULL,
-                timeout=PATIENCE,
+                timeout=patience,
                 env=environ,
             )
         except FileNotFoundError:
@@ -147,7 +149,7 @@ class SlurmExecutor:
             hint = "work on a login node of the cluster, or load its module of Slurm"
             raise UsageError(what, where=self._where, hint=hint, code="executor-not-installed") from None
         except subprocess.TimeoutExpired:
-            what = f"{program} gave no answer in {PATIENCE:.0f} s"
+            what = f"{program} gave no answer in {patience:.0f} s"
             raise UsageError(what, where=self._where, code="executor-no-answer") from None
         except OSError as error:
             raise RunFailedError(f"{program} cannot be started: {error.strerror}", where=self._where) from error

@@ -108,7 +108,7 @@ def batch_script(options: SlurmOptions, jobs: Sequence[Job], after: Sequence[str
     """
     options_of_sbatch = {
         "job-name": jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more",
-        "output": log,
+        "output": f'"{log}"' if re.search(r"\s", log) else log,  # as sbatch reads it
         "open-mode": "append",
         "partition": options.partition,
         "account": options.account,

@@ -87,7 +87,8 @@ class RunJob(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Return the job in a line: "slurm job 12: PENDING (Priority), expected at 2026-11-28 21:05"."""
         state = self.state
-        parts = [f"{self.record.executor} job {self.id}: {state.word or state.phase}"]
+        name = f"{self.record.executor} job {self.id}" if self.id else self.record.executor
+        parts = [f"{name}: {state.word or state.phase}"]
         parts[0] += f" ({state.reason})" if state.reason else ""
         if state.phase == "pending" and state.start:
             parts.append(f"expected at {state.start.replace('T', ' ')}")
@@ -124,8 +125,11 @@ def job_of(folder: RunFolder) -> RunJob | None:
 
 def newest(record: JobRecord, answer: JobAnswer) -> RunJob:
     """Return the first of a record's jobs that has not ended, else the last; a job nobody has asked for is pending."""
-    submitted = JobState(phase="pending", word="SUBMITTED")
-    states = [(job, answer.states.get(job, submitted)) for job in record.ids]
+    # without an id nobody can ask, as for a line that the user runs
+    states = [
+        (job, answer.states.get(job, JobState(phase="pending" if job else "unknown", word="SUBMITTED")))
+        for job in record.ids
+    ]
     job, state = next(((job, state) for job, state in states if state.is_live), states[-1])
     return RunJob(record, job, state)
 

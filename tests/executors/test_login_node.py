@@ -108,7 +108,7 @@ def test_every_command_for_a_cluster_works_without_torch(node: LoginNode, slurm:
     assert trainer.ids == ("101", "102_0")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_refused_submission_leaves_no_run_and_a_stop_cancels_jobs_that_wait(
     node: LoginNode, slurm: ScriptedSlurm
 ) -> None:
@@ -135,3 +135,17 @@ def test_a_refused_submission_leaves_no_run_and_a_stop_cancels_jobs_that_wait(
     assert (wrong[0], wrong_key[0]) == (ExitCode.USAGE, ExitCode.USAGE)
     assert "big" in wrong[2]
     assert "tme" in wrong_key[2]
+
+
+@pytest.mark.slow
+def test_a_template_that_prints_gives_a_line_that_carries_the_run_out(node: LoginNode) -> None:
+    with (node.folder / "cerank.toml").open("a") as file:
+        file.write('[executors.command]\ntemplate = "env A=b {command}"\ndevice = "cpu"\ncpus = 1\n')
+    ((code, line, _), (_, listed, _)) = node.does("run --recipe two.toml --seed 7 --on command", "ps --json")
+    assert code == 0
+    run = node.runs["small 7"]
+    rows = {row["run"]: row for row in json.loads(listed)}
+    assert rows[run.name]["state"] == "waiting"
+    environ = os.environ | {"HF_HUB_OFFLINE": "1"}
+    assert subprocess.run(line, shell=True, check=False, env=environ, cwd=node.folder).returncode == 0
+    assert run.done.exists()

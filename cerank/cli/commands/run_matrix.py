@@ -26,7 +26,7 @@ def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: floa
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
-    for folder in queued_matrix.added:
+    for folder in queued_matrix.added if home.executor is None else ():
         write_output(folder.name + "\n")
     name = queued_matrix.record.name
     if home.executor is not None:

@@ -146,7 +146,6 @@ def run(
     elif lab_of_runs.executor is not None:
         folder, record = lab_of_runs.start_elsewhere(plan, loaded.toml)
         live_status.tell_submitted(lab_of_runs, [folder], [record])
-        write_output(folder.name + "\n")
     else:
         _start(lab_of_runs, plan, loaded.toml, detach=detach, wide=wide)
 
@@ -282,7 +281,7 @@ def resume(
         home.check_resumable(folder)
         executor.device(run_store.load_plan(folder).device)
         records = home.submit([folder], executor)
-        live_status.tell_submitted(home, [folder], records)
+        live_status.tell_submitted(home, [folder], records, executor)
         return
     follower = Follower(folder)
     follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
