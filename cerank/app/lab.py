@@ -15,7 +15,6 @@ import msgspec
 from cerank.errors import CerankError, UsageError
 from cerank.executors import choice, polling
 from cerank.executors.interface import JobExecutor
-from cerank.executors.submissions import Submission
 from cerank.files import disk, lease
 from cerank.machine import devices, process_environment
 from cerank.machine.devices import Device
@@ -143,6 +142,8 @@ class Lab:
             UsageError: the executor refuses, or a run is finished or at work.
             RunFailedError: the lab cannot be written to.
         """
+        from cerank.executors.submissions import Submission  # imports the readers of datasets
+
         chosen = executor or self.executor
         if chosen is None:
             raise UsageError("this machine takes no jobs", where="executor", code="no-executor")
