@@ -202,7 +202,11 @@ class Lab:
             live = [record.id] if record.id and status.state not in {"paused", "failed"} else []
         job_records.save(folder, msgspec.structs.replace(record, is_canceled=True))
         at_work = job_records.newest(record, answer).id if status.state in {"running", "stopping"} else ""
-        choice.of_job(record).cancel([job for job in live if job != at_work])
+        try:
+            choice.of_job(record).cancel([job for job in live if job != at_work])
+        except CerankError:
+            job_records.save(folder, record)  # it is not canceled, and the user may try again
+            raise
         self.refresh_jobs(force=True)
         return bool(live)
 
