@@ -254,6 +254,8 @@ def test_a_ranking_compared_with_itself_is_identical_and_no_part_of_the_family()
     assert [row.verdict for row in found.rows] == ["identical", "better"]
     assert found.family == found.family_equivalence == 1
     assert any("the same ranking: nothing was tested" in line for line in footnotes(found))
+    alone = compare(systems[:2], ["RR@10"])
+    assert (alone.family, footnotes(alone)[0]) == (0, "nothing was tested, so no verdict can be false")
     assert reasons(found)[0].endswith("the same documents in the same order, so nothing was tested")
 
 

@@ -401,7 +401,8 @@ def evaluate(
     targets = [comparisons.target(settings.lab, name) for name in run]
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
-    emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    shown = table_columns.measure_table(systems, names, per_query=per_query, form=settings.format)
+    emit(shown, settings.format)
     for system in systems:
         for note in system.notes:
             info(f"{system.label}: {note}")
