@@ -268,7 +268,7 @@ def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     for test in data.test:
         for first in data.first_stages:
             for system in systems_of(plan):
-                stats = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
+                stats = json_records.load_if_there(folder.ranking_stats_file(system, test, first), RankingStats)
                 if stats is not None:
                     figures = (stats.queries, stats.min_depth, stats.max_depth, stats.tied)
                     rows.append((system, test, first, *figures))
@@ -348,7 +348,7 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     from cerank.app.comparison.power_analysis import is_beyond, sentences
 
     def cell(case: PowerCase, key: str) -> str | float | None:
-        value = getattr(case if hasattr(case, key) else case.outlook, key)
+        value = getattr(case if hasattr(case, key) else case.estimate, key)
         # A size that the measure does not span would be read as one that can be.
         return None if key in {"smallest_difference", "smallest_margin"} and is_beyond(case, value) else value
 
@@ -372,7 +372,7 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     )
     keys = [column.key for column in columns]
     rows = [tuple(cell(case, key) for key in keys) for case in cases]
-    share = f"{100 * cases[0].outlook.power:.3g} %"
+    share = f"{100 * cases[0].estimate.power:.3g} %"
     notes = (
         f"smallest difference: what must truly be there to come out significant in {share} of cases; smallest margin: "
         f"how narrow 'equivalent' can be claimed in {share} of cases if both are truly equal",

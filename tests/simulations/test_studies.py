@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.simulations.studies import few_and_tied, gates, pooled, repeated_tables, skewed_tables
 
 
@@ -25,6 +27,7 @@ def test_verdicts_of_all_looks_keep_alpha_at_the_level_of_the_last_and_not_one_b
     assert min(rate.rate for rate in rates if rate.test == "each table at .05") > 0.2
 
 
+@pytest.mark.slow
 def test_skewed_tables_err_a_little_more_often_and_few_tied_queries_less():
     assert max(rate.rate for rate in skewed_tables(6)) <= 0.5  # about .07 is seen: four or more of 6 are unlikely
     rates = [rate.rate for rate in few_and_tied(30) if "decides" in rate.test]

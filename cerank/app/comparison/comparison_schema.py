@@ -96,7 +96,7 @@ class TestSetLooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PlanStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a comparison stands to a plan that was declared for its judgments."""
+    """Whether a comparison follows a plan that was declared for its judgments, and where it departs from it."""
 
     title: str
     sha256: str
@@ -121,7 +121,7 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DocumentMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the rows rest on."""
+    """The versions, inputs and rules behind the rows of a document."""
 
     format: int
     cerank: str  # version

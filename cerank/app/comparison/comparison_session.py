@@ -50,7 +50,7 @@ SOURCE = "dashboard"  # where a margin was chosen
 
 
 class QueryDifference(msgspec.Struct, frozen=True):
-    """One query of a row."""
+    """The values of both systems of a row on one query, and their difference."""
 
     query: str
     left: float

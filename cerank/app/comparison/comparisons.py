@@ -138,7 +138,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget
         if isinstance(member, FileTarget):
             hint = "name runs of the lab; a mean of seeds needs their plans"
             raise UsageError(
-                f"'{label}': {member.path.name} is a file, which says nothing of its seed",
+                f"'{label}': {member.path.name} is a run file, which has no recorded seed",
                 hint=hint,
                 code="seed-unknown",
             )

@@ -51,8 +51,10 @@ def _compared(comparison: Comparison, *, only_judged: bool = False) -> list[_Com
 
 def keys_of_pair(left: System, right: System, measures: Sequence[str], slices: Sequence[tuple[str, str]] = ()) -> Keys:
     """Return the keys of two systems, by each measure in each condition, and by a measure on each slice."""
-    asked = [*((measure, "") for measure in measures), *slices]
-    return _keys([(left, right, at.condition, measure, part) for at in left.measured for measure, part in asked])
+    measured_parts = [*((measure, "") for measure in measures), *slices]
+    return _keys(
+        [(left, right, at.condition, measure, part) for at in left.measured for measure, part in measured_parts]
+    )
 
 
 def _keys(rows: Sequence[_Compared]) -> Keys:

@@ -113,14 +113,16 @@ def read_slices(path: Path) -> dict[str, frozenset[str]]:
             "no such file", where=str(path), hint="lines of: query id, tab, name of its slice"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read it: {error}", where=str(path)) from error
+        raise UsageError(f"cannot read the file: {error}", where=str(path)) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 2 or not all(cells):
             hint = "each line is a query's id, a tab, and the name of its slice"
-            raise FormatError("not a query with its slice", where=f"{path}:{number}", hint=hint)
+            raise FormatError(
+                "the line is not a query id, a tab and the name of a slice", where=f"{path}:{number}", hint=hint
+            )
         slices.setdefault(cells[1], set()).add(cells[0])
     return {name: frozenset(queries) for name, queries in slices.items()}
 

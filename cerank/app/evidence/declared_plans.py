@@ -18,7 +18,7 @@ import msgspec
 from cerank.app.comparison import comparisons, margins, recorded_looks
 from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest, Target
-from cerank.errors import UsageError
+from cerank.errors import UsageError, os_error
 from cerank.runs import comparison_plans, test_set_looks
 from cerank.runs.comparison_plans import ComparisonPlan, DeclaredPlan
 from cerank.settings import Settings
@@ -55,10 +55,10 @@ def read_plan(path: Path) -> ComparisonPlan:
     try:
         return msgspec.toml.decode(path.expanduser().read_bytes(), type=ComparisonPlan)
     except OSError as error:
-        raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "see `cerank guide verdicts` for an example"
-        raise UsageError(f"not a plan of a comparison: {error}", where=str(path), hint=hint) from error
+        raise UsageError(f"the file is not a plan of a comparison: {error}", where=str(path), hint=hint) from error
 
 
 def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Path]:
@@ -79,7 +79,7 @@ def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Pat
             f"it lies between .5 and 1, not at {plan.confidence:g}", where="confidence", hint="such as .95"
         )
     if plan.family < 0:
-        raise UsageError(f"a family of {plan.family} comparisons", where="family", hint="0 counts those shown")
+        raise UsageError(f"a family cannot hold {plan.family} comparisons", where="family", hint="0 counts those shown")
     _, qrels = comparisons.judgments(settings, plan.dataset, plan.qrels)
     names = check(plan.measures, qrels, "measures")
     sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
@@ -197,8 +197,8 @@ def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonR
     own = request.terms or Terms()
     rules = {name: getattr(plan, name) for name in ("confidence", "correction", "family", "pairs", "claim")}
     ruled = msgspec.structs.replace(own, **{name: getattr(Terms(), name) for name in rules})
-    asked = (request.measures, request.margins, request.worth, request.harm, request.primary, request.counts_looks)
-    if ruled != own or any(asked):
+    options = (request.measures, request.margins, request.worth, request.harm, request.primary, request.counts_looks)
+    if ruled != own or any(options):
         raise UsageError(
             "measures, margins, primary questions, correction, family, confidence, pairs and claim come from the plan",
             where="--plan",

@@ -66,7 +66,10 @@ def gate(
         ),
     ] = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", metavar="A", help="Rate of false shipping, and of false alarms, over all looks.")
+        float,
+        typer.Option(
+            "--alpha", metavar="A", help="Error rate over all looks: of shipping a worse system, and of false alarms."
+        ),
     ] = 0.05,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the result as Markdown, too.")
@@ -119,7 +122,9 @@ def rejudge(
     ],
     margin: Annotated[
         float | None,
-        typer.Option("--margin", metavar="M", help="Largest difference that would not matter, in place of the file's."),
+        typer.Option(
+            "--margin", metavar="M", help="Largest difference that would not matter; replaces the margin in the file."
+        ),
     ] = None,
     form: options.Format = None,
     json: options.Json = False,

@@ -209,11 +209,6 @@ Full = Annotated[
 ]
 
 
-def command_line() -> str:
-    """Return the command as it was typed, for documents that say how they were made."""
-    return shlex.join(["cerank", *sys.argv[1:]])
-
-
 def confidence_of(confidence: float | None, alpha: float | None) -> float:
     """Return the confidence that --confidence or --alpha gives; .95 without either.
 
@@ -330,7 +325,7 @@ def compare(
         text = export_comparison.document(
             comparison,
             with_reasons=reasons,
-            command=command_line(),
+            command=shlex.join(["cerank", *sys.argv[1:]]),
             costs=costs,
             looks=made.looks,
             plan=made.plan,
@@ -439,7 +434,7 @@ def rerank(
     price: Annotated[
         float,
         typer.Option(
-            "--price", min=0.0, metavar="N", help="What the server's million tokens, or thousand searches, cost."
+            "--price", min=0.0, metavar="N", help="Price of a million tokens at the server, or of a thousand searches."
         ),
     ] = 0.0,
     replace: options.Replace = False,

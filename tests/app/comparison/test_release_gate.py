@@ -93,7 +93,7 @@ def test_slices_of_a_file_are_checked_and_named_in_the_report(runs: Path) -> Non
     ("text", "margin", "what"),
     [
         ("q1\ta\nq2\ta\n", "b:RR@10=.1", "no slice is called"),
-        ("q1 a\n", "a:RR@10=.1", "not a query with its slice"),
+        ("q1 a\n", "a:RR@10=.1", "slices.tsv:1"),
         ("x1\ta\nx2\ta\n", "a:RR@10=.1", "has 0 queries"),
         ("q1\ta\nq2\ta\n", "RR@10=.1", "not SLICE:MEASURE=NUMBER"),
         ("q1\ta\nq2\ta\n", "a:RR@10=2", "margin"),
