@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import Footer, Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list
@@ -183,19 +183,19 @@ class RunsScreen(LabScreen):
         self.query_one("#hidden", Static).update(content(text))
         self.query_one("#hidden").display = bool(hidden)
 
-    def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
+    def on_row_list_highlighted(self, _: RunTable.Highlighted) -> None:
         """Show what is known of the run under the cursor."""
         self._detail()
 
-    def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
+    def on_row_list_selected(self, _: RunTable.Selected) -> None:
         """Open the run."""
         self.action_open()
 
     # sorting and filtering
 
-    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+    def on_row_list_heading_selected(self, event: RunTable.HeadingSelected) -> None:
         """Sort by the column that was clicked; a second click turns the order."""
-        key = str(event.column_key.value)
+        key = event.key
         self._sort_by(key, not self._sort[1] if key == self._sort[0] else key in _FALLS)
 
     def action_sort(self) -> None:
@@ -344,7 +344,7 @@ class RunsScreen(LabScreen):
             for run in entry.runs:
                 if (run.name in self.lab_app.marked) == is_marked:
                     self.lab_app.toggle_mark(run.name)
-            self.query_one(RunTable).action_cursor_down()
+            self.query_one(RunTable).action_move_by(1)
 
     def action_compare(self) -> None:
         """Compare the marked runs."""

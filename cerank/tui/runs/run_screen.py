@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Click, Resize
-from textual.widgets import ContentSwitcher, DataTable, Footer, Static
+from textual.widgets import ContentSwitcher, Footer, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import display
@@ -195,9 +195,9 @@ class RunScreen(LabScreen):
         self.show_runs(self.lab_app.entries)
         self.refresh_bindings()
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+    def on_row_list_selected(self, event: RunTable.Selected) -> None:
         """Show the run that was chosen in the list beside."""
-        if event.data_table.id == "others":
+        if event.row_list.id == "others":
             entry = self.query_one("#others", RunTable).highlighted
             if entry is not None:
                 self._turn_to(entry.name)
