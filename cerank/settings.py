@@ -19,7 +19,7 @@ from cerank.errors import UsageError
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 
-FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")
+FORMATS = ("table", "tsv", "csv", "json", "jsonl", "latex", "markdown")
 FILE = "cerank.toml"  # in the working folder, and in the user's configuration folder
 PREFIX = "CERANK_"
 

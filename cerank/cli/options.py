@@ -64,7 +64,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="table, tsv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
+        help="table, tsv, csv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
         autocompletion=_completed_from(lambda: FORMATS),
         rich_help_panel=_OUTPUT,
     ),

@@ -51,6 +51,20 @@ class _Commands(GroupOnUse):
             _RUNS,
             "Print the events of a run; if it failed, also the output of its worker.",
         ),
+        ListedCommand(
+            "query",
+            "records.query_command",
+            "query",
+            _RUNS,
+            "Ask the runs of the lab in SQL, read-only: states, settings, validations and measures.",
+        ),
+        ListedCommand(
+            "log",
+            "records.log_command",
+            "log_app",
+            _RUNS,
+            "The lab book: what you plan, decide and find, with verdicts and figures kept under their hashes.",
+        ),
         ListedCommand("rm", "start_run", "rm", _RUNS, "Delete runs with their checkpoints, rankings and measures."),
         ListedCommand(
             "verify",

@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.run_views import display, verdict_summaries
+from cerank.app.run_views.run_index import KEPT_STATES, IndexedRun, RunIndex, StoredRun
 from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import queue, run_store, run_summaries, user_labels
+from cerank.runs import queue, run_names, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
 from cerank.runs.run_summaries import LatestValidation
@@ -26,6 +27,8 @@ from cerank.scheduler.queue_status import QueueState
 LIVE_STATES = ("running", "stopping")
 _TELLING = 3  # steps or queries after which a speed means something
 _POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
+_MOST_READ_AGAIN = 20  # runs that one poll reads again though nothing moved; a lab of thousands takes more polls
+_POLLS_PER_SAVE = 30  # polls after which what changed is put into the index
 
 
 class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +204,8 @@ class LabMonitor:
         self._lab = lab
         self._cache = cache
         self._queue_state = queue_state
+        self._index = RunIndex(lab, cache) if cache is not None else None
+        self._to_save: set[str] = set()  # runs that the index does not have as they are
         self._queued_entries: dict[str, RunEntry] = {}
         self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
@@ -217,17 +222,23 @@ class LabMonitor:
         queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
         anew = set(again) | (set(queued) ^ self._queued)
         self._queued = set(queued)
+        indexed = self._index.load(marks) if self._index is not None and not self._looks else {}
+        for name, run in indexed.items():
+            run_names.cached_names.setdefault(self._folder(name).path, run.recorded_name) if run.recorded_name else None
         if set(marks) - set(self._short):
             self._short = run_store.short_names(self._lab)
         self._kept = {name: self._kept.get(name) or _CachedEntry(self._folder(name)) for name in marks}
+        for name, run in indexed.items():
+            if name not in self._queued:
+                self._kept[name].mark = marks[name]
+                self._kept[name].entry = self._of_index(name, run)
+        period = max(_POLLS_PER_FULL_READ, len(marks) // _MOST_READ_AGAIN)
         out = [
-            self._looked(
-                name,
-                mark,
-                is_due=name in anew or (self._looks > 0 and (index + self._looks) % _POLLS_PER_FULL_READ == 0),
-            )
+            self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % period == 0))
             for index, (name, mark) in enumerate(marks.items())
         ]
+        if self._looks % _POLLS_PER_SAVE == 1:  # not in the first, which someone waits for
+            self.save_index()
         self._looks += 1
         return tuple(self._with_queue_places(out, queued)) if queued else tuple(out)
 
@@ -244,7 +255,49 @@ class LabMonitor:
             entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
             if cached_entry.entry is None or not _is_same(entry, cached_entry.entry):
                 cached_entry.entry = entry
+                self._to_save.add(name)
         return cached_entry.entry
+
+    def _of_index(self, name: str, run: IndexedRun) -> RunEntry:
+        """Return the entry of a run as the index has it."""
+        return RunEntry(
+            folder=self._folder(name),
+            plan=run.plan,
+            status=run.status,
+            notes=run.notes,
+            note=run.note,
+            short_name=self._short.get(name, name),
+            validation=run.validation,
+            finals=run.finals,
+            verdict=run.verdict,
+        )
+
+    def mark_of(self, name: str) -> int:
+        """Return the time of change of a run's folder at which it was last read."""
+        return self._kept[name].mark
+
+    def save_index(self) -> None:
+        """Put what changed into the index; `poll` does so now and then."""
+        if self._index is None or not self._to_save:
+            return
+        stored = []
+        for name in self._to_save & set(self._kept):
+            cached_entry = self._kept[name]
+            entry = cached_entry.entry
+            if entry is None or entry.state not in KEPT_STATES:
+                continue
+            run = IndexedRun(
+                plan=entry.plan,
+                status=_status_without_time(entry),
+                notes=entry.notes,
+                validation=entry.validation,
+                finals=entry.finals,
+                note=entry.note,
+                verdict=entry.verdict,
+                recorded_name=run_names.cached_names.get(entry.folder.path, ""),
+            )
+            stored.append(StoredRun(name=name, mark=cached_entry.mark, run=run))
+        self._to_save -= self._index.save(stored, self._kept)
 
     def _with_queue_places(self, entries: list[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
         """Yield the entries, each queued one with its place and with what it waits for."""

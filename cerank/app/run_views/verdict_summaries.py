@@ -56,6 +56,19 @@ def load_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     return summary if summary is not None and summary.stamp == _stamp(folder) else None
 
 
+def change_times(cache: Path) -> dict[str, int]:
+    """Return run -> the time in ns at which its summary was written."""
+    try:
+        with os.scandir(cache / "verdicts") as entries:
+            return {
+                entry.name.removesuffix(".json"): entry.stat().st_mtime_ns
+                for entry in entries
+                if entry.name.endswith(".json")
+            }
+    except OSError:
+        return {}
+
+
 def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     """Compute the summary of a run and save it; None where the run has no verdict."""
     from cerank.app.comparison import run_answer

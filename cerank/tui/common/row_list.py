@@ -166,7 +166,7 @@ class RowList(ScrollView, can_focus=True):
         if rest > 0:
             segments.append(Segment(" " * rest, style))
             length += rest
-        return Strip(segments, length)
+        return Strip(segments, length).simplify()  # fewer pieces to draw, and to give their place
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """Return the text that was selected with the mouse."""
