@@ -86,6 +86,8 @@ class RunsScreen(LabScreen):
         Binding("right", "unfold(True)", "show the seeds", id="runs.unfold", show=False),
         Binding("left", "unfold(False)", "fold the seeds", id="runs.fold-here", show=False),
         Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
+        Binding("B", "book", "lab book", id="runs.book", show=False,
+                tooltip="Open the lab book: what you plan, decide and find, with verdicts as they were"),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
@@ -391,6 +393,14 @@ class RunsScreen(LabScreen):
         entry = self._here()
         if entry is not None:
             run_actions.edit_note(self, entry)
+
+    def action_book(self) -> None:
+        """Open the lab book."""
+        from cerank.tui.runs.book_screen import BookScreen
+
+        entry = self.query_one(RunTable).highlighted
+        is_judged = entry is not None and entry.verdict is not None
+        self.app.push_screen(BookScreen([entry.short_name] if entry is not None and is_judged else []))
 
     def action_move(self, by: int) -> None:
         """Give a queued run another place."""

@@ -78,6 +78,8 @@ class RunScreen(LabScreen):
         Binding("N", "edit_note", "note", id="run.edit-note", show=False,
                 tooltip="Write a note on this run, in Markdown, in $VISUAL or $EDITOR"),
         Binding("n", "new", "new", id="run.new", show=False),
+        Binding("B", "book", "lab book", id="run.book", show=False,
+                tooltip="Open the lab book; a new entry keeps the verdicts of this run"),
         Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="Copy what the tab shows"),
         Binding("e", "export", "export", id="run.export", show=False, tooltip="Write what the tab shows to a file"),
         Binding("w", "list", "list beside", id="run.list", show=False, tooltip="Show or hide the list of runs"),
@@ -257,6 +259,13 @@ class RunScreen(LabScreen):
         """Open the note on the run in the user's editor."""
         if self.entry is not None:
             run_actions.edit_note(self, self.entry)
+
+    def action_book(self) -> None:
+        """Open the lab book."""
+        from cerank.tui.runs.book_screen import BookScreen
+
+        entry = self.entry
+        self.app.push_screen(BookScreen([entry.short_name] if entry is not None and entry.finals else []))
 
     def action_copy(self) -> None:
         """Copy what the tab shows, or the run's name."""
