@@ -14,7 +14,6 @@ import msgspec
 
 from cerank.errors import CerankError, UsageError
 from cerank.files.hashing import sha256_file
-from cerank.files.json_records import timestamp
 from cerank.runs import comparison_plans, lab_book, run_store
 from cerank.runs.comparison_plans import DeclaredPlan
 from cerank.runs.lab_book import Kept, LogEntry, WrittenEntry
@@ -55,7 +54,8 @@ def add(lab: Path, new: NewEntry, now: datetime) -> WrittenEntry:
     kept += [_keep_plan(comparison_plans.find(lab, name)) for name in new.plans]
     kept += [lab_book.keep_figure(lab, path) for path in new.figures]
     title = new.title.strip() or _title(text, kept)
-    entry = LogEntry(title=title[:_LONGEST_TITLE], study=study, time=timestamp(now.astimezone(UTC)), kept=tuple(kept))
+    time = now.astimezone(UTC).isoformat(timespec="milliseconds")  # several may be written within a second
+    entry = LogEntry(title=title[:_LONGEST_TITLE], study=study, time=time, kept=tuple(kept))
     return lab_book.add(lab, entry, text + "\n" if text else "")
 
 

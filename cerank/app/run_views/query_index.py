@@ -85,9 +85,8 @@ def update(lab: Lab, index: RunIndex) -> None:
     monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache)
     entries = monitor.poll()
     if not entries:
-        raise MissingError(
-            f"there are no runs in {lab.folder} yet", hint="cerank run --recipe contrastive-then-distill"
-        )
+        hint = "cerank run --recipe contrastive-then-distill"
+        raise MissingError("there are no runs yet", where=str(lab.folder), hint=hint, code="no-runs")
     monitor.save_index()
     known = index.detailed()
     stamps = {entry.name: _stamp(entry, monitor.mark_of(entry.name)) for entry in entries}
@@ -194,10 +193,10 @@ def _query_error(error: sqlite3.Error) -> UsageError:
         return UsageError("more than one statement", hint="give one SELECT", code="bad-query")
     kind, _, name = text.partition(": ")
     if kind == "no such table":
-        hint = f"{nearest(name, TABLES)}; {hint}"
+        hint = f"{nearest(name, TABLES)} {hint}"
     elif kind == "no such column":
         known = dict.fromkeys(key for _, keys in TABLES.values() for key, _, _ in keys)
-        hint = f"{nearest(name.rpartition('.')[2], known)}; {hint}"
+        hint = f"{nearest(name.rpartition('.')[2], known)} {hint}"
     return UsageError(text, hint=hint, code="bad-query")
 
 
