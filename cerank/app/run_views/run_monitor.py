@@ -392,9 +392,11 @@ def plain_line(entry: RunEntry) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def state_counts(entries: Iterable[RunEntry]) -> str:
-    """Return how many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
+def state_counts(entries: Iterable[RunEntry], *, as_words: bool = False) -> str:
+    """Return how many runs are in which state: "2▶ 1○ 5✔", or as words "2 running, 5 finished"; "" for none."""
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.state] = counts.get(entry.state, 0) + 1
+    if as_words:
+        return ", ".join(f"{counts[state]:,} {state}" for state in display.GLYPHS if state in counts)
     return " ".join(f"{counts[state]}{glyph}" for state, glyph in display.GLYPHS.items() if state in counts)

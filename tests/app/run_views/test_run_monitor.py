@@ -120,6 +120,7 @@ def test_states_are_counted_as_signs(lab: LabFolder) -> None:
     lab.finished(lab.started(lab.run("two"), 5))
     lab.finished(lab.started(lab.run("three"), 5))
     assert state_counts(LabMonitor(lab.path).poll()) == "1· 2✔"
+    assert state_counts(LabMonitor(lab.path).poll(), as_words=True) == "1 waiting, 2 finished"
 
 
 def test_notes_stand_beside_the_plan_and_a_broken_one_hides_nothing(lab: LabFolder) -> None:
