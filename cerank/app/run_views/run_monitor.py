@@ -163,7 +163,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     def at(self) -> str:
         """Return the current phase, such as "2/2 distill 61%", or where the run waits or stopped; else ""."""
         if self.state == "queued":
-            return f"queue #{self.place}" + (f": {self.waits_for}" if self.waits_for else "")
+            waits_for = self.waits_for.partition(" in /")[0]  # without the folder of another lab, which details show
+            return f"queue #{self.place}" + (f": {waits_for}" if waits_for else "")
         progress = self.status.progress
         if self.state in {"paused", "lost"} and progress is not None and progress.total:
             where = "" if progress.phase == "train" else f"{progress.phase} "
