@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -437,7 +438,9 @@ def _run_qrels(folder: RunFolder, test: str) -> Qrels:
     path = folder.qrels(test)
     if not path.exists():
         hint = f"cerank show {run_store.short_name(folder)}"
-        raise MissingError("it has not come to measuring yet", where=run_store.title(folder), hint=hint)
+        state = run_store.status(folder, datetime.now(UTC)).state
+        what = f"the run is {state} and has no results yet"
+        raise MissingError(what, where=run_store.title(folder), hint=hint, code="not-measured-yet")
     run_store.check_undamaged(folder, path)
     return read_qrels(path)
 

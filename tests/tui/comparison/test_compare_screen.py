@@ -305,7 +305,7 @@ async def test_a_run_that_has_no_rankings_is_a_reason_in_place(app: CerankApp, f
         app.open_compare(["young", "younger"])
         await settle(pilot)
         assert "✖ cannot compare" in text_of(app)
-        assert "not come to measuring yet" in text_of(app)
+        assert "has no results yet" in text_of(app)
 
 
 @pytest.mark.parametrize("ending", [".tex", ".md", ".csv", ".tsv", ".json"])
