@@ -100,6 +100,7 @@ class RunsScreen(LabScreen):
         self._had_entries = False
         self._settings = RunSettings()
         self._groups = SeedGroups(self._settings)
+        self._here_text = ""  # what this machine has for the example; "" until it was looked up
         self._unfolded: set[str] = set()  # keys of groups that are shown run by run while seeds are folded
 
     def compose(self) -> ComposeResult:
@@ -127,6 +128,8 @@ class RunsScreen(LabScreen):
         table = self.query_one(RunTable)
         table.show_settings(self._settings.differing(matching, _MOST_SETTINGS), self._settings)
         table.show(self._ordered(self._rows(matching)), frozenset(self.lab_app.marked))
+        if not entries and self.lab_app.has_loaded and not self._here_text:
+            self._look_around()
         if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
@@ -157,10 +160,28 @@ class RunsScreen(LabScreen):
             joined(
                 "Press ", ("d", "bold $primary"), " for the example: two stages on the embedded dataset, some minutes;"
             ),
+            content(self._here_text, "dim"),
+            content(""),
             joined(("n", "bold $primary"), " to choose base models, recipes, data and seeds yourself;"),
             joined(("?", "bold $primary"), " for all keys; or leave (", ("q", "bold $primary"), ") and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
+
+    def _look_around(self) -> None:
+        """Look up, in a thread, what this machine has for the example."""
+        self._here_text = " "
+
+        def look() -> str:
+            from cerank import recipes
+            from cerank.app import missing_inputs
+
+            return missing_inputs.what_is_here(recipes.load("contrastive-then-distill").recipe)
+
+        def show(text: str) -> None:
+            self._here_text = text
+            self.show_runs(self.lab_app.entries)
+
+        self.run_in_thread(look, show, group="here")
 
     def _detail(self) -> None:
         entry = self.query_one(RunTable).highlighted
