@@ -98,6 +98,7 @@ class RunsScreen(LabScreen):
         self._filter = run_filter.parse("")
         self._sort = ("age", True)
         self._had_entries = False
+        self._matching = 0  # runs that the filter lets through
         self._settings = RunSettings()
         self._groups = SeedGroups(self._settings)
         self._here_text = ""  # what this machine has for the example; "" until it was looked up
@@ -132,9 +133,15 @@ class RunsScreen(LabScreen):
             self._look_around()
         if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
+        self._matching = len(matching)
         if self.query_one("#filter-row").has_class("-open"):
-            self._show_filter_result(f"{len(matching)} of {counted(len(entries), 'run')}", is_wrong=False)
+            self._show_count()
         self._detail()
+
+    def _show_count(self) -> None:
+        """Say beside the filter how many runs it lets through."""
+        total = counted(len(self.lab_app.entries), "run")
+        self._show_filter_result(f"{self._matching} of {total}", is_wrong=False)
 
     def _rows(self, entries: list[RunEntry]) -> list[RunEntry]:
         """Return the rows: runs, or groups of runs that differ in their seed alone."""
@@ -207,8 +214,8 @@ class RunsScreen(LabScreen):
         self.query_one("#hidden").display = bool(hidden)
 
     def on_row_list_highlighted(self, _: RunTable.Highlighted) -> None:
-        """Show what is known of the run under the cursor."""
-        self._detail()
+        """Show what is known of the run under the cursor, once the cursor itself is drawn."""
+        self.call_after_refresh(self._detail)
 
     def on_row_list_selected(self, _: RunTable.Selected) -> None:
         """Open the run."""
@@ -287,7 +294,7 @@ class RunsScreen(LabScreen):
         """Open the filter."""
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).focus()
-        self.show_runs(self.lab_app.entries)
+        self._show_count()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter as one types; while the filter is wrong, the last right one holds."""
@@ -313,7 +320,9 @@ class RunsScreen(LabScreen):
         """Clear the filter, then the marks."""
         line, row = self.query_one("#filter", Input), self.query_one("#filter-row")
         if row.has_class("-open"):
-            line.value = ""
+            with self.prevent(Input.Changed):
+                line.value = ""
+            self._filter = run_filter.parse("")
             row.remove_class("-open")
             self.query_one(RunTable).focus()
         else:
