@@ -289,7 +289,7 @@ class LabMonitor:
                 continue
             run = IndexedRun(
                 plan=entry.plan,
-                status=_status_without_time(entry),
+                status=msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0),
                 notes=entry.notes,
                 validation=entry.validation,
                 finals=entry.finals,
