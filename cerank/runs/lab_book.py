@@ -34,8 +34,8 @@ FIGURES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", "
 _STUDY = re.compile(r"[^\s/\\](?:[^/\\\x00-\x1f]{0,78}[^\s/\\])?")
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What an entry keeps beside its text: the verdicts of a run, a declared plan, or a figure, under its hash."""
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """What an entry pins beside its text, under its hash: the verdicts of a run, a declared plan, or a figure."""
 
     kind: Literal["run", "plan", "figure"]
     name: str  # the run's id, the plan's title, or the figure's file name
@@ -50,7 +50,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     study: str
     time: str  # UTC, ISO 8601
-    kept: tuple[Kept, ...] = ()
+    pins: tuple[Pin, ...] = ()
     sha256: str = ""  # of everything else in it, with the text
 
 
@@ -68,9 +68,9 @@ def folder_of(lab: Path) -> Path:
     return lab / "log"
 
 
-def figure_file(lab: Path, kept: Kept) -> Path:
+def figure_file(lab: Path, pin: Pin) -> Path:
     """Return the file of a figure that an entry keeps."""
-    return folder_of(lab) / "figures" / f"{kept.sha256}{Path(kept.name).suffix.lower()}"
+    return folder_of(lab) / "figures" / f"{pin.sha256}{Path(pin.name).suffix.lower()}"
 
 
 def _content_sha256(entry: LogEntry, text: str) -> str:
@@ -110,7 +110,7 @@ def add(lab: Path, entry: LogEntry, text: str) -> WrittenEntry:
     return WrittenEntry(id=path.stem, entry=whole, text=text, is_changed=False)
 
 
-def keep_figure(lab: Path, path: Path) -> Kept:
+def keep_figure(lab: Path, path: Path) -> Pin:
     """Copy a figure into the book, under the hash of its bytes.
 
     Raises:
@@ -128,21 +128,21 @@ def keep_figure(lab: Path, path: Path) -> Kept:
     if len(data) > LARGEST_FIGURE:
         limit = f"larger than {LARGEST_FIGURE >> 20} MiB"
         raise UsageError(limit, where=str(path), hint="write it with a lower resolution", code="bad-figure")
-    kept = Kept(kind="figure", name=path.name, sha256=hashlib.sha256(data).hexdigest())
-    target = figure_file(lab, kept)
+    pin = Pin(kind="figure", name=path.name, sha256=hashlib.sha256(data).hexdigest())
+    target = figure_file(lab, pin)
     if not target.exists():
         disk.make_folder(target.parent)
         disk.write(target, data)
-    return kept
+    return pin
 
 
-def load_figure(lab: Path, kept: Kept) -> bytes | None:
+def load_figure(lab: Path, pin: Pin) -> bytes | None:
     """Return the bytes of a figure; None where its file is gone, or not what was kept."""
     try:
-        data = read_file(figure_file(lab, kept), LARGEST_FIGURE + 1)
+        data = read_file(figure_file(lab, pin), LARGEST_FIGURE + 1)
     except OSError:
         return None
-    return data if hashlib.sha256(data).hexdigest() == kept.sha256 else None
+    return data if hashlib.sha256(data).hexdigest() == pin.sha256 else None
 
 
 def load_all(lab: Path, study: str = "") -> tuple[tuple[WrittenEntry, ...], tuple[str, ...]]:

@@ -16,7 +16,7 @@ from cerank.errors import CerankError, UsageError
 from cerank.files.hashing import sha256_file
 from cerank.runs import comparison_plans, lab_book, run_store
 from cerank.runs.comparison_plans import DeclaredPlan
-from cerank.runs.lab_book import Kept, LogEntry, WrittenEntry
+from cerank.runs.lab_book import LogEntry, Pin, WrittenEntry
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
@@ -50,21 +50,21 @@ def add(lab: Path, new: NewEntry, now: datetime) -> WrittenEntry:
         hint = "give the text, --file, --run, --plan or --figure"
         raise UsageError("there is nothing to write", hint=hint, code="empty-entry")
     run_store.check_no_token(f"{new.title}\n{text}", "the entry")
-    kept = [keep_run(run_store.find(lab, name)) for name in new.runs]
-    kept += [_keep_plan(comparison_plans.find(lab, name)) for name in new.plans]
-    kept += [lab_book.keep_figure(lab, path) for path in new.figures]
-    title = new.title.strip() or _title(text, kept)
+    pins = [keep_run(run_store.find(lab, name)) for name in new.runs]
+    pins += [_keep_plan(comparison_plans.find(lab, name)) for name in new.plans]
+    pins += [lab_book.keep_figure(lab, path) for path in new.figures]
+    title = new.title.strip() or _title(text, pins)
     time = now.astimezone(UTC).isoformat(timespec="milliseconds")  # several may be written within a second
-    entry = LogEntry(title=title[:_LONGEST_TITLE], study=study, time=time, kept=tuple(kept))
+    entry = LogEntry(title=title[:_LONGEST_TITLE], study=study, time=time, pins=tuple(pins))
     return lab_book.add(lab, entry, text + "\n" if text else "")
 
 
-def _title(text: str, kept: Sequence[Kept]) -> str:
+def _title(text: str, pins: Sequence[Pin]) -> str:
     first = next((line.lstrip("#> ").strip() for line in text.splitlines() if line.strip("#> ")), "")
-    return first or ", ".join(thing.short_name or thing.name for thing in kept)
+    return first or ", ".join(pin.short_name or pin.name for pin in pins)
 
 
-def keep_run(folder: RunFolder) -> Kept:
+def keep_run(folder: RunFolder) -> Pin:
     """Return a run's verdicts with the hash of what they rest on.
 
     Raises:
@@ -73,7 +73,7 @@ def keep_run(folder: RunFolder) -> Kept:
     """
     from cerank.app.comparison import run_answer
 
-    return Kept(
+    return Pin(
         kind="run",
         name=folder.name,
         short_name=run_store.short_name(folder),
@@ -89,7 +89,7 @@ def results_sha256(folder: RunFolder) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
-def _keep_plan(declared: DeclaredPlan) -> Kept:
+def _keep_plan(declared: DeclaredPlan) -> Pin:
     plan = declared.plan
     says = [f"Declared {declared.declared}", f"Measures: {', '.join(plan.measures)}"]
     says += [f"Systems: {', '.join(plan.systems)}"] if plan.systems else []
@@ -97,30 +97,30 @@ def _keep_plan(declared: DeclaredPlan) -> Kept:
     sizes = {"Margins": plan.margins, "Worth it from": plan.worth, "Harm margins": plan.harm}
     says += [f"{word}: {_sizes(values)}" for word, values in sizes.items() if values]
     says += [f"Because: {plan.because}"] if plan.because else []
-    return Kept(kind="plan", name=plan.title, sha256=declared.sha256, says=tuple(says))
+    return Pin(kind="plan", name=plan.title, sha256=declared.sha256, says=tuple(says))
 
 
 def _sizes(values: dict[str, float | str]) -> str:
     return ", ".join(f"{name} {size}" for name, size in values.items())
 
 
-def status_of(lab: Path, kept: Kept) -> str:
-    """Return whether the lab still holds what an entry keeps: "as kept", "changed since", "gone"."""
-    if kept.kind == "figure":
-        if lab_book.load_figure(lab, kept) is not None:
-            return "as kept"
-        return "changed since" if lab_book.figure_file(lab, kept).exists() else "gone"
-    if kept.kind == "plan":
+def status_of(lab: Path, pin: Pin) -> str:
+    """Return whether the lab still holds what an entry keeps: "as pinned", "changed since", "gone"."""
+    if pin.kind == "figure":
+        if lab_book.load_figure(lab, pin) is not None:
+            return "as pinned"
+        return "changed since" if lab_book.figure_file(lab, pin).exists() else "gone"
+    if pin.kind == "plan":
         plans, _ = comparison_plans.load_all(lab)
-        return "as kept" if any(plan.sha256 == kept.sha256 for plan in plans) else "gone"
-    folder = RunFolder(runs_folder(lab) / kept.name)
+        return "as pinned" if any(plan.sha256 == pin.sha256 for plan in plans) else "gone"
+    folder = RunFolder(runs_folder(lab) / pin.name)
     try:
         now = results_sha256(folder)
     except (CerankError, OSError):
         now = ""
     if not now:
         return "gone"
-    return "as kept" if now == kept.sha256 else "changed since"
+    return "as pinned" if now == pin.sha256 else "changed since"
 
 
 def list_table(lab: Path, study: str = "") -> Table:
@@ -130,13 +130,13 @@ def list_table(lab: Path, study: str = "") -> Table:
         Column("time", "time", "name", priority=2),
         Column("study", "study", priority=1),
         Column("title", "title"),
-        Column("kept", "keeps", priority=3),
+        Column("pins", "pinned", priority=3),
         Column("changed", "changed since", priority=4),
         Column("id", "id", "name", priority=5),
     )
     rows = tuple(
         (
-            *(written.entry.time, written.entry.study, written.entry.title, kept_in_words(written.entry)),
+            *(written.entry.time, written.entry.study, written.entry.title, pins_in_words(written.entry)),
             *("yes" if written.is_changed else "", written.id),
         )
         for written in entries
@@ -145,9 +145,9 @@ def list_table(lab: Path, study: str = "") -> Table:
     return Table("log", columns, rows, notes=problems, empty=empty)
 
 
-def kept_in_words(entry: LogEntry) -> str:
+def pins_in_words(entry: LogEntry) -> str:
     """Return how much an entry keeps: "1 run, 2 figures"."""
-    kinds = [thing.kind for thing in entry.kept]
+    kinds = [pin.kind for pin in entry.pins]
     return ", ".join(counted(kinds.count(kind), kind) for kind in ("run", "plan", "figure") if kind in kinds)
 
 
@@ -169,14 +169,14 @@ def as_markdown(lab: Path, written: WrittenEntry) -> str:
         lines += ["**This entry was changed by hand after it was written.**", ""]
     text = body_of(written).rstrip()
     lines += [text, ""] if text else []
-    for thing in entry.kept:
-        name = f"{thing.short_name} ({thing.name})" if thing.short_name else thing.name
-        lines += [f"## {thing.kind.capitalize()} {name}", ""]
-        for words in thing.says:
+    for pin in entry.pins:
+        name = f"{pin.short_name} ({pin.name})" if pin.short_name else pin.name
+        lines += [f"## {pin.kind.capitalize()} {name}", ""]
+        for words in pin.says:
             lines += [words, ""]
-        if thing.kind == "figure":
-            lines += [f"File: {lab_book.figure_file(lab, thing)}", ""]
-        lines += [f"SHA-256 {thing.sha256}, {status_of(lab, thing)}", ""]
+        if pin.kind == "figure":
+            lines += [f"File: {lab_book.figure_file(lab, pin)}", ""]
+        lines += [f"SHA-256 {pin.sha256}, {status_of(lab, pin)}", ""]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from cerank.app.report.html import STYLE
 from cerank.errors import MissingError
 from cerank.files.json_records import timestamp
 from cerank.runs import lab_book
-from cerank.runs.lab_book import FIGURES, Kept, WrittenEntry
+from cerank.runs.lab_book import FIGURES, Pin, WrittenEntry
 from cerank.text.escapes import html
 from cerank.text.safe_text import counted
 
@@ -64,24 +64,24 @@ def _article(lab: Path, written: WrittenEntry, body: str, *, is_alone: bool) -> 
     entry = written.entry
     study = "" if is_alone else f", study {html(entry.study)}"
     changed = "" if not written.is_changed else '<p class="wrong">Changed by hand after it was written.</p>'
-    kept = "".join(_section(lab, thing) for thing in entry.kept)
+    pins = "".join(_section(lab, pin) for pin in entry.pins)
     return (
         f'<article id="{html(written.id)}"><h2>{html(entry.title)}</h2><p class="soft">{html(entry.time)}{study}</p>'
-        f'{changed}{body}{kept}<p class="soft">Entry SHA-256 <code>{entry.sha256}</code></p></article>'
+        f'{changed}{body}{pins}<p class="soft">Entry SHA-256 <code>{entry.sha256}</code></p></article>'
     )
 
 
-def _section(lab: Path, thing: Kept) -> str:
-    name = f"{thing.short_name} ({thing.name})" if thing.short_name else thing.name
-    status = status_of(lab, thing)
-    says = "".join(f"<p>{html(words)}</p>" for words in thing.says)
-    if thing.kind == "figure":
-        data = lab_book.load_figure(lab, thing)
+def _section(lab: Path, pin: Pin) -> str:
+    name = f"{pin.short_name} ({pin.name})" if pin.short_name else pin.name
+    status = status_of(lab, pin)
+    says = "".join(f"<p>{html(words)}</p>" for words in pin.says)
+    if pin.kind == "figure":
+        data = lab_book.load_figure(lab, pin)
         if data is not None:
-            kind = FIGURES[Path(thing.name).suffix.lower()]
-            says = f'<img alt="{html(thing.name)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
-    tone = "soft" if status == "as kept" else "wrong"
+            kind = FIGURES[Path(pin.name).suffix.lower()]
+            says = f'<img alt="{html(pin.name)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+    tone = "soft" if status == "as pinned" else "wrong"
     return (
-        f"<section><h3>{thing.kind.capitalize()} {html(name)}</h3>{says}"
-        f'<p class="{tone}">SHA-256 <code>{html(thing.sha256)}</code>, {status}</p></section>'
+        f"<section><h3>{pin.kind.capitalize()} {html(name)}</h3>{says}"
+        f'<p class="{tone}">SHA-256 <code>{html(pin.sha256)}</code>, {status}</p></section>'
     )

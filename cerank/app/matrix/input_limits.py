@@ -15,7 +15,7 @@ from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError
 from cerank.files.line_reader import local_path
 from cerank.models.bases import locate
-from cerank.models.preflight import read_facts
+from cerank.models.preflight import read_sizes
 from cerank.recipes.schema import Recipe
 from cerank.retrieval.first_stage import open_given_run
 from cerank.text.safe_text import counted
@@ -45,7 +45,7 @@ def find_limits(bases: Iterable[str], pairs: Iterable[tuple[str, str]], cache: P
     tokens: dict[str, int] = {}
     for base in bases:
         try:
-            longest = read_facts(locate(base, fetch=False).folder).longest
+            longest = read_sizes(locate(base, fetch=False).folder).longest
         except CerankError:
             continue  # planning says why
         if longest:

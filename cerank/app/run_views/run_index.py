@@ -218,8 +218,8 @@ class RunIndex:
         connection = sqlite3.connect(self.path, timeout=_PATIENCE)
         try:
             has_release = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'release'").fetchone()
-            found = connection.execute("SELECT text FROM release").fetchone() if has_release else None
-            if found != (self._release,):
+            release = connection.execute("SELECT text FROM release").fetchone() if has_release else None
+            if release != (self._release,):
                 _make_tables(connection, self._release)
         except BaseException:
             connection.close()

@@ -195,9 +195,9 @@ class RowList(ScrollView, can_focus=True):
         """Put the cursor on a row, and scroll so that it is seen."""
         self.cursor_row = place
         top = self.scroll_offset.y
-        wanted = min(max(top, self.cursor_row - self.visible_rows + 1), self.cursor_row)
-        if wanted != top:
-            self.scroll_to(y=wanted, animate=False, immediate=True)
+        new_top = min(max(top, self.cursor_row - self.visible_rows + 1), self.cursor_row)
+        if new_top != top:
+            self.scroll_to(y=new_top, animate=False, immediate=True)
 
     def action_move_by(self, rows: int) -> None:
         """Move the cursor by rows."""

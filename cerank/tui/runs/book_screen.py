@@ -52,17 +52,17 @@ class EntryList(RowList):
         rows = [self._texts(written) for written in self.entries]
         columns = []
         room = self.size.width - 1
-        for place, name in ((0, "written"), (1, "study"), (3, "keeps"), (2, "title")):
+        for place, name in ((0, "written"), (1, "study"), (3, "pinned"), (2, "title")):
             needed = max([text_width(name), *(text_width(row[place]) for row in rows)])
             columns.append((place, name, needed))
-        kept = [columns[-1]]
+        chosen = [columns[-1]]
         room -= min(columns[-1][2], 80) + 2
         for column in columns[:-1]:
             if column[2] + 2 <= room:
-                kept.append(column)
+                chosen.append(column)
                 room -= column[2] + 2
-        self._places = sorted(place for place, _, _ in kept)
-        widths = {place: (name, min(needed, 80)) for place, name, needed in kept}
+        self._places = sorted(place for place, _, _ in chosen)
+        widths = {place: (name, min(needed, 80)) for place, name, needed in chosen}
         self.set_columns([RowColumn(widths[place][0], widths[place][0], widths[place][1]) for place in self._places])
 
     _places: Sequence[int] = ()
@@ -71,8 +71,8 @@ class EntryList(RowList):
     def _texts(written: WrittenEntry) -> tuple[str, str, str, str]:
         entry = written.entry
         changed = "changed since; " if written.is_changed else ""
-        kept = changed + book_entries.kept_in_words(entry)
-        return local_time(entry.time), shown(entry.study, 80), shown(entry.title, 80), kept
+        pins = changed + book_entries.pins_in_words(entry)
+        return local_time(entry.time), shown(entry.study, 80), shown(entry.title, 80), pins
 
     def cells(self, place: int) -> list[Text]:
         """Return the cells of an entry."""

@@ -47,14 +47,14 @@ def test_an_entry_keeps_verdicts_plans_and_figures_and_notices_what_changes(lab:
     (tmp_path / "loss.svg").write_bytes(FIGURE)
     new = NewEntry(runs=("first try",), plans=("Is it better?",), figures=(tmp_path / "loss.svg",))
     entry = book_entries.add(lab.path, new, NOW).entry
-    assert [thing.kind for thing in entry.kept] == ["run", "plan", "figure"]
-    assert "distill" in " ".join(entry.kept[0].says)
-    assert [book_entries.status_of(lab.path, thing) for thing in entry.kept] == ["as kept"] * 3
+    assert [pin.kind for pin in entry.pins] == ["run", "plan", "figure"]
+    assert "distill" in " ".join(entry.pins[0].says)
+    assert [book_entries.status_of(lab.path, pin) for pin in entry.pins] == ["as pinned"] * 3
     measures = run.measures("distill", "pydocs/test", "bm25")
     measures.write_bytes(measures.read_bytes().replace(b"0.641", b"0.999"))
     next((lab.path / "declared-plans").glob("*.json")).unlink()
-    lab_book.figure_file(lab.path, entry.kept[2]).write_bytes(b"<svg/>")
-    statuses = [book_entries.status_of(lab.path, thing) for thing in entry.kept]
+    lab_book.figure_file(lab.path, entry.pins[2]).write_bytes(b"<svg/>")
+    statuses = [book_entries.status_of(lab.path, pin) for pin in entry.pins]
     assert statuses == ["changed since", "gone", "changed since"]
     shown = book_page.page(lab.path, "", NOW)
     assert statuses[0] in shown

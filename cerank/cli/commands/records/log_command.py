@@ -94,10 +94,10 @@ def add(
     )
     written = book_entries.add(settings.lab, new, datetime.now(UTC))
     write_output(f"{written.id}\n")
-    kept = book_entries.kept_in_words(written.entry)
+    pins = book_entries.pins_in_words(written.entry)
     info(
         f"Wrote '{written.entry.title}' into the lab book, study {written.entry.study}"
-        + (f", with {kept}." if kept else ".")
+        + (f", with {pins}." if pins else ".")
     )
 
 

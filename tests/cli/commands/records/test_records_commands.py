@@ -54,7 +54,7 @@ def test_an_entry_is_written_listed_shown_and_exported(lab: LabFolder, tmp_path:
     assert [row["id"] for row in json.loads(said("log", "--study", "pilot", "--json"))] == [name]
     shown = said("log", "show", name)
     assert shown.count("Found") == 1
-    assert "as kept" in shown
+    assert "as pinned" in shown
     said("log", "export", "book.html", "--study", "pilot")
     assert "<strong>pays</strong>" in (tmp_path / "book.html").read_text()
     with refused(UsageError, "file-exists", "book.html"):
