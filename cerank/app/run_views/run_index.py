@@ -1,7 +1,9 @@
 """An index of a lab's runs in one SQLite file of the cache: what lists show, and tables that `cerank query` reads.
 
 Invariant: the index is never the truth. A row counts only while its run's folder has the time of change that it had
-when the row was made; a file that is damaged, or of another release, is deleted and made anew from the folders.
+when the row was made; a file that is damaged, or of another release, is deleted and made anew from the folders. A
+ranking or model that is changed in place moves no such time: who watches a lab looks again every minute or so, and
+`cerank ps`, `show` and `verify` read the folders themselves.
 """
 
 from __future__ import annotations
@@ -209,7 +211,10 @@ class RunIndex:
             try:
                 with connection:
                     yield connection
-            except sqlite3.Error:
+            except sqlite3.Error as error:
+                if not isinstance(error, sqlite3.OperationalError):  # not busy or full, but damaged
+                    with contextlib.suppress(OSError):
+                        self.path.unlink(missing_ok=True)
                 if is_needed:
                     raise
 

@@ -225,7 +225,8 @@ class LabMonitor:
         self._queued = set(queued)
         indexed = self._index.load(marks) if self._index is not None and not self._looks else {}
         for name, run in indexed.items():
-            run_names.cached_names.setdefault(self._folder(name).path, run.recorded_name) if run.recorded_name else None
+            if run.recorded_name:
+                run_names.cached_names.setdefault(self._folder(name).path, run.recorded_name)
         if set(marks) - set(self._short):
             self._short = run_store.short_names(self._lab)
         self._kept = {name: self._kept.get(name) or _CachedEntry(self._folder(name)) for name in marks}

@@ -29,6 +29,7 @@ _WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmf
 _ROOMY = 100  # cells from which texts may be long
 _AGE_WIDTH = 6  # cells of the longest age, "59 min"
 _AGES_PASS = 30.0  # seconds after which ages are drawn anew
+_SPARE = 5000  # texts that are kept in any case
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
 
@@ -210,6 +211,9 @@ class RunTable(RowList):
         screen_line = self.cursor_row - self.scroll_offset.y
         is_at_top = self.scroll_offset.y == 0
         self._entries, self._marked = list(entries), marked
+        if len(self._known) > 2 * len(entries) + _SPARE or len(self._safe) > 20 * len(entries) + _SPARE:
+            self._known.clear()  # of runs that are gone, and of how far others were once
+            self._safe.clear()
         is_same_order = len(before) == len(entries) and all(
             new is old or new.name == old.name for new, old in zip(entries, before, strict=True)
         )
