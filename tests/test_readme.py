@@ -89,6 +89,8 @@ def place(tmp_path_factory):
     planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
     assert planned is not None
     (folder / "plan.toml").write_text(planned[1])
+    (folder / "finding.md").write_text("# A finding\n\nThe loss falls in both stages.\n")
+    (folder / "loss.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     stages = plan.recipe.stages
     slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
     recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})
