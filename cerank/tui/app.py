@@ -231,9 +231,12 @@ class CerankApp(App[str], inherit_bindings=False):
             self.poll(*(entry.name for entry in missing))
 
         folders = [entry.folder for entry in missing]
-        self.run_in_thread(
-            lambda: verdict_summaries.compute_in_process(self.lab.settings.cache, folders), group="verdicts", last=done
-        )
+
+        def compute() -> None:
+            worker = get_current_worker()  # canceled when the dashboard ends, which must not wait for minutes
+            verdict_summaries.compute_in_process(self.lab.settings.cache, folders, lambda: worker.is_cancelled)
+
+        self.run_in_thread(compute, group="verdicts", last=done)
 
     def _toast(self, change: StateChange) -> None:
         """Show what happened to a run; an end is told to the terminal and to the user's webhook, too."""

@@ -10,7 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from cerank.files.disk import DamagedError
 from cerank.runs.layout import RunFolder, runs_folder
 
 _PATIENCE = 600.0  # seconds that the process may take
+_LOOK = 0.2  # seconds between two looks at whether it is still wanted
 AT_ONCE = 20  # runs for which one process is started
 
 
@@ -91,16 +93,28 @@ def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     return summary
 
 
-def compute_in_process(cache: Path, folders: Sequence[RunFolder]) -> None:
-    """Compute the summaries of runs in a process of low priority, and wait for it."""
+def compute_in_process(
+    cache: Path, folders: Sequence[RunFolder], is_canceled: Callable[[], bool] = lambda: False
+) -> None:
+    """Compute the summaries of runs in a process of low priority, and wait for it.
+
+    Args:
+        cache: where the summaries are kept.
+        folders: runs of one lab.
+        is_canceled: asked a few times a second; True ends the process, and what it has not computed stays absent.
+    """
     if not folders:
         return
     names = [folder.name for folder in folders]
     command = [sys.executable, "-P", "-m", "cerank.app.run_views.verdict_summaries", str(folders[0].lab), str(cache)]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            [*command, *names], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
-        )
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    deadline = time.monotonic() + _PATIENCE
+    with contextlib.suppress(OSError), subprocess.Popen([*command, *names], **quiet) as process:
+        while process.poll() is None:
+            if is_canceled() or time.monotonic() > deadline:
+                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK)
 
 
 if __name__ == "__main__":

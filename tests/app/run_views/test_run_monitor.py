@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cerank.app.run_views import label_runs
+from cerank.app.run_views import label_runs, verdict_summaries
 from cerank.app.run_views.run_list import details, goes_with, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
 from cerank.app.run_views.run_updates import LogFollower
@@ -166,3 +166,11 @@ def test_a_log_is_read_from_its_last_megabyte_and_followed_by_whole_lines(lab: L
         file.write(b"f\n\xff\xfe\n")
     assert log.poll() == ["half", "��"]
     assert log.poll() == []
+
+
+def test_summaries_that_are_no_longer_wanted_end_their_process(lab: LabFolder, tmp_path: Path) -> None:
+    folder = lab.finished(lab.started(lab.run("one"), 5))
+    asked: list[bool] = []
+    verdict_summaries.compute_in_process(tmp_path / "cache", [folder], lambda: not asked.append(True))
+    assert asked
+    assert verdict_summaries.load_summary(tmp_path / "cache", folder) is None
