@@ -141,7 +141,8 @@ def list_table(lab: Path, study: str = "") -> Table:
         )
         for written in entries
     )
-    empty = 'The lab book is empty; `cerank log add "what you found"` writes the first entry.'
+    empty = '`cerank log add "what you found"` writes the first entry'
+    empty = f"Study {study} has no entries; {empty}." if study else f"The lab book is empty; {empty}."
     return Table("log", columns, rows, notes=problems, empty=empty)
 
 
