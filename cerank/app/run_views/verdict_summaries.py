@@ -107,9 +107,13 @@ def compute_in_process(
         return
     names = [folder.name for folder in folders]
     command = [sys.executable, "-P", "-m", "cerank.app.run_views.verdict_summaries", str(folders[0].lab), str(cache)]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     deadline = time.monotonic() + _PATIENCE
-    with contextlib.suppress(OSError), subprocess.Popen([*command, *names], **quiet) as process:
+    with (
+        contextlib.suppress(OSError),
+        subprocess.Popen(
+            [*command, *names], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
         while process.poll() is None:
             if is_canceled() or time.monotonic() > deadline:
                 process.kill()
