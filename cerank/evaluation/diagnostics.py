@@ -20,6 +20,7 @@ GAP = 0.05  # difference in judged shares above which unjudged documents may exp
 SKEWED = 1.0  # skewness of the differences above which, with fewer than `FEW` queries, the tests err too often
 FEW = 60
 GRADED = 3  # largest grade from which on grade 1 is no more than related, as in TREC DL
+MANY_TIES = 0.1  # share of tied neighbors above which their order may well decide
 MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
 
 
@@ -107,7 +108,8 @@ def notes(
         if fact.ties > 0:
             share = f"{100 * fact.ties:.1f} % of the neighboring scores of '{label}' in the top 10"
             why = "what another order of them could change is shown by cerank compare --bounds"
-            out.append(Note("ties", f"{share} are equal or one float32 apart; {why}"))
+            kind = "many ties" if fact.ties > MANY_TIES else "ties"
+            out.append(Note(kind, f"{share} are equal or one float32 apart; {why}"))
     if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
         depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
         out.append(

@@ -233,6 +233,7 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
     worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
     harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
+    counts_looks: bool = False  # the family holds the verdicts that the lab has on these judgments already, too
     margins_because: str = ""  # why margins, gains and harm margins chosen now have their sizes
     now: str = ""  # UTC, ISO 8601: when those margins are chosen
 

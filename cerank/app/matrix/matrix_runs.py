@@ -257,10 +257,12 @@ def _comparisons(grid_: MatrixRuns) -> int:
     recipe = grid_.cells[0].recipe
     primary = questions(recipe.evaluate.primary, "primary")
     measures = [name for test in recipe.data.test for name in _measures_on(test, recipe.evaluate.measures)]
-    others = [name for name in dict.fromkeys(cell.recipe.name for cell in grid_.cells) if name != grid_.baseline]
+    recipes = {cell.recipe.name for cell in grid_.cells}
+    couples = {(name, grid_.baseline) for name in recipes if name != grid_.baseline}
+    couples |= {(question.right, question.left) for question in primary if {question.right, question.left} <= recipes}
     rows = sum(
-        not primary or any(question.names(measure, {other}, {grid_.baseline}) for question in primary)
-        for other in others
+        not primary or any(question.names(measure, {right}, {left}) for question in primary)
+        for right, left in couples
         for measure in measures
     )
     return len({cell.recipe.base for cell in grid_.cells}) * rows * len(recipe.data.first_stages)

@@ -57,6 +57,14 @@ def gate(
             "Default: a single look.",
         ),
     ] = 0,
+    family: Annotated[
+        Literal["looks"] | None,
+        typer.Option(
+            "--family",
+            help="looks: take K of --look from the lab's record, where every recorded look at these judgments counts. "
+            "Refused where there is no record, or it cannot be read.",
+        ),
+    ] = None,
     alpha: Annotated[
         float,
         typer.Option(
@@ -90,6 +98,7 @@ def gate(
         slices=slices,
         slice_margins=slice_margin or (),
         look=look,
+        counts_looks=family == "looks",
         alpha=alpha,
     )
     emit(release_gate.table(result), settings.format)
