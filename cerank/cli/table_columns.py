@@ -83,7 +83,7 @@ def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
 def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
     """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
-    now = f"{at}, {clock(left)} left" if left else at or _why(row)
+    now = f"{at}, {clock(left)} left" if left else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
     described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
@@ -92,7 +92,7 @@ def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str |
     return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
 
 
-def _why(row: RunRow) -> str:
+def _reason(row: RunRow) -> str:
     """Return why a run is in its state, with paths inside the run shortened."""
     return row.status.text.replace(f"{row.folder.path}/", "")
 
@@ -119,7 +119,7 @@ def state_table(row: RunRow, form: str = "") -> Table:
     if is_short and row.label:
         rows.insert(1, ("label", row.label))
     if status.text:
-        rows.append(("why", _why(row)))
+        rows.append(("why", _reason(row)))
     if status.progress and status.state in {"running", "stopping"}:
         rows.append(("at", _position_text(status.progress)))
     rows.append(("attempts", str(status.attempts)))

@@ -391,10 +391,10 @@ class StageWork:
         context.log.event("validated", f"{self._name} step {step}: {figures}", Position(self._index, step))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
-        chosen = means[self._chosen(measures)]
+        chosen = means[self._deciding_measure(measures)]
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
 
-    def _chosen(self, measures: Sequence[str]) -> str:
+    def _deciding_measure(self, measures: Sequence[str]) -> str:
         """Return the measure that decides, by its canonical name."""
         return VALIDATION_LOSS if self._stage.validation_measure == VALIDATION_LOSS else measures[0]
 

@@ -554,14 +554,14 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
             raise UsageError(
                 "the run is empty", where=str(target.path), hint="did the search that wrote it fail?", code="run-empty"
             )
-        hint = f"its queries are called {_some(ranking)}, those of the qrels {_some(qrels)}"
+        hint = f"its queries are called {_first_few(ranking)}, those of the qrels {_first_few(qrels)}"
         raise UsageError(
             f"no query of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-query"
         )
     judged_docs = set().union(*qrels.values())
     if not any(doc in judged_docs for query in ranking for doc in ranking[query]):
         ranked = (doc for query in ranking for doc in ranking[query])
-        hint = f"its documents are called {_some(ranked)}, those of the qrels {_some(sorted(judged_docs))}"
+        hint = f"its documents are called {_first_few(ranked)}, those of the qrels {_first_few(sorted(judged_docs))}"
         raise UsageError(
             f"no document of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-document"
         )
@@ -572,7 +572,7 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
     return ["; ".join(parts)] if parts else []
 
 
-def _some(ids: Iterable[str]) -> str:
+def _first_few(ids: Iterable[str]) -> str:
     return ", ".join(shown(query, 40) for query in itertools.islice(ids, 3))
 
 

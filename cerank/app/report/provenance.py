@@ -34,7 +34,7 @@ def run_records(report_scope: ReportScope) -> tuple[RunRecord, ...]:
     for row in report_scope.rows:
         for member in row.members:
             if member.folder.name not in out:
-                out[member.folder.name] = _facts(member, row.model.label)
+                out[member.folder.name] = _record_of(member, row.model.label)
     return tuple(out.values())
 
 
@@ -50,7 +50,7 @@ def recipe_file(run: str) -> str:
     return f"recipes/{plain_name(run, 100)}.toml"
 
 
-def _facts(member: RunTarget, model: str) -> RunRecord:
+def _record_of(member: RunTarget, model: str) -> RunRecord:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
     shared = json_records.load_if_there(folder.overlaps, SharedQueries)
