@@ -149,6 +149,22 @@ class _Commands(GroupOnUse):
             "a query without results counts 0).",
         ),
         ListedCommand(
+            "depths",
+            "rankings.depth_command",
+            "depths",
+            _MEASURING,
+            "Show how quality and time grow with the depth of re-ranking: "
+            "where it starts to hurt, and which depth is enough.",
+        ),
+        ListedCommand(
+            "fuse",
+            "rankings.fuse_command",
+            "fuse",
+            _MEASURING,
+            "Fuse rankings of the same queries into one TREC run, "
+            "which `cerank compare` takes as a system like any other.",
+        ),
+        ListedCommand(
             "bench",
             "bench",
             "bench",
