@@ -165,6 +165,14 @@ class _Commands(GroupOnUse):
             "which `cerank compare` takes as a system like any other.",
         ),
         ListedCommand(
+            "retrieve",
+            "rankings.retrieve_command",
+            "retrieve",
+            _MEASURING,
+            "Retrieve from a closed collection by a cross-encoder alone, "
+            "with a fixed number of calls for each query.",
+        ),
+        ListedCommand(
             "bench",
             "bench",
             "bench",
