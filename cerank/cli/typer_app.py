@@ -157,6 +157,13 @@ class _Commands(GroupOnUse):
             "where it starts to hurt, and which depth is enough.",
         ),
         ListedCommand(
+            "interaction",
+            "rankings.interaction_command",
+            "interaction",
+            _MEASURING,
+            "Test whether the order of re-rankers holds behind another first stage: first stages by re-rankers.",
+        ),
+        ListedCommand(
             "fuse",
             "rankings.fuse_command",
             "fuse",
@@ -169,8 +176,7 @@ class _Commands(GroupOnUse):
             "rankings.retrieve_command",
             "retrieve",
             _MEASURING,
-            "Retrieve from a closed collection by a cross-encoder alone, "
-            "with a fixed number of calls for each query.",
+            "Retrieve from a closed collection by a cross-encoder alone, with a fixed number of calls for each query.",
         ),
         ListedCommand(
             "bench",

@@ -236,7 +236,9 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = {}
     depths: Annotated[
         tuple[Positive, ...],
-        help_text("smaller depths at which the one re-ranking is measured, too; tests say which is enough, or too deep"),
+        help_text(
+            "smaller depths at which the one re-ranking is measured, too; tests say which is enough, or too deep"
+        ),
     ] = ()
 
 
@@ -434,7 +436,9 @@ def _depth_mistakes(recipe: Recipe) -> list[str]:
     beyond = [depth for depth in depths if depth > deepest]
     mistakes = [f"evaluate.depths: {depth} appears twice" for depth in twice]
     if beyond:
-        what = f"{', '.join(map(str, beyond))} lies beyond the candidates: data.depth is {deepest}, and no more are scored"
+        what = (
+            f"{', '.join(map(str, beyond))} lies beyond the candidates: data.depth is {deepest}, and no more are scored"
+        )
         mistakes.append(f"evaluate.depths: {what}")
     if set(depths) == {deepest}:
         mistakes.append(f"evaluate.depths: {deepest} is data.depth itself; name a smaller depth, too")

@@ -6,8 +6,8 @@ documents A; its scores with all others are approximated as c pinv(R[:, A]) R, w
 - ANNCUR: the anchors are drawn at random, the same for all queries; the best others by approximation are scored then.
 - ADACUR: the anchors grow by rounds, for each query its own: in each round the best by the approximation so far.
 
-Invariant: a query costs exactly `budget` calls, and every document of the result was scored by the cross-encoder itself.
-All is computed in float64; the same matrix, seed and scores give the same result.
+Invariant: a query costs exactly `budget` calls, and every document of the result was scored by the cross-encoder
+itself. All is computed in float64; the same matrix, seed and scores give the same result.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class CurSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("there must be an anchor", where="--anchors", hint="give 1 or more", code="no-anchor")
         if self.budget <= self.anchors:
             what = f"a budget of {counted(self.budget, 'call')} leaves none beside {counted(self.anchors, 'anchor')}"
-            raise UsageError(what, where="--budget", hint="give more calls, or fewer --anchors", code="budget-too-small")
+            raise UsageError(
+                what, where="--budget", hint="give more calls, or fewer --anchors", code="budget-too-small"
+            )
         if self.budget > documents:
             what = f"a budget of {counted(self.budget, 'call')} for {counted(documents, 'document')}"
             hint = "score them all, with `cerank rerank`, or give fewer"
@@ -69,7 +71,9 @@ class CurSettings(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 < self.rcond < 1:
             raise UsageError(f"{self.rcond:g} is not between 0 and 1", where="--rcond", code="rcond-out-of-range")
         if self.method == ADACUR and not 2 <= self.rounds <= 1 + self.budget - self.anchors:
-            what = f"{counted(self.rounds, 'round')} for {counted(self.budget - self.anchors, 'call')} beside the anchors"
+            what = (
+                f"{counted(self.rounds, 'round')} for {counted(self.budget - self.anchors, 'call')} beside the anchors"
+            )
             raise UsageError(what, where="--rounds", hint="from 2 to one more than these", code="rounds-out-of-range")
 
 
@@ -81,7 +85,9 @@ def random_anchors(documents: int, count: int, seed: int) -> list[int]:
     return sorted(int(place) for place in generator.choice(documents, size=count, replace=False))
 
 
-def weights_of(anchor_scores: NDArray[np.float64], query_scores: NDArray[np.float64], rcond: float) -> NDArray[np.float64]:
+def weights_of(
+    anchor_scores: NDArray[np.float64], query_scores: NDArray[np.float64], rcond: float
+) -> NDArray[np.float64]:
     """Return by how much each training query's row counts in the approximation: c pinv(R[:, A]).
 
     Args:
@@ -119,8 +125,8 @@ def retrieve(
     anchors = random_anchors(len(matrix.documents), settings.anchors, settings.seed)
     for start in range(0, len(queries), CHUNK):
         chunk = list(queries[start : start + CHUNK])
-        exact = {query: {} for query in chunk}  # type: dict[str, dict[int, float]]
-        _add(exact, score, {query: anchors for query in chunk})
+        exact: dict[str, dict[int, float]] = {query: {} for query in chunk}
+        _add(exact, score, dict.fromkeys(chunk, anchors))
         for take in _takes(settings):
             approximated = _approximate(matrix, exact, settings)
             _add(exact, score, {query: _best(approximated[query], exact[query], take) for query in chunk})

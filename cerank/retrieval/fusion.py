@@ -1,7 +1,7 @@
 """Fuse several rankings into one: by their ranks, by their scores, or by any method of ranx.
 
-Reciprocal rank fusion, the weighted sum and interpolation are a few lines and computed here; everything else is ranx's own
-code, an extra, imported when one of its methods is asked for (its import takes seconds).
+Reciprocal rank fusion, the weighted sum and interpolation are a few lines and computed here; everything else is ranx's
+own code, an extra, imported when one of its methods is asked for (its import takes seconds).
 
 Invariant: the same rankings give the same ranking; ties fall to the smaller document id.
 """
@@ -34,6 +34,7 @@ BY_RANX = {
 }
 _BY_RANK = ("isr", "log-isr", "logn-isr", "bordafuse", "condorcet")  # scores are not looked at
 METHODS = (RRF, WEIGHTED_SUM, INTERPOLATE, *BY_RANX)
+INTERPOLATED = "interpolated"  # begins the tag of an interpolated run, which says its weight
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 
 Scores = Mapping[str, Mapping[str, float]]

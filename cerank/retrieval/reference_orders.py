@@ -18,10 +18,8 @@ def reference_order(name: str, candidates: Ranking, qrels: Mapping[str, Mapping[
     """Return the candidates in one of `REFERENCE_ORDERS`.
 
     Args:
-        name: which order.
-        candidates: what a re-ranker would put in order.
-        qrels: judgments, which decide the oracle's order; equal grades keep the candidates' order, unjudged ones count 0.
-        seed: decides the random order.
+        name: which order. candidates: what a re-ranker would put in order. qrels: judgments, which decide the oracle's
+        order; equal grades keep the candidates' order, unjudged ones count 0. seed: decides the random order.
 
     Example:
         >>> candidates = Ranking({"q": ["d1", "d2", "d3"]}, {"q": [3.0, 2.0, 1.0]})

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1  # version of the files; another one invalidates every older matrix
 _FOLDER = "score-matrices"
-SHARD_SCORES = 1 << 20  # scores in a shard, some 4 MB; at least one query's
+SHARD_SCORES = 1 << 14  # scores in a shard, at least one query's: what a stop costs, some minutes of a slow processor
 
 ScoreRow = Callable[[str], Sequence[float]]  # query id -> its scores with all documents, in order
 

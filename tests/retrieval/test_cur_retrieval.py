@@ -57,7 +57,9 @@ def test_on_scores_of_low_rank_the_best_documents_are_found_exactly(tmp_path):
     test = low_rank(4, 2)
     for method in ("anncur", "adacur"):
         settings = CurSettings(method=method, budget=20, anchors=10, rounds=3)
-        found = retrieve(built(tmp_path / method, low_rank(QUERIES, 1)), [f"q{i}" for i in range(4)], Calls(test), settings)
+        found = retrieve(
+            built(tmp_path / method, low_rank(QUERIES, 1)), [f"q{i}" for i in range(4)], Calls(test), settings
+        )
         for row in range(4):
             best = np.argsort(-test[row])[:10]
             assert list(found[f"q{row}"][:10]) == [f"d{place:02d}" for place in best]

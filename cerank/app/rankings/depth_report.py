@@ -1,7 +1,7 @@
 """The depths of a run, or of two TREC run files, as curves with their tests, as a table, and as a figure.
 
-Invariant: reading only; a run's depths are measured from its stored rankings and candidates, so a run that was made without
-`[evaluate] depths` can be looked at, too, and no file of it changes.
+Invariant: reading only; a run's depths are measured from its stored rankings and candidates, so a run that was made
+without `[evaluate] depths` can be looked at, too, and no file of it changes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def study(settings: Settings, request: DepthRequest) -> DepthStudy:
             what = "a run of the lab is measured over its own candidates, on its own qrels"
             raise UsageError(what, where=option, hint="leave the option out", code="option-unused")
     systems = [target.system] if ":" in request.target else _trained(target.plan)
-    if target.system == comparisons.FIRST_STAGE:
-        raise UsageError("a first stage has no depth to choose", where=request.target, hint="name a stage of the run")
+    if target.system not in _trained(target.plan):
+        what = f"{target.system} has no depth to choose: no model scored it"
+        raise UsageError(what, where=request.target, hint="name a stage of the run", code="no-depths")
     return of_run(target.folder, request, systems)
 
 
@@ -124,26 +125,19 @@ def of_run(folder: RunFolder, request: DepthRequest, systems: Sequence[str]) -> 
 def _ranking_of_run(folder: RunFolder, plan: Plan, system: str, test: str, first: str) -> DepthRanking:
     from cerank.evaluation.studies.depth_curve import DepthRanking
     from cerank.evaluation.systems import Condition
-    from cerank.trec.text_io import read_qrels, read_run
 
-    paths = [
-        folder.ranking(comparisons.FIRST_STAGE, test, first),
-        folder.ranking(system, test, first),
-        folder.qrels(test),
-    ]
-    for path in paths:
-        if not path.exists():
-            hint = f"cerank show {run_store.short_name(folder)} says how far it is"
-            raise MissingError(f"it has no ranking by {system} yet", where=run_store.title(folder), hint=hint)
-        run_store.check_undamaged(folder, path)
+    before, after = (
+        comparisons.ranking_of_run(comparisons.RunTarget(name, folder, plan, name), test, first)
+        for name in (comparisons.FIRST_STAGE, system)
+    )
     speeds = {cost.stage: cost.pairs_per_second for cost in stage_costs.of_run(folder, plan)}
     speed = speeds.get(system)
-    qrels = read_qrels(paths[2])
+    qrels = comparisons.qrels_of_run(folder, test)
     return DepthRanking(
         system=system,
         condition=Condition(comparisons.short_name(test), comparisons.short_name(first)),
-        candidates=read_run(paths[0]).ranking,
-        reranked=read_run(paths[1]).ranking,
+        candidates=before,
+        reranked=after,
         qrels=qrels,
         qrels_sha256=comparisons.identity(qrels),
         seconds_a_pair=1 / speed if speed else None,
@@ -159,7 +153,9 @@ def _of_file(settings: Settings, target: comparisons.FileTarget, request: DepthR
 
     if not request.first_stage:
         hint = "give the TREC run that was re-ranked: --first-stage FILE"
-        raise UsageError("a file does not say what it re-ranked", where=request.target, hint=hint, code="no-first-stage")
+        raise UsageError(
+            "a file does not say what it re-ranked", where=request.target, hint=hint, code="no-first-stage"
+        )
     if not request.depths:
         raise UsageError("no depths are given", where="--depths", hint="such as --depths 10,20,50", code="no-depths")
     before = comparisons.target(settings.lab, request.first_stage)
@@ -196,11 +192,11 @@ def _margins(request: DepthRequest, names: Sequence[str], declared_before: dict[
 
 
 _NOTES = (
-    "candidates were scored once, at the greatest depth; at a smaller one, the candidates below it follow in the order of "
-    "the first stage",
+    "candidates were scored once, at the greatest depth; at a smaller one, the candidates below it follow in the order "
+    "of the first stage",
     "s/query: the documents at that depth times the speed measured at the greatest one; an estimate",
-    "[interval] of a mean: 95 % over queries; of a difference: simultaneous over the family; beside an equivalence, the "
-    "one that lies within the margin",
+    "[interval] of a mean: 95 % over queries; of a difference: simultaneous over the family; beside an equivalence, "
+    "the one that lies within the margin",
 )
 
 
@@ -286,7 +282,7 @@ _MIRRORED = {"better": "worse", "worse": "better"}
 
 
 def _to_deepest(row: Row) -> tuple[float, float, float]:
-    """Return how a depth does against the deepest, with the interval that its verdict rests on; the row says the reverse."""
+    """Return how a depth does against the deepest, with the interval of its verdict; the row says the reverse."""
     judgment = row.judgment
     low, high = judgment.low, judgment.high
     if judgment.verdict in {"equivalent", "different but negligible"}:
@@ -321,7 +317,9 @@ def _title(depth_study: DepthStudy) -> str:
     first = depth_study.curves[0]
     of = f"{first.system}, " if len(depth_study.curves) == 1 else ""
     where = f"{first.condition}: " if _same_condition(depth_study) else ""
-    return f"How deep to re-rank: {of}{where}{first.queries} queries, first stage {first.measure} {first.first_mean:.4f}"
+    return (
+        f"How deep to re-rank: {of}{where}{first.queries} queries, first stage {first.measure} {first.first_mean:.4f}"
+    )
 
 
 def _margin_notes(depth_study: DepthStudy) -> list[str]:

@@ -15,7 +15,7 @@ import msgspec
 from cerank.app.comparison import comparisons
 from cerank.app.rerank_dataset import STDOUT, RerankRequest, rerank
 from cerank.core.rankings import Ranking
-from cerank.errors import MissingError, UsageError
+from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.retrieval import fusion
 from cerank.runs import run_store
@@ -134,12 +134,15 @@ def _check_output(path: Path, *, replace: bool) -> None:
 
 
 def _ranking(settings: Settings, text: str, request: FusionRequest) -> Ranking:
-    """Return the ranking in a TREC run file, or that of a run's stage on its one test dataset over its one first stage."""
+    """Return the ranking in a TREC run file, or that of a run's stage on one test dataset over one first stage."""
     from cerank.trec.text_io import read_run
 
     target = comparisons.target(settings.lab, text)
     if isinstance(target, comparisons.FileTarget):
         return read_run(target.path).ranking
+    if target.system not in comparisons.systems_of(target.plan):
+        what = f"{target.system} is an order for comparisons, made from judgments or at random"
+        raise UsageError(what, where=text, hint="fuse what was ranked", code="reference-order-fused")
     data = target.plan.recipe.data
     of_a_run = "" if request.validation else request.dataset
     tests = [test for test in data.test if of_a_run in {"", test, comparisons.short_name(test)}]
@@ -148,11 +151,7 @@ def _ranking(settings: Settings, text: str, request: FusionRequest) -> Ranking:
         if len(found) != 1:
             what = f"run {run_store.title(target.folder)} has several; name one" if found else "the run has no such one"
             raise UsageError(what, where=option, hint=f"they are {', '.join(given)}", code="ranking-not-unique")
-    path = target.folder.ranking(target.system, tests[0], firsts[0])
-    if not path.exists():
-        raise MissingError(f"it has no ranking by {target.system} yet", where=run_store.title(target.folder))
-    run_store.check_undamaged(target.folder, path)
-    return read_run(path).ranking
+    return comparisons.ranking_of_run(target, tests[0], firsts[0])
 
 
 def _coverage(rankings: Sequence[Ranking], names: Sequence[str]) -> list[str]:
@@ -177,7 +176,7 @@ def _interpolate(
     """Return the interpolated ranking, its tag, and how its weight was chosen."""
     first, reranked = rankings
     if request.alpha is not None:
-        tag = f"interpolated;alpha={request.alpha:g};given"
+        tag = f"{fusion.INTERPOLATED};alpha={request.alpha:g};as=given"
         note = f"alpha {request.alpha:g} was given: that it was not chosen on these queries is yours to know"
         return fusion.interpolated(first, reranked, request.alpha), tag, [note]
     if not request.validation:
@@ -199,7 +198,7 @@ def _interpolate(
         hint = f"such as {shown(shared[0], 40)}; choose alpha on other queries"
         raise UsageError(what, where="--validation", hint=hint, code="validation-on-test")
     chosen = choose_alpha(before, after, qrels, request.measure)
-    tag = f"interpolated;alpha={chosen.alpha:g};chosen-on={'_'.join(name.split())}"
+    tag = f"{fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(name.split())}"
     return fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, name)]
 
 
@@ -215,7 +214,7 @@ def _stage_of_one_run(settings: Settings, request: FusionRequest) -> comparisons
 def _chosen_by_run(
     settings: Settings, request: FusionRequest, stage: comparisons.RunTarget, first: Ranking, reranked: Ranking
 ) -> tuple[Ranking, str, list[str]]:
-    """Interpolate with the weight that is best on the validation queries of the run's recipe, re-ranked here as there."""
+    """Interpolate with the weight that is best on the validation queries of the run's recipe, re-ranked here."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import run_of
@@ -239,7 +238,7 @@ def _chosen_by_run(
     rows = (line.split() for line in done.run.decode().splitlines())
     after = run_of(((row[0], row[2], float(row[4])) for row in rows), "validation", data.validation).ranking
     chosen = choose_alpha(before, after, dataset.qrels, request.measure)
-    tag = f"interpolated;alpha={chosen.alpha:g};chosen-on={'_'.join(data.validation.split())}"
+    tag = f"{fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(data.validation.split())}"
     return fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, data.validation)]
 
 

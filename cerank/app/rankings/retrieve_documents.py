@@ -1,6 +1,7 @@
 """Retrieve from a closed collection by a cross-encoder alone, and compare that with re-ranking at equal calls.
 
-Invariant: a query of the test set that is also a training query, by id in the same collection or by text, indexes nothing.
+Invariant: a query of the test set that is also a training query, by id in the same collection or by text, indexes
+nothing.
 """
 
 from __future__ import annotations
@@ -173,7 +174,9 @@ def compare(
     }
     for method in (ANNCUR, ADACUR):
         found[method] = cur_retrieval.retrieve(index, list(dataset.queries), known, request.settings(method))
-    everything = ordered({query: dict(zip(sources.doc_ids, map(float, row), strict=True)) for query, row in rows.items()})
+    everything = ordered(
+        {query: dict(zip(sources.doc_ids, map(float, row), strict=True)) for query, row in rows.items()}
+    )
     comparison = _compared(request, dataset, everything, found)
     result = None
     if request.output is not None:

@@ -1,10 +1,10 @@
 """How deep to re-rank: one re-ranking measured at several depths, and what the tests say of them.
 
-Candidates are scored once, at the greatest depth. The ranking at a smaller depth holds the candidates of the first stage
-down to that depth, in the order of the same scores, and below them the others as the first stage has them.
+Candidates are scored once, at the greatest depth. The ranking at a smaller depth holds the candidates of the first
+stage down to that depth, in the order of the same scores, and below them the others as the first stage has them.
 
-Invariant: a depth is measured from the scores of the deepest re-ranking; nothing is scored here. Every statement rests on
-a verdict of one family, in which each depth is compared with each other one and with the first stage.
+Invariant: a depth is measured from the scores of the deepest re-ranking; nothing is scored here. Every statement rests
+on a verdict of one family, in which each depth is compared with each other one and with the first stage.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def check_depths(depths: Sequence[int], greatest: int, where: str) -> tuple[int,
 def at_depth(reranked: Ranking, candidates: Ranking, depth: int) -> Ranking:
     """Return what re-ranking the first `depth` candidates gives, from the scores of a deeper re-ranking.
 
-    The candidates below that depth follow in the order of the first stage, so that a measure which looks further than the
-    depth compares orders, and not lengths of lists. Their scores are ranks.
+    The candidates below that depth follow in the order of the first stage, so that a measure which looks further than
+    the depth compares orders, and not lengths of lists. Their scores are ranks.
 
     Example:
         >>> first = Ranking({"q": ["d1", "d2", "d3"]}, {"q": [3.0, 2.0, 1.0]})
@@ -166,7 +166,7 @@ def depth_study(
     comparison = compare(systems, measures, pairings=pairings, terms=terms)
     rows = {(row.condition, row.measure, row.left, row.right): row for row in comparison.rows}
     curves = [
-        _curve(ranking, depths, measure, {system.label: system for system in systems}, rows, terms)
+        _curve(ranking, depths, measure, systems={system.label: system for system in systems}, rows=rows, terms=terms)
         for ranking in rankings
         for measure in measures
     ]
@@ -196,6 +196,7 @@ def _curve(
     ranking: DepthRanking,
     depths: Sequence[int],
     measure: str,
+    *,
     systems: Mapping[str, System],
     rows: Mapping[tuple[Condition, str, str, str], Row],
     terms: Terms,

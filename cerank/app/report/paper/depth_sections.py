@@ -49,8 +49,12 @@ def _panels(study: DepthStudy) -> list[Panel]:
         lines = [_line(curve, [point.mean for point in curve.points], curve.system) for curve in curves]
         for curve in curves:
             if all(point.low is not None for point in curve.points):
-                lines.append(_line(curve, [point.low or 0.0 for point in curve.points], f"{curve.system}, 95 % interval"))
-                lines.append(_line(curve, [point.high or 0.0 for point in curve.points], f"{curve.system}, 95 % interval"))
+                lines.append(
+                    _line(curve, [point.low or 0.0 for point in curve.points], f"{curve.system}, 95 % interval")
+                )
+                lines.append(
+                    _line(curve, [point.high or 0.0 for point in curve.points], f"{curve.system}, 95 % interval")
+                )
         panels.append(Panel(f"{measure} on {condition} by depth", measure, tuple(lines), (), _ACROSS))
     timed = [curve for curve in study.curves if all(point.seconds is not None for point in curve.points)]
     if timed:

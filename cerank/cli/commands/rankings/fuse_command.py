@@ -40,7 +40,8 @@ def fuse(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--to", "--output", "-o", metavar="FILE", help="TREC run file to write; - is standard output.")
+        Path,
+        typer.Option("--to", "--output", "-o", metavar="FILE", help="TREC run file to write; - is standard output."),
     ],
     k: Annotated[int, typer.Option("--k", min=0, metavar="N", help="The constant of rrf: 1 / (k + rank).")] = 60,
     weights: Annotated[
@@ -48,7 +49,9 @@ def fuse(
     ] = "",
     alpha: Annotated[
         float | None,
-        typer.Option("--alpha", metavar="A", help="Weight of the re-ranker in interpolate, from 0 to 1, if you know it."),
+        typer.Option(
+            "--alpha", metavar="A", help="Weight of the re-ranker in interpolate, from 0 to 1, if you know it."
+        ),
     ] = None,
     validation: Annotated[
         tuple[str, str] | None,

@@ -65,7 +65,8 @@ def retrieve(
         ),
     ] = 0,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, metavar="N", help="Rounds of adacur, the one on random documents included.")
+        int,
+        typer.Option("--rounds", min=1, metavar="N", help="Rounds of adacur, the one on random documents included."),
     ] = 5,
     rcond: Annotated[
         float,
