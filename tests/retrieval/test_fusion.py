@@ -63,7 +63,9 @@ def test_reciprocal_ranks_and_weighted_sums_are_those_of_ranx():
 def test_other_methods_are_ranx_s_own_and_queries_of_one_ranking_keep_their_order(method):
     given = rankings(2)
     lonely = ordered({"alone": {"b": 2.0, "a": 5.0, "c": 1.0}})
-    more = Ranking({**given[0], **lonely}, {q: given[0].scores(q) for q in given[0]} | {"alone": lonely.scores("alone")})
+    more = Ranking(
+        {**given[0], **lonely}, {q: given[0].scores(q) for q in given[0]} | {"alone": lonely.scores("alone")}
+    )
     norm = None if method == "bordafuse" else "min-max"
     expected = by_ranx(given, norm, fusion.BY_RANX[method])
     found = fusion.fuse_by_ranx([more, given[1]], method)
