@@ -42,7 +42,7 @@ class CurSettings(msgspec.Struct, frozen=True, kw_only=True):
     budget: int  # calls of the cross-encoder for a query
     anchors: int  # of them those on random documents
     rounds: int = 5  # of ADACUR, the first one on random documents
-    rcond: float = 1e-6  # singular values below this share of the largest count as 0
+    rcond: float = 1e-3  # singular values below this share of the largest count as 0; see the guide for why
     seed: int = 42
 
     def check(self, documents: int, train_queries: int) -> None:

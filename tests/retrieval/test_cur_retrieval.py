@@ -42,7 +42,7 @@ class Calls:
 def test_anncur_scores_next_what_numpy_s_pseudo_inverse_puts_first(tmp_path, noise):
     train, test = low_rank(QUERIES, 1, noise), low_rank(3, 2, noise)
     matrix, calls = built(tmp_path / "m", train), Calls(test)
-    found = retrieve(matrix, ["q0", "q1", "q2"], calls, CurSettings(method="anncur", budget=18, anchors=10))
+    found = retrieve(matrix, ["q0", "q1", "q2"], calls, CurSettings(method="anncur", budget=18, anchors=10, rcond=1e-6))
     anchors = random_anchors(DOCUMENTS, 10, 42)
     stored = train.astype(np.float32).astype(np.float64)  # as the index keeps them
     by_hand = test[:, anchors] @ np.linalg.pinv(stored[:, anchors], rcond=1e-6) @ stored
@@ -80,7 +80,7 @@ def test_a_query_costs_exactly_the_budget_and_no_document_is_scored_twice(tmp_pa
 def test_adacur_chooses_each_round_by_all_scores_so_far(tmp_path):
     train, test = low_rank(QUERIES, 1, noise=0.5), low_rank(1, 2, noise=0.5)
     matrix, calls = built(tmp_path / "m", train), Calls(test)
-    retrieve(matrix, ["q0"], calls, CurSettings(method="adacur", budget=12, anchors=4, rounds=3))
+    retrieve(matrix, ["q0"], calls, CurSettings(method="adacur", budget=12, anchors=4, rounds=3, rcond=1e-6))
     asked = [place for _, place in calls.asked]
     stored = train.astype(np.float32).astype(np.float64)
     for before in (4, 8):  # two rounds of four

@@ -108,7 +108,7 @@ def test_interpolation_is_the_first_stage_at_0_and_the_re_ranker_at_1():
         def scaled(row, doc):
             return (row[doc] - min(row.values())) / (max(row.values()) - min(row.values()))
 
-        by_hand = sorted(top, key=lambda doc: -(0.3 * scaled(own, doc) + 0.7 * scaled(top, doc)))  # noqa: B023
+        by_hand = sorted(top, key=lambda doc: -(0.3 * scaled(own, doc) + 0.7 * scaled(top, doc)))
         assert list(middle[query]) == by_hand
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from cerank.app.comparison import margins as margins_of
 from cerank.app.lab import Lab
 from cerank.app.rerank_dataset import STDOUT, checkpoint_folder
 from cerank.core.rankings import Ranking, ordered
+from cerank.core.seeds import derive
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.files import disk
@@ -54,7 +56,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     train_queries: int = TRAIN_QUERIES  # of them the first ones
     anchors: int = 0  # 0: half of the budget for ANNCUR, an equal share of each round for ADACUR
     rounds: int = 5
-    rcond: float = 1e-6
+    rcond: float = 1e-3
     seed: int = 42
     precision: str | None = None
     output: Path | None = None
@@ -144,7 +146,7 @@ def compare(
     Raises:
         UsageError: as `retrieve`; or the dataset has no judgments.
     """
-    from cerank.evaluation.measures import check
+    from cerank.evaluation.measures import check, per_query
     from cerank.retrieval.first_stage import candidates
 
     _check_output(request)
@@ -167,26 +169,32 @@ def compare(
         return {query: [float(rows[query][place]) for place in places] for query, places in wanted.items()}
 
     places = {doc: place for place, doc in enumerate(sources.doc_ids)}
-    found = {
-        f"{request.first_stage} + re-ranking": ordered(
-            {query: {doc: float(rows[query][places[doc]]) for doc in first[query]} for query in first}, first
-        )
-    }
+    filled = {query: _filled(first.get(query, ()), query, sources.doc_ids, request) for query in dataset.queries}
+    by_first_stage = {query: {doc: float(rows[query][places[doc]]) for doc in docs} for query, docs in filled.items()}
+    found = {f"{request.first_stage} + re-ranking": ordered(by_first_stage, filled)}
     for method in (ANNCUR, ADACUR):
         found[method] = cur_retrieval.retrieve(index, list(dataset.queries), known, request.settings(method))
     everything = ordered(
         {query: dict(zip(sources.doc_ids, map(float, row), strict=True)) for query, row in rows.items()}
     )
     comparison = _compared(request, dataset, everything, found)
+    whole = per_query([comparison.measures[0]], dataset.qrels, everything)[comparison.measures[0]]
     result = None
     if request.output is not None:
         ranking = found[request.method]
         result = RetrievalResult(queries=len(ranking), run=_written(request, ranking), notes=())
     short = sum(len(first.get(query, ())) < request.budget for query in dataset.queries)
-    notes = list(sources.notes)
+    mean = math.fsum(whole.values()) / len(whole)
+    notes = [
+        *sources.notes,
+        f"with all {len(sources.doc_ids):,} documents scored, {comparison.measures[0]} is {mean:.4f}",
+    ]
     if short:
         of = f"{short} of {counted(len(dataset.queries), 'query')}"
-        notes.append(f"{request.first_stage} retrieves fewer than {request.budget} documents for {of}")
+        notes.append(
+            f"{request.first_stage} retrieves fewer than {request.budget} documents for {of}; they were filled up at "
+            "random, so that the calls are equal"
+        )
     return RetrievalComparison(
         budget=request.budget,
         documents=len(sources.doc_ids),
@@ -195,6 +203,17 @@ def compare(
         result=result,
         notes=tuple(notes),
     )
+
+
+def _filled(docs: Sequence[str], query: str, doc_ids: Sequence[str], request: RetrievalRequest) -> list[str]:
+    """Return a query's candidates, filled up to the budget with other documents in a random order."""
+    if len(docs) >= request.budget:
+        return list(docs)
+    known = set(docs)
+    others = sorted(
+        (doc for doc in doc_ids if doc not in known), key=lambda doc: derive(request.seed, "fill", query, doc)
+    )
+    return [*docs, *others[: request.budget - len(docs)]]
 
 
 def _sources(settings: Settings, request: RetrievalRequest, methods: Sequence[str]) -> _Sources:

@@ -25,7 +25,7 @@ TERMS = Terms(margins={"nDCG@10": Margin(value=0.05)})
 
 
 def made(noise: float, distraction: float = 0.0, seed: int = 0) -> DepthRanking:
-    """Relevant documents stand early in the first stage; a re-ranker sees relevance, noise, and likes late documents."""
+    """Relevant documents stand early in the first stage; a re-ranker sees relevance and noise, and likes late ones."""
     draw = np.random.default_rng(seed)
     first, scores, qrels = {}, {}, {}
     for q in range(QUERIES):

@@ -71,7 +71,7 @@ def retrieve(
     rcond: Annotated[
         float,
         typer.Option("--rcond", metavar="X", help="Singular values below this share of the largest count as 0."),
-    ] = 1e-6,
+    ] = 1e-3,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the random anchors.")] = 42,
     first_stage: Annotated[
         str, typer.Option("--first-stage", metavar="RUN", help="First stage that --table re-ranks at equal calls.")
