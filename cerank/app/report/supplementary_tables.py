@@ -312,10 +312,5 @@ SIDES = (costs, pooled, published, stages, groups, shared, events, rankings, run
 
 
 def sides(report: Report) -> tuple[Table, ...]:
-<<<<<<< HEAD
-    """Return the side tables that have something to say, for people."""
-    return (*(table for make in SIDES if (table := make(report)).rows), *report.depths)
-=======
     """Return the supplementary tables that have something to say, for people."""
-    return tuple(table for make in SIDES if (table := make(report)).rows)
->>>>>>> main
+    return (*(table for make in SIDES if (table := make(report)).rows), *report.depths)

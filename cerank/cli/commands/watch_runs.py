@@ -99,16 +99,12 @@ def show(
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
             print_answers(answer.paragraphs)
-<<<<<<< HEAD
-            shown += table_columns.result_tables(answer, settings.format, settings.hour_price)
-            curves = depth_report.declared(folder, row.plan)
-            depth_table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
-            shown += [depth_table(curves)] if curves is not None else []
-=======
             shown += table_columns.result_tables(
                 answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes
             )
->>>>>>> main
+            curves = depth_report.declared(folder, row.plan)
+            depth_table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
+            shown += [depth_table(curves)] if curves is not None else []
         except CerankError as error:
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))
