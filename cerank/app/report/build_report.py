@@ -56,7 +56,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         curves = pictures(scope)
     depths: tuple[Table, ...] = ()
     if any(member.plan.recipe.evaluate.depths for row in scope.rows for member in row.members):
-        from cerank.app.report.paper import depth_sections
+        from cerank.app.report.sections import depth_sections
 
         depths, drawn = depth_sections.of_scope(scope)
         curves += drawn if request.has_curves else ()
