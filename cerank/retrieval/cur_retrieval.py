@@ -121,7 +121,7 @@ def retrieve(
         UsageError: the settings cannot be carried out.
     """
     settings.check(len(matrix.documents), len(matrix.queries))
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     anchors = random_anchors(len(matrix.documents), settings.anchors, settings.seed)
     for start in range(0, len(queries), CHUNK):
         chunk = list(queries[start : start + CHUNK])
@@ -131,9 +131,9 @@ def retrieve(
             approximated = _approximate(matrix, exact, settings)
             _add(exact, score, {query: _best(approximated[query], exact[query], take) for query in chunk})
         for query in chunk:
-            found[query] = {matrix.documents[place]: value for place, value in exact[query].items()}
-        on_query(len(found), len(queries))
-    return ordered(found)
+            scores[query] = {matrix.documents[place]: value for place, value in exact[query].items()}
+        on_query(len(scores), len(queries))
+    return ordered(scores)
 
 
 def _takes(settings: CurSettings) -> list[int]:
@@ -143,9 +143,9 @@ def _takes(settings: CurSettings) -> list[int]:
     return [rest // rounds + (place < rest % rounds) for place in range(rounds)]
 
 
-def _add(exact: dict[str, dict[int, float]], score: ScorePlaces, wanted: Mapping[str, Sequence[int]]) -> None:
-    scores = score(wanted)
-    for query, places in wanted.items():
+def _add(exact: dict[str, dict[int, float]], score: ScorePlaces, places_of: Mapping[str, Sequence[int]]) -> None:
+    scores = score(places_of)
+    for query, places in places_of.items():
         exact[query] |= zip(places, map(float, scores[query]), strict=True)
 
 

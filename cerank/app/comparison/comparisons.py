@@ -23,7 +23,7 @@ from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
-from cerank.retrieval.fusion import INTERPOLATED
+from cerank.retrieval.rank_fusion import INTERPOLATED
 from cerank.retrieval.reference_orders import REFERENCE_ORDERS, reference_order
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder

@@ -97,11 +97,11 @@ def of_run(folder: RunFolder, request: DepthRequest, systems: Sequence[str]) -> 
 
     plan = run_store.load_plan(folder)
     data = plan.recipe.data
-    wanted = request.depths or plan.recipe.evaluate.depths
-    if not wanted:
+    requested = request.depths or plan.recipe.evaluate.depths
+    if not requested:
         hint = f"give --depths, such as --depths 10,{data.depth // 2}, or declare them in [evaluate] depths"
         raise UsageError("its recipe names no depths", where=run_store.title(folder), hint=hint, code="no-depths")
-    depths = check_depths(wanted, data.depth, "--depths" if request.depths else WHERE)
+    depths = check_depths(requested, data.depth, "--depths" if request.depths else WHERE)
     tests = [
         test for test in data.test if not request.dataset or request.dataset in {test, comparisons.short_name(test)}
     ]

@@ -41,10 +41,10 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
     from cerank.evaluation.studies.interaction import interaction_study
 
     targets = _targets(settings, request.targets)
-    wanted = comparisons.ComparisonRequest(
+    measuring = comparisons.ComparisonRequest(
         measures=(request.measure,) if request.measure else (), dataset=request.dataset
     )
-    systems, names = comparisons.measured_systems(settings, targets, wanted)
+    systems, names = comparisons.measured_systems(settings, targets, measuring)
     from cerank.evaluation.systems import shared_conditions, values_by_query
 
     conditions = shared_conditions(systems)
@@ -134,7 +134,7 @@ def _order(done: InteractionStudy) -> list[str]:
     for place in range(len(done.first_stages)):
         best = sorted(range(len(done.rerankers)), key=lambda at: (-done.means[at][place], at))
         orders.append(tuple(done.rerankers[at] for at in best))
-    if all(one == other for one, other in pairwise(orders)):
+    if all(order == following for order, following in pairwise(orders)):
         return [f"by the means the order is the same behind each first stage: {' > '.join(orders[0])}"]
     lines = [f"behind {name}: {' > '.join(order)}" for name, order in zip(done.first_stages, orders, strict=True)]
     return ["by the means the order differs", *lines]
@@ -143,9 +143,9 @@ def _order(done: InteractionStudy) -> list[str]:
 def _notes(done: InteractionStudy) -> list[str]:
     test = done.test
     reduced = f", degrees of freedom reduced by {test.epsilon:.2f}" if test.df > 1 else ""
-    found = "an interaction is shown" if test.p_reduced <= done.alpha else "no interaction is shown"
+    conclusion = "an interaction is shown" if test.p_reduced <= done.alpha else "no interaction is shown"
     notes = [
-        f"{found}: F({test.df:g}, {test.df_error:g}) = {test.f:.2f}, p = {test.p_reduced:.3g}{reduced} (two-way, "
+        f"{conclusion}: F({test.df:g}, {test.df_error:g}) = {test.f:.2f}, p = {test.p_reduced:.3g}{reduced} (two-way, "
         "paired by query)",
         f"{len(done.contrasts)} differences of gains, by paired t-tests, Holm-adjusted; low, high: simultaneous",
     ]

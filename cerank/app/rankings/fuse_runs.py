@@ -17,7 +17,7 @@ from cerank.app.rerank_dataset import STDOUT, RerankRequest, rerank
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
 from cerank.files import disk
-from cerank.retrieval import fusion
+from cerank.retrieval import rank_fusion
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
@@ -31,7 +31,7 @@ class FusionRequest(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]  # runs (RUN:STAGE) or TREC run files; for an interpolation the first stage, the re-ranking
     method: str
     output: Path  # compressed if it ends in .gz; "-" is standard output
-    k: int = fusion.RRF_K
+    k: int = rank_fusion.RRF_K
     weights: tuple[float, ...] = ()  # of a weighted sum; empty: all 1
     alpha: float | None = None  # of an interpolation; None: chosen on validation
     validation: tuple[str, ...] = ()  # TREC run files of the validation queries, in the order of the targets
@@ -75,17 +75,17 @@ def fuse(settings: Settings, request: FusionRequest) -> FusionResult:
     _check_output(request.output, replace=request.replace)
     rankings = [_ranking(settings, text, request) for text in request.targets]
     notes = list(_coverage(rankings, request.targets))
-    if request.method == fusion.RRF:
-        fused, tag = fusion.rrf(rankings, request.k), f"rrf-k{request.k}"
-    elif request.method == fusion.WEIGHTED_SUM:
+    if request.method == rank_fusion.RRF:
+        fused, tag = rank_fusion.rrf(rankings, request.k), f"rrf-k{request.k}"
+    elif request.method == rank_fusion.WEIGHTED_SUM:
         weights = request.weights or (1.0,) * len(rankings)
-        fused = fusion.weighted_sum([fusion.min_max(ranking) for ranking in rankings], weights)
+        fused = rank_fusion.weighted_sum([rank_fusion.min_max(ranking) for ranking in rankings], weights)
         tag = f"wsum-{'-'.join(f'{weight:g}' for weight in weights)}"
-    elif request.method == fusion.INTERPOLATE:
+    elif request.method == rank_fusion.INTERPOLATE:
         fused, tag, said = _interpolate(settings, request, rankings)
         notes += said
     else:
-        fused, tag = fusion.fuse_by_ranx(rankings, request.method), f"ranx-{request.method}"
+        fused, tag = rank_fusion.fuse_by_ranx(rankings, request.method), f"ranx-{request.method}"
     from cerank.trec.text_io import write_run
 
     packed = write_run(fused, tag)
@@ -97,16 +97,16 @@ def fuse(settings: Settings, request: FusionRequest) -> FusionResult:
 
 def _check(request: FusionRequest) -> None:
     """Refuse what the method cannot do, before anything is read."""
-    fusion.check_method(request.method)
-    is_interpolation = request.method == fusion.INTERPOLATE
+    rank_fusion.check_method(request.method)
+    is_interpolation = request.method == rank_fusion.INTERPOLATE
     if len(request.targets) < 2:
         raise UsageError("a fusion needs at least two rankings", hint="such as `cerank fuse a.run b.run`")
     if is_interpolation and len(request.targets) != 2:
         what = f"an interpolation has two rankings, the first stage and its re-ranking, not {len(request.targets)}"
         raise UsageError(what, where="--method interpolate", hint="take wsum for more", code="interpolation-of-two")
-    if request.weights and request.method != fusion.WEIGHTED_SUM:
+    if request.weights and request.method != rank_fusion.WEIGHTED_SUM:
         raise UsageError("weights belong to wsum", where="--weights", hint="--method wsum", code="option-unused")
-    if request.k != fusion.RRF_K and request.method != fusion.RRF:
+    if request.k != rank_fusion.RRF_K and request.method != rank_fusion.RRF:
         raise UsageError("k belongs to rrf", where="--k", hint="--method rrf", code="option-unused")
     if request.weights and len(request.weights) != len(request.targets):
         what = f"{counted(len(request.weights), 'weight')} for {counted(len(request.targets), 'ranking')}"
@@ -117,7 +117,7 @@ def _check(request: FusionRequest) -> None:
         raise UsageError("weights are numbers from 0, not all 0", where="--weights", code="weights-out-of-range")
     if (request.alpha is not None or request.validation) and not is_interpolation:
         option = "--validation" if request.validation else "--alpha"
-        raise UsageError(f"belongs to {fusion.INTERPOLATE}", where=option, code="option-unused")
+        raise UsageError(f"belongs to {rank_fusion.INTERPOLATE}", where=option, code="option-unused")
     if request.alpha is not None and not 0 <= request.alpha <= 1:
         raise UsageError(f"{request.alpha:g} is not between 0 and 1", where="--alpha", code="alpha-out-of-range")
     if request.alpha is not None and request.validation:
@@ -147,9 +147,11 @@ def _ranking(settings: Settings, text: str, request: FusionRequest) -> Ranking:
     of_a_run = "" if request.validation else request.dataset
     tests = [test for test in data.test if of_a_run in {"", test, comparisons.short_name(test)}]
     firsts = [first for first in data.first_stages if request.first_stage in {"", first, comparisons.short_name(first)}]
-    for option, found, given in (("--dataset", tests, data.test), ("--first-stage", firsts, data.first_stages)):
-        if len(found) != 1:
-            what = f"run {run_store.title(target.folder)} has several; name one" if found else "the run has no such one"
+    for option, matching, given in (("--dataset", tests, data.test), ("--first-stage", firsts, data.first_stages)):
+        if len(matching) != 1:
+            what = (
+                f"run {run_store.title(target.folder)} has several; name one" if matching else "the run has no such one"
+            )
             raise UsageError(what, where=option, hint=f"they are {', '.join(given)}", code="ranking-not-unique")
     return comparisons.ranking_of_run(target, tests[0], firsts[0])
 
@@ -176,9 +178,9 @@ def _interpolate(
     """Return the interpolated ranking, its tag, and how its weight was chosen."""
     first, reranked = rankings
     if request.alpha is not None:
-        tag = f"{fusion.INTERPOLATED};alpha={request.alpha:g};as=given"
+        tag = f"{rank_fusion.INTERPOLATED};alpha={request.alpha:g};as=given"
         note = f"alpha {request.alpha:g} was given: that it was not chosen on these queries is yours to know"
-        return fusion.interpolated(first, reranked, request.alpha), tag, [note]
+        return rank_fusion.interpolated(first, reranked, request.alpha), tag, [note]
     if not request.validation:
         of_run = _stage_of_one_run(settings, request)
         if of_run is not None:
@@ -198,8 +200,8 @@ def _interpolate(
         hint = f"such as {shown(shared[0], 40)}; choose alpha on other queries"
         raise UsageError(what, where="--validation", hint=hint, code="validation-on-test")
     chosen = choose_alpha(before, after, qrels, request.measure)
-    tag = f"{fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(name.split())}"
-    return fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, name)]
+    tag = f"{rank_fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(name.split())}"
+    return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, name)]
 
 
 def _stage_of_one_run(settings: Settings, request: FusionRequest) -> comparisons.RunTarget | None:
@@ -238,8 +240,8 @@ def _chosen_by_run(
     rows = (line.split() for line in done.run.decode().splitlines())
     after = run_of(((row[0], row[2], float(row[4])) for row in rows), "validation", data.validation).ranking
     chosen = choose_alpha(before, after, dataset.qrels, request.measure)
-    tag = f"{fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(data.validation.split())}"
-    return fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, data.validation)]
+    tag = f"{rank_fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(data.validation.split())}"
+    return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, data.validation)]
 
 
 def choose_alpha(first: Ranking, reranked: Ranking, qrels: comparisons.Qrels, measure: str) -> ChosenAlpha:
@@ -256,7 +258,7 @@ def choose_alpha(first: Ranking, reranked: Ranking, qrels: comparisons.Qrels, me
     (name,) = check([measure], judged, "--measure")
     means = []
     for alpha in ALPHAS:
-        values = per_query([name], judged, fusion.interpolated(first, reranked, alpha))[name]
+        values = per_query([name], judged, rank_fusion.interpolated(first, reranked, alpha))[name]
         means.append((alpha, math.fsum(values.values()) / len(values)))
     best = max(means, key=lambda pair: (round(pair[1], 12), pair[0]))
     return ChosenAlpha(alpha=best[0], measure=name, queries=len(judged), means=tuple(means))

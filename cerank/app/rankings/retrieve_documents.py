@@ -165,23 +165,23 @@ def compare(
         )
     rows = {query: exact.row(query) for query in dataset.queries}
 
-    def known(wanted: Mapping[str, Sequence[int]]) -> dict[str, list[float]]:
-        return {query: [float(rows[query][place]) for place in places] for query, places in wanted.items()}
+    def known(places_of: Mapping[str, Sequence[int]]) -> dict[str, list[float]]:
+        return {query: [float(rows[query][place]) for place in places] for query, places in places_of.items()}
 
     places = {doc: place for place, doc in enumerate(sources.doc_ids)}
     filled = {query: _filled(first.get(query, ()), query, sources.doc_ids, request) for query in dataset.queries}
     by_first_stage = {query: {doc: float(rows[query][places[doc]]) for doc in docs} for query, docs in filled.items()}
-    found = {f"{request.first_stage} + re-ranking": ordered(by_first_stage, filled)}
+    rankings = {f"{request.first_stage} + re-ranking": ordered(by_first_stage, filled)}
     for method in (ANNCUR, ADACUR):
-        found[method] = cur_retrieval.retrieve(index, list(dataset.queries), known, request.settings(method))
+        rankings[method] = cur_retrieval.retrieve(index, list(dataset.queries), known, request.settings(method))
     everything = ordered(
         {query: dict(zip(sources.doc_ids, map(float, row), strict=True)) for query, row in rows.items()}
     )
-    comparison = _compared(request, dataset, everything, found)
+    comparison = _compared(request, dataset, everything, rankings)
     whole = per_query([comparison.measures[0]], dataset.qrels, everything)[comparison.measures[0]]
     result = None
     if request.output is not None:
-        ranking = found[request.method]
+        ranking = rankings[request.method]
         result = RetrievalResult(queries=len(ranking), run=_written(request, ranking), notes=())
     short = sum(len(first.get(query, ())) < request.budget for query in dataset.queries)
     mean = math.fsum(whole.values()) / len(whole)
@@ -317,13 +317,13 @@ def _calls(scorer: Scorer, sources: _Sources) -> cur_retrieval.ScorePlaces:
     """Return what scores queries of the dataset with documents by their places."""
     dataset = sources.dataset
 
-    def score(wanted: Mapping[str, Sequence[int]]) -> dict[str, list[float]]:
-        asked = {query: [sources.doc_ids[place] for place in places] for query, places in wanted.items()}
+    def score(places_of: Mapping[str, Sequence[int]]) -> dict[str, list[float]]:
+        candidates_of = {query: [sources.doc_ids[place] for place in places] for query, places in places_of.items()}
         scores = scorer.score_candidates(
-            asked, lambda ids: [dataset.queries[query] for query in ids], dataset.documents.texts
+            candidates_of, lambda ids: [dataset.queries[query] for query in ids], dataset.documents.texts
         )
         scorer.clear()
-        return {query: [scores[query][doc] for doc in docs] for query, docs in asked.items()}
+        return {query: [scores[query][doc] for doc in docs] for query, docs in candidates_of.items()}
 
     return score
 
@@ -340,7 +340,7 @@ def _written(request: RetrievalRequest, ranking: Ranking) -> bytes:
 
 
 def _compared(
-    request: RetrievalRequest, dataset: Dataset, everything: Ranking, found: Mapping[str, Ranking]
+    request: RetrievalRequest, dataset: Dataset, everything: Ranking, rankings: Mapping[str, Ranking]
 ) -> Comparison:
     """Compare by the measure on the qrels, and by the recall of what the cross-encoder puts first, as one family."""
     from cerank.app.comparison.comparisons import identity
@@ -349,12 +349,12 @@ def _compared(
 
     recall, measure = f"R@{request.budget}", canonical(request.measure, "--measure")
     systems, pairings = [], list[Pairing]()
-    labels = list(found)
+    labels = list(rankings)
     conditions = {Condition(dataset.name): (measure, {q: dict(row) for q, row in dataset.qrels.items()})}
     for count in (count for count in BEST if count <= request.budget):
         best = {query: dict.fromkeys(everything[query][:count], 1) for query in everything}
         conditions[Condition(f"{dataset.name}: exact top {count}")] = (recall, best)
-    for label, ranking in found.items():
+    for label, ranking in rankings.items():
         rows = [
             measured([name], condition, qrels, identity(qrels), ranking)
             for condition, (name, qrels) in conditions.items()

@@ -113,9 +113,9 @@ def at_depth(reranked: Ranking, candidates: Ranking, depth: int) -> Ranking:
     """
     documents: dict[str, list[str]] = {}
     for query in reranked:
-        kept, scored = set(candidates.get(query, ())[:depth]), set(reranked[query])
+        within, scored = set(candidates.get(query, ())[:depth]), set(reranked[query])
         below = [doc for doc in candidates.get(query, ())[depth:] if doc in scored]
-        documents[query] = [*(doc for doc in reranked[query] if doc in kept), *below]
+        documents[query] = [*(doc for doc in reranked[query] if doc in within), *below]
     return Ranking(documents, {query: [float(-rank) for rank in range(len(docs))] for query, docs in documents.items()})
 
 
@@ -127,9 +127,9 @@ def greatest_depth(candidates: Ranking, reranked: Ranking, where: str) -> int:
     """
     deepest = max((len(reranked[query]) for query in reranked), default=0)
     for query in candidates:
-        wanted = candidates[query][: len(reranked.get(query, ()))]
-        lacking = set(wanted).difference(reranked.get(query, ()))
-        is_short = len(wanted) < min(deepest, len(candidates[query]))
+        expected = candidates[query][: len(reranked.get(query, ()))]
+        lacking = set(expected).difference(reranked.get(query, ()))
+        is_short = len(expected) < min(deepest, len(candidates[query]))
         if lacking or is_short:
             what = f"query {shown(query, 40)}: the re-ranking does not hold the first {deepest} candidates"
             if lacking:

@@ -140,24 +140,24 @@ def interaction_study(
             hint = "an interaction takes at least two of each"
             raise UsageError(f"only one {what}", hint=hint, code="interaction-of-one")
     cells = [
-        (ahead, behind, one, other)
+        (ahead, behind, first, other)
         for behind, ahead in combinations(range(len(rerankers)), 2)
-        for one, other in combinations(range(len(first_stages)), 2)
+        for first, other in combinations(range(len(first_stages)), 2)
     ]
     gains = {
         (ahead, behind, first): values[:, first, ahead] - values[:, first, behind]
-        for ahead, behind, one, other in cells
-        for first in (one, other)
+        for ahead, behind, *both in cells
+        for first in both
     }
     figures = [
-        paired(gains[ahead, behind, one].tolist(), gains[ahead, behind, other].tolist())
-        for ahead, behind, one, other in cells
+        paired(gains[ahead, behind, first].tolist(), gains[ahead, behind, other].tolist())
+        for ahead, behind, first, other in cells
     ]
     tests = [estimate_of(each) for each in figures]
     within = [None if margin is None else p_equivalent(test, margin.value) for test in tests]
     family = corrected([each.p for each in figures], "holm", equivalent=within, alpha=alpha)
     contrasts = []
-    for place, (ahead, behind, one, other) in enumerate(cells):
+    for place, (ahead, behind, first, other) in enumerate(cells):
         p, p_within = family.ps[place], family.ps_equivalent[place]
         low, high = tests[place].interval(family.level)
         verdict: ContrastVerdict = "gain differs" if p <= alpha else "cannot tell"
@@ -166,8 +166,8 @@ def interaction_study(
         contrasts.append(
             Contrast(
                 rerankers=(rerankers[behind], rerankers[ahead]),
-                first_stages=(first_stages[one], first_stages[other]),
-                gains=(float(gains[ahead, behind, one].mean()), float(gains[ahead, behind, other].mean())),
+                first_stages=(first_stages[first], first_stages[other]),
+                gains=(float(gains[ahead, behind, first].mean()), float(gains[ahead, behind, other].mean())),
                 figures=figures[place],
                 p_corrected=p,
                 low=low,

@@ -18,7 +18,7 @@ from cerank.errors import MissingError, RecipeError, UsageError
 from cerank.evaluation.measures import per_query
 from cerank.evaluation.studies.depth_curve import at_depth
 from cerank.recipes.schema import recipe_from
-from cerank.retrieval import fusion
+from cerank.retrieval import rank_fusion
 from cerank.runs import run_store
 from cerank.trec.text_io import read_qrels, read_run
 from tests.refusals import refused
@@ -200,7 +200,7 @@ def test_alpha_is_chosen_on_the_validation_queries_of_the_run_and_stands_beside_
     first, reranked = (
         read_run(trained.folder.ranking(system, test, "bm25")).ranking for system in ("first-stage", "distill")
     )
-    expected = fusion.interpolated(first, reranked, alpha)
+    expected = rank_fusion.interpolated(first, reranked, alpha)
     written = read_run(tmp_path / "out.run").ranking
     assert all(written[query] == expected[query] for query in expected)
     done = command(
@@ -211,10 +211,10 @@ def test_alpha_is_chosen_on_the_validation_queries_of_the_run_and_stands_beside_
 
 
 def test_alpha_is_the_best_of_the_grid_and_of_equals_the_largest():
-    from tests.retrieval.test_fusion import rankings
+    from tests.retrieval.test_rank_fusion import rankings
 
     first = rankings(1, queries=8)[0]
-    reranked = fusion.interpolated(first, first, 1.0)
+    reranked = rank_fusion.interpolated(first, first, 1.0)
     same = fuse_runs.choose_alpha(first, reranked, {q: {first[q][3]: 1} for q in first}, "nDCG@10")
     assert same.alpha == 1.0  # every weight gives the same order
     other = rankings(1, queries=8, seed=8)[0]
@@ -222,7 +222,7 @@ def test_alpha_is_the_best_of_the_grid_and_of_equals_the_largest():
     qrels = {q: {first[q][0]: 1} for q in first if shared[q]}
     chosen = fuse_runs.choose_alpha(first, other, qrels, "nDCG@10")
     assert chosen.mean(chosen.alpha) == max(mean for _, mean in chosen.means)
-    by_hand = per_query(["nDCG@10"], qrels, fusion.interpolated(first, other, chosen.alpha))["nDCG@10"]
+    by_hand = per_query(["nDCG@10"], qrels, rank_fusion.interpolated(first, other, chosen.alpha))["nDCG@10"]
     assert chosen.mean(chosen.alpha) == pytest.approx(sum(by_hand.values()) / len(by_hand))
 
 

@@ -29,7 +29,7 @@ def numbers_in(text: str, option: str) -> tuple[int, ...]:
 
 def depths(
     name: Annotated[str, typer.Argument(metavar="RUN", help="Run, RUN:STAGE, or the TREC run file of a re-ranking.")],
-    wanted: Annotated[
+    requested: Annotated[
         str, typer.Option("--depths", metavar="N,N,...", help="Depths to measure. Default: those of the recipe.")
     ] = "",
     first_stage: Annotated[
@@ -59,7 +59,7 @@ def depths(
     request = depth_report.DepthRequest(
         target=name,
         first_stage=first_stage,
-        depths=numbers_in(wanted, "--depths"),
+        depths=numbers_in(requested, "--depths"),
         measures=tuple(measure or ()),
         dataset=dataset,
         qrels=qrels,

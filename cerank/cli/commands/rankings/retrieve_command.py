@@ -93,7 +93,7 @@ def retrieve(
 ) -> None:
     """Retrieve from a closed collection by a cross-encoder alone, with a fixed number of calls for each query.
 
-    The scores of training queries with all documents are the index (kept in the cache; a stopped build goes on). A
+    The scores of training queries with all documents are the index (kept in the cache; a stopped build is resumed). A
     query's scores with a few anchors give approximate scores with all documents; the best are scored by the model.
     """
     from cerank.app.rankings import retrieve_documents

@@ -13,7 +13,7 @@ import pytest
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.measures import per_query
-from cerank.retrieval import fusion
+from cerank.retrieval import rank_fusion
 from cerank.retrieval.reference_orders import reference_order
 from tests.refusals import refused
 
@@ -50,8 +50,8 @@ def test_reciprocal_ranks_and_weighted_sums_are_those_of_ranx():
     """The file holds what ranx 0.3.21 made of the same rankings; compiling its loops takes a minute."""
     expected = json.loads((Path(__file__).parent / "fused_by_ranx.json").read_text())
     given = rankings(queries=2)
-    weighted = fusion.weighted_sum([fusion.min_max(each) for each in given], [0.2, 0.5, 0.3])
-    for name, found in (("rrf-60", fusion.rrf(given)), ("rrf-5", fusion.rrf(given, 5)), ("wsum", weighted)):
+    weighted = rank_fusion.weighted_sum([rank_fusion.min_max(each) for each in given], [0.2, 0.5, 0.3])
+    for name, found in (("rrf-60", rank_fusion.rrf(given)), ("rrf-5", rank_fusion.rrf(given, 5)), ("wsum", weighted)):
         assert_orders(found, expected[name])
         for query in found:
             scores = [expected[name][query][doc] for doc in found[query]]
@@ -67,8 +67,8 @@ def test_other_methods_are_ranx_s_own_and_queries_of_one_ranking_keep_their_orde
         {**given[0], **lonely}, {q: given[0].scores(q) for q in given[0]} | {"alone": lonely.scores("alone")}
     )
     norm = None if method == "bordafuse" else "min-max"
-    expected = by_ranx(given, norm, fusion.BY_RANX[method])
-    found = fusion.fuse_by_ranx([more, given[1]], method)
+    expected = by_ranx(given, norm, rank_fusion.BY_RANX[method])
+    found = rank_fusion.fuse_by_ranx([more, given[1]], method)
     assert found["alone"] == ("a", "b", "c")
     assert_orders(found.only(list(expected)), expected)
 
@@ -76,7 +76,7 @@ def test_other_methods_are_ranx_s_own_and_queries_of_one_ranking_keep_their_orde
 def test_reciprocal_ranks_by_hand():
     one = Ranking({"q": ["a", "b", "c"]}, {"q": [3.0, 2.0, 1.0]})
     other = Ranking({"q": ["c", "d"]}, {"q": [9.0, 8.0]})
-    found = fusion.rrf([one, other], k=1)
+    found = rank_fusion.rrf([one, other], k=1)
     assert found["q"] == ("c", "a", "b", "d")  # 1/4 + 1/2, 1/2, 1/3, 1/3: ties by id
     assert found.scores("q")[:2] == pytest.approx((0.75, 0.5))
 
@@ -85,22 +85,22 @@ def test_without_ranx_its_methods_are_refused_and_ours_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "ranx", None)
     given = rankings(2)
     with refused(MissingError, "ranx-missing", "combmnz"):
-        fusion.fuse_by_ranx(given, "combmnz")
-    assert len(fusion.rrf(given)) == 12
+        rank_fusion.fuse_by_ranx(given, "combmnz")
+    assert len(rank_fusion.rrf(given)) == 12
 
 
 def test_an_unknown_method_is_refused_with_the_nearest():
     with refused(UsageError, "fusion-method-unknown", "rff", "rrf"):
-        fusion.check_method("rff")
+        rank_fusion.check_method("rff")
 
 
 def test_interpolation_is_the_first_stage_at_0_and_the_re_ranker_at_1():
     first = rankings(1)[0]
     draw = random.Random(3)
     reranked = ordered({query: {doc: draw.random() for doc in first[query][:10]} for query in first})
-    assert all(fusion.interpolated(first, reranked, 1.0)[q] == reranked[q] for q in first)
-    assert all(fusion.interpolated(first, reranked, 0.0)[q] == first[q][:10] for q in first)
-    middle = fusion.interpolated(first, reranked, 0.3)
+    assert all(rank_fusion.interpolated(first, reranked, 1.0)[q] == reranked[q] for q in first)
+    assert all(rank_fusion.interpolated(first, reranked, 0.0)[q] == first[q][:10] for q in first)
+    middle = rank_fusion.interpolated(first, reranked, 0.3)
     for query in first:
         top = dict(zip(first[query][:10], first.scores(query)[:10], strict=True))
         own = dict(zip(reranked[query], reranked.scores(query), strict=True))

@@ -103,8 +103,10 @@ def interpolated(first: Ranking, reranked: Ranking, alpha: float) -> Ranking:
     """
     documents, scores = {}, {}
     for query in reranked:
-        kept = set(reranked[query])
-        pairs = [pair for pair in zip(first.get(query, ()), _scores(first, query), strict=True) if pair[0] in kept]
+        reranked_docs = set(reranked[query])
+        pairs = [
+            pair for pair in zip(first.get(query, ()), _scores(first, query), strict=True) if pair[0] in reranked_docs
+        ]
         documents[query], scores[query] = [doc for doc, _ in pairs], [score for _, score in pairs]
     return weighted_sum([min_max(reranked), min_max(Ranking(documents, scores))], [alpha, 1 - alpha])
 
