@@ -32,10 +32,10 @@ ScoreRow = Callable[[str], Sequence[float]]  # query id -> its scores with all d
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """What a matrix is of: its ids, in order."""
+    """What a shard is of: the ids of its rows, and the SHA-256 of those of the columns, in order."""
 
     queries: tuple[str, ...]
-    documents: tuple[str, ...]
+    documents: str
 
 
 class ScoreMatrix:
@@ -52,6 +52,7 @@ class ScoreMatrix:
         self, folder: Path, queries: Sequence[str], documents: Sequence[str], shard_scores: int = SHARD_SCORES
     ) -> None:
         self.folder, self.queries, self.documents = folder, tuple(queries), tuple(documents)
+        self._columns = sha256_json(list(self.documents))
         self.rows_each = max(1, shard_scores // max(1, len(self.documents)))
 
     @classmethod
@@ -67,12 +68,12 @@ class ScoreMatrix:
 
         Args:
             cache: folder of all caches.
-            key: all that scores depend on beside the pairs; see `score_cache_key`.
+            key: all that scores depend on beside the pairs, the documents' texts among it; see `score_cache_key`.
             queries: ids with texts, in the order of rows.
             documents: ids of all documents, in the collection's order.
             shard_scores: largest number of scores in a shard.
         """
-        name = sha256_json([_FORMAT, list(key), [list(query) for query in queries], shard_scores])
+        name = sha256_json([_FORMAT, list(key), [list(query) for query in queries], list(documents), shard_scores])
         return cls(cache / _FOLDER / name[:40], [query for query, _ in queries], documents, shard_scores)
 
     @property
@@ -105,7 +106,7 @@ class ScoreMatrix:
             raise disk.DamagedError("the shard belongs to other queries or documents", where=str(path))
 
     def _shape(self, start: int) -> _Shape:
-        return _Shape(self.queries[start : start + self.rows_each], self.documents)
+        return _Shape(self.queries[start : start + self.rows_each], self._columns)
 
     def build(self, score_row: ScoreRow, on_row: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Compute and write the shards that are missing.

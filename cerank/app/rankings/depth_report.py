@@ -195,8 +195,8 @@ _NOTES = (
     "candidates were scored once, at the greatest depth; at a smaller one, the candidates below it follow in the order "
     "of the first stage",
     "s/query: the documents at that depth times the speed measured at the greatest one; an estimate",
-    "[interval] of a mean: 95 % over queries; of a difference: simultaneous over the family; beside an equivalence, "
-    "the one that lies within the margin",
+    "[interval] of a mean: over queries, by itself; of a difference: simultaneous over the family, and beside an "
+    "equivalence the one that lies within the margin",
 )
 
 

@@ -25,6 +25,9 @@ from cerank.text.safe_text import counted, shown
 ALPHAS = tuple(step / 20 for step in range(21))  # 0, .05 ... 1: how much of the re-ranker's score counts
 
 
+MEASURE = "nDCG@10"
+
+
 class FusionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to fuse, how, and where to write it."""
 
@@ -35,7 +38,7 @@ class FusionRequest(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[float, ...] = ()  # of a weighted sum; empty: all 1
     alpha: float | None = None  # of an interpolation; None: chosen on validation
     validation: tuple[str, ...] = ()  # TREC run files of the validation queries, in the order of the targets
-    measure: str = "nDCG@10"  # by which it is chosen
+    measure: str = MEASURE  # by which it is chosen
     dataset: str = ""  # validation qrels; for runs of the lab, the test dataset to take
     qrels: str = ""
     first_stage: str = ""  # of runs over several, the one to take
@@ -98,30 +101,44 @@ def fuse(settings: Settings, request: FusionRequest) -> FusionResult:
 def _check(request: FusionRequest) -> None:
     """Refuse what the method cannot do, before anything is read."""
     rank_fusion.check_method(request.method)
-    is_interpolation = request.method == rank_fusion.INTERPOLATE
     if len(request.targets) < 2:
         raise UsageError("a fusion needs at least two rankings", hint="such as `cerank fuse a.run b.run`")
-    if is_interpolation and len(request.targets) != 2:
+    is_chosen = request.method == rank_fusion.INTERPOLATE and request.alpha is None
+    unused = (
+        ("--weights", request.weights and request.method != rank_fusion.WEIGHTED_SUM, "it belongs to wsum"),
+        ("--k", request.k != rank_fusion.RRF_K and request.method != rank_fusion.RRF, "it belongs to rrf"),
+        (
+            "--alpha",
+            request.alpha is not None and request.method != rank_fusion.INTERPOLATE,
+            "interpolate alone has it",
+        ),
+        ("--validation", request.validation and not is_chosen, "only interpolate without --alpha chooses by it"),
+        ("--measure", request.measure != MEASURE and not is_chosen, "only interpolate without --alpha chooses by it"),
+        ("--qrels", request.qrels and not request.validation, "judgments are read to choose alpha on --validation"),
+    )
+    for option, is_unused, what in unused:
+        if is_unused:
+            raise UsageError(what, where=option, hint="leave it out, or take that method", code="option-unused")
+    if request.method == rank_fusion.INTERPOLATE:
+        _check_interpolation(request)
+    if request.weights:
+        _check_weights(request)
+
+
+def _check_interpolation(request: FusionRequest) -> None:
+    if len(request.targets) != 2:
         what = f"an interpolation has two rankings, the first stage and its re-ranking, not {len(request.targets)}"
         raise UsageError(what, where="--method interpolate", hint="take wsum for more", code="interpolation-of-two")
-    if request.weights and request.method != rank_fusion.WEIGHTED_SUM:
-        raise UsageError("weights belong to wsum", where="--weights", hint="--method wsum", code="option-unused")
-    if request.k != rank_fusion.RRF_K and request.method != rank_fusion.RRF:
-        raise UsageError("k belongs to rrf", where="--k", hint="--method rrf", code="option-unused")
-    if request.weights and len(request.weights) != len(request.targets):
-        what = f"{counted(len(request.weights), 'weight')} for {counted(len(request.targets), 'ranking')}"
-        raise UsageError(what, where="--weights", hint="give one each", code="weights-count")
-    if any(not math.isfinite(weight) or weight < 0 for weight in request.weights) or (
-        request.weights and not sum(request.weights)
-    ):
-        raise UsageError("weights are numbers from 0, not all 0", where="--weights", code="weights-out-of-range")
-    if (request.alpha is not None or request.validation) and not is_interpolation:
-        option = "--validation" if request.validation else "--alpha"
-        raise UsageError(f"belongs to {rank_fusion.INTERPOLATE}", where=option, code="option-unused")
     if request.alpha is not None and not 0 <= request.alpha <= 1:
         raise UsageError(f"{request.alpha:g} is not between 0 and 1", where="--alpha", code="alpha-out-of-range")
-    if request.alpha is not None and request.validation:
-        raise UsageError("--alpha is the weight itself", where="--validation", hint="give one of them")
+
+
+def _check_weights(request: FusionRequest) -> None:
+    if len(request.weights) != len(request.targets):
+        what = f"{counted(len(request.weights), 'weight')} for {counted(len(request.targets), 'ranking')}"
+        raise UsageError(what, where="--weights", hint="give one each", code="weights-count")
+    if any(not math.isfinite(weight) or weight < 0 for weight in request.weights) or not sum(request.weights):
+        raise UsageError("weights are numbers from 0, not all 0", where="--weights", code="weights-out-of-range")
 
 
 def _check_output(path: Path, *, replace: bool) -> None:

@@ -1,7 +1,6 @@
 """Retrieve from a closed collection by a cross-encoder alone, and compare that with re-ranking at equal calls.
 
-Invariant: a query of the test set that is also a training query, by id in the same collection or by text, indexes
-nothing.
+Invariant: a training query with the same text as a query to retrieve for indexes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from cerank.app.lab import Lab
 from cerank.app.rerank_dataset import STDOUT, checkpoint_folder
 from cerank.core.rankings import Ranking, ordered
 from cerank.core.seeds import derive
-from cerank.datasets.dataset import Dataset
+from cerank.datasets.dataset import Dataset, without_identical_ids
 from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.machine import process_environment
@@ -112,7 +111,7 @@ def retrieve(
     """
     _check_output(request)
     sources = _sources(settings, request, (request.method,))
-    with _scorer(settings, request, sources.folder) as (scorer, key):
+    with _scorer(settings, request, sources) as (scorer, key):
         index = _index(settings, key, scorer, sources, progress)
         ranking = cur_retrieval.retrieve(
             index,
@@ -121,7 +120,7 @@ def retrieve(
             request.settings(request.method),
             lambda done, total: progress("queries", done, total),
         )
-    run = _written(request, ranking)
+    run = _written(request, _results(sources.dataset, ranking))
     return RetrievalResult(queries=len(ranking), run=run, notes=sources.notes)
 
 
@@ -156,7 +155,7 @@ def compare(
         raise UsageError("it has no qrels, so nothing can be compared", where=dataset.name)
     check([request.measure], dataset.qrels, "--measure")
     first = candidates(dataset, request.first_stage, request.budget, settings.cache)
-    with _scorer(settings, request, sources.folder) as (scorer, key):
+    with _scorer(settings, request, sources) as (scorer, key):
         index = _index(settings, key, scorer, sources, progress)
         exact = ScoreMatrix.in_cache(settings.cache, key, list(dataset.queries.items()), sources.doc_ids)
         exact.build(
@@ -171,11 +170,13 @@ def compare(
     places = {doc: place for place, doc in enumerate(sources.doc_ids)}
     filled = {query: _filled(first.get(query, ()), query, sources.doc_ids, request) for query in dataset.queries}
     by_first_stage = {query: {doc: float(rows[query][places[doc]]) for doc in docs} for query, docs in filled.items()}
-    rankings = {f"{request.first_stage} + re-ranking": ordered(by_first_stage, filled)}
+    rankings = {f"{request.first_stage} + re-ranking": _results(dataset, ordered(by_first_stage, filled))}
     for method in (ANNCUR, ADACUR):
-        rankings[method] = cur_retrieval.retrieve(index, list(dataset.queries), known, request.settings(method))
-    everything = ordered(
-        {query: dict(zip(sources.doc_ids, map(float, row), strict=True)) for query, row in rows.items()}
+        ranking = cur_retrieval.retrieve(index, list(dataset.queries), known, request.settings(method))
+        rankings[method] = _results(dataset, ranking)
+    everything = _results(
+        dataset,
+        ordered({query: dict(zip(sources.doc_ids, map(float, row), strict=True)) for query, row in rows.items()}),
     )
     comparison = _compared(request, dataset, everything, rankings)
     whole = per_query([comparison.measures[0]], dataset.qrels, everything)[comparison.measures[0]]
@@ -203,6 +204,11 @@ def compare(
         result=result,
         notes=tuple(notes),
     )
+
+
+def _results(dataset: Dataset, ranking: Ranking) -> Ranking:
+    """Return a ranking without each query's own document, where the dataset does not count it as a result."""
+    return without_identical_ids(ranking) if dataset.ignores_identical_ids else ranking
 
 
 def _filled(docs: Sequence[str], query: str, doc_ids: Sequence[str], request: RetrievalRequest) -> list[str]:
@@ -267,8 +273,10 @@ def _check_output(request: RetrievalRequest) -> None:
 
 
 @contextlib.contextmanager
-def _scorer(settings: Settings, request: RetrievalRequest, folder: Path) -> Iterator[tuple[Scorer, tuple[str, ...]]]:
-    """Load the cross-encoder, and hold its device; with the key of its scores but for the collection."""
+def _scorer(
+    settings: Settings, request: RetrievalRequest, sources: _Sources
+) -> Iterator[tuple[Scorer, tuple[str, ...]]]:
+    """Load the cross-encoder, and hold its device; with the key of its scores on the collection."""
     from cerank.inference.rerank import Scorer
     from cerank.inference.score_cache import score_cache_key
     from cerank.kernels.determinism import make_deterministic
@@ -278,8 +286,9 @@ def _scorer(settings: Settings, request: RetrievalRequest, folder: Path) -> Iter
     threads = settings.threads or physical_cores()
     with hold_gpu(device, settings.lab, "cerank retrieve"):
         make_deterministic(device, threads)
-        scorer = Scorer.load(folder, device, request.precision)
-        key = score_cache_key(scorer.checkpoint, "", device=device, threads=threads, precision=scorer.precision)
+        scorer = Scorer.load(sources.folder, device, request.precision)
+        collection = sources.dataset.documents.fingerprint()
+        key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
         yield scorer, key
 
 
@@ -292,9 +301,7 @@ def _index(
 ) -> ScoreMatrix:
     """Return the scores of the training queries with all documents, from the cache or computed there."""
     texts = dict(sources.train)
-    matrix = ScoreMatrix.in_cache(
-        settings.cache, (*key, sources.dataset.documents.fingerprint()), sources.train, sources.doc_ids
-    )
+    matrix = ScoreMatrix.in_cache(settings.cache, key, sources.train, sources.doc_ids)
     matrix.build(
         lambda query: _row(scorer, sources.dataset, query, texts[query], sources.doc_ids),
         lambda done, total: progress("index", done, total),

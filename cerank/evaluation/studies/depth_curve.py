@@ -43,7 +43,7 @@ class DepthPoint(msgspec.Struct, frozen=True, kw_only=True):
 
     depth: int
     mean: float
-    low: float | None  # 95 % interval of the mean over queries; None with fewer than 2 or without spread
+    low: float | None  # interval of the mean over queries, at the comparison's confidence; None without spread
     high: float | None
     pairs: float  # documents scored for a query, on average; fewer than the depth where lists are shorter
     seconds: float | None  # to re-rank a query, from the speed measured at the greatest depth

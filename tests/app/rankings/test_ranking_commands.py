@@ -241,6 +241,8 @@ def test_a_fusion_that_makes_no_sense_is_refused_before_anything_is_written(trai
         ({"method": "wsum", "k": 5}, "option-unused"),
         ({"method": "wsum", "weights": (1.0,)}, "weights-count"),
         ({"method": "wsum", "weights": (0.0, 0.0)}, "weights-out-of-range"),
+        ({"qrels": qrels}, "option-unused"),
+        ({"method": "rrf", "measure": "AP"}, "option-unused"),
         ({"method": "rrf", "first_stage": ""}, "ranking-not-unique"),
         ({"method": "rrf", "targets": (files[0], f"{NAME}:oracle")}, "reference-order-fused"),
     ]
@@ -343,3 +345,5 @@ def test_a_retrieval_that_cannot_be_is_refused_before_the_model_is_loaded(traine
             retrieve_documents.retrieve(trained.settings, retrieval_of(trained, **changes), lambda *_: None)
     done = command(trained.settings, "retrieve", "--base", NAME, "--dataset", "x", "--budget", "9")
     assert "--to" in str(done.exception)
+    words = ["retrieve", "--base", NAME, "--dataset", "x", "--budget", "9", "--to", "x.run", "-m", "AP"]
+    assert "--measure" in str(command(trained.settings, *words).exception)

@@ -102,6 +102,12 @@ def retrieve(
     settings = settings_of(lab, cache, device, threads, form=form, json=json)
     if output is None and not with_table:
         raise UsageError("there is nothing to write to", where="--to", hint="give --to FILE, or --table")
+    defaults = ("bm25", "nDCG@10", None)
+    for option, value, default in zip(
+        ("--first-stage", "--measure", "--margin"), (first_stage, measure, margin), defaults, strict=True
+    ):
+        if value != default and not with_table:
+            raise UsageError("belongs to --table", where=option, hint="give --table", code="option-unused")
     request = retrieve_documents.RetrievalRequest(
         base=base,
         dataset=dataset,
