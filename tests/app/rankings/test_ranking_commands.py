@@ -155,6 +155,8 @@ def test_oracle_and_random_order_are_rows_of_a_comparison(trained):
     for label in names:
         assert all(values[label][query] <= best[query] for query in best)
     assert values[f"{NAME}:random-order"] != values[f"{NAME}:first-stage"]
+    with refused(UsageError, "reference-order-reported"):
+        build_report(trained.settings, ReportRequest(names=(f"{NAME}:oracle",)))
 
 
 def test_a_gain_of_one_stage_over_another_is_tested_behind_each_first_stage(trained):
