@@ -40,6 +40,8 @@ NOT_RUN = {  # what is only parsed, and why
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
     ("rerank", "http://localhost:8080/rerank"): "needs a server",
     ("pool", "dl20.json"): "needs saved comparisons; tests/app/comparison/test_pool_comparisons.py makes them",
+    ("depths",): "goes deeper than the candidates of a test; tests/app/rankings runs it",
+    ("retrieve",): "takes more calls than a test's collection has documents; tests/app/rankings runs it",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }

@@ -163,6 +163,36 @@ class _Commands(GroupOnUse):
             "a query without results counts 0).",
         ),
         ListedCommand(
+            "depths",
+            "rankings.depth_command",
+            "depths",
+            _MEASURING,
+            "Show how quality and time grow with the depth of re-ranking: "
+            "where it starts to hurt, and which depth is enough.",
+        ),
+        ListedCommand(
+            "interaction",
+            "rankings.interaction_command",
+            "interaction",
+            _MEASURING,
+            "Test whether the order of re-rankers holds behind another first stage: first stages by re-rankers.",
+        ),
+        ListedCommand(
+            "fuse",
+            "rankings.fuse_command",
+            "fuse",
+            _MEASURING,
+            "Fuse rankings of the same queries into one TREC run, "
+            "which `cerank compare` takes as a system like any other.",
+        ),
+        ListedCommand(
+            "retrieve",
+            "rankings.retrieve_command",
+            "retrieve",
+            _MEASURING,
+            "Retrieve from a closed collection by a cross-encoder alone, with a fixed number of calls for each query.",
+        ),
+        ListedCommand(
             "bench",
             "bench",
             "bench",

@@ -313,4 +313,4 @@ SIDES = (costs, pooled, published, stages, groups, shared, events, rankings, run
 
 def sides(report: Report) -> tuple[Table, ...]:
     """Return the supplementary tables that have something to say, for people."""
-    return tuple(table for make in SIDES if (table := make(report)).rows)
+    return (*(table for make in SIDES if (table := make(report)).rows), *report.depths)
