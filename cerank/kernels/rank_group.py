@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -23,9 +24,10 @@ from cerank.errors import RunFailedError
 
 Value = TypeVar("Value")
 
-# the library's own limit on one exchange. It is no measure of health: the first process may validate or save for long
-# while others wait. Processes that died or hang are found by their signs of life, see `worker/ranks/signs_of_life.py`
-LONGEST_WAIT = timedelta(days=7)
+# for one exchange: the first process may save or measure meanwhile, and another may read its inputs. Processes that died
+# or stand still are found much sooner, by their signs of life (worker/ranks/rank_signs.py)
+LONGEST_WAIT = timedelta(minutes=30)
+ORDER_POLL = 0.1  # seconds between two looks for an order
 
 
 class RankGroup(Ranks):
@@ -39,6 +41,8 @@ class RankGroup(Ranks):
         dist.init_process_group("gloo", init_method="env://", timeout=LONGEST_WAIT)
         self.number, self.count = dist.get_rank(), dist.get_world_size()
         self._device = device
+        self._store = dist.distributed_c10d._get_default_store()
+        self._told = 0
         self._messages = dist.group.WORLD
         self._tensors = dist.new_group(backend="nccl", timeout=LONGEST_WAIT) if device.type == "cuda" else dist.group.WORLD
 
@@ -80,9 +84,22 @@ class RankGroup(Ranks):
 
     def claim(self, counter: str, limit: int) -> Iterator[int]:
         """Yield numbers from 0 to `limit` - 1, each in one process only: in whichever asks for it first."""
-        store = dist.distributed_c10d._get_default_store()
-        while (number := int(store.add(f"claimed {counter}", 1)) - 1) < limit:
+        while (number := int(self._store.add(f"claimed {counter}", 1)) - 1) < limit:
             yield number
+
+    def tell(self, order: bytes) -> None:
+        """Let the other processes know what to share in next; only the first one calls this."""
+        self._store.set(f"order {self._told}", order)
+        self._told += 1
+
+    def orders(self) -> Iterator[bytes]:
+        """Yield what the first process tells, and wait for it as long as it takes."""
+        while True:
+            key = f"order {self._told}"
+            while not self._store.check([key]):
+                time.sleep(ORDER_POLL)
+            self._told += 1
+            yield self._store.get(key)
 
     def gather_tensor(self, values: Tensor) -> Tensor:
         """Return the vectors (n,) of all processes as (processes, n), without waiting for the device."""

@@ -1,14 +1,19 @@
-"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to recording how it ended."""
+"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to recording how it ended.
+
+A run on several devices starts itself again under torchrun, once on each; `torchrun -m cerank.worker RUN_DIR` does the
+same by hand. The first process then does what the only one does else, and the others follow it (`worker/ranks`).
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,22 +69,58 @@ def versions() -> dict[str, str]:
 
 
 def main() -> int:
-    """Carry out the run that the only argument names; the exit code says how it ended."""
-    if len(sys.argv) != 2:
-        print("usage: python -m cerank.worker RUN_DIR", file=sys.stderr)  # noqa: T201 - no run, so no log to write to
-        return ExitCode.USAGE
-    folder = RunFolder(Path(sys.argv[1]).resolve())
+    """Carry out the run that the argument names; the exit code says how it ended."""
+    parser = argparse.ArgumentParser(prog="python -m cerank.worker")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--devices", metavar="NAME,NAME", help="a process on each, instead of on those of the plan")
+    arguments = parser.parse_args()
+    folder = RunFolder(arguments.run.resolve())
+    named = tuple(arguments.devices.split(",")) if arguments.devices else ()
     stop = StopFlag(folder.stop)
-    stop.install()  # before anything slow, so that an early signal is heard
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "0"))  # of torchrun, 0 without it
+    if rank == 0:
+        stop.install()  # before anything slow, so that an early signal is heard
     with captured_output.redact_output():
-        return _run_attempt(folder, stop)
+        try:
+            if count > 1 and rank:
+                return _follow(folder, stop, named)
+            if count <= 1 and len(devices := named or run_store.load_plan(folder).devices) > 1:
+                return _launch(folder, devices)
+        except CerankError as error:
+            _log(str(error))
+            return error.exit_code
+        return _run_attempt(folder, stop, named, count)
 
 
-def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
-    """Run one attempt under the run's lease and return how it ended."""
+def _launch(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
+    """Start a process on each device, and return how the run ended."""
+    from cerank.worker.ranks.launch_ranks import launch_ranks
+
+    return launch_ranks(folder, devices)
+
+
+def _follow(folder: RunFolder, stop: StopFlag, named: Sequence[str]) -> ExitCode:
+    """Share in the work of a run as a process other than the first."""
+    from cerank.worker.ranks import follow_ranks, join_ranks
+
+    plan = run_store.load_plan(folder)
+    check_extensions(plan.extensions)
+    device = join_ranks.device_of_rank(named or plan.devices or (plan.device,), int(os.environ["LOCAL_RANK"]))
+    return follow_ranks.follow(plan, folder, stop, device, _log)
+
+
+def _run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str], count: int) -> ExitCode:
+    """Run one attempt under the run's lease and return how it ended.
+
+    Args:
+        folder: folder of the run.
+        stop: heeded between two steps.
+        named: devices that take the place of the plan's; () for the plan's.
+        count: processes that torchrun started; 0 without torchrun.
+    """
     try:
         with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
-            return run_attempt(folder, stop)
+            return run_attempt(folder, stop, named, count)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
             _log(str(error))
@@ -108,7 +149,7 @@ def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
         raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
-def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
+def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), count: int = 0) -> ExitCode:
     """Carry out what is left of a run whose lease this process holds, and return the exit code."""
     plan = run_store.load_plan(folder)
     repaired = repair.repair_run(folder)
@@ -132,9 +173,11 @@ def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     heartbeat = Heartbeat(folder.progress, number, now, also=at_each_heartbeat)
     heartbeat.start()
     ended = ExitCode.FAILED
+    devices = named or plan.devices or (plan.device,)
+    context = RunContext(plan, folder, log, heartbeat, stop, own_device=devices[0] if len(devices) > 1 or named else "")
     try:
         with _failure_recorded(folder, number, log):
-            ended = _carry_out(RunContext(plan, folder, log, heartbeat, stop), number)
+            ended = _with_ranks(context, number, devices) if count > 1 else _carry_out(context, number, devices)
     finally:
         heartbeat.stop()
         usage.close()
@@ -142,7 +185,24 @@ def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     return ended
 
 
-def _carry_out(context: RunContext, number: int) -> ExitCode:
+def _with_ranks(context: RunContext, number: int, devices: Sequence[str]) -> ExitCode:
+    """Carry out the run as the first of several processes; the others end with it."""
+    from cerank.kernels import determinism
+    from cerank.worker import orders
+    from cerank.worker.ranks import join_ranks
+
+    device = join_ranks.device_of_rank(devices, int(os.environ["LOCAL_RANK"]))
+    determinism.make_deterministic(device, context.plan.threads)
+    with join_ranks.joined_ranks(device) as (group, places):
+        join_ranks.check_plan(context.plan, group.count)
+        context.log.event("ranks joined", f"{group.count} processes: {', '.join(places)}")
+        shared = msgspec.structs.replace(context, ranks=group, own_device=device)
+        ended = _carry_out(shared, number, places)
+        group.tell(orders.encode(orders.EndOrder()))
+        return ended
+
+
+def _carry_out(context: RunContext, number: int, devices: Sequence[str]) -> ExitCode:
     """Carry out the run, and record how it ended unless it failed."""
     from cerank.kernels import determinism
     from cerank.training.trainer import PausedError
@@ -150,15 +210,15 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
 
     plan, folder, log = context.plan, context.folder, context.log
     context.heartbeat.enter("start", "", total=0)
-    promise = determinism.make_deterministic(plan.device, plan.threads)
+    promise = determinism.make_deterministic(context.device, plan.threads)
     attempt = Attempt(
         number=number,
         started=json_records.timestamp(now()),
-        versions=versions() | determinism.gpu_environment(plan.device),
+        versions=versions() | determinism.gpu_environment(context.device),
         hostname=socket.gethostname(),
         cpu=cpu_model() or platform.processor() or platform.machine(),
         threads=plan.threads,
-        device=plan.device,
+        device=", ".join(devices),
         determinism=promise,
         plan=plan.fingerprint,
         code=code_sha256(),

@@ -16,6 +16,7 @@ from types import FrameType
 
 import msgspec
 
+from cerank.core.ranks import Ranks
 from cerank.errors import ExitCode
 from cerank.machine import device_locks
 from cerank.machine.device_locks import DeviceLock, LockOwner
@@ -75,6 +76,13 @@ class RunContext(msgspec.Struct, frozen=True):
     log: RunLog
     heartbeat: Heartbeat
     stop: StopFlag
+    ranks: Ranks = Ranks()
+    own_device: str = ""  # of this process, where there are several
+
+    @property
+    def device(self) -> str:
+        """Return the device that this process computes on."""
+        return self.own_device or self.plan.device
 
     def raise_if_stopped(self) -> None:
         """Raise an error if the worker was asked to stop.

@@ -1,0 +1,134 @@
+"""Join the processes of a run: torchrun started them, and told each its number by environment variables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from cerank.errors import CerankError, ExitCode, RunFailedError, UsageError
+from cerank.kernels.determinism import gpu_environment
+from cerank.kernels.rank_group import RankGroup
+from cerank.recipes.plan import Plan
+from cerank.training.step_shards import shard_count
+from cerank.training.trainer import PausedError
+from cerank.worker.ranks.rank_signs import LostRankError, RankError, RankSigns
+
+
+def device_of_rank(devices: Sequence[str], local_rank: int) -> str:
+    """Return the device of a process: its own of a list, else the one of its number on its machine.
+
+    >>> device_of_rank(["cuda:2", "cuda:3"], 1), device_of_rank(["cuda", "cuda"], 1), device_of_rank(["cpu"], 1)
+    ('cuda:3', 'cuda:1', 'cpu')
+    """
+    name = devices[local_rank] if local_rank < len(devices) else devices[0].partition(":")[0]
+    return f"cuda:{local_rank}" if name == "cuda" else name
+
+
+def check_plan(plan: Plan, count: int) -> None:
+    """Check that a number of processes can share the steps of a plan.
+
+    Raises:
+        UsageError: its steps are not divided into shards, or not into as many.
+    """
+    if not plan.step_shards:
+        raise UsageError(
+            "the run was made for one device: its steps are not divided",
+            where="devices",
+            hint="make a new run with --devices, which may go on with 1, 2, 4 or 8 of them",
+            code="run-not-divided",
+        )
+    for name, stage in plan.recipe.chained():
+        shards = shard_count(stage.groups_per_step, plan.step_shards)
+        if shards % count:
+            possible = ", ".join(str(1 << power) for power in range(shards.bit_length()))
+            raise UsageError(
+                f"a step of {stage.groups_per_step} groups has {shards} shards, which {count} devices cannot share",
+                where=f"stages.{name}.groups_per_step",
+                hint=f"take {possible} devices, or set a larger groups_per_step, such as {count}",
+                code="batch-not-divisible",
+            )
+
+
+@contextlib.contextmanager
+def joined_ranks(device: str) -> Iterator[tuple[RankGroup, list[str]]]:
+    """Join the other processes for the time of the `with` block; yields their group, and the device of each.
+
+    Raises:
+        LostRankError: the connection to another process broke, and it left no error.
+        RunFailedError: another process failed; the error is that one's.
+    """
+    group = RankGroup(torch.device(device))
+    signs = RankSigns(group.number, group.count, _end_for_silence)
+    signs.start()
+    try:
+        _check_alike(group, device)
+        yield group, group.gather(device)
+    except PausedError as pause:
+        # torchrun asks all to stop when one dies; that is no pause
+        if (other := signs.first_error(patience=0.0)) is not None and other.rank != group.number:
+            raise _error_of(other) from pause
+        raise
+    except CerankError as error:
+        signs.leave_error(error)
+        raise
+    except RuntimeError as error:
+        other = signs.first_error()
+        if other is not None and other.rank != group.number:
+            raise _error_of(other) from error
+        if is_broken_connection(error):
+            first_line = str(error).splitlines()[0][:200]
+            what = f"the connection to another process of the run broke: {first_line}"
+            hint = "log.txt may say why it ended; `cerank resume` goes on from the last checkpoint"
+            raise LostRankError(what, where=f"rank {group.number}", hint=hint, code="rank-lost") from error
+        signs.leave_error(error)
+        raise
+    except Exception as error:
+        signs.leave_error(error)
+        raise
+    finally:
+        signs.stop()
+        group.leave()
+
+
+def is_broken_connection(error: RuntimeError) -> bool:
+    """Return whether the error says that a message to or from another process did not get through."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    text = str(error).lower()
+    return any(word in text for word in ("gloo", "nccl", "connection closed", "connection reset"))
+
+
+def _error_of(other: RankError) -> RunFailedError:
+    """Return the error of another process as that of the run."""
+    where = f"rank {other.rank}{f', {other.where}' if other.where else ''}"
+    return RunFailedError(f"rank {other.rank}: {other.what}", where=where, hint=other.hint, code="rank-failed")
+
+
+def _check_alike(group: RankGroup, device: str) -> None:
+    """Check that all devices are of one kind: others compute other bits, and the fastest would wait for the slowest.
+
+    Raises:
+        UsageError: they are not.
+    """
+    own = {key: value for key, value in gpu_environment(device).items()}
+    every = group.gather(own)
+    for number, other in enumerate(every):
+        unequal = [f"{key} {value}, not {every[0].get(key)}" for key, value in other.items() if every[0].get(key) != value]
+        if unequal:
+            raise UsageError(
+                f"rank {number} computes on another kind of device than rank 0: {'; '.join(unequal)}",
+                where="devices",
+                hint="take devices of one kind",
+                code="devices-differ",
+            )
+
+
+def _end_for_silence(rank: int) -> None:
+    """End this process at once: its main thread may wait for the silent one in a call that nothing interrupts."""
+    who = f"rank {rank} shows no sign of life" if rank >= 0 else "torchrun is gone"
+    own = os.environ.get("RANK", "0")
+    os.write(2, f"rank {own}: {who}; this process ends\n".encode())
+    os._exit(ExitCode.FAILED)
