@@ -11,6 +11,17 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
+MOST_SHARDS = 8  # of a training step: as many devices as one machine usually has
+
+
+def shard_count(groups_per_step: int, most: int = MOST_SHARDS) -> int:
+    """Return the number of shards of a training step: the largest power of two that leaves no shard without a group.
+
+    >>> [shard_count(groups) for groups in (1, 3, 4, 12, 100)]
+    [1, 2, 4, 8, 8]
+    """
+    return 1 << (min(most, groups_per_step).bit_length() - 1)
+
 
 class Ranks:
     """The only process of a run.

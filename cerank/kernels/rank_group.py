@@ -27,6 +27,7 @@ Value = TypeVar("Value")
 # for one exchange: the first process may save or measure meanwhile, and another may read its inputs. Processes that died
 # or stand still are found much sooner, by their signs of life (worker/ranks/rank_signs.py)
 LONGEST_WAIT = timedelta(minutes=30)
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the newer name of the same, from 2.13
 ORDER_POLL = 0.1  # seconds between two looks for an order
 
 
@@ -88,7 +89,9 @@ class RankGroup(Ranks):
             yield number
 
     def tell(self, order: bytes) -> None:
-        """Let the other processes know what to share in next; only the first one calls this."""
+        """Let the other processes know what to share in next; the first one decides, others are not heard."""
+        if not self.is_first:
+            return
         self._store.set(f"order {self._told}", order)
         self._told += 1
 
@@ -104,7 +107,7 @@ class RankGroup(Ranks):
     def gather_tensor(self, values: Tensor) -> Tensor:
         """Return the vectors (n,) of all processes as (processes, n), without waiting for the device."""
         every = values.new_empty(self.count * values.numel())
-        dist.all_gather_into_tensor(every, values.contiguous(), group=self._tensors)
+        _all_gather(every, values.contiguous(), group=self._tensors)
         return every.view(self.count, -1)
 
     def sum_tree(self, values: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class RankGroup(Ranks):
         parts = list(received.view(self.count, width))
         while len(parts) > 1:
             parts = [left.add_(right) for left, right in zip(parts[::2], parts[1::2], strict=True)]
-        dist.all_gather_into_tensor(padded, parts[0].contiguous(), group=self._tensors)
+        _all_gather(padded, parts[0].contiguous(), group=self._tensors)
         return padded[: values.numel()]
 
     def check_equal(self, weights: Tensor, where: str) -> None:

@@ -177,6 +177,20 @@ def device_key(name: str, environ: Mapping[str, str]) -> str:
     return f"cuda:{word}" if word.isdecimal() else word or first
 
 
+def device_of_process(names: Sequence[str], number: int) -> str:
+    """Return the device of a process of a run: its own of a list, else the one of its number on this machine.
+
+    Args:
+        names: devices of the run, such as `Plan.devices`; "cuda" is any GPU.
+        number: number of the process on this machine, from 0.
+
+    >>> [device_of_process(names, 1) for names in (["cuda:2", "cuda:3"], ["cuda", "cuda"], ["cpu"])]
+    ['cuda:3', 'cuda:1', 'cpu']
+    """
+    name = names[number] if number < len(names) else names[0].partition(":")[0]
+    return f"cuda:{number}" if name == "cuda" else name
+
+
 def fits(name: str, device: Device) -> bool:
     """Return whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
     return name in {device.name, device.kind}

@@ -1,6 +1,6 @@
 """Divide a training step into shards whose gradients are added in one fixed order, whichever process computes which.
 
-A step has up to `MOST_SHARDS` shards. A process computes a run of neighboring shards, one after the other, and their
+A step has up to 8 shards. A process computes a run of neighboring shards, one after the other, and their
 gradients are added as a tree: neighbors first, then sums of neighbors. The sums of a run of shards are nodes of that
 tree, and the processes' nodes are its upper levels. So the gradient has the same bits on 1, 2, 4 or 8 devices.
 
@@ -18,18 +18,6 @@ from torch.nn import Parameter
 
 from cerank.core.ranks import Ranks
 from cerank.training.batches import EncodedGroup
-
-MOST_SHARDS = 8  # of a step: as many devices as one machine usually has
-
-
-def shard_count(groups_per_step: int, most: int = MOST_SHARDS) -> int:
-    """Return the number of shards of a step: the largest power of two that leaves no shard without a group.
-
-    >>> [shard_count(groups) for groups in (1, 3, 4, 12, 100)]
-    [1, 2, 4, 8, 8]
-    """
-    return 1 << (min(most, groups_per_step).bit_length() - 1)
-
 
 def deal_groups(batch: Sequence[EncodedGroup], shards: int) -> list[list[int]]:
     """Return the places of the groups of each shard: the largest group first, each to the shard with least tokens.

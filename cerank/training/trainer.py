@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim import AdamW
 
 from cerank.core.metrics import StepMetrics
-from cerank.core.ranks import Ranks
+from cerank.core.ranks import Ranks, shard_count
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
@@ -39,7 +39,7 @@ from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, spli
 from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import find_loss
-from cerank.training.step_shards import StepShards, bits_of, shard_count
+from cerank.training.step_shards import StepShards, bits_of
 
 Result = TypeVar("Result")
 

@@ -27,7 +27,7 @@ from cerank.files.disk import DamagedError
 from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
 from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
-from cerank.machine.devices import cpu_model
+from cerank.machine.devices import cpu_model, device_of_process
 from cerank.registry import check_extensions
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -35,7 +35,7 @@ from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import counted, redacted
 from cerank.worker import captured_output, repair
 from cerank.worker.heartbeat import Heartbeat
-from cerank.worker.run_context import RunContext, StopFlag, hold_device
+from cerank.worker.run_context import RunContext, StopFlag, hold_devices
 from cerank.worker.run_log import RunLog
 from cerank.worker.usage_recorder import UsageRecorder
 
@@ -101,11 +101,11 @@ def _launch(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
 
 def _follow(folder: RunFolder, stop: StopFlag, named: Sequence[str]) -> ExitCode:
     """Share in the work of a run as a process other than the first."""
-    from cerank.worker.ranks import follow_ranks, join_ranks
+    from cerank.worker.ranks import follow_ranks
 
     plan = run_store.load_plan(folder)
     check_extensions(plan.extensions)
-    device = join_ranks.device_of_rank(named or plan.devices or (plan.device,), int(os.environ["LOCAL_RANK"]))
+    device = device_of_process(named or plan.devices or (plan.device,), int(os.environ["LOCAL_RANK"]))
     return follow_ranks.follow(plan, folder, stop, device, _log)
 
 
@@ -188,13 +188,14 @@ def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), co
 def _with_ranks(context: RunContext, number: int, devices: Sequence[str]) -> ExitCode:
     """Carry out the run as the first of several processes; the others end with it."""
     from cerank.kernels import determinism
+    from cerank.planning import several_devices
     from cerank.worker import orders
     from cerank.worker.ranks import join_ranks
 
-    device = join_ranks.device_of_rank(devices, int(os.environ["LOCAL_RANK"]))
+    device = device_of_process(devices, int(os.environ["LOCAL_RANK"]))
     determinism.make_deterministic(device, context.plan.threads)
     with join_ranks.joined_ranks(device) as (group, places):
-        join_ranks.check_plan(context.plan, group.count)
+        several_devices.check_division(context.plan.recipe, context.plan.step_shards, group.count)
         context.log.event("ranks joined", f"{group.count} processes: {', '.join(places)}")
         shared = msgspec.structs.replace(context, ranks=group, own_device=device)
         ended = _carry_out(shared, number, places)
@@ -227,7 +228,7 @@ def _carry_out(context: RunContext, number: int, devices: Sequence[str]) -> Exit
     _note_changes(folder, attempt, log)
 
     try:
-        with hold_device(context):
+        with hold_devices(context, devices):
             carry_out(context)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""

@@ -4,52 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
 from cerank.errors import CerankError, ExitCode, RunFailedError, UsageError
 from cerank.kernels.determinism import gpu_environment
 from cerank.kernels.rank_group import RankGroup
-from cerank.recipes.plan import Plan
-from cerank.training.step_shards import shard_count
 from cerank.training.trainer import PausedError
 from cerank.worker.ranks.rank_signs import LostRankError, RankError, RankSigns
-
-
-def device_of_rank(devices: Sequence[str], local_rank: int) -> str:
-    """Return the device of a process: its own of a list, else the one of its number on its machine.
-
-    >>> device_of_rank(["cuda:2", "cuda:3"], 1), device_of_rank(["cuda", "cuda"], 1), device_of_rank(["cpu"], 1)
-    ('cuda:3', 'cuda:1', 'cpu')
-    """
-    name = devices[local_rank] if local_rank < len(devices) else devices[0].partition(":")[0]
-    return f"cuda:{local_rank}" if name == "cuda" else name
-
-
-def check_plan(plan: Plan, count: int) -> None:
-    """Check that a number of processes can share the steps of a plan.
-
-    Raises:
-        UsageError: its steps are not divided into shards, or not into as many.
-    """
-    if not plan.step_shards:
-        raise UsageError(
-            "the run was made for one device: its steps are not divided",
-            where="devices",
-            hint="make a new run with --devices, which may go on with 1, 2, 4 or 8 of them",
-            code="run-not-divided",
-        )
-    for name, stage in plan.recipe.chained():
-        shards = shard_count(stage.groups_per_step, plan.step_shards)
-        if shards % count:
-            possible = ", ".join(str(1 << power) for power in range(shards.bit_length()))
-            raise UsageError(
-                f"a step of {stage.groups_per_step} groups has {shards} shards, which {count} devices cannot share",
-                where=f"stages.{name}.groups_per_step",
-                hint=f"take {possible} devices, or set a larger groups_per_step, such as {count}",
-                code="batch-not-divisible",
-            )
 
 
 @contextlib.contextmanager
