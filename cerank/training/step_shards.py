@@ -9,6 +9,7 @@ Invariant: which groups are in a shard, and what dropout they get, follows from 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -37,10 +38,26 @@ def deal_groups(batch: Sequence[EncodedGroup], shards: int) -> list[list[int]]:
 class RankStats(msgspec.Struct):
     """What one process did in the steps since the last report."""
 
-    steps: int = 0
     tokens: int = 0
     seconds: float = 0.0  # in forward and backward passes of its own shards
-    memory: int = 0  # bytes of the device at most; 0 on a CPU
+    waited: float = 0.0  # seconds until the others were done, and for the exchange of gradients
+    memory: int = 0  # bytes of the GPU that were in use at most; 0 on a CPU
+
+
+def describe(stats: Sequence[RankStats]) -> str:
+    """Return a sentence about what the processes did since the last report, in their order."""
+    tokens, busy = [each.tokens for each in stats], [each.seconds for each in stats]
+    rates = ", ".join(f"{each.tokens / max(each.seconds, 1e-9):,.0f}" for each in stats)
+    largest = max(tokens) * len(tokens) / max(1, sum(tokens))
+    slowest = max(busy) * len(busy) / max(1e-9, sum(busy))
+    waited = sum(each.waited for each in stats) / max(1e-9, sum(each.waited + each.seconds for each in stats))
+    text = (
+        f"tokens/s {rates}; the largest share of tokens is {largest:.2f} times the mean, the longest time "
+        f"{slowest:.2f} times; {waited:.0%} of the time went into waiting and exchange"
+    )
+    if any(each.memory for each in stats):
+        text += f"; GPU memory {', '.join(f'{each.memory / 2**30:.1f}' for each in stats)} GiB at most"
+    return text
 
 
 class StepShards:
@@ -55,14 +72,20 @@ class StepShards:
     def __init__(self, weights: Sequence[Parameter], count: int, ranks: Ranks) -> None:
         self._weights, self._count, self._ranks = tuple(weights), count, ranks
         self._nodes: list[tuple[int, list[Tensor | None]]] = []  # (shards in it, sum of their gradients)
+        self._stats = RankStats()
+        self._began = time.perf_counter()
 
     def own(self, batch: Sequence[EncodedGroup]) -> Iterator[tuple[int, list[int]]]:
         """Yield number and groups' places of each shard that this process computes."""
         self._nodes = []
+        self._began = time.perf_counter()
         each = self._count // self._ranks.count
         dealt = deal_groups(batch, self._count)
         for number in range(self._ranks.number * each, (self._ranks.number + 1) * each):
+            self._stats.tokens += sum(batch[place].tokens for place in dealt[number])
             yield number, dealt[number]
+        self._stats.seconds += time.perf_counter() - self._began
+        self._began = time.perf_counter()
 
     def add(self) -> None:
         """Take the gradients of a shard from the weights, and add them to the tree."""
@@ -89,7 +112,15 @@ class StepShards:
             losses, spread = list(every[:, :-1].flatten()), every[:, -1].amax()
         for weight, gradient in zip(self._weights, gradients, strict=True):
             weight.grad = gradient
+        self._stats.waited += time.perf_counter() - self._began
         return list(losses), spread
+
+    def report(self) -> list[RankStats]:
+        """Return what each process did since the last report, and begin a new one."""
+        if self._weights[0].is_cuda:
+            self._stats.memory = torch.cuda.max_memory_allocated(self._weights[0].device)
+        stats, self._stats = self._stats, RankStats()
+        return self._ranks.gather(stats)
 
     def _exchanged(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the sum of the gradients of all processes; None for a weight that no shard of the step used."""

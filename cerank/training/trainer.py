@@ -39,7 +39,7 @@ from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, spli
 from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import find_loss
-from cerank.training.step_shards import StepShards, bits_of
+from cerank.training.step_shards import RankStats, StepShards, bits_of
 
 Result = TypeVar("Result")
 
@@ -76,8 +76,11 @@ class TrainerCallback(Protocol):
     def on_out_of_memory(self, what: str) -> None:
         """Record that fewer tokens go through the model at once from here on; the groups of a step stay the same."""
 
+    def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
+        """Log what each process did since the last validation; called only where several share the steps."""
+
     def should_stop(self) -> bool:
-        """Return whether to save and stop before the next step."""
+        """Return whether to save and stop before the next step; of several processes the first one decides."""
 
 
 class Trainer:
@@ -196,6 +199,8 @@ class Trainer:
                 validates = step == steps or (stage.validate_every and step % stage.validate_every == 0)
                 if validates:
                     prefetcher.wait()
+                    if self._shards is not None and self.ranks.count > 1:
+                        callback.on_rank_stats(self._shards.report())
                     value = self.ranks.agree(callback.validate(step))
                     state = state.after_validation(value, stage.patience)
 

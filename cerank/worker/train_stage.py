@@ -36,6 +36,7 @@ from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
+from cerank.training.step_shards import RankStats, describe
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker import orders
@@ -442,6 +443,10 @@ class StageWork:
     def on_out_of_memory(self, what: str) -> None:
         """Log that fewer tokens go through the model at once from here on."""
         self._context.log.event("out of memory", f"{self._name}: {what}")
+
+    def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
+        """Log what each process did since the last validation."""
+        self._context.log.event("ranks", f"{self._name}: {describe(stats)}", Position(self._index, self._at))
 
     def should_stop(self) -> bool:
         """Return whether a signal or a stop request came."""
