@@ -227,14 +227,31 @@ def _torch_version() -> str:
         return ""
 
 
-def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
-    """Return the environment in which a worker whose plan names `name` uses `device`.
+def assign(names: Sequence[str], free: Sequence[Device]) -> tuple[Device, ...]:
+    """Return a device for each name, the first ones that fit; () where there are not enough.
 
-    A plan for any GPU sees its GPU alone. A plan for "cuda:N" counts, so it sees all in the order counted here.
+    >>> gpus = [Device("cuda:0"), Device("cuda:1")]
+    >>> [device.name for device in assign(["cuda", "cuda:0"], gpus)], assign(["cuda"] * 3, gpus)
+    (['cuda:1', 'cuda:0'], ())
     """
-    if device.kind != "cuda":
+    left, chosen = list(free), dict[int, Device]()
+    for place in sorted(range(len(names)), key=lambda place: ":" not in names[place]):  # those with no choice first
+        device = next((device for device in left if fits(names[place], device)), None)
+        if device is None:
+            return ()
+        left.remove(device)
+        chosen[place] = device
+    return tuple(chosen[place] for place in range(len(names)))
+
+
+def device_environment(name: str, chosen: Sequence[Device], all_devices: Sequence[Device]) -> dict[str, str]:
+    """Return the environment in which a worker whose plan names `name` uses some devices.
+
+    A plan for any GPU sees its GPUs alone. A plan for "cuda:N" counts, so it sees all in the order counted here.
+    """
+    if chosen[0].kind != "cuda":
         return {}
-    gpus = [device] if name == "cuda" else [gpu for gpu in all_devices if gpu.kind == "cuda"]
+    gpus = list(chosen) if name == "cuda" else [gpu for gpu in all_devices if gpu.kind == "cuda"]
     if not all(gpu.uuid for gpu in gpus):
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)}

@@ -14,9 +14,10 @@ import msgspec
 from cerank.core.metrics import Scoring
 from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import check, per_query
-from cerank.files import disk, manifests
+from cerank.files import disk
 from cerank.inference.rerank import CHUNK, Scorer, chunk_count, rerank
-from cerank.inference.score_cache import ScoreCache, Scores, score_cache_key
+from cerank.inference.score_cache import ScoreCache, score_cache_key
+from cerank.inference.stored_chunks import StoredChunks
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import encode_measures
@@ -32,30 +33,6 @@ FIRST_STAGE = "first-stage"  # the system that every other is compared with
 def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
     """Return the query's candidates over all rankings, each once, in order of appearance."""
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
-
-
-class _StoredChunks:
-    """The scores of finished chunks in the run's folder, until their ranking is written."""
-
-    def __init__(self, folder: RunFolder, system: str, test: str) -> None:
-        self._path = partial(folder.scores_part, system, test, "all")
-
-    def load(self, number: int) -> Scores | None:
-        """Return the scores of a chunk that an earlier attempt finished; a damaged one is quarantined."""
-        path = self._path(number)
-        if not path.is_dir():
-            return None
-        try:
-            manifests.verify_folder(path)
-        except disk.DamagedError:
-            disk.quarantine(path)
-            return None
-        return msgspec.json.decode((path / "scores.json").read_bytes(), type=dict[str, dict[str, float]])
-
-    def save(self, number: int, scores: Scores) -> None:
-        """Write the scores of a finished chunk, whole or not at all."""
-        with manifests.checksummed_folder(self._path(number)) as inside:
-            disk.write(inside / "scores.json", msgspec.json.encode(scores))
 
 
 class StageEvaluation:
@@ -115,6 +92,10 @@ class StageEvaluation:
         scorer.use_token_store(self._inputs.token_store(order.test, scorer.tokenizer))
         self._score_share(order.system, order.test, scorer, self._score_cache(scorer, order.test))
 
+    def _stored(self, system: str, test: str) -> StoredChunks:
+        """Return the scores of finished chunks in the run's folder, until their ranking is written."""
+        return StoredChunks(partial(self._folder.scores_part, system, test, "all"))
+
     def _candidates(self, test: str, first: str) -> Ranking:
         return self._inputs.candidates(test, first).top(self._plan.recipe.data.depth)
 
@@ -141,7 +122,7 @@ class StageEvaluation:
             partial(inputs.queries, test),
             partial(inputs.documents, test),
             cache=cache,
-            store=_StoredChunks(self._folder, system, test),
+            store=self._stored(system, test),
         ):
             for query, docs in chunk.candidates.items():
                 scores[query] = array("d", [chunk.scores[query][doc] for doc in docs])
@@ -186,7 +167,7 @@ class StageEvaluation:
             partial(inputs.queries, test),
             partial(inputs.documents, test),
             cache=cache,
-            store=_StoredChunks(self._folder, system, test),
+            store=self._stored(system, test),
             numbers=claimed(),
         ):
             scorings.append(Scoring(system, test, chunk.pairs, chunk.seconds))
