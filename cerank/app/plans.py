@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.datasets.dataset import CATALOG
 from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
-from cerank.core.ranks import MOST_SHARDS
 from cerank.machine.devices import detect_devices, explain_device, physical_cores
 from cerank.models.adapter_targets import AdapterShape, adapter_shape, check_library
 from cerank.models.bases import BASES, locate
@@ -108,7 +108,9 @@ def plan_of(
     for name, stage in complete.chained():
         if device.startswith("cuda") and stage.precision == "fp32":
             tell(f'stages.{name}: fp32 uses a small part of a GPU; precision = "auto" uses bf16 where it is fast')
-    several = several_devices.parse_devices(settings.devices, device, detect_devices(os.environ)) if settings.devices else ()
+    several = (
+        several_devices.parse_devices(settings.devices, device, detect_devices(os.environ)) if settings.devices else ()
+    )
     step_shards = MOST_SHARDS if several else 0
     several_devices.check_division(complete, step_shards, max(1, len(several)))
     device = several[0] if several else device

@@ -110,13 +110,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
 
     output = request.output
     _check_shards(request)
-    if str(output) not in STDOUT:
-        if not output.parent.is_dir():
-            raise UsageError("the output folder does not exist", where=str(output))
-        if output.exists() and not request.replace:
-            raise UsageError(
-                "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
-            )
+    _check_output(request)
     is_server = request.checkpoint.startswith(("http://", "https://"))
     if not is_server and not request.merge:
         Lab(settings).check_device(settings.device)
@@ -152,6 +146,23 @@ def _tag(folder: Path) -> str:
     return "-".join(folder.resolve().parent.name.split()) or "cerank"
 
 
+def _check_output(request: RerankRequest) -> None:
+    """Check that the output can be written.
+
+    Raises:
+        UsageError: it exists already, or its folder does not.
+    """
+    output = request.output
+    if str(output) in STDOUT:
+        return
+    if not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
+    if output.exists() and not request.replace:
+        raise UsageError(
+            "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
+        )
+
+
 def _check_shards(request: RerankRequest) -> None:
     """Check what is asked of shards.
 
@@ -176,7 +187,9 @@ def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: R
     """Return the shards of a request's output; where they are scored, what else decides their bits comes later."""
     candidates = hashlib.sha256()
     for query in sorted(before):
-        candidates.update("\0".join((query, dataset.queries[query], *before[query], "\n")).encode("utf-8", "surrogatepass"))
+        candidates.update(
+            "\0".join((query, dataset.queries[query], *before[query], "\n")).encode("utf-8", "surrogatepass")
+        )
     identity = ShardIdentity(
         shards=request.shard[1] if request.shard else 0,
         chunks=-(-len(before) // CHUNK),

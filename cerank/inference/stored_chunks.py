@@ -75,10 +75,16 @@ class OutputShards:
         self.chunks = StoredChunks(lambda number: self.folder / f"chunk-{number:06d}")
         known = json_records.load_if_there(self.folder / _IDENTITY, ShardIdentity)
         self.identity = known or identity
-        comparable = identity if identity.computed else msgspec.structs.replace(identity, computed=self.identity.computed)
+        comparable = (
+            identity if identity.computed else msgspec.structs.replace(identity, computed=self.identity.computed)
+        )
         if not identity.shards:  # where they are merged, the number is that of the shards
             comparable = msgspec.structs.replace(comparable, shards=self.identity.shards)
-        different = [name for name in ShardIdentity.__struct_fields__ if getattr(comparable, name) != getattr(self.identity, name)]
+        different = [
+            name
+            for name in ShardIdentity.__struct_fields__
+            if getattr(comparable, name) != getattr(self.identity, name)
+        ]
         if different:
             raise UsageError(
                 f"the shards there are of another re-ranking: {', '.join(different)} differ",

@@ -24,10 +24,11 @@ from cerank.errors import RunFailedError
 
 Value = TypeVar("Value")
 
-# for one exchange: the first process may save or measure meanwhile, and another may read its inputs. Processes that died
-# or stand still are found much sooner, by their signs of life (worker/ranks/rank_signs.py)
+# for one exchange: the first process may save or measure meanwhile, and another may read its inputs. Processes that
+# died or stand still are found much sooner, by their signs of life (worker/ranks/rank_signs.py)
 LONGEST_WAIT = timedelta(minutes=30)
-_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the newer name of the same, from 2.13
+# the newer name of the same, from torch 2.13 on
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 ORDER_POLL = 0.1  # seconds between two looks for an order
 
 
@@ -45,7 +46,9 @@ class RankGroup(Ranks):
         self._store = dist.distributed_c10d._get_default_store()
         self._told = 0
         self._messages = dist.group.WORLD
-        self._tensors = dist.new_group(backend="nccl", timeout=LONGEST_WAIT) if device.type == "cuda" else dist.group.WORLD
+        self._tensors = (
+            dist.new_group(backend="nccl", timeout=LONGEST_WAIT) if device.type == "cuda" else dist.group.WORLD
+        )
 
     def leave(self) -> None:
         """Leave the group; nothing may be exchanged afterwards."""

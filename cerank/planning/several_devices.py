@@ -122,11 +122,13 @@ def in_words(plan: Plan) -> list[str]:
         return []
     count = max(1, len(plan.devices))
     sentences = [
-        f"{counted(count, 'device')}, a process on each: {', '.join(plan.devices or (plan.device,))}; the run may go on "
-        "with another number of them, and has the same results",
+        f"{counted(count, 'device')}, a process on each: {', '.join(plan.devices or (plan.device,))}; the run may go "
+        "on with another number of them, and has the same results",
     ]
     if count > 1:
-        sentences.append(f"times are those of one device; {count} share training and re-ranking, at best {count} times as fast")
+        sentences.append(
+            f"times are those of one device; {count} share training and re-ranking, at best in 1/{count} of the time"
+        )
     for name, stage in plan.recipe.chained():
         shards = shard_count(stage.groups_per_step, plan.step_shards)
         sentences.append(

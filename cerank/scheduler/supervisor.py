@@ -269,6 +269,15 @@ class Supervisor:
             slots.append(slot)
         return slots
 
+    def _lock_devices(self, entry: QueueEntry, chosen: Sequence[Device], own: list[device_locks.DeviceLock]) -> str:
+        """Add the machine-wide locks of the devices to `own`; return who has one of them, "" if nobody does."""
+        for device in sorted(chosen, key=lambda device: device.key):  # in the order in which every worker takes them
+            lock = device_locks.acquire(device.key, self.lab, entry.run)
+            if isinstance(lock, device_locks.LockOwner) and not lock.is_of(self.lab):
+                return f"{device.name}, which {lock} uses"
+            own += [lock] if isinstance(lock, device_locks.DeviceLock) else []
+        return ""
+
     def _start_on(self, entry: QueueEntry, plan: Plan, chosen: Sequence[Device], slots: Sequence[Lease]) -> bool:
         """Start the entry's run, handing the locks of queue and devices over to the worker.
 
@@ -277,22 +286,14 @@ class Supervisor:
         environment = self.environ | devices.device_environment(plan.device, chosen, self.devices)
         folder = self._folder(entry)
         own: list[device_locks.DeviceLock] = []
-        other = None
         try:
-            for device in sorted(chosen, key=lambda device: device.key):  # as every worker takes them
-                lock = device_locks.acquire(device.key, self.lab, entry.run)
-                if isinstance(lock, device_locks.LockOwner) and not lock.is_of(self.lab):
-                    other = (device.name, lock)
-                    break
-                own += [lock] if isinstance(lock, device_locks.DeviceLock) else []
+            waits_for = self._lock_devices(entry, chosen, own)
         except BaseException:
-            for held in (*slots, *own):
-                held.release()
+            _release(slots, own)
             raise
-        if other is not None:
-            for held in (*slots, *own):
-                held.release()
-            log_line(f"{entry.run} waits for {other[0]}, which {other[1]} uses")
+        if waits_for:
+            _release(slots, own)
+            log_line(f"{entry.run} waits for {waits_for}")
             return False
         descriptors = [held.descriptor for held in (*slots, *own)]
         keys = ",".join(device.key for device in chosen)
@@ -312,6 +313,11 @@ class Supervisor:
         self.children.append(WorkerProcess(entry, tuple(chosen), process))
         log_line(f"{entry.run} started on {_names(chosen)} as pid {process.pid}")
         return True
+
+
+def _release(slots: Sequence[Lease], locks: Sequence[device_locks.DeviceLock]) -> None:
+    for held in (*slots, *locks):
+        held.release()
 
 
 def _names(chosen: Sequence[Device]) -> str:

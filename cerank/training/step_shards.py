@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from cerank.core.ranks import Ranks
 from cerank.training.batches import EncodedGroup
 
+
 def deal_groups(batch: Sequence[EncodedGroup], shards: int) -> list[list[int]]:
     """Return the places of the groups of each shard: the largest group first, each to the shard with least tokens.
 

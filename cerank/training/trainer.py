@@ -131,13 +131,11 @@ class Trainer:
         stage, steps = self.stage, data.sampler.steps
         self._prepare(model)
         optimizer = self.optimizer(model)
-        with self.ranks.first_one_first():  # it alone renames damaged checkpoints
-            state = checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
+        state = self._resume(model, optimizer, callback)
         model.train()
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
-        if self._shard_count:
-            self._shards = StepShards(passes.model.trained_weights, self._shard_count, self.ranks)
+        self._shards = self._divide_steps(passes)
         if self.probes_memory and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
             # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
@@ -145,17 +143,12 @@ class Trainer:
             self._record_microbatch(0, passes.microbatch)
         state = self._with_start(state, callback)
 
-        in_thread, writes = self.writes_checkpoints_in_thread, self.ranks.is_first
-        with (
-            Prefetcher(data, steps) as prefetcher,
-            CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread, writes=writes) as writer,
-        ):
+        with Prefetcher(data, steps) as prefetcher, self._writer(callback) as writer:
             for step in range(state.step + 1, steps + 1):
                 if state.stopped_early:
                     break
                 if self.ranks.agree(callback.should_stop()):
-                    self.check_ranks(model)
-                    writer.save(model, optimizer, state, callback.before_save)
+                    self._save(writer, model, optimizer, state, callback)
                     writer.wait()
                     raise PausedError(state.step)
                 # batch: a thread made it while the step before computed
@@ -167,9 +160,8 @@ class Trainer:
                 compute = partial(self.forward_backward, passes, batch, step)
                 losses = self._within_memory(compute, step, model, passes, callback)
 
-                # on several devices: the gradient of all shards of the step, added in the same order for any number
-                if self._shards is not None:
-                    losses, self._spread = self._shards.sum_over_ranks(losses, self._spread)
+                # on several devices: the gradient of the whole step, added in the same order for any number of them
+                losses = self._sum_over_ranks(losses)
 
                 # clip; the only time in a step that the device is waited for
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
@@ -199,15 +191,12 @@ class Trainer:
                 validates = step == steps or (stage.validate_every and step % stage.validate_every == 0)
                 if validates:
                     prefetcher.wait()
-                    if self._shards is not None and self.ranks.count > 1:
-                        callback.on_rank_stats(self._shards.report())
-                    value = self.ranks.agree(callback.validate(step))
-                    state = state.after_validation(value, stage.patience)
+                    self._report_ranks(callback)
+                    state = state.after_validation(self.ranks.agree(callback.validate(step)), stage.patience)
 
                 # save
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
-                    self.check_ranks(model)
-                    writer.save(model, optimizer, state, callback.before_save)
+                    self._save(writer, model, optimizer, state, callback)
         return state
 
     def _prepare(self, model: CrossEncoder) -> None:
@@ -223,8 +212,39 @@ class Trainer:
             return state
         return msgspec.structs.replace(state, start_value=self.ranks.agree(callback.validate(0)))
 
-    def check_ranks(self, model: CrossEncoder) -> None:
-        """Check that all processes have the same weights, before a checkpoint.
+    def _divide_steps(self, passes: ForwardBackward) -> StepShards | None:
+        """Return the shards of the steps; None where the stage stays in one process for good."""
+        if not self._shard_count:
+            return None
+        return StepShards(passes.model.trained_weights, self._shard_count, self.ranks)
+
+    def _sum_over_ranks(self, losses: list[Tensor]) -> list[Tensor]:
+        """Give the weights the gradient of all shards of the step, and return the losses of all shards in order."""
+        if self._shards is None:
+            return losses
+        losses, self._spread = self._shards.sum_over_ranks(losses, self._spread)
+        return losses
+
+    def _report_ranks(self, callback: TrainerCallback) -> None:
+        """Tell the callback what each process did since the last validation, where there are several."""
+        if self._shards is not None and self.ranks.count > 1:
+            callback.on_rank_stats(self._shards.report())
+
+    def _resume(self, model: CrossEncoder, optimizer: AdamW, callback: TrainerCallback) -> TrainingState:
+        """Load the newest valid checkpoint; the first process does so first, because it renames damaged ones."""
+        with self.ranks.first_one_first():
+            return checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
+
+    def _writer(self, callback: TrainerCallback) -> CheckpointWriter:
+        """Return what writes checkpoints: of several processes, which have the same weights, only the first does."""
+        in_thread, writes = self.writes_checkpoints_in_thread, self.ranks.is_first
+        return CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread, writes=writes)
+
+    def _save(
+        self, writer: CheckpointWriter, model: CrossEncoder, optimizer: AdamW, state: TrainingState,
+        callback: TrainerCallback,
+    ) -> None:  # fmt: skip
+        """Save a checkpoint, after checking that all processes have the same weights.
 
         Raises:
             RunFailedError: one has others.
@@ -232,6 +252,7 @@ class Trainer:
         if self.ranks.count > 1:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             self.ranks.check_equal(bits_of(trained), f"stages.{self.name}")
+        writer.save(model, optimizer, state, callback.before_save)
 
     def _record_microbatch(self, step: int, tokens: int) -> None:
         """Record that from `step` on at most `tokens` tokens go through the model at once."""

@@ -19,7 +19,6 @@ from cerank.inference.rerank import CHUNK, Scorer, chunk_count, rerank
 from cerank.inference.score_cache import ScoreCache, score_cache_key
 from cerank.inference.stored_chunks import StoredChunks
 from cerank.runs import checksums
-from cerank.runs.layout import RunFolder
 from cerank.runs.records import encode_measures
 from cerank.training.stage_summary import ranking_stats
 from cerank.trec.text_io import write_qrels, write_run

@@ -47,7 +47,8 @@ def test_two_processes_agree_gather_and_deal_out_numbers_once(tmp_path):
         )
 
     first, second = run_ranks(2, work, tmp_path)
-    assert first[0] == [] and second[0] == [b"train", b"", b"end"]
+    assert first[0] == []
+    assert second[0] == [b"train", b"", b"end"]
     assert (first[1], second[1]) == (False, True)
     assert first[2:6] == second[2:6] == ("rank 0", [0, 1], "rank 1: too little memory", "")
     assert sorted(first[6] + second[6]) == list(range(7))

@@ -74,9 +74,7 @@ def plan(tmp_path):
     stages = {"contrastive": stage, "distill": {**STAGE, "steps": 6, "groups_per_step": 4, "loss": "ranknet"}}
     stages["distill"] |= {"source": "teacher", "teacher": "oracle"}
     made, settings = small_plan(tmp_path, stages=stages)
-    shared = plan_of(
-        made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC)
-    )
+    shared = plan_of(made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC))
     return made, shared, settings
 
 
@@ -88,7 +86,9 @@ def test_a_plan_on_several_devices_is_the_same_for_any_number_and_another_than_o
     assert stage_keys.stage_keys(shared) == stage_keys.stage_keys(four) != stage_keys.stage_keys(single)
     assert (single.devices, single.step_shards) == ((), 0)
     words = " ".join(several_devices.in_words(shared))
-    assert "2 devices" in words and "5 groups" in words and "4 shards" in words
+    assert "2 devices" in words
+    assert "5 groups" in words
+    assert "4 shards" in words
     assert several_devices.in_words(single) == []
 
 
@@ -154,7 +154,8 @@ def test_a_run_on_two_devices_survives_the_death_of_one_and_goes_on_with_four(pl
     run = small_run(tmp_path, plan[1], plan[2], 2)
     assert worker(run, fault="9", rank="1") == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
-    assert "rank 1" in failure.what and "SIGKILL" in failure.what
+    assert "rank 1" in failure.what
+    assert "SIGKILL" in failure.what
     assert run.checkpoint_steps(0, "contrastive") == [4]
     assert worker(run, "--devices", "cpu,cpu,cpu,cpu") == ExitCode.OK
     assert bits_of(run) == expected

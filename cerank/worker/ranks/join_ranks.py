@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -76,10 +79,11 @@ def _check_alike(group: RankGroup, device: str) -> None:
     Raises:
         UsageError: they are not.
     """
-    own = {key: value for key, value in gpu_environment(device).items()}
-    every = group.gather(own)
+    every = group.gather(gpu_environment(device))
     for number, other in enumerate(every):
-        unequal = [f"{key} {value}, not {every[0].get(key)}" for key, value in other.items() if every[0].get(key) != value]
+        unequal = [
+            f"{key} {value}, not {every[0].get(key)}" for key, value in other.items() if every[0].get(key) != value
+        ]
         if unequal:
             raise UsageError(
                 f"rank {number} computes on another kind of device than rank 0: {'; '.join(unequal)}",
@@ -90,8 +94,13 @@ def _check_alike(group: RankGroup, device: str) -> None:
 
 
 def _end_for_silence(rank: int) -> None:
-    """End this process at once: its main thread may wait for the silent one in a call that nothing interrupts."""
+    """End this process at once: its main thread may wait for the silent one in a call that nothing interrupts.
+
+    Why it ends goes into the file in which torchrun looks for the errors of its processes.
+    """
     who = f"rank {rank} shows no sign of life" if rank >= 0 else "torchrun is gone"
-    own = os.environ.get("RANK", "0")
-    os.write(2, f"rank {own}: {who}; this process ends\n".encode())
+    os.write(2, f"rank {os.environ['RANK']}: {who}; this process ends\n".encode())
+    if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with contextlib.suppress(OSError):  # a full disk: the line above remains
+            Path(place).write_text(json.dumps({"message": who, "timestamp": int(time.time())}))
     os._exit(ExitCode.FAILED)

@@ -66,26 +66,31 @@ def _outcome(folder: RunFolder, error: ChildFailedError) -> ExitCode:
     if first is not None and first.exitcode in {ExitCode.PAUSED, ExitCode.HELD}:
         return ExitCode(first.exitcode)
     try:
+        rank, failure = error.get_first_failure()
         recorded = json_records.load_if_there(folder.failure, Failure)
-        if recorded is None or recorded.kind == LostRankError.__name__:
-            _record(folder, recorded, *error.get_first_failure())
+        if recorded is None or (rank and recorded.kind == LostRankError.__name__):
+            _record(folder, rank, failure)
     except CerankError:
         pass  # on a full disk only the log remains
     return ExitCode(first.exitcode) if first is not None and first.exitcode in set(ExitCode) else ExitCode.FAILED
 
 
-def _record(folder: RunFolder, recorded: Failure | None, rank: int, failure: ProcessFailure) -> None:
-    """Record that a process ended without a word."""
-    if failure.exitcode < 0:
-        how = f"was killed by {failure.signal_name()}"
-        hint = "SIGKILL is how the system frees memory: `dmesg` says so; " if failure.exitcode == -signal.SIGKILL else ""
+def _record(folder: RunFolder, rank: int, failure: ProcessFailure) -> None:
+    """Record that a process ended without a word of its own in the run's folder."""
+    hint, where = "log.txt may say why; ", f"rank {rank}"
+    if "timestamp" in failure.error_file_data:
+        what, where = failure.message, ""  # it saw that another one stands still
+    elif failure.exitcode < 0:
+        what = f"rank {rank} was killed by {failure.signal_name()}"
+        if failure.exitcode == -signal.SIGKILL:
+            hint = "the system does so where memory is short, and `dmesg` says it then; "
     else:
-        how, hint = f"ended with exit code {failure.exitcode}", "log.txt may say why; "
+        what = f"rank {rank} ended with exit code {failure.exitcode}"
     numbers = folder.attempt_numbers()
     record = Failure(
         kind=LostRankError.__name__,
-        what=f"rank {rank} {how}",
-        where=recorded.where if recorded is not None and not failure.exitcode else f"rank {rank}",
+        what=what,
+        where=where,
         hint=f"{hint}`cerank resume` goes on from the last checkpoint",
         time=json_records.timestamp(datetime.now(UTC)),
         attempt=numbers[-1] if numbers else 0,

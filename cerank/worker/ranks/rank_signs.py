@@ -84,7 +84,9 @@ class RankSigns:
         if isinstance(error, CerankError):
             record = RankError(self._number, error.what, error.where, error.hint)
         else:
-            record = RankError(self._number, f"{type(error).__name__}: {error}"[:2000], hint="log.txt has the traceback")
+            record = RankError(
+                self._number, f"{type(error).__name__}: {error}"[:2000], hint="log.txt has the traceback"
+            )
         with contextlib.suppress(DistError, RuntimeError):  # the store is gone, and so is whoever would read it
             self._store.compare_set(_FIRST_ERROR, "", msgspec.json.encode(record).decode())
 
