@@ -76,7 +76,7 @@ class Ranks:
         """Return the vectors (n,) of all processes as (processes, n)."""
         return values[None]
 
-    def sum_tree(self, values: Value) -> Value:
+    def sum_tree(self, values: Any) -> Any:
         """Return the sum of the vectors (n,) of all processes, added as a tree of neighbors."""
         return values
 

@@ -95,7 +95,7 @@ class RankGroup(Ranks):
         """Let the other processes know what to share in next; the first one decides, others are not heard."""
         if not self.is_first:
             return
-        self._store.set(f"order {self._told}", order)
+        self._store.set(f"order {self._told}", order.decode())
         self._told += 1
 
     def orders(self) -> Iterator[bytes]:

@@ -295,7 +295,7 @@ class Supervisor:
             _release(slots, own)
             log_line(f"{entry.run} waits for {waits_for}")
             return False
-        descriptors = [held.descriptor for held in (*slots, *own)]
+        descriptors = [slot.descriptor for slot in slots] + [lock.descriptor for lock in own]
         keys = ",".join(device.key for device in chosen)
         try:
             process = local_launcher.start(
@@ -316,8 +316,10 @@ class Supervisor:
 
 
 def _release(slots: Sequence[Lease], locks: Sequence[device_locks.DeviceLock]) -> None:
-    for held in (*slots, *locks):
-        held.release()
+    for slot in slots:
+        slot.release()
+    for lock in locks:
+        lock.release()
 
 
 def _names(chosen: Sequence[Device]) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from cerank.core.ranks import Ranks
 from cerank.training.batches import EncodedGroup
@@ -70,7 +69,7 @@ class StepShards:
         ranks: the processes that share the shards.
     """
 
-    def __init__(self, weights: Sequence[Parameter], count: int, ranks: Ranks) -> None:
+    def __init__(self, weights: Sequence[Tensor], count: int, ranks: Ranks) -> None:
         self._weights, self._count, self._ranks = tuple(weights), count, ranks
         self._nodes: list[tuple[int, list[Tensor | None]]] = []  # (shards in it, sum of their gradients)
         self._stats = RankStats()
@@ -132,7 +131,7 @@ class StepShards:
         ]
         device = flat[0].device
         total = self._ranks.sum_tree(torch.cat([*flat, is_used.to(device)]))
-        summed = total[: -len(self._weights)].split([weight.numel() for weight in self._weights])
+        summed = torch.split(total[: -len(self._weights)], [weight.numel() for weight in self._weights])
         # copies of their own: a view into one long vector may be added up in another order by the norm's kernel
         used = total[-len(self._weights) :].tolist() if any(value is None for value in gradients) else None
         return [

@@ -93,9 +93,16 @@ def main() -> int:
 
 
 def _launch(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
-    """Start a process on each device, and return how the run ended."""
+    """Start a process on each device, and return how the run ended.
+
+    Raises:
+        UsageError: so many devices cannot share the steps of the run.
+    """
+    from cerank.planning import several_devices
     from cerank.worker.ranks.launch_ranks import launch_ranks
 
+    plan = run_store.load_plan(folder)
+    several_devices.check_division(plan.recipe, plan.step_shards, len(devices))
     return launch_ranks(folder, devices)
 
 

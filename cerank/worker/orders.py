@@ -34,4 +34,5 @@ def encode(order: Order) -> bytes:
 
 def decode(data: bytes) -> Order:
     """Return the order that was sent."""
-    return msgspec.json.decode(data, type=Order)
+    order: Order = msgspec.json.decode(data, type=Order)
+    return order

@@ -17,12 +17,13 @@ from datetime import timedelta
 from types import FrameType
 
 import msgspec
-from torch.distributed import DistError, TCPStore
+from torch.distributed import DistError
+from torch.distributed.distributed_c10d import TCPStore
 
 from cerank.errors import CerankError, RunFailedError
 
 BEAT = 2.0  # seconds between two signs of life
-SILENCE = 25.0  # seconds without one, after which a process counts as hanging; long reads hold its threads up for some
+SILENCE = 20.0  # seconds without one, after which a process counts as hanging; long reads hold its threads up for some
 SHORT_SILENCE = 6.0  # the same for the first process, once this one was asked to end
 _PATIENCE = 5.0  # seconds that the error of another process may take to arrive after the connection to it broke
 
