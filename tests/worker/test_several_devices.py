@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from cerank.app.plans import plan_of
 from cerank.core.metrics import Event
-from cerank.errors import ExitCode, UsageError
+from cerank.errors import ExitCode, RunFailedError, UsageError
 from cerank.files import journal, json_records
 from cerank.machine.devices import Device
 from cerank.machine.process_environment import inherited_environment, pinned_environment
@@ -20,7 +21,11 @@ from cerank.planning import several_devices, stage_keys
 from cerank.planning.several_devices import check_division, parse_devices
 from cerank.runs.records import Attempt, Failure
 from cerank.scheduler.local_launcher import WORKER
+from cerank.training.forward_backward import ForwardBackward
+from cerank.training.trainer import Trainer
+from cerank.worker import __main__ as worker_main
 from cerank.worker.ranks.join_ranks import is_broken_connection
+from tests.rank_processes import in_processes
 from tests.refusals import refused
 from tests.worker.small import STAGE, bits_of, small_plan, small_run
 
@@ -108,12 +113,80 @@ def test_only_errors_of_exchange_count_as_a_lost_connection():
     assert not is_broken_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-# runs by torchrun itself: each process imports torch and transformers anew, some 10 s of CPU
+def by_forks(run, count, fault=None):
+    """The exit codes of the processes that carry a run out, forked from this one, as torchrun would have started them.
+
+    Args:
+        fault: (rank, signal): a signal that a process sends itself in its fifth step.
+    """
+
+    def carry_out():
+        number = int(os.environ["RANK"])
+        if count == 1:
+            for name in ("RANK", "WORLD_SIZE"):
+                del os.environ[name]
+        with (run.path / "log.txt").open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        real = Trainer.forward_backward
+
+        def failing(self, passes, batch, step):
+            if step == 5 and fault is not None and number == fault[0]:
+                os.kill(os.getpid(), fault[1])
+            return real(self, passes, batch, step)
+
+        Trainer.forward_backward = failing
+        sys.argv = ["worker", "--devices", ",".join(["cpu"] * count), str(run.path)]
+        return int(worker_main.main())
+
+    return in_processes(count, carry_out, run.path)
+
+
+@pytest.fixture
+def expected(plan, tmp_path):
+    """The bits of a run of the shared plan in one process."""
+    run = small_run(tmp_path, plan[1], plan[2], 1)
+    assert by_forks(run, 1) == [ExitCode.OK]
+    return bits_of(run)
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_pauses_all_processes_and_another_number_goes_on_to_the_same_bits(plan, expected, tmp_path):
+    run = small_run(tmp_path, plan[1], plan[2], 2)
+    assert by_forks(run, 2, fault=(0, signal.SIGTERM)) == [ExitCode.PAUSED, ExitCode.OK]
+    assert not run.failure.exists()
+    assert by_forks(run, 4) == [ExitCode.OK] * 4
+    assert bits_of(run) == expected
+    assert json_records.load(run.attempt(2), Attempt).device == "cpu, cpu, cpu, cpu"
+    kinds = {event.kind for event in journal.read_valid_rows(run.events, Event)[0]}
+    assert {"ranks joined", "ranks", "ranks shared", "checkpoint saved"} <= kinds
+    assert "replay mismatch" not in kinds
+
+
+@pytest.mark.slow
+def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
+    real = ForwardBackward.forward
+
+    def forward(self, pairs, position):
+        if os.environ.get("RANK") == "1" and position[0] == 5:
+            raise RunFailedError("the disk is full", where="/data", hint="free some")
+        return real(self, pairs, position)
+
+    monkeypatch.setattr(ForwardBackward, "forward", forward)
+    run = small_run(tmp_path, plan[1], plan[2], 3)
+    assert by_forks(run, 2) == [ExitCode.FAILED, ExitCode.FAILED]
+    failure = json_records.load(run.failure, Failure)
+    assert "rank 1" in failure.what
+    assert "the disk is full" in failure.what
+    assert (failure.where, failure.hint) == ("rank 1, /data", "free some")
+    assert run.checkpoint_steps(0, "contrastive") == [4]
+
+
+# by torchrun itself: each process imports torch and transformers anew
 
 FAULT = """
-import os, signal, threading, time
-from pathlib import Path
-if os.environ.get("RANK") == os.environ["FAULTY_RANK"]:
+import os, threading, time
+if os.environ.get("RANK") == "1":
     def fail():
         while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
             time.sleep(0.01)
@@ -122,61 +195,21 @@ if os.environ.get("RANK") == os.environ["FAULTY_RANK"]:
 """
 
 
-def worker(run, *options, fault="", rank=""):
-    environment = inherited_environment(os.environ) | pinned_environment(1)
-    if fault:
-        (run.path.parent / "sitecustomize.py").write_text(FAULT)
-        run.readings.touch()
-        environment |= {"FAULT": fault, "FAULTY_RANK": rank, "READINGS": str(run.readings)}
-        environment["PYTHONPATH"] = f"{run.path.parent}:{environment.get('PYTHONPATH', '')}"
-    log = run.path / "log.txt"
-    with log.open("ab") as output:
-        process = subprocess.run(
-            [*WORKER, *options, str(run.path)], env=environment, stdout=output, stderr=output, check=False, timeout=400
-        )
-    return process.returncode
-
-
-def events_of(run):
-    return journal.read_valid_rows(run.events, Event)[0]
-
-
-@pytest.fixture
-def expected(plan):
-    """The bits of a run of the shared plan in one process."""
-    run = small_run(Path(plan[2].lab).parent, msgspec.structs.replace(plan[1], devices=("cpu",)), plan[2], 1)
-    assert worker(run) == ExitCode.OK
-    return bits_of(run)
-
-
 @pytest.mark.slow
-def test_a_run_on_two_devices_survives_the_death_of_one_and_goes_on_with_four(plan, expected, tmp_path):
-    run = small_run(tmp_path, plan[1], plan[2], 2)
-    assert worker(run, fault="9", rank="1") == ExitCode.FAILED
+@pytest.mark.parametrize(("fault", "what"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSTOP, "no sign of life")])
+def test_a_process_that_dies_or_stands_still_ends_the_run_and_is_named(plan, tmp_path, fault, what):
+    run = small_run(tmp_path, plan[1], plan[2], 4)
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    run.readings.touch()
+    environment = inherited_environment(os.environ) | pinned_environment(1)
+    environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
+    environment |= {"FAULT": str(int(fault)), "READINGS": str(run.readings)}
+    with run.log.open("ab") as log:
+        code = subprocess.run(
+            [*WORKER, str(run.path)], env=environment, stdout=log, stderr=log, check=False, timeout=600
+        ).returncode
+    assert code == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
     assert "rank 1" in failure.what
-    assert "SIGKILL" in failure.what
+    assert what in failure.what
     assert run.checkpoint_steps(0, "contrastive") == [4]
-    assert worker(run, "--devices", "cpu,cpu,cpu,cpu") == ExitCode.OK
-    assert bits_of(run) == expected
-    assert json_records.load(run.attempt(2), Attempt).device == "cpu, cpu, cpu, cpu"
-    kinds = {event.kind for event in events_of(run)}
-    assert {"ranks joined", "ranks", "ranks shared", "checkpoint saved"} <= kinds
-    assert "replay mismatch" not in kinds
-
-
-@pytest.mark.slow
-def test_a_process_that_hangs_ends_the_run_and_is_named(plan, tmp_path):
-    run = small_run(tmp_path, plan[1], plan[2], 3)
-    assert worker(run, fault="19", rank="1") == ExitCode.FAILED
-    assert "rank 1" in json_records.load(run.failure, Failure).what
-    assert run.checkpoint_steps(0, "contrastive") == [4]
-
-
-@pytest.mark.slow
-def test_a_request_to_stop_pauses_all_processes_and_one_goes_on(plan, expected, tmp_path):
-    run = small_run(tmp_path, plan[1], plan[2], 4)
-    assert worker(run, fault="15", rank="0") == ExitCode.PAUSED
-    assert not run.failure.exists()
-    assert worker(run, "--devices", "cpu") == ExitCode.OK
-    assert bits_of(run) == expected

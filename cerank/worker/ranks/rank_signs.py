@@ -17,8 +17,8 @@ from datetime import timedelta
 from types import FrameType
 
 import msgspec
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
-from torch.distributed.distributed_c10d import TCPStore
 
 from cerank.errors import CerankError, RunFailedError
 
