@@ -291,9 +291,21 @@ class Lab:
         Raises:
             UsageError: no run could start with them.
         """
-        self.check_device(plan.device)
-        if len(plan.devices) > 1:
-            several_devices.parse_devices(",".join(plan.devices), plan.device, self.devices())
+        self.check_devices(",".join(plan.devices), plan.device)
+
+    def check_devices(self, given: str, device: str) -> None:
+        """Check that this machine has the devices that a run shall use.
+
+        Args:
+            given: as the setting `devices` has it; "" for a run on one.
+            device: as the setting `device` has it.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_device(device)
+        if given:
+            several_devices.parse_devices(given, devices.resolve_device(device), self.devices())
 
     def check_device(self, name: str) -> None:
         """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.

@@ -108,9 +108,9 @@ def plan_of(
     for name, stage in complete.chained():
         if device.startswith("cuda") and stage.precision == "fp32":
             tell(f'stages.{name}: fp32 uses a small part of a GPU; precision = "auto" uses bf16 where it is fast')
-    several = (
-        several_devices.parse_devices(settings.devices, device, detect_devices(os.environ)) if settings.devices else ()
-    )
+    # a plan may be for another machine; whether this one has the devices is asked before a run starts here
+    present = detect_devices(os.environ) if settings.devices == "all" else None
+    several = several_devices.parse_devices(settings.devices, device, present)
     step_shards = MOST_SHARDS if several else 0
     several_devices.check_division(complete, step_shards, max(1, len(several)))
     device = several[0] if several else device

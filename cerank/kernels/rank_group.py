@@ -9,7 +9,6 @@ Decisions go over gloo, on the CPU, and gradients over what is fast for their de
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -145,8 +144,3 @@ class RankGroup(Ranks):
                 "the last checkpoint",
                 code="ranks-differ",
             )
-
-
-def is_one_of_several() -> bool:
-    """Return whether torchrun started this process as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

@@ -16,13 +16,13 @@ from cerank.recipes.schema import Recipe
 from cerank.text.safe_text import counted, shown
 
 
-def parse_devices(text: str, device: str, present: Sequence[Device]) -> tuple[str, ...]:
+def parse_devices(text: str, device: str, present: Sequence[Device] | None) -> tuple[str, ...]:
     """Return the device of each process of a run.
 
     Args:
         text: "all", how many, or which: "2", "0,1", "cuda:0,cuda:1", "cpu,cpu"; "" for a run on one device.
         device: the setting `device`, resolved: the kind of device that a number means.
-        present: devices of this machine.
+        present: devices of the machine that the run is for; None where that is another one, which "all" does not know.
 
     Raises:
         UsageError: the machine does not have these, or no run can use them together.
@@ -30,7 +30,7 @@ def parse_devices(text: str, device: str, present: Sequence[Device]) -> tuple[st
     >>> parse_devices("2", "cpu", [Device("cpu")])
     ('cpu', 'cpu')
     """
-    gpus = [one for one in present if one.kind == "cuda"]
+    gpus = [one for one in present or () if one.kind == "cuda"]
     words = [word.strip() for word in text.split(",")]
     if not text:
         return ()
@@ -47,12 +47,14 @@ def parse_devices(text: str, device: str, present: Sequence[Device]) -> tuple[st
         names = (device,) * int(text)
     else:
         names = tuple(f"cuda:{int(word)}" if re.fullmatch(r"[0-9]{1,3}", word) else word for word in words if word)
-    _check(text, names, gpus)
+    _check_names(text, names)
+    if present is not None and names[0] != "cpu":
+        _check_present(names, gpus)
     return names
 
 
-def _check(text: str, names: Sequence[str], gpus: Sequence[Device]) -> None:
-    """Check that the processes of a run can use these devices together.
+def _check_names(text: str, names: Sequence[str]) -> None:
+    """Check that the processes of a run can use such devices together.
 
     Raises:
         UsageError: they cannot.
@@ -65,14 +67,20 @@ def _check(text: str, names: Sequence[str], gpus: Sequence[Device]) -> None:
     if len({name.partition(":")[0] for name in names}) > 1:
         hint = "the slowest would hold up all others, and they round differently"
         raise UsageError("CPU and GPU cannot share a run", where="devices", hint=hint, code="devices-differ")
-    if names[0] == "cpu":
-        if len(names) > MOST_SHARDS:
-            what = f"{len(names)} processes on the CPU; at most {MOST_SHARDS} can share a step"
-            raise UsageError(what, where="devices", code="batch-not-divisible")
-        return
+    if len(names) > MOST_SHARDS:
+        what = f"{len(names)} devices; at most {MOST_SHARDS} can share a step"
+        raise UsageError(what, where="devices", code="batch-not-divisible")
     repeated = next((name for name in names if ":" in name and names.count(name) > 1), None)
     if repeated is not None:
         raise UsageError(f"{repeated} is named twice", where="devices", hint="each process needs a GPU of its own")
+
+
+def _check_present(names: Sequence[str], gpus: Sequence[Device]) -> None:
+    """Check that a machine has the GPUs of a run, and that they are of one kind.
+
+    Raises:
+        UsageError: it does not, or they are not.
+    """
     here = {gpu.name for gpu in gpus}
     missing = [name for name in names if ":" in name and name not in here]
     if missing or len(names) > len(gpus):

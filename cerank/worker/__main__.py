@@ -77,14 +77,15 @@ def main() -> int:
     folder = RunFolder(arguments.run.resolve())
     named = tuple(arguments.devices.split(",")) if arguments.devices else ()
     stop = StopFlag(folder.stop)
-    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "0"))  # of torchrun, 0 without it
+    is_started_by_torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+    rank, count = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE")) if is_started_by_torchrun else (0, 0)
     if rank == 0:
         stop.install()  # before anything slow, so that an early signal is heard
     with captured_output.redact_output():
         try:
-            if count > 1 and rank:
+            if rank:
                 return _follow(folder, stop, named)
-            if count <= 1 and len(devices := named or run_store.load_plan(folder).devices) > 1:
+            if not count and len(devices := named or run_store.load_plan(folder).devices) > 1:
                 return _launch(folder, devices)
         except CerankError as error:
             _log(str(error))
@@ -123,7 +124,7 @@ def _run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str], count:
         folder: folder of the run.
         stop: heeded between two steps.
         named: devices that take the place of the plan's; () for the plan's.
-        count: processes that torchrun started; 0 without torchrun.
+        count: processes that torchrun started; 0 without torchrun, and then there is this one alone.
     """
     try:
         with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
@@ -181,10 +182,10 @@ def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), co
     heartbeat.start()
     ended = ExitCode.FAILED
     devices = named or plan.devices or (plan.device,)
-    context = RunContext(plan, folder, log, heartbeat, stop, own_device=devices[0] if len(devices) > 1 or named else "")
+    context = RunContext(plan, folder, log, heartbeat, stop, own_device=devices[0])
     try:
         with _failure_recorded(folder, number, log):
-            ended = _with_ranks(context, number, devices) if count > 1 else _carry_out(context, number, devices)
+            ended = _carry_out(context, number, devices, count)
     finally:
         heartbeat.stop()
         usage.close()
@@ -192,8 +193,31 @@ def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), co
     return ended
 
 
-def _with_ranks(context: RunContext, number: int, devices: Sequence[str]) -> ExitCode:
-    """Carry out the run as the first of several processes; the others end with it."""
+def _carry_out(context: RunContext, number: int, devices: Sequence[str], count: int) -> ExitCode:
+    """Carry out the run in one process, or as the first of several, and record how it ended unless it failed."""
+    from cerank.training.trainer import PausedError
+
+    try:
+        if count > 1:
+            _carry_out_as_first(context, number, devices)
+        else:
+            _carry_out_to_end(context, number, devices[:1])
+    except PausedError as pause:
+        where = f" after step {pause.step}" if pause.step else ""
+        context.log.event("paused", f"by {context.stop.reason}{where}")
+        run_store.clear_stop(context.folder)  # the request is fulfilled
+        _log(f"paused by {context.stop.reason}{where}")
+        return ExitCode.PAUSED
+    _log("finished")
+    return ExitCode.OK
+
+
+def _carry_out_as_first(context: RunContext, number: int, devices: Sequence[str]) -> None:
+    """Carry out the run as the first of several processes; the others end with it.
+
+    Raises:
+        PausedError: this process was asked to stop.
+    """
     from cerank.kernels import determinism
     from cerank.planning import several_devices
     from cerank.worker import orders
@@ -204,16 +228,21 @@ def _with_ranks(context: RunContext, number: int, devices: Sequence[str]) -> Exi
     with join_ranks.joined_ranks(device) as (group, places):
         several_devices.check_division(context.plan.recipe, context.plan.step_shards, group.count)
         context.log.event("ranks joined", f"{group.count} processes: {', '.join(places)}")
-        shared = msgspec.structs.replace(context, ranks=group, own_device=device)
-        ended = _carry_out(shared, number, places)
-        group.tell(orders.encode(orders.EndOrder()))
-        return ended
+        try:
+            shared = msgspec.structs.replace(context, ranks=group, own_device=device)
+            _carry_out_to_end(shared, number, places)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the store is gone, and with it the others
+                group.tell(orders.encode(orders.EndOrder()))
 
 
-def _carry_out(context: RunContext, number: int, devices: Sequence[str]) -> ExitCode:
-    """Carry out the run, and record how it ended unless it failed."""
+def _carry_out_to_end(context: RunContext, number: int, devices: Sequence[str]) -> None:
+    """Carry out the run, and record that it is done.
+
+    Raises:
+        PausedError: this process was asked to stop.
+    """
     from cerank.kernels import determinism
-    from cerank.training.trainer import PausedError
     from cerank.worker.pipeline import carry_out
 
     plan, folder, log = context.plan, context.folder, context.log
@@ -234,15 +263,8 @@ def _carry_out(context: RunContext, number: int, devices: Sequence[str]) -> Exit
     checksums.save(folder, folder.attempt(number), attempt)
     _note_changes(folder, attempt, log)
 
-    try:
-        with hold_devices(context, devices):
-            carry_out(context)
-    except PausedError as pause:
-        where = f" after step {pause.step}" if pause.step else ""
-        log.event("paused", f"by {context.stop.reason}{where}")
-        run_store.clear_stop(folder)  # the request is fulfilled
-        _log(f"paused by {context.stop.reason}{where}")
-        return ExitCode.PAUSED
+    with hold_devices(context, devices):
+        carry_out(context)
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
     seconds = sum(row.seconds for row in rows)
     replayed = f"; {counted(log.replayed, 'step')} replayed, {log.mismatches} of them differently"
@@ -255,8 +277,6 @@ def _carry_out(context: RunContext, number: int, devices: Sequence[str]) -> Exit
         time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=sha256_file(folder.checksums)
     )
     json_records.save(folder.done, done)
-    _log("finished")
-    return ExitCode.OK
 
 
 def _note_changes(folder: RunFolder, attempt: Attempt, log: RunLog) -> None:

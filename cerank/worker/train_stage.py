@@ -103,7 +103,8 @@ class StageWork:
         self._has_fresh_head = files.reading().head == "fresh" and not is_cosine
         encoder = load_model(files, pooling, recipe.seed)
         # on the CPU, because a GPU's memory is needed for training
-        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        is_first = context.ranks.is_first
+        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()} if is_first else {}
         if stage.adapter.is_lora and stage.adapter.start == "continue":
             encoder = load_model(files, pooling, recipe.seed, merges=False)
         encoder.to(context.device)

@@ -55,7 +55,7 @@ def test_devices_are_counted_or_named(text, device, expected):
     ("text", "device", "present", "code", "values"),
     [
         ("all", "cpu", [CPU], "device-not-found", ["no GPU"]),
-        ("5", "cuda", [*GPUS, CPU], "device-not-found", ["5 GPUs", "4 GPUs"]),
+        ("8", "cuda", [*GPUS, CPU], "device-not-found", ["8 GPUs", "4 GPUs"]),
         ("0,7", "cuda", [*GPUS, CPU], "device-not-found", ["cuda:7"]),
         ("0,0", "cuda", [*GPUS, CPU], "usage", ["cuda:0"]),
         ("0,cpu", "cuda", [*GPUS, CPU], "devices-differ", []),
@@ -63,6 +63,7 @@ def test_devices_are_counted_or_named(text, device, expected):
         ("2", "cuda", [*UNLIKE, CPU], "devices-differ", ["H100", "T4"]),
         ("2", "cuda:1", [*GPUS, CPU], "options-conflict", ["cuda:1"]),
         ("9", "cpu", [CPU], "batch-not-divisible", ["9"]),
+        ("9", "cuda", None, "batch-not-divisible", ["9"]),
         ("0", "cpu", [CPU], "device-not-found", ["0"]),
         ("two", "cpu", [CPU], "device-not-found", ["two"]),
         ("mps,mps", "cpu", [CPU], "device-not-found", ["mps"]),

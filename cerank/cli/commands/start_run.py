@@ -101,7 +101,7 @@ def run(
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
     lab_of_runs = Lab(settings)
     if settings.executor == "local" and not print_command:
-        lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
+        lab_of_runs.check_devices(settings.devices, settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
         recipes=tuple(recipe or ()),
         bases=tuple(base or ()),
