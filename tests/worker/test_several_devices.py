@@ -187,6 +187,7 @@ def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
 
 FAULT = """
 import os, threading, time
+from pathlib import Path
 if os.environ.get("RANK") == "1":
     def fail():
         while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
