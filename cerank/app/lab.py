@@ -88,7 +88,7 @@ class Lab:
             devices_given: devices in place of the plan's, as in `--devices`; "" for the plan's.
 
         Raises:
-            UsageError: it is finished, or running, or cannot go on with these devices.
+            UsageError: it is finished, or running, or these devices cannot share its steps.
             DamagedError: its plan cannot be read.
         """
         state = self.status(folder).state

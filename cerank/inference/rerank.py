@@ -125,11 +125,11 @@ def rerank(
             blocks.append(_Block(block, texts, pairs, known))
         return number, candidates, stored, blocks
 
-    wanted = range(len(chunks)) if numbers is None else numbers
+    own_chunks = range(len(chunks)) if numbers is None else numbers
     began = time.perf_counter()
     # while a GPU scores one chunk, a thread tokenizes the next and another writes the last; a CPU has no core to spare
     is_gpu = scorer.device.type == "cuda"
-    prepared = made_ahead(prepare, wanted) if is_gpu else map(prepare, wanted)
+    prepared = made_ahead(prepare, own_chunks) if is_gpu else map(prepare, own_chunks)
     with Writes(in_thread=is_gpu) as writes:
         for number, candidates, stored, blocks in prepared:
             pairs = 0

@@ -30,7 +30,7 @@ def parse_devices(text: str, device: str, present: Sequence[Device] | None) -> t
     >>> parse_devices("2", "cpu", [Device("cpu")])
     ('cpu', 'cpu')
     """
-    gpus = [one for one in present or () if one.kind == "cuda"]
+    gpus = [gpu for gpu in present or () if gpu.kind == "cuda"]
     words = [word.strip() for word in text.split(",")]
     if not text:
         return ()

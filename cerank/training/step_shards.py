@@ -148,7 +148,7 @@ def bits_of(weights: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def _sums(left: Sequence[Tensor | None], right: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Return the sums of two lists of gradients, made in the memory of the first; None stands for no gradient."""
-    pairs = [(one, other) for one, other in zip(left, right, strict=True) if one is not None and other is not None]
+    pairs = [(mine, other) for mine, other in zip(left, right, strict=True) if mine is not None and other is not None]
     if pairs:
-        torch._foreach_add_([one for one, _ in pairs], [other for _, other in pairs])
-    return [one if one is not None else other for one, other in zip(left, right, strict=True)]
+        torch._foreach_add_([mine for mine, _ in pairs], [other for _, other in pairs])
+    return [mine if mine is not None else other for mine, other in zip(left, right, strict=True)]

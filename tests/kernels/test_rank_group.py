@@ -86,5 +86,8 @@ def test_a_single_process_agrees_with_itself():
 
 
 def test_a_process_that_ends_breaks_the_waiting_of_the_others(tmp_path):
-    with pytest.raises(AssertionError, match=r"(?s)rank 0: .*gloo.*rank 1: .*ZeroDivisionError"):
+    with pytest.raises(AssertionError) as raised:
         run_ranks(2, lambda ranks: 1 // (1 - ranks.number), tmp_path)
+    first, second = str(raised.value).split("rank 1:")
+    assert "gloo" in first
+    assert "ZeroDivisionError" in second

@@ -177,8 +177,6 @@ def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
     run = small_run(tmp_path, plan[1], plan[2], 3)
     assert by_forks(run, 2) == [ExitCode.FAILED, ExitCode.FAILED]
     failure = json_records.load(run.failure, Failure)
-    assert "rank 1" in failure.what
-    assert "the disk is full" in failure.what
     assert (failure.where, failure.hint) == ("rank 1, /data", "free some")
     assert run.checkpoint_steps(0, "contrastive") == [4]
 
@@ -198,8 +196,8 @@ if os.environ.get("RANK") == "1":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "what"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSTOP, "no sign of life")])
-def test_a_process_that_dies_or_stands_still_ends_the_run_and_is_named(plan, tmp_path, fault, what):
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_is_frozen_ends_the_run_and_is_named(plan, tmp_path, fault):
     run = small_run(tmp_path, plan[1], plan[2], 4)
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     run.readings.touch()
@@ -212,6 +210,6 @@ def test_a_process_that_dies_or_stands_still_ends_the_run_and_is_named(plan, tmp
         ).returncode
     assert code == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
-    assert "rank 1" in failure.what
-    assert what in failure.what
+    assert (failure.kind, failure.where) == ("LostRankError", "rank 1")
+    assert (fault.name in failure.what) == (fault == signal.SIGKILL)
     assert run.checkpoint_steps(0, "contrastive") == [4]

@@ -102,5 +102,5 @@ def _end_for_silence(rank: int) -> None:
     os.write(2, f"rank {os.environ['RANK']}: {who}; this process ends\n".encode())
     if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with contextlib.suppress(OSError):  # a full disk: the line above remains
-            Path(place).write_text(json.dumps({"message": who, "timestamp": int(time.time())}))
+            Path(place).write_text(json.dumps({"message": who, "timestamp": int(time.time()), "rank": rank}))
     os._exit(ExitCode.FAILED)

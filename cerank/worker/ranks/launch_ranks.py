@@ -76,10 +76,11 @@ def _outcome(folder: RunFolder, error: ChildFailedError) -> ExitCode:
 
 
 def _record(folder: RunFolder, rank: int, failure: ProcessFailure) -> None:
-    """Record that a process ended without a word of its own in the run's folder."""
+    """Record a process that ended without reporting."""
     hint, where = "log.txt may say why; ", f"rank {rank}"
     if "timestamp" in failure.error_file_data:
-        what, where = failure.message, ""  # it saw that another one stands still
+        # it noticed that another one does nothing
+        what, where = failure.message, f"rank {failure.error_file_data['rank']}"
     elif failure.exitcode < 0:
         what = f"rank {rank} was killed by {failure.signal_name()}"
         if failure.exitcode == -signal.SIGKILL:
