@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from cerank.errors import UsageError
 from cerank.files import disk, lease
 from cerank.machine import devices, process_environment
 from cerank.machine.devices import Device
+from cerank.planning import several_devices
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
 from cerank.runs.layout import RunFolder, runs_folder
@@ -60,7 +63,7 @@ class Lab:
             RunFailedError: the lab cannot be written to.
         """
         if self.settings.executor == executors.LOCAL:
-            self.check_device(plan.device)
+            self.check_plan(plan)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self.worker)
 
@@ -77,11 +80,15 @@ class Lab:
         settings = [f"{name}={value}" for name, value in process_environment.pinned_environment(plan.threads).items()]
         return folder, shlex.join(["env", *settings, *self.worker, str(folder.path.resolve())])
 
-    def resume(self, folder: RunFolder) -> Worker:
+    def resume(self, folder: RunFolder, devices_given: str = "") -> Worker:
         """Start a worker on a run that is not finished; it continues where the last one stopped.
 
+        Args:
+            folder: folder of the run.
+            devices_given: devices in place of the plan's, as in `--devices`; "" for the plan's.
+
         Raises:
-            UsageError: it is finished, or running.
+            UsageError: it is finished, or running, or these devices cannot share its steps.
             DamagedError: its plan cannot be read.
         """
         state = self.status(folder).state
@@ -96,8 +103,17 @@ class Lab:
             what = "the run is finished, so it cannot be resumed"
             raise UsageError(what, where=run_store.title(folder), code="run-state")
         plan = run_store.load_plan(folder)
+        command = self.worker
+        if devices_given:
+            names = several_devices.parse_devices(devices_given, plan.device.partition(":")[0], self.devices())
+            several_devices.check_division(plan.recipe, plan.step_shards, len(names))
+            if self.settings.executor != executors.LOCAL:
+                what = f"the executor '{self.settings.executor}' starts the devices of the plan"
+                raise UsageError(what, where="--devices", hint="omit --devices", code="options-conflict")
+            plan = msgspec.structs.replace(plan, device=names[0], devices=names)
+            command = (*command, "--devices", ",".join(names))
         self.unqueue(folder)
-        return local_launcher.start(plan, folder, command=self.worker)
+        return local_launcher.start(plan, folder, command=command)
 
     def listed(self) -> list[RunRow]:
         """Return a row for each run of the lab, the oldest first; a broken one says why."""
@@ -189,7 +205,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        self.check_device(plan.device)
+        self.check_plan(plan)
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
@@ -200,7 +216,7 @@ class Lab:
             DamagedError: the queue cannot be read; no run was made.
             RunFailedError: the lab cannot be written to.
         """
-        self.check_device(plan.device)
+        self.check_plan(plan)
         queue.entries(self.folder)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         queue.add(folder, datetime.now(UTC))
@@ -218,7 +234,7 @@ class Lab:
         if state not in _CAN_WAIT:
             what = f"the run is {state}, so it cannot be queued"
             raise UsageError(what, where=run_store.title(folder), code="run-state")
-        self.check_device(run_store.load_plan(folder).device)
+        self.check_plan(run_store.load_plan(folder))
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
 
@@ -268,6 +284,28 @@ class Lab:
         if not self._devices:
             self._devices = devices.detect_devices(os.environ)
         return self._devices
+
+    def check_plan(self, plan: Plan) -> None:
+        """Check that this machine has the devices of a plan.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_devices(",".join(plan.devices), plan.device)
+
+    def check_devices(self, given: str, device: str) -> None:
+        """Check that this machine has the devices that a run shall use.
+
+        Args:
+            given: as the setting `devices` has it; "" for a run on one.
+            device: as the setting `device` has it.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_device(device)
+        if given:
+            several_devices.parse_devices(given, devices.resolve_device(device), self.devices())
 
     def check_device(self, name: str) -> None:
         """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.

@@ -50,6 +50,16 @@ Device = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="DEVICES",
+        help="Several devices for one run: all GPUs (all), how many (2), or which (0,1). With --device cpu a number is "
+        "that of processes. Default: one device.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -336,9 +336,11 @@ def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dic
     if not fitting:
         return f"no {device} here"
     users = [slot.run for slot in fitting if slot.run]
-    if len(users) == len(fitting):
+    needed = 1 if device == "cpu" else max(1, len(entry.plan.devices))
+    if len(fitting) - len(users) < needed and users:
         user = known.get(users[0])
-        return f"{device} is used by {(user.short_name or user.name) if user else users[0]}"
+        what = f"{device} is" if needed == 1 else f"it needs {needed} devices at once, and one is"
+        return f"{what} used by {(user.short_name or user.name) if user else users[0]}"
     if not state.running:
         return "the queue is stopped; cerank queue start"
     return f"{ahead} ahead" if ahead else "starting"

@@ -16,7 +16,7 @@ from cerank.app.run_request import RunRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import training_memory
+from cerank.planning import several_devices, training_memory
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.settings import Flags, Settings, resolve
@@ -34,9 +34,12 @@ def settings_of(
     threads: int | None = None,
     form: str | None = None,
     json: bool = False,
+    devices: str | None = None,
 ) -> Settings:
     """Return the settings in force for a command with these options."""
-    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
+    flags = Flags(
+        lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form, devices=devices
+    )
     return resolve(flags, os.environ, Path.cwd()).settings
 
 
@@ -73,6 +76,7 @@ def run(
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
+    devices: options.Devices = None,
     threads: options.Threads = None,
     form: options.Format = None,
     json: options.Json = False,
@@ -84,7 +88,7 @@ def run(
     A matrix (--matrix, or several recipes, base models or seeds) is put into the queue as a whole. If you give the same
     command again, only missing runs are queued. Equal stages of several runs are trained once.
     """
-    settings = settings_of(lab, cache, device, threads, form, json)
+    settings = settings_of(lab, cache, device, threads, form, json, devices)
     if pairs_per_second and not dry_run:
         raise UsageError(
             "--pairs-per-second only works with --dry-run",
@@ -97,7 +101,7 @@ def run(
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
     lab_of_runs = Lab(settings)
     if settings.executor == "local" and not print_command:
-        lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
+        lab_of_runs.check_devices(settings.devices, settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
         recipes=tuple(recipe or ()),
         bases=tuple(base or ()),
@@ -184,6 +188,8 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    for sentence in several_devices.in_words(plan):
+        info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     shared = plans.shared_queries(plan)
@@ -212,12 +218,14 @@ def resume(
     name: RunName,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
     wide: options.Wide = False,
+    devices: options.Devices = None,
     lab: options.Lab = None,
     form: options.Format = None,
 ) -> None:
     """Resume a paused, lost or failed run from its latest checkpoint.
 
-    On a CPU the result is bit-identical to that of an uninterrupted run.
+    On a CPU the result is bit-identical to that of an uninterrupted run. A run that was started with --devices may go
+    on with another number of them.
     """
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
@@ -227,7 +235,7 @@ def resume(
     folder = home.find(name)
     follower = Follower(folder)
     follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
-    worker = home.resume(folder)
+    worker = home.resume(folder, devices or "")
     if detach:
         live_status.wait_until_running(home, folder, worker)
         info(
