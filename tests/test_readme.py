@@ -35,6 +35,13 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
     ("push",): "needs an account on the hub; tests/app/publishing/test_push_model.py pushes to a stand-in",
+    ("--on",): "needs a cluster; tests/executors has a scripted one, and a real one where there is one",
+    (
+        "ps",
+        "--lab",
+        "ssh://login-node/shared/me/lab",
+    ): "needs a machine; tests/cli/test_remote_lab.py has a scripted ssh",
+    ("compare", "brisk-otter", "calm-heron"): "needs a machine, too",
     ("serve",): "answers until it is stopped; tests/app/serving/test_serve_model.py asks it",
     ("verify", "--against"): "needs a server; tests/app/serving/test_serve_model.py starts some",
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",

@@ -92,7 +92,7 @@ def plan_of(
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs
-    from cerank.scheduler.executors import EXECUTORS
+    from cerank.scheduler.command_wrappers import EXECUTORS
 
     run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))

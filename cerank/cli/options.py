@@ -41,6 +41,26 @@ Cache = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="EXECUTOR",
+        help="Where runs are carried out: local, slurm, ray, command, or a table [executors.NAME] of cerank.toml "
+        "(`cerank guide clusters`). Default: see `cerank config show`.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="Option of a Slurm job, such as time=4:00:00 or partition=gpu. May be repeated; without --on it means "
+        "--on slurm.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -278,12 +278,12 @@ def explain_device(name: str) -> tuple[str, str]:
         return "cpu", why
     if not visible or visible.startswith("-"):
         return "cpu", "CUDA_VISIBLE_DEVICES shows no GPU"
-    if _torch_cuda_version() == "":
+    if torch_cuda_version() == "":
         return "cpu", "there is an NVIDIA driver, but this torch is built without CUDA"
     return "cuda", "there is an NVIDIA driver"
 
 
-def _torch_cuda_version() -> str | None:
+def torch_cuda_version() -> str | None:
     """Return the version of CUDA that the installed torch is built for, without importing it.
 
     "" for a build without CUDA, None where that is not known.

@@ -116,7 +116,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache)
+        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
         self._is_polling = self._is_warm = self._is_judging = False

@@ -127,7 +127,7 @@ def _run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str], count:
         count: processes that torchrun started; 0 without torchrun, and then there is this one alone.
     """
     try:
-        with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
+        with Lease.take(folder.lease, now(), _end_without_lease), _startup_errors_recorded(folder):
             return run_attempt(folder, stop, named, count)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
@@ -136,6 +136,12 @@ def _run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str], count:
     except CerankError as error:
         _log(str(error))
         return error.exit_code
+
+
+def _end_without_lease() -> None:
+    """End at once, without writing to the run: it was silent for a minute, and another machine continues it."""
+    _log("another machine has taken the run over")
+    os._exit(ExitCode.HELD)
 
 
 @contextlib.contextmanager

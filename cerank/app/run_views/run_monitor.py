@@ -162,6 +162,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def at(self) -> str:
         """Return the current phase, such as "2/2 distill 61%", or where the run waits or stopped; else ""."""
+        if self.state == "queued" and self.status.job is not None:
+            return self.status.job.text
         if self.state == "queued":
             waits_for = self.waits_for.partition(" in /")[0]  # without the folder of another lab, which details show
             return f"queue #{self.place}" + (f": {waits_for}" if waits_for else "")
@@ -193,7 +195,11 @@ class LabMonitor:
     """Watches the runs of a lab; used by one thread at a time."""
 
     def __init__(
-        self, lab: Path, queue_state: Callable[[], QueueState] | None = None, cache: Path | None = None
+        self,
+        lab: Path,
+        queue_state: Callable[[], QueueState] | None = None,
+        cache: Path | None = None,
+        refresh_jobs: Callable[[], None] = lambda: None,
     ) -> None:
         """Watch a lab.
 
@@ -201,7 +207,9 @@ class LabMonitor:
             lab: folder of the runs to watch.
             queue_state: returns what each device does; called while runs are queued. None shows no queue.
             cache: where verdicts are kept; None shows none.
+            refresh_jobs: asks executors how jobs on other machines stand, if it is time to; called at each poll.
         """
+        self._refresh_jobs = refresh_jobs
         self._lab = lab
         self._cache = cache
         self._queue_state = queue_state
@@ -219,6 +227,7 @@ class LabMonitor:
         Args:
             again: names to look at again, whatever their marks say.
         """
+        self._refresh_jobs()
         marks = run_summaries.change_times(self._lab)
         queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
         anew = set(again) | (set(queued) ^ self._queued)

@@ -50,7 +50,7 @@ def _watch(lab: Lab) -> None:
     """Print a line for each run that is at work or waits, and one for each change, for logs and screen readers."""
     from cerank.app.run_views.run_monitor import LabMonitor, plain_line
 
-    monitor = LabMonitor(lab.folder, lab.queue_state)
+    monitor = LabMonitor(lab.folder, lab.queue_state, refresh_jobs=lab.refresh_jobs)
     before: dict[str, tuple[str, str]] = {}
     while True:
         entries = monitor.poll()
