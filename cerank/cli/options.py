@@ -41,12 +41,42 @@ Cache = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="EXECUTOR",
+        help="Where runs are carried out: local, slurm, ray, command, or a table [executors.NAME] of cerank.toml "
+        "(`cerank guide clusters`). Default: see `cerank config show`.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="Option of a Slurm job, such as time=4:00:00 or partition=gpu. May be repeated; without --on it means "
+        "--on slurm.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
         "--device",
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:N or mps. Default: auto, which takes a CUDA GPU if there is one, else the CPU.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="DEVICES",
+        help="Several devices for one run: all GPUs (all), how many (2), or which (0,1). With --device cpu a number is "
+        "that of processes. Default: one device.",
         rich_help_panel=_WHERE,
     ),
 ]
@@ -64,7 +94,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="table, tsv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
+        help="table, tsv, csv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
         autocompletion=_completed_from(lambda: FORMATS),
         rich_help_panel=_OUTPUT,
     ),

@@ -15,7 +15,8 @@ from cerank.cli.output import Column, Table, format_of, info, is_for_machines, r
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
-from cerank.runs import run_summaries
+from cerank.runs import job_records, run_summaries
+from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
@@ -83,7 +84,7 @@ def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
 def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
     """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
-    now = f"{at}, {clock(left)} left" if left else at or _why(row)
+    now = f"{at}, {clock(left)} left" if left else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
     described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
@@ -92,7 +93,7 @@ def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str |
     return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
 
 
-def _why(row: RunRow) -> str:
+def _reason(row: RunRow) -> str:
     """Return why a run is in its state, with paths inside the run shortened."""
     return row.status.text.replace(f"{row.folder.path}/", "")
 
@@ -119,10 +120,11 @@ def state_table(row: RunRow, form: str = "") -> Table:
     if is_short and row.label:
         rows.insert(1, ("label", row.label))
     if status.text:
-        rows.append(("why", _why(row)))
+        rows.append(("why", _reason(row)))
     if status.progress and status.state in {"running", "stopping"}:
         rows.append(("at", _position_text(status.progress)))
     rows.append(("attempts", str(status.attempts)))
+    rows += _job_rows(row.folder)
     if row.plan is not None:
         recipe, plan = row.plan.recipe, row.plan
         rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
@@ -132,6 +134,22 @@ def state_table(row: RunRow, form: str = "") -> Table:
             rows.append(("label", row.label))
     rows.append(("id", row.folder.name) if is_short else ("short_name", row.short_name))
     return _key_value_table("run", rows)
+
+
+def _job_rows(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return what is known of a run's job on another machine: where it stands, its log, and how earlier ones ended."""
+    job = job_records.job_of(folder)
+    if job is None:
+        return []
+    has_ended = folder.done.exists()  # nobody asks for its job any more
+    text = f"{job.record.executor} job {job.record.id}" if has_ended else job.text
+    rows = [("job", text), ("submitted", f"{job.record.time} on {job.record.host}")]
+    rows += [("log of the job", job.record.log)] if job.record.log else []
+    starts, _ = journal.read_valid_rows(folder.job_starts, JobStart)
+    for start in starts:
+        if start.kind != "started":
+            rows.append((f"{start.time}", f"job {start.job or '-'} on {start.host} {start.kind}: {start.text}"))
+    return rows
 
 
 def _key_value_table(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:

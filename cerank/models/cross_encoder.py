@@ -176,7 +176,7 @@ def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adap
         UsageError: transformers made weights at random that a trained model has.
     """
     may_be_new = reading.head == "fresh" or reading.pooling != "classifier"
-    brought = adapters.weights_of(adapter) if adapter is not None else {}
+    brought = adapters.weights_of(adapter.folder) if adapter is not None else {}
     missing = sorted(
         key for key in info["missing_keys"] if key not in brought and not (may_be_new and _NEW_WITH_HEAD.search(key))
     )

@@ -221,7 +221,7 @@ def _saved(
         identity = sha256_json([identity, request.sample])
     folder = declared.ranking_folder(request.lab, request.name, identity)
     every = {**ranking_files.load_reports(folder), **reports}
-    before = _provenance_before(folder)
+    before = load_if_there(folder / ranking_files.PROVENANCE, Provenance)
     facts = ranking_files.counts(every)
     usage = facts["usage"]
     provenance = Provenance(
@@ -245,7 +245,3 @@ def _saved(
     if reports:
         ranking_files.save(folder, ranking_files.merged(ranking_files.load_ranking(folder), ranking), every, provenance)
     return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder)
-
-
-def _provenance_before(folder: Path) -> Provenance | None:
-    return load_if_there(folder / ranking_files.PROVENANCE, Provenance)

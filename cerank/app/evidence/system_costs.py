@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cerank.app.comparison import stage_costs
 from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget, Target, targets_of
+from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -70,9 +71,9 @@ def _mean_cost(runs: Sequence[RunTarget], hour_price: float) -> Cost | None:
 
 def _of_run(target: RunTarget) -> tuple[float, int] | None:
     """Return the seconds and pairs of training up to the target's stage; None where a stage's are not known."""
-    if target.system == FIRST_STAGE:
-        return 0.0, 0
     chain = target.plan.recipe.chain
+    if target.system not in chain:  # no run trained a finished re-ranker; what no model ordered cost nothing
+        return (0.0, 0) if target.system in {FIRST_STAGE, *REFERENCE_ORDERS} else None
     needed = chain[: chain.index(target.system) + 1]
     costs = {cost.stage: cost for cost in stage_costs.of_run(target.folder, target.plan)}
     own = [costs[name] for name in needed if name in costs]

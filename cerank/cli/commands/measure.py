@@ -437,6 +437,13 @@ def rerank(
             "--price", min=0.0, metavar="N", help="Price of a million tokens at the server, or of a thousand searches."
         ),
     ] = 0.0,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard", metavar="N/OF", help="Score only a part of the queries, such as 3/16, and keep it beside FILE."
+        ),
+    ] = "",
+    merge: Annotated[bool, typer.Option("--merge", help="Write FILE from its finished shards.")] = False,
     replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -447,8 +454,12 @@ def rerank(
 
     A server (Cohere, Jina, Voyage, vLLM, text-embeddings-inference) is asked once for each query; its answers are kept
     in the cache. Keys are read from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY or CERANK_RERANK_API_KEY.
+
+    Several devices or machines share the queries by --shard: each shard resumes where it was stopped, and --merge
+    writes the same bytes as one device would.
     """
     from cerank.app import rerank_dataset
+    from cerank.inference.stored_chunks import parse_shard
 
     settings = settings_of(lab, cache, device, threads)
     request = rerank_dataset.RerankRequest(
@@ -460,6 +471,8 @@ def rerank(
         output=output,
         server_model=server_model,
         replace=replace,
+        shard=parse_shard(shard),
+        merge=merge,
     )
     result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
     info(f"{counted(result.queries, 'query')} re-ranked")
@@ -467,4 +480,6 @@ def rerank(
         info(note)
     if result.costs is not None:
         info(result.costs.summary(price))
+    if shard:
+        return  # the output is not there yet
     write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
