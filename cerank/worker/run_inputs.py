@@ -132,7 +132,7 @@ class RunInputs:
             queries: ids of the queries to rank; a teacher that is read from a file gives all queries of the file.
             in_validation: whether these are queries of the validation dataset.
         """
-        if stage.teacher in self._plan.recipe.teachers:
+        if stage.asked_teacher in self._plan.recipe.teachers:
             return rank_for_stage(self._context, self.datasets, name, queries, in_validation=in_validation)
         is_computed = stage.teacher == inputs.EMBEDDING
         path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
@@ -147,6 +147,31 @@ class RunInputs:
                 checksums.write(self._folder, path, write_run(given, "teacher"))
                 return given
         return open_run_file(path, self._cache).ranking
+
+    def tested_teacher(self, name: str, test: str, first: str) -> Ranking:
+        """Return a declared teacher's ranking of a test dataset's candidates, of no more of them than are re-ranked.
+
+        Queries that it could not rank are absent. Raises as `rank_for_stage`.
+        """
+        recipe = self._plan.recipe
+        request = TeachRequest(
+            lab=self._folder.lab,
+            cache=self._cache,
+            name=name,
+            teachers=recipe.teachers,
+            dataset=self.datasets[test],
+            first_stage=first,
+            queries=tuple(self.datasets[test].queries),
+            depth=min(recipe.teachers[name].depth, recipe.data.depth),
+            device=self._plan.device,
+            threads=self._plan.threads,
+            fetch=False,
+        )
+        made = _made(self._context, request, f"{name} on {test}")
+        beside = made_record(self._folder, f"{name} on {test} over {first}")
+        disk.make_folder(beside.parent)
+        checksums.save(self._folder, beside, MadeRanking(asked=request.queries, provenance=made.provenance))
+        return made.ranking
 
     def repairs(self, name: str) -> Repairs:
         """Return what was repaired in a stage's teacher, after `teacher` was called for it."""
@@ -237,6 +262,12 @@ def first_stage_tag(first: str) -> str:
 _POLL_SECONDS = 2.0  # between tries while another process asks the same model
 
 
+def made_record(folder: RunFolder, what: str) -> Path:
+    """Return the path of `MadeRanking` for a stage, its validation, or a test dataset."""
+    path = folder.teacher(what)
+    return path.with_name(path.name.removesuffix(".run.gz") + ".made.json")
+
+
 class MadeRanking(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage asked of its teacher; beside the ranking in the run's folder."""
 
@@ -261,7 +292,7 @@ def rank_for_stage(
         CerankError: the teacher cannot be made.
     """
     path = context.folder.teacher(f"{name} in validation" if in_validation else name)
-    beside = path.with_name(path.name.removesuffix(".run.gz") + ".made.json")
+    beside = made_record(context.folder, f"{name} in validation" if in_validation else name)
     before = json_records.load_if_there(beside, MadeRanking)
     asked_before = before.asked if before is not None and path.exists() else ()
     if not path.exists() or not set(queries) <= set(asked_before):
@@ -287,7 +318,7 @@ def _request(
     return TeachRequest(
         lab=context.folder.lab,
         cache=Path(plan.cache),
-        name=stage.teacher,
+        name=stage.asked_teacher,
         teachers=recipe.teachers,
         dataset=datasets[dataset],
         first_stage=first,

@@ -39,8 +39,8 @@ Qrels = dict[str, dict[str, int]]
 
 
 def systems_of(plan: Plan) -> list[str]:
-    """Return what a run measures, in the order of its table: its first stage, its stages, and its baselines."""
-    return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.baseline_models()]
+    """Return what a run measures, in the order of its table: its first stage, its stages, and what stands beside."""
+    return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.untrained_systems()]
 
 
 class RunTarget(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class RunTarget(msgspec.Struct, frozen=True):
     label: str
     folder: RunFolder
     plan: Plan
-    system: str  # a stage's name, "first-stage", or a baseline's name
+    system: str  # a stage's name, "first-stage", or that of a baseline or teacher
 
 
 class FileTarget(msgspec.Struct, frozen=True):
@@ -188,7 +188,7 @@ def but_for_seed(target: RunTarget) -> tuple[str, str]:
     recipe = target.plan.recipe
     alone = margins_of.measuring_alone(recipe.evaluate)
     same = msgspec.structs.replace(recipe, seed=0, baselines=(), evaluate=alone)
-    inputs = tuple(entry for entry in target.plan.inputs if entry.role != "baseline")
+    inputs = tuple(entry for entry in target.plan.inputs if entry.role not in {"baseline", "tested_teacher"})
     return target.system, msgspec.structs.replace(target.plan, recipe=same, inputs=inputs).fingerprint
 
 
@@ -293,7 +293,8 @@ def _condensed(names: Sequence[str]) -> dict[str, str]:
 def of_run(folder: RunFolder) -> Comparison:
     """Compare a run's measured stages: each with the stage before it and with the first stage, in one family.
 
-    Its baselines stand beside them: with the first stage, and each stage with them, described outside the family.
+    Its baselines, and teachers that ranked the tests, stand beside them: with the first stage, and each stage with
+    them, described outside the family.
 
     Raises:
         MissingError: no stage of it has been measured yet.
@@ -464,7 +465,7 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         condition = Condition(short_name(test), short_name(first))
         stored = _stored_measures(target, test, first, names)
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
-    is_baseline = target.system in target.plan.recipe.baseline_models()
+    is_baseline = target.system in target.plan.recipe.untrained_systems()
     is_fixed = target.system == FIRST_STAGE or is_baseline
     return System(
         label=target.label,
