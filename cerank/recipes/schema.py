@@ -471,7 +471,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
 
 
 def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
-    """Return an error for each place that names a teacher which is not declared, or cannot give what is wanted there."""
+    """Return an error for each use of a teacher that is not declared, or cannot give what is wanted there."""
     mistakes = []
     for name, stage in recipe.stages.items():
         at, spec = f"stages.{name}", recipe.teachers.get(stage.asked_teacher)

@@ -13,7 +13,7 @@ import msgspec
 from cerank.core.seeds import derive
 from cerank.teachers import declared, prompts
 from cerank.teachers.answer_store import Call, ModelAnswer, read_answers
-from cerank.teachers.budget import price_of
+from cerank.teachers.budget import price_of, price_share
 from cerank.teachers.engines.engine import Engine, Usage
 from cerank.teachers.make import candidates_of, engine_of, probe_call, ranked_queries
 from cerank.teachers.parsing.choices import Order, Preference
@@ -39,7 +39,8 @@ class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None  # None without a price
     currency: str = ""
     price_date: str = ""
-    seconds: float | None = None  # at the latency of earlier answers; None if there are none
+    seconds: float | None = None  # at the latency of earlier answers; None if there are none, and for batches
+    rounds: int = 0  # batches that follow one another, for the query with most calls; 0 without a Batch API
 
     @property
     def left(self) -> int:
@@ -89,10 +90,11 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
             usage=Usage(count.input, count.output),
             are_tokens_counted=count.is_exact,
             are_calls_exact=not (spec.kind == "setwise" or spec.sorting_method in {"sorted", "sliding"}),
-            cost=price.cost(Usage(count.input, count.output)) if price else None,
+            cost=price.cost(Usage(count.input, count.output)) * price_share(spec, price) if price else None,
             currency=price.currency if price else "",
             price_date=price.date if price else "",
-            seconds=statistics.fmean(times) * left / at_once if times else None,
+            seconds=statistics.fmean(times) * left / at_once if times and not spec.batch else None,
+            rounds=count.rounds if spec.batch else 0,
         )
     ]
 
@@ -102,7 +104,7 @@ class _Count:
 
     def __init__(self, engine: Engine, asker: Asker, answers: dict[str, ModelAnswer]) -> None:
         self._engine, self._asker, self._answers = engine, asker, answers
-        self.calls = self.known = self.input = self.output = 0
+        self.calls = self.known = self.input = self.output = self.rounds = 0
         self.is_exact = True
 
     def add(self, call: Call) -> None:
@@ -115,12 +117,14 @@ class _Count:
 
     def query(self, query: PromptedQuery) -> None:
         """Count the calls of a query."""
+        rounds = 0
         steps = procedure_of(self._asker.spec)(query, self._asker)
         generator = random.Random(derive(0, "estimate", query.id))
         try:
             batch = next(steps)
             while True:
                 values: list[Value] = []
+                before = self.calls - self.known
                 for call in batch:
                     known = self._answers.get(call_key(self._engine, call))
                     if known is None:
@@ -133,6 +137,8 @@ class _Count:
                     if reading.value is None:
                         return  # it failed, and is not asked again
                     values.append(reading.value)
+                rounds += self.calls - self.known > before
+                self.rounds = max(self.rounds, rounds)
                 batch = steps.send(values)
         except StopIteration:
             return

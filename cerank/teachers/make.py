@@ -20,7 +20,9 @@ from cerank.files.json_records import load_if_there, timestamp
 from cerank.retrieval import first_stage
 from cerank.teachers import declared, prompts, ranking_files, secrets
 from cerank.teachers.answer_store import AnswerStore, Call
-from cerank.teachers.budget import Budget, Caps, Price, price_of
+from cerank.teachers.budget import Budget, Caps, Price, price_of, price_share
+from cerank.teachers.engines.batch_records import BatchRecords
+from cerank.teachers.engines.batch_server import BatchServer
 from cerank.teachers.engines.engine import Engine
 from cerank.teachers.procedures import fusion
 from cerank.teachers.procedures.by_kind import procedure_of
@@ -116,7 +118,7 @@ class Session:
         self.price = price_of(self.spec, request.prices)
         self.interrupted: Result | None = None  # what was done when an error ended it
         self._before, self._hooks = before, hooks
-        self._budget = Budget(request.caps or Caps.of(self.spec), self.price)
+        self._budget = Budget(request.caps or Caps.of(self.spec), self.price, price_share(self.spec, self.price))
 
     def carry_out(self, procedure: Procedure, *, sample: int = 0) -> Result:
         """Return what a procedure gives for every query; raises as `TeachingWork.rank`.
@@ -126,17 +128,19 @@ class Session:
             sample: number of the answer, from 0, where the same prompts are asked several times.
         """
         request, hooks, spec = self.request, self._hooks, self.spec
-        engine = hooks.engine(spec) if hooks.engine else engine_of(request)
+        engine = hooks.engine(spec) if hooks.engine else engine_of(request, hooks=hooks)
         asker = Asker(spec, prompts.template_of(spec), request.sample or sample)
         path = declared.answers_file(request.lab, engine.place, spec.model)
         with AnswerStore(path, datetime.now(UTC)) as store:
+            if isinstance(engine, BatchServer):
+                engine.is_answered = lambda key: store.get(key) is not None
             work = TeachingWork(
                 procedure, asker, engine, store, self._budget,
                 probe=probe_call(msgspec.structs.replace(asker, sample=0)), retry_failed=request.retry_failed,
                 should_stop=hooks.should_stop, progress=hooks.progress,
             )  # fmt: skip
             try:
-                return work.rank(ranked_queries(request, self._before))
+                return work.rank(ranked_queries(request, self._before), len(self._before))
             except BaseException:
                 self.interrupted = work.result()
                 raise
@@ -149,12 +153,13 @@ def probe_call(asker: Asker) -> Call:
     return asker.call(query, (0,) if single else (0, 1), 32, 10)
 
 
-def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
-    """Return what answers the calls of a teacher: its server, or its model in this process.
+def engine_of(request: TeachRequest, *, with_key: bool = True, hooks: Hooks | None = None) -> Engine:
+    """Return what answers the calls of a teacher: its server, that server's batches, or its model in this process.
 
     Args:
         request: request that names the teacher.
         with_key: whether the server's key is needed; False if no call will be made.
+        hooks: functions that report progress and ask whether to stop, which a batch does while it waits.
 
     Raises:
         MissingError: the key or the model is not there.
@@ -169,7 +174,12 @@ def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
 
     name = spec.api_key if with_key else ""
     key = secrets.find_key(name, os.environ, secrets.keyring_file())
-    return OpenAIServer(spec, key, tokens_of=counter_of(spec.model))
+    server = OpenAIServer(spec, key, tokens_of=counter_of(spec.model))
+    if not spec.batch:
+        return server
+    hooks = hooks or Hooks()
+    records = BatchRecords(declared.batches_folder(request.lab, server.place, spec.model))
+    return BatchServer(server, records, attempts=spec.attempts, should_stop=hooks.should_stop, tell=hooks.tell)
 
 
 def ranking_of(outcomes: Mapping[str, Outcome], before: Ranking) -> Ranking:
@@ -235,7 +245,7 @@ def _saved(
         documents=dataset.documents.fingerprint(),
         datasets=tuple(dict.fromkeys((*(before.datasets if before else ()), dataset.name))),
         first_stage=request.first_stage,
-        cost=price.cost(usage) if price else None,  # type: ignore[arg-type]
+        cost=price.cost(usage) * price_share(spec, price) if price else None,  # type: ignore[arg-type]
         currency=price.currency if price else "",
         price_date=price.date if price else "",
         created=timestamp(datetime.now(UTC)),

@@ -175,9 +175,7 @@ def base_name(base: str) -> str:
 
 def _model(label: str, group: Sequence[RunTarget]) -> Model:
     recipe, system = group[0].plan.recipe, group[0].system
-    if (
-        system in recipe.untrained_systems()
-    ):  # neither the recipe's base nor its seed made it
+    if system in recipe.untrained_systems():  # neither the recipe's base nor its seed made it
         return Model(label=label, base="", recipe="", system=system, runs=tuple(each.folder.name for each in group))
     stages = recipe.chained()
     until = recipe.chain.index(system) + 1 if system in recipe.chain else 0

@@ -12,6 +12,7 @@ import msgspec
 
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
+from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from cerank.teachers.estimate import TeachingEstimate
     from cerank.teachers.requests import TeachRequest
 
-MOST_EXACT = (
-    5000  # training queries up to which those are found that the stage will sample; of more, others are counted
-)
+MOST_EXACT = 5000  # training queries up to which those that the stage will sample are found; of more, any are taken
 MOST_COUNTED = 500  # queries whose prompts are counted; of more, from these in proportion
 
 
@@ -44,11 +43,11 @@ def of_plan(plan: Plan, lab: Path) -> list[PlannedTeaching]:
     planned = []
     for use, request in _requests(plan, lab):
         queries = request.queries
-        counted = queries
+        few = queries
         if len(queries) > MOST_COUNTED:
-            counted = tuple(random.Random(0).sample(queries, MOST_COUNTED))
-        factor = len(queries) / max(1, len(counted))
-        for each in estimate(msgspec.structs.replace(request, queries=counted)):
+            few = tuple(random.Random(0).sample(queries, MOST_COUNTED))
+        factor = len(queries) / max(1, len(few))
+        for each in estimate(msgspec.structs.replace(request, queries=few)):
             planned.append(PlannedTeaching(use=use, estimate=_multiplied(each, factor), is_sampled=factor > 1))
     return planned
 
@@ -167,6 +166,9 @@ def table(planned: Sequence[PlannedTeaching], title: str) -> Table:
                 each.usage.input_tokens, each.usage.output_tokens, cost, time,
             )
         )  # fmt: skip
+        if each.rounds:
+            rounds = counted(each.rounds, "batch")
+            notes[f"{each.name}: {rounds} one after the other, each within a day as a rule"] = None
         if each.price_date:
             notes[f"{each.name}: price of {each.price_date}"] = None
         if not each.are_tokens_counted:
