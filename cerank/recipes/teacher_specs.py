@@ -34,7 +34,7 @@ DEFAULT_TEMPLATES: dict[str, str] = {
     "pairwise": "pairwise",
     "pointwise": "yes-no",
     "graded": "umbrela",
-    "queries": "inpars",
+    "queries": "write-query",
 }
 # How a teacher is asked and billed decides nothing about what it answers.
 OPERATIONAL = frozenset({

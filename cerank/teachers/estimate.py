@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Sequence
 
 import msgspec
 
+from cerank.core.rankings import Ranking
 from cerank.core.seeds import derive
 from cerank.teachers import declared, prompts
 from cerank.teachers.answer_store import Call, ModelAnswer, read_answers
@@ -48,8 +50,12 @@ class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.calls - self.known
 
 
-def estimate(request: TeachRequest) -> list[TeachingEstimate]:
+def estimate(request: TeachRequest, prompted: Sequence[PromptedQuery] | None = None) -> list[TeachingEstimate]:
     """Return what the teacher takes; of an ensemble, what each member takes.
+
+    Args:
+        request: names the teacher and the queries.
+        prompted: what is asked about in place of the request's queries with their candidates.
 
     Raises:
         CerankError: the teacher cannot be made as declared.
@@ -58,7 +64,7 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
     if spec.kind == "ensemble":
         members = (msgspec.structs.replace(request, name=name, depth=spec.depth) for name in spec.members)
         return [member_estimate for member in members for member_estimate in estimate(member)]
-    before = candidates_of(request)
+    before = candidates_of(request) if prompted is None else Ranking({}, {})
     if spec.kind == "cross-encoder":
         pairs = sum(map(len, before.values()))
         return [
@@ -74,7 +80,7 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
     count = _Count(engine, asker, answers)
     if probe is None:
         count.add(probe_call(asker))
-    for query in ranked_queries(request, before):
+    for query in ranked_queries(request, before) if prompted is None else prompted:
         count.query(query)
     price = price_of(spec, request.prices)
     times = [answer.seconds for answer in answers.values() if answer.seconds and not answer.failure]
@@ -84,7 +90,7 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
         TeachingEstimate(
             name=request.name,
             place=spec.server or "in process",
-            queries=len(before),
+            queries=len(before) if prompted is None else len(prompted),
             calls=count.calls,
             known=count.known,
             usage=Usage(count.input, count.output),
@@ -152,4 +158,6 @@ def _made_up(call: Call, generator: random.Random) -> Value:
         return Order(tuple(range(call.size)), 0)
     if call.kind == "pointwise":
         return Preference(0.0)
+    if call.kind == "queries":
+        return "a query"
     return 0 if call.kind == "graded" else generator.randrange(call.size)

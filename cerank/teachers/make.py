@@ -120,12 +120,15 @@ class Session:
         self._before, self._hooks = before, hooks
         self._budget = Budget(request.caps or Caps.of(self.spec), self.price, price_share(self.spec, self.price))
 
-    def carry_out(self, procedure: Procedure, *, sample: int = 0) -> Result:
+    def carry_out(
+        self, procedure: Procedure, *, sample: int = 0, prompted: Sequence[PromptedQuery] | None = None
+    ) -> Result:
         """Return what a procedure gives for every query; raises as `TeachingWork.rank`.
 
         Args:
             procedure: procedure by which each query is ranked.
             sample: number of the answer, from 0, where the same prompts are asked several times.
+            prompted: what is asked about in place of the request's queries with their candidates.
         """
         request, hooks, spec = self.request, self._hooks, self.spec
         engine = hooks.engine(spec) if hooks.engine else engine_of(request, hooks=hooks)
@@ -140,6 +143,8 @@ class Session:
                 should_stop=hooks.should_stop, progress=hooks.progress,
             )  # fmt: skip
             try:
+                if prompted is not None:
+                    return work.rank(prompted, len(prompted))
                 return work.rank(ranked_queries(request, self._before), len(self._before))
             except BaseException:
                 self.interrupted = work.result()

@@ -190,7 +190,7 @@ def make(
         raise UsageError("the output folder does not exist", where=str(output))
     from cerank.teachers.make import make as make_rankings
 
-    with _hooks(request) as hooks:
+    with hooks_of(request) as hooks:
         made = make_rankings(request, hooks)
     if output is not None:
         _write_copy(made, output)
@@ -218,7 +218,7 @@ def _progress_printer(total: int) -> Callable[[TeachingProgress], object]:
 
 
 @contextlib.contextmanager
-def _hooks(request: TeachRequest) -> Iterator[Hooks]:
+def hooks_of(request: TeachRequest, total: int = 0) -> Iterator[Hooks]:
     """Return hooks that print the progress and stop the work at SIGINT or SIGTERM, once pending calls are answered."""
     from cerank.teachers.requests import Hooks
 
@@ -232,7 +232,7 @@ def _hooks(request: TeachRequest) -> Iterator[Hooks]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield Hooks(progress=_progress_printer(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        yield Hooks(progress=_progress_printer(total or len(request.queries)), should_stop=lambda: reason[0], tell=info)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -321,7 +321,7 @@ def check(
             prices=prices,
         ),
     )
-    with _hooks(request) as hooks:
+    with hooks_of(request) as hooks:
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
@@ -406,7 +406,7 @@ def labels(
     )
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    with _hooks(request) as hooks:
+    with hooks_of(request) as hooks:
         result = model_labels.write_labels(
             request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
         )
