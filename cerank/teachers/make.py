@@ -23,7 +23,7 @@ from cerank.teachers.answer_store import AnswerStore, Call
 from cerank.teachers.budget import Budget, Caps, Price, price_of, price_share
 from cerank.teachers.engines.batch_records import BatchRecords
 from cerank.teachers.engines.batch_server import BatchServer
-from cerank.teachers.engines.engine import Engine
+from cerank.teachers.engines.engine import Engine, Usage
 from cerank.teachers.procedures import fusion
 from cerank.teachers.procedures.by_kind import procedure_of
 from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery
@@ -45,6 +45,7 @@ class MadeTeacher(msgspec.Struct, frozen=True, kw_only=True):
     asked: int = 0  # calls made now
     reused: int = 0  # answers from the store
     stopped: str = ""  # why it is not complete
+    money: float | None = None  # price of all answers that the ranking rests on; None without one
 
 
 def candidates_of(request: TeachRequest) -> Ranking:
@@ -219,10 +220,22 @@ def _make_ensemble(request: TeachRequest, hooks: Hooks) -> MadeTeacher:
     if not shared:
         raise UsageError("no query is ranked by all members of the ensemble", where=f"teachers.{request.name}")
     merged = fusion.merge([member_made.ranking.only(shared) for member_made in made], request.spec.fusion)
-    reports = {query: QueryReport(query=query) for query in shared}
+    reports = {query: _of_members(query, made) for query in shared}
     result = _saved(request, merged, reports)
+    if None not in {member_made.money for member_made in made if member_made.provenance.calls}:
+        result = msgspec.structs.replace(result, money=sum(member_made.money or 0.0 for member_made in made))
     calls, reused = sum(member_made.asked for member_made in made), sum(member_made.reused for member_made in made)
     return msgspec.structs.replace(result, asked=calls, reused=reused)
+
+
+def _of_members(query: str, made: Sequence[MadeTeacher]) -> QueryReport:
+    """Return what the members of an ensemble were asked about a query, together."""
+    reports = [member_made.reports[query] for member_made in made if query in member_made.reports]
+    usage = Usage()
+    for report in reports:
+        usage = usage.plus(report.usage)
+    asked, calls = sum(report.asked for report in reports), sum(report.calls for report in reports)
+    return QueryReport(query=query, calls=calls, asked=asked, usage=usage)
 
 
 def _saved(
@@ -259,7 +272,9 @@ def _saved(
     )
     if reports:
         ranking_files.save(folder, ranking_files.merged(ranking_files.load_ranking(folder), ranking), every, provenance)
-    return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder)
+    of_these = ranking_files.counts(reports)["usage"]
+    money = price.cost(of_these) * price_share(spec, price) if price else None  # type: ignore[arg-type]
+    return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder, money=money)
 
 
 def _provenance_before(folder: Path) -> Provenance | None:

@@ -112,7 +112,7 @@ def _kind_of(name: str) -> object:
 
 def _placeholder_mistakes(template: Template) -> list[str]:
     allowed = dict(_FIELDS)
-    required = {"body": ("rank", "candidate")}
+    required: dict[str, tuple[str, ...]] = {"body": ("rank", "candidate")}
     if template.shows_one:
         allowed["body"] = required["body"] = _SINGLE_FIELDS if template.kind != "queries" else _SINGLE_FIELDS[1:]
     mistakes = []

@@ -30,6 +30,7 @@ from cerank.retrieval import bm25, first_stage
 from cerank.retrieval.teachers import Repairs, read_teacher
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import TeacherCost
 from cerank.teachers.engines.engine import StopTeachingError
 from cerank.teachers.make import MadeTeacher, make
 from cerank.teachers.ranking_files import Provenance
@@ -168,9 +169,11 @@ class RunInputs:
             fetch=False,
         )
         made = _made(self._context, request, f"{name} on {test}")
-        beside = made_record(self._folder, f"{name} on {test} over {first}")
+        beside = self._folder.teacher_record(f"{name} on {test} over {first}")
         disk.make_folder(beside.parent)
-        checksums.save(self._folder, beside, MadeRanking(asked=request.queries, provenance=made.provenance))
+        checksums.save(
+            self._folder, beside, MadeRanking(asked=request.queries, provenance=made.provenance, taken=_taken(made))
+        )
         return made.ranking
 
     def repairs(self, name: str) -> Repairs:
@@ -262,17 +265,23 @@ def first_stage_tag(first: str) -> str:
 _POLL_SECONDS = 2.0  # between tries while another process asks the same model
 
 
-def made_record(folder: RunFolder, what: str) -> Path:
-    """Return the path of `MadeRanking` for a stage, its validation, or a test dataset."""
-    path = folder.teacher(what)
-    return path.with_name(path.name.removesuffix(".run.gz") + ".made.json")
-
-
 class MadeRanking(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage asked of its teacher; beside the ranking in the run's folder."""
 
     asked: tuple[str, ...]  # queries, those that failed among them
     provenance: Provenance
+    taken: TeacherCost = TeacherCost()
+
+
+def _taken(made: MadeTeacher) -> TeacherCost:
+    reports = made.reports.values()
+    return TeacherCost(
+        calls=sum(report.calls for report in reports),
+        input_tokens=sum(report.usage.input_tokens for report in reports),
+        output_tokens=sum(report.usage.output_tokens for report in reports),
+        money=made.money,
+        currency=made.provenance.currency,
+    )
 
 
 def rank_for_stage(
@@ -292,7 +301,7 @@ def rank_for_stage(
         CerankError: the teacher cannot be made.
     """
     path = context.folder.teacher(f"{name} in validation" if in_validation else name)
-    beside = made_record(context.folder, f"{name} in validation" if in_validation else name)
+    beside = context.folder.teacher_record(f"{name} in validation" if in_validation else name)
     before = json_records.load_if_there(beside, MadeRanking)
     asked_before = before.asked if before is not None and path.exists() else ()
     if not path.exists() or not set(queries) <= set(asked_before):
@@ -301,7 +310,8 @@ def rank_for_stage(
         if not made.ranking:
             raise RunFailedError("the teacher ranked no query", where=f"stages.{name}.teacher")
         disk.make_folder(path.parent)
-        checksums.save(context.folder, beside, MadeRanking(asked=every, provenance=made.provenance))
+        record = MadeRanking(asked=every, provenance=made.provenance, taken=_taken(made))
+        checksums.save(context.folder, beside, record)
         checksums.save(context.folder, path.with_suffix(".repairs.json"), made.provenance.repairs)
         checksums.write(context.folder, path, write_run(made.ranking, "teacher"))
     return open_run_file(path, Path(context.plan.cache)).ranking

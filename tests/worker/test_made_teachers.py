@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, stage_costs
+from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.evidence import system_costs
 from cerank.app.lab import Lab
 from cerank.app.teaching import planned_teaching
 from cerank.core.metrics import Event
@@ -171,7 +173,7 @@ def test_a_teacher_that_ranks_the_tests_is_a_row_of_the_table_that_bounds_the_st
             tmp_path,
             chain=["contrastive"],
             stages={"contrastive": {**STAGE, "steps": 2, "validate_every": 2}},
-            teachers={"zephyr": teacher},
+            teachers={"zephyr": teacher | {"prices": str(_prices(tmp_path))}},
             evaluate={"measures": ["nDCG@10"], "teachers": ["zephyr"]},
         )
         (entry,) = [entry for entry in plan.inputs if entry.role == "tested_teacher"]
@@ -196,6 +198,26 @@ def test_a_teacher_that_ranks_the_tests_is_a_row_of_the_table_that_bounds_the_st
     assert couples[("first-stage", "contrastive")]
     assert {("first-stage", "zephyr"), ("zephyr", "contrastive")} <= couples.keys()
     assert not couples[("first-stage", "zephyr")]  # described, outside the family of the stages
+    *_, cost = stage_costs.of_run(run, plan)
+    calls = len(before) * len(plan.recipe.data.first_stages)
+    assert (cost.stage, cost.teacher.calls, cost.teacher.input_tokens) == ("zephyr", calls, 100 * calls)
+    assert cost.teacher.money == pytest.approx(calls * 0.11)
+    targets = {name: [RunTarget(name, run, plan, name)] for name in ("first-stage", "contrastive", "zephyr")}
+    costs = system_costs.of_runs(targets, hour_price=0.0)
+    assert (costs["contrastive"].calls, costs["zephyr"].calls) == (0, calls)
+    table = system_costs.gains_per_cost(comparison, costs)
+    keys = [column.key for column in table.columns]
+    named = [dict(zip(keys, row, strict=True)) for row in table.rows]
+    ceiling = next(row for row in named if (row["left"], row["right"]) == ("first-stage", "zephyr"))
+    assert ceiling["per_call"] == pytest.approx(ceiling["difference"] / calls * 1000)
+    assert ceiling["per_money"] == pytest.approx(ceiling["difference"] / (calls * 0.11))
+    assert ceiling["per_hour"] is None  # it is not trained here
+
+
+def _prices(folder: Path) -> Path:
+    path = folder / "prices.toml"
+    path.write_text("[models.m]\ninput = 1000.0\noutput = 1000.0\ndate = 2026-11-01\n")
+    return path
 
 
 def test_a_query_that_the_teacher_cannot_rank_is_replaced_by_another(tmp_path: Path) -> None:

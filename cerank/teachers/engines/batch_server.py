@@ -185,7 +185,9 @@ class BatchServer:
             if not tried or tried[-1].state == "ended":
                 new.append(waiting)
         path = f"/v1{self._direct.path}"
-        size, lines, keys = 0, [], []
+        size = 0
+        lines: list[bytes] = []
+        keys: list[str] = []
         for waiting in new:
             row = {
                 "custom_id": waiting.key, "method": "POST", "url": path, "body": self._direct.request(waiting.call),
@@ -305,8 +307,12 @@ class BatchServer:
         try:
             value = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return await self._failed_to(f"{method} {path}: not JSON")
-        return value if isinstance(value, dict) else await self._failed_to(f"{method} {path}: not a JSON object")
+            await self._failed_to(f"{method} {path}: not JSON")
+            return None
+        if not isinstance(value, dict):
+            await self._failed_to(f"{method} {path}: not a JSON object")
+            return None
+        return value
 
     async def _send(self, method: str, path: str, **more: Any) -> bytes | None:
         """Return the body of a response about files and batches, or None after a pause if it may come later.
@@ -318,7 +324,8 @@ class BatchServer:
             response = await self._direct.client.request(method, self.place + path, **more)
             data = response.content
         except (httpx2.HTTPError, OSError) as error:
-            return await self._failed_to(f"{type(error).__name__}: {error}")
+            await self._failed_to(f"{type(error).__name__}: {error}")
+            return None
         if response.status_code == 200:
             self._troubles = 0
             return data
@@ -327,7 +334,8 @@ class BatchServer:
             what = f"the server refuses batches: HTTP {response.status_code}: {self._direct.safe(error_of(data))}"
             raise ServerError(what, where=self.place, hint=hint)
         trouble = self._direct.trouble(response.status_code, data, response.headers)
-        return await self._failed_to(trouble.detail, trouble.wait)
+        await self._failed_to(trouble.detail, trouble.wait)
+        return None
 
     async def _failed_to(self, detail: str, wait: float | None = None) -> None:
         """Wait before a request is sent again; end the work if too many failed one after the other."""
@@ -351,5 +359,5 @@ def _progress(found: Mapping[str, Any]) -> str:
     """Return how far a batch is, as its server says it; "" where it does not."""
     counts = found.get("request_counts")
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        return f", {int(counts['completed'])} of {int(counts['total'])} calls answered" if counts else ""  # type: ignore[index]
+        return f", {int(counts['completed'])} of {int(counts['total'])} calls answered" if counts else ""
     return ""

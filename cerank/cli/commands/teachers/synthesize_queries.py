@@ -9,8 +9,9 @@ import typer
 
 from cerank import recipes
 from cerank.cli import options
+from cerank.cli.commands import ingest_data as _listed_before  # noqa: F401 - its commands come first in the help
 from cerank.cli.commands import teach
-from cerank.cli.commands.ingest_data import data_app
+from cerank.cli.commands.import_data import data_app
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info
 from cerank.errors import ExitCode, UsageError
