@@ -105,9 +105,13 @@ def _events(run, kind: str) -> list[str]:
     return [event.text for event in journal.read(run.events, Event) if event.kind == kind]
 
 
-def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(tmp_path: Path) -> None:
+def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "my-very-own-key-0123456789"
+    monkeypatch.setenv("TEACHER_ACCESS", secret)
     with ScriptedServer(_reversed) as server:
-        plan, settings = _plan(tmp_path, server)
+        plan, settings = _plan(tmp_path, server, api_key="TEACHER_ACCESS")
         assert server.bodies == []  # a plan asks nothing
         (entry,) = [entry for entry in plan.inputs if entry.role == "teacher"]
         assert (entry.name, entry.location) == ("zephyr for distill", server.url)
@@ -132,6 +136,10 @@ def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(
     assert beside.provenance.place == server.url
     (event,) = _events(run, "teacher made")
     assert "0 answers reused" in event
+    assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {secret}"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]  # lab, cache, plan, log, events, answers
+    assert {run.plan, run.log, run.events} <= set(files)
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
     bits, others = bits_of(run), bits_of(again)
     assert bits.keys() == others.keys()
     assert [name for name in bits if bits[name] != others[name] and not name.endswith(".made.json")] == []

@@ -20,6 +20,7 @@ import msgspec
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.margins import Kind
 from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files import json_records
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
@@ -348,7 +349,10 @@ def measured_systems(
         names = check(names, each, "--measure")
     if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
-    return [_system(target, names, request.dataset, judged, ignores) for target in targets], names
+    systems = [_system(target, names, request.dataset, judged, ignores) for target in targets]
+    if maker := _model_labels_note(request.qrels):
+        systems = [msgspec.structs.replace(system, notes=(*system.notes, *maker)) for system in systems]
+    return systems, names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
@@ -514,6 +518,24 @@ def _stored_measures(
     if not rows or any(name not in row.measures for row in rows for name in names):
         return None
     return {name: {row.query_id: row.measures[name] for row in rows} for name in names}
+
+
+class _LabelMaker(msgspec.Struct, frozen=True):
+    """What is read here of the record that `cerank teach labels` writes beside its qrels."""
+
+    model: str
+
+
+def _model_labels_note(qrels: str) -> list[str]:
+    """Return the note that a model made the labels; none for labels of people."""
+    path = Path(f"{qrels}.teacher.json").expanduser()
+    if not qrels or qrels == STDIN or not path.is_file():
+        return []
+    try:
+        maker = json_records.load(path, _LabelMaker)
+    except CerankError:
+        return ["the record of who made the labels is unreadable"]
+    return [f"the labels are {maker.model}'s: the verdict says how well systems please that model, not people"]
 
 
 def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], ignores: bool) -> System:

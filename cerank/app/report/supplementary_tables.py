@@ -303,6 +303,8 @@ def gains_per_cost(report: Report) -> Table:
     """Return what each model gained for what it cost more, in time, calls and money."""
     from cerank.app.evidence import system_costs
 
+    if report.comparison is None:
+        return Table("gain-per-cost", (), ())
     return system_costs.gains_per_cost(report.comparison, report.costs)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.files import json_records
+from cerank.retrieval.teachers import Repairs
 from cerank.text.safe_text import counted
 
 CHECK = "check.json"  # beside a teacher's ranking: the newest result of `cerank teach check`
@@ -36,10 +37,6 @@ class _Tokens(msgspec.Struct, frozen=True):
     output_tokens: int = 0
 
 
-class _Repaired(msgspec.Struct, frozen=True):
-    repaired: int = msgspec.field(default=0, name="mended")  # as `retrieval.teachers.Repairs` writes it
-
-
 class _Made(msgspec.Struct, frozen=True, kw_only=True):
     """What is read here of a ranking's `teacher.json`."""
 
@@ -54,7 +51,7 @@ class _Made(msgspec.Struct, frozen=True, kw_only=True):
     windows: int = 0
     unchanged_windows: int = 0
     usage: _Tokens = _Tokens()
-    repairs: _Repaired = _Repaired()
+    repairs: Repairs = Repairs()
     cost: float | None = None
     currency: str = ""
     created: str = ""
