@@ -234,8 +234,8 @@ def _of_members(query: str, made: Sequence[MadeTeacher]) -> QueryReport:
     usage = Usage()
     for report in reports:
         usage = usage.plus(report.usage)
-    asked, calls = sum(report.asked for report in reports), sum(report.calls for report in reports)
-    return QueryReport(query=query, calls=calls, asked=asked, usage=usage)
+    calls, new_calls = sum(report.calls for report in reports), sum(report.asked for report in reports)
+    return QueryReport(query=query, calls=calls, asked=new_calls, usage=usage)
 
 
 def _saved(

@@ -143,23 +143,23 @@ def synthesize(request: TeachRequest, options: SynthesisOptions, into: Path, hoo
     if result.stopped:
         return facts, result.stopped
     fresh, known, repeated = _new_queries(written, dataset.queries)
-    kept = _found_again(request, options, fresh, into.parent) if options.round_trip and fresh else fresh
+    usable = _found_again(request, options, fresh, into.parent) if options.round_trip and fresh else fresh
     facts = msgspec.structs.replace(
-        facts, known=known, repeated=repeated, not_found=len(fresh) - len(kept), kept=len(kept)
+        facts, known=known, repeated=repeated, not_found=len(fresh) - len(usable), kept=len(usable)
     )
-    if not kept:
+    if not usable:
         what = f"of {len(passages)} passages no query was kept: {sum(failed.values())} failed, {known} were known, "
         what += f"{repeated} were repeated, {facts.not_found} did not lead back"
         raise RunFailedError(what, where=str(into), code="nothing-synthesized")
-    _write_folder(into, request, options.collection, kept)
+    _write_folder(into, request, options.collection, usable)
     json_records.save(into / MARKER, facts)
     return facts, ""
 
 
 def _new_queries(written: Mapping[str, str], known: Mapping[str, str]) -> tuple[dict[str, str], int, int]:
     """Return document -> query without those that people asked or that several documents have, and both numbers."""
-    asked = {normalized(text) for text in known.values()}
-    new = {doc: text for doc, text in written.items() if normalized(text) not in asked}
+    questions = {normalized(text) for text in known.values()}
+    new = {doc: text for doc, text in written.items() if normalized(text) not in questions}
     times: dict[str, int] = {}
     for text in new.values():
         times[normalized(text)] = times.get(normalized(text), 0) + 1

@@ -316,8 +316,8 @@ class StageWork:
             scores=None,
         )
         every = msgspec.structs.replace(self._stage, source="teacher", labels_by="")  # any query with candidates
-        asked = Sampler(self._name, every, self._context.plan.recipe.seed, pool).sampled_queries
-        graded = grades_of(self._inputs.teacher(self._name, self._stage, asked))
+        sampled = Sampler(self._name, every, self._context.plan.recipe.seed, pool).sampled_queries
+        graded = grades_of(self._inputs.teacher(self._name, self._stage, sampled))
         return {query: graded[query] for query in dataset.queries if query in graded}
 
     def _validation_groups(self) -> ValidationLoss:

@@ -40,7 +40,7 @@ Qrels = dict[str, dict[str, int]]
 
 
 def systems_of(plan: Plan) -> list[str]:
-    """Return what a run measures, in the order of its table: its first stage, its stages, and what stands beside."""
+    """Return what a run measures, in the order of its table: its first stage, its stages, and systems not trained."""
     return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.untrained_systems()]
 
 

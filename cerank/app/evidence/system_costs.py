@@ -132,7 +132,7 @@ def table(costs: Mapping[str, Cost]) -> Table:
 def gains_per_cost(comparison: Comparison, costs: Mapping[str, Cost]) -> Table:
     """Return what each row of a comparison gained for what it cost more: by the hour, by 1,000 calls, by money.
 
-    The verdict stands beside: a gain that is not shown is no gain by the hour either. A row whose right system cost no
+    The verdict is given, too: a gain that is not shown is no gain by the hour either. A row whose right system cost no
     more has no such figure. Without calls of teachers the table is empty.
     """
     rows = []

@@ -101,7 +101,7 @@ def check(
     warnings = _warnings(request.name, verdict, (repaired, unchanged), (bias, twice))
     leaked = leak(facts.model, dataset.name)
     every_warning = (*warnings, *([leaked] if leaked else []))
-    kept = KeptCheck(
+    record = KeptCheck(
         dataset=dataset.name,
         queries=len(made.ranking),
         measure=comparison.measures[0],
@@ -110,7 +110,7 @@ def check(
         warnings=every_warning,
         time=timestamp(datetime.now(UTC)),
     )
-    json_records.save(made.folder / CHECK, kept)
+    json_records.save(made.folder / CHECK, record)
     return TeacherCheck(
         name=request.name,
         dataset=dataset.name,

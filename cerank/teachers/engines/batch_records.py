@@ -134,9 +134,9 @@ def read_lines(data: bytes) -> dict[str, BatchLine]:
 
 def _line(value: dict[str, object]) -> BatchLine:
     response, error = value.get("response"), value.get("error")
-    told = ""
+    reason = ""
     if isinstance(error, dict):
-        told = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))
+        reason = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name))
     if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-        return BatchLine(response["status_code"], msgspec.json.encode(response.get("body")), told)
-    return BatchLine(0, b"", told or "neither an answer nor an error")
+        return BatchLine(response["status_code"], msgspec.json.encode(response.get("body")), reason)
+    return BatchLine(0, b"", reason or "neither an answer nor an error")

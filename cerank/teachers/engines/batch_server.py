@@ -58,7 +58,7 @@ class BatchServer:
         self._should_stop, self._tell = should_stop, tell
         self.is_answered: Callable[[str], bool] = lambda _key: False  # whether the lab's store holds an answer
         self._is_tried = False
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, _WaitingCall] = {}
         self._runner: asyncio.Task[None] | None = None
         self._added = 0
         self._troubles = 0  # requests about batches that failed, one after the other
@@ -103,7 +103,7 @@ class BatchServer:
         future: asyncio.Future[ModelAnswer] = asyncio.get_running_loop().create_future()
         # an answer that is asked for although the store has it is one that failed: earlier batches do not count
         ignored = {record.token for record in self._records.holding(key)} if self.is_answered(key) else set()
-        self._waiting[key] = _Waiting(call, key, future, ignored)
+        self._waiting[key] = _WaitingCall(call, key, future, ignored)
         self._added += 1
         if self._runner is None or self._runner.done():
             self._runner = asyncio.ensure_future(self._run())
@@ -157,7 +157,7 @@ class BatchServer:
                 is_moving = True
         return is_moving
 
-    def _answer(self, waiting: _Waiting, line: BatchLine | None, attempts: int) -> ModelAnswer | None:
+    def _answer(self, waiting: _WaitingCall, line: BatchLine | None, attempts: int) -> ModelAnswer | None:
         """Return what a line says, or None if the call is to be sent again."""
         body = self._direct.request(waiting.call)
         trouble = Trouble("not answered", "the batch ended without it")
@@ -207,20 +207,20 @@ class BatchServer:
         """Bring a batch one step on: uploaded, created, looked at, kept; return whether something changed."""
         if record.state == "prepared":
             return await self._create(record)
-        found = await self._json("GET", f"/batches/{record.batch}")
-        if found is None:
+        facts = await self._json("GET", f"/batches/{record.batch}")
+        if facts is None:
             return False
-        status = str(found.get("status"))
+        status = str(facts.get("status"))
         if status == "failed":
-            self._refused(record, found)
+            self._refused(record, facts)
         if status != record.status:
             self._records.save(msgspec.structs.replace(record, status=status))
-            self._tell(f"batch {record.batch}: {shown(status, 40)}{_progress(found)}")
+            self._tell(f"batch {record.batch}: {shown(status, 40)}{_progress(facts)}")
         if status not in _ENDED:
             return status != record.status
         outputs = b""
         for name in ("output_file_id", "error_file_id"):
-            if file := found.get(name):
+            if file := facts.get(name):
                 content = await self._send("GET", f"/files/{file}/content")
                 if content is None:
                     return False
@@ -231,10 +231,10 @@ class BatchServer:
     async def _create(self, record: BatchRecord) -> bool:
         """Upload a batch's requests and create it, unless an earlier process did and could not write it down."""
         if record.file:
-            found = await self._find(record)
-            if found is None:
+            facts = await self._find(record)
+            if facts is None:
                 return False
-            if batch := found.get("id"):
+            if batch := facts.get("id"):
                 self._records.save(msgspec.structs.replace(record, state="created", batch=str(batch)))
                 return True
         else:
@@ -246,14 +246,14 @@ class BatchServer:
             if not record.file:
                 raise ServerError("the server took the requests and gave them no id", where=self.place)
             self._records.save(record)
-        wanted = {
+        body = {
             "input_file_id": record.file,
             "endpoint": f"/v1{self._direct.path}",
             "completion_window": "24h",
             "metadata": {"cerank": record.token},
         }
         try:
-            created = await self._json("POST", "/batches", json=wanted)
+            created = await self._json("POST", "/batches", json=body)
         except ServerError as error:
             self._records.save(msgspec.structs.replace(record, state="failed", error=error.what))
             raise
@@ -284,13 +284,13 @@ class BatchServer:
             after = f"&after={rows[-1].get('id')}"
         return {}
 
-    def _refused(self, record: BatchRecord, found: Mapping[str, Any]) -> None:
+    def _refused(self, record: BatchRecord, facts: Mapping[str, Any]) -> None:
         """Record that the server did not accept a batch, and end the work; its calls may be sent anew.
 
         Raises:
             StopTeachingError: it would accept it later. ServerError: it would not.
         """
-        errors = found.get("errors")
+        errors = facts.get("errors")
         rows = errors.get("data") if isinstance(errors, dict) else None
         listed = [row for row in rows or [] if isinstance(row, dict)]
         text = self._direct.safe("; ".join(str(row.get("message") or row.get("code")) for row in listed[:3]))
@@ -348,16 +348,16 @@ class BatchServer:
         await self._pause(max(pause, wait or 0.0))
 
 
-class _Waiting:
+class _WaitingCall:
     """A call whose batch has not ended."""
 
     def __init__(self, call: Call, key: str, future: asyncio.Future[ModelAnswer], ignored: set[str]) -> None:
         self.call, self.key, self.future, self.ignored = call, key, future, ignored
 
 
-def _progress(found: Mapping[str, Any]) -> str:
+def _progress(facts: Mapping[str, Any]) -> str:
     """Return how far a batch is, as its server says it; "" where it does not."""
-    counts = found.get("request_counts")
+    counts = facts.get("request_counts")
     with contextlib.suppress(KeyError, TypeError, ValueError):
         return f", {int(counts['completed'])} of {int(counts['total'])} calls answered" if counts else ""
     return ""

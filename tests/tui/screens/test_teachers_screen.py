@@ -61,13 +61,10 @@ async def test_the_teachers_are_shown_with_cost_check_and_progress(folder: LabFo
         await settle(pilot)
         assert isinstance(app.screen, TeachersScreen)
         seen = text_of(app)
-        assert "2 teachers; 600 calls; 0.25 USD" in seen
-        assert "120 of 768 queries" in seen
-        assert "5.0% of answers repaired, 10.0% in the order given" in seen
-        assert "worse, nDCG@10 -0.120 to the first stage" in seen
+        for figure in ("600 calls", "0.25 USD", "120 of 768", "5.0%", "10.0%", "worse", "nDCG@10 -0.120", _SERVER):
+            assert figure in seen, figure
         assert app.screen.query_one("#teachers", DataTable).row_count == 2
         await press(pilot, "j")
-        assert "passages go to http://localhost:8000/v1" in text_of(app)
         assert "Qwen/Qwen3-8B" in text_of(app)
         await press(pilot, "escape")
         assert not isinstance(app.screen, TeachersScreen)
