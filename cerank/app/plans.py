@@ -89,7 +89,7 @@ def plan_of(
     Raises:
         CerankError: anything in the recipe that could not be carried out.
     """
-    from cerank.datasets import query_overlaps
+    from cerank.datasets import query_overlaps, synthetic
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs
     from cerank.scheduler.command_wrappers import EXECUTORS
@@ -100,6 +100,7 @@ def plan_of(
     for name in dataset_names(complete):
         tell(f"opening {name}")
         datasets[name] = open_dataset(name, settings.cache)
+    synthetic.check_tests({name: datasets[name] for name in complete.data.test}, f"recipe {complete.name}")
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)

@@ -266,7 +266,7 @@ class _Commands(GroupOnUse):
         ),
         ListedCommand(
             "data",
-            "ingest_data",
+            "teachers.synthesize_queries",
             "data_app",
             _CATALOG,
             "Training data: fetch it, import it from formats of other tools, prepare it for runs.",

@@ -60,6 +60,6 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
     if stage.source == "labels" or inputs.ranks_candidates(recipe, stage):
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
-    if stage.source == "teacher":
-        parts.append(pinned("teacher", f"{stage.teacher} for {name}"))
+    if stage.asked_teacher:
+        parts.append(pinned("teacher", f"{stage.asked_teacher} for {name}"))
     return parts

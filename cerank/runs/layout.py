@@ -283,6 +283,10 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the teacher's ranking for a stage."""
         return self.path / "teachers" / f"{slug(stage)}.run.gz"
 
+    def teacher_record(self, what: str) -> Path:
+        """Return `MadeRanking` for a stage, its validation, or "TEACHER on TEST over FIRST_STAGE"."""
+        return self.path / "teachers" / f"{slug(what)}.made.json"
+
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
         """Return the folder of the finished parts of a re-ranking in progress."""
         return self.path / "scores" / slug(system) / _dataset_and_first_stage(dataset, first_stage)

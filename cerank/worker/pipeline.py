@@ -59,6 +59,8 @@ def carry_out(context: RunContext) -> None:
     precision = precisions_of_reranking(folder).get(last, precisions[last])
     for system in plan.recipe.baseline_models():
         evaluation.rerank(system, precision)
+    for teacher in plan.recipe.evaluate.teachers:
+        evaluation.rank_by_teacher(teacher, partial(inputs.tested_teacher, teacher))
     for index, name in enumerate(plan.recipe.chain):
         stage = StageWork(context, inputs, index, precisions[name])
         is_untried = index != to_train  # another run may have finished a later stage meanwhile

@@ -95,6 +95,34 @@ class StageEvaluation:
         """Return the scores of finished chunks in the run's folder, until their ranking is written."""
         return StoredChunks(partial(self._folder.scores_part, system, test, "all"))
 
+    def rank_by_teacher(self, system: str, rank: Callable[[str, str], Ranking]) -> None:
+        """Rank every test dataset by a teacher, as a system beside those that learn from it.
+
+        What the teacher does not rank (candidates below its depth, queries whose calls failed) keeps the first stage's
+        order, as it would in use; how many queries that were is an event of the run.
+
+        Args:
+            system: name of the teacher.
+            rank: returns the teacher's ranking of a test dataset's candidates by a first stage.
+        """
+        data = self._plan.recipe.data
+        for test in data.test:
+            for first in data.first_stages:
+                if self._folder.measures(system, test, first).exists():
+                    continue
+                before = self._candidates(test, first)
+                ranked = rank(test, first)
+                unranked = [query for query in before if query not in ranked]
+                if unranked:
+                    what = f"{len(unranked)} of {len(before)} queries of {test} keep the order of {first}"
+                    self._context.log.event("teacher failed", f"{system}: {what}")
+                full_orders = {query: dict.fromkeys((*ranked.get(query, ()), *docs)) for query, docs in before.items()}
+                ranking = Ranking(
+                    {query: tuple(order) for query, order in full_orders.items()},
+                    {query: tuple(map(float, range(len(order), 0, -1))) for query, order in full_orders.items()},
+                )
+                self._write_ranking(system, test, first, ranking)
+
     def _candidates(self, test: str, first: str) -> Ranking:
         return self._inputs.candidates(test, first).top(self._plan.recipe.data.depth)
 

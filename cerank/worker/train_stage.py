@@ -29,6 +29,7 @@ from cerank.planning import inputs
 from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
+from cerank.teachers.judging.labels import grades_of
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
@@ -271,18 +272,19 @@ class StageWork:
         else:
             # candidates may be stored deeper than this stage's window, so cut them to it
             ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
-            ranking = ranking.top(inputs.taught_depth(recipe, stage))
+            ranking = ranking.top(stage.window[1] if stage.source == "labels" else inputs.taught_depth(recipe, stage))
         if is_made_here:
             sampler = self._taught_sampler(ranking)
             context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
             return sampler
+        qrels = self._labels_by_model(ranking) if stage.labels_by else dataset.qrels
         sampler = Sampler(
             self._name,
             stage,
             recipe.seed,
             TrainingPool(
-                query_ids=list(dataset.queries),
-                qrels=dataset.qrels,
+                query_ids=list(qrels) if stage.labels_by else list(dataset.queries),
+                qrels=qrels,
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
                 scores=ranking.scores,
@@ -315,6 +317,24 @@ class StageWork:
                 self._lists = len(taught)
                 return sampler.with_teacher(taught, taught.scores)
             queries = [query for query in queries if query not in unranked]
+
+    def _labels_by_model(self, candidates: Ranking) -> dict[str, dict[str, int]]:
+        """Return the grades that the stage's model gives the candidates of as many queries as the stage samples.
+
+        Which of them have a positive is known only then: those without are skipped, and the others are seen more often.
+        """
+        dataset = self._inputs.datasets[self._training]
+        pool = TrainingPool(
+            query_ids=list(dataset.queries),
+            qrels={},
+            ranking=candidates,
+            has_text=dataset.documents.__contains__,
+            scores=None,
+        )
+        every = msgspec.structs.replace(self._stage, source="teacher", labels_by="")  # any query with candidates
+        sampled = Sampler(self._name, every, self._context.plan.recipe.seed, pool).sampled_queries
+        graded = grades_of(self._inputs.teacher(self._name, self._stage, sampled))
+        return {query: graded[query] for query in dataset.queries if query in graded}
 
     def _validation_groups(self) -> ValidationLoss:
         """Return one group for each validation query, sampled once, on which the validation loss is computed."""

@@ -21,6 +21,7 @@ import msgspec
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.margins import Kind
 from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files import json_records
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
@@ -43,8 +44,8 @@ Qrels = dict[str, dict[str, int]]
 
 
 def systems_of(plan: Plan) -> list[str]:
-    """Return what a run measures, in the order of its table: its first stage, its stages, and its baselines."""
-    return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.baseline_models()]
+    """Return what a run measures, in the order of its table: its first stage, its stages, and systems not trained."""
+    return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.untrained_systems()]
 
 
 class RunTarget(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class RunTarget(msgspec.Struct, frozen=True):
     label: str
     folder: RunFolder
     plan: Plan
-    system: str  # a stage's name, "first-stage", a baseline's name, or one of `REFERENCE_ORDERS`
+    system: str  # a stage's name, "first-stage", that of a baseline or teacher, or one of `REFERENCE_ORDERS`
 
 
 class FileTarget(msgspec.Struct, frozen=True):
@@ -193,7 +194,7 @@ def but_for_seed(target: RunTarget) -> tuple[str, str]:
     recipe = target.plan.recipe
     alone = margins_of.measuring_alone(recipe.evaluate)
     same = msgspec.structs.replace(recipe, seed=0, baselines=(), evaluate=alone)
-    inputs = tuple(entry for entry in target.plan.inputs if entry.role != "baseline")
+    inputs = tuple(entry for entry in target.plan.inputs if entry.role not in {"baseline", "tested_teacher"})
     return target.system, msgspec.structs.replace(target.plan, recipe=same, inputs=inputs).fingerprint
 
 
@@ -299,7 +300,8 @@ def _condensed(names: Sequence[str]) -> dict[str, str]:
 def of_run(folder: RunFolder) -> Comparison:
     """Compare a run's measured stages: each with the stage before it and with the first stage, in one family.
 
-    Its baselines stand beside them: with the first stage, and each stage with them, described outside the family.
+    Its baselines, and teachers that ranked the tests, stand beside them: with the first stage, and each stage with
+    them, described outside the family.
 
     Raises:
         MissingError: no stage of it has been measured yet.
@@ -353,7 +355,10 @@ def measured_systems(
         names = check(names, each, "--measure")
     if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
-    return [_system(target, names, request.dataset, judged, ignores) for target in targets], names
+    systems = [_system(target, names, request.dataset, judged, ignores) for target in targets]
+    if maker := _model_labels_note(request.qrels):
+        systems = [msgspec.structs.replace(system, notes=(*system.notes, *maker)) for system in systems]
+    return systems, names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
@@ -497,7 +502,7 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         condition = Condition(short_name(test), short_name(first))
         stored = _stored_measures(target, test, first, names)
         rows.append(measured(names, condition, qrels, identity(qrels), ranking, values=stored))
-    is_baseline = target.system in target.plan.recipe.baseline_models()
+    is_baseline = target.system in target.plan.recipe.untrained_systems()
     is_fixed = target.system == FIRST_STAGE or is_baseline or is_reference
     return System(
         label=target.label,
@@ -547,6 +552,24 @@ def _stored_measures(
     if not rows or any(name not in row.measures for row in rows for name in names):
         return None
     return {name: {row.query_id: row.measures[name] for row in rows} for name in names}
+
+
+class _LabelMaker(msgspec.Struct, frozen=True):
+    """What is read here of the record that `cerank teach labels` writes beside its qrels."""
+
+    model: str
+
+
+def _model_labels_note(qrels: str) -> list[str]:
+    """Return the note that a model made the labels; none for labels of people."""
+    path = Path(f"{qrels}.teacher.json").expanduser()
+    if not qrels or qrels == STDIN or not path.is_file():
+        return []
+    try:
+        maker = json_records.load(path, _LabelMaker)
+    except CerankError:
+        return ["the record of who made the labels is unreadable"]
+    return [f"the labels are {maker.model}'s: the verdict says how well systems please that model, not people"]
 
 
 def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], ignores: bool) -> System:

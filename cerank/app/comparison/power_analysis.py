@@ -274,7 +274,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
         for before, left in enumerate(systems[:at])
         if before in {0, at - 1}
     )
-    baselines = recipe.baseline_models()
+    baselines = recipe.untrained_systems()
     couples = [(comparisons.FIRST_STAGE, name) for name in baselines] + [
         (name, stage) for stage in recipe.chain for name in baselines
     ]

@@ -299,6 +299,15 @@ def costs(report: Report) -> Table:
     return msgspec.structs.replace(system_costs.table(report.costs), title="What each model took to train")
 
 
+def gains_per_cost(report: Report) -> Table:
+    """Return what each model gained for what it cost more, in time, calls and money."""
+    from cerank.app.evidence import system_costs
+
+    if report.comparison is None:
+        return Table("gain-per-cost", (), ())
+    return system_costs.gains_per_cost(report.comparison, report.costs)
+
+
 def pooled(report: Report) -> Table:
     """Return each difference over all test sets."""
     from cerank.app.comparison import pool_comparisons
@@ -308,7 +317,7 @@ def pooled(report: Report) -> Table:
     return msgspec.structs.replace(pool_comparisons.tables(report.pooled)[0], title="Pooled over the test sets")
 
 
-SIDES = (costs, pooled, published, stages, groups, shared, events, rankings, runs, inputs)
+SIDES = (costs, gains_per_cost, pooled, published, stages, groups, shared, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:

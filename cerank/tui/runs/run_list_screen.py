@@ -81,6 +81,8 @@ class RunsScreen(LabScreen):
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
         Binding("M", "grid", "bases × recipes", id="runs.grid", show=False,
                 tooltip="Show the runs as a grid of bases and recipes, with the seeds that are done and their mean"),
+        Binding("T", "teachers", "teachers", id="runs.teachers", show=False,
+                tooltip="Show the lab's teachers: what they cost, and what their checks found"),
         Binding("z", "fold", "fold seeds", id="runs.fold", show=False,
                 tooltip="Show runs that differ in their seed alone as one row with mean and standard deviation"),
         Binding("right", "unfold(True)", "show the seeds", id="runs.unfold", show=False),
@@ -265,6 +267,12 @@ class RunsScreen(LabScreen):
         from cerank.tui.runs.grid_screen import GridScreen
 
         self.app.push_screen(GridScreen(self.filter_by))
+
+    def action_teachers(self) -> None:
+        """Show the lab's teachers."""
+        from cerank.tui.screens.teachers_screen import TeachersScreen
+
+        self.app.push_screen(TeachersScreen())
 
     def action_fold(self) -> None:
         """Fold runs that differ in their seed alone into one row, or show every run again."""
