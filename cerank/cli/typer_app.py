@@ -51,6 +51,13 @@ class _Commands(GroupOnUse):
             _RUNS,
             "Print the events of a run; if it failed, also the output of its worker.",
         ),
+        ListedCommand(
+            "track",
+            "sharing.track_command",
+            "track",
+            _RUNS,
+            "Send the curves, tables and verdict of a run to wandb, trackio, mlflow or tensorboard.",
+        ),
         ListedCommand("rm", "start_run", "rm", _RUNS, "Delete runs with their checkpoints, rankings and measures."),
         ListedCommand(
             "verify",
