@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
-from cerank.core.rankings import Ranking
+from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError, MissingError, UsageError
+from cerank.exporting import mteb_files
+from cerank.exporting.mteb_files import MtebTask
 from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
@@ -45,6 +48,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     output: Path  # compressed if it ends in .gz; "-" is standard output
     server_model: str = ""  # the model's name on a server
     replace: bool = False  # whether an existing file is overwritten
+    mteb: MtebTask | None = None  # whose files are written, too
 
 
 class RerankResult(msgspec.Struct, frozen=True):
@@ -112,13 +116,15 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
             raise UsageError(
                 "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
             )
+    if request.mteb is not None:
+        mteb_files.check_task(request.mteb, replace=request.replace)
     is_server = request.checkpoint.startswith(("http://", "https://"))
     if not is_server:
         Lab(settings).check_device(settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
-    costs = None
+    costs, began = None, time.monotonic()
     if folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
         scores, costs = _score_by_server(server, dataset, before, progress), server.costs
@@ -126,14 +132,32 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     else:
         scores = _score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
-    packed = write_run(ordered(scores, before), tag)
+    ranking, seconds = ordered(scores, before), time.monotonic() - began
+    packed = write_run(ranking, tag)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
     notes = _notes(dataset, request.first_stage, before)
+    if request.mteb is not None:
+        notes += _write_mteb(request.mteb, dataset, ranking, tag, seconds)
     if folder is not None:
         notes += _trained_on(settings, folder, request.dataset, dataset)
     return RerankResult(len(before), notes, plain, costs)
+
+
+def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
+    """Write mteb's files of a ranking, and return which; results only where the dataset has judgments."""
+    from cerank.app.comparison.comparisons import identity
+    from cerank.evaluation.measures import per_query
+
+    scores = {query: dict(zip(ranking[query], strictly_decreasing(ranking.scores(query)), strict=True)) for query in ranking}
+    mteb_files.write_predictions(task, scores, model)
+    notes = [f"mteb's predictions are in {task.predictions}"]
+    if qrels := dataset.qrels:
+        values = per_query(list(mteb_files.measure_names()), qrels, ranking)
+        mteb_files.write_results(task, values, identity(qrels), seconds)
+        notes.append(f"its results, a query without candidates counted 0, are in {task.results}")
+    return tuple(notes)
 
 
 def _score_by_model(
