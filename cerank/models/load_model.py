@@ -98,7 +98,9 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
         limits = CheckpointConfig.read(folder).limits
     else:
         longest = reading.max_length or _UNKNOWN_LENGTH
-        limits = TokenLimits(longest, longest, 0, "document" if reading.pooling == "answer" else "longest_first")
+        query, document = reading.text_lengths
+        cut = "document" if reading.pooling == "answer" else "longest_first"
+        limits = TokenLimits(longest, min(query or longest, longest), document, cut)
     if reading.declaration is not None:
         sha256 = f"{sha256} {declaration_text(reading.declaration)}"
     return FinishedReranker(load_model(files, reading.pooling, seed=0), load_tokenizer(files.folder), limits, sha256)

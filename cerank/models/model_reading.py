@@ -20,6 +20,7 @@ import msgspec
 from cerank.errors import CerankError, UsageError
 from cerank.files.safe_open import open_file
 from cerank.models import model_folders, preflight
+from cerank.models.foreign import lightning_checkpoint
 from cerank.models.prompt_templates import (
     DECLARATION,
     PUBLISHED,
@@ -64,6 +65,7 @@ class ModelReading(msgspec.Struct, frozen=True, kw_only=True):
     max_length: int = 0  # tokens of a pair that the model reads at most; 0 where its files do not say
     parameters: int = 0  # number of weights; 0 where the names of weights could not be read
     declaration: Declaration | None = None  # prompt template and answers of a language model; None for others
+    text_lengths: tuple[int, int] = (0, 0)  # tokens that a query and a document keep by themselves; 0 for no limit
 
 
 def read_model(
@@ -107,6 +109,16 @@ def _recognized(
     architecture = _architecture(config)
     if (folder / CHECKPOINT_CONFIG).is_file():
         return _checkpoint(folder, model_type, declared)
+    if lightning_checkpoint.is_lightning(config):
+        settings = lightning_checkpoint.read_settings(folder, config, weights)
+        if pooling in {"auto", settings.pooling}:
+            return ModelReading(
+                family=f"checkpoint of lightning-ir ({architecture})",
+                pooling=settings.pooling,
+                head="trained",
+                model_type=settings.backbone,
+                text_lengths=(settings.query_length, settings.document_length),
+            )
     is_decoder = architecture.endswith("ForCausalLM") or model_type in _DECODERS or config.get("is_decoder") is True
     if declared is not None or is_decoder or model_type in _ENCODER_DECODERS:
         if pooling != "auto":
