@@ -150,7 +150,9 @@ def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, 
     from cerank.app.comparison.comparisons import identity
     from cerank.evaluation.measures import per_query
 
-    scores = {query: dict(zip(ranking[query], strictly_decreasing(ranking.scores(query)), strict=True)) for query in ranking}
+    scores = {
+        query: dict(zip(ranking[query], strictly_decreasing(ranking.scores(query)), strict=True)) for query in ranking
+    }
     mteb_files.write_predictions(task, scores, model)
     notes = [f"mteb's predictions are in {task.predictions}"]
     if qrels := dataset.qrels:

@@ -78,7 +78,9 @@ def write_predictions(task: MtebTask, scores: Mapping[str, Mapping[str, float]],
     values = _load(task.predictions)
     values[_META] = {"model_name": model, "revision": None}
     subset = values.setdefault(task.subset, {})
-    subset[task.split] = {query: {document: float(score) for document, score in row.items()} for query, row in scores.items()}
+    subset[task.split] = {
+        query: {document: float(score) for document, score in row.items()} for query, row in scores.items()
+    }
     disk.write(task.predictions.resolve(), msgspec.json.encode(values))
 
 

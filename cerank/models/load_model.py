@@ -11,8 +11,8 @@ from cerank.errors import UsageError
 from cerank.models import adapters, cross_encoder
 from cerank.models.adapter_training import continue_adapter
 from cerank.models.bases import BaseFiles, fingerprint, locate
-from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tokenizer
+from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.language_model import answer_ids, load_language_model
 from cerank.models.model_reading import CHECKPOINT_CONFIG
 from cerank.models.prompt_templates import Declaration, declaration_text

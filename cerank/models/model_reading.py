@@ -90,7 +90,8 @@ def read_model(
     length = _longest_input(folder, config)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    reading = _recognized(folder, config, weights, _ReadingRequest(name, declared, pooling))
+    request = _ReadingRequest(name, declared, pooling)
+    reading = _lightning(folder, config, weights, pooling) or _recognized(folder, config, weights, request)
     parameters = sum(_product(shape) for shape in weights.values())
     reading = msgspec.structs.replace(reading, max_length=reading.max_length or length, parameters=parameters)
     lengths = xpm_checkpoint.read_lengths(folder) if reading.head == "trained" else None
@@ -110,6 +111,24 @@ def _as_xpmir_cuts(reading: ModelReading, lengths: XpmLengths) -> ModelReading:
     )
 
 
+def _lightning(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]], pooling: str
+) -> ModelReading | None:
+    """Return the reading of a checkpoint of lightning-ir; None for others, and where its encoder alone is asked for."""
+    if not lightning_checkpoint.is_lightning(config):
+        return None
+    settings = lightning_checkpoint.read_settings(folder, config, weights)
+    if pooling not in {"auto", settings.pooling}:
+        return None
+    return ModelReading(
+        family=f"checkpoint of lightning-ir ({_architecture(config)})",
+        pooling=settings.pooling,
+        head="trained",
+        model_type=settings.backbone,
+        text_lengths=(settings.query_length, settings.document_length),
+    )
+
+
 class _ReadingRequest(NamedTuple):
     """What is said about a folder beside what lies in it."""
 
@@ -126,16 +145,6 @@ def _recognized(
     architecture = _architecture(config)
     if (folder / CHECKPOINT_CONFIG).is_file():
         return _checkpoint(folder, model_type, declared)
-    if lightning_checkpoint.is_lightning(config):
-        settings = lightning_checkpoint.read_settings(folder, config, weights)
-        if pooling in {"auto", settings.pooling}:
-            return ModelReading(
-                family=f"checkpoint of lightning-ir ({architecture})",
-                pooling=settings.pooling,
-                head="trained",
-                model_type=settings.backbone,
-                text_lengths=(settings.query_length, settings.document_length),
-            )
     is_decoder = architecture.endswith("ForCausalLM") or model_type in _DECODERS or config.get("is_decoder") is True
     if declared is not None or is_decoder or model_type in _ENCODER_DECODERS:
         if pooling != "auto":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cerank.text.table_data import Table, written
-from cerank.tracking.trackers import Destination, MetricRow, Outcome, TrackedRun
+from cerank.tracking.tracker import Destination, MetricRow, Outcome, TrackedRun
 
 _BATCH = 1000  # metrics, which its servers take at once
 _SETTINGS = 100  # of them

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from cerank.text.table_data import Table, written
-from cerank.tracking.trackers import Destination, MetricRow, Outcome, TrackedRun
+from cerank.tracking.tracker import Destination, MetricRow, Outcome, TrackedRun
 
 
 class TensorboardTracker:
@@ -58,7 +58,5 @@ class TensorboardTracker:
         data = SummaryMetadata.PluginData(plugin_name="text", content=TextPluginData(version=0).SerializeToString())
         shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
         tensor = TensorProto(dtype="DT_STRING", string_val=[text.encode()], tensor_shape=shape)
-        value = Summary.Value(
-            tag=f"{name}/text_summary", metadata=SummaryMetadata(plugin_data=data), tensor=tensor
-        )
+        value = Summary.Value(tag=f"{name}/text_summary", metadata=SummaryMetadata(plugin_data=data), tensor=tensor)
         self._writer.add_event(Event(wall_time=time.time(), step=self._last, summary=Summary(value=[value])))

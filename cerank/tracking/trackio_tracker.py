@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cerank.text.table_data import Table
-from cerank.tracking.trackers import Destination, MetricRow, Outcome, TrackedRun
+from cerank.tracking.tracker import Destination, MetricRow, Outcome, TrackedRun
 
 _REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DATASET_ID", "TRACKIO_BUCKET_ID", "TRACKIO_WEBHOOK_URL")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cerank.text.table_data import Table
-from cerank.tracking.trackers import Destination, MetricRow, Outcome, TrackedRun
+from cerank.tracking.tracker import Destination, MetricRow, Outcome, TrackedRun
 
 _EXIT = {"finished": 0, "paused": 0, "failed": 1}
 

@@ -197,7 +197,9 @@ def write_ettin(folder: Path) -> Path:
     torch.manual_seed(5)
     gelu, none = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
     layers = [(32, gelu), (1, none)]
-    dense = [DenseModule({"in_features": 32, "out_features": size, "activation_function": name}, "") for size, name in layers]
+    dense = [
+        DenseModule({"in_features": 32, "out_features": size, "activation_function": name}, "") for size, name in layers
+    ]
     write_head(torch.nn.Sequential(dense[0], LayerNormModule(32), dense[1]), "cls", folder)
     return folder
 

@@ -39,7 +39,9 @@ def lightning_scores(folder: Path, kind: str, pooling: str) -> list[float]:
 
     config = json.loads((folder / "config.json").read_text())
     known = getattr(transformers, f"{kind}Config")
-    encoder = getattr(transformers, f"{kind}Model")(known(**{k: v for k, v in config.items() if k != "model_type"})).eval()
+    encoder = getattr(transformers, f"{kind}Model")(
+        known(**{k: v for k, v in config.items() if k != "model_type"})
+    ).eval()
     weights = load_file(folder / "model.safetensors")
     encoder.load_state_dict(weights, strict=False)
     tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
@@ -131,7 +133,10 @@ def test_a_checkpoint_of_xpmir_is_cut_as_its_definition_says_and_scores_as_trans
         ('{"fields": 3}', "usage"),
         ("[", "usage"),
         ('[{"typename": "xpmir.neural.splade.SpladeScorer"}]', "not-pointwise"),
-        ('[{"typename": "x.CrossEncoderModuleLoader", "fields": {"encoder_path": {"value": "../up"}}}]', "path-out-of-folder"),
+        (
+            '[{"typename": "x.CrossEncoderModuleLoader", "fields": {"encoder_path": {"value": "../up"}}}]',
+            "path-out-of-folder",
+        ),
     ],
 )
 def test_definitions_of_xpmir_that_are_none_or_of_something_else_are_refused(tmp_path: Path, change, code) -> None:

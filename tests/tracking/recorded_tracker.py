@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cerank.tracking.trackers import MetricRow
+from cerank.tracking.tracker import MetricRow
 
 
 class RecordedTracker:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cerank.text.table_data import Column, Table
-from cerank.tracking.trackers import TRACKERS, Destination, MetricRow, TrackedRun
+from cerank.tracking.tracker import Destination, MetricRow, TrackedRun
+from cerank.tracking.trackers import TRACKERS
 
 RUN = TrackedRun(key="2026-run", title="brisk-otter", recipe="small", settings={"base": "tiny", "stages.a.lr": 0.1})
 ROWS = [MetricRow(step, 1.7e9 + step, {"distill/loss": 1.0 / step}) for step in (1, 2, 3)]
@@ -57,7 +58,9 @@ def test_mlflow_reads_curves_tables_and_verdict(tmp_path: Path) -> None:
     key = tracked("mlflow", tmp_path / "m")
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'm' / 'mlflow.db'}")
     history = client.get_metric_history(key, "distill/loss")
-    assert [(metric.step, metric.value) for metric in history] == [(row.step, row.values["distill/loss"]) for row in ROWS]
+    assert [(metric.step, metric.value) for metric in history] == [
+        (row.step, row.values["distill/loss"]) for row in ROWS
+    ]
     run = client.get_run(key)
     assert run.data.metrics["result/test/nDCG_at_10"] == 0.5
     assert run.data.params["stages.a.lr"] == "0.1"

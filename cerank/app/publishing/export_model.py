@@ -61,7 +61,9 @@ def check_format(form: str) -> ExportFormat:
     if form in {"onnx-int4", "int4", "onnx-q4", "openvino-int4"}:
         what = "4-bit weights are not written: a cross-encoder has few weights per layer to share a scale, and no "
         what += "library computes its products in 4 bits on a CPU, so that it gets worse and not faster"
-        raise UsageError(what, where="--as", hint="8 bits are measured before they are recommended: --as onnx-int8", code="no-int4")
+        raise UsageError(
+            what, where="--as", hint="8 bits are measured before they are recommended: --as onnx-int8", code="no-int4"
+        )
     formats: dict[str, ExportFormat] = {known: known for known in FORMATS}
     if form not in formats:
         raise UsageError(
@@ -123,7 +125,7 @@ def _written(settings: Settings, request: ExportRequest, target: Path, work: _Wo
     quantized = None
     with disk.new_folder(target) as folder:
         work.progress(f"writing {work.form}")
-        calibration = ()
+        calibration: tuple[tuple[str, str], ...] = ()
         if work.form in CALIBRATED and work.model.run is not None:
             calibration = tuple(calibration_pairs(settings, work.model.run))
         write_format.write(reranker, folder, work.form, where, calibration)

@@ -85,12 +85,16 @@ def calibration_pairs(settings: Settings, run: RunTarget) -> list[tuple[str, str
     judged = [query for query in dataset.queries if dataset.qrels.get(query)]
     count = min(len(judged), CALIBRATION_QUERIES)
     chosen = [judged[place * len(judged) // count] for place in range(count)]
-    relevant = {query: max(dataset.qrels[query], key=lambda document: dataset.qrels[query][document]) for query in chosen}
+    relevant = {
+        query: max(dataset.qrels[query], key=lambda document: dataset.qrels[query][document]) for query in chosen
+    }
     others = [*chosen[1:], *chosen[:1]]
     wanted = list(dict.fromkeys(relevant.values()))
     texts = dict(zip(wanted, dataset.documents.texts(wanted), strict=True))
     pairs = [(dataset.queries[query], texts[relevant[query]]) for query in chosen]
-    return pairs + [(dataset.queries[query], texts[relevant[other]]) for query, other in zip(chosen, others, strict=True)]
+    return pairs + [
+        (dataset.queries[query], texts[relevant[other]]) for query, other in zip(chosen, others, strict=True)
+    ]
 
 
 def judge_quantized(

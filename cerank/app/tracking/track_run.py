@@ -24,7 +24,7 @@ from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder, slug
 from cerank.runs.records import Attempt
 from cerank.text.table_data import Table
-from cerank.tracking.trackers import (
+from cerank.tracking.tracker import (
     LONGEST_SETTING,
     Destination,
     MetricRow,
@@ -99,9 +99,7 @@ def destination(folder: RunFolder, record: TrackingRecord) -> Destination:
     """Return where a tracker keeps its files of all runs of the lab; the folder is made."""
     path = folder.lab / "trackers" / slug(record.kind)
     disk.make_folder(path)
-    return Destination(
-        project=record.project, folder=path, is_offline=record.is_offline, tracker_id=record.tracker_id
-    )
+    return Destination(project=record.project, folder=path, is_offline=record.is_offline, tracker_id=record.tracker_id)
 
 
 class RunReader:

@@ -25,15 +25,8 @@ from cerank.files.lease import Lease
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, slug
 from cerank.text.safe_text import redacted
-from cerank.tracking.trackers import (
-    PROJECT,
-    TRACKERS,
-    MetricRow,
-    Outcome,
-    Tracker,
-    check_project,
-    check_tracker,
-)
+from cerank.tracking.tracker import PROJECT, MetricRow, Outcome, Tracker
+from cerank.tracking.trackers import TRACKERS, check_project, check_tracker
 
 PATIENCE_VARIABLE = "CERANK_TRACKER_PATIENCE"  # seconds that one call of a tracker's library may take
 PATIENCE = 600.0
@@ -170,8 +163,8 @@ class GuardedTracker:
 
 def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str, str]) -> ExitCode:
     """Send a run to a tracker and record how that ended; never raises what a tracker's library raised."""
-    record = track_run.load_record(folder, kind)
-    if record is None:
+    asked = track_run.load_record(folder, kind)
+    if asked is None:
         print(f"{folder.name}: tracking by {kind} was not asked for", file=sys.stderr)  # noqa: T201 - its log
         return ExitCode.USAGE
     try:
@@ -182,7 +175,7 @@ def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str
     def failed(reason: str) -> None:
         reason = redacted(reason)[:_LONGEST_REASON]
         print(f"tracking failed: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - its log
-        newest = track_run.load_record(folder, kind) or record
+        newest = track_run.load_record(folder, kind) or asked
         track_run.save_record(folder, msgspec.structs.replace(newest, is_over=True, failure=reason))
 
     def blocked(reason: str) -> None:
@@ -192,9 +185,9 @@ def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str
     try:
         with Lease.take(folder.trackers / f"{slug(kind)}.lease", datetime.now(UTC)):
             run = track_run.tracked_run(folder, run_store.load_plan(folder))
-            to = track_run.destination(folder, record)
+            to = track_run.destination(folder, asked)
             tracker = GuardedTracker(lambda: TRACKERS.find(kind)(run, to), patience, blocked)
-            record = msgspec.structs.replace(record, tracker_id=tracker.tracker_id, where=tracker.where)
+            record = msgspec.structs.replace(asked, tracker_id=tracker.tracker_id, where=tracker.where)
             record = track_run.save_record(folder, record)
             track_run.follow(folder, record, tracker, after_attempt=after_attempt)
     except HeldError:

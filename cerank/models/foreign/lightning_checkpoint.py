@@ -1,7 +1,7 @@
 """Cross-encoders that lightning-ir saved: an encoder's weights with a linear layer, under settings of its own type.
 
-Its settings name the encoder's type as `backbone_model_type`. Both texts of a pair are cut to lengths of their own, then
-the pair to what the tokenizer allows.
+Its settings name the encoder's type as `backbone_model_type`. Both texts of a pair are cut to lengths of their own,
+then the pair to what the tokenizer allows.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ def is_lightning(config: Mapping[str, Any]) -> bool:
     return "backbone_model_type" in config and config.get("model_type") in {*_OWN_TYPES, *_OTHER_TYPES}
 
 
-def read_settings(
-    folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]
-) -> LightningSettings:
+def read_settings(folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> LightningSettings:
     """Return how it scores.
 
     Args:
@@ -116,7 +114,9 @@ def head_layers(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
             tensors |= {name: file.get_tensor(name) for name in names}
     layers = []
     for prefix, activation in (("bert_pool.0.", "activation.Tanh"), ("linear.", "linear.Identity")):
-        weights = {f"linear.{name.removeprefix(prefix)}": value for name, value in tensors.items() if name.startswith(prefix)}
+        weights = {
+            f"linear.{name.removeprefix(prefix)}": value for name, value in tensors.items() if name.startswith(prefix)
+        }
         if not weights:
             continue
         outputs, inputs = weights["linear.weight"].shape

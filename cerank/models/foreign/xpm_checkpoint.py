@@ -1,7 +1,7 @@
 """Cross-encoders that experimaestro-ir (xpmir) published: a model of transformers in a folder of its own.
 
-`experimaestro.json` beside that folder says to what lengths its tokenizer cut texts. It is read as data: the classes that
-it names are never imported.
+`experimaestro.json` beside that folder says to what lengths its tokenizer cut texts. It is read as data: the classes
+that it names are never imported.
 """
 
 from __future__ import annotations

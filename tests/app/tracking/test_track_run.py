@@ -62,7 +62,7 @@ def test_every_step_of_all_stages_is_sent_once_on_one_axis_and_then_the_verdict(
     [(means, tables, text)] = tracker.results
     assert {name.split("/")[-2] for name in means} == {"first-stage", "contrastive", "distill"}
     assert all(0 <= value <= 1 for value in means.values())
-    assert [table.name for table in tables][0] == "comparison"
+    assert tables[0].name == "comparison"
     assert "distill" in text
     assert tracker.outcomes == ["finished"]
     assert record.is_over
@@ -169,7 +169,9 @@ def test_two_processes_do_not_send_one_run_to_one_tracker(finished: RunFolder) -
 
 def test_resuming_a_run_starts_its_trackers_again(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = []
-    monkeypatch.setattr("cerank.app.tracking.tracking_process.subprocess.Popen", lambda line, **_: commands.append(line))
+    monkeypatch.setattr(
+        "cerank.app.tracking.tracking_process.subprocess.Popen", lambda line, **_: commands.append(line)
+    )
     assert tracking_process.start_again(finished, 2) == []
     track_run.save_record(finished, msgspec.structs.replace(RECORD, project="p", is_offline=True, steps=Position(0, 3)))
     tracking_process.start_again(finished, 2)
