@@ -188,7 +188,7 @@ def write_xpm(folder: Path, **tokenizer) -> Path:
 
 
 def write_ettin(folder: Path) -> Path:
-    """The modules of an Ettin re-ranker: ModernBERT, the first state, Dense with GELU, LayerNorm, Dense of one score."""
+    """The modules of an Ettin re-ranker: ModernBERT, first state, Dense with GELU, LayerNorm, Dense of one score."""
     import torch
 
     from cerank.models.module_head import DenseModule, LayerNormModule, write_head
