@@ -36,7 +36,7 @@ _GRADE = ("label", "relevance", "rel")
 
 
 class RankedPassage(msgspec.Struct, frozen=True):
-    """One passage of a re-ranked list."""
+    """A passage with its score and rank after re-ranking."""
 
     index: int  # its place in the list that was given
     score: float
@@ -514,7 +514,7 @@ def _first_of(names: tuple[str, ...], known: Iterable[str], where: str) -> str:
         if name in known:
             return name
     raise UsageError(
-        f"has no column {' or '.join(names)}",
+        f"the table has no column {' or '.join(names)}",
         where=where,
         hint=f"it has {', '.join(map(str, known))[:200]}",
         code="column-missing",

@@ -15,7 +15,7 @@ import msgspec
 
 from cerank.core import decode
 from cerank.core.decode import help_text
-from cerank.errors import UsageError
+from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 
@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one source says; None where it says nothing. The command line's options come in as this."""
+    """The settings that one source gives, such as the command line; None where it gives none."""
 
     lab: Annotated[str | None, help_text("folder of runs")] = None
     cache: Annotated[str | None, help_text("folder of indexes and built datasets; may be emptied at any time")] = None
@@ -95,8 +95,9 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
     import platformdirs
 
     own = user_file()
+    given = {key: value for key in _keys() if (value := getattr(flags, key)) is not None}
     layers = [
-        _layer(_given(flags), cwd, {key: f"--{key}" for key in _keys()}),
+        _layer(given, cwd, {key: f"--{key}" for key in _keys()}),
         _layer(_from_environment(environ), cwd, {key: PREFIX + key.upper() for key in _keys()}),
         _file_layer(cwd / FILE),
         *([_file_layer(own)] if own != cwd / FILE else []),
@@ -133,10 +134,6 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
 
 def _keys() -> tuple[str, ...]:
     return Flags.__struct_fields__
-
-
-def _given(flags: Flags) -> dict[str, object]:
-    return {key: value for key in _keys() if (value := getattr(flags, key)) is not None}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -201,7 +198,7 @@ def _file_layer(path: Path) -> _Layer:
     except (FileNotFoundError, NotADirectoryError):
         return _Layer(Flags(), {}, path.parent)
     except OSError as error:
-        raise UsageError(f"cannot read the settings: {(error.strerror or '').lower()}", where=str(path)) from None
+        raise os_error(error, path, UsageError, doing="cannot read the settings") from None
     values = decode.toml_table(source, str(path))
     first_keys = list(values)[: decode.MOST_ERRORS]
     sources = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def test_no_arrow_of_the_picture_points_upward() -> None:
     arrows = [(name, other) for name, others in architecture.imports().items() for other in others]
     assert len(arrows) > 50
     assert [(name, other) for name, other in arrows if order[name] >= order[other]] == []
+
+
+def test_the_page_names_the_packages_that_import_torch() -> None:
+    sentence = re.search(r"Only (`bench`,.*?) import torch", architecture.GUIDE.read_text(encoding="utf8"), re.DOTALL)
+    assert sentence is not None
+    importing = set()
+    for path in (ROOT / "cerank").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if {name.partition(".")[0] for name in names} & {"torch", "transformers"}:
+                importing.add(path.relative_to(ROOT / "cerank").parts[0])
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == importing
 
 
 def test_no_two_modules_have_one_name_and_no_package_has_too_many() -> None:

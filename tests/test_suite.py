@@ -25,6 +25,32 @@ WORDINGS = {  # tests that guard a text on purpose, each with what the text is t
     "test_registry.py": "an internal error without a code",
     "training/test_sampler.py": "which queries are counted for which reason",
 }
+TEXTS = {  # tests that expect five words or more of a text, because the text is what they are about
+    "app/comparison/test_export_comparison.py": "a footnote",
+    "app/comparison/test_power_analysis.py": "the sentence where no difference can show",
+    "app/report/test_build_report.py": "how a family of tests is counted in words",
+    "app/teaching/test_check_teacher.py": "warnings, which have no code",
+    "cli/commands/test_run_matrix.py": "how a matrix is summed up",
+    "cli/test_output.py": "the form of tables and errors",
+    "cli/test_terminal_table.py": "the way to columns that are hidden",
+    "datasets/test_irds.py": "what another process prints of an error",
+    "datasets/test_text_files.py": "the text of a TREC topic",
+    "end_to_end/test_verdicts.py": "where figures of a power analysis come from",
+    "evaluation/test_answers.py": "the answers in words",
+    "evaluation/test_compare.py": "footnotes and reasons in words",
+    "evaluation/test_diagnostics.py": "footnotes in words",
+    "evaluation/test_primary_questions.py": "a footnote",
+    "evaluation/test_verdicts.py": "a verdict's reason in words",
+    "evaluation/test_worth.py": "an answer in words",
+    "models/test_model_reading.py": "how a reading is described",
+    "planning/test_gpu_settings.py": "how precisions are described",
+    "recipes/test_rendering.py": "a recipe as it is written",
+    "runs/test_run_store.py": "the form of a failure",
+    "teachers/test_prompts.py": "prompts as they were published",
+    "test_errors.py": "the form of an error",
+    "tui/test_pictures.py": "the title of a picture",
+    "worker/test_captured_output.py": "the form of an error",
+}
 PRIVATE = {  # private names that a test may use, each with its reason
     ("importing/test_import_files.py", "_waiting"): "what is in memory shows nowhere else",
     ("importing/test_import_files.py", "_frames"): "what is in memory shows nowhere else",
@@ -75,6 +101,33 @@ def test_errors_are_told_by_their_code_and_not_by_their_wording() -> None:
                 uses += [] if allowed else [f"{place}, line {node.lineno}"]
     assert not uses, "expect the error with tests.refusals.refused(CLASS, CODE, *VALUES) in\n" + "\n".join(uses)
     assert sorted(WORDINGS) == sorted(used), "take out of WORDINGS what needs no exception any more"
+
+
+def _long_texts(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield assertions that compare five words or more with a text: such a test fails when the text is improved."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assert):
+            continue
+        compared = [part for part in ast.walk(node.test) if isinstance(part, ast.Compare)]
+        for part in compared:
+            sides = [part.left, *(part.comparators if isinstance(part.ops[0], ast.Eq) else [])]
+            texts = [text for side in sides for text in (side.values if isinstance(side, ast.JoinedStr) else [side])]
+            values = [text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str)]
+            if any(len(_WORD.findall(value)) >= 5 and "cerank " not in value for value in values):
+                yield node
+
+
+_WORD = re.compile(r"(?<![\w.`-])[A-Za-z']{2,}(?=[ ,.;:)]|$)")
+
+
+def test_output_is_told_by_its_figures_and_names_and_not_by_its_wording() -> None:
+    uses, used = [], set()
+    for name, tree in _trees().items():
+        for node in _long_texts(tree):
+            used |= {name} & TEXTS.keys()
+            uses += [] if name in TEXTS else [f"{name}:{node.lineno}"]
+    assert not uses, "expect keys of JSON output, cells, figures or names, not a sentence, in\n" + "\n".join(uses)
+    assert sorted(TEXTS) == sorted(used), "take out of TEXTS what needs no exception any more"
 
 
 def _own_private_names() -> set[str]:

@@ -75,7 +75,7 @@ def load_keys(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path), code="bad-keys-file") from error
+        raise UsageError(f"the file cannot be read: {error}", where=str(path), code="bad-keys-file") from error
     wrong = [name for name, keys in table.items() if not isinstance(keys, str) or not keys.strip()]
     if wrong:
         hint = 'such as "runs.new" = "ctrl+n"'

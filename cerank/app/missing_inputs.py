@@ -40,7 +40,7 @@ _FETCHED = {
 
 
 class MissingInput(msgspec.Struct, frozen=True):
-    """One piece that is missing."""
+    """A missing input: a dataset, ranking or model, with the way to get it."""
 
     kind: str  # "base", "dataset", "documents", "first stage", "teacher", "measures"
     name: str  # as the recipe has it; with the dataset, where it is of one
@@ -49,7 +49,7 @@ class MissingInput(msgspec.Struct, frozen=True):
 
 
 class InputCheck(msgspec.Struct, frozen=True):
-    """What was found: how many queries each dataset has, and what is missing."""
+    """The result of looking for inputs: the number of queries of each dataset, and what is missing."""
 
     queries: dict[str, int]  # dataset -> its queries; what the catalog says of those that are not here, 0 for unknown
     needs: tuple[MissingInput, ...]
@@ -66,7 +66,7 @@ def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
 
 
 class _InputChecker:
-    """One look; collects as it goes."""
+    """Collects the inputs that recipes need and that are missing, in one pass."""
 
     def __init__(self, recipes: Sequence[Recipe], cache: Path) -> None:
         self._recipes, self._cache = recipes, cache

@@ -47,5 +47,7 @@ def trained_model(lab: Path, name: str) -> NamedModel:
     folder = checkpoint_folder(lab, name)
     run = target(lab, name)
     if not isinstance(run, RunTarget):
-        raise UsageError("is no run of the lab", where=name, hint="`cerank ps` lists them", code="run-not-found")
+        raise UsageError(
+            "no run of the lab has this name", where=name, hint="`cerank ps` lists them", code="run-not-found"
+        )
     return NamedModel(folder=folder, run=run)

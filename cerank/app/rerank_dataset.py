@@ -52,7 +52,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RerankResult(msgspec.Struct, frozen=True):
-    """What a re-ranking did."""
+    """The result of re-ranking a dataset: how many queries, notes for the user, and the TREC run as text."""
 
     queries: int
     notes: tuple[str, ...]  # what the user should know of queries and candidates

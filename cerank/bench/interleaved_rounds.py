@@ -51,7 +51,7 @@ class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One line to a process: a task to prepare, or a task to run now."""
+    """A request to a process, one line of JSON: prepare a task, or run it now."""
 
     prepare: BenchTask | None = None
     run: str = ""  # name of a task that is prepared
@@ -61,7 +61,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One line back; what the task does not measure is 0."""
+    """The response of a process, one line of JSON; figures that the task does not measure are 0."""
 
     pairs: int = 0
     seconds: float = 0.0

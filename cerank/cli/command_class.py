@@ -59,7 +59,8 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the usage line: an argument is shown as its metavar is written."""
-        return [self.options_metavar or "", *arguments_of(self.get_params(ctx))]
+        arguments = [param for param in self.get_params(ctx) if isinstance(param, TyperArgument)]
+        return [self.options_metavar or "", *(param.metavar or (param.name or "").upper() for param in arguments)]
 
 
 class CommandGroup(TyperGroup):
@@ -84,11 +85,6 @@ class CommandLine(typer.Typer):
 def reflowed(text: str | None) -> str | None:
     """Return a help text with each paragraph on one line, so that it wraps where the terminal ends."""
     return "\n\n".join(re.sub(r"\s*\n\s*", " ", part) for part in text.split("\n\n")) if text else text
-
-
-def arguments_of(params: Sequence[Any]) -> list[str]:
-    """Return the arguments among the parameters, as the usage line shows them."""
-    return [param.metavar or (param.name or "").upper() for param in params if isinstance(param, TyperArgument)]
 
 
 def prepared(params: list[Any]) -> list[Any]:

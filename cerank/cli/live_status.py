@@ -241,14 +241,18 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
 
     plan, answer = run_store.load_plan(folder), run_answer.of_run(folder)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    looks = recorded_looks.record(lab.settings, recorded_looks.keys_of(answer.comparison), by="run", now=now)
-    emit(
-        [*table_columns.result_tables(answer, form, lab.settings.hour_price), table_columns.file_table(folder, plan)],
-        form,
-        wide=wide,
+    looks = recorded_looks.record(
+        lab.settings,
+        recorded_looks.keys_of(answer.comparison),
+        by="run",
+        now=now,
+        descriptive=recorded_looks.descriptive_keys_of(answer.comparison),
     )
+    price, run = lab.settings.hour_price, run_store.short_name(folder)
+    shown = table_columns.result_tables(answer, form, price, run=run)
+    emit([*shown, table_columns.file_table(folder, plan)], form, wide=wide)
     if format_of(form) != "table":
-        emit(table_columns.result_tables(answer, "table", lab.settings.hour_price), "table", sys.stderr, wide=wide)
+        emit(table_columns.result_tables(answer, "table", price, run=run), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):
         info("\n".join(["", "Next:", *lines]))
     if looks is not None and looks.look > 1:

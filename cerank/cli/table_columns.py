@@ -268,7 +268,7 @@ def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     for test in data.test:
         for first in data.first_stages:
             for system in systems_of(plan):
-                stats = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
+                stats = json_records.load_if_there(folder.ranking_stats_file(system, test, first), RankingStats)
                 if stats is not None:
                     figures = (stats.queries, stats.min_depth, stats.max_depth, stats.tied)
                     rows.append((system, test, first, *figures))
@@ -287,8 +287,18 @@ def file_table(folder: RunFolder, plan: Plan) -> Table:
     return _key_value_table("files", rows, "Files")
 
 
-def result_tables(run_answer_: RunAnswer, form: str = "", hour_price: float = 0.0) -> list[Table]:
-    """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
+def result_tables(
+    run_answer_: RunAnswer, form: str = "", hour_price: float = 0.0, *, run: str = "", with_all_notes: bool = False
+) -> list[Table]:
+    """Return what a run came to: its comparison and what each stage cost; for machines the answers, too.
+
+    Args:
+        run_answer_: the result.
+        form: of the output.
+        hour_price: what an hour of the device costs.
+        run: its name, to say what shows the notes that are left out.
+        with_all_notes: leave none out.
+    """
     from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
     cost = stage_costs.table(run_answer_.costs, hour_price)
@@ -298,14 +308,18 @@ def result_tables(run_answer_: RunAnswer, form: str = "", hour_price: float = 0.
             cost,
             run_answer.table(run_answer_),
         ]
+    is_short = format_of(form) == "table" and not with_all_notes
     shown = (
-        list(export_comparison.by_stage(run_answer_.comparison))
+        list(export_comparison.by_stage(run_answer_.comparison, is_short=is_short))
         if format_of(form) == "table"
         else [export_comparison.short_table(run_answer_.comparison)]
     )
-    shown[-1] = msgspec.structs.replace(
-        shown[-1], notes=(*shown[-1].notes, *run_answer_.spreads, *run_answer_.no_gains)
-    )
+    notes = [*shown[-1].notes, *(() if is_short else run_answer_.spreads), *run_answer_.no_gains]
+    if is_short:
+        every = export_comparison.by_stage(run_answer_.comparison)[-1].notes
+        more = len(every) - len(shown[-1].notes) + len(run_answer_.spreads)
+        notes += [f"{counted(more, 'more note')}: cerank show {run} --notes"] if more else []
+    shown[-1] = msgspec.structs.replace(shown[-1], notes=tuple(notes))
     return [*shown, cost]
 
 
@@ -352,8 +366,8 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
         Column("can_show", "enough queries for the margin?"),
     )
     keys = [column.key for column in columns]
-    rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
-    share = f"{100 * cases[0].outlook.power:.3g} %"
+    rows = [tuple(getattr(case if hasattr(case, key) else case.estimate, key) for key in keys) for case in cases]
+    share = f"{100 * cases[0].estimate.power:.3g} %"
     notes = (
         f"smallest difference: what must truly be there to come out significant in {share} of cases; smallest margin: "
         f"how narrow 'equivalent' can be claimed in {share} of cases if both are truly equal",

@@ -152,7 +152,9 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = source.count(b"\n", 0, error.start) + 1
-        raise FormatError("not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8") from None
+        raise FormatError(
+            "the file is not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8", code="not-utf-8"
+        ) from None
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
         raise FormatError(
@@ -169,7 +171,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     except ValueError as error:  # TOMLDecodeError, and int()'s own for numbers of thousands of digits
         what, place = _toml_mistake(str(error), text)
         raise FormatError(
-            f"not valid TOML: {what}", where=f"{where}:{place}" if place else where, code="not-toml"
+            f"the file is not valid TOML: {what}", where=f"{where}:{place}" if place else where, code="not-toml"
         ) from None
     if _is_deeper(values, DEEPEST_TABLE):
         raise FormatError("values are nested too deep", where=where, code="nested-too-deep")

@@ -236,10 +236,6 @@ def _scored(source: Any, name: str) -> Iterator[tuple[str, str, float]]:
             yield row.query_id, row.doc_id, float(row.score)
 
 
-def _hash(*parts: object) -> str:
-    return sha256_json(parts)
-
-
 def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     """Return the dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
 
@@ -266,10 +262,11 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
         collection = _package().docs_parent_id(name)
     qrels = {query: row for query, row in _qrels(source, name).items() if query in queries}
     queries = judged_only(queries, qrels)
-    documents = CatalogDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
+    documents = CatalogDocuments(source, name, sha256_json(("ir_datasets", collection, record.get("docs"))))
 
     ignores = queries_are_documents(name)
-    identity = _hash("ir_datasets", name, record, queries, qrels, *([IGNORES_IDENTICAL_IDS] if ignores else []))
+    parts = ("ir_datasets", name, record, queries, qrels, *([IGNORES_IDENTICAL_IDS] if ignores else []))
+    identity = sha256_json(parts)
 
     def read(_run: str) -> RunFile:
         rows, where = _scored(source, name), f"{name} scoreddocs"
@@ -277,7 +274,8 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
             return run_of(rows, "scoreddocs", where)
         from cerank.trec.generated_runs import ranking_of_rows
 
-        ranking = ranking_of_rows(rows, "scoreddocs", where, identity=_hash("scoreddocs", identity), cache=cache)
+        made_of = sha256_json(("scoreddocs", identity))
+        ranking = ranking_of_rows(rows, "scoreddocs", where, identity=made_of, cache=cache)
         return RunFile(ranking=ranking, tag="scoreddocs", ties=ranking.store.contents.ties)
 
     return Dataset(

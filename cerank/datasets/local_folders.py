@@ -276,7 +276,7 @@ def _open_collection(folder: Path, options: _Collection, cache: Path | None) -> 
     nested = _read_collection(there) if there.is_dir() else _Collection()
     if nested.ir_datasets or nested.folder:
         raise FormatError(
-            "names a folder that itself refers to another",
+            "the file names a folder that itself refers to another",
             where=str(path),
             hint="name that one",
             code="dataset-reference-nested",

@@ -181,7 +181,7 @@ def _csv_texts(path: Path, ids: Sequence[str], texts: Sequence[str], opener: Ope
                 raise FormatError(what, where=at(path, reader.line_num))
             yield reader.line_num, row[id_place].strip(), " ".join(filter(None, (row[place] for place in places)))
     except csv.Error as error:
-        raise FormatError(f"not readable CSV: {error}", where=at(path, reader.line_num)) from error
+        raise FormatError(f"the line is not readable CSV: {error}", where=at(path, reader.line_num)) from error
 
 
 _TAG = re.compile(r"<[^<>]{1,200}>")

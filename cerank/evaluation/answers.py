@@ -47,6 +47,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.question} {self.text}"
 
 
+ANOTHER_SEED = "The same recipe with another seed may come out otherwise."
+
+
 def answers(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[Answer, ...]:
     """Return an answer for each row, in the rows' order.
 
@@ -82,7 +85,11 @@ def paragraphs(comparison: Comparison, costs: Mapping[str, Cost] | None = None) 
         for condition in comparison.conditions
         for measure in comparison.measures
     ]
-    return tuple(" ".join(texts[place]) for place in places if place in texts)
+    is_one_seed = comparison.terms.pairs == "stages" and any(
+        note.kind == "one seed" for row in comparison.rows for note in row.notes
+    )
+    last = [ANOTHER_SEED] if is_one_seed else []
+    return tuple(" ".join([*texts[place], *last]) for place in places if place in texts)
 
 
 def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
@@ -168,12 +175,13 @@ def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]
     elif any(system.members for system in comparison.systems if system.label in {row.left, row.right}):
         out.append("This is about these checkpoints, averaged over their seeds, not about their recipes.")
     if cost is not None:
-        out.append(_cost(cost))
+        name = _named(comparison, row.right)
+        out.append(_cost(cost, _capital(name) if comparison.terms.pairs == "stages" else name))
         if row.worth is not None:
             out.append(_break_even(row, cost))
     if row.worth is not None:
-        return out + _worth_needed(row.worth)
-    if row.verdict == "cannot tell":
+        out += _worth_needed(row.worth)
+    elif row.verdict == "cannot tell":
         out += _needed(comparison, row)
     return out
 
@@ -215,7 +223,7 @@ def _verdict(comparison: Comparison, row: Row) -> str:
     if margin is None or row.verdict == "cannot tell":
         queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
         between = "" if row.judgment.basis == "exact sign flips" else f", {_between(comparison, row)}"
-        return f"{queries}{_where(comparison, row)} cannot tell: {scores}{between}."
+        return f"{queries}{_where(comparison, row, has_queries=True)} cannot tell: {scores}{between}."
     late = "" if margin.before else ", a margin chosen after the results"
     within = _between(comparison, row, is_equivalence=True)
     low, high = row.judgment.equivalence_low or 0.0, row.judgment.equivalence_high or 0.0
@@ -223,10 +231,11 @@ def _verdict(comparison: Comparison, row: Row) -> str:
         p = row.judgment.p_equivalence_corrected or 0.0
         within += f"; that it is less is shown by its adjusted p of {p:.2g}, which is sharper"
     is_chain = comparison.terms.pairs == "stages" and not _names_baseline(comparison, row)
-    enough = f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if is_chain else ""
+    enough = f" {_capital(left)}, which is cheaper, is enough." if is_chain else ""
     if row.verdict == "equivalent":
-        same = f"{right} and {left} are the same within ±{short(margin.value)} {measure}{late}"
-        here = f"{right} scores {_figure(difference)} {how}" if difference else "their means are the same"
+        declared = late or ", declared before as too small to matter"
+        same = f"{right} and {left} are the same within ±{short(margin.value)} {measure}{declared}"
+        here = f"{right} scores {_figure(difference)} {how} {left}" if difference else "their means are the same"
         return f"No{_where(comparison, row)}: {same}; {here}, {within}.{enough}"
     word = "better" if difference > 0 else "worse"
     less = f"{right} is {word}, but by less than {short(margin.value)} {measure}{late}"
@@ -259,7 +268,8 @@ def _worth(comparison: Comparison, row: Row, worth: Worth) -> str:
             text += f" Nor is it worse by {short(harm.value)} or more{late_harm}."
         return text
     queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
-    text = f"{queries}{where} cannot tell whether it gains {gain} {measure}{late}: {figures}."
+    queries += _where(comparison, row, has_queries=True)
+    text = f"{queries} cannot tell whether it gains {gain} {measure}{late}: {figures}."
     if worth.answer == "not worse" and harm is not None:
         text += (
             f" It is not worse by {short(harm.value)} or more{late_harm} (one-sided p {_p(worth.p_not_worse)}{alone})."
@@ -326,8 +336,16 @@ def _few(row: Row) -> list[str]:
     return [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
 
 
-def _where(comparison: Comparison, row: Row) -> str:
-    """Return the words for the row's condition, where there are several."""
+def _where(comparison: Comparison, row: Row, *, has_queries: bool = False) -> str:
+    """Return the words for the row's condition, where there are several, or where a run's answer stands by itself.
+
+    Args:
+        comparison: the comparison.
+        row: one of its rows.
+        has_queries: the text before names the queries.
+    """
+    if comparison.terms.pairs == "stages":
+        return f" of {row.condition}" if has_queries else f", on {counted(row.paired.n, 'query')} of {row.condition}"
     return f" of {row.condition}" if len(comparison.conditions) > 1 else ""
 
 
@@ -366,14 +384,18 @@ def _range(low: float, high: float) -> str:
     return f"{_figure(low)} below and {_figure(high)} above"
 
 
-def _cost(cost: Cost) -> str:
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _cost(cost: Cost, right: str) -> str:
     took = duration(cost.seconds)
     if cost.stages > 1:
         where = f", partly in run {cost.reused_from}" if cost.reused_from else ""
         return f"Its {cost.stages} stages took {took} of training{where}."
     if cost.reused_from:
         return f"Its training took {took}, in run {cost.reused_from}, from which it was reused."
-    return f"It took {took} more of training."
+    return f"{right} took {took} more of training."
 
 
 def _needed(comparison: Comparison, row: Row) -> list[str]:
@@ -453,7 +475,7 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
     """
     if judgment.verdict == "identical":
         return "identical: both rankings hold the same documents in the same order, so nothing was tested"
-    interval = f"{100 * (1 - judgment.level):.4g} % interval [{judgment.low:+.4f}, {judgment.high:+.4f}]"
+    interval = f"{_judged_interval(judgment)} [{judgment.low:+.4f}, {judgment.high:+.4f}]"
     excludes = judgment.low > 0 or judgment.high < 0
     side = "excludes 0" if excludes else "includes 0"
     if judgment.is_different and not excludes:
@@ -464,12 +486,12 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
     margin = judgment.margin
     if margin is not None and judgment.equivalence_level is not None:
-        confidence = 100 * (1 - 2 * judgment.equivalence_level)
+        kind = _judged_interval(judgment, is_equivalence=True)
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
         is_within = (judgment.p_equivalence_corrected or 0.0) <= judgment.alpha
         late = "" if margin.before else ", chosen after the results"
         place = "lies within" if -margin.value < low and high < margin.value else "reaches beyond"
-        text = f"{confidence:.4g} % interval [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
+        text = f"{kind} [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
         if is_within and place == "reaches beyond":
             text += f", but the adjusted p of equivalence, {judgment.p_equivalence_corrected:.3g}, shows it"
         parts.append(text)
@@ -481,6 +503,14 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         many = counted(judgment.queries_for_difference, "query")
         parts.append(f"to show a true difference of {margin.value:g} takes {many} (80 % power)")
     return "; ".join(parts)
+
+
+def _judged_interval(judgment: Judgment, *, is_equivalence: bool = False) -> str:
+    """Return which interval a verdict rests on: the row's own, or one that is wider because the table has more rows."""
+    level = 2 * (judgment.equivalence_level or 0.0) if is_equivalence else judgment.level
+    percent = f"{100 * (1 - level):.4g} %"
+    full = 2 * judgment.alpha if is_equivalence else judgment.alpha
+    return f"interval adjusted for the whole table ({percent})" if level < full - 1e-9 else f"{percent} interval"
 
 
 def _missing_half(judgment: Judgment) -> str:

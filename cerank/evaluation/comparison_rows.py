@@ -25,6 +25,9 @@ METHODS = {
     "none": "no correction",
 }
 MANY_MISSING = 0.05  # share of queries without results above which a verdict says so in its own cell
+BACKGROUND = (  # notes that W/T/L or the answer below a run's table says too, or that no verdict is likely to hang on
+    *("zeros", "ties", "answerless", "one seed", "ignored"),
+)
 LEGEND = "adjusted p: for the whole table; d_z: mean difference / its sd; W/T/L: queries won, tied, lost"
 
 
@@ -133,10 +136,15 @@ def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
     return tuple(out)
 
 
-def footnotes(comparison: Comparison) -> tuple[str, ...]:
-    """Return what stands under a table: family and method, margins chosen late, data to beware of; each line once."""
+def footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, ...]:
+    """Return what stands under a table: family and method, margins chosen late, data to beware of; each line once.
+
+    Args:
+        comparison: the comparison.
+        is_short: leave out what explains a figure and keeps nobody from a wrong reading; see `BACKGROUND`.
+    """
     terms = comparison.terms
-    lines = [family(comparison)]
+    lines = [family(comparison, is_short=is_short)]
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
         because = f", because {margin.because}" if margin.because else ""
@@ -146,7 +154,7 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
             when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
             because = f", because {margin.because}" if margin.because else ""
             lines.append(f"{what} by {measure}: {margin.shown}, {when} ({margin.source}){because}")
-    if terms.worth:
+    if any(row.worth for row in comparison.rows):
         lines.append(WORTH_LEGEND)
     if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):
         lines.append("†: this verdict rests on a margin that was chosen after the results")
@@ -167,8 +175,12 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
             f"{names}; the verdicts use the adjusted p"
         )
     lines += skewed(comparison)
+    left_out = {"skewed", *(BACKGROUND if is_short else ())}
     noted = [
-        f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes if note.kind != "skewed"
+        f"{_about(row, note)}: {note.text}"
+        for row in comparison.rows
+        for note in row.notes
+        if note.kind not in left_out
     ]
     return tuple(dict.fromkeys(lines + noted))
 
@@ -208,8 +220,8 @@ def skewed(comparison: Comparison) -> list[str]:
     ]
 
 
-def family(comparison: Comparison) -> str:
-    """Return how many comparisons share one error rate, and by what method."""
+def family(comparison: Comparison, *, is_short: bool = False) -> str:
+    """Return how many comparisons share one error rate, and by what method; short: without how the method works."""
     terms, size = comparison.terms, comparison.family
     rate = f"{100 * (1 - terms.confidence):.3g} %"
     if size == 0 and any(not row.is_primary for row in comparison.rows):
@@ -224,7 +236,9 @@ def family(comparison: Comparison) -> str:
     how = {
         "holm": "Holm's correction",
         "bonferroni": "Bonferroni's correction",
-        "max-t": (
+        "max-t": "step-down max-t"
+        if is_short
+        else (
             f"step-down max-t: signs of whole queries are flipped {terms.rounds:,} times, and the largest |t| is the "
             "yardstick"
         ),

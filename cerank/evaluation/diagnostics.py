@@ -20,14 +20,15 @@ GAP = 0.05  # difference in judged shares above which unjudged documents may exp
 SKEWED = 1.0  # skewness of the differences above which, with fewer than `FEW` queries, the tests err too often
 FEW = 60
 GRADED = 3  # largest grade from which on grade 1 is no more than related, as in TREC DL
+MANY_TIES = 0.1  # share of tied neighbors above which their order may well decide
 MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
 
 
 Floats = npt.NDArray[np.float64]
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What one ranking is like on one set of qrels."""
+class RankingDiagnostics(msgspec.Struct, frozen=True, kw_only=True):
+    """Judged share, ties and depth of a ranking on a set of qrels."""
 
     judged: dict[str, float]  # measure -> mean share of judged documents down to its cutoff (10 where it has none)
     answerless: dict[str, int]  # measure -> queries in whose qrels no document meets its threshold
@@ -44,12 +45,12 @@ class Note(msgspec.Struct, frozen=True):
     text: str
 
 
-def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts:
+def of_ranking(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> RankingDiagnostics:
     """Return the facts of a ranking; `names` are canonical measures."""
     ranked = [query for query in qrels if ranking.get(query)]
     depths = [len(ranking[query]) for query in ranked]
     shapes = {name: by_name.shape(name) for name in names}
-    return Facts(
+    return RankingDiagnostics(
         judged={
             name: 1.0 if by_name.is_condensed(name) else _judged(qrels, ranking, ranked, shape.cutoff or 10)
             for name, shape in shapes.items()
@@ -68,7 +69,12 @@ def answerless(qrels: by_name.Qrels, rel: int = 1) -> tuple[str, ...]:
 
 
 def notes(
-    measure: str, left: tuple[str, Facts | None], right: tuple[str, Facts | None], *, n: int, zeros: int
+    measure: str,
+    left: tuple[str, RankingDiagnostics | None],
+    right: tuple[str, RankingDiagnostics | None],
+    *,
+    n: int,
+    zeros: int,
 ) -> tuple[Note, ...]:
     """Return what is to be said of one comparison; each side is a label and its facts, if known.
 
@@ -102,7 +108,8 @@ def notes(
         if fact.ties > 0:
             share = f"{100 * fact.ties:.1f} % of the neighboring scores of '{label}' in the top 10"
             why = "what another order of them could change is shown by cerank compare --bounds"
-            out.append(Note("ties", f"{share} are equal or one float32 apart; {why}"))
+            kind = "many ties" if fact.ties > MANY_TIES else "ties"
+            out.append(Note(kind, f"{share} are equal or one float32 apart; {why}"))
     if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
         depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
         out.append(
@@ -138,12 +145,12 @@ def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -
     )
 
 
-def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
+def merged(facts_of_seeds: Sequence[RankingDiagnostics | None]) -> RankingDiagnostics | None:
     """Return the facts of several seeds as one: mean shares, extreme depths; None where one is unknown."""
     known = [fact for fact in facts_of_seeds if fact is not None]
     if not known or len(known) < len(facts_of_seeds):
         return None
-    return Facts(
+    return RankingDiagnostics(
         judged=_mean([fact.judged for fact in known]),
         answerless=known[0].answerless,
         ties=sum(fact.ties for fact in known) / len(known),

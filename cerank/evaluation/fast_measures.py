@@ -20,7 +20,7 @@ UNJUDGED = -(2**40)  # below every grade, so that no threshold counts it
 MAX_CELLS = 1 << 22  # of a block's matrix of grades: 32 MiB
 
 
-class Asked(msgspec.Struct, frozen=True):
+class MeasureSpec(msgspec.Struct, frozen=True):
     """A measure that can be computed here."""
 
     kind: str  # one of KINDS
@@ -37,7 +37,7 @@ class Block(msgspec.Struct, frozen=True):
 
 
 def per_query(
-    measures: Mapping[str, Asked], qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]]
+    measures: Mapping[str, MeasureSpec], qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     """Return values by measure and query for every query of the qrels, in their order; 0 for one without a ranking.
 
@@ -92,11 +92,11 @@ def _summed(values: Floats) -> Floats:
     return np.cumsum(values, axis=1)[:, -1]
 
 
-def _cut(block: Block, measure: Asked) -> Grades:
+def _cut(block: Block, measure: MeasureSpec) -> Grades:
     return block.grades if measure.cutoff is None else block.grades[:, : measure.cutoff]
 
 
-def _relevant(block: Block, measure: Asked) -> Floats:
+def _relevant(block: Block, measure: MeasureSpec) -> Floats:
     """Return the number of relevant documents in the qrels, (queries,)."""
     return np.bincount(block.rows[block.judged >= measure.rel], minlength=len(block.grades)).astype(np.float64)
 
@@ -106,7 +106,7 @@ def _share(part: Floats, total: Floats) -> Floats:
     return np.divide(part, total, out=np.zeros_like(part), where=total > 0)
 
 
-def _ndcg(block: Block, measure: Asked) -> Floats:
+def _ndcg(block: Block, measure: MeasureSpec) -> Floats:
     """Compute nDCG: the gain is the grade (0 below 0), the discount log2(rank + 1), the ideal the qrels' best order."""
     gains = np.maximum(_cut(block, measure), 0).astype(np.float64)
     sizes = np.bincount(block.rows, minlength=len(gains))
@@ -122,42 +122,42 @@ def _discounted(gains: Floats) -> Floats:
     return _summed(gains / np.log2(np.arange(2, gains.shape[1] + 2)))
 
 
-def _rr(block: Block, measure: Asked) -> Floats:
+def _rr(block: Block, measure: MeasureSpec) -> Floats:
     hits = _cut(block, measure) >= measure.rel
     return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
 
 
-def _ap(block: Block, measure: Asked) -> Floats:
+def _ap(block: Block, measure: MeasureSpec) -> Floats:
     hits = _cut(block, measure) >= measure.rel
     precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     return _share(_summed(np.where(hits, precisions, 0.0)), _relevant(block, measure))
 
 
-def _found(block: Block, measure: Asked) -> Floats:
+def _found(block: Block, measure: MeasureSpec) -> Floats:
     hits: Floats = (_cut(block, measure) >= measure.rel).sum(axis=1).astype(np.float64)
     return hits
 
 
-def _precision(block: Block, measure: Asked) -> Floats:
+def _precision(block: Block, measure: MeasureSpec) -> Floats:
     return _found(block, measure) / float(measure.cutoff or 1)
 
 
-def _recall(block: Block, measure: Asked) -> Floats:
+def _recall(block: Block, measure: MeasureSpec) -> Floats:
     return _share(_found(block, measure), _relevant(block, measure))
 
 
-def _success(block: Block, measure: Asked) -> Floats:
+def _success(block: Block, measure: MeasureSpec) -> Floats:
     return (_found(block, measure) > 0).astype(np.float64)
 
 
-def _r_precision(block: Block, measure: Asked) -> Floats:
+def _r_precision(block: Block, measure: MeasureSpec) -> Floats:
     """Compute precision at as many documents as are relevant."""
     relevant = _relevant(block, measure)
     hits = (block.grades >= measure.rel) & (np.arange(block.grades.shape[1]) < relevant[:, None])
     return _share(hits.sum(axis=1).astype(np.float64), relevant)
 
 
-KINDS: dict[str, Callable[[Block, Asked], Floats]] = {
+KINDS: dict[str, Callable[[Block, MeasureSpec], Floats]] = {
     "nDCG": _ndcg,
     "RR": _rr,
     "AP": _ap,

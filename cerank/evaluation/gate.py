@@ -29,7 +29,7 @@ Kind = Literal["non-inferiority", "superiority"]
 
 
 class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One declared check, decided."""
+    """One declared check with its result."""
 
     measure: str
     condition: Condition

@@ -19,7 +19,7 @@ from cerank.errors import UsageError
 from cerank.registry import nearest
 
 if TYPE_CHECKING:
-    from cerank.evaluation.fast_measures import Asked
+    from cerank.evaluation.fast_measures import MeasureSpec
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 Lists = Mapping[str, Sequence[str]]  # query id -> document ids in strict order
@@ -236,17 +236,17 @@ _FAST: dict[str, set[str]] = {  # measure -> parameters that `fast_measures` kno
 }
 
 
-def _fast(measure: Any) -> Asked | None:
+def _fast(measure: Any) -> MeasureSpec | None:
     """Return the measure as `fast_measures` takes it, or None where only ir_measures computes it."""
-    from cerank.evaluation.fast_measures import Asked
+    from cerank.evaluation.fast_measures import MeasureSpec
 
     given = measure.params
     if measure.NAME not in _FAST or not given.keys() <= _FAST[measure.NAME] or given.get("dcg", "log2") != "log2":
         return None
-    return Asked(measure.NAME, given.get("cutoff"), given.get("rel", 1))
+    return MeasureSpec(measure.NAME, given.get("cutoff"), given.get("rel", 1))
 
 
-def additive(name: str) -> Asked | None:
+def additive(name: str) -> MeasureSpec | None:
     """Return the kind, cutoff and threshold of an everyday measure, its condensed lists aside; None for any other."""
     return _fast(_plain(_parsed(name, "")))
 

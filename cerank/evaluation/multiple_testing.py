@@ -314,7 +314,7 @@ def all_flipped_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _tables(padded: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (groups, 256, columns): for eight rows after another, the sum under each pattern of their signs."""
+    """Return the sums of each eight rows under each of their 256 patterns of signs, shape (groups, 256, columns)."""
     import numpy as np
 
     blocks = padded.reshape(-1, 8, padded.shape[1])

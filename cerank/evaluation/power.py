@@ -25,7 +25,7 @@ POWER = 0.8  # the field's convention: four of five real differences are seen
 MOST_QUERIES = 10**8  # beyond this "more queries" is no advice
 
 
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+class PowerEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """What `queries` queries can show at `power`; the units of sd, difference and margin are the measure's."""
 
     queries: int
@@ -85,7 +85,7 @@ def queries_for_margin(margin: float, sd: float, power: float = POWER, alpha: fl
     return fewest(lambda n: power_of_equivalence(n, margin, sd, 0.0, alpha) >= power) if margin > 0 else None
 
 
-def outlook(
+def power_estimate(
     queries: int,
     sd: float,
     *,
@@ -94,7 +94,7 @@ def outlook(
     power: float = POWER,
     alpha: float = 0.05,
     tests: int = 1,
-) -> Outlook:
+) -> PowerEstimate:
     """Return what so many queries with such a spread can show: all that `cerank power` prints.
 
     Args:
@@ -111,7 +111,7 @@ def outlook(
         raise UsageError(f"a family has at least 1 test, not {tests}", code="family-out-of-range")
     _refuse(queries, sd, alpha, power)
     level = alpha / tests
-    estimate = Outlook(
+    estimate = PowerEstimate(
         queries=queries,
         sd=sd,
         alpha=level,

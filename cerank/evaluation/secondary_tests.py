@@ -194,7 +194,7 @@ def _noncentrality(t: float, df: int, share: float) -> float:
 
 
 class Risk(msgspec.Struct, frozen=True, kw_only=True):
-    """What the differences are like beside their mean."""
+    """The risk in per-query differences: who is hurt, how much, and how few queries carry the mean."""
 
     threshold: float  # losses and gains up to it do not count: the harm margin or the margin, else 0
     hurt: int  # queries that lose more than the threshold

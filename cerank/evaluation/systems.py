@@ -28,14 +28,14 @@ class Condition(msgspec.Struct, frozen=True, order=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What one system scored in one condition."""
+    """The per-query values of a system in one condition."""
 
     condition: Condition
     qrels_sha256: str
     values: dict[str, dict[str, float]]  # measure -> query id -> value, every query of the qrels
     missing: tuple[str, ...] = ()  # queries of the qrels the ranking lacks; they count 0
     unjudged: int = 0  # queries of the ranking without qrels; they are ignored
-    facts: diagnostics.Facts | None = None
+    facts: diagnostics.RankingDiagnostics | None = None
     ranking_sha256: str = ""  # of the documents in their order; "" for a mean of seeds
 
 
@@ -78,7 +78,7 @@ def measured(
         values=by_name.per_query(names, qrels, ranking) if values is None else values,
         missing=tuple(query for query in qrels if not ranking.get(query)),
         unjudged=sum(query not in qrels for query in ranking),
-        facts=diagnostics.facts(names, qrels, ranking),
+        facts=diagnostics.of_ranking(names, qrels, ranking),
         ranking_sha256=fingerprint(ranking),
     )
 

@@ -244,16 +244,12 @@ def make_folder(path: Path) -> None:
         _operation("sync-folder", folder.parent, _sync_path, folder.parent)
 
 
-def _children(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
-
-
 def remove_tree(path: Path) -> None:
     """Remove a folder and everything in it, if it exists; links in it are removed, not followed."""
     if not path.is_dir() or path.is_symlink():
         remove(path)
         return
-    for entry in _operation("list", path, _children, path):
+    for entry in _operation("list", path, lambda: sorted(path.iterdir())):
         if entry.is_dir() and not entry.is_symlink():
             remove_tree(entry)
         else:

@@ -80,14 +80,10 @@ def with_crc(data: bytes) -> bytes:
     return body + _CRC_MEMBER + b'%08x"}' % zlib.crc32(body) if body != b"{" else data
 
 
-def crc_matches(line: bytes) -> bool:
-    """Return whether the CRC of a line, without its line feed, matches; True for a line without a CRC."""
-    return line[-_CRC_LENGTH:-10] != _CRC_MEMBER or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_CRC_LENGTH])
-
-
-def has_matching_crc(line: bytes) -> bool:
-    """Return whether a line has a CRC that matches."""
-    return line[-_CRC_LENGTH:-10] == _CRC_MEMBER and crc_matches(line)
+def crc_matches(line: bytes, *, without: bool = True) -> bool:
+    """Return whether the CRC of a line, without its line feed, matches; `without` for a line that has none."""
+    has_one = line[-_CRC_LENGTH:-10] == _CRC_MEMBER
+    return line[-10:-2] == b"%08x" % zlib.crc32(line[:-_CRC_LENGTH]) if has_one else without
 
 
 def _without_crc(data: bytes) -> bytes:

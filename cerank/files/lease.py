@@ -213,10 +213,6 @@ def has_locks(folder: Path) -> bool:
         disk.remove(probe)
 
 
-def _locks_are_disabled() -> bool:
-    return bool(os.environ.get(NO_FLOCK))
-
-
 def _excludes_others(handle: disk.Handle) -> bool:
     """Return whether the lock just taken keeps others out; some network file systems grant it to everyone."""
     try:
@@ -247,7 +243,7 @@ def _is_alive(data: bytes) -> bool | None:
 
 def _lock(handle: disk.Handle) -> bool:
     """Take the lock; return False if the file system has none that excludes others."""
-    if _locks_are_disabled():
+    if os.environ.get(NO_FLOCK):
         return False
     locked = try_lock(handle.descriptor)
     if locked is False:

@@ -231,7 +231,7 @@ def _json_array(path: Path, kind: type[S], opener: Opener | None) -> Iterator[tu
         items = msgspec.json.decode(b"\n".join(parts), type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = "write one JSON object a line, or one array of objects"
-        raise FormatError(f"not valid JSON: {shown(error, 200)}", where=str(path), hint=hint) from error
+        raise FormatError(f"the file is not valid JSON: {shown(error, 200)}", where=str(path), hint=hint) from error
     decoder = msgspec.json.Decoder(kind)
     for number, item in enumerate(items, 1):
         try:

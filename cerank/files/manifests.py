@@ -56,7 +56,7 @@ def verify_folder(folder: Path) -> None:
     """
     manifest = folder / MANIFEST
     if manifest.is_symlink():
-        raise DamagedError("not a plain file", where=str(manifest))
+        raise DamagedError("the manifest is not a plain file", where=str(manifest))
     try:
         listed = {entry.path: entry for entry in msgspec.json.decode(manifest.read_bytes(), type=Manifest).files}
     except OSError as error:
@@ -77,7 +77,7 @@ def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
     if entry is None:
         return "the file does not belong there"
     if path.is_symlink() or not path.is_file():
-        return "not a plain file"
+        return "the manifest is not a plain file"
     if path.stat().st_size != entry.size:
         return f"it has {counted(path.stat().st_size, 'byte')}; {entry.size:,} were written"
     try:

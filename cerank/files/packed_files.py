@@ -180,7 +180,7 @@ class _Content:
                 self._at_end()  # moves a tar on, after which its member cannot be asked again
         except (*_ERRORS, NotImplementedError) as error:
             raise FormatError(
-                f"is damaged {self._kind}: {shown(error, 200)}", where=str(self._path), code="archive-damaged"
+                f"the file is damaged {self._kind}: {shown(error, 200)}", where=str(self._path), code="archive-damaged"
             ) from error
         except RuntimeError as error:  # zipfile asks for a password so, and lz4 finds all damage so
             raise FormatError(f"the file cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
@@ -370,7 +370,7 @@ def _zip_member(path: Path) -> IO[bytes]:
         raise FormatError(f"the file is a damaged zip: {shown(error, 200)}", where=str(path)) from error
     except RuntimeError as error:
         raise FormatError(
-            f"cannot be unpacked: {shown(error, 200)}", where=str(path), code="archive-damaged"
+            f"the file cannot be unpacked: {shown(error, 200)}", where=str(path), code="archive-damaged"
         ) from error
 
 

@@ -41,7 +41,9 @@ def read_records(path: Path, kind: type[S]) -> Iterator[tuple[str, S]]:
         missing = [f.encode_name for f in msgspec.structs.fields(kind) if f.required and f.encode_name not in names]
         if missing or not columns:
             hint = "its columns: " + shown(", ".join(names), 300)
-            raise FormatError(f"has no column {' or '.join(missing)}".rstrip(" or"), where=str(path), hint=hint)
+            raise FormatError(
+                f"the file has no column {' or '.join(missing)}".rstrip(" or"), where=str(path), hint=hint
+            )
         rows = tables.rows(path, columns, has_texts=True)
         yield from _converted(path, kind, ((number, dict(zip(columns, row, strict=True))) for number, row in rows))
     else:

@@ -171,7 +171,7 @@ def check_size(path: Path) -> None:
                         raise packed_files.decompression_bomb(path)
         except (ValueError, KeyError, IndexError, struct.error) as error:
             raise FormatError(
-                f"not a readable parquet file: {error}", where=str(path), code="invalid-parquet"
+                f"the file is not readable parquet: {error}", where=str(path), code="invalid-parquet"
             ) from error
 
 
@@ -269,7 +269,7 @@ def arrow_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         frame = polars.read_ipc_stream(path)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise FormatError(f"not a readable Arrow stream: {shown(error, 200)}", where=str(path)) from error
+        raise FormatError(f"the file is not a readable Arrow stream: {shown(error, 200)}", where=str(path)) from error
     yield from enumerate(frame.iter_rows(named=True), 1)
 
 
@@ -329,4 +329,6 @@ def scan_parquet(path: Path) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _damaged_error(path: Path, error: BaseException | str) -> FormatError:
-    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path), code="invalid-parquet")
+    return FormatError(
+        f"the file is not readable parquet: {shown(error, 200)}", where=str(path), code="invalid-parquet"
+    )

@@ -32,7 +32,7 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class ImportCounts(msgspec.Struct, frozen=True):
-    """What an import wrote, counted."""
+    """The numbers of rows that an import wrote, dropped or changed."""
 
     records: int  # rows or objects of the files
     queries: int

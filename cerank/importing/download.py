@@ -41,7 +41,7 @@ class FetchedFile(msgspec.Struct, frozen=True):
 
 
 class _PartialDownload(msgspec.Struct, frozen=True):
-    """What a `.part` is the first bytes of; beside it as `.part.json`."""
+    """The source of a partial download, stored beside FILE.part as FILE.part.json."""
 
     url: str
     validator: str = ""  # the answer's ETag or date, sent back so that a file that changed starts anew
@@ -72,7 +72,7 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
         return _check_file(source, path, "was here")
     if source.by_hand:
         raise MissingError(
-            f"must be downloaded by hand: {source.by_hand}",
+            f"the file must be downloaded by hand: {source.by_hand}",
             where=source.url,
             hint=_how_to_place(source, path),
             code="download-by-hand",
@@ -150,13 +150,16 @@ def _download(source: PublishedFile, part: Path, handle: disk.Handle, progress: 
     if expected and size < expected:
         hint = "repeat the command to resume the download"
         raise MissingError(
-            f"broke off after {size:,} of {expected:,} bytes", where=source.url, hint=hint, code="download-cut-off"
+            f"the download broke off after {size:,} of {expected:,} bytes",
+            where=source.url,
+            hint=hint,
+            code="download-cut-off",
         )
 
 
 def _send_request(url: str, present: int, validator: str) -> http.client.HTTPResponse:
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise MissingError("not an http or https address", where=shown(url, 200))
+        raise MissingError("the address does not begin with http:// or https://", where=shown(url, 200))
     headers = {"User-Agent": f"cerank/{cerank.__version__}", "Accept-Encoding": "identity"}
     if present:
         headers["Range"] = f"bytes={present}-"

@@ -59,17 +59,14 @@ def _format_of(path: Path) -> str:
         return _by_keys(next((set(row) for _, row in tables.arrow_rows(arrow_files(path)[0])), set()), path)
     if tables.is_parquet(path):
         names = set(tables.column_names(path))
-        return "run" if _is_ranking(names) else _by_keys(names, path)
+        is_ranking = names & {"score", "rank"} and names & {"doc_id", "docno"} and "text" not in names
+        return "run" if is_ranking else _by_keys(names, path)
     first = next((line for _, lines in line_blocks(path) for line in lines if line.strip()), b"")
     if first.lstrip().startswith((b"{", b"[")):
         return _by_json(first, path)
     if layout_of(path, "run").has_header or len(first.split()) == 6:
         return "run"
     return _by_columns(first.decode().rstrip("\r").split("\t"), path)
-
-
-def _is_ranking(names: set[str]) -> bool:
-    return bool(names & {"score", "rank"}) and bool(names & {"doc_id", "docno"}) and "text" not in names
 
 
 def _by_json(first: bytes, path: Path) -> str:
@@ -135,7 +132,7 @@ class ImportedFile(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What an import did; stored in the folder as import.json."""
+    """The result of an import, stored in the dataset folder as import.json."""
 
     format: str
     folder: str
@@ -146,7 +143,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 class ImportOptions(msgspec.Struct, frozen=True):
-    """What the user may choose about an import."""
+    """Options of an import: names of runs, the collection of texts, depth, queries."""
 
     name: str = ""  # name of the run; "" takes the format's
     collection: str = ""  # ir_datasets id or folder with the texts; "" takes the format's

@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 import torch
 
+from cerank.core.prefetch import made_ahead
 from cerank.errors import RunFailedError
 from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Scores
 from cerank.kernels.memory import is_out_of_memory, release_memory
@@ -34,9 +35,6 @@ TextLookup = Callable[[Sequence[str]], Sequence[str]]  # returns the texts of id
 
 CHUNK = 32  # queries of a chunk: the unit of progress, of a request to stop, and of resuming
 MIN_TOKEN_BUDGET = 512  # tokens at once; if not even these fit into memory, something else is wrong
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 class ChunkStore(Protocol):
@@ -154,19 +152,6 @@ def split_into_chunks(query_ids: Iterable[str]) -> list[list[str]]:
     """Return the queries, sorted by id, in chunks of `CHUNK`; always the same ones for the same queries."""
     by_id = sorted(query_ids)
     return [by_id[start : start + CHUNK] for start in range(0, len(by_id), CHUNK)]
-
-
-def made_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Yield `make(item)` of each item, in order; a thread makes the next one while the caller uses the last."""
-    with ThreadPoolExecutor(1, "prefetch") as thread:
-        waiting = None
-        for item in items:
-            following = thread.submit(make, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
 
 
 class Writes:

@@ -36,7 +36,7 @@ _LARGEST_ANSWER = 1 << 26  # bytes
 
 
 class ServerAnswer(msgspec.Struct, frozen=True):
-    """What a server said of one query; the cache holds it."""
+    """A server's scores for one query, as the cache holds them."""
 
     scores: list[float]  # in the order of the documents
     tokens: int = 0  # billed; 0 where the server does not say

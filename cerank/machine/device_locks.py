@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import RunFailedError, UsageError
+from cerank.errors import RunFailedError, UsageError, os_reason
 from cerank.files import disk, lease
 from cerank.files.json_records import DECODE_ERRORS
 from cerank.files.safe_open import read_file
@@ -114,7 +114,7 @@ def _folder_problem(where: Path) -> str:
             where.mkdir(mode=0o700)
         state = where.lstat()
     except OSError as error:
-        return f"cannot be made: {(error.strerror or '').lower()}"
+        return f"cannot be made: {os_reason(error)}"
     if not stat.S_ISDIR(state.st_mode):
         return "not a folder"
     if state.st_uid != os.getuid():
@@ -200,12 +200,9 @@ def _path(where: Path, key: str) -> Path:
 def _take_lock(handle: disk.Handle) -> bool | None:
     """Return whether the lock was taken; None where the file system has none that holds."""
     is_locked = lease.try_lock(handle.descriptor)
-    return _is_same_file(handle) if is_locked else is_locked
-
-
-def _is_same_file(handle: disk.Handle) -> bool:
-    """Return whether the locked file is still the one of that name; a cleaner of old files may have removed it."""
-    try:
+    if not is_locked:
+        return is_locked
+    try:  # a cleaner of old files may have removed it, and another process made it anew
         return os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
     except OSError:
         return False

@@ -199,18 +199,13 @@ def check_torch(name: str) -> None:
     Raises:
         UsageError: the device is a GPU, and this torch has no CUDA.
     """
-    version = _torch_version() if name.startswith("cuda") else ""
-    if version.endswith("+cpu"):
-        what = f"torch {version} was built without CUDA, so it cannot use the GPU"
-        raise UsageError(what, where="device", hint="install a build of torch for CUDA, or give --device cpu")
-
-
-def _torch_version() -> str:
-    """Return the version of the installed torch without importing it; "" if there is none."""
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    if not name.startswith("cuda"):
+        return
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version("torch")
+        if version.endswith("+cpu"):
+            what = f"torch {version} was built without CUDA, so it cannot use the GPU"
+            raise UsageError(what, where="device", hint="install a build of torch for CUDA, or give --device cpu")
 
 
 def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:

@@ -22,7 +22,7 @@ _QUERY = ("--query-gpu=uuid,memory.total,compute_cap", "--format=csv,noheader,no
 
 
 class GpuProperties(msgspec.Struct, frozen=True):
-    """What a plan needs to know of a GPU."""
+    """Model, memory and compute capability of a GPU, as a plan needs them."""
 
     model: str
     memory: int  # bytes, whether free or not: what is free now says nothing of later

@@ -29,7 +29,7 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to start
 
 
 class Adapter(msgspec.Struct, frozen=True):
-    """What an adapter folder says."""
+    """An adapter folder: its base, kind, pooling and hash."""
 
     folder: Path
     base: str  # hub id or folder
@@ -80,10 +80,12 @@ def read_adapter(folder: Path) -> Adapter:
         )
     if values.get("revision") not in {None, "", "main"}:
         hint = "download that revision of the base, and name its folder in base_model_name_or_path"
-        raise UsageError("names a revision of its base", where=where, hint=hint, code="adapter-revision")
+        raise UsageError("the adapter names a revision of its base", where=where, hint=hint, code="adapter-revision")
     base = values.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise UsageError("names no base (base_model_name_or_path)", where=where, code="adapter-without-base")
+        raise UsageError(
+            "the adapter names no base (base_model_name_or_path)", where=where, code="adapter-without-base"
+        )
     if not (folder / WEIGHTS).is_file():
         hint = "save it as safetensors with peft; pickled weights can run code"
         raise MissingError(f"no {WEIGHTS}", where=str(folder), hint=hint, code="weights-missing")
@@ -117,7 +119,7 @@ def _own_description(folder: Path) -> tuple[Pooling | None, str]:
     try:
         return msgspec.convert(values.get("pooling"), Pooling), str(values.get("base_sha256", ""))
     except msgspec.ValidationError as error:
-        raise UsageError(f"names no pooling: {error}", where=str(path)) from error
+        raise UsageError(f"the file names no pooling: {error}", where=str(path)) from error
 
 
 def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:

@@ -458,4 +458,4 @@ class CheckpointConfig(msgspec.Struct, frozen=True):
             what = f"no {CHECKPOINT_CONFIG}, so this is no checkpoint of cerank"
             raise MissingError(what, where=str(folder)) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise UsageError("unreadable", where=str(folder / CHECKPOINT_CONFIG)) from error
+            raise UsageError("the file cannot be read", where=str(folder / CHECKPOINT_CONFIG)) from error

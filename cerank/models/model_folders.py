@@ -68,9 +68,9 @@ def json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise os_error(error, path) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"not JSON: {shown(error, 120)}", where=str(path)) from error
+        raise UsageError(f"the file is not JSON: {shown(error, 120)}", where=str(path)) from error
     if not isinstance(values, dict):
-        raise UsageError("not a JSON object", where=str(path))
+        raise UsageError("the file is not a JSON object", where=str(path))
     return values
 
 
@@ -80,9 +80,11 @@ def _check_settings(path: Path) -> None:
         if token_at(text) >= 0:
             raise UsageError("the file holds an access token", where=str(path), hint="take it out, and revoke it")
         if key.endswith("attn_implementation") and text not in _ATTENTION:
-            raise UsageError(f"names a kernel of its own: {shown(text, 80)}", where=str(path), hint=_CODE_HINT)
+            raise UsageError(
+                f"the model names a kernel of its own: {shown(text, 80)}", where=str(path), hint=_CODE_HINT
+            )
     if "auto_map" in values:
-        raise UsageError("names code of its own (auto_map)", where=str(path), hint=_CODE_HINT)
+        raise UsageError("the model brings code of its own (auto_map)", where=str(path), hint=_CODE_HINT)
     if values.get("quantization_config") is not None:
         raise UsageError(
             "the model's weights are quantized, which cannot be trained", where=str(path), hint="take the original"

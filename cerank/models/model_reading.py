@@ -130,7 +130,7 @@ def _lightning(
 
 
 class _ReadingRequest(NamedTuple):
-    """What is said about a folder beside what lies in it."""
+    """What a recipe or the user says about a model folder, before its files are read."""
 
     name: str
     declared: Declaration | None
@@ -182,7 +182,7 @@ def _checkpoint(folder: Path, model_type: str, declared: Declaration | None) -> 
     try:
         pooling = msgspec.convert(values.get("pooling"), Pooling)
     except msgspec.ValidationError as error:
-        raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
+        raise UsageError(f"the file names no pooling: {error}", where=str(mark)) from error
     length = values.get("max_length")
     return ModelReading(
         family="checkpoint of cerank",
@@ -308,7 +308,9 @@ def module_list(folder: Path) -> list[tuple[str, Path]]:
     for _, part in modules:
         if part and not re.fullmatch(r"\w+", part):
             raise UsageError(
-                f"names a folder outside the model: {shown(part, 80)}", where=str(path), code="path-out-of-folder"
+                f"the file names a folder outside the model: {shown(part, 80)}",
+                where=str(path),
+                code="path-out-of-folder",
             )
     return [(kind, folder / part if part else folder) for kind, part in modules]
 
@@ -422,7 +424,9 @@ def _check_kind(folder: Path, declared: Declaration, model_type: str, *, has_lin
     }
     if not right[declared.kind]:
         is_what = "an encoder-decoder" if is_seq2seq else f"causal with{'' if has_linear_head else 'out'} a linear head"
-        raise UsageError(f'is declared as "{declared.kind}", and is {is_what}', where=str(folder), code="kind-mismatch")
+        raise UsageError(
+            f'the model is declared as "{declared.kind}", and is {is_what}', where=str(folder), code="kind-mismatch"
+        )
     if declared.kind == "causal" and model_type not in _PLAIN_LOGITS:
         what = f"causal models of type {shown(model_type, 40)} are not supported"
         hint = f"supported are {', '.join(sorted(_PLAIN_LOGITS))}"

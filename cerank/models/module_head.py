@@ -109,7 +109,9 @@ def load_head(folder: Path) -> nn.Sequential:
             module = DenseModule(config, where) if name == "Dense" else LayerNormModule(int(config["dimension"]))
             module.load_state_dict(load_file(part / "model.safetensors"))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UsageError(f"is no {name}: {shown(error, 200)}", where=where, code="invalid-modules") from error
+            raise UsageError(
+                f"the file is no {name}: {shown(error, 200)}", where=where, code="invalid-modules"
+            ) from error
         modules.append(module)
     return nn.Sequential(*modules)
 

@@ -34,8 +34,8 @@ _EMBEDDINGS = re.compile(r"(?:^|\.)(?:word_embeddings|embed_tokens|tok_embedding
 _HEADS = re.compile(r"(?:^|\.)(?:classifier|score|classifier\.out_proj|classifier\.dense2)\.weight$")
 
 
-class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files of a model folder say about it."""
+class ModelSizes(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes in a model folder: entries of its tokenizer, rows of its embeddings, scores of its head."""
 
     family: str  # config.json's model_type
     embeddings: int  # rows of the table of token embeddings; 0 where it is not found
@@ -46,7 +46,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     weights: int  # bytes
 
 
-def read_facts(folder: Path) -> ModelFacts:
+def read_sizes(folder: Path) -> ModelSizes:
     """Return what the folder's files say.
 
     Raises:
@@ -61,7 +61,7 @@ def read_facts(folder: Path) -> ModelFacts:
     embeddings = [shape[0] for name, shape in shapes.items() if _EMBEDDINGS.search(name) and len(shape) == 2]
     heads = [shape[0] for name, shape in shapes.items() if _HEADS.search(name) and len(shape) == 2]
     architectures = " ".join(map(str, config.get("architectures") or ()))
-    return ModelFacts(
+    return ModelSizes(
         family=family,
         embeddings=embeddings[0] if embeddings else _whole(config, "vocab_size"),
         tokens=_tokenizer_size(folder),
@@ -74,7 +74,7 @@ def read_facts(folder: Path) -> ModelFacts:
 
 def check_base(
     folder: Path, lengths: Mapping[str, int], *, needs_one_score: bool = True, is_language_model: bool = False
-) -> ModelFacts:
+) -> ModelSizes:
     """Return the facts of a base model that can be trained and scored as a recipe says.
 
     Args:
@@ -97,7 +97,7 @@ def check_base(
             hint="take an encoder, such as BERT",
             code="model-type-not-supported",
         )
-    facts = read_facts(folder)
+    facts = read_sizes(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         hint = "copy the tokenizer's files from the model it was trained from (tokenizer.json or vocab.txt)"
         raise UsageError("the folder holds no tokenizer", where=str(folder), hint=hint, code="tokenizer-missing")
@@ -120,7 +120,7 @@ def check_base(
     return facts
 
 
-def _check_sizes(facts: ModelFacts, folder: Path) -> None:
+def _check_sizes(facts: ModelSizes, folder: Path) -> None:
     if not (facts.tokens and facts.embeddings):
         return
     both = f"its tokenizer has {facts.tokens:,} entries and its table of embeddings {facts.embeddings:,} rows"

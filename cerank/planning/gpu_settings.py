@@ -64,7 +64,8 @@ def choose_microbatch(stage: Stage, config: Mapping[str, Any], gpu: GpuPropertie
         return DEFAULT_MICROBATCH, "how much memory this architecture needs for a token is not known"
     room = _USED_MEMORY * gpu.memory - _WEIGHT_BYTES * _weights(config)
     pairs = stage.groups_per_step * (stage.group_size + stage.in_batch)
-    most = min(_MOST_TOKENS, _power_above(pairs * stage.max_length))
+    next_power = 1 << max(0, pairs * stage.max_length - 1).bit_length()  # of two, no less than a step's tokens
+    most = min(_MOST_TOKENS, max(_FEWEST_TOKENS, next_power))
     tokens = most
     while tokens > _FEWEST_TOKENS and tokens * per_token > room:
         tokens //= 2
@@ -92,11 +93,6 @@ def _weights(config: Mapping[str, Any]) -> int:
     """Return about how many weights an encoder of BERT's family has."""
     hidden, inner, layers = (int(config[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
     return int(config["vocab_size"]) * hidden + layers * (4 * hidden * hidden + 2 * hidden * inner)
-
-
-def _power_above(tokens: int) -> int:
-    """Return the smallest power of two that is no less than `tokens`, and than the fewest."""
-    return max(_FEWEST_TOKENS, 1 << max(0, tokens - 1).bit_length())
 
 
 def _precision_reason(gpu: GpuProperties | None) -> str:

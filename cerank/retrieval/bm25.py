@@ -152,7 +152,7 @@ class _WordNumbers(Sequence["array[int]"]):
 
 
 class _BM25SCorpus(msgspec.Struct, frozen=True):
-    """What bm25s takes in place of lists."""
+    """Token ids of all documents in the form that bm25s takes."""
 
     ids: _WordNumbers
     vocab: dict[str, int]

@@ -109,7 +109,10 @@ def decode_permutations(data: bytes, path: Path) -> list[str]:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = 'permutations are a JSON array of texts such as "[2] > [1] > [3]"'
         raise FormatError(
-            f"not a list of permutations: {shown(error, 200)}", where=str(path), hint=hint, code="invalid-permutations"
+            f"the file is not a list of permutations: {shown(error, 200)}",
+            where=str(path),
+            hint=hint,
+            code="invalid-permutations",
         ) from error
 
 

@@ -261,7 +261,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the TREC run of a re-ranking."""
         return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
-    def ranking_facts(self, system: str, dataset: str, first_stage: str) -> Path:
+    def ranking_stats_file(self, system: str, dataset: str, first_stage: str) -> Path:
         """Return `stage_summary.RankingStats` of `ranking`."""
         return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.facts.json"
 

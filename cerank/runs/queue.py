@@ -33,7 +33,7 @@ class QueueEntry(msgspec.Struct, frozen=True):
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """What queue.json holds, the first to start first."""
+    """The content of queue.json: the waiting runs, in the order in which they start."""
 
     entries: tuple[QueueEntry, ...] = ()
 

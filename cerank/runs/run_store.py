@@ -5,6 +5,7 @@ Invariant: nothing here keeps a state of its own, and no broken run hides the ot
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -135,7 +136,7 @@ def load_plan(folder: RunFolder) -> Plan:
         return msgspec.json.decode(data, type=Plan)
     except json_records.DECODE_ERRORS as error:
         raise DamagedError(
-            f"not a readable plan: {json_records.decode_reason(error)}", where=str(folder.plan)
+            f"the plan cannot be read: {json_records.decode_reason(error)}", where=str(folder.plan)
         ) from error
 
 
@@ -227,7 +228,9 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
     failure = None if done else json_records.load_if_there(folder.failure, Failure)
     events, damage = journal.read_valid_rows(folder.events, Event)
     attempts = len(folder.attempt_numbers())
-    seconds_since_heartbeat = _seconds_since_heartbeat(folder, now)
+    seconds_since_heartbeat = 0.0
+    with contextlib.suppress(OSError):
+        seconds_since_heartbeat = max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
     missing = checksums.first_missing(folder) if done else ""
     is_held = lease.is_held(folder.lease)
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
@@ -263,13 +266,6 @@ def _progress(folder: RunFolder) -> Progress | None:
         return json_records.load_if_there(folder.progress, Progress)
     except DamagedError:
         return None  # a hint only, and written again within 2 seconds
-
-
-def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
-    try:
-        return max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
-    except OSError:
-        return 0.0
 
 
 def _is_alive_elsewhere(folder: RunFolder, events: list[Event], seconds_since_heartbeat: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import CerankError
+from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import disk, journal
 from cerank.files.json_records import decoder_of, encode_record, with_crc
 
@@ -23,6 +23,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # UTC, ISO 8601
     by: str  # the command, such as "compare"
     comparisons: dict[str, tuple[str, ...]]  # SHA-256 of the judgments -> a key for each comparison on them
+    descriptive: tuple[str, ...] = ()  # the keys among them that had no verdict; older records count all as if they had
 
 
 def path_of(lab: Path) -> Path:
@@ -41,6 +42,36 @@ def load(lab: Path) -> list[Look]:
         return journal.read_valid_rows(path_of(lab), Look)[0]
     except CerankError:
         return []
+
+
+def load_all(lab: Path) -> list[Look]:
+    """Return every look that was recorded, the oldest first.
+
+    Raises:
+        MissingError: the lab keeps no record.
+        UsageError: the record cannot be read, or a row of it.
+    """
+    path = path_of(lab)
+    by_hand = "count the comparisons that were made on these judgments yourself: --family N, or --look K of a gate"
+    if not path.exists():
+        raise MissingError(
+            "the lab has no record of looks at its test sets, so that earlier ones cannot be counted",
+            where=str(path),
+            hint=f"the first comparison without --family looks begins one; else {by_hand}",
+            code="looks-unknown",
+        )
+    try:
+        looks, damaged = journal.read_valid_rows(path, Look)
+    except CerankError as error:
+        damaged, looks = [str(error)], []
+    if damaged:
+        raise UsageError(
+            f"the record of looks is damaged, so that earlier ones cannot be counted: {damaged[0]}",
+            where=str(path),
+            hint=by_hand,
+            code="looks-damaged",
+        )
+    return looks
 
 
 def record(lab: Path, look: Look) -> bool:

@@ -21,7 +21,7 @@ from cerank.teachers.prompts import Message
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to a model."""
+    """A call of a model: its prompt and parameters, under which the answer is stored."""
 
     kind: Kind
     messages: tuple[Message, ...]
@@ -34,7 +34,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back, raw, with its cost; a row of the store."""
+    """The raw answer of a model with its tokens and time; a row of the store."""
 
     key: str
     model: str

@@ -23,7 +23,7 @@ _SPARE = 1.25  # an estimated prompt may be longer than estimated
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model's tokens cost."""
+    """The price of a model's input and output tokens."""
 
     input: _Price  # for a million
     output: _Price

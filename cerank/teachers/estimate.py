@@ -26,7 +26,7 @@ from cerank.teachers.work import call_key, use_known_form
 
 
 class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done for one teacher."""
+    """The estimated calls, tokens, cost and time of one teacher."""
 
     name: str
     place: str  # where the passages go

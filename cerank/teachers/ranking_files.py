@@ -24,7 +24,7 @@ RUN, PROVENANCE, QUERIES = "ranking.run.gz", "teacher.json", "queries.jsonl"
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """How a teacher's rankings were made; `teacher.json`."""
+    """The provenance of a teacher's rankings: model, prompt, settings, tokens and cost; stored as `teacher.json`."""
 
     name: str
     identity: str
@@ -63,7 +63,7 @@ def load_reports(folder: Path) -> dict[str, QueryReport]:
         reports = [msgspec.json.decode(line, type=QueryReport) for line in lines]
     except (msgspec.DecodeError, UnicodeError) as error:
         hint = "remove it: it is written anew, and answers are kept apart"
-        raise FormatError(f"not readable: {error}", where=str(folder / QUERIES), hint=hint) from None
+        raise FormatError(f"the file cannot be read: {error}", where=str(folder / QUERIES), hint=hint) from None
     return {report.query: report for report in reports}
 
 

@@ -15,7 +15,7 @@ from cerank.teachers.work import TeachingProgress
 
 
 class Hooks(msgspec.Struct, frozen=True):
-    """What the caller is told and may decide while the work goes on."""
+    """Functions that the caller gives: to report progress, to stop the work, and to print."""
 
     progress: Callable[[TeachingProgress], object] = lambda _progress: None
     should_stop: Callable[[], str] = str
@@ -24,7 +24,7 @@ class Hooks(msgspec.Struct, frozen=True):
 
 
 class TeachRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose candidates a teacher is to rank, and what that may take."""
+    """A teacher, the queries whose candidates it ranks, and the caps on what that may cost."""
 
     lab: Path
     cache: Path

@@ -78,7 +78,10 @@ def find_key(name: str, environ: Mapping[str, str], keyring: Path) -> Key:
         raise os_error(error, keyring) from None
     except ValueError:
         raise UsageError(
-            "not valid TOML", where=str(keyring), hint=f'a line for each key: {name} = "..."', code="not-toml"
+            "the file is not valid TOML",
+            where=str(keyring),
+            hint=f'a line for each key: {name} = "..."',
+            code="not-toml",
         ) from None
     entry = table.get(name)
     if not isinstance(entry, str) or not entry.strip():

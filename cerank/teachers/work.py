@@ -27,7 +27,7 @@ _QUERIES_AT_ONCE = 2  # for each call that may run at once: a query waits for it
 
 
 class WindowReport(msgspec.Struct, frozen=True):
-    """What was repaired in one answer."""
+    """The repairs to one answer."""
 
     size: int  # passages that were shown
     repairs: Repairs = Repairs()
@@ -38,7 +38,7 @@ class WindowReport(msgspec.Struct, frozen=True):
 
 
 class QueryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one query."""
+    """The calls, tokens and repairs of one query, or why it has no ranking."""
 
     query: str
     calls: int = 0  # answers that its ranking rests on
@@ -50,7 +50,7 @@ class QueryReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TeachingProgress(msgspec.Struct, frozen=True):
-    """How far the work has come."""
+    """Progress of the work: queries, calls, tokens and cost so far."""
 
     queries: int
     failed: int
@@ -331,7 +331,7 @@ class TeachingWork:
 
 
 class _Reply(msgspec.Struct, frozen=True):
-    """What an answer means, the answer, and whether it was asked for now."""
+    """An answer with its parsed value, and whether the call was made now or earlier."""
 
     value: Value
     answer: ModelAnswer

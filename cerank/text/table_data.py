@@ -197,7 +197,7 @@ def _latex(table: Table) -> str:
     The document needs `\\usepackage{booktabs}`, with notes `\\usepackage{threeparttable}`, too.
     """
     layout = "".join("l" if column.kind in TEXTS else "r" for column in table.columns)
-    head = [_latex_heading(column.heading) for column in table.columns]
+    head = ["$d_z$" if column.heading == "d_z" else escapes.latex(column.heading) for column in table.columns]
     body = [[_latex_cell(value, column) for value, column in _cells(table, row)] for row in table.rows]
     lines = [f"\\begin{{tabular}}{{{layout}}}", "\\toprule", " & ".join(head) + r" \\", "\\midrule"]
     lines += [" & ".join(row) + r" \\" for row in body]
@@ -217,10 +217,6 @@ def _latex(table: Table) -> str:
         )
         + "\n"
     )
-
-
-def _latex_heading(text: str) -> str:
-    return "$d_z$" if text == "d_z" else escapes.latex(text)
 
 
 def _latex_cell(value: Value, column: Column) -> str:

@@ -6,8 +6,7 @@ Invariant: rows are in the order of the dataset's texts; a shard gets its final 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cerank.core.prefetch import made_ahead
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
@@ -44,12 +44,8 @@ class _Progress(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
-def _ignore_progress(_rows: int, _tokens: int) -> None:
-    return
-
-
 def build(
-    tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, on_progress: OnProgress = _ignore_progress
+    tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, on_progress: OnProgress = lambda _rows, _tokens: None
 ) -> TokenShard:
     """Return the shard of a dataset's texts of one kind, from `cache` or made there; an unfinished one is resumed.
 
@@ -166,7 +162,8 @@ def _append_missing(
     try:
         disk.truncate(ids, progress.tokens * encoder.width)
         disk.truncate(lengths, progress.rows * 2)
-        for new_ids, counts in _tokenize_ahead(encoder, _missing_texts(texts, keys, progress.rows)):
+        # a piece is tokenized, without Python's lock, while the next one is read
+        for new_ids, counts in made_ahead(encoder.ids, _missing_texts(texts, keys, progress.rows)):
             disk.append(ids, new_ids.tobytes())
             disk.append(lengths, counts.tobytes())
             disk.sync(ids)
@@ -189,16 +186,3 @@ def _missing_texts(texts: Iterator[tuple[str, str]], keys: IdIndexBuilder, done:
         keys.add([key for key, _ in piece])
         if not is_done:
             yield [text for _, text in piece]
-
-
-def _tokenize_ahead(encoder: _Encoder, pieces: Iterable[list[str]]) -> Iterator[tuple[Ids, NDArray[np.uint16]]]:
-    """Yield each piece's ids; a piece is tokenized, without Python's lock, while the next one is read."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        before = None
-        for piece in pieces:
-            work = pool.submit(encoder.ids, piece)
-            if before is not None:
-                yield before.result()
-            before = work
-        if before is not None:
-            yield before.result()

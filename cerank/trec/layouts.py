@@ -168,7 +168,7 @@ def _json_object(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(b"".join(parts).removeprefix(b"\xef\xbb\xbf"), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = "a JSON file holds {query: {document: number}}"
-        raise FormatError(f"not readable JSON: {shown(error, 200)}", where=str(path), hint=hint) from error
+        raise FormatError(f"the file is not readable JSON: {shown(error, 200)}", where=str(path), hint=hint) from error
 
 
 def _innermost(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:

@@ -57,7 +57,7 @@ def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, st
     if len(parts) != 6:
         if not parts:
             return None
-        raise FormatError(counted(len(parts), "column"), where=at(path, line), hint=RUN_HINT)
+        raise FormatError(f"the line has {counted(len(parts), 'column')}", where=at(path, line), hint=RUN_HINT)
     query, _, document, rank, score, tag = parts
     return query.decode(), document.decode(), rank.decode(), score_of(score, path, line), tag.decode()
 

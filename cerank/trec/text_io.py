@@ -53,7 +53,10 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
                 if not parts or (not queries and is_comment(line)):
                     continue
                 raise FormatError(
-                    counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT, code="column-count"
+                    f"the line has {counted(len(parts), 'column')}",
+                    where=at(path, number),
+                    hint=RUN_HINT,
+                    code="column-count",
                 )
             if parts[0] != query:
                 query = parts[0]
@@ -214,7 +217,10 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 if not parts or (not qrels and is_comment(line)):
                     continue
                 raise FormatError(
-                    counted(len(parts), "column"), where=at(path, number), hint=_QRELS_HINT, code="column-count"
+                    f"the line has {counted(len(parts), 'column')}",
+                    where=at(path, number),
+                    hint=_QRELS_HINT,
+                    code="column-count",
                 )
             grade = _GRADE.fullmatch(parts[3])
             if grade is None:

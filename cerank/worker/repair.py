@@ -151,11 +151,6 @@ def _folders(folder: RunFolder) -> Iterator[Problem]:
                 yield Problem(Path(error.where), error.what)
 
 
-def is_fatal(folder: RunFolder, problem: Problem) -> bool:
-    """Return whether the run cannot continue with this problem: only the plan cannot be regenerated."""
-    return problem.path == folder.plan
-
-
 def repair_run(folder: RunFolder) -> list[str]:
     """Rename damaged files that can be regenerated to *.bad; return one sentence per problem. Needs the lease.
 
@@ -175,7 +170,7 @@ def _repair_once(folder: RunFolder) -> list[str]:
     # from here on the run has all checksums, whatever release made it
     problems = find_problems(folder, expects_checksums=True)
     for problem in problems:
-        if is_fatal(folder, problem):
+        if problem.path == folder.plan:  # the one file that cannot be regenerated
             run_store.load_plan(folder)
     for problem in problems:
         if problem.path.name in _JOURNALS and problem.path.parent == folder.path:
@@ -203,7 +198,7 @@ def _has_valid_own_checksum(path: Path) -> bool:
                 while file.read(1 << 20):
                     pass
             return True
-        return path.suffix == ".json" and json_records.has_matching_crc(path.read_bytes().rstrip())
+        return path.suffix == ".json" and json_records.crc_matches(path.read_bytes().rstrip(), without=False)
     except (OSError, EOFError, zlib.error):
         return False
 

@@ -111,7 +111,8 @@ class RunInputs:
             disk.make_folder(path.parent)
             if isinstance(ranking, MappedRanking):
                 return _write_reference(self._folder, path, ranking)
-            checksums.write(self._folder, path, write_run(ranking, first_stage_tag(first)))
+            tag = "_".join(Path(first).name.split()) or "first-stage"  # of a TREC run: no folders, no blanks
+            checksums.write(self._folder, path, write_run(ranking, tag))
             return ranking
         return open_run_file(path, self._cache).ranking
 
@@ -229,16 +230,11 @@ def _write_reference(folder: RunFolder, path: Path, ranking: MappedRanking) -> M
     return ranking
 
 
-def first_stage_tag(first: str) -> str:
-    """Return the tag of a candidates' TREC run: the first stage's name without folders or blanks."""
-    return "_".join(Path(first).name.split()) or "first-stage"
-
-
 _POLL_SECONDS = 2.0  # between tries while another process asks the same model
 
 
 class MadeRanking(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage asked of its teacher; beside the ranking in the run's folder."""
+    """The queries that a teacher ranked for a stage, and how; stored beside the ranking in the run's folder."""
 
     asked: tuple[str, ...]  # queries, those that failed among them
     provenance: Provenance

@@ -150,7 +150,7 @@ class StageEvaluation:
         self._context.heartbeat.enter("measure", f"{system} on {test}", total=1)
         disk.make_folder(ranking_path.parent)
         checksums.write(self._folder, ranking_path, write_run(ranking, system))
-        checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_stats(ranking))
+        checksums.save(self._folder, self._folder.ranking_stats_file(system, test, first), ranking_stats(ranking))
         qrels = self._inputs.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         values = per_query(names, qrels, ranking)

@@ -227,6 +227,6 @@ def _result_files(own: RunFolder, other: RunFolder, key: tuple[str, str, str]) -
     """Return (theirs, ours) of the files of one re-ranking."""
     return [
         (other.ranking(*key), own.ranking(*key)),
-        (other.ranking_facts(*key), own.ranking_facts(*key)),
+        (other.ranking_stats_file(*key), own.ranking_stats_file(*key)),
         (other.measures(*key), own.measures(*key)),
     ]

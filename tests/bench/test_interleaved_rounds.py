@@ -1,4 +1,4 @@
-"""Contenders in processes of their own: heard in turns, left out with a reason where they die or stall."""
+"""Implementations in processes of their own: asked in turns, left out with a reason where they die or stall."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
+from cerank.app import estimates
+from cerank.app.checks import doctor
 from cerank.cli import output, terminal_table
 from cerank.cli.commands import bench
 from cerank.cli.terminal_table import Style
@@ -49,8 +51,8 @@ COMMANDS = (
     ["queue"],
     ["verify", "one"],
     ["doctor", "--all"],
-    ["run", "-r", "both.toml", "--dry-run"],
-    ["run", "-r", "both.toml", "--seeds", "1,2", "--dry-run"],
+    ["run", "-r", "both.toml", "--dry-run", "--pairs-per-second", "100"],
+    ["run", "-r", "both.toml", "--seeds", "1,2", "--dry-run", "--pairs-per-second", "100"],
     ["power", "both.toml", "--difference", ".01"],
     ["recipes", "list"],
     ["recipes", "matrices"],
@@ -81,6 +83,8 @@ def drawn_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(terminal_table, "table_as_text", noted)
+        patch.setattr(doctor, "processor_findings", list)  # what is measured changes no column
+        patch.setattr(estimates, "measured", lambda plan: ({}, "not measured"))
         for key, value in (("LAB", given_settings.lab), ("CACHE", given_settings.cache), ("FORMAT", "table")):
             patch.setenv(f"CERANK_{key}", str(value))
         for words in COMMANDS:

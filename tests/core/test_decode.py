@@ -106,23 +106,22 @@ def test_merging_leaves_what_it_merges_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "where", "what"),
+    ("source", "where", "code"),
     [
-        (b"a = 1\nb = ?\n", "f.toml:2", "not valid TOML: "),
-        (b"a = 1\na = 2\n", "f.toml:2", "not valid TOML: "),
-        (b"a = 1\nb = [1,\n", "f.toml:2", "not valid TOML: "),
-        (b"a = 1\n# \xff\n", "f.toml:2", "not UTF-8 text"),
-        (b"a = " + b"[" * 5000, "f.toml", "values are nested too deep"),
-        (b"a" + b".a" * 5000 + b" = 1", "f.toml:1", "values are nested too deep"),
-        (b"a = " + b"9" * 5000, "f.toml", "not valid TOML: "),
-        (b"#" * (decode.LARGEST_TOML + 1), "f.toml", "1048577 bytes are too many"),
+        (b"a = 1\nb = ?\n", "f.toml:2", "not-toml"),
+        (b"a = 1\na = 2\n", "f.toml:2", "not-toml"),
+        (b"a = 1\nb = [1,\n", "f.toml:2", "not-toml"),
+        (b"a = 1\n# \xff\n", "f.toml:2", "not-utf-8"),
+        (b"a = " + b"[" * 5000, "f.toml", "nested-too-deep"),
+        (b"a" + b".a" * 5000 + b" = 1", "f.toml:1", "nested-too-deep"),
+        (b"a = " + b"9" * 5000, "f.toml", "not-toml"),
+        (b"#" * (decode.LARGEST_TOML + 1), "f.toml", "file-too-large"),
     ],
 )
-def test_what_is_no_toml_is_refused_with_its_line(source: bytes, where: str, what: str) -> None:
+def test_what_is_no_toml_is_refused_with_its_line(source: bytes, where: str, code: str) -> None:
     with pytest.raises(FormatError) as caught:
         decode.toml_table(source, "f.toml")
-    assert caught.value.where == where
-    assert caught.value.what.startswith(what)
+    assert (caught.value.where, caught.value.code) == (where, code)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}="\n.a1\\u#', max_size=40).map(str.encode))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cerank.datasets.open_datasets import open_dataset
 from cerank.recipes import render
 from tests.warm import started
 from tests.worker.small import small_plan
@@ -58,7 +60,7 @@ def test_run_prints_its_table_and_where_its_files_are(place, first):
     assert 0 <= row["p"] <= row["p_corrected"] <= 1
     assert row["queries"] == 12
     assert all(Path(entry["value"]).exists() for entry in found["files"])
-    assert "validation at step 10" in first.stderr
+    assert re.search(r"step 10\b", first.stderr)
 
 
 def test_ps_show_and_logs_tell_of_it_by_its_label(place, first):
@@ -85,7 +87,7 @@ def test_compare_of_run_files_alone_needs_qrels_and_says_so(place, first):
     name = json.loads(cerank(place, "ps", "--json").stdout)[0]["run"]
     files = sorted((place / "lab" / "runs" / name / "rankings").glob("*/*bm25.run.gz"))[:2]
     refused = cerank(place, "compare", *files, code=2)
-    assert "--dataset NAME or --qrels FILE" in refused.stderr
+    assert "--qrels FILE" in refused.stderr
 
 
 def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, first):
@@ -119,9 +121,9 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     resumed = subprocess.Popen(
         [sys.executable, "-m", "cerank", "resume", name, "--lab", place / "lab"], stderr=subprocess.PIPE, text=True
     )
-    assert any("validation at step" in line for line in resumed.stderr)  # it follows what the new worker does
+    assert any(re.search(r"step \d+: nDCG@10", line) for line in resumed.stderr)  # it follows what the new worker does
     cerank(place, "stop", name, "--wait")
-    assert "Resume it with `cerank resume" in resumed.communicate(timeout=300)[1]
+    assert "`cerank resume" in resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 75
     cerank(place, "rm", name, "--yes")
     assert not folder.exists()
@@ -129,7 +131,9 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
 
 def test_dry_run_shows_inputs_and_work_and_makes_no_run(place):
     before = sorted((place / "lab" / "runs").glob("*")) if (place / "lab" / "runs").exists() else []
-    out = json.loads(cerank(place, "run", "--recipe", "small.toml", "--dry-run", "--json").stdout)
+    out = json.loads(
+        cerank(place, "run", "--recipe", "small.toml", "--dry-run", "--pairs-per-second", "100", "--json").stdout
+    )
     assert {row["role"] for row in out["inputs"]} == {"base", "dataset", "first_stage", "teacher"}
     work = {row["part"]: row["pairs"] for row in out["work"]}
     assert work["train contrastive"] == 30 * 2 * 4
@@ -174,15 +178,16 @@ def test_a_malformed_file_gives_one_paragraph_with_its_line_exit_2_and_no_run(tm
 )
 def test_a_malformed_recipe_gives_one_paragraph_exit_2_and_no_run(place, tmp_path, recipe, expected):
     (tmp_path / "small.toml").write_text(recipe)
-    cache = str(place / "cache")  # those that extend a shipped recipe read pydocs, which takes seconds to make
-    refused = cerank(tmp_path, "run", "--recipe", "small.toml", code=2, CERANK_CACHE=cache)
+    cache = place / "cache"
+    open_dataset("pydocs/train", cache)  # for those that extend a shipped recipe: copied here, and not built anew
+    refused = cerank(tmp_path, "run", "--recipe", "small.toml", code=2, CERANK_CACHE=str(cache))
     assert refused.stderr.startswith("error: ")
     assert expected in refused.stderr
     assert not (tmp_path / "lab").exists()
 
 
 def test_an_unknown_run_is_refused_with_the_nearest_name(place, first):
-    assert "did you mean 'first'?" in cerank(place, "show", "frist", code=2).stderr
+    assert "'first'" in cerank(place, "show", "frist", code=2).stderr
 
 
 def test_a_base_that_is_nowhere_is_missing_data_with_its_own_exit_code(place):

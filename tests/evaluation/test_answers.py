@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from cerank.evaluation.answers import Cost, answers, duration, paragraphs
+from cerank.evaluation.answers import ANOTHER_SEED, Cost, answers, duration, paragraphs
 from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, System, Terms, compare
 from cerank.evaluation.power import queries_for_difference, queries_for_margin, smallest_difference
 
@@ -38,8 +38,17 @@ def stages(*values: np.ndarray, margin: Margin | None = None) -> Comparison:
 
 
 def one_stage(by: float, sd: float, margin: Margin | None = DECLARED) -> str:
-    (text,) = paragraphs(stages(BASE, shifted(by, sd), margin=margin))
-    return text
+    return alone(stages(BASE, shifted(by, sd), margin=margin))
+
+
+def alone(comparison: Comparison, costs: dict[str, Cost] | None = None) -> str:
+    """The one answer of a run, without what it says of its queries and the caution that ends it."""
+    (text,) = paragraphs(comparison, costs)
+    assert text.endswith(f". {ANOTHER_SEED}")
+    where, n = "of dl20 over bm25", comparison.rows[0].paired.n
+    assert f", on {n} queries {where}:" in text or f"These {n} queries {where} cannot tell" in text
+    text = text.removesuffix(f" {ANOTHER_SEED}").replace(f", on {n} queries {where}", "")
+    return text.replace(f" {where} cannot tell", " cannot tell")
 
 
 def figure(value: float) -> str:
@@ -70,10 +79,9 @@ def test_worse_says_no():
 def test_equivalent_names_the_margin_and_the_interval_of_the_two_one_sided_tests():
     low, high = interval(0.003, 0.1, 0.10)
     assert one_stage(0.003, 0.1) == (
-        f"Was fine-tuning worth it? No: contrastive and the first stage are the same within ±.02 nDCG@10; contrastive "
-        f"scores .0030 above, somewhere between {low} below and {high} above (90 % "
-        "interval). The first stage, which is "
-        f"cheaper, is enough."
+        "Was fine-tuning worth it? No: contrastive and the first stage are the same within ±.02 nDCG@10, declared "
+        "before as too small to matter; contrastive scores .0030 above the first stage, somewhere between "
+        f"{low} below and {high} above (90 % interval). The first stage, which is cheaper, is enough."
     )
 
 
@@ -125,14 +133,16 @@ def test_of_two_stages_the_second_is_asked_about_with_the_simultaneous_interval(
     assert found.method == "max-t"
     assert row.judgment.p == pytest.approx(stats.ttest_rel(values[1], values[0]).pvalue, abs=0.02)
     (text,) = paragraphs(found, {"distill": Cost(seconds=250.2)})
-    assert text.startswith("Was the second stage worth it? These 400 queries cannot tell: distill scores .0100 nDCG@10")
+    assert text.startswith(
+        "Was the second stage worth it? These 400 queries of dl20 over bm25 cannot tell: distill scores .0100 nDCG@10"
+    )
     assert "(95 % interval, simultaneous over 3 comparisons)" in text
     low, high = stats.t.interval(1 - row.judgment.level, N - 1, row.paired.difference, row.paired.sd / np.sqrt(N))
     assert f"somewhere between {figure(low)} below and {figure(high)} above" in text
     alone = stats.t.interval(0.95, N - 1, row.paired.difference, row.paired.sd / np.sqrt(N))
     bonferroni = stats.t.interval(1 - 0.05 / 3, N - 1, row.paired.difference, row.paired.sd / np.sqrt(N))
     assert bonferroni[0] < low < alone[0]
-    assert "It took 4 min 10 s more of training." in text
+    assert "Distill took 4 min 10 s more of training." in text
 
 
 def test_the_rows_of_stages_stand_in_order_in_one_family():
@@ -162,7 +172,7 @@ def test_the_rows_of_stages_stand_in_order_in_one_family():
 
 
 def test_a_reused_stage_says_where_its_cost_was_paid():
-    (text,) = paragraphs(stages(BASE, shifted(0.05, 0.1)), {"contrastive": Cost(seconds=61, reused_from="brisk-otter")})
+    text = alone(stages(BASE, shifted(0.05, 0.1)), {"contrastive": Cost(seconds=61, reused_from="brisk-otter")})
     assert text.endswith("Its training took 1 min 1 s, in run brisk-otter, from which it was reused.")
 
 
@@ -173,7 +183,7 @@ def test_the_cost_against_the_first_stage_is_that_of_all_stages_up_to_there():
     )
     told = {(one.left, one.right): one.text for one in rows}
     first = rows[0].left
-    assert "It took 28 s more of training." in told["contrastive", "distill"]
+    assert "Distill took 28 s more of training." in told["contrastive", "distill"]
     assert "Its 2 stages took 2 min 8 s of training." in told[first, "distill"]
     unknown = answers(stages(BASE, shifted(0.05, 0.1), shifted(0.06, 0.1)), {"distill": Cost(seconds=28)})
     (text,) = (one.text for one in unknown if (one.left, one.right) == (first, "distill"))
@@ -181,21 +191,22 @@ def test_the_cost_against_the_first_stage_is_that_of_all_stages_up_to_there():
 
 
 def test_differences_without_spread_have_the_p_of_flipped_signs():
-    (text,) = paragraphs(stages(BASE[:5], BASE[:5] + 0.125))
+    text = alone(stages(BASE[:5], BASE[:5] + 0.125))
     assert text == (
         "Was fine-tuning worth it? These 5 queries cannot tell: contrastive scores .1250 nDCG@10 above the first stage "
         "on every query. There is no spread to measure that by: by flipped signs the smallest possible p is 0.062. The "
         "recipe declares no margin, so that the two are the same cannot be shown either."
     )
-    (text,) = paragraphs(stages(BASE[:8], BASE[:8] + 0.125))
+    text = alone(stages(BASE[:8], BASE[:8] + 0.125))
     assert text == (
         "Was fine-tuning worth it? Yes: contrastive scores .1250 nDCG@10 above the first stage on every query. There "
         "is no spread to measure that by; by the exact test of flipped signs p is 0.0078."
     )
-    (same,) = paragraphs(stages(BASE, BASE, margin=DECLARED))
+    same = alone(stages(BASE, BASE, margin=DECLARED))
     assert same.startswith(
-        "Was fine-tuning worth it? No: contrastive and the first stage are the same within ±.02 nDCG@10; their means "
-        "are the same, somewhere between 0 and 0 above (90 % interval)."
+        "Was fine-tuning worth it? No: contrastive and the first stage are the same within ±.02 nDCG@10, "
+        "declared before as too small to matter; their means are the same, somewhere between 0 and 0 above (90 % "
+        "interval)."
     )
 
 
@@ -215,7 +226,7 @@ def test_every_answer_agrees_with_its_verdict_also_where_few_queries_differ():
                 found = stages(BASE[:60], right, margin=margin)
                 (one,) = answers(found)
                 assert one.verdict == found.rows[0].verdict
-                assert one.text.split(" ")[0].rstrip(":") == first[one.verdict], one.text
+                assert one.text.split(" ")[0].rstrip(":,") == first[one.verdict], one.text
 
 
 def test_one_query_that_differs_is_said_to_be_the_only_one():

@@ -17,36 +17,36 @@ def ranking(**lists: str) -> Ranking:
 
 
 def kinds(left: Ranking, right: Ranking, measure: str = "nDCG@10", zeros: int = 0) -> list[str]:
-    facts = [diagnostics.facts([measure], QRELS, each) for each in (left, right)]
+    facts = [diagnostics.of_ranking([measure], QRELS, each) for each in (left, right)]
     return [note.kind for note in diagnostics.notes(measure, ("l", facts[0]), ("r", facts[1]), n=3, zeros=zeros)]
 
 
 def test_the_judged_share_is_ir_measures_judged_on_ranked_queries():
     found = ranking(q1="a x y", q2="z a")
-    share = diagnostics.facts(["nDCG@2"], QRELS, found).judged["nDCG@2"]
+    share = diagnostics.of_ranking(["nDCG@2"], QRELS, found).judged["nDCG@2"]
     by_query = per_query(("Judged@2",), QRELS, found)["Judged@2"]
     assert share == pytest.approx((by_query["q1"] + by_query["q2"]) / 2) == 0.5
 
 
 def test_queries_without_a_document_of_the_threshold_are_counted_for_each_measure():
-    found = diagnostics.facts(["nDCG@10", "AP(rel=2)"], QRELS, ranking(q1="a"))
+    found = diagnostics.of_ranking(["nDCG@10", "AP(rel=2)"], QRELS, ranking(q1="a"))
     assert found.answerless == {"nDCG@10": 1, "AP(rel=2)": 2}
     assert diagnostics.answerless(QRELS) == ("q3",)
 
 
 def test_broken_ties_are_seen_in_the_scores():
     tied = ordered({"q1": {"a": 1.0, "b": 1.0, "c": 0.5}})
-    assert diagnostics.facts(["nDCG@10"], QRELS, tied).ties == 0.5
-    assert diagnostics.facts(["nDCG@10"], QRELS, ranking(q1="a b c")).ties == 0.0
+    assert diagnostics.of_ranking(["nDCG@10"], QRELS, tied).ties == 0.5
+    assert diagnostics.of_ranking(["nDCG@10"], QRELS, ranking(q1="a b c")).ties == 0.0
 
 
 def test_depth_is_of_the_queries_ranked():
-    found = diagnostics.facts(["nDCG@10"], QRELS, ranking(q1="a b c", q2="a"))
+    found = diagnostics.of_ranking(["nDCG@10"], QRELS, ranking(q1="a b c", q2="a"))
     assert (found.shallowest, found.deepest) == (1, 3)
 
 
 def test_a_gap_of_judged_documents_names_the_option_that_measures_without_them():
-    facts = [diagnostics.facts(["nDCG@10"], QRELS, each) for each in (ranking(q1="a b"), ranking(q1="x y"))]
+    facts = [diagnostics.of_ranking(["nDCG@10"], QRELS, each) for each in (ranking(q1="a b"), ranking(q1="x y"))]
     notes = diagnostics.notes("nDCG@10", ("l", facts[0]), ("r", facts[1]), n=3, zeros=0)
     (note,) = (note for note in notes if note.kind == "judged")
     assert note.text == (
@@ -73,7 +73,7 @@ def test_condensed_measures_are_asked_for_by_name_and_computed():
 
 
 def test_facts_of_seeds_are_one_systems_facts():
-    facts = [diagnostics.facts(["nDCG@10"], QRELS, each) for each in (ranking(q1="a b"), ranking(q1="a x y"))]
+    facts = [diagnostics.of_ranking(["nDCG@10"], QRELS, each) for each in (ranking(q1="a b"), ranking(q1="a x y"))]
     merged = diagnostics.merged(facts)
     assert (merged.shallowest, merged.deepest) == (2, 3)
     assert merged.judged["nDCG@10"] == pytest.approx((1 + 1 / 3) / 2)

@@ -89,12 +89,12 @@ def test_power_at_the_margin_itself_is_at_most_alpha():
     assert power.power_of_equivalence(10, 0.1, 1.0, true=0.1) < 0.05
 
 
-def test_an_outlook_holds_what_a_planner_asks():
-    found = power.outlook(43, 0.1, difference=0.01, margin=0.02)
+def test_an_estimate_of_power_holds_what_a_planner_asks():
+    found = power.power_estimate(43, 0.1, difference=0.01, margin=0.02)
     assert (found.queries_for_difference, found.smallest_difference) == (787, pytest.approx(0.0437, abs=1e-4))
     assert found.power_for_difference == pytest.approx(0.098, abs=1e-3)
     assert found.power_for_margin < 0.01
-    assert power.outlook(43, 0.1, tests=10).smallest_difference == pytest.approx(0.0584, abs=1e-4)
+    assert power.power_estimate(43, 0.1, tests=10).smallest_difference == pytest.approx(0.0584, abs=1e-4)
 
 
 def test_no_number_of_queries_is_promised_for_nothing():
@@ -116,7 +116,7 @@ def test_no_number_of_queries_is_promised_for_nothing():
 )
 def test_numbers_out_of_range_are_refused(given, said):
     with refused(UsageError, *said.split()):
-        power.outlook(**given)
+        power.power_estimate(**given)
 
 
 def test_the_spread_of_given_runs_is_their_differences_sd_and_refused_where_there_is_none():

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cerank.evaluation import published
-from cerank.evaluation.published import Wanted
+from cerank.evaluation.published import PublishedQuery
 
 
 def rows(measure: str) -> dict[str, tuple[float, ...]]:
@@ -69,7 +69,7 @@ def test_rank_distillm_keeps_its_asterisks() -> None:
     assert all(len(row.values) == 4 for row in table.rows)
 
 
-ELECTRA = Wanted(
+ELECTRA = PublishedQuery(
     test="msmarco-passage/trec-dl-2020/judged",
     first_stage="bm25",
     measure="AP(rel=2)",

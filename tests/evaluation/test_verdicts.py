@@ -153,6 +153,6 @@ def test_a_verdict_in_a_cell_has_its_direction_and_a_dagger_for_a_late_margin():
         assert shown(apart, 0.3) == "better"
 
 
-def test_a_verdict_that_tells_needs_no_outlook():
+def test_a_verdict_that_tells_needs_no_estimate_of_power():
     found = judged(Estimate(difference=0.1, error=0.01, df=42), 0.02)
     assert (found.detectable, found.queries_for_difference) == (None, None)

@@ -79,7 +79,7 @@ def test_a_gain_ruled_out_is_said_where_a_difference_is_not_shown():
     assert row.worth.answer == "not worth it"
     assert row.worth.p_ruled_out == pytest.approx(0.0096, abs=5e-5)
     text = answers(comparison)[0].text
-    assert text.startswith("No: a gain of .01 nDCG@10 is ruled out (one-sided p .0096)")
+    assert text.startswith("No, on 731 queries of c over bm25: a gain of .01 nDCG@10 is ruled out (one-sided p .0096)")
     assert "Nor is it worse" not in text  # its low end, -.0238, lies beyond -.02
 
 

@@ -113,6 +113,7 @@ def test_a_folder_that_reaches_out_is_refused_and_nothing_of_it_runs(
     assert not touched.exists()
 
 
+@pytest.mark.slow
 def test_code_and_pickles_beside_sound_weights_are_never_touched(folder: Path) -> None:
     """In a process of its own whose working folder is the model's, where a module could stand in for another."""
     touched = _evil_code(folder)

@@ -27,7 +27,7 @@ def _leaks(output: bytes) -> list[str]:
 def _said(words: list[str], folder: LabFolder) -> bytes:
     environ = {"CERANK_LAB": str(folder.path), "HOME": str(folder.path), "CERANK_CACHE": str(folder.path / "cache")}
     with Terminal(words, environ) as terminal:
-        terminal.end(60)
+        terminal.end()
     return terminal.output
 
 
@@ -72,6 +72,7 @@ def test_errors_about_hostile_files_steer_no_terminal(lab: LabFolder, tmp_path: 
         assert b"error" in output.lower(), (words, output)
 
 
+@pytest.mark.slow
 def test_checks_and_files_of_hostile_names_steer_no_terminal(lab: LabFolder, tmp_path: Path) -> None:
     """What was read, is checked or is to be written lies in a folder whose name steers, and breaks its line."""
     folder = tmp_path / (STEERS.replace("\0", "").replace("/", "")[:60] + "\n\x1b]0;x\x07")

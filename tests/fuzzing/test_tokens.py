@@ -139,6 +139,7 @@ def _found(folder: Path) -> list[Path]:
     return [path for path in paths if any(secret in path.read_bytes() for secret in secrets)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_with_a_token_in_its_error_leaves_none_behind(tmp_path: Path) -> None:
     """Faults of both kinds, thrown inside a real worker process, with the tokens in its environment."""
     folder = LabFolder(tmp_path / "lab")

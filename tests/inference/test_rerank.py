@@ -7,9 +7,10 @@ import contextlib
 import pytest
 import torch
 
+from cerank.core.prefetch import made_ahead
 from cerank.errors import RunFailedError, UsageError
 from cerank.inference.embeddings import Embedder, embedding_similarity
-from cerank.inference.rerank import Scorer, Writes, made_ahead, rerank
+from cerank.inference.rerank import Scorer, Writes, rerank
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.models.forward_pass import ForwardPass
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
@@ -61,7 +62,7 @@ def test_finished_chunks_are_not_scored_again_and_the_others_give_the_same_bits(
     assert [chunk.scores for chunk in again] == [chunk.scores for chunk in first]
 
 
-def test_textsmade_ahead_of_a_gpu_come_in_order_and_an_error_in_one_ends_the_rest():
+def test_texts_made_ahead_of_a_gpu_come_in_order_and_an_error_in_one_ends_the_rest():
     made = []
 
     def make(number):

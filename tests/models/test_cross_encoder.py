@@ -51,7 +51,7 @@ def test_a_saved_classifier_scores_the_same_as_transformers_auto_class(tiny_clas
 def test_the_checkpoint_says_how_to_load_it_and_where_transformers_cannot(tiny, tmp_path):
     saved(tiny, tmp_path / "m")
     card = (tmp_path / "m" / "README.md").read_text()
-    assert "transformers has no class for that" in card
+    assert "AutoModelForSequenceClassification" not in card
     assert 'Scorer.load("this folder")' in card
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from cerank.errors import UsageError
-from cerank.models.preflight import check_base, read_facts, weight_shapes
+from cerank.models.preflight import check_base, read_sizes, weight_shapes
 from tests.refusals import refused
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(95))]
@@ -88,7 +88,7 @@ def test_roberta_reads_two_tokens_less_than_it_has_positions(tmp_path: Path) -> 
     )
     model = RobertaForSequenceClassification(config)
     model.save_pretrained(tmp_path)
-    longest = read_facts(tmp_path).longest
+    longest = read_sizes(tmp_path).longest
     assert longest == 64
     model.eval()(input_ids=torch.full((1, longest), 5))  # the longest input does pass
     with pytest.raises((IndexError, RuntimeError)):

@@ -213,7 +213,7 @@ def test_runs_for_devices_that_went_away_wait_and_keep_nobody_busy(bench: Bench)
     (other,) = bench.enqueued("quick", device="cuda")
     eventually(lambda: not bench.lab.queue_state().running)
     assert bench.states([folder, other]) == ["queued", "finished"]
-    assert "devices that are not here: 1" in QueueFolder(bench.folder).log.read_text()
+    assert "not here: 1" in QueueFolder(bench.folder).log.read_text()
 
 
 def test_stopping_a_run_whose_worker_is_just_being_started_stops_it(bench: Bench) -> None:
@@ -276,7 +276,7 @@ def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: B
     (folder,) = bench.enqueued("quick")
     eventually(lambda: bench.lab.queue_state().state == "stopped")
     assert bench.lab.queued() == [folder]
-    assert "cannot start a worker process: no such file" in QueueFolder(bench.folder).log.read_text()
+    assert "no such file" in QueueFolder(bench.folder).log.read_text()
     bench.lab = bench.opened((CPU,))
     bench.lab.start_queue()
     eventually(lambda: bench.state(folder) == "finished")

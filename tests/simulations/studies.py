@@ -1,4 +1,4 @@
-"""How often errs what spans several tests or collections: pooled means, gates over many looks, skewed tables, ties.
+"""How often errs what spans several tests or collections: pooled means, many looks, skewed tables, ties.
 
 `python -m tests.simulations.studies --rounds 2000` prints the table that RESULTS.md holds. Draws are vectorised, and
 what is counted is what the program itself says of them.
@@ -14,6 +14,7 @@ from scipy.special import stdtr
 
 from cerank.evaluation.compare import Measured, System, Terms, compare
 from cerank.evaluation.gate import level_of
+from cerank.evaluation.multiple_testing import corrected
 from cerank.evaluation.studies.random_effects import pool
 from tests.simulations.populations import Array, against_bm25, rerankers, symmetric
 from tests.simulations.type_one_error import Rate, table
@@ -83,6 +84,39 @@ def gates(rounds: int, looks: tuple[int, ...] = (20, 200), queries: int = 54) ->
             yield Rate(what, name, "nDCG@10, equal re-rankers", queries, count / rounds, ALPHA, rounds)
 
 
+def repeated_tables(rounds: int, looks: tuple[int, ...] = (20, 60), queries: int = 54) -> Iterator[Rate]:
+    """Count sequences of looks with any false verdict by `--family looks`: each look compares another equal system.
+
+    A verdict is judged as its own table said, with the looks up to it as its family, and as the last table would, with
+    all of them. In the second kind of sequence every system is made from what was seen: half of its queries are taken
+    from the best so far, and it stays the best if its mean is higher.
+    """
+    scores = rerankers()
+    for kind in ("systems that owe nothing to the looks", "each made from the best so far"):
+        for many in looks:
+            random = np.random.default_rng([12, many])
+            found = dict.fromkeys(
+                ("each table at .05", "as each table said", "all as the last table says (promised)"), 0
+            )
+            for _ in range(rounds):
+                rows = scores[random.integers(0, len(scores), queries)]
+                drawn = np.take_along_axis(rows, random.integers(0, 5, (many, queries)).T, axis=1).T
+                if kind.startswith("each"):
+                    best = drawn[0]
+                    for at in range(1, many):
+                        drawn[at] = np.where(random.random(queries) < 0.5, best, drawn[at])
+                        best = drawn[at] if drawn[at].mean() > best.mean() else best
+                ps = _t_tests(drawn - rows[:, 0])
+                said = [corrected([p], "holm", family=look).ps[0] for look, p in enumerate(ps, 1)]
+                last = [corrected([p], "holm", family=many).ps[0] for p in ps]
+                for name, of in zip(found, (ps, said, last), strict=True):
+                    found[name] += bool((np.asarray(of) <= ALPHA).any())
+            for name, count in found.items():
+                what = f"any false verdict in {many} looks"
+                where = f"nDCG@10, equal re-rankers, {kind}"
+                yield Rate(what, name, where, queries, count / rounds, ALPHA, rounds)
+
+
 def _t_tests(d: Array) -> Array:
     """Return two-sided p of the last axis."""
     n = d.shape[-1]
@@ -141,7 +175,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2000)
     rounds = parser.parse_args().rounds
-    print(table([*pooled(rounds), *gates(rounds), *skewed_tables(rounds // 4), *few_and_tied(rounds)]))
+    print(
+        table(
+            [
+                *pooled(rounds),
+                *gates(rounds),
+                *repeated_tables(rounds),
+                *skewed_tables(rounds // 4),
+                *few_and_tied(rounds),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

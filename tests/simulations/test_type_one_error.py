@@ -19,6 +19,7 @@ def singles() -> list[Rate]:
     return list(single_tests(ROUNDS, sizes=(43,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["paired t (decides)", "Fisher's randomization"])
 def test_the_tests_of_the_mean_err_at_their_nominal_rate(singles, test):
     rates = [rate for rate in singles if rate.test == test]
@@ -26,6 +27,7 @@ def test_the_tests_of_the_mean_err_at_their_nominal_rate(singles, test):
     assert [rate for rate in rates if not within(rate)] == []
 
 
+@pytest.mark.slow
 def test_wilcoxon_and_sign_err_where_differences_are_skewed_which_is_why_they_do_not_decide(singles):
     rates = {rate.test: rate.rate for rate in singles if "skewed" in rate.population}
     assert rates["sign"] > rates["Wilcoxon (Pratt)"] > 0.05
@@ -47,6 +49,7 @@ def test_what_was_planned_to_be_seen_in_80_of_100_is_seen_so_often():
     assert [rate for rate in powers(ROUNDS) if not within(rate, 1.75)] == []
 
 
+@pytest.mark.slow
 def test_stacked_seeds_err_and_claims_about_recipes_do_not():
     rates = list(several_seeds(100))
     assert min(rate.rate for rate in rates if "stacked" in rate.test) > 0.12

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.simulations.verdict_errors import paired_seeds, whole_tables, worth_at_its_boundaries
 
 ROUNDS = 150
 
 
+@pytest.mark.slow
 def test_an_answer_about_worth_errs_no_more_than_one_end_of_its_interval():
     rates = [rate for rate in worth_at_its_boundaries(ROUNDS) if "equal" in rate.population]
     assert len(rates) == 8
@@ -23,6 +26,7 @@ def test_paired_seeds_keep_their_error_and_see_more_where_seeds_are_shared():
     assert rates[what, "seeds as pairs", 200] > rates[what, "seeds as two samples", 200] + 0.2
 
 
+@pytest.mark.slow
 def test_all_verdicts_of_a_table_together_err_no_more_than_promised():
     rates = list(whole_tables(60))
     assert len(rates) == 4

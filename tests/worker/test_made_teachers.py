@@ -126,7 +126,7 @@ def test_a_loss_that_needs_scores_refuses_a_teacher_that_gives_an_order_alone() 
         return recipe_from(values, "test")
 
     (mistake,) = loss_mistakes(recipe(kind="setwise"))
-    assert 'a teacher of kind "setwise" gives an order alone' in mistake
+    assert '"setwise"' in mistake
     assert loss_mistakes(recipe(kind="graded")) == []
     assert loss_mistakes(recipe(kind="pairwise", method="all")) == []
     assert len(loss_mistakes(recipe(kind="pairwise", method="sorted"))) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import msgspec
@@ -72,4 +73,4 @@ def test_on_a_gpu_without_bf16_the_run_keeps_float32_for_training_and_fp16_for_r
     assert pipeline.choose_precisions(context) == chosen
     assert set(pipeline.precisions_of_reranking(run).values()) == {"fp16"}
     log.close()
-    assert "fp32, re-ranking in fp16, by what this device is fast at: Tesla T4" in run.events.read_text()
+    assert re.search("fp32, .*fp16, .*Tesla T4", run.events.read_text())

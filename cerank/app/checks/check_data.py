@@ -24,7 +24,7 @@ _LOOKED_AT = 20  # candidates of a query among which copies of its positives are
 
 
 class DataCheckRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to check."""
+    """The dataset to check, and with what: candidates, another dataset, a model's tokenizer."""
 
     dataset: str
     first_stage: str = ""  # whose candidates are measured; "" measures none
@@ -46,7 +46,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class DataCheck(msgspec.Struct, frozen=True):
-    """What was found."""
+    """The result of checking a dataset: counts, warnings, and examples of pairs."""
 
     counts: tuple[tuple[str, str], ...]  # (what, value), in the order of reading
     warnings: tuple[str, ...]
@@ -72,7 +72,7 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
     ]
     warnings = list(dataset.decisions())
     if about.judged_without_text:
-        warnings.append(f"{counted(about.judged_without_text, 'judged document')} have no text and cannot be found")
+        warnings.append(f"no text, so never found: {counted(about.judged_without_text, 'judged document')}")
     if empty:
         warnings.append(f"{counted(len(empty), 'query')} without a positive: {_some(empty)}")
     if request.first_stage:

@@ -40,7 +40,7 @@ State = Literal["good", "note", "wrong", "fixed"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """One check of the lab or the machine, with what it found."""
 
     state: State
     where: str

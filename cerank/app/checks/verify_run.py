@@ -26,7 +26,7 @@ SAME = 1e-12  # a measure computed again differs by less
 
 
 class VerificationResult(msgspec.Struct, frozen=True):
-    """What was looked at in a run, and what is wrong with it."""
+    """The result of verifying a run: how much was checked, and each problem."""
 
     files: int  # with a hash of their own
     models: int  # folders with a checksum manifest
@@ -67,7 +67,8 @@ def verify(folder: RunFolder, now: datetime) -> VerificationResult:
                     f"{folder.measures(*key)}: values differ from those of the ranking by up to {worst:.3g}"
                 )
     problems = list(dict.fromkeys(problems))
-    _leave_mark(folder, problems, now)
+    with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
+        checksums.record_damage(folder, problems, json_records.timestamp(now))
     models = sum(1 for path in folder.path.glob(f"stages/**/{MANIFEST}") if ".bad" not in str(path))
     return VerificationResult(files, models, rankings, values, largest, tuple(problems))
 
@@ -92,11 +93,6 @@ def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
                     f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
                 ]
     return list(dict.fromkeys(warnings))
-
-
-def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
-    with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
-        checksums.record_damage(folder, problems, json_records.timestamp(now))
 
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -136,5 +132,5 @@ def _rows(path: Path) -> list[QueryMeasures]:
         return decode_measures(path.read_bytes())
     except (OSError, *json_records.DECODE_ERRORS) as error:
         raise RunFailedError(
-            f"not a readable measures file: {json_records.decode_reason(error)}", where=str(path)
+            f"the file of measures cannot be read: {json_records.decode_reason(error)}", where=str(path)
         ) from error

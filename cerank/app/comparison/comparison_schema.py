@@ -73,20 +73,30 @@ class TestSetLooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     look: int  # this one, from 1
     before: int  # distinct comparisons recorded before it
     new: int  # comparisons of this one that were not among them
+    in_family: int | None = None  # earlier verdicts that the family counts, too; null: adjusted over this table alone
 
     @property
     def text(self) -> str:
         """Return it as a sentence."""
         if self.look == 1:
             return "first recorded look at these judgments in this lab"
-        return (
+        seen = (
             f"look {self.look} at these judgments in this lab: {counted(self.before, 'distinct comparison')} before, "
-            f"{self.new} new; p is adjusted over this table alone (--family N counts more)"
+            f"{self.new} new"
+        )
+        if self.in_family is None:
+            return f"{seen}; p is adjusted over this table alone (--family looks counts the earlier ones, too)"
+        if not self.in_family:
+            return f"{seen}; none but this table's had a verdict, so that p is adjusted over this table"
+        earlier = "the one with a verdict" if self.in_family == 1 else f"the {self.in_family:,} with a verdict"
+        return (
+            f"{seen}; p is adjusted over this table and {earlier} before it: what is promised of them all holds where "
+            "each is judged at this level, not for a verdict that an earlier table gave at a milder one"
         )
 
 
 class PlanStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a comparison stands to a plan that was declared for its judgments."""
+    """Whether a comparison follows a plan that was declared for its judgments, and where it departs from it."""
 
     title: str
     sha256: str
@@ -111,7 +121,7 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DocumentMeta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the rows rest on."""
+    """The versions, inputs and rules behind the rows of a document."""
 
     format: int
     cerank: str  # version

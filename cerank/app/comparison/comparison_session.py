@@ -50,7 +50,7 @@ SOURCE = "dashboard"  # where a margin was chosen
 
 
 class QueryDifference(msgspec.Struct, frozen=True):
-    """One query of a row."""
+    """The values of both systems of a row on one query, and their difference."""
 
     query: str
     left: float
@@ -121,7 +121,14 @@ class ComparisonSession:
         systems = [self.systems[place] for place in order]
         comparison = comparisons.compare_measured(targets, systems, self.measures, chosen)
         seen = datetime.now(UTC).isoformat(timespec="milliseconds")
-        recorded_looks.record(self.settings, recorded_looks.keys_of(comparison), by=self._by, now=seen, only_new=True)
+        recorded_looks.record(
+            self.settings,
+            recorded_looks.keys_of(comparison),
+            by=self._by,
+            now=seen,
+            only_new=True,
+            descriptive=recorded_looks.descriptive_keys_of(comparison),
+        )
         return comparison
 
     def pair(self, left: str, right: str, condition: Condition) -> RankingPair:

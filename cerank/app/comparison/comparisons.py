@@ -138,7 +138,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget
         if isinstance(member, FileTarget):
             hint = "name runs of the lab; a mean of seeds needs their plans"
             raise UsageError(
-                f"'{label}': {member.path.name} is a file, which says nothing of its seed",
+                f"'{label}': {member.path.name} is a run file, which has no recorded seed",
                 hint=hint,
                 code="seed-unknown",
             )
@@ -233,6 +233,7 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
     worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
     harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
+    counts_looks: bool = False  # the family holds the verdicts that the lab has on these judgments already, too
     margins_because: str = ""  # why margins, gains and harm margins chosen now have their sizes
     now: str = ""  # UTC, ISO 8601: when those margins are chosen
 

@@ -245,10 +245,11 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
 
-def by_stage(comparison: Comparison) -> tuple[Table, ...]:
+def by_stage(comparison: Comparison, *, is_short: bool = False) -> tuple[Table, ...]:
     """Return a run's own comparison for a screen of 80 columns, a table for each condition; notes under the last.
 
-    A difference stands with the interval that its verdict rests on, in one column that never goes.
+    A difference stands with the interval that its verdict rests on, in one column that never goes. With `is_short`
+    only those notes are there that tell how to read the table, or warn of a wrong reading.
     """
     from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, shown_worth, summary
 
@@ -281,7 +282,7 @@ def by_stage(comparison: Comparison) -> tuple[Table, ...]:
         title = f"{condition}, {counted(here[0].queries, 'query')}{_depth(comparison, condition)}"
         out.append(Table("comparison", columns, tuple(body), title))
     note = f"[interval]: {_decides(comparison)}; beside an equivalence, the one that lies within the margin"
-    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(comparison)))
+    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(comparison, is_short=is_short)))
     return tuple(out)
 
 
@@ -332,11 +333,11 @@ def _by_line(comparison: Comparison) -> dict[_Key, Row]:
     }
 
 
-def _footnotes(comparison: Comparison) -> tuple[str, ...]:
+def _footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, ...]:
     """Return the comparison's own, what is behind "cannot tell", and how far seeds spread."""
     from cerank.evaluation.comparison_rows import footnotes
 
-    lines = list(footnotes(comparison))
+    lines = list(footnotes(comparison, is_short=is_short))
     for measure in comparison.measures:
         rows = [row for row in comparison.rows if row.measure == measure]
         open_ = [row for row in rows if row.judgment.detectable is not None]

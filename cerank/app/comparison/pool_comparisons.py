@@ -14,7 +14,7 @@ import msgspec
 
 from cerank.app.comparison import comparisons, margins
 from cerank.app.comparison.comparisons import ComparisonRequest
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, UsageError, os_error
 from cerank.settings import Settings
 from cerank.text import escapes
 from cerank.text.safe_text import counted
@@ -97,7 +97,7 @@ def _read(path: Path) -> list[CollectionDifference]:
             "no such file", where=str(path), hint="`cerank compare A B --json > FILE` makes one"
         ) from None
     except OSError as error:
-        raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path) from error
     try:
         is_complete = "systems" in msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         if is_complete:
@@ -105,7 +105,7 @@ def _read(path: Path) -> list[CollectionDifference]:
         document = msgspec.json.decode(data, type=ComparisonDocument, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "`cerank compare A B --json > FILE` makes one"
-        raise UsageError(f"not a saved comparison: {error}", where=str(path), hint=hint) from error
+        raise UsageError(f"the file is not a saved comparison: {error}", where=str(path), hint=hint) from error
     hashes = {(source.system, source.dataset): source.qrels_sha256 for source in document.meta.rankings}
     return [
         pooling.CollectionDifference(

@@ -27,7 +27,7 @@ from cerank.text.safe_text import counted
 if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.evaluation.compare import Comparison
-    from cerank.evaluation.power import Outlook
+    from cerank.evaluation.power import PowerEstimate
     from cerank.evaluation.systems import Condition, System
 
 # Sd of per-query differences of two neural re-rankers over the same candidates on DL-HARD's 50 queries, from public
@@ -60,11 +60,11 @@ class PowerRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PowerCase(msgspec.Struct, frozen=True, kw_only=True):
-    """What a number of queries can show of one measure."""
+    """The power of a number of queries by one measure."""
 
     measure: str
     spread: Literal["given", "assumed", "measured"]
-    outlook: Outlook
+    estimate: PowerEstimate
     dataset: str = ""
     first_stage: str = ""
     left: str = ""  # the rankings whose spread was measured
@@ -75,8 +75,8 @@ class PowerCase(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def can_show(self) -> bool | None:
         """Return whether equivalence within the margin would be shown with this power; None without a margin."""
-        chance = self.outlook.power_for_margin
-        return None if chance is None else chance >= self.outlook.power
+        chance = self.estimate.power_for_margin
+        return None if chance is None else chance >= self.estimate.power
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +86,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     measure: str
     source: str  # of the spreads, in words
-    low: Outlook
-    high: Outlook
+    low: PowerEstimate
+    high: PowerEstimate
 
     @property
     def can_show(self) -> bool | None:
@@ -102,7 +102,7 @@ def assumed_sd(measure: str) -> float | None:
 
 
 def of_numbers(queries: int, sd: float | None, request: PowerRequest, measure: str = "nDCG@10") -> PowerCase:
-    """Return the outlook on so many queries; without an sd the measure's assumed one.
+    """Return the power on so many queries; without an sd the measure's assumed one.
 
     Raises:
         UsageError: a number out of its range, or no sd is known for the measure.
@@ -115,14 +115,16 @@ def of_numbers(queries: int, sd: float | None, request: PowerRequest, measure: s
         hint = f"give --sd, or take it from rankings with `cerank power A B`; assumed for {', '.join(ASSUMED)} only"
         raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint, code="spread-unknown")
     return PowerCase(
-        measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, request, name)
+        measure=name,
+        spread="assumed" if sd is None else "given",
+        estimate=_power_estimate(queries, spread, request, name),
     )
 
 
 def of_rankings(
     settings: Settings, rankings: ComparisonRequest, request: PowerRequest, *, queries: int | None = None
 ) -> tuple[PowerCase, ...]:
-    """Return the outlook by the spread between rankings: each against the first, by condition and measure.
+    """Return the power by the spread between rankings: each against the first, by condition and measure.
 
     Args:
         settings: where the lab and caches are.
@@ -159,7 +161,7 @@ def of_rankings(
                     PowerCase(
                         measure=name,
                         spread="measured",
-                        outlook=_outlook(queries or len(left), sd, request, name),
+                        estimate=_power_estimate(queries or len(left), sd, request, name),
                         headroom=_headroom(name, left),
                         dataset=entry.condition.dataset,
                         first_stage=entry.condition.first_stage,
@@ -171,7 +173,7 @@ def of_rankings(
 
 
 class SeedGridCell(msgspec.Struct, frozen=True, kw_only=True):
-    """What so many queries and paired seeds of each recipe can show."""
+    """The power of a number of queries with a number of paired seeds of each recipe."""
 
     dataset: str
     first_stage: str
@@ -301,7 +303,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                     continue
                 margin = recipe.evaluate.margins.get(measure)  # a share of a mean has no size before the baseline's
                 request = PowerRequest(margin=margin if isinstance(margin, float) else None, tests=max(tests, 1))
-                low, high = (_outlook(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
+                low, high = (_power_estimate(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
                 expected.append(
                     Expected(
                         dataset=comparisons.short_name(test),
@@ -441,20 +443,21 @@ def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
     """Return a sentence for each case with a margin, and where an assumed spread comes from."""
     lines = []
     for case in cases:
-        outlook = case.outlook
+        estimate = case.estimate
         lines += _beyond(case)
-        if outlook.margin is None or outlook.power_for_margin is None:
+        if estimate.margin is None or estimate.power_for_margin is None:
             continue
-        who = counted(outlook.queries, "query") + (f" of {case.dataset}" if case.dataset else "")
+        who = counted(estimate.queries, "query") + (f" of {case.dataset}" if case.dataset else "")
         by = f"by {case.measure}" + (f" of {case.right} with {case.left}" if case.left else "")
-        chance = f"{100 * outlook.power_for_margin:.0f} %"
-        text = f"{who} can show equivalence within ±{outlook.margin:g} {by}: {chance} power at a true difference of 0"
+        chance = f"{100 * estimate.power_for_margin:.0f} %"
+        text = f"{who} can show equivalence within ±{estimate.margin:g} {by}: {chance} power at a true difference of 0"
         if not case.can_show:
-            needed = outlook.queries_for_margin
+            needed = estimate.queries_for_margin
             many = counted(needed, "query") if needed else "more than 100 million queries"
             text = (
-                f"{who} are too few to show equivalence within ±{outlook.margin:g} {by} (chance {chance} even if the "
-                f"two are equal); they can within ±{outlook.smallest_margin:.4f}, and ±{outlook.margin:g} needs {many}"
+                f"{who} are too few to show equivalence within ±{estimate.margin:g} {by} (chance {chance} even if the "
+                f"two are equal); they can within ±{estimate.smallest_margin:.4f}, and ±{estimate.margin:g} "
+                f"needs {many}"
             )
         lines.append(text)
     if any(case.spread == "assumed" for case in cases):
@@ -464,7 +467,7 @@ def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
 
 def _beyond(case: PowerCase) -> list[str]:
     """Return a warning if no difference that shows is within what the measure allows, or what is left to gain."""
-    size, width = case.outlook.smallest_difference, width_of(case.measure)
+    size, width = case.estimate.smallest_difference, width_of(case.measure)
     if width is not None and size >= width:
         return [f"no true difference that {case.measure} allows would be seen with this power"]
     if case.headroom is not None and size > case.headroom:
@@ -506,15 +509,15 @@ def _refuse_impossible(queries: int, sd: float, request: PowerRequest, measure: 
         raise UsageError(what, where="--sd", code="spread-too-large")
 
 
-def _outlook(queries: int, sd: float, request: PowerRequest, measure: str) -> Outlook:
-    from cerank.evaluation.power import outlook
+def _power_estimate(queries: int, sd: float, request: PowerRequest, measure: str) -> PowerEstimate:
+    from cerank.evaluation.power import power_estimate
 
     for name, value in (("--delta", request.difference), ("--margin", request.margin)):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"a number above 0 is wanted, not {value}", where=name)
     if queries > 1:
         _refuse_impossible(queries, sd, request, measure)
-    return outlook(
+    return power_estimate(
         queries,
         sd,
         difference=request.difference,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, UsageError, os_error
 from cerank.evaluation.answers import short, shown
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
@@ -40,10 +40,10 @@ def read_claims(path: Path) -> tuple[ClaimsTable, Path]:
         hint = f"shipped examples: {', '.join(published.CLAIMS)}"
         raise MissingError("no such file", where=str(path), hint=hint) from error
     except OSError as error:
-        raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "see `cerank guide verdicts` for an example"
-        raise UsageError(f"not a table of claims: {error}", where=str(path), hint=hint) from error
+        raise UsageError(f"the file is not a table of claims: {error}", where=str(path), hint=hint) from error
 
 
 def with_runs(claims: ClaimsTable, folder: Path) -> tuple[ClaimsTable, tuple[str, ...]]:

@@ -30,6 +30,7 @@ def gate_of(
     slices: Path | None = None,
     slice_margins: Sequence[str] = (),
     look: int = 0,
+    counts_looks: bool = False,
     alpha: float = 0.05,
 ) -> GateResult:
     """Return whether the second target may replace the first, by the margins of the request.
@@ -41,10 +42,12 @@ def gate_of(
         slices: a file of lines "query id, tab, name of its slice".
         slice_margins: `SLICE:MEASURE=NUMBER` for each check of non-inferiority on a slice.
         look: which look at these queries this is, from 1; 0 for a single one.
+        counts_looks: take that number from the lab's record of looks at these judgments.
         alpha: the error rate over all looks.
 
     Raises:
-        UsageError: they cannot be compared, or there is nothing to check.
+        UsageError: they cannot be compared, there is nothing to check, or the lab's record of looks cannot be read.
+        MissingError: the lab has no such record, and it is to be counted.
     """
     from cerank.evaluation.compare import Margin
     from cerank.evaluation.gate import SliceMargin, gate
@@ -70,6 +73,14 @@ def gate_of(
     measuring = ComparisonRequest(measures=measures, dataset=request.dataset, qrels=request.qrels)
     (base, new), _ = comparisons.measured_systems(settings, targets, measuring)
     declared = {name: Margin(value=value) for name, value in chosen.items()}
+    whole = dict.fromkeys([*chosen, *better]) or (request.measures if not parts else ())
+    keys = recorded_looks.keys_of_pair(base, new, tuple(whole), [(part.measure, part.slice) for part in parts])
+    if counts_looks:
+        if look:
+            raise UsageError(
+                "--look and --family looks both say which look this is", hint="give only one of them", code="look-twice"
+            )
+        look = recorded_looks.next_look(settings, keys)
     result = gate(
         base,
         new,
@@ -80,8 +91,9 @@ def gate_of(
         look=look,
         alpha=alpha,
     )
-    keys = recorded_looks.keys_of_pair(base, new, measures)
-    recorded_looks.record(settings, keys, by="gate", now=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if recorded_looks.record(settings, keys, by="gate", now=now) is None and counts_looks:
+        raise recorded_looks.not_kept(settings)
     return result
 
 
@@ -101,14 +113,16 @@ def read_slices(path: Path) -> dict[str, frozenset[str]]:
             "no such file", where=str(path), hint="lines of: query id, tab, name of its slice"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read it: {error}", where=str(path)) from error
+        raise UsageError(f"cannot read the file: {error}", where=str(path)) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 2 or not all(cells):
             hint = "each line is a query's id, a tab, and the name of its slice"
-            raise FormatError("not a query with its slice", where=f"{path}:{number}", hint=hint)
+            raise FormatError(
+                "the line is not a query id, a tab and the name of a slice", where=f"{path}:{number}", hint=hint
+            )
         slices.setdefault(cells[1], set()).add(cells[0])
     return {name: frozenset(queries) for name, queries in slices.items()}
 

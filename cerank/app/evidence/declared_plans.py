@@ -18,7 +18,7 @@ import msgspec
 from cerank.app.comparison import comparisons, margins, recorded_looks
 from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest, Target
-from cerank.errors import UsageError
+from cerank.errors import UsageError, os_error
 from cerank.runs import comparison_plans, test_set_looks
 from cerank.runs.comparison_plans import ComparisonPlan, DeclaredPlan
 from cerank.settings import Settings
@@ -55,10 +55,10 @@ def read_plan(path: Path) -> ComparisonPlan:
     try:
         return msgspec.toml.decode(path.expanduser().read_bytes(), type=ComparisonPlan)
     except OSError as error:
-        raise UsageError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "see `cerank guide verdicts` for an example"
-        raise UsageError(f"not a plan of a comparison: {error}", where=str(path), hint=hint) from error
+        raise UsageError(f"the file is not a plan of a comparison: {error}", where=str(path), hint=hint) from error
 
 
 def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Path]:
@@ -79,7 +79,7 @@ def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Pat
             f"it lies between .5 and 1, not at {plan.confidence:g}", where="confidence", hint="such as .95"
         )
     if plan.family < 0:
-        raise UsageError(f"a family of {plan.family} comparisons", where="family", hint="0 counts those shown")
+        raise UsageError(f"a family cannot hold {plan.family} comparisons", where="family", hint="0 counts those shown")
     _, qrels = comparisons.judgments(settings, plan.dataset, plan.qrels)
     names = check(plan.measures, qrels, "measures")
     sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
@@ -134,6 +134,11 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
     targets = comparisons.targets_of(settings.lab, request.targets)
     systems, names = comparisons.measured_systems(settings, targets, request)
     comparison = comparisons.compare_measured(targets, systems, names, request)
+    in_family: int | None = None
+    if request.counts_looks:
+        in_family = recorded_looks.earlier_verdicts(settings, comparison)
+        request = _with_family(request, comparison, in_family)
+        comparison = comparisons.compare_measured(targets, systems, names, request)
     keys, looks = recorded_looks.keys_of(comparison), test_set_looks.load(settings.lab)
     known = _known_since(targets, comparison, recorded_looks.first_seen(looks, keys))
     plans = (chosen,) if chosen is not None else comparison_plans.load_all(settings.lab)[0]
@@ -146,8 +151,34 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
         comparison = comparisons.compare_measured(
             targets, systems, names, msgspec.structs.replace(request, terms=terms)
         )
-    counted = recorded_looks.record(settings, keys, by=by, now=_now(), earlier=looks)
+    descriptive = recorded_looks.descriptive_keys_of(comparison)
+    counted = recorded_looks.record(settings, keys, by=by, now=_now(), earlier=looks, descriptive=descriptive)
+    if in_family is not None:
+        if counted is None:
+            raise recorded_looks.not_kept(settings)
+        counted = msgspec.structs.replace(counted, in_family=in_family)
     return RecordedComparison(comparison=comparison, looks=counted, plan=status)
+
+
+def _with_family(request: ComparisonRequest, comparison: Comparison, earlier: int) -> ComparisonRequest:
+    """Return the request with a family of the comparison's own and of earlier verdicts on the same judgments.
+
+    Raises:
+        UsageError: the correction does not bound the chance of any false verdict.
+    """
+    from cerank.evaluation.compare import Terms
+
+    terms = request.terms or Terms()
+    if terms.correction in {"none", "bh"}:
+        raise UsageError(
+            f"the correction {terms.correction} says nothing of any false verdict among all looks",
+            where="--family looks",
+            hint="use --correction holm",
+            code="family-without-correction",
+        )
+    if not earlier:
+        return request
+    return msgspec.structs.replace(request, terms=msgspec.structs.replace(terms, family=comparison.family + earlier))
 
 
 def _now() -> str:
@@ -166,7 +197,8 @@ def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonR
     own = request.terms or Terms()
     rules = {name: getattr(plan, name) for name in ("confidence", "correction", "family", "pairs", "claim")}
     ruled = msgspec.structs.replace(own, **{name: getattr(Terms(), name) for name in rules})
-    if ruled != own or any((request.measures, request.margins, request.worth, request.harm, request.primary)):
+    options = (request.measures, request.margins, request.worth, request.harm, request.primary, request.counts_looks)
+    if ruled != own or any(options):
         raise UsageError(
             "measures, margins, primary questions, correction, family, confidence, pairs and claim come from the plan",
             where="--plan",

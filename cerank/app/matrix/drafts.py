@@ -54,7 +54,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong, and in which field: a key path, or "recipes", "base", "seeds", "device", "label"."""
+    """An error in a field of the form; `path` is a key path, or "recipes", "base", "seeds", "device" or "label"."""
 
     path: str
     text: str

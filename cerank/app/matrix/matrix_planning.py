@@ -105,17 +105,17 @@ class WorkTotals:
         return tuple(self._shared.values())
 
     def add(
-        self, recipe: Recipe, identities: Sequence[str], work: Sequence[WorkItem], given: Container[str] = ()
+        self, recipe: Recipe, cache_keys: Sequence[str], work: Sequence[WorkItem], given: Container[str] = ()
     ) -> None:
         """Enter a run's work.
 
         Args:
             recipe: recipe of the run to add.
-            identities: cache keys of its stages, in order; see `planning.stage_keys`.
+            cache_keys: cache keys of its stages, in order; see `planning.stage_keys`.
             work: work of the run, part by part, with the stages in order.
             given: cache keys of stages that runs of the lab have finished already.
         """
-        keys = dict(zip(recipe.chain, identities, strict=True))
+        keys = dict(zip(recipe.chain, cache_keys, strict=True))
         data = recipe.data
         tested = repr((data.test, data.first_stages, data.depth))
         for part in work:

@@ -62,7 +62,7 @@ class MatrixOutlineRow(msgspec.Struct, frozen=True):
 
 
 class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a matrix comes to: nothing was started, built or fetched to find out."""
+    """The runs, work and missing inputs of a matrix, found without starting, building or fetching anything."""
 
     rows: tuple[MatrixOutlineRow, ...]
     work: tuple[WorkItem, ...]
@@ -72,7 +72,7 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueuedMatrix(msgspec.Struct, frozen=True):
-    """What became of a matrix that was asked for."""
+    """The runs of a matrix after a request to queue it: those queued now, and those that were there."""
 
     record: MatrixRecord
     added: tuple[RunFolder, ...]  # queued now
@@ -228,12 +228,12 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         known = estimates.rates(settings.lab, recipe, device, threads)
         if pairs_per_second:
             known = estimates.told(recipe, pairs_per_second)
-        identities = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
-        taken = tuple(name for name, identity in zip(recipe.chain, identities, strict=True) if identity in coming)
+        cache_keys = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
+        taken = tuple(name for name, identity in zip(recipe.chain, cache_keys, strict=True) if identity in coming)
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
-        coming.update(identities)
-        given = identities if state == "finished" else ()
-        totals.add(recipe, identities, estimates.timed(plans.count_work(recipe, input_check.queries), known), given)
+        coming.update(cache_keys)
+        given = cache_keys if state == "finished" else ()
+        totals.add(recipe, cache_keys, estimates.timed(plans.count_work(recipe, input_check.queries), known), given)
         rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
     return MatrixOutline(
         rows=tuple(rows),
@@ -257,10 +257,12 @@ def _comparisons(grid_: MatrixRuns) -> int:
     recipe = grid_.cells[0].recipe
     primary = questions(recipe.evaluate.primary, "primary")
     measures = [name for test in recipe.data.test for name in _measures_on(test, recipe.evaluate.measures)]
-    others = [name for name in dict.fromkeys(cell.recipe.name for cell in grid_.cells) if name != grid_.baseline]
+    recipes = {cell.recipe.name for cell in grid_.cells}
+    couples = {(name, grid_.baseline) for name in recipes if name != grid_.baseline}
+    couples |= {(question.right, question.left) for question in primary if {question.right, question.left} <= recipes}
     rows = sum(
-        not primary or any(question.names(measure, {other}, {grid_.baseline}) for question in primary)
-        for other in others
+        not primary or any(question.names(measure, {right}, {left}) for question in primary)
+        for right, left in couples
         for measure in measures
     )
     return len({cell.recipe.base for cell in grid_.cells}) * rows * len(recipe.data.first_stages)

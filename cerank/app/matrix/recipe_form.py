@@ -25,7 +25,7 @@ SCALARS = ("name", "description", "chain", "pooling")  # a recipe's own keys; ba
 
 
 class FieldSpec(msgspec.Struct, frozen=True):
-    """One setting."""
+    """A setting of a recipe as a form shows it: its key, value and meaning."""
 
     path: str  # "stages.distill.learning_rate"
     key: str
@@ -157,7 +157,7 @@ def value(path: str, typed: str) -> object:
     """Return what was typed for the setting at `path`, as the value a recipe's table holds; None for one left open.
 
     Raises:
-        ValueError: it cannot be one; the message is for the person who types.
+        ValueError: it cannot be one; the message is for the user who types.
     """
     hint = _hint_at(path)
     return None if not typed.strip() and _is_optional(hint) else _value(hint, typed.strip())

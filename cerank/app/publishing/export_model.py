@@ -44,7 +44,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written, and how it was checked."""
+    """The folder that was written, and the check of its scores."""
 
     folder: Path
     files: tuple[tuple[str, int], ...]  # name and bytes
@@ -106,7 +106,7 @@ class _Work(msgspec.Struct, frozen=True):
 def _pairs(settings: Settings, model: NamedModel) -> list[tuple[str, str]]:
     """Return the pairs on which scores are compared: of the run's test queries, and some odd ones."""
     if model.run is None:
-        raise MissingError("is no run", where=str(model.folder))
+        raise MissingError("the folder is not a run", where=str(model.folder))
     texts = some_texts(settings, model.run.folder, model.run.plan, CHECKED_PAIRS, _DEPTH)
     pairs = [pair for query in texts for pair in query.pairs]
     count = min(CHECKED_PAIRS - len(_ODD_PAIRS), len(pairs))

@@ -100,7 +100,7 @@ def text(model: NamedModel, exported: Exported) -> str:
     """
     run = model.run
     if run is None:
-        raise MissingError("is no run", where=str(model.folder))
+        raise MissingError("the folder is not a run", where=str(model.folder))
     recipe = run.plan.recipe
     comparison = _comparison(run)
     base = BASES.get(recipe.base)

@@ -15,7 +15,7 @@ from cerank.text.safe_text import shown
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is uploaded, and to where."""
+    """A folder to upload to the hub, and the repository."""
 
     export: ExportRequest
     repository: str  # org/name
@@ -25,7 +25,7 @@ class PushRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was uploaded, or would have been."""
+    """The files that were uploaded, or would be without --dry-run."""
 
     exported: ExportResult
     card: str

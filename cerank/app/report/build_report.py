@@ -78,8 +78,8 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         grids=tables,
         facing=facing,
         papers=_papers(facing),
-        places=results_tables.place_facts(scope, data, columns),
-        runs=provenance.run_facts(scope),
+        places=results_tables.place_statistics(scope, data, columns),
+        runs=provenance.run_records(scope),
         notes=(*data.notes, *_notes(scope, verdicts), *pooling_notes),
         missing=(
             *(f"run {name} is not in the lab" for name in scope.absent),

@@ -65,7 +65,8 @@ def _title(base: str, start: int, part: Sequence[_Drawn], all_runs: int) -> str:
 
 
 def _panels(base: str, runs: Sequence[_Drawn]) -> list[Panel]:
-    weight = _weight(max(len(run.columns.steps) for run in runs))
+    steps = max(len(run.columns.steps) for run in runs)
+    weight = max((weight for least, weight in _SMOOTHING if steps >= least), default=0.0)
     how = f", smoothed (weight {weight:g} of the past), as read behind it" if weight else ""
     marks = _boundaries(runs)
     panels = [Panel(f"Training loss of {base}{how}", "loss", tuple(_loss(run, weight) for run in runs), marks)]
@@ -73,10 +74,6 @@ def _panels(base: str, runs: Sequence[_Drawn]) -> list[Panel]:
         lines = tuple(line for run in runs if (line := _validation(run, measure)))
         panels.append(Panel(f"{measure} on validation", measure, lines, marks))
     return panels
-
-
-def _weight(steps: int) -> float:
-    return max((weight for least, weight in _SMOOTHING if steps >= least), default=0.0)
 
 
 def _loss(run: _Drawn, weight: float) -> PlottedLine:

@@ -83,11 +83,6 @@ def _ascii(char: str) -> str:
 # --- the tables of the paper
 
 
-def file_name(grid: ResultsTable) -> str:
-    """Return the name of a table's own file."""
-    return f"table-{plain_name(grid.measure, 40)}.tex"
-
-
 def table(grid: ResultsTable, *, is_star: bool = False) -> str:
     """Return a floating table to include, with booktabs; too many columns for a page become tables below each other."""
     kind = "table*" if is_star else "table"
@@ -100,11 +95,6 @@ def table(grid: ResultsTable, *, is_star: bool = False) -> str:
         notes = [f"\\item {escaped(sentence)}" for sentence in grid.caption[1:]]
         lines += ["\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
     return "\n".join([*lines, "\\end{threeparttable}", f"\\end{{{kind}}}"]) + "\n"
-
-
-def differences_file(measure: str) -> str:
-    """Return the name of the file of a measure's differences."""
-    return f"differences-{plain_name(measure, 40)}.tex"
 
 
 def differences(comparison: Comparison, measure: str) -> str:
@@ -197,7 +187,7 @@ def _cell(cell: ResultCell) -> str:
 
 
 def document(report: Report) -> str:
-    """Return all tables with the side tables, as a document that compiles with booktabs and longtable."""
+    """Return all tables with the supplementary tables, as a document that compiles with booktabs and longtable."""
     parts = [_PREAMBLE, f"\\section*{{{escaped(report.title)}}}\n"]
     parts += [f"{escaped(text)}\n\n" for text in head(report)]
     parts += _lists(("Answers", report.answers))

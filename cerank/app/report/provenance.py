@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cerank import recipes
 from cerank.app.comparison.comparisons import RunTarget
-from cerank.app.report.report_data import RunFacts, StageRecord
+from cerank.app.report.report_data import RunRecord, StageRecord
 from cerank.app.report.report_scope import ReportScope
 from cerank.core.metrics import Event
 from cerank.datasets.query_overlaps import SharedQueries
@@ -24,13 +24,13 @@ _OF_STAGE = ("groups counted", "stage finished")
 _PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
 
 
-def run_facts(report_scope: ReportScope) -> tuple[RunFacts, ...]:
+def run_records(report_scope: ReportScope) -> tuple[RunRecord, ...]:
     """Return the facts of every run behind the tables, each run once.
 
     Raises:
         DamagedError: a journal cannot be read.
     """
-    out: dict[str, RunFacts] = {}
+    out: dict[str, RunRecord] = {}
     for row in report_scope.rows:
         for member in row.members:
             if member.folder.name not in out:
@@ -40,7 +40,7 @@ def run_facts(report_scope: ReportScope) -> tuple[RunFacts, ...]:
 
 def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
     """Return the mean share of tied documents that the runs recorded of one ranking; None where none did."""
-    paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
+    paths = [member.folder.ranking_stats_file(system, test, first_stage) for member in members]
     shares = [stats.tied for path in paths if (stats := json_records.load_if_there(path, stage_summary.RankingStats))]
     return statistics.fmean(shares) if shares else None
 
@@ -50,12 +50,12 @@ def recipe_file(run: str) -> str:
     return f"recipes/{plain_name(run, 100)}.toml"
 
 
-def _facts(member: RunTarget, model: str) -> RunFacts:
+def _facts(member: RunTarget, model: str) -> RunRecord:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
     shared = json_records.load_if_there(folder.overlaps, SharedQueries)
     passing = {*_PASSING, *(["queries shared"] if shared else [])}
-    return RunFacts(
+    return RunRecord(
         run=folder.name,
         short_name=run_store.short_name(folder),
         label=member.label,

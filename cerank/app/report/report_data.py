@@ -109,8 +109,8 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
 
 
-class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's rankings are like at one place."""
+class PlaceStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Depth, ties and judged share of a model's ranking of one test set."""
 
     place: str
     system: str
@@ -122,8 +122,8 @@ class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
     missing: int  # queries of the qrels without a ranking; they count 0
 
 
-class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One run behind the tables."""
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run behind the tables: its versions, stages, inputs and events."""
 
     run: str
     short_name: str = ""
@@ -142,7 +142,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture of curves."""
+    """A picture of training curves as SVG, with its name and title."""
 
     name: str  # of its file, without ending
     title: str
@@ -165,8 +165,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     grids: tuple[ResultsTable, ...]
     facing: tuple[PublishedComparison, ...]
     papers: tuple[tuple[str, str], ...]  # key, citation with its notes
-    places: tuple[PlaceFacts, ...]
-    runs: tuple[RunFacts, ...]
+    places: tuple[PlaceStatistics, ...]
+    runs: tuple[RunRecord, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]  # cells of the declared tables that are not measured yet
     sources: tuple[SourceFile, ...]

@@ -24,7 +24,7 @@ from cerank.text.safe_text import counted
 
 
 class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked to see."""
+    """The runs or matrix to report on, and the measures, baseline and rules that the user chose."""
 
     names: tuple[str, ...]  # a matrix, or runs
     baseline: str = ""  # see `report_scope.report_scope`

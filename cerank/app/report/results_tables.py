@@ -20,7 +20,7 @@ from cerank.app.report.report_data import (
     FIRST,
     Model,
     Place,
-    PlaceFacts,
+    PlaceStatistics,
     PublishedComparison,
     ResultCell,
     ResultLine,
@@ -331,7 +331,7 @@ def published_comparisons(tables: Sequence[ResultsTable]) -> tuple[PublishedComp
 
 
 def _figures(model: Model, place: Place, measure: str, value: float) -> list[PublishedComparison]:
-    query = published.Wanted(
+    query = published.PublishedQuery(
         test=place.test,
         first_stage=place.first_stage,
         measure=measure,
@@ -356,7 +356,7 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Pub
     ]
 
 
-def place_facts(scope: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
+def place_statistics(scope: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceStatistics, ...]:
     """Return what every ranking behind the tables is like."""
     out = []
     systems = [(FIRST, FIRST_STAGE, tuple(member for row in scope.rows for member in row.members)[:1])]
@@ -369,7 +369,7 @@ def place_facts(scope: ReportScope, data: Measurements, columns: Sequence[Place]
                 continue
             facts = entry.facts
             out.append(
-                PlaceFacts(
+                PlaceStatistics(
                     place=f"{place.heading} over {place.condition.first_stage}",
                     system=label,
                     shallowest=facts.shallowest,

@@ -1,4 +1,4 @@
-"""The side tables of a report as data for any form: published figures, each run's stages, rankings, inputs, sources.
+"""The supplementary tables of a report as data for any form: published figures, stages, rankings, inputs, sources.
 
 Invariant: plain `table_data.Table`s; whoever writes a form escapes them.
 """
@@ -312,5 +312,5 @@ SIDES = (costs, pooled, published, stages, groups, shared, events, rankings, run
 
 
 def sides(report: Report) -> tuple[Table, ...]:
-    """Return the side tables that have something to say, for people."""
+    """Return the supplementary tables that have something to say, for people."""
     return tuple(table for make in SIDES if (table := make(report)).rows)

@@ -30,7 +30,7 @@ _STYLE = (
 
 
 class PlottedLine(msgspec.Struct, frozen=True):
-    """One line."""
+    """A line of a plot: its label and points, and what is drawn faintly behind it."""
 
     label: str
     steps: Floats
@@ -40,7 +40,7 @@ class PlottedLine(msgspec.Struct, frozen=True):
 
 
 class Panel(msgspec.Struct, frozen=True):
-    """One pair of axes."""
+    """A pair of axes with its title, lines and boundaries of stages."""
 
     title: str
     quantity: str  # on the y axis

@@ -17,6 +17,7 @@ from cerank.app.report.report_data import Report
 from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.registry import nearest
+from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.table_data import written
 
@@ -88,10 +89,10 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
         texts["report.md"] = markdown.document(report, has_files=True)
     if "latex" in forms:
         texts["report.tex"] = latex.document(report)
-        texts |= {f"tables/{latex.file_name(grid)}": latex.table(grid) for grid in report.grids}
+        texts |= {f"tables/table-{plain_name(grid.measure, 40)}.tex": latex.table(grid) for grid in report.grids}
         if report.comparison is not None:
             texts |= {
-                f"tables/{latex.differences_file(name)}": latex.differences(report.comparison, name)
+                f"tables/differences-{plain_name(name, 40)}.tex": latex.differences(report.comparison, name)
                 for name in latex.measures_of(report.comparison)
             }
             texts["tables/letters.tex"] = letters_table.latex(report.comparison)

@@ -70,7 +70,7 @@ def choices(folder: RunFolder, plan: Plan) -> list[RankingChoice]:
 
 
 class Rankings:
-    """One re-ranking beside what it re-ranked.
+    """A re-ranking beside the candidates that it re-ranked.
 
     Attributes:
         measure: by which the queries are told apart.

@@ -99,7 +99,7 @@ def table(entries: Iterable[RunEntry]) -> Table:
     return Table("runs", columns, body)
 
 
-def facts(entry: RunEntry) -> list[tuple[str, str]]:
+def details(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
     if entry.seeds:
         return _facts_of_seeds(entry)

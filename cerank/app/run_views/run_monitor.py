@@ -242,7 +242,7 @@ class LabMonitor:
         ):
             cached_entry.mark = mark
             entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
-            if cached_entry.entry is None or not _is_same(entry, cached_entry.entry):
+            if cached_entry.entry is None or _without_time(entry) != _without_time(cached_entry.entry):
                 cached_entry.entry = entry
         return cached_entry.entry
 
@@ -267,15 +267,9 @@ class LabMonitor:
         return RunFolder(runs_folder(self._lab) / name)
 
 
-def _is_same(entry: RunEntry, other: RunEntry) -> bool:
-    """Return whether two entries show the same; how long a worker has been quiet is no difference."""
-    return msgspec.structs.replace(entry, status=_status_without_time(entry)) == msgspec.structs.replace(
-        other, status=_status_without_time(other)
-    )
-
-
-def _status_without_time(entry: RunEntry) -> Status:
-    return msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0)
+def _without_time(entry: RunEntry) -> RunEntry:
+    """Return an entry as it is compared with another: the time since the last heartbeat is no difference."""
+    return msgspec.structs.replace(entry, status=msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0))
 
 
 def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dict[str, RunEntry]) -> str:
@@ -302,22 +296,18 @@ def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: s
         noted = user_labels.load(folder)
     except DamagedError:
         noted = UserLabels()
+    lines = user_labels.load_note(folder).splitlines()
     return RunEntry(
         folder=folder,
         plan=row.plan,
         status=row.status,
         notes=noted,
-        note=_first_line(user_labels.load_note(folder)),
+        note=next((line.lstrip("# ").strip() for line in lines if line.strip("# ")), ""),  # without a heading's mark
         short_name=short_name,
         validation=latest_validation.refresh(),
         finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
         verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
     )
-
-
-def _first_line(note: str) -> str:
-    """Return the first line of a Markdown text that says something, without the mark of a heading."""
-    return next((line.lstrip("# ").strip() for line in note.splitlines() if line.strip("# ")), "")
 
 
 def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[StateChange, ...]:

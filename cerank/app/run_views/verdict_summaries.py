@@ -25,7 +25,7 @@ AT_ONCE = 20  # runs for which one process is started
 
 
 class VerdictSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run's comparison came to."""
+    """The verdict of a finished run in a word and a sentence, kept in the cache."""
 
     verdict: (
         str  # on its last stage: whether it was worth it, where that was declared; else "better", "equivalent", ...

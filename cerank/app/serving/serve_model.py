@@ -109,7 +109,9 @@ def start(settings: Settings, request: ServeRequest, log: Callable[[str], None])
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
         where = f"{request.host}:{request.port}"
         hint = "--port takes another port, and 0 a free one"
-        raise UsageError(f"cannot listen: {reason}", where=where, hint=hint, code="address-in-use") from error
+        raise UsageError(
+            f"cannot listen on this address: {reason}", where=where, hint=hint, code="address-in-use"
+        ) from error
     return RunningServer(server, scorer.precision)
 
 

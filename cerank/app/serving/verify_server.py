@@ -78,7 +78,7 @@ def check_server(
     model = trained_model(settings.lab, name)
     run = model.run
     if run is None:
-        raise MissingError("is no run", where=name)
+        raise MissingError("no run of the lab has this name", where=name)
     condition = condition_of(run.plan)
     path = run.folder.ranking(run.system, condition.dataset, condition.first_stage)
     if not path.is_file():

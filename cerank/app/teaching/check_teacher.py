@@ -33,7 +33,7 @@ _FIRST, _DEPTH = "first-stage", 10
 
 
 class TeacherCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found out about a teacher."""
+    """The result of checking a teacher: a comparison with its candidates, faults of answers, and stability."""
 
     name: str
     dataset: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ModelLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written, and how far it agrees with people's labels."""
+    """The labels that were written, and their agreement with people's."""
 
     model: str
     queries: int

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TeachOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command says beside the recipe; empty values take the recipe's."""
+    """Options of a command that replace the recipe's values; empty ones keep them."""
 
     queries: str = ""  # dataset, or a part of one
     first_stage: str = ""

@@ -96,11 +96,8 @@ def import_(
     imported = import_files(name, files, into, choices)
     emit(_report(imported), settings_of(form=form, json=json).format)
     texts = f" with the texts of {imported.collection}" if imported.collection else ""
-    info(f"{imported.folder} is now a dataset{texts}; see `cerank datasets {_as_dataset(into)}`")
-
-
-def _as_dataset(folder: Path) -> str:
-    return str(folder) if folder.is_absolute() else f"./{folder}"
+    dataset = into if into.is_absolute() else f"./{into}"
+    info(f"{imported.folder} is now a dataset{texts}; see `cerank datasets {dataset}`")
 
 
 def _report(imported: Imported) -> Table:

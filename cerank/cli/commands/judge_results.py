@@ -57,8 +57,19 @@ def gate(
             "Default: a single look.",
         ),
     ] = 0,
+    family: Annotated[
+        Literal["looks"] | None,
+        typer.Option(
+            "--family",
+            help="looks: take K of --look from the lab's record, where every recorded look at these judgments counts. "
+            "Refused where there is no record, or it cannot be read.",
+        ),
+    ] = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", metavar="A", help="Rate of false shipping, and of false alarms, over all looks.")
+        float,
+        typer.Option(
+            "--alpha", metavar="A", help="Error rate over all looks: of shipping a worse system, and of false alarms."
+        ),
     ] = 0.05,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the result as Markdown, too.")
@@ -87,6 +98,7 @@ def gate(
         slices=slices,
         slice_margins=slice_margin or (),
         look=look,
+        counts_looks=family == "looks",
         alpha=alpha,
     )
     emit(release_gate.table(result), settings.format)
@@ -110,7 +122,9 @@ def rejudge(
     ],
     margin: Annotated[
         float | None,
-        typer.Option("--margin", metavar="M", help="Largest difference that would not matter, in place of the file's."),
+        typer.Option(
+            "--margin", metavar="M", help="Largest difference that would not matter; replaces the margin in the file."
+        ),
     ] = None,
     form: options.Format = None,
     json: options.Json = False,

@@ -91,12 +91,13 @@ Correction = Annotated[
     ),
 ]
 Family = Annotated[
-    int,
+    str,
     typer.Option(
         "--family",
-        min=0,
-        metavar="N",
-        help="How many comparisons you planned in all, where this table shows only some of them.",
+        metavar="N|looks",
+        help="How many comparisons you planned in all, where this table shows only some of them. looks: this table's "
+        "and all that this lab's record of looks has with a verdict on the same judgments; refused where the record "
+        "is missing or damaged.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -210,11 +211,6 @@ Full = Annotated[
 ]
 
 
-def command_line() -> str:
-    """Return the command as it was typed, for documents that say how they were made."""
-    return shlex.join(["cerank", *sys.argv[1:]])
-
-
 def confidence_of(confidence: float | None, alpha: float | None) -> float:
     """Return the confidence that --confidence or --alpha gives; .95 without either.
 
@@ -230,6 +226,26 @@ def confidence_of(confidence: float | None, alpha: float | None) -> float:
     return confidence if confidence is not None else round(1 - (0.05 if alpha is None else alpha), 12)
 
 
+def _family_size(family: str, correction: str) -> int:
+    """Return how many comparisons --family declares; 0 for none, or for those that the record of looks has.
+
+    Raises:
+        UsageError: it is neither a number nor `looks`, or nothing is adjusted.
+    """
+    if family == "looks":
+        return 0
+    if not family.isascii() or not family.isdigit():
+        raise UsageError(f"'{family}' is neither a number nor looks", where="--family", hint="such as --family 12")
+    if int(family) and correction == "none":
+        raise UsageError(
+            "p is not adjusted, so that a family changes nothing",
+            where=f"--family {family}",
+            hint="leave --correction none out",
+            code="family-without-correction",
+        )
+    return int(family)
+
+
 def compare(
     names: Names,
     measure: options.Measure = None,
@@ -240,7 +256,7 @@ def compare(
     harm: Harm = None,
     margins_because: MarginsBecause = "",
     correction: Correction = "auto",
-    family: Family = 0,
+    family: Family = "0",
     confidence: Confidence = None,
     alpha: Alpha = None,
     pairs: Pairs = "baseline",
@@ -286,7 +302,7 @@ def compare(
         terms=Terms(
             confidence=confidence_of(confidence, alpha),
             correction=correction,
-            family=family,
+            family=_family_size(family, correction),
             pairs=pairs,
             claim=claim,
             with_secondary=with_secondary,
@@ -296,6 +312,7 @@ def compare(
         worth=tuple(worth or ()),
         harm=tuple(harm or ()),
         margins_because=margins_because,
+        counts_looks=family == "looks",
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     made = declared_plans.compare(settings, request, by="compare", plan=plan)
@@ -310,7 +327,7 @@ def compare(
         text = export_comparison.document(
             comparison,
             with_reasons=reasons,
-            command=command_line(),
+            command=shlex.join(["cerank", *sys.argv[1:]]),
             costs=costs,
             looks=made.looks,
             plan=made.plan,
@@ -418,7 +435,7 @@ def rerank(
     price: Annotated[
         float,
         typer.Option(
-            "--price", min=0.0, metavar="N", help="What the server's million tokens, or thousand searches, cost."
+            "--price", min=0.0, metavar="N", help="Price of a million tokens at the server, or of a thousand searches."
         ),
     ] = 0.0,
     mteb_predictions: Annotated[

@@ -75,6 +75,10 @@ def _progress_mark(entry: RunEntry) -> tuple[str, str]:
 
 def show(
     name: RunName,
+    notes: Annotated[
+        bool,
+        typer.Option("--notes", help="Show every note under the result, not only those that warn of a wrong reading."),
+    ] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     form: options.Format = None,
@@ -94,7 +98,9 @@ def show(
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
             print_answers(answer.paragraphs)
-            shown += table_columns.result_tables(answer, settings.format, settings.hour_price)
+            shown += table_columns.result_tables(
+                answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes
+            )
         except CerankError as error:
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))

@@ -80,7 +80,7 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.authors}, {self.venue}, arXiv {self.arxiv}"
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The user's own result that a published figure is compared with."""
 
     test: str  # dataset name, id or folder
@@ -114,7 +114,7 @@ def claims(name: str) -> bytes | None:
     return (resources.files(__name__) / f"{name}-claims.toml").read_bytes() if name in CLAIMS else None
 
 
-def beside(query: Wanted) -> tuple[Figure, ...]:
+def beside(query: PublishedQuery) -> tuple[Figure, ...]:
     """Return the published figures for the same test set, first stage, measure and model, one a paper at most."""
     column = f"{_known(query.first_stage, _FIRST_STAGES)} {_known(query.test, _TESTS)}"
     figures = []
@@ -156,7 +156,7 @@ def _is_about(paper: Paper, recipe: str) -> bool:
     return paper.is_default and not any(recipe.startswith(other.recipes) for other in papers())
 
 
-def _same_measure(table: PublishedTable, query: Wanted) -> bool:
+def _same_measure(table: PublishedTable, query: PublishedQuery) -> bool:
     if plain_measure(query.measure) != table.measure:
         return False
     has_grades = _known(query.test, _TESTS) != "devsmall"
@@ -164,7 +164,7 @@ def _same_measure(table: PublishedTable, query: Wanted) -> bool:
     return (int(rel[1]) if rel else 1) == (table.graded if has_grades else 1)
 
 
-def _is_row(row: PublishedRow, query: Wanted) -> bool:
+def _is_row(row: PublishedRow, query: PublishedQuery) -> bool:
     if not query.base:
         return row.role == "first stage"
     if row.role != "model":

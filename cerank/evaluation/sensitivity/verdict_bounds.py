@@ -1,8 +1,9 @@
 """How far a difference, and the verdict on it, hang on unjudged documents and on the order of tied ones.
 
-Unjudged documents are those that a ranking of the row has within the measure's cutoff; each may have any grade from 0
-to the largest of the qrels, and the ideal order counts it, too. Documents that neither ranking has there stay as they
-are. Tied documents, whose scores are equal or one float32 apart, may stand in any order.
+Unjudged documents are those that a ranking of the row has within the measure's cutoff (anywhere, for AP and Rprec
+without one); each may have any grade from 0 to the largest of the qrels, and the ideal order, or the number of relevant
+documents, counts it, too. Documents that neither ranking has there stay as they are. Tied documents, whose scores are
+equal or one float32 apart, may stand in any order.
 
 Invariant: "holds" is proven for every judging (or order) by a bound; "flips" comes from judgments under which the
 verdict was computed to be another one. Their number comes from a greedy search: fewer may do. Whatever is neither is
@@ -23,6 +24,7 @@ from cerank.evaluation import measures as by_name
 from cerank.evaluation.sensitivity import document_shares as by_document
 from cerank.evaluation.sensitivity.document_shares import SummedMeasure
 from cerank.evaluation.sensitivity.extreme_statistics import is_always_reached, is_never_reached, t_of
+from cerank.evaluation.sensitivity.relevant_totals import KINDS, JudgedTotals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Answer = Literal["holds", "flips", "unknown", ""]  # "": no statement, see `why_not`
-BOUNDED = ("nDCG", "RR", "P", "R", "Success")  # measures whose extremes over judgments are computed here
-_TIED = (*BOUNDED, "AP", "Rprec")  # measures that never fall where a better document moves up
+BOUNDED = ("nDCG", "RR", "P", "R", "Success", "AP", "Rprec")  # none falls where a better document moves up
 _MOST_GRADINGS = 60_000  # of one query's unjudged documents; beyond, a bound that is too wide rather than exact
 _MOST_STEPS = 200  # documents that the greedy search makes relevant
 
@@ -128,7 +129,7 @@ def bounds_of(
     import numpy as np
 
     shape = by_name.additive(measure)
-    if shape is None or shape.kind not in _TIED:
+    if shape is None or shape.kind not in BOUNDED:
         return VerdictBounds(why_not=f"no bounds for {measure}"), ()
     by_ties, tied_queries = _tie_limits(measure, qrels, left, right)
     bounds = VerdictBounds(why_not=why_not)
@@ -143,11 +144,8 @@ def bounds_of(
             tied_queries=tied_queries,
             ties=_by_order(rule, now, low, high) if rule else "",
         )
-    if shape.kind not in BOUNDED or by_name.is_condensed(measure):
-        reason = (
-            "looks at judged documents only" if by_name.is_condensed(measure) else "has no bounds by judgments here"
-        )
-        return msgspec.structs.replace(bounds, why_not=why_not or f"{measure} {reason}"), ()
+    if by_name.is_condensed(measure):
+        return msgspec.structs.replace(bounds, why_not=why_not or f"{measure} looks at judged documents only"), ()
     summed = by_document.shape_of(measure)
     queries = [_query(name, grades, left, right, summed) for name, grades in qrels.items()]
     largest = max((grade for grades in qrels.values() for grade in grades.values()), default=1)
@@ -271,6 +269,8 @@ def _limits(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[fl
         return now, now, True
     if shape.kind == "nDCG":
         return _limits_of_ndcg(shape, query, largest)
+    if shape.kind in KINDS:
+        return _totals(shape, query).limits()
     grade = max(largest, shape.rel)
     if shape.kind in {"RR", "Success"}:
         # The value of a side is that of its first relevant document, so one document does what several can.
@@ -278,6 +278,11 @@ def _limits(shape: SummedMeasure, query: _JudgedQuery, largest: int) -> tuple[fl
         return min(each), max(each), True
     low, high = _limits_of_counts(shape, query)
     return low, high, True
+
+
+def _totals(shape: SummedMeasure, query: _JudgedQuery) -> JudgedTotals:
+    sides = (query.left, query.right)
+    return JudgedTotals(shape.kind, query.grades, sides, query.unjudged, cutoff=shape.cutoff, rel=shape.rel)
 
 
 def _limits_of_counts(shape: SummedMeasure, query: _JudgedQuery) -> tuple[float, float]:
@@ -351,9 +356,8 @@ class _Search:
         self._shape, self._queries, self._grade = shape, queries, grade
         self.start = np.array([_difference(shape, query, {}) for query in queries])
         self._places = [(at, doc) for at, query in enumerate(queries) for doc in query.unjudged]
-        self._first = np.array(
-            [_difference(shape, queries[at], {doc: grade}) for at, doc in self._places], dtype=np.float64
-        )
+        first = [self._if_relevant(at, {}) for at in range(len(queries))]
+        self._first = np.concatenate([*first, np.zeros(0)])
 
     def candidates(self) -> tuple[JudgingCandidate, ...]:
         """Return the unjudged documents, those first whose judgment can move the mean difference most."""
@@ -391,10 +395,22 @@ class _Search:
             d[at] = values[chosen]
             if rule.states(d) != states:
                 return step
-            for other in np.flatnonzero(is_open & (at_query == at)):
-                more = {**decided[at], self._places[other][1]: self._grade}
-                values[other] = _difference(self._shape, self._queries[at], more)
+            values[at_query == at] = self._if_relevant(at, decided[at])
         return None
+
+    def _if_relevant(self, at: int, decided: Mapping[str, int]) -> Floats:
+        """Return for each unjudged document of a query the difference if it is relevant beside those decided.
+
+        The values of the decided themselves are never read.
+        """
+        import numpy as np
+
+        query = self._queries[at]
+        if self._shape.kind in KINDS:
+            places = [place for place, doc in enumerate(query.unjudged) if doc in decided]
+            return _totals(self._shape, query).if_relevant(places)
+        each = [_difference(self._shape, query, {**decided, doc: self._grade}) for doc in query.unjudged]
+        return np.array(each, dtype=np.float64)
 
 
 def _goals(rule: VerdictRule, states: tuple[bool, bool, bool], mean: float) -> list[tuple[int, float]]:

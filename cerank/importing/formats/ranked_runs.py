@@ -108,7 +108,9 @@ def _trec(path: Path, writer: DatasetWriter, run: str) -> None:
                 continue
             where = at(path, number)
             if len(parts) != 6:
-                raise FormatError(counted(len(parts), "column"), where=where, hint=_HINT, code="column-count")
+                raise FormatError(
+                    f"the line has {counted(len(parts), 'column')}", where=where, hint=_HINT, code="column-count"
+                )
             rank = int(parts[3]) if parts[3].isdigit() and len(parts[3]) < 10 else 0
             writer.records += 1
             writer.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)

@@ -174,7 +174,7 @@ def read_colbert(files: Sequence[Path], writer: DatasetWriter, name: str) -> Non
             where = at(path, number)
             writer.records += 1
             if len(row) < 2 or not all(isinstance(item, int | str | list) for item in row):
-                raise FormatError("not [query, positive, negative, ...]", where=where)
+                raise FormatError("the line is not an array [query, positive, negative, ...]", where=where)
             query_id, documents = str(row[0]), [item if isinstance(item, list) else [item] for item in row[1:]]
             ids = [str(document[0]) if document else "" for document in documents]
             writer.judged(query_id, ids[0], 1, where)

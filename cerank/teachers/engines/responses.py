@@ -18,7 +18,7 @@ class BadResponseError(Exception):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """What a response holds."""
+    """The text, tokens and log probabilities in a server's response."""
 
     text: str
     reasoning: str = ""

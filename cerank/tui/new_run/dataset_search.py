@@ -30,7 +30,7 @@ MOST_SHOWN = 200  # lines shown
 
 
 class DatasetList(OptionList):
-    """What was found."""
+    """Datasets that match the search."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take('all')", "use parts of it", id="dataset.all",

@@ -71,7 +71,7 @@ class StepLine(Horizontal):
 
 
 class LaunchPage(VerticalScroll):
-    """Seeds, device and label; the work; the commands."""
+    """The last page: seeds, device and label, the work that this means, and the commands."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         super().__init__(id="launch", classes="page", can_focus=False)

@@ -113,7 +113,7 @@ class NewRunScreen(LabScreen):
     # making
 
     def compose(self) -> ComposeResult:
-        """Lay out bar, steps, a page for each, what it comes to."""
+        """Lay out the status bar, the steps with a page for each, and the summary."""
         yield StatusBar("new run")
         yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):

@@ -86,7 +86,7 @@ class _LogView(Log):
 
     @property
     def lines_shown(self) -> int:
-        """How many lines there are."""
+        """Return the number of lines shown."""
         return len(self._shown)
 
     @property

@@ -34,7 +34,7 @@ _GUTTER = 8  # cells for the labels of the upright axis
 
 
 class PlotLine(NamedTuple):
-    """One curve."""
+    """A curve of a plot."""
 
     steps: Floats
     values: Floats
@@ -67,7 +67,7 @@ class _Canvas:
         self.styles: list[Style] = []
 
     def put(self, row: int, column: int, char: str, style: int) -> None:
-        """One character, where there is room."""
+        """Put a character at a place, if it lies inside the plot."""
         if 0 <= row < self.height and 0 <= column < self.width:
             self.codes[row, column] = ord(char)
             self.owner[row, column] = style
@@ -202,7 +202,7 @@ def _span(line: PlotLine, frame: Frame, left: float, right: float, columns: int)
 
 
 def _scaled(frame: Frame, spans: list[tuple[Floats, Floats]], ends: tuple[float, float], rows: int) -> _Scale | None:
-    """Return room for every line; the faint ones may lose their extremes, so that a spike does not flatten the rest."""
+    """Return the range of values to draw; faint lines may lose their extremes, so a spike flattens no other line."""
     bottoms, tops = [], []
     for line, (lows, highs) in zip(frame.lines, spans, strict=True):
         low, high = lows[np.isfinite(lows)], highs[np.isfinite(highs)]

@@ -45,7 +45,7 @@ class VerdictTable(TableView):
 
 
 class ResultsView(msgspec.Struct, frozen=True):
-    """What is shown of a run's comparison."""
+    """The comparison of a run as the pane shows it: tables, answers and reasons."""
 
     comparison: Comparison
     tables: tuple[Table, ...]  # one for each test dataset and first stage

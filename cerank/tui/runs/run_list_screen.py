@@ -165,7 +165,7 @@ class RunsScreen(LabScreen):
         if entry is None:
             return
         rows = [content(entry.verdict.sentence, "bold")] if entry.verdict else []
-        rows += [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
+        rows += [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.details(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))
 
     def on_mount(self) -> None:

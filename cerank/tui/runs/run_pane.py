@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RunPane(Vertical):
-    """One tab of a run."""
+    """The content of one tab of the run screen."""
 
     DEFAULT_CSS = "RunPane { height: 1fr; }"
     entry: RunEntry | None = None

@@ -33,7 +33,8 @@ def test_the_ceiling_is_the_measure_of_the_candidates_in_the_order_of_their_grad
     assert "1 of 2 queries" in ceiling_note(ranking, qrels)
     assert "0.4202" in ceiling_note(ranking, qrels)
     assert ceiling_note(ranking, {"q": qrels["q"]}) == ""
-    assert "every re-ranker scores 0" in ceiling_note(ranking, {"q": {"D7": 2}})
+    assert ceiling(ranking, {"q": {"D7": 2}}) == {"q": 0.0}
+    assert ceiling_note(ranking, {"q": {"D7": 2}})
     assert ceiling(ranking, qrels) == pytest.approx({"q": 2.6309297 / 3.1309297, "p": 0.0}, abs=1e-6)
 
 
@@ -47,8 +48,8 @@ def test_what_is_there_and_what_the_candidates_allow(tmp_path: Path) -> None:
     assert counts["queries without a positive candidate"] == "1 of 2"
     assert counts["best possible nDCG@10 on these candidates"] == "0.5000"
     said = " ".join(result.warnings)
-    assert "1 judged document have no text" in said
-    assert "no re-ranker can help 1 query: q2" in said
+    assert "1 judged document " in said
+    assert "1 query: q2" in said
     assert "d2 for q1" in said  # a copy of the positive d1 that nobody judged
 
 

@@ -73,7 +73,7 @@ def test_run_files_give_difference_and_p_themselves_and_printed_numbers_are_chec
     assert (row["difference"], row["p"]) == pytest.approx((gains().mean(), test.pvalue))
     assert (row["low"], row["high"]) == pytest.approx(tuple(test.confidence_interval()))
     shown = CliRunner().invoke(app, ["rejudge", str(folder / "t.toml"), "--format", "table"]).output
-    assert "a difference of +0.4000 is printed" in " ".join(shown.split())
+    assert "+0.4000" in " ".join(shown.split())
 
 
 def test_an_assumed_sd_stands_in_for_a_p(folder):
@@ -133,4 +133,4 @@ def test_a_table_that_says_nothing_is_refused(folder, text, what):
 
 
 def test_a_file_that_is_not_there_is_refused_with_what_is_shipped(folder):
-    assert "shipped examples: dl20, ecir2025" in refused(folder / "gone.toml")
+    assert "dl20, ecir2025" in refused(folder / "gone.toml")

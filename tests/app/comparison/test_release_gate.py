@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.cli.typer_app import app
+from cerank.errors import MissingError, UsageError
+from cerank.evaluation.gate import level_of
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -57,6 +60,19 @@ def test_junit_and_markdown_hold_each_check(runs: Path) -> None:
     assert "worse" in (runs / "gate.md").read_text()
 
 
+def test_a_gate_takes_its_look_from_the_record_and_is_refused_without_one(runs: Path) -> None:
+    words = ["gate", str(runs / "better.run"), str(runs / "base.run"), "--margin", "RR@10=.05"]
+    with refused(MissingError, "looks-unknown"):
+        raise called(runs, *words, "--family", "looks").exception
+    called(runs, *words)
+    called(runs, "compare", str(runs / "base.run"), str(runs / "same.run"))
+    found = called(runs, *words, "--family", "looks", "--markdown", str(runs / "gate.md"))
+    assert found.exit_code == 0, found.output
+    assert f"look 3 at level {level_of(3):.2g}" in (runs / "gate.md").read_text()
+    with refused(UsageError, "look-twice"):
+        raise called(runs, *words, "--family", "looks", "--look", "2").exception
+
+
 def test_a_gate_without_checks_or_without_a_baseline_is_a_wrong_request(runs: Path) -> None:
     assert called(runs, "gate", str(runs / "worse.run"), str(runs / "base.run")).exception is not None
     assert called(runs, "gate", str(runs / "worse.run"), "--margin", "RR@10=.05").exit_code == 2
@@ -77,7 +93,7 @@ def test_slices_of_a_file_are_checked_and_named_in_the_report(runs: Path) -> Non
     ("text", "margin", "what"),
     [
         ("q1\ta\nq2\ta\n", "b:RR@10=.1", "no slice is called"),
-        ("q1 a\n", "a:RR@10=.1", "not a query with its slice"),
+        ("q1 a\n", "a:RR@10=.1", "slices.tsv:1"),
         ("x1\ta\nx2\ta\n", "a:RR@10=.1", "has 0 queries"),
         ("q1\ta\nq2\ta\n", "RR@10=.1", "not SLICE:MEASURE=NUMBER"),
         ("q1\ta\nq2\ta\n", "a:RR@10=2", "margin"),

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.cli.typer_app import app
-from cerank.errors import UsageError
+from cerank.errors import MissingError, UsageError
 from cerank.trec.text_io import read_run
+from tests.refusals import refused as coded
 
 PLAN = """
 title = "Is new better?"
@@ -88,9 +89,39 @@ def test_looks_are_counted_and_the_same_comparison_is_no_new_one(runs):
     assert (again.look, again.before, again.new) == (2, 1, 0)
     more = document(runs, "-m", "RR@10", "-m", "nDCG@10")
     assert (more.meta.looks.before, more.meta.looks.new) == (1, 1)
-    assert any("1 distinct comparison before, 1 new" in note for note in more.notes)
+    assert any("1 distinct comparison" in note for note in more.notes)
     called(runs, "gate", "--margin", "P@5=.1")
     assert document(runs, "-m", "RR@10").meta.looks.before == 3
+
+
+def test_the_family_of_looks_counts_earlier_verdicts_once_and_leaves_descriptive_rows_out(runs):
+    document(runs, "-m", "RR@10", "-m", "P@5", "--primary", "RR@10")  # P@5 is descriptive
+    called(runs, "gate", "--margin", "P@3=.1")
+    alone = document(runs, "-m", "nDCG@10")
+    found = document(runs, "-m", "nDCG@10", "--family", "looks")
+    assert (alone.meta.family, found.meta.family, found.meta.looks.in_family) == (1, 3, 2)
+    one, other = (next(row for row in each.rows if row.p is not None) for each in (alone, found))
+    assert other.p_corrected == pytest.approx(3 * one.p)
+    again = document(runs, "-m", "RR@10", "--family", "looks")  # what it compares is in the family already
+    assert (again.meta.family, again.meta.looks.in_family) == (3, 2)
+
+
+def test_the_family_of_looks_is_refused_where_the_record_cannot_say(runs):
+    record = runs / "lab" / "looks.jsonl"
+    words = ("-m", "RR@10", "--family", "looks")
+    with coded(MissingError, "looks-unknown", record):
+        raise called(runs, "compare", *words).exception
+    document(runs, "-m", "RR@10")
+    with coded(UsageError, "family-without-correction"):
+        raise called(runs, "compare", *words, "--correction", "bh").exception
+    record.write_bytes(record.read_bytes().replace(b'"by":"compare"', b'"by":"nobody"'))
+    with coded(UsageError, "looks-damaged", record):
+        raise called(runs, "compare", *words).exception
+
+
+@pytest.mark.parametrize("family", ["many", "-1", "1.5"])
+def test_a_family_that_is_no_number_is_refused(runs, family):
+    assert refused(called(runs, "compare", "--family", family), "neither a number nor looks")
 
 
 def test_a_lab_that_cannot_be_written_to_compares_without_a_count(runs):

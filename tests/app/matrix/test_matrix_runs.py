@@ -122,7 +122,13 @@ def test_the_outline_counts_shared_stages_once_and_takes_a_persons_word_for_the_
 
 
 @pytest.mark.parametrize(
-    ("primary", "count"), [("kd against cl", 2 * 2), ("RR@10: kd against cl", 2), ("kd against nothing", 0)]
+    ("primary", "count"),
+    [
+        ("kd against cl", 2 * 2),
+        ("RR@10: kd against cl", 2),
+        ("kd against nothing", 0),
+        ("RR@10: cl-kd against kd", 2),  # neither is the baseline
+    ],
 )
 def test_the_family_of_the_outline_is_that_of_its_primary_questions(
     made: SimpleNamespace, primary: str, count: int

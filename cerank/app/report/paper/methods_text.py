@@ -127,7 +127,10 @@ def _tests(comparison: Comparison) -> list[str]:
     bases = dict.fromkeys(row.judgment.basis for row in comparison.rows if row.verdict != "identical")
     terms = comparison.terms
     texts = {
-        "t": "Differences of means are tested by two-sided paired t-tests [@urbano2019].",
+        "t": (
+            "Differences of means are tested by two-sided paired t-tests [@urbano2019]; Wilcoxon's and the sign test, "
+            "which another simulation prefers [@parapar2020], ask about the median."
+        ),
         "sign flips": (
             f"Differences of means are tested by flipping the signs of whole queries {terms.rounds:,} times "
             "[@fisher1935; @westfall1993]."

@@ -14,7 +14,7 @@ from cerank.cli.output import emit
 
 def explain(
     left: Annotated[str, typer.Argument(metavar="A", help="Run (RUN or RUN:STAGE) or TREC run file: the baseline.")],
-    right: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
+    right: Annotated[str, typer.Argument(metavar="B", help="Run or TREC run file that is compared with A.")],
     query: Annotated[
         str, typer.Option("--query", metavar="ID", help="Tell this query document by document. Default: all queries.")
     ] = "",
