@@ -97,8 +97,8 @@ def write_results(task: MtebTask, values: Mapping[str, Mapping[str, float]], qre
     means = {names[name]: round(statistics.fmean(row.values()), 5) for name, row in values.items() if row}
     row: dict[str, Any] = {**means, "main_score": means[MAIN], "hf_subset": task.subset, "languages": []}
     document = _load(task.results) or {"scores": {}}
-    kept = [entry for entry in document["scores"].get(task.split, []) if entry.get("hf_subset") != task.subset]
-    document["scores"][task.split] = [*kept, row]
+    other_subsets = [entry for entry in document["scores"].get(task.split, []) if entry.get("hf_subset") != task.subset]
+    document["scores"][task.split] = [*other_subsets, row]
     document |= {
         "task_name": task.task,
         "dataset_revision": f"judgments {qrels_sha256[:12]}",

@@ -104,5 +104,6 @@ def test_a_server_that_is_not_there_is_an_error_of_the_tracker_alone(
     exceptions = pytest.importorskip("mlflow.exceptions")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(exceptions.MlflowException, match=r"127\.0\.0\.1"):
+    with pytest.raises(exceptions.MlflowException) as caught:
         TRACKERS.find("mlflow")(RUN, Destination(project="tests", folder=tmp_path))
+    assert "127.0.0.1" in str(caught.value)

@@ -89,8 +89,8 @@ def calibration_pairs(settings: Settings, run: RunTarget) -> list[tuple[str, str
         query: max(dataset.qrels[query], key=lambda document: dataset.qrels[query][document]) for query in chosen
     }
     others = [*chosen[1:], *chosen[:1]]
-    wanted = list(dict.fromkeys(relevant.values()))
-    texts = dict(zip(wanted, dataset.documents.texts(wanted), strict=True))
+    document_ids = list(dict.fromkeys(relevant.values()))
+    texts = dict(zip(document_ids, dataset.documents.texts(document_ids), strict=True))
     pairs = [(dataset.queries[query], texts[relevant[query]]) for query in chosen]
     return pairs + [
         (dataset.queries[query], texts[relevant[other]]) for query, other in zip(chosen, others, strict=True)

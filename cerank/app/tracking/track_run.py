@@ -37,7 +37,7 @@ from cerank.tracking.tracker import (
 POLL_SECONDS = 2.0
 WAITING_POLL_SECONDS = 10.0  # while the run has not started
 _START_SECONDS = 120.0  # that a worker may take from its start to the run's lease
-_OPEN = {"waiting", "queued", "running", "stopping"}  # states in which a run goes on by itself
+_OPEN = {"waiting", "queued", "running", "stopping"}  # states in which a run needs nobody
 
 
 class TrackingRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -163,8 +163,8 @@ class GuardedTracker:
 
 def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str, str]) -> ExitCode:
     """Send a run to a tracker and record how that ended; never raises what a tracker's library raised."""
-    asked = track_run.load_record(folder, kind)
-    if asked is None:
+    request_record = track_run.load_record(folder, kind)
+    if request_record is None:
         print(f"{folder.name}: tracking by {kind} was not asked for", file=sys.stderr)  # noqa: T201 - its log
         return ExitCode.USAGE
     try:
@@ -175,7 +175,7 @@ def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str
     def failed(reason: str) -> None:
         reason = redacted(reason)[:_LONGEST_REASON]
         print(f"tracking failed: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - its log
-        newest = track_run.load_record(folder, kind) or asked
+        newest = track_run.load_record(folder, kind) or request_record
         track_run.save_record(folder, msgspec.structs.replace(newest, is_over=True, failure=reason))
 
     def blocked(reason: str) -> None:
@@ -185,9 +185,9 @@ def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str
     try:
         with Lease.take(folder.trackers / f"{slug(kind)}.lease", datetime.now(UTC)):
             run = track_run.tracked_run(folder, run_store.load_plan(folder))
-            to = track_run.destination(folder, asked)
+            to = track_run.destination(folder, request_record)
             tracker = GuardedTracker(lambda: TRACKERS.find(kind)(run, to), patience, blocked)
-            record = msgspec.structs.replace(asked, tracker_id=tracker.tracker_id, where=tracker.where)
+            record = msgspec.structs.replace(request_record, tracker_id=tracker.tracker_id, where=tracker.where)
             record = track_run.save_record(folder, record)
             track_run.follow(folder, record, tracker, after_attempt=after_attempt)
     except HeldError:
