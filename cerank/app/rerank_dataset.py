@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
-from cerank.core.rankings import Ranking
+from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError, MissingError, UsageError
+from cerank.exporting import mteb_files
+from cerank.exporting.mteb_files import MtebTask
 from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
@@ -49,6 +52,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     replace: bool = False  # whether an existing file is overwritten
     shard: tuple[int, int] | None = None  # (number from 1, of how many): only these queries, beside the output
     merge: bool = False  # write the output from shards that are finished
+    mteb: MtebTask | None = None  # whose files are written, too
 
 
 class RerankResult(msgspec.Struct, frozen=True):
@@ -111,13 +115,15 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     output = request.output
     _check_shards(request)
     _check_output(request)
+    if request.mteb is not None:
+        mteb_files.check_task(request.mteb, replace=request.replace)
     is_server = request.checkpoint.startswith(("http://", "https://"))
     if not is_server and not request.merge:
         Lab(settings).check_device(settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
-    costs = None
+    costs, began = None, time.monotonic()
     if folder is not None and (request.shard or request.merge):
         shards = _shards_of(request, folder, dataset, before)
         if request.shard:
@@ -130,13 +136,16 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     else:
         scores = _score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = _tag(folder)
-    packed = write_run(ordered(scores, before), tag)
+    ranking, seconds = ordered(scores, before), time.monotonic() - began
+    packed = write_run(ranking, tag)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
         if request.merge:
             disk.remove_tree(shards.folder)
     notes = _notes(dataset, request.first_stage, before)
+    if request.mteb is not None:
+        notes += _write_mteb(request.mteb, dataset, ranking, tag, seconds)
     if folder is not None:
         notes += _trained_on(settings, folder, request.dataset, dataset)
     return RerankResult(len(before), notes, plain, costs)
@@ -178,6 +187,9 @@ def _check_shards(request: RerankRequest) -> None:
     if str(request.output) in STDOUT:
         what = f"{option} needs an output file, beside which the shards lie"
         raise UsageError(what, where="--output", code="options-conflict")
+    if request.shard and request.mteb is not None:
+        what = "mteb's files need the whole ranking: give --mteb-predictions with --merge"
+        raise UsageError(what, where="--mteb-predictions", code="options-conflict")
     if request.checkpoint.startswith(("http://", "https://")):
         what = f"{option} is for models; a server's answers are kept in the cache, so that it is resumed without"
         raise UsageError(what, where=option, code="options-conflict")
@@ -220,6 +232,23 @@ def _score_shard(
     left = [f"{shard}/{count}" for shard in shards.unfinished()]
     next_step = "--merge writes the output" if not left else f"not finished yet: {', '.join(left[:8])}"
     return RerankResult(len(scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
+
+
+def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
+    """Write mteb's files of a ranking, and return which; results only where the dataset has judgments."""
+    from cerank.app.comparison.comparisons import identity
+    from cerank.evaluation.measures import per_query
+
+    scores = {
+        query: dict(zip(ranking[query], strictly_decreasing(ranking.scores(query)), strict=True)) for query in ranking
+    }
+    mteb_files.write_predictions(task, scores, model)
+    notes = [f"mteb's predictions are in {task.predictions}"]
+    if qrels := dataset.qrels:
+        values = per_query(list(mteb_files.measure_names()), qrels, ranking)
+        mteb_files.write_results(task, values, identity(qrels), seconds)
+        notes.append(f"its results, a query without candidates counted 0, are in {task.results}")
+    return tuple(notes)
 
 
 def _score_by_model(

@@ -65,6 +65,13 @@ class _Commands(GroupOnUse):
             _RUNS,
             "The lab book: what you plan, decide and find, with verdicts and figures kept under their hashes.",
         ),
+        ListedCommand(
+            "track",
+            "sharing.track_command",
+            "track",
+            _RUNS,
+            "Send the curves, tables and verdict of a run to wandb, trackio, mlflow or tensorboard.",
+        ),
         ListedCommand("rm", "start_run", "rm", _RUNS, "Delete runs with their checkpoints, rankings and measures."),
         ListedCommand(
             "verify",

@@ -57,7 +57,7 @@ def read_sizes(folder: Path) -> ModelSizes:
     weights = sorted(folder.glob("*.safetensors"))
     for path in weights:
         shapes |= weight_shapes(path)
-    family = str(config.get("model_type", ""))
+    family = str(config.get("backbone_model_type") or config.get("model_type", ""))  # lightning-ir names both
     embeddings = [shape[0] for name, shape in shapes.items() if _EMBEDDINGS.search(name) and len(shape) == 2]
     heads = [shape[0] for name, shape in shapes.items() if _HEADS.search(name) and len(shape) == 2]
     architectures = " ".join(map(str, config.get("architectures") or ()))

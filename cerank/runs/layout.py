@@ -235,6 +235,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "note.md"
 
     @property
+    def trackers(self) -> Path:
+        """The folder of what experiment trackers were sent of the run; absent where none was."""
+        return self.path / "trackers"
+
+    @property
     def short_name(self) -> Path:
         """`run_names.ShortName`: the run's short name; absent where an older release made the run."""
         return self.path / "name.json"

@@ -5,6 +5,8 @@ Invariant: every step leaves a file that says it is done, so a resumed run simpl
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from cerank.datasets import query_overlaps
