@@ -19,7 +19,7 @@ from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 
-FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")
+FORMATS = ("table", "tsv", "csv", "json", "jsonl", "latex", "markdown")
 FILE = "cerank.toml"  # in the working folder, and in the user's configuration folder
 PREFIX = "CERANK_"
 
@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int  # CPU threads of the model; 0 takes all physical cores
     format: str  # one of FORMATS; "" takes table on a terminal and tsv elsewhere
     executor: str = "local"  # what starts workers; an extension may add others
+    devices: str = ""  # "all", how many, or which, such as "0,1"; "" is one device
     hour_price: float = 0.0  # what an hour of the device costs, in any currency; 0 where it has no price
     executors: dict[str, dict[str, Any]] = {}  # the tables [executors.NAME], as files have them
 
@@ -51,6 +52,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     executor: Annotated[
         str | None, help_text("where runs are carried out: local, slurm, ray, command, or a name of your own")
     ] = None
+    devices: Annotated[str | None, help_text("devices of a run: all, how many, or which, as in 0,1; empty: one")] = None
     hour_price: Annotated[_Price | None, help_text("money that an hour of the device costs; 0 shows no money")] = None
     executors: Annotated[
         dict[str, dict[str, Any]] | None, help_text("tables of options, one for each executor; only in files")
@@ -115,6 +117,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
                 threads=0,
                 format="",
                 executor="local",
+                devices="",
                 hour_price=0.0,
             ),
             dict.fromkeys(_keys(), "default"),
@@ -129,6 +132,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         threads=int(chosen["threads"][0]),
         format=str(chosen["format"][0]),
         executor=str(chosen["executor"][0]),
+        devices=str(chosen["devices"][0]),
         hour_price=float(chosen["hour_price"][0]),
         executors=_merged_executors(layers),
     )
@@ -166,7 +170,9 @@ def _in_words(value: object) -> str:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    values: dict[str, object] = {key: text for key in _keys() if (text := environ.get(PREFIX + key.upper()))}
+    # CERANK_DEVICES is the folder of the locks on devices
+    keys = [key for key in _keys() if key != "devices"]
+    values: dict[str, object] = {key: text for key in keys if (text := environ.get(PREFIX + key.upper()))}
     threads = values.get("threads")
     if isinstance(threads, str) and re.fullmatch(r"-?[0-9]{1,9}", threads):
         values["threads"] = int(threads)
@@ -231,6 +237,8 @@ def _file_layer(path: Path) -> _Layer:
     except OSError as error:
         raise os_error(error, path, UsageError, doing="cannot read the settings") from None
     values = decode.toml_table(source, str(path))
+    if type(count := values.get("devices")) is int:
+        values["devices"] = str(count)  # the number of devices, where a text may name them
     first_keys = list(values)[: decode.MOST_ERRORS]
     sources = {
         key: f"{path}:{decode.line_of(source, (key,))[0]}"

@@ -85,6 +85,10 @@ RETIRED = (
 )
 ALLOWED: dict[str, tuple[str, ...]] = {  # file -> parts of lines that may stay, each with its reason
     "CONTRIBUTING.md": ("That the others are held against.",),  # the example of what not to write
+    # a status of the Batch API, spelled so there
+    "cerank/teachers/engines/batch_records.py": ('"cancelled"',),
+    "cerank/teachers/engines/batch_server.py": ('"cancelled"',),
+    "tests/teachers/batch_api.py": ('"cancelled"',),
     "cerank/trec/layouts.py": ("GRADE_COLUMNS",),  # the name of a column in files from elsewhere
 }
 

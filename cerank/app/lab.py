@@ -18,6 +18,7 @@ from cerank.executors.interface import JobExecutor
 from cerank.files import disk, lease
 from cerank.machine import devices, process_environment
 from cerank.machine.devices import Device
+from cerank.planning import several_devices
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, queue, run_store
 from cerank.runs.job_records import JobRecord
@@ -76,7 +77,7 @@ class Lab:
             RunFailedError: the lab cannot be written to.
         """
         if self.settings.executor == command_wrappers.LOCAL:
-            self.check_device(plan.device)
+            self.check_plan(plan)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self.worker)
 
@@ -93,18 +94,31 @@ class Lab:
         settings = [f"{name}={value}" for name, value in process_environment.pinned_environment(plan.threads).items()]
         return folder, shlex.join(["env", *settings, *self.worker, str(folder.path.resolve())])
 
-    def resume(self, folder: RunFolder) -> Worker:
+    def resume(self, folder: RunFolder, devices_given: str = "") -> Worker:
         """Start a worker here on a run that is not finished; it continues where the last one stopped.
 
+        Args:
+            folder: folder of the run.
+            devices_given: devices in place of the plan's, as in `--devices`; "" for the plan's.
+
         Raises:
-            UsageError: it is finished, or running.
+            UsageError: it is finished, or running, or these devices cannot share its steps.
             DamagedError: its plan cannot be read.
         """
         self.check_resumable(folder)
         plan = run_store.load_plan(folder)
+        command = self.worker
+        if devices_given:
+            names = several_devices.parse_devices(devices_given, plan.device.partition(":")[0], self.devices())
+            several_devices.check_division(plan.recipe, plan.step_shards, len(names))
+            if self.settings.executor != command_wrappers.LOCAL:
+                what = f"the executor '{self.settings.executor}' starts the devices of the plan"
+                raise UsageError(what, where="--devices", hint="omit --devices", code="options-conflict")
+            plan = msgspec.structs.replace(plan, device=names[0], devices=names)
+            command = (*command, "--devices", ",".join(names))
         self.unqueue(folder)
         disk.remove(folder.job)  # from now on this machine carries it out
-        return local_launcher.start(plan, folder, command=self.worker)
+        return local_launcher.start(plan, folder, command=command)
 
     def check_resumable(self, folder: RunFolder) -> None:
         """Check that a run is neither finished nor at work, nor waits for another machine.
@@ -311,7 +325,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        self.check_device(plan.device)
+        self.check_plan(plan)
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
@@ -324,7 +338,7 @@ class Lab:
         """
         if self.executor is not None:
             return self.start_elsewhere(plan, recipe_toml)[0]
-        self.check_device(plan.device)
+        self.check_plan(plan)
         queue.entries(self.folder)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         queue.add(folder, datetime.now(UTC))
@@ -348,7 +362,7 @@ class Lab:
         if executor is not None:
             self.submit([folder], executor)
             return
-        self.check_device(run_store.load_plan(folder).device)
+        self.check_plan(run_store.load_plan(folder))
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
 
@@ -398,6 +412,28 @@ class Lab:
         if not self._devices:
             self._devices = devices.detect_devices(os.environ)
         return self._devices
+
+    def check_plan(self, plan: Plan) -> None:
+        """Check that this machine has the devices of a plan.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_devices(",".join(plan.devices), plan.device)
+
+    def check_devices(self, given: str, device: str) -> None:
+        """Check that this machine has the devices that a run shall use.
+
+        Args:
+            given: as the setting `devices` has it; "" for a run on one.
+            device: as the setting `device` has it.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_device(device)
+        if given:
+            several_devices.parse_devices(given, devices.resolve_device(device), self.devices())
 
     def check_device(self, name: str) -> None:
         """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.

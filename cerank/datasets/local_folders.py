@@ -281,7 +281,7 @@ def _open_collection(folder: Path, options: _Collection, cache: Path | None) -> 
             hint="name that one",
             code="dataset-reference-nested",
         )
-    return open_folder(there, split, options.folder, cache=cache)
+    return open_folder(there, split, options.folder, cache=cache, needs_queries=False)
 
 
 def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
@@ -320,12 +320,18 @@ class _OpenedQueries(msgspec.Struct, frozen=True):
     skipped: list[str]  # ids of queries without text
 
 
-def _open_queries(folder: Path, shared: Dataset | None, options: _Collection) -> _OpenedQueries:
+def _open_queries(folder: Path, shared: Dataset | None, options: _Collection, *, needs_queries: bool) -> _OpenedQueries:
+    if not needs_queries and shared is None and not _existing(folder, _QUERIES) and not _has_shards(folder):
+        return _OpenedQueries({}, "", folder, [])
     if shared is not None and not _existing(folder, _QUERIES):
         return _OpenedQueries(*_queries_of_collection(folder, shared), folder / COLLECTION, [])
     paths = _find_files(folder, _QUERIES, "queries")
     texts, skipped = _queries(paths, options)
     return _OpenedQueries(texts, _sha256(paths), paths[0], skipped)
+
+
+def _has_shards(folder: Path) -> bool:
+    return any((folder / _SHARDS["queries"]).glob("*.parquet"))
 
 
 def _are_documents(queries: Mapping[str, str], documents: Documents) -> bool:
@@ -339,7 +345,15 @@ def _are_documents(queries: Mapping[str, str], documents: Documents) -> bool:
     return 2 * same > len(sample)
 
 
-def open_folder(folder: Path, split: str, name: str, description: str = "", *, cache: Path | None = None) -> Dataset:
+def open_folder(
+    folder: Path,
+    split: str,
+    name: str,
+    description: str = "",
+    *,
+    cache: Path | None = None,
+    needs_queries: bool = True,
+) -> Dataset:
     """Return the dataset in `folder`.
 
     Args:
@@ -348,6 +362,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
         name: name of the dataset as the user wrote it, for messages.
         description: one line about the dataset; "" describes it by its folder.
         cache: folder for memory-mapped copies of large documents and runs; None reads all of them into memory.
+        needs_queries: whether a folder without queries is refused; documents alone are enough to be referred to.
 
     Raises:
         MissingError: the folder or one of its files is not there.
@@ -359,7 +374,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     options = _read_collection(folder)
     shared = _open_collection(folder, options, cache)
     documents, documents_hash = _open_documents(folder, shared, name, cache)
-    queries = _open_queries(folder, shared, options)
+    queries = _open_queries(folder, shared, options, needs_queries=needs_queries)
     qrels_file = _qrels_file(folder, split)
     qrels = read_qrels(qrels_file) if qrels_file else {}
     if shared is not None and not qrels_file:

@@ -24,7 +24,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     reused_from: str = ""  # the run that trained it, or part of it; "" where all of it was trained here
     stages: int = 1
     pairs: int | None = None  # query-document pairs that training took through the model
-    money: float | None = None  # where an hour of the device has a price
+    money: float | None = None  # where an hour of the device, or its teachers' calls, have a price
+    calls: int = 0  # of the teachers
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,12 @@ def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost
     if not known or len(known) < len(between):
         return None
     sources = dict.fromkeys(cost.reused_from for cost in known if cost.reused_from)
-    return Cost(seconds=sum(cost.seconds for cost in known), reused_from=", ".join(sources), stages=len(known))
+    return Cost(
+        seconds=sum(cost.seconds for cost in known),
+        reused_from=", ".join(sources),
+        stages=len(known),
+        calls=sum(cost.calls for cost in known),
+    )
 
 
 def _more(left: Cost | None, right: Cost | None) -> Cost | None:
@@ -121,6 +127,7 @@ def _more(left: Cost | None, right: Cost | None) -> Cost | None:
         seconds=right.seconds - left.seconds,
         pairs=(right.pairs or 0) - (left.pairs or 0) if has_pairs else None,
         money=(right.money or 0.0) - (left.money or 0.0) if has_money else None,
+        calls=max(0, right.calls - left.calls),
     )
 
 
@@ -390,6 +397,8 @@ def _capital(text: str) -> str:
 
 def _cost(cost: Cost, right: str) -> str:
     took = duration(cost.seconds)
+    if cost.calls:
+        return f"It took {took} of training and {counted(cost.calls, 'call')} of its teacher."
     if cost.stages > 1:
         where = f", partly in run {cost.reused_from}" if cost.reused_from else ""
         return f"Its {cost.stages} stages took {took} of training{where}."

@@ -18,9 +18,11 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.models import bases
 from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.planning.depth_checks import check_depths
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.registry import Extension, Registry
 from cerank.retrieval import first_stage
 from cerank.retrieval.first_stage import RETRIEVERS
@@ -65,9 +67,16 @@ def ranks_candidates(recipe: Recipe, stage: Stage) -> bool:
     return stage.source == "teacher" and (stage.teacher == EMBEDDING or stage.teacher in recipe.teachers)
 
 
+def tested_teacher(teacher: str, test: str) -> str:
+    """Return the name of the input that a teacher is as a system on a test dataset."""
+    return f"{teacher} on {test}"
+
+
 def taught_depth(recipe: Recipe, stage: Stage) -> int:
     """Return how many candidates of a query a stage samples from, or its teacher ranks."""
-    spec = recipe.teachers.get(stage.teacher) if stage.source == "teacher" else None
+    spec = recipe.teachers.get(stage.asked_teacher)
+    if stage.source == "labels":
+        return max(stage.window[1], spec.depth) if spec is not None else stage.window[1]
     return spec.depth if spec is not None else stage.window[1]
 
 
@@ -151,8 +160,18 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
         name = f"{use.first_stage} on {use.dataset}"
         pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
     for name, stage in recipe.chained():
-        if stage.source == "teacher":
+        if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
+    check_depths(recipe, datasets)
+    for teacher in recipe.evaluate.teachers:
+        spec = recipe.teachers[teacher]
+        for test in recipe.data.test:
+            firsts = [
+                declared.identity(spec, recipe.teachers, datasets[test], first, fetch=fetch)
+                for first in recipe.data.first_stages
+            ]
+            digest = sha256_text(" ".join(firsts))
+            pinned.append(Input("tested_teacher", tested_teacher(teacher, test), digest, place_of(spec)))
     return tuple(pinned)
 
 
@@ -216,11 +235,11 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         files = bases.locate(EMBEDDING_BASE, fetch=fetch)
         return Input("teacher", f"{EMBEDDING} for {name}", files.sha256, str(files.folder))
     dataset = datasets[training_dataset(recipe, stage)]
-    spec = recipe.teachers.get(stage.teacher)
+    spec = recipe.teachers.get(stage.asked_teacher)
     if spec is not None:
         first = training_first_stage(recipe, stage)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
-        return Input("teacher", f"{stage.teacher} for {name}", identity, spec.server or "in process")
+        return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
     teacher = read_teacher(stage.teacher, dataset)
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
@@ -237,6 +256,11 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
     notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)
+
+
+def place_of(spec: TeacherSpec) -> str:
+    """Return where a teacher's passages go: the host that the plan names, or "in process"."""
+    return spec.server or "in process"
 
 
 def extensions_used(recipe: Recipe) -> tuple[Extension, ...]:

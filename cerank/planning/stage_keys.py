@@ -31,7 +31,8 @@ def stage_key(plan: Plan, index: int) -> str:
     names += [("sampler of negatives", stage.negatives) for _, stage in stages]
     key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
     extensions = plan.extension_hashes(*names)
-    return sha256_json((key, extensions)) if extensions else key
+    shards = [("step shards", plan.step_shards)] if plan.step_shards else []
+    return sha256_json((key, extensions, *shards)) if extensions or shards else key
 
 
 def stage_keys(plan: Plan) -> tuple[str, ...]:
@@ -59,6 +60,6 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
     if stage.source == "labels" or inputs.ranks_candidates(recipe, stage):
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
-    if stage.source == "teacher":
-        parts.append(pinned("teacher", f"{stage.teacher} for {name}"))
+    if stage.asked_teacher:
+        parts.append(pinned("teacher", f"{stage.asked_teacher} for {name}"))
     return parts

@@ -55,6 +55,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     teacher: Annotated[
         str, help_text('"embedding", one of [teachers], a TREC run file, or RankGPT permutations (.json with .jsonl)')
     ] = ""
+    labels_by: Annotated[
+        str, help_text('source "labels": a graded teacher in [teachers] whose grades replace the qrels; "" takes these')
+    ] = ""
     relevance: Annotated[Positive, help_text("smallest grade that counts as a positive")] = 1
 
     # how groups are sampled
@@ -187,6 +190,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Return whether validations compute the stage's own loss."""
         return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
 
+    @property
+    def asked_teacher(self) -> str:
+        """Return the teacher that the stage learns from, as its source of lists or of labels; "" without one."""
+        return self.teacher if self.source == "teacher" else self.labels_by
+
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
@@ -234,6 +242,16 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     harm: Annotated[
         dict[str, Size], help_text('the largest loss of a measure that would not matter, or "5%"; default: the margin')
     ] = {}
+    depths: Annotated[
+        tuple[Positive, ...],
+        help_text(
+            "smaller depths at which the one re-ranking is measured, too; tests say which is enough, or too deep"
+        ),
+    ] = ()
+    teachers: Annotated[
+        tuple[str, ...],
+        help_text("teachers in [teachers] that rank the test queries, too: rows beside the stages, which they bound"),
+    ] = ()
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -272,6 +290,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         short = {entry: _baseline_name(entry) for entry in self.baselines}
         counts = Counter([*short.values(), *self.chain, "first-stage"])
         return {name if counts[name] == 1 else entry: entry for entry, name in short.items()}
+
+    def untrained_systems(self) -> tuple[str, ...]:
+        """Return the systems that stand beside the stages in tables: baselines, and teachers that rank the tests."""
+        return (*self.baseline_models(), *self.evaluate.teachers)
 
 
 def _baseline_name(entry: str) -> str:
@@ -314,6 +336,8 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
         }
         given = [key for key, default in only.items() if getattr(stage, key) != default]
         mistakes += [f'{at}.{key}: needs source = "labels"; a teacher\'s list has no negatives' for key in given]
+    if stage.source == "teacher" and stage.labels_by:
+        mistakes.append(f'{at}.labels_by: needs source = "labels"; `teacher` names what a list comes from')
     if stage.source == "labels" and stage.targets != "auto":
         mistakes.append(f'{at}.targets: "{stage.targets}" are a teacher\'s; source = "labels" gives grades')
     if stage.unretrieved == "judged" and stage.negatives_from == "unjudged":
@@ -424,6 +448,21 @@ def size_mistakes(sizes: Mapping[str, float | str], path: str) -> list[str]:
     return mistakes
 
 
+def _depth_mistakes(recipe: Recipe) -> list[str]:
+    depths, deepest = recipe.evaluate.depths, recipe.data.depth
+    twice = [depth for depth, count in Counter(depths).items() if count > 1]
+    beyond = [depth for depth in depths if depth > deepest]
+    mistakes = [f"evaluate.depths: {depth} appears twice" for depth in twice]
+    if beyond:
+        what = (
+            f"{', '.join(map(str, beyond))} lies beyond the candidates: data.depth is {deepest}, and no more are scored"
+        )
+        mistakes.append(f"evaluate.depths: {what}")
+    if set(depths) == {deepest}:
+        mistakes.append(f"evaluate.depths: {deepest} is data.depth itself; name a smaller depth, too")
+    return mistakes
+
+
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for key in ("margins", "worth", "harm"):
@@ -446,10 +485,37 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
+    mistakes += _depth_mistakes(recipe)
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
-    return mistakes + _adapter_mistakes(recipe) + teacher_mistakes(recipe.teachers)
+    return mistakes + _adapter_mistakes(recipe) + teacher_mistakes(recipe.teachers) + _teacher_use_mistakes(recipe)
+
+
+def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
+    """Return an error for each use of a teacher that is not declared, or cannot give what is wanted there."""
+    mistakes = []
+    for name, stage in recipe.stages.items():
+        at, spec = f"stages.{name}", recipe.teachers.get(stage.asked_teacher)
+        if stage.labels_by and spec is None:
+            mistakes.append(f"{at}.labels_by: no teacher is called '{stage.labels_by}'; declare it in [teachers]")
+        elif stage.labels_by and spec is not None and spec.kind != "graded":
+            mistakes.append(
+                f'{at}.labels_by: a teacher of kind "{spec.kind}" gives no grades; take one of kind "graded"'
+            )
+        elif spec is not None and not spec.ranks:
+            mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
+    taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
+    for name in recipe.evaluate.teachers:
+        spec = recipe.teachers.get(name)
+        if spec is None:
+            mistakes.append(f"evaluate.teachers: no teacher is called '{name}'; declare it in [teachers]")
+        elif not spec.ranks:
+            mistakes.append(f'evaluate.teachers: a teacher of kind "{spec.kind}" ranks nothing')
+        if name in taken:
+            mistakes.append(f"evaluate.teachers: a stage or baseline is called '{name}', too; rename the teacher")
+    twice = [name for name, count in Counter(recipe.evaluate.teachers).items() if count > 1]
+    return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
 
 
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:

@@ -14,7 +14,9 @@ import msgspec
 from cerank.core.decode import help_text
 from cerank.text.safe_text import token_at
 
-Kind = Literal["listwise", "first", "setwise", "pairwise", "pointwise", "graded", "cross-encoder", "ensemble"]
+Kind = Literal[
+    "listwise", "first", "setwise", "pairwise", "pointwise", "graded", "cross-encoder", "ensemble", "queries"
+]
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
@@ -32,10 +34,12 @@ DEFAULT_TEMPLATES: dict[str, str] = {
     "pairwise": "pairwise",
     "pointwise": "yes-no",
     "graded": "umbrela",
+    "queries": "write-query",
 }
 # How a teacher is asked and billed decides nothing about what it answers.
 OPERATIONAL = frozenset({
     "api_key", "concurrency", "timeout", "attempts", "max_failures", "max_cost", "max_calls", "max_tokens", "prices",
+    "batch",
 })  # fmt: skip
 
 
@@ -75,6 +79,10 @@ class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     members: Annotated[tuple[str, ...], help_text("ensemble: the teachers that are merged")] = ()
     fusion: Annotated[Literal["mean", "rrf", "kemeny"], help_text("ensemble: how they are merged")] = "rrf"
 
+    batch: Annotated[
+        bool, help_text("ask by the server's Batch API: cheaper, answers within a day, all queries a round together")
+    ] = False
+
     concurrency: Annotated[_Positive, help_text("calls at once at most; fewer while the server is overloaded")] = 8
     timeout: Annotated[_Amount, help_text("seconds without an answer after which a call counts as stalled")] = 120.0
     attempts: Annotated[_Positive, help_text("times a call is sent at most if the server fails")] = 6
@@ -100,6 +108,11 @@ class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.kind == "pairwise":
             return self.sorting_method == "all"
         return self.kind in SCORED_KINDS or (self.kind == "ensemble" and self.fusion == "mean")
+
+    @property
+    def ranks(self) -> bool:
+        """Return whether the teacher ranks candidates; if not, it writes queries for `cerank data synthesize`."""
+        return self.kind != "queries"
 
     @property
     def is_local(self) -> bool:
@@ -150,6 +163,8 @@ def _model_mistakes(at: str, spec: TeacherSpec) -> list[str]:
         not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", spec.api_key) or token_at(spec.api_key) >= 0
     ):
         mistakes.append(f"{at}.api_key: the NAME of a variable or keyring entry, not the key itself")
+    if spec.batch and not spec.server:
+        mistakes.append(f"{at}.batch: needs a server with a Batch API")
     if spec.timeout == 0:
         mistakes.append(f"{at}.timeout: 0 s leaves no time for an answer")
     return mistakes
@@ -185,6 +200,8 @@ def _member_mistakes(at: str, spec: TeacherSpec, teachers: Mapping[str, TeacherS
             mistakes.append(f"{at}.members: no teacher is called '{member}'")
         elif other.kind == "ensemble":
             mistakes.append(f"{at}.members: '{member}' is an ensemble itself")
+        elif not other.ranks:
+            mistakes.append(f"{at}.members: '{member}' ranks nothing")
         elif spec.fusion == "mean" and not other.has_scores:
             mistakes.append(f"{at}.members: fusion \"mean\" needs scores, and '{member}' gives an order alone")
     if len(set(spec.members)) != len(spec.members):

@@ -235,6 +235,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "note.md"
 
     @property
+    def trackers(self) -> Path:
+        """The folder of what experiment trackers were sent of the run; absent where none was."""
+        return self.path / "trackers"
+
+    @property
     def short_name(self) -> Path:
         """`run_names.ShortName`: the run's short name; absent where an older release made the run."""
         return self.path / "name.json"
@@ -282,6 +287,10 @@ class RunFolder(msgspec.Struct, frozen=True):
     def teacher(self, stage: str) -> Path:
         """Return the teacher's ranking for a stage."""
         return self.path / "teachers" / f"{slug(stage)}.run.gz"
+
+    def teacher_record(self, what: str) -> Path:
+        """Return `MadeRanking` for a stage, its validation, or "TEACHER on TEST over FIRST_STAGE"."""
+        return self.path / "teachers" / f"{slug(what)}.made.json"
 
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
         """Return the folder of the finished parts of a re-ranking in progress."""

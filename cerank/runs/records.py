@@ -103,3 +103,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str = ""  # path of the file with the traceback, relative to the run; "" without
     time: str = ""  # UTC, ISO 8601
     attempt: int = 0
+
+
+class TeacherCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answers of a teacher took that a stage, or a system on a test, rests on; part of `MadeRanking`.
+
+    Answers that the lab had already count, too: without them the stage would have needed them.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    money: float | None = None  # by the price table; None without a price
+    currency: str = ""

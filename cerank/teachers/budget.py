@@ -90,6 +90,11 @@ def _with_text_dates(values: dict[str, object]) -> dict[str, object]:
     }  # fmt: skip
 
 
+def price_share(spec: TeacherSpec, price: Price | None) -> float:
+    """Return the share of its list price that a teacher's calls cost: less than 1 by a Batch API."""
+    return price.batch if spec.batch and price is not None else 1.0
+
+
 class Caps(msgspec.Struct, frozen=True):
     """What one command or run may spend; 0 sets no cap."""
 

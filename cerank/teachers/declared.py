@@ -60,6 +60,11 @@ def answers_file(lab: Path, place: str, model: str) -> Path:
     return lab / _FOLDER / "answers" / f"{_plain(model)}-{digest[:8]}.jsonl"
 
 
+def batches_folder(lab: Path, place: str, model: str) -> Path:
+    """Return the folder of what was given to a server's Batch API for a model."""
+    return lab / _FOLDER / "batches" / answers_file(lab, place, model).stem
+
+
 def ranking_folder(lab: Path, name: str, identity_: str) -> Path:
     """Return the folder of a teacher's rankings."""
     return lab / _FOLDER / "rankings" / f"{_plain(name)}-{identity_[:12]}"

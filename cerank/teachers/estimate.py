@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Sequence
 
 import msgspec
 
+from cerank.core.rankings import Ranking
 from cerank.core.seeds import derive
 from cerank.teachers import declared, prompts
 from cerank.teachers.answer_store import Call, ModelAnswer, read_answers
-from cerank.teachers.budget import price_of
+from cerank.teachers.budget import price_of, price_share
 from cerank.teachers.engines.engine import Engine, Usage
 from cerank.teachers.make import candidates_of, engine_of, probe_call, ranked_queries
 from cerank.teachers.parsing.choices import Order, Preference
@@ -39,7 +41,8 @@ class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None  # None without a price
     currency: str = ""
     price_date: str = ""
-    seconds: float | None = None  # at the latency of earlier answers; None if there are none
+    seconds: float | None = None  # at the latency of earlier answers; None if there are none, and for batches
+    rounds: int = 0  # batches that follow one another, for the query with most calls; 0 without a Batch API
 
     @property
     def left(self) -> int:
@@ -47,8 +50,12 @@ class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.calls - self.known
 
 
-def estimate(request: TeachRequest) -> list[TeachingEstimate]:
+def estimate(request: TeachRequest, prompted: Sequence[PromptedQuery] | None = None) -> list[TeachingEstimate]:
     """Return what the teacher takes; of an ensemble, what each member takes.
+
+    Args:
+        request: names the teacher and the queries.
+        prompted: what is asked about in place of the request's queries with their candidates.
 
     Raises:
         CerankError: the teacher cannot be made as declared.
@@ -57,7 +64,7 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
     if spec.kind == "ensemble":
         members = (msgspec.structs.replace(request, name=name, depth=spec.depth) for name in spec.members)
         return [member_estimate for member in members for member_estimate in estimate(member)]
-    before = candidates_of(request)
+    before = candidates_of(request) if prompted is None else Ranking({}, {})
     if spec.kind == "cross-encoder":
         pairs = sum(map(len, before.values()))
         return [
@@ -73,7 +80,7 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
     count = _Count(engine, asker, answers)
     if probe is None:
         count.add(probe_call(asker))
-    for query in ranked_queries(request, before):
+    for query in ranked_queries(request, before) if prompted is None else prompted:
         count.query(query)
     price = price_of(spec, request.prices)
     times = [answer.seconds for answer in answers.values() if answer.seconds and not answer.failure]
@@ -83,16 +90,17 @@ def estimate(request: TeachRequest) -> list[TeachingEstimate]:
         TeachingEstimate(
             name=request.name,
             place=spec.server or "in process",
-            queries=len(before),
+            queries=len(before) if prompted is None else len(prompted),
             calls=count.calls,
             known=count.known,
             usage=Usage(count.input, count.output),
             are_tokens_counted=count.is_exact,
             are_calls_exact=not (spec.kind == "setwise" or spec.sorting_method in {"sorted", "sliding"}),
-            cost=price.cost(Usage(count.input, count.output)) if price else None,
+            cost=price.cost(Usage(count.input, count.output)) * price_share(spec, price) if price else None,
             currency=price.currency if price else "",
             price_date=price.date if price else "",
-            seconds=statistics.fmean(times) * left / at_once if times else None,
+            seconds=statistics.fmean(times) * left / at_once if times and not spec.batch else None,
+            rounds=count.rounds if spec.batch else 0,
         )
     ]
 
@@ -102,7 +110,7 @@ class _Count:
 
     def __init__(self, engine: Engine, asker: Asker, answers: dict[str, ModelAnswer]) -> None:
         self._engine, self._asker, self._answers = engine, asker, answers
-        self.calls = self.known = self.input = self.output = 0
+        self.calls = self.known = self.input = self.output = self.rounds = 0
         self.is_exact = True
 
     def add(self, call: Call) -> None:
@@ -115,12 +123,14 @@ class _Count:
 
     def query(self, query: PromptedQuery) -> None:
         """Count the calls of a query."""
+        rounds = 0
         steps = procedure_of(self._asker.spec)(query, self._asker)
         generator = random.Random(derive(0, "estimate", query.id))
         try:
             batch = next(steps)
             while True:
                 values: list[Value] = []
+                before = self.calls - self.known
                 for call in batch:
                     known = self._answers.get(call_key(self._engine, call))
                     if known is None:
@@ -133,6 +143,8 @@ class _Count:
                     if reading.value is None:
                         return  # it failed, and is not asked again
                     values.append(reading.value)
+                rounds += self.calls - self.known > before
+                self.rounds = max(self.rounds, rounds)
                 batch = steps.send(values)
         except StopIteration:
             return
@@ -146,4 +158,6 @@ def _made_up(call: Call, generator: random.Random) -> Value:
         return Order(tuple(range(call.size)), 0)
     if call.kind == "pointwise":
         return Preference(0.0)
+    if call.kind == "queries":
+        return "a query"
     return 0 if call.kind == "graded" else generator.randrange(call.size)

@@ -20,8 +20,10 @@ from cerank.files.json_records import load_if_there, timestamp
 from cerank.retrieval import first_stage
 from cerank.teachers import declared, prompts, ranking_files, secrets
 from cerank.teachers.answer_store import AnswerStore, Call
-from cerank.teachers.budget import Budget, Caps, Price, price_of
-from cerank.teachers.engines.engine import Engine
+from cerank.teachers.budget import Budget, Caps, Price, price_of, price_share
+from cerank.teachers.engines.batch_records import BatchRecords
+from cerank.teachers.engines.batch_server import BatchServer
+from cerank.teachers.engines.engine import Engine, Usage
 from cerank.teachers.procedures import fusion
 from cerank.teachers.procedures.by_kind import procedure_of
 from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery
@@ -43,6 +45,7 @@ class MadeTeacher(msgspec.Struct, frozen=True, kw_only=True):
     asked: int = 0  # calls made now
     reused: int = 0  # answers from the store
     stopped: str = ""  # why it is not complete
+    money: float | None = None  # price of all answers that the ranking rests on; None without one
 
 
 def candidates_of(request: TeachRequest) -> Ranking:
@@ -116,27 +119,34 @@ class Session:
         self.price = price_of(self.spec, request.prices)
         self.interrupted: Result | None = None  # what was done when an error ended it
         self._before, self._hooks = before, hooks
-        self._budget = Budget(request.caps or Caps.of(self.spec), self.price)
+        self._budget = Budget(request.caps or Caps.of(self.spec), self.price, price_share(self.spec, self.price))
 
-    def carry_out(self, procedure: Procedure, *, sample: int = 0) -> Result:
+    def carry_out(
+        self, procedure: Procedure, *, sample: int = 0, prompted: Sequence[PromptedQuery] | None = None
+    ) -> Result:
         """Return what a procedure gives for every query; raises as `TeachingWork.rank`.
 
         Args:
             procedure: procedure by which each query is ranked.
             sample: number of the answer, from 0, where the same prompts are asked several times.
+            prompted: what is asked about in place of the request's queries with their candidates.
         """
         request, hooks, spec = self.request, self._hooks, self.spec
-        engine = hooks.engine(spec) if hooks.engine else engine_of(request)
+        engine = hooks.engine(spec) if hooks.engine else engine_of(request, hooks=hooks)
         asker = Asker(spec, prompts.template_of(spec), request.sample or sample)
         path = declared.answers_file(request.lab, engine.place, spec.model)
         with AnswerStore(path, datetime.now(UTC)) as store:
+            if isinstance(engine, BatchServer):
+                engine.is_answered = lambda key: store.get(key) is not None
             work = TeachingWork(
                 procedure, asker, engine, store, self._budget,
                 probe=probe_call(msgspec.structs.replace(asker, sample=0)), retry_failed=request.retry_failed,
                 should_stop=hooks.should_stop, progress=hooks.progress,
             )  # fmt: skip
             try:
-                return work.rank(ranked_queries(request, self._before))
+                if prompted is not None:
+                    return work.rank(prompted, len(prompted))
+                return work.rank(ranked_queries(request, self._before), len(self._before))
             except BaseException:
                 self.interrupted = work.result()
                 raise
@@ -149,12 +159,13 @@ def probe_call(asker: Asker) -> Call:
     return asker.call(query, (0,) if single else (0, 1), 32, 10)
 
 
-def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
-    """Return what answers the calls of a teacher: its server, or its model in this process.
+def engine_of(request: TeachRequest, *, with_key: bool = True, hooks: Hooks | None = None) -> Engine:
+    """Return what answers the calls of a teacher: its server, that server's batches, or its model in this process.
 
     Args:
         request: request that names the teacher.
         with_key: whether the server's key is needed; False if no call will be made.
+        hooks: functions that report progress and ask whether to stop, which a batch does while it waits.
 
     Raises:
         MissingError: the key or the model is not there.
@@ -169,7 +180,12 @@ def engine_of(request: TeachRequest, *, with_key: bool = True) -> Engine:
 
     name = spec.api_key if with_key else ""
     key = secrets.find_key(name, os.environ, secrets.keyring_file())
-    return OpenAIServer(spec, key, tokens_of=counter_of(spec.model))
+    server = OpenAIServer(spec, key, tokens_of=counter_of(spec.model))
+    if not spec.batch:
+        return server
+    hooks = hooks or Hooks()
+    records = BatchRecords(declared.batches_folder(request.lab, server.place, spec.model))
+    return BatchServer(server, records, attempts=spec.attempts, should_stop=hooks.should_stop, tell=hooks.tell)
 
 
 def ranking_of(outcomes: Mapping[str, Outcome], before: Ranking) -> Ranking:
@@ -204,10 +220,22 @@ def _make_ensemble(request: TeachRequest, hooks: Hooks) -> MadeTeacher:
     if not shared:
         raise UsageError("no query is ranked by all members of the ensemble", where=f"teachers.{request.name}")
     merged = fusion.merge([member_made.ranking.only(shared) for member_made in made], request.spec.fusion)
-    reports = {query: QueryReport(query=query) for query in shared}
+    reports = {query: _of_members(query, made) for query in shared}
     result = _saved(request, merged, reports)
+    if None not in {member_made.money for member_made in made if member_made.provenance.calls}:
+        result = msgspec.structs.replace(result, money=sum(member_made.money or 0.0 for member_made in made))
     calls, reused = sum(member_made.asked for member_made in made), sum(member_made.reused for member_made in made)
     return msgspec.structs.replace(result, asked=calls, reused=reused)
+
+
+def _of_members(query: str, made: Sequence[MadeTeacher]) -> QueryReport:
+    """Return what the members of an ensemble were asked about a query, together."""
+    reports = [member_made.reports[query] for member_made in made if query in member_made.reports]
+    usage = Usage()
+    for report in reports:
+        usage = usage.plus(report.usage)
+    calls, new_calls = sum(report.calls for report in reports), sum(report.asked for report in reports)
+    return QueryReport(query=query, calls=calls, asked=new_calls, usage=usage)
 
 
 def _saved(
@@ -221,7 +249,7 @@ def _saved(
         identity = sha256_json([identity, request.sample])
     folder = declared.ranking_folder(request.lab, request.name, identity)
     every = {**ranking_files.load_reports(folder), **reports}
-    before = _provenance_before(folder)
+    before = load_if_there(folder / ranking_files.PROVENANCE, Provenance)
     facts = ranking_files.counts(every)
     usage = facts["usage"]
     provenance = Provenance(
@@ -235,7 +263,7 @@ def _saved(
         documents=dataset.documents.fingerprint(),
         datasets=tuple(dict.fromkeys((*(before.datasets if before else ()), dataset.name))),
         first_stage=request.first_stage,
-        cost=price.cost(usage) if price else None,  # type: ignore[arg-type]
+        cost=price.cost(usage) * price_share(spec, price) if price else None,  # type: ignore[arg-type]
         currency=price.currency if price else "",
         price_date=price.date if price else "",
         created=timestamp(datetime.now(UTC)),
@@ -244,7 +272,9 @@ def _saved(
     )
     if reports:
         ranking_files.save(folder, ranking_files.merged(ranking_files.load_ranking(folder), ranking), every, provenance)
-    return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder)
+    of_these = ranking_files.counts(reports)["usage"]
+    money = price.cost(of_these) * price_share(spec, price) if price else None  # type: ignore[arg-type]
+    return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder, money=money)
 
 
 def _provenance_before(folder: Path) -> Provenance | None:

@@ -62,7 +62,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def shows_one(self) -> bool:
         """Return whether a prompt shows one passage alone."""
-        return self.kind in {"pointwise", "graded"}
+        return self.kind in {"pointwise", "graded", "queries"}
 
 
 def shipped() -> list[str]:
@@ -112,9 +112,9 @@ def _kind_of(name: str) -> object:
 
 def _placeholder_mistakes(template: Template) -> list[str]:
     allowed = dict(_FIELDS)
-    required = {"body": ("rank", "candidate")}
+    required: dict[str, tuple[str, ...]] = {"body": ("rank", "candidate")}
     if template.shows_one:
-        allowed["body"] = required["body"] = _SINGLE_FIELDS
+        allowed["body"] = required["body"] = _SINGLE_FIELDS if template.kind != "queries" else _SINGLE_FIELDS[1:]
     mistakes = []
     used_anywhere: set[str] = set()
     for part, fields in allowed.items():
@@ -126,7 +126,7 @@ def _placeholder_mistakes(template: Template) -> list[str]:
         used_anywhere |= used
         mistakes += [f"{part}: no placeholder {{{name}}}; there are {_listed(fields)}" for name in used - {*fields}]
         mistakes += [f"{part}: lacks {{{name}}}" for name in required.get(part, ()) if name not in used]
-    if "query" not in used_anywhere:
+    if "query" not in used_anywhere and template.kind != "queries":
         mistakes.append("prefix: neither it nor the suffix has {query}")
     if template.kind == "listwise" and template.identifiers == "letters":
         mistakes.append("identifiers: a listwise answer is read as an order of numbers; letters are for other kinds")

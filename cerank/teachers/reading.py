@@ -19,8 +19,10 @@ from cerank.teachers.parsing.choices import (
     yes_over_no,
 )
 from cerank.teachers.parsing.permutations import Permutation, read_permutation
+from cerank.teachers.parsing.written_queries import read_query
 
-Value: TypeAlias = Permutation | Order | Preference | int  # an int is a place (setwise, pairwise) or a grade
+# an int is a place (setwise, pairwise) or a grade, a text a query
+Value: TypeAlias = Permutation | Order | Preference | int | str
 
 REFUSED, CUT_OFF, EMPTY, UNREADABLE = "refused", "cut off", "empty", "unreadable"
 _FILTERED = frozenset({"content_filter", "safety", "refusal"})
@@ -58,6 +60,8 @@ def _value(call: Call, answer: ModelAnswer) -> Value | None:
         return yes_over_no(answer.tokens[0]) if answer.tokens and answer.tokens[0] else None
     if call.kind == "graded":
         return read_grade(answer.text)
+    if call.kind == "queries":
+        return read_query(answer.text) or None
     return chosen_letter(answer.text, call.size)
 
 

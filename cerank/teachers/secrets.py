@@ -42,6 +42,11 @@ class Key:
             text = text.replace(self._value, _MARK)
         return redacted(text)
 
+    def removed_from_bytes(self, data: bytes) -> bytes:
+        """Return `data`, such as a file of a server's answers, without the key."""
+        value = self._value.encode()
+        return data.replace(value, _MARK.encode()) if len(value) >= _SHORTEST else data
+
 
 def keyring_file() -> Path:
     """Return the file for secret keys: keys.toml beside the user's settings, readable by its owner alone."""

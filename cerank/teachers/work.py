@@ -23,6 +23,7 @@ from cerank.teachers.reading import Value, explain, read
 
 FEWEST_FAILED = 5  # failed queries before the work stops because of their share
 PROBE = "(probe)"  # the name of a query under which the answer to the small call is kept
+QUERIES_IN_A_BATCH = 5000  # whose next calls go into a batch together; all their passages are in memory
 _QUERIES_AT_ONCE = 2  # for each call that may run at once: a query waits for its own answers
 
 
@@ -121,14 +122,18 @@ class TeachingWork:
         self._asked = self._reused = self._failed = 0
         self._seconds = 0.0
 
-    def rank(self, queries: Iterable[PromptedQuery]) -> Result:
+    def rank(self, queries: Iterable[PromptedQuery], count: int) -> Result:
         """Return the rankings of all queries, or of those that were done when something stopped the work.
+
+        Args:
+            queries: the queries, whose texts are read when their turn comes.
+            count: number of queries.
 
         Raises:
             RunFailedError: more queries failed than the teacher declares.
             ServerError: the server answers no request.
         """
-        asyncio.run(self._rank(queries))
+        asyncio.run(self._rank(queries, count))
         return self.result()
 
     def result(self) -> Result:
@@ -144,7 +149,7 @@ class TeachingWork:
             stopped=self._stopped,
         )
 
-    async def _rank(self, queries: Iterable[PromptedQuery]) -> None:
+    async def _rank(self, queries: Iterable[PromptedQuery], count: int) -> None:
         waiting = iter(queries)
         try:
             await self._try_engine()
@@ -153,8 +158,9 @@ class TeachingWork:
         except BaseException:
             await self._engine.close()
             raise
-        workers = max(1, self._asker.spec.concurrency * _QUERIES_AT_ONCE)
-        tasks = [asyncio.ensure_future(self._worker(waiting)) for _ in range(workers)]
+        spec = self._asker.spec
+        workers = QUERIES_IN_A_BATCH if spec.batch else max(1, spec.concurrency * _QUERIES_AT_ONCE)
+        tasks = [asyncio.ensure_future(self._worker(waiting)) for _ in range(min(workers, count))]
         try:
             await asyncio.gather(*tasks)
         except BaseException:

@@ -30,6 +30,7 @@ from cerank.retrieval import bm25, first_stage
 from cerank.retrieval.teachers import Repairs, read_teacher
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import TeacherCost
 from cerank.teachers.engines.engine import StopTeachingError
 from cerank.teachers.make import MadeTeacher, make
 from cerank.teachers.ranking_files import Provenance
@@ -77,7 +78,7 @@ class RunInputs:
     def baseline(self, model: str, precision: str) -> Scorer:
         """Return a baseline of the recipe, a finished re-ranker given by hub id or folder, ready to score."""
         files = locate(model, fetch=False)
-        return Scorer.load(files.source, self._plan.device, precision, name=model, declared=files.declaration)
+        return Scorer.load(files.source, self._context.device, precision, name=model, declared=files.declaration)
 
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of documents, in order."""
@@ -133,7 +134,7 @@ class RunInputs:
             queries: ids of the queries to rank; a teacher that is read from a file gives all queries of the file.
             in_validation: whether these are queries of the validation dataset.
         """
-        if stage.teacher in self._plan.recipe.teachers:
+        if stage.asked_teacher in self._plan.recipe.teachers:
             return rank_for_stage(self._context, self.datasets, name, queries, in_validation=in_validation)
         is_computed = stage.teacher == inputs.EMBEDDING
         path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
@@ -148,6 +149,33 @@ class RunInputs:
                 checksums.write(self._folder, path, write_run(given, "teacher"))
                 return given
         return open_run_file(path, self._cache).ranking
+
+    def tested_teacher(self, name: str, test: str, first: str) -> Ranking:
+        """Return a declared teacher's ranking of a test dataset's candidates, of no more of them than are re-ranked.
+
+        Queries that it could not rank are absent. Raises as `rank_for_stage`.
+        """
+        recipe = self._plan.recipe
+        request = TeachRequest(
+            lab=self._folder.lab,
+            cache=self._cache,
+            name=name,
+            teachers=recipe.teachers,
+            dataset=self.datasets[test],
+            first_stage=first,
+            queries=tuple(self.datasets[test].queries),
+            depth=min(recipe.teachers[name].depth, recipe.data.depth),
+            device=self._plan.device,
+            threads=self._plan.threads,
+            fetch=False,
+        )
+        made = _made(self._context, request, f"{name} on {test}")
+        beside = self._folder.teacher_record(f"{name} on {test} over {first}")
+        disk.make_folder(beside.parent)
+        checksums.save(
+            self._folder, beside, MadeRanking(asked=request.queries, provenance=made.provenance, taken=_taken(made))
+        )
+        return made.ranking
 
     def repairs(self, name: str) -> Repairs:
         """Return what was repaired in a stage's teacher, after `teacher` was called for it."""
@@ -181,7 +209,7 @@ class RunInputs:
         documents = self.datasets[name].documents.fingerprint()
         identity = (
             *score_cache_key(
-                files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
+                files.sha256, documents, device=self._context.device, threads=self._plan.threads, precision="fp32"
             ),
             inputs.embedding_length(stage),
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
@@ -194,7 +222,7 @@ class RunInputs:
         )
         began = time.monotonic()
         scores = embedding_similarity(
-            Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
+            Embedder(files, max_length=inputs.embedding_length(stage), device=self._context.device),
             candidates,
             partial(self.queries, name),
             partial(self.documents, name),
@@ -238,6 +266,18 @@ class MadeRanking(msgspec.Struct, frozen=True, kw_only=True):
 
     asked: tuple[str, ...]  # queries, those that failed among them
     provenance: Provenance
+    taken: TeacherCost = TeacherCost()
+
+
+def _taken(made: MadeTeacher) -> TeacherCost:
+    reports = made.reports.values()
+    return TeacherCost(
+        calls=sum(report.calls for report in reports),
+        input_tokens=sum(report.usage.input_tokens for report in reports),
+        output_tokens=sum(report.usage.output_tokens for report in reports),
+        money=made.money,
+        currency=made.provenance.currency,
+    )
 
 
 def rank_for_stage(
@@ -257,7 +297,7 @@ def rank_for_stage(
         CerankError: the teacher cannot be made.
     """
     path = context.folder.teacher(f"{name} in validation" if in_validation else name)
-    beside = path.with_name(path.name.removesuffix(".run.gz") + ".made.json")
+    beside = context.folder.teacher_record(f"{name} in validation" if in_validation else name)
     before = json_records.load_if_there(beside, MadeRanking)
     asked_before = before.asked if before is not None and path.exists() else ()
     if not path.exists() or not set(queries) <= set(asked_before):
@@ -266,7 +306,8 @@ def rank_for_stage(
         if not made.ranking:
             raise RunFailedError("the teacher ranked no query", where=f"stages.{name}.teacher")
         disk.make_folder(path.parent)
-        checksums.save(context.folder, beside, MadeRanking(asked=every, provenance=made.provenance))
+        record = MadeRanking(asked=every, provenance=made.provenance, taken=_taken(made))
+        checksums.save(context.folder, beside, record)
         checksums.save(context.folder, path.with_suffix(".repairs.json"), made.provenance.repairs)
         checksums.write(context.folder, path, write_run(made.ranking, "teacher"))
     return open_run_file(path, Path(context.plan.cache)).ranking
@@ -283,7 +324,7 @@ def _request(
     return TeachRequest(
         lab=context.folder.lab,
         cache=Path(plan.cache),
-        name=stage.teacher,
+        name=stage.asked_teacher,
         teachers=recipe.teachers,
         dataset=datasets[dataset],
         first_stage=first,

@@ -25,6 +25,11 @@ CHAINS = {
     "ecir2025-kd": ("kd",),
     "ecir2025-cl-kd": ("cl", "kd"),
     "ecir2025-kd-cl": ("kd", "cl"),
+    "labels-only": ("contrastive",),
+    "labels-then-llm": ("contrastive", "distill"),
+    "llm-labels-only": ("contrastive",),
+    "llm-only": ("distill",),
+    "llm-then-labels": ("distill", "contrastive"),
     "rank-distillm": ("pre-finetune", "finetune"),
     "rank-distillm-adr-mse": ("pre-finetune", "finetune"),
 }
@@ -42,8 +47,19 @@ def refused(name: str, overrides: Sequence[str] = (), kind: type[CerankError] = 
     return caught.value
 
 
-def test_the_shipped_recipes_are_the_four_orders_their_control_two_with_adapters_and_those_of_two_papers() -> None:
+def test_the_shipped_recipes_are_those_of_the_matrices() -> None:
     assert {name: recipes.load(name).recipe.chain for name in recipes.shipped()} == CHAINS
+
+
+def test_the_arms_with_a_language_model_see_as_many_pairs_as_the_one_with_labels_alone() -> None:
+    pairs = {
+        name: sum(stage.steps * stage.groups_per_step * stage.group_size for _, stage in loaded.chained())
+        for name in recipes.load_matrix("labels-or-llm").matrix.recipes
+        for loaded in [recipes.load(name).recipe]
+    }
+    assert pairs == dict.fromkeys(pairs, 6144)
+    assert len(pairs) == 5
+    assert dict(recipes.load("llm-labels-only").recipe.chained())["contrastive"].labels_by == "judge"
 
 
 @pytest.mark.parametrize("name", CHAINS)

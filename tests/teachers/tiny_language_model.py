@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +17,14 @@ _CHAT = (
 )
 
 
-def write_language_model(folder: Path, *, sharpness: float = 8.0) -> Path:
-    """Write the model and its tokenizer, in which every letter is a token, and so are yes and no."""
+def write_language_model(folder: Path, *, sharpness: float = 8.0, says: Sequence[str] = ()) -> Path:
+    """Write the model and its tokenizer, in which every letter is a token, and so are yes and no.
+
+    Args:
+        folder: where it is written.
+        sharpness: factor of the last layer's weights.
+        says: the only texts that the model says, in an order as random as its weights; none: anything.
+    """
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -30,6 +37,7 @@ def write_language_model(folder: Path, *, sharpness: float = 8.0) -> Path:
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    wrapped.add_tokens(list(says))
     wrapped.chat_template = _CHAT
     torch.manual_seed(11)
     config = LlamaConfig(
@@ -44,6 +52,11 @@ def write_language_model(folder: Path, *, sharpness: float = 8.0) -> Path:
     )
     model = LlamaForCausalLM(config)
     model.lm_head.weight.data.mul_(sharpness)
+    if says:  # what is never said has the logit 0, and one of the others is above it
+        spoken = torch.tensor(wrapped.convert_tokens_to_ids([*says]))
+        kept = model.lm_head.weight.data[spoken]
+        model.lm_head.weight.data.zero_()
+        model.lm_head.weight.data[spoken] = kept
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)

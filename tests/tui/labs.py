@@ -23,13 +23,21 @@ NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
 CHAIN = ("contrastive", "distill")
 
 
-def recipe(name: str = "two-stages", base: str = "minilm", seed: int = 42, **data: object) -> Recipe:
-    """A recipe of two stages."""
+def recipe(
+    name: str = "two-stages",
+    base: str = "minilm",
+    seed: int = 42,
+    teachers: dict[str, dict[str, object]] | None = None,
+    **data: object,
+) -> Recipe:
+    """A recipe of two stages; the first of `teachers` teaches the second one."""
+    taught_by = next(iter(teachers or ()), "embedding")
     stages = {
         "contrastive": {"steps": 100},
-        "distill": {"steps": 100, "loss": "ranknet", "source": "teacher", "teacher": "embedding"},
+        "distill": {"steps": 100, "loss": "ranknet", "source": "teacher", "teacher": taught_by},
     }
     table = {"name": name, "base": base, "seed": seed, "chain": list(CHAIN), "stages": stages, "data": data}
+    table |= {"teachers": teachers} if teachers else {}
     return recipe_from(table, "a test")
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from cerank.app.comparison import comparisons, stage_costs
+from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.evidence import system_costs
 from cerank.app.lab import Lab
+from cerank.app.teaching import planned_teaching
 from cerank.core.metrics import Event
 from cerank.errors import RecipeError
 from cerank.files import journal, json_records
+from cerank.machine.process_environment import pinned_environment
 from cerank.recipes.schema import recipe_from
+from cerank.teachers.answer_store import read_answers
+from cerank.teachers.judging.labels import grades_of
 from cerank.trec.text_io import read_run
 from cerank.worker.run_inputs import MadeRanking
 from tests.refusals import refused
@@ -38,19 +49,80 @@ def _plan(folder: Path, server: ScriptedServer, **more: object):
     )
 
 
+def test_a_teacher_that_failed_on_test_queries_keeps_their_order_and_the_run_says_so(tmp_path: Path) -> None:
+    def script(body: dict[str, object], times: int) -> Reply:
+        return _reversed(body, times) if len(str(body)) % 5 else completion("no")
+
+    with ScriptedServer(script) as server:
+        teacher = {"kind": "listwise", "model": "m", "server": server.url, "window": 4, "depth": 4, "max_failures": 1.0}
+        plan, settings = small_plan(
+            tmp_path,
+            chain=["contrastive"],
+            stages={"contrastive": {**STAGE, "steps": 2, "validate_every": 2}},
+            teachers={"zephyr": teacher | {"stride": 2}},
+            evaluate={"measures": ["nDCG@10"], "teachers": ["zephyr"]},
+        )
+        run = small_run(tmp_path, plan, settings)
+        assert attempt(run) == 0, run.log.read_text()
+    test = plan.recipe.data.test[0]
+    ranked, before = (read_run(run.ranking(system, test, "bm25")).ranking for system in ("zephyr", "first-stage"))
+    kept = [query for query in before if ranked[query] == before[query]]
+    assert 0 < len(kept) < len(before)
+    assert f"zephyr: {len(kept)} of {len(before)} queries of {test} keep the order of bm25" in _events(
+        run, "teacher failed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stages", "evaluate", "what"),
+    [
+        ({"labels_by": "nobody"}, {}, "stages.d.labels_by nobody"),
+        ({"labels_by": "z"}, {}, "stages.d.labels_by graded"),
+        ({"labels_by": "z", "source": "teacher", "loss": "ranknet", "teacher": "z"}, {}, "stages.d.labels_by"),
+        ({}, {"teachers": ["nobody"]}, "evaluate.teachers nobody"),
+        ({}, {"teachers": ["z", "z"]}, "evaluate.teachers z"),
+        ({}, {"teachers": ["d"]}, "evaluate.teachers d"),
+        ({}, {"teachers": ["w"]}, "evaluate.teachers queries"),
+        ({"source": "teacher", "loss": "ranknet", "teacher": "w"}, {}, "stages.d.teacher queries"),
+    ],
+)
+def test_a_use_of_a_teacher_that_is_not_there_or_cannot_do_it_is_refused(
+    stages: dict[str, object], evaluate: dict[str, object], what: str
+) -> None:
+    values = {
+        "name": "x",
+        "chain": ["d"],
+        "stages": {"d": STAGE | stages},
+        "evaluate": evaluate,
+        "teachers": {name: {"kind": kind, "model": "m"} for name, kind in
+                     (("z", "listwise"), ("d", "listwise"), ("w", "queries"))},
+    }  # fmt: skip
+    with refused(RecipeError, "recipe", *what.split()):
+        recipe_from(values, "test")
+
+
 def _events(run, kind: str) -> list[str]:
     return [event.text for event in journal.read(run.events, Event) if event.kind == kind]
 
 
-def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(tmp_path: Path) -> None:
+def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "my-very-own-key-0123456789"
+    monkeypatch.setenv("TEACHER_ACCESS", secret)
     with ScriptedServer(_reversed) as server:
-        plan, settings = _plan(tmp_path, server)
+        plan, settings = _plan(tmp_path, server, api_key="TEACHER_ACCESS")
         assert server.bodies == []  # a plan asks nothing
         (entry,) = [entry for entry in plan.inputs if entry.role == "teacher"]
         assert (entry.name, entry.location) == ("zephyr for distill", server.url)
+        (planned,) = planned_teaching.of_plan(plan, settings.lab)
+        assert (planned.use, planned.estimate.name, planned.estimate.place) == ("distill", "zephyr", server.url)
+        assert server.bodies == []
         run = small_run(tmp_path, plan, settings)
         assert attempt(run) == 0, run.log.read_text()
         asked = len(server.bodies)
+        assert planned.estimate.left == asked
+        assert [part.estimate.left for part in planned_teaching.of_plan(plan, settings.lab)] == [0]
         again = small_run(tmp_path, plan, settings, second=1)
         assert attempt(again) == 0, again.log.read_text()
         assert len(server.bodies) == asked
@@ -64,10 +136,96 @@ def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(
     assert beside.provenance.place == server.url
     (event,) = _events(run, "teacher made")
     assert "0 answers reused" in event
+    assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {secret}"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]  # lab, cache, plan, log, events, answers
+    assert {run.plan, run.log, run.events} <= set(files)
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
     bits, others = bits_of(run), bits_of(again)
     assert bits.keys() == others.keys()
     assert [name for name in bits if bits[name] != others[name] and not name.endswith(".made.json")] == []
     assert rows_of(run) == rows_of(again)
+
+
+def _grade(body: dict[str, object], _times: int) -> Reply:
+    """Grades the passages whose text has an even length 2, and all others 0."""
+    return completion(f"##final score: {2 if len(json.dumps(body)) % 2 == 0 else 0}")
+
+
+def test_a_stage_learns_from_a_models_labels_alone(tmp_path: Path) -> None:
+    with ScriptedServer(_grade) as server:
+        judge = {"kind": "graded", "model": "m", "server": server.url, "depth": 6}
+        plan, settings = small_plan(
+            tmp_path,
+            chain=["contrastive"],
+            stages={"contrastive": {**STAGE, "steps": 3, "validate_every": 3, "labels_by": "judge"}},
+            teachers={"judge": judge},
+        )
+        assert "judge for contrastive" in {entry.name for entry in plan.inputs if entry.role == "teacher"}
+        run = small_run(tmp_path, plan, settings)
+        assert attempt(run) == 0, run.log.read_text()
+    graded = read_run(run.teacher("contrastive")).ranking
+    assert 0 < len(graded) <= 6  # three steps of two queries
+    grades = grades_of(graded)
+    assert {grade for row in grades.values() for grade in row.values()} == {0, 2}
+    (event,) = _events(run, "teacher made")
+    assert event.startswith(f"judge: {len(graded)} queries ranked")
+    (counted,) = _events(run, "groups counted")
+    usable = sum(0 < sum(row.values()) < 2 * len(row) for row in grades.values())
+    assert f"{usable} of {len(graded)}" in counted or usable == len(graded)
+
+
+def test_a_teacher_that_ranks_the_tests_is_a_row_of_the_table_that_bounds_the_stages(tmp_path: Path) -> None:
+    with ScriptedServer(_reversed) as server:
+        teacher = {"kind": "listwise", "model": "m", "server": server.url, "window": 4, "stride": 2, "depth": 4}
+        plan, settings = small_plan(
+            tmp_path,
+            chain=["contrastive"],
+            stages={"contrastive": {**STAGE, "steps": 2, "validate_every": 2}},
+            teachers={"zephyr": teacher | {"prices": str(_prices(tmp_path))}},
+            evaluate={"measures": ["nDCG@10"], "teachers": ["zephyr"]},
+        )
+        (entry,) = [entry for entry in plan.inputs if entry.role == "tested_teacher"]
+        test = plan.recipe.data.test[0]
+        assert (entry.name, entry.location) == (f"zephyr on {test}", server.url)
+        run = small_run(tmp_path, plan, settings)
+        assert attempt(run) == 0, run.log.read_text()
+        asked = len(server.bodies)
+        again = small_run(tmp_path, plan, settings, second=1)
+        assert attempt(again) == 0
+        assert len(server.bodies) == asked  # the lab has all answers
+    ranked, before = (
+        read_run(run.ranking("zephyr", test, "bm25")).ranking,
+        read_run(run.ranking("first-stage", test, "bm25")).ranking,
+    )
+    assert set(ranked) == set(before)
+    for query, docs in before.items():
+        assert ranked[query] == (*reversed(docs[:4]), *docs[4:]), query
+    comparison = comparisons.of_run(run)
+    assert [system.label for system in comparison.systems] == ["first-stage", "contrastive", "zephyr"]
+    couples = {(row.left, row.right): row.is_primary for row in comparison.rows}
+    assert couples[("first-stage", "contrastive")]
+    assert {("first-stage", "zephyr"), ("zephyr", "contrastive")} <= couples.keys()
+    assert not couples[("first-stage", "zephyr")]  # described, outside the family of the stages
+    *_, cost = stage_costs.of_run(run, plan)
+    calls = len(before) * len(plan.recipe.data.first_stages)
+    assert (cost.stage, cost.teacher.calls, cost.teacher.input_tokens) == ("zephyr", calls, 100 * calls)
+    assert cost.teacher.money == pytest.approx(calls * 0.11)
+    targets = {name: [RunTarget(name, run, plan, name)] for name in ("first-stage", "contrastive", "zephyr")}
+    costs = system_costs.of_runs(targets, hour_price=0.0)
+    assert (costs["contrastive"].calls, costs["zephyr"].calls) == (0, calls)
+    table = system_costs.gains_per_cost(comparison, costs)
+    keys = [column.key for column in table.columns]
+    named = [dict(zip(keys, row, strict=True)) for row in table.rows]
+    ceiling = next(row for row in named if (row["left"], row["right"]) == ("first-stage", "zephyr"))
+    assert ceiling["per_call"] == pytest.approx(ceiling["difference"] / calls * 1000)
+    assert ceiling["per_money"] == pytest.approx(ceiling["difference"] / (calls * 0.11))
+    assert ceiling["per_hour"] is None  # it is not trained here
+
+
+def _prices(folder: Path) -> Path:
+    path = folder / "prices.toml"
+    path.write_text("[models.m]\ninput = 1000.0\noutput = 1000.0\ndate = 2026-11-01\n")
+    return path
 
 
 def test_a_query_that_the_teacher_cannot_rank_is_replaced_by_another(tmp_path: Path) -> None:
@@ -109,6 +267,37 @@ def test_a_cap_pauses_the_run_and_it_continues_with_what_was_answered(tmp_path: 
                 break
         assert Lab(settings).status(run).state == "finished"
     assert set(server.answered.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_asks_for_a_teacher_repeats_no_call_that_was_answered(tmp_path: Path) -> None:
+    """Killed after every few calls; then it trains to the end, and no answer that the lab holds was asked for twice."""
+
+    def script(body: dict[str, object], times: int) -> Reply:
+        return _reversed(body, times)._replace(delay=0.05)
+
+    with ScriptedServer(script) as server:
+        plan, settings = _plan(tmp_path, server, concurrency=1)
+        run = small_run(tmp_path, plan, settings)
+        kills = 0
+        for _ in range(4):
+            seen = len(server.bodies)
+            worker = subprocess.Popen(
+                [sys.executable, "-P", "-m", "cerank.worker", str(run.path)],
+                cwd=run.path, env=os.environ | pinned_environment(1), stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            while worker.poll() is None and len(server.bodies) < seen + 5:
+                time.sleep(0.005)
+            if worker.poll() is not None:
+                break
+            worker.kill()
+            worker.wait()
+            kills += 1
+        assert attempt(run) == 0, run.log.read_text()
+        assert kills >= 3
+        kept = {key for path in (settings.lab / "teachers" / "answers").glob("*.jsonl") for key in read_answers(path)}
+        assert len(kept) == len({json.dumps(body, sort_keys=True) for body in server.bodies})
+        assert len(server.bodies) <= len(kept) + kills  # the one call that was out at each kill
 
 
 def test_a_loss_that_needs_scores_refuses_a_teacher_that_gives_an_order_alone() -> None:

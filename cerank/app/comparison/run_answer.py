@@ -32,7 +32,7 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
         from cerank.evaluation.answers import Cost
 
         return {
-            cost.stage: Cost(seconds=cost.seconds, reused_from=cost.reused_from)
+            cost.stage: Cost(seconds=cost.seconds, reused_from=cost.reused_from, calls=cost.teacher.calls)
             for cost in self.costs
             if cost.seconds is not None
         }

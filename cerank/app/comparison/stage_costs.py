@@ -14,7 +14,7 @@ from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import ReusedStage
+from cerank.runs.records import ReusedStage, TeacherCost
 from cerank.text.table_data import Column, Table
 
 NOTE = (
@@ -34,6 +34,7 @@ class StageCost(msgspec.Struct, frozen=True, kw_only=True):
     reranked: int  # pairs that re-ranking took through the model
     reranking_seconds: float
     reused_from: str = ""  # the run that trained it, whose cost this is; "" where it was trained here
+    teacher: TeacherCost = TeacherCost()  # of the answers that its teacher's lists or labels rest on
 
     @property
     def pairs_per_second(self) -> float | None:
@@ -69,6 +70,7 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
                 reranked=sum(row.pairs for row in pieces),
                 reranking_seconds=sum(row.seconds for row in pieces),
                 reused_from=run_store.short_name(source_run) if source_run is not None else "",
+                teacher=_teacher_cost(source_run or folder, name, f"{name} in validation"),
             )
         )
     for name in plan.recipe.baseline_models():
@@ -85,7 +87,43 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
                     reranking_seconds=seconds,
                 )
             )
+    for name in plan.recipe.evaluate.teachers:
+        tests = [f"{name} on {test} over {first}" for test in plan.recipe.data.test
+                 for first in plan.recipe.data.first_stages]  # fmt: skip
+        taken = _teacher_cost(folder, *tests)
+        if taken.calls:
+            out.append(
+                StageCost(
+                    stage=name, seconds=None, validation_seconds=None, steps=0, pairs=0, reranked=0,
+                    reranking_seconds=0.0, teacher=taken,
+                )
+            )  # fmt: skip
     return tuple(out)
+
+
+class _TeacherRecord(msgspec.Struct, frozen=True):
+    """What is read here of the worker's `MadeRanking`."""
+
+    taken: TeacherCost = TeacherCost()
+
+
+def _teacher_cost(folder: RunFolder, *names: str) -> TeacherCost:
+    """Return what the answers behind several rankings of a run took together."""
+    made = []
+    for name in names:
+        try:
+            record = json_records.load_if_there(folder.teacher_record(name), _TeacherRecord)
+        except DamagedError:
+            continue
+        made += [record.taken] if record is not None and record.taken.calls else []
+    monies = [taken.money for taken in made]
+    return TeacherCost(
+        calls=sum(taken.calls for taken in made),
+        input_tokens=sum(taken.input_tokens for taken in made),
+        output_tokens=sum(taken.output_tokens for taken in made),
+        money=None if not made or None in monies else sum(money for money in monies if money is not None),
+        currency=made[0].currency if made else "",
+    )
 
 
 def _scorings(folder: RunFolder) -> list[Scoring]:
@@ -96,7 +134,7 @@ def _scorings(folder: RunFolder) -> list[Scoring]:
 
 
 def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
-    """Return the run that a stage was taken over from."""
+    """Return the run whose stage was reused."""
     try:
         reused = json_records.load_if_there(folder.reused_stage(index, name), ReusedStage)
     except DamagedError:
@@ -107,6 +145,8 @@ def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
 def table(costs: tuple[StageCost, ...], hour_price: float = 0.0) -> Table:
     """Return the costs as a table, the training in money too where an hour of the device has a price."""
     has_reused = any(cost.reused_from for cost in costs)
+    has_calls = any(cost.teacher.calls for cost in costs)
+    currency = next((cost.teacher.currency for cost in costs if cost.teacher.currency), "")
     columns = (
         Column("stage", "stage", "name"),
         Column("seconds", "training time", "seconds"),
@@ -117,6 +157,15 @@ def table(costs: tuple[StageCost, ...], hour_price: float = 0.0) -> Table:
         Column("reranked", "pairs re-ranked", "number", 0, priority=3),
         Column("reused_from", "reused from", "name", priority=0 if has_reused else 4),
         *([Column("money", "money", "number", 2)] if hour_price else []),
+        *(
+            [
+                Column("calls", "teacher's calls", "number", 0),
+                Column("tokens", "its tokens", "number", 0, priority=1),
+                Column("teacher_money", f"its price {currency}".strip(), "number", 2),
+            ]
+            if has_calls
+            else []
+        ),
     )
     rows = tuple(
         (
@@ -129,6 +178,11 @@ def table(costs: tuple[StageCost, ...], hour_price: float = 0.0) -> Table:
             cost.reranked,
             cost.reused_from,
             *([None if cost.seconds is None else cost.seconds / 3600 * hour_price] if hour_price else []),
+            *(
+                [cost.teacher.calls, cost.teacher.input_tokens + cost.teacher.output_tokens, cost.teacher.money]
+                if has_calls
+                else []
+            ),
         )
         for cost in costs
     )

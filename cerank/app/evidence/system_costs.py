@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cerank.app.comparison import stage_costs
 from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget, Target, targets_of
+from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -63,37 +66,98 @@ def _mean_cost(runs: Sequence[RunTarget], hour_price: float) -> Cost | None:
     known = [cost for cost in each if cost is not None]
     if len(known) < len(each):
         return None
-    seconds = sum(cost[0] for cost in known) / len(known)
-    pairs = round(sum(cost[1] for cost in known) / len(known))
-    return Cost(seconds=seconds, pairs=pairs, money=seconds / 3600 * hour_price if hour_price else None)
+    seconds = sum(cost.seconds for cost in known) / len(known)
+    pairs = round(sum(cost.pairs for cost in known) / len(known))
+    calls = round(sum(cost.calls for cost in known) / len(known))
+    paid = [cost.money for cost in known]
+    money = None if None in paid else sum(each for each in paid if each is not None) / len(known)
+    if hour_price and money is not None:
+        money += seconds / 3600 * hour_price
+    elif not calls and not hour_price:
+        money = None  # nothing has a price
+    return Cost(seconds=seconds, pairs=pairs, money=money, calls=calls)
 
 
-def _of_run(target: RunTarget) -> tuple[float, int] | None:
-    """Return the seconds and pairs of training up to the target's stage; None where a stage's are not known."""
-    if target.system == FIRST_STAGE:
-        return 0.0, 0
-    chain = target.plan.recipe.chain
-    needed = chain[: chain.index(target.system) + 1]
+class _RunCost(msgspec.Struct, frozen=True):
+    seconds: float
+    pairs: int
+    calls: int
+    money: float | None  # of the calls: 0 without any, None if they have no price
+
+
+def _of_run(target: RunTarget) -> _RunCost | None:
+    """Return what training up to the target's stage took, its teachers included; None where a stage's is not known.
+
+    A first stage takes none, and neither does what no model ordered; a teacher takes its calls on the tests.
+    """
+    if target.system in {FIRST_STAGE, *REFERENCE_ORDERS}:
+        return _RunCost(0.0, 0, 0, 0.0)
+    if target.system in target.plan.recipe.baseline_models():
+        return None  # another training made it, and what that took is not known
     costs = {cost.stage: cost for cost in stage_costs.of_run(target.folder, target.plan)}
-    own = [costs[name] for name in needed if name in costs]
+    chain = target.plan.recipe.chain
+    needed = chain[: chain.index(target.system) + 1] if target.system in chain else ()
+    own = [costs[name] for name in needed or (target.system,) if name in costs]
     seconds = [cost.seconds for cost in own if cost.seconds is not None]
     if len(seconds) < len(needed):
         return None
-    return sum(seconds), sum(cost.pairs for cost in own)
+    paid = [cost.teacher.money for cost in own if cost.teacher.calls]
+    money = None if None in paid else sum(each for each in paid if each is not None)
+    return _RunCost(sum(seconds), sum(cost.pairs for cost in own), sum(cost.teacher.calls for cost in own), money)
 
 
 def table(costs: Mapping[str, Cost]) -> Table:
     """Return what each system cost."""
     has_money = any(cost.money is not None for cost in costs.values())
+    has_calls = any(cost.calls for cost in costs.values())
     columns = (
         Column("system", "system"),
         Column("seconds", "training time", "seconds"),
         Column("device_hours", "device hours", "number", 2),
         Column("pairs", "training pairs", "number", 0),
+        *([Column("calls", "teachers' calls", "number", 0)] if has_calls else []),
         *([Column("money", "money", "number", 2)] if has_money else []),
     )
     rows = tuple(
-        (label, cost.seconds, cost.seconds / 3600, cost.pairs, *([cost.money] if has_money else []))
+        (
+            label,
+            cost.seconds,
+            cost.seconds / 3600,
+            cost.pairs,
+            *([cost.calls] if has_calls else []),
+            *([cost.money] if has_money else []),
+        )
         for label, cost in costs.items()
     )
     return Table("cost", columns, rows, "Cost", (NOTE,))
+
+
+def gains_per_cost(comparison: Comparison, costs: Mapping[str, Cost]) -> Table:
+    """Return what each row of a comparison gained for what it cost more: by the hour, by 1,000 calls, by money.
+
+    The verdict is given, too: a gain that is not shown is no gain by the hour either. A row whose right system cost no
+    more has no such figure. Without calls of teachers the table is empty.
+    """
+    rows = []
+    for row in comparison.rows if any(cost.calls for cost in costs.values()) else ():
+        left, right = costs.get(row.left), costs.get(row.right)
+        if left is None or right is None:
+            continue
+        gain = row.paired.difference
+        hours, calls = (right.seconds - left.seconds) / 3600, (right.calls - left.calls) / 1000
+        money = None if right.money is None or left.money is None else right.money - left.money
+        units = [gain / unit if unit is not None and unit > 0 else None for unit in (hours, calls, money)]
+        rows.append((row.condition.dataset, row.measure, row.left, row.right, row.verdict, gain, *units))
+    columns = (
+        Column("dataset", "dataset", "name", priority=1),
+        Column("measure", "measure", "name"),
+        Column("left", "against", "name"),
+        Column("right", "system", "name"),
+        Column("verdict", "verdict", "name"),
+        Column("difference", "difference", "number"),
+        Column("per_hour", "per training hour", "number"),
+        Column("per_call", "per 1,000 calls", "number"),
+        Column("per_money", "per money", "number"),
+    )
+    note = "difference divided by what the system cost more; read it with the verdict, which is about the difference"
+    return Table("gain-per-cost", columns, tuple(rows), "Gain for what it cost", (note,) if rows else ())

@@ -107,6 +107,9 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
         if isinstance(target, FileTarget):
             hint = "a report needs runs; use `cerank compare` for TREC run files"
             raise UsageError(f"{target.path.name} is a file", where=text, hint=hint)
+        if target.system not in comparisons.systems_of(target.plan):
+            what = f"{target.system} is an order for comparisons, made from judgments or at random"
+            raise UsageError(what, where=text, hint="`cerank compare` shows it", code="reference-order-reported")
         is_stage = target.label.endswith(f":{target.system}")
         members += [target] if is_stage else _targets(target.folder, target.label, every_stage)
     rows = _rows(members)
@@ -162,7 +165,7 @@ def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
 
 def _label(group: Sequence[RunTarget]) -> str:
     recipe, system = group[0].plan.recipe, group[0].system
-    if system in recipe.baseline_models():
+    if system in recipe.untrained_systems():
         return system
     stage = "" if system == recipe.chain[-1] else f", {system} only"
     return f"{base_name(recipe.base)} {recipe.name}{stage}"
@@ -175,7 +178,7 @@ def base_name(base: str) -> str:
 
 def _model(label: str, group: Sequence[RunTarget]) -> Model:
     recipe, system = group[0].plan.recipe, group[0].system
-    if system in recipe.baseline_models():  # a finished re-ranker: neither the recipe's base nor its seed made it
+    if system in recipe.untrained_systems():  # neither the recipe's base nor its seed made it
         return Model(label=label, base="", recipe="", system=system, runs=tuple(each.folder.name for each in group))
     stages = recipe.chained()
     until = recipe.chain.index(system) + 1 if system in recipe.chain else 0
@@ -197,7 +200,7 @@ def unnamed_baselines(scope: ReportScope) -> tuple[str, ...]:
     rows = {member.system for member in members}
     named: dict[str, str] = {}
     for member in members:
-        for system in member.plan.recipe.baseline_models():
+        for system in member.plan.recipe.untrained_systems():
             if system not in rows:
                 named.setdefault(system, f"{run_store.short_name(member.folder)}:{system}")
     return tuple(named.values())

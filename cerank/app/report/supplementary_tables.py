@@ -149,7 +149,7 @@ def shared(report: Report) -> Table:
 
 
 def events(report: Report) -> Table:
-    """Return what else the runs recorded: stages taken over, refusals let pass, changes of environment."""
+    """Return what else the runs recorded: stages reused, refusals let pass, changes of environment."""
     columns = (Column("run", "run", "name"), Column("kind", "kind"), Column("text", "recorded"))
     rows = [
         (run.short_name, kind, f"{stage.stage}: {text}")
@@ -299,6 +299,15 @@ def costs(report: Report) -> Table:
     return msgspec.structs.replace(system_costs.table(report.costs), title="What each model took to train")
 
 
+def gains_per_cost(report: Report) -> Table:
+    """Return what each model gained for what it cost more, in time, calls and money."""
+    from cerank.app.evidence import system_costs
+
+    if report.comparison is None:
+        return Table("gain-per-cost", (), ())
+    return system_costs.gains_per_cost(report.comparison, report.costs)
+
+
 def pooled(report: Report) -> Table:
     """Return each difference over all test sets."""
     from cerank.app.comparison import pool_comparisons
@@ -308,9 +317,9 @@ def pooled(report: Report) -> Table:
     return msgspec.structs.replace(pool_comparisons.tables(report.pooled)[0], title="Pooled over the test sets")
 
 
-SIDES = (costs, pooled, published, stages, groups, shared, events, rankings, runs, inputs)
+SIDES = (costs, gains_per_cost, pooled, published, stages, groups, shared, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:
     """Return the supplementary tables that have something to say, for people."""
-    return tuple(table for make in SIDES if (table := make(report)).rows)
+    return (*(table for make in SIDES if (table := make(report)).rows), *report.depths)

@@ -62,7 +62,7 @@ def choices(folder: RunFolder, plan: Plan) -> list[RankingChoice]:
     data = plan.recipe.data
     return [
         RankingChoice(system, test, first)
-        for system in (*reversed(plan.recipe.chain), *plan.recipe.baseline_models())
+        for system in (*reversed(plan.recipe.chain), *plan.recipe.untrained_systems())
         for test in data.test
         for first in data.first_stages
         if folder.ranking(system, test, first).exists() and folder.ranking(FIRST_STAGE, test, first).exists()

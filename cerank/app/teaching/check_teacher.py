@@ -13,9 +13,12 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.teaching.lab_teachers import CHECK, KeptCheck
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
+from cerank.files import json_records
+from cerank.files.json_records import timestamp
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
@@ -97,6 +100,17 @@ def check(
     unchanged = sum(window.is_unchanged for window in windows) / answers
     warnings = _warnings(request.name, verdict, (repaired, unchanged), (bias, twice))
     leaked = leak(facts.model, dataset.name)
+    every_warning = (*warnings, *([leaked] if leaked else []))
+    record = KeptCheck(
+        dataset=dataset.name,
+        queries=len(made.ranking),
+        measure=comparison.measures[0],
+        verdict=verdict,
+        difference=rows[0].paired.difference if rows else 0.0,
+        warnings=every_warning,
+        time=timestamp(datetime.now(UTC)),
+    )
+    json_records.save(made.folder / CHECK, record)
     return TeacherCheck(
         name=request.name,
         dataset=dataset.name,
@@ -109,7 +123,7 @@ def check(
         position_bias=bias,
         consistency=twice,
         agreement=_agreement(request, made.ranking),
-        warnings=(*warnings, *([leaked] if leaked else [])),
+        warnings=every_warning,
         is_worse=verdict == "worse",
         cost=facts.cost,
         asked=made.asked,

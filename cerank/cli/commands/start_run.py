@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +15,15 @@ import typer
 from cerank import recipes
 from cerank.app import Lab, estimates, next_steps, plans, run_request
 from cerank.app.run_request import RunRequest
+from cerank.app.tracking import track_run, tracking_process
+from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import training_memory
+from cerank.planning import several_devices, training_memory
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
+from cerank.runs.layout import RunFolder
 from cerank.settings import Flags, Settings, resolve
 from cerank.text.safe_text import counted
 
@@ -35,10 +39,14 @@ def settings_of(
     threads: int | None = None,
     form: str | None = None,
     json: bool = False,
+    devices: str | None = None,
     on: str | None = None,
 ) -> Settings:
     """Return the settings in force for a command with these options."""
-    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form, executor=on)
+    flags = Flags(
+        lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form, devices=devices,
+        executor=on,
+    )  # fmt: skip
     return resolve(flags, os.environ, Path.cwd()).settings
 
 
@@ -71,10 +79,14 @@ def run(
             help="Make the run, and print the shell command that carries it out, for a cluster's job script.",
         ),
     ] = False,
+    track: options.Track = None,
+    track_project: options.TrackProject = "",
+    track_offline: options.TrackOffline = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
+    devices: options.Devices = None,
     threads: options.Threads = None,
     on: options.On = None,
     slurm: options.Slurm = None,
@@ -90,7 +102,8 @@ def run(
 
     With --on, jobs of a cluster carry the runs out; `cerank ps` shows whether they wait, and why.
     """
-    settings, job_options = _executor_settings(settings_of(lab, cache, device, threads, form, json, on), on, slurm)
+    given = settings_of(lab, cache, device, threads, form, json, devices, on)
+    settings, job_options = _executor_settings(given, on, slurm)
     if pairs_per_second and not dry_run:
         raise UsageError(
             "--pairs-per-second only works with --dry-run",
@@ -101,13 +114,13 @@ def run(
     if print_command and (detach or queue or dry_run):
         what = "--print-command leaves the start to you"
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
+    tracking = TrackingRequest(kinds=tuple(track or ()), project=track_project, is_offline=track_offline)
+    tracking_process.check_request(tracking, "--track")
     lab_of_runs = Lab(settings, options=job_options)
     settings = lab_of_runs.settings
-    if lab_of_runs.executor is not None and (queue or print_command):
-        what = f"--queue and --print-command are for this machine, not for {lab_of_runs.executor.name}"
-        raise UsageError(what, where="--on", hint="leave them out, or give --on local", code="executor-option")
+    _check_executor_options(lab_of_runs, is_here=queue or print_command, is_tracked=bool(tracking.kinds))
     if settings.executor == "local" and not print_command:
-        lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
+        lab_of_runs.check_devices(settings.devices, settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
         recipes=tuple(recipe or ()),
         bases=tuple(base or ()),
@@ -125,7 +138,7 @@ def run(
     if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach or print_command)
+        _check_matrix_options(label, detach=detach or print_command, is_tracked=bool(tracking.kinds))
         run_matrix.run(lab_of_runs, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
@@ -138,16 +151,17 @@ def run(
         _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here)
     elif print_command:
         folder, command = lab_of_runs.prepare(plan, loaded.toml)
+        tracking_process.start(folder, tracking)
         show = next_steps.command(lab_of_runs.folder, "show", folder)
         info(f"Run {run_store.title(folder)} waits for this command. {show} tells how far it is.")
         write_output(command + "\n")
     elif queue:
-        _enqueue(lab_of_runs, plan, loaded.toml)
+        _enqueue(lab_of_runs, plan, loaded.toml, tracking)
     elif lab_of_runs.executor is not None:
         folder, record = lab_of_runs.start_elsewhere(plan, loaded.toml)
         live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
-        _start(lab_of_runs, plan, loaded.toml, detach=detach, wide=wide)
+        _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
 
 
 def _executor_settings(
@@ -174,8 +188,23 @@ def _executor_settings(
     return settings, job_options
 
 
-def _check_matrix_options(label: str, *, detach: bool) -> None:
+def _check_executor_options(lab: Lab, *, is_here: bool, is_tracked: bool) -> None:
+    """Reject options that need the run's processes on this machine, where an executor has them elsewhere."""
+    if lab.executor is not None and is_here:
+        what = f"--queue and --print-command are for this machine, not for {lab.executor.name}"
+        raise UsageError(what, where="--on", hint="leave them out, or give --on local", code="executor-option")
+    if lab.executor is not None and is_tracked:
+        what = "--track cannot be given for a run on other machines"
+        hint = "`cerank track RUN --to TRACKER` sends it, while it runs or afterwards"
+        raise UsageError(what, where="--track", hint=hint, code="executor-option")
+
+
+def _check_matrix_options(label: str, *, detach: bool, is_tracked: bool) -> None:
     """Reject options that have no effect on a matrix."""
+    if is_tracked:
+        what = "--track cannot be given for a matrix, whose runs start one after another"
+        hint = "`cerank track RUN --to TRACKER` sends each of them, while it runs or afterwards"
+        raise UsageError(what, where="--track", hint=hint, code="matrix-option")
     if label:
         raise UsageError(
             "--label cannot be given for a matrix, whose runs get labels automatically",
@@ -192,8 +221,9 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
         )
 
 
-def _enqueue(lab: Lab, plan: Plan, toml: bytes) -> None:
+def _enqueue(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest) -> None:
     folder = lab.enqueue(plan, toml)
+    tracking_process.start(folder, tracking)
     info(f"Run {run_store.title(folder)} is queued. {next_steps.command(lab.folder, 'queue')} shows its place.")
     write_output(folder.name + "\n")
 
@@ -203,6 +233,7 @@ def _show_plan(
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
     from cerank.app.comparison import power_analysis
+    from cerank.app.teaching import planned_teaching
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
         write_output(recipes.render(plan.requested_recipe))
@@ -225,19 +256,24 @@ def _show_plan(
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    for sentence in several_devices.in_words(plan):
+        info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     shared = plans.shared_queries(plan)
     shown = [table_columns.input_table(plan), table_columns.work_table(work)]
+    teaching = planned_teaching.of_plan(plan, settings.lab)
+    shown += [planned_teaching.table(teaching, "Teachers, before anything is asked")] if teaching else []
     shown += [table_columns.shared_query_table(shared)] if shared else []
     emit([*shown, *([table_columns.expectations(expected)] if expected else [])], settings.format, wide=wide)
 
 
-def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
+def _start(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest, *, detach: bool, wide: bool) -> None:
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
     folder, worker = lab.start(plan, toml)
+    tracking_process.start(folder, tracking)
     if detach:
         info(
             f"Run {run_store.title(folder)} is running in the background. "
@@ -246,13 +282,28 @@ def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> No
         write_output(folder.name + "\n")
         return
     info(f"Run {run_store.title(folder)}")
-    raise typer.Exit(live_status.follow(lab, Follower(folder), worker, lab.settings.format, wide=wide))
+    code = live_status.follow(lab, Follower(folder), worker, lab.settings.format, wide=wide)
+    _tell_of_tracking(lab, folder, tracking.kinds)
+    raise typer.Exit(code)
+
+
+def _tell_of_tracking(lab: Lab, folder: RunFolder, kinds: Sequence[str]) -> None:
+    """Say where trackers have the run, without waiting for them."""
+    again = next_steps.command(lab.folder, "track", folder)
+    for kind in kinds:
+        record = track_run.load_record(folder, kind)
+        if record is not None and record.failure:
+            info(f"tracking by {kind} failed: {record.failure}; {again} --to {kind} sends the rest")
+        elif record is not None:
+            state = "has" if record.is_over else "is being sent"
+            info(f"{kind} {state} this run: {record.where or tracking_process.log_file(folder, kind)}")
 
 
 def resume(
     name: RunName,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
     wide: options.Wide = False,
+    devices: options.Devices = None,
     lab: options.Lab = None,
     on: options.On = None,
     slurm: options.Slurm = None,
@@ -260,8 +311,9 @@ def resume(
 ) -> None:
     """Resume a paused, lost or failed run from its latest checkpoint.
 
-    On a CPU the result is bit-identical to that of an uninterrupted run. A run that a job carried out is submitted
-    again to the same cluster, with the same options; --on local resumes it here.
+    On a CPU the result is bit-identical to that of an uninterrupted run. A run that was started with --devices may go
+    on with another number of them. A run that a job carried out is submitted again to the same cluster, with the same
+    options; --on local resumes it here.
     """
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
@@ -285,7 +337,9 @@ def resume(
         return
     follower = Follower(folder)
     follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
-    worker = home.resume(folder)
+    attempts = max(folder.attempt_numbers(), default=0)
+    worker = home.resume(folder, devices or "")
+    tracking_process.start_again(folder, attempts)
     if detach:
         live_status.wait_until_running(home, folder, worker)
         info(

@@ -21,13 +21,11 @@ from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.errors import ExitCode, UsageError
 from cerank.files import disk
-from cerank.planning.workload import format_minutes
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
     from cerank.app.teaching.check_teacher import TeacherCheck
     from cerank.app.teaching.model_labels import ModelLabels
-    from cerank.teachers.estimate import TeachingEstimate
     from cerank.teachers.make import MadeTeacher
     from cerank.teachers.requests import Hooks, TeachRequest
     from cerank.teachers.work import TeachingProgress
@@ -182,15 +180,17 @@ def make(
         write_output("\n".join(f"--- {role}\n{text}" for role, text in teaching.filled_prompt(request)) + "\n")
         return
     if dry_run:
+        from cerank.app.teaching import planned_teaching
         from cerank.teachers.estimate import estimate
 
-        emit(_estimate_table(estimate(request)), settings.format)
+        planned = [planned_teaching.PlannedTeaching(use="", estimate=each) for each in estimate(request)]
+        emit(planned_teaching.table(planned, "Nothing was asked"), settings.format)
         return
     if output is not None and not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
     from cerank.teachers.make import make as make_rankings
 
-    with _hooks(request) as hooks:
+    with hooks_of(request) as hooks:
         made = make_rankings(request, hooks)
     if output is not None:
         _write_copy(made, output)
@@ -218,7 +218,7 @@ def _progress_printer(total: int) -> Callable[[TeachingProgress], object]:
 
 
 @contextlib.contextmanager
-def _hooks(request: TeachRequest) -> Iterator[Hooks]:
+def hooks_of(request: TeachRequest, total: int = 0) -> Iterator[Hooks]:
     """Return hooks that print the progress and stop the work at SIGINT or SIGTERM, once pending calls are answered."""
     from cerank.teachers.requests import Hooks
 
@@ -232,7 +232,7 @@ def _hooks(request: TeachRequest) -> Iterator[Hooks]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield Hooks(progress=_progress_printer(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        yield Hooks(progress=_progress_printer(total or len(request.queries)), should_stop=lambda: reason[0], tell=info)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -258,42 +258,6 @@ def _report(made: MadeTeacher) -> None:
     for reason, count in provenance.failed.items():
         names = [report.query for report in made.reports.values() if report.failure == reason]
         info(f"{counted(count, 'query')} failed ({reason}): {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-
-
-_ESTIMATE = (
-    Column("teacher", "teacher", "name"),
-    Column("host", "passages go to", "name"),
-    Column("queries", "queries", "number", 0),
-    Column("calls", "calls", "number", 0),
-    Column("known", "answered before", "number", 0),
-    Column("input_tokens", "tokens in", "number", 0),
-    Column("output_tokens", "out", "number", 0),
-    Column("cost", "cost"),
-    Column("time", "time"),
-)
-
-
-def _estimate_table(estimates: list[TeachingEstimate]) -> Table:
-    rows = []
-    notes = []
-    for member in estimates:
-        cost = "no price" if member.cost is None else f"{member.cost:.2f} {member.currency}"
-        time = "unknown" if member.seconds is None else format_minutes(member.seconds / 60)
-        rows.append(
-            (
-                member.name, member.place, member.queries, member.calls, member.known,
-                member.usage.input_tokens, member.usage.output_tokens, cost, time,
-            )
-        )  # fmt: skip
-        if member.price_date:
-            notes.append(f"{member.name}: price of {member.price_date}")
-        if not member.are_tokens_counted:
-            notes.append(
-                f"{member.name}: tokens are estimated from words; the model's tokenizer is not on this machine"
-            )
-        if not member.are_calls_exact:
-            notes.append(f"{member.name}: how many calls sorting takes depends on the answers; this is an estimate")
-    return Table("estimate", _ESTIMATE, tuple(rows), title="Nothing was asked", notes=tuple(notes))
 
 
 @teach_app.command("check")
@@ -357,7 +321,7 @@ def check(
             prices=prices,
         ),
     )
-    with _hooks(request) as hooks:
+    with hooks_of(request) as hooks:
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
@@ -442,7 +406,7 @@ def labels(
     )
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    with _hooks(request) as hooks:
+    with hooks_of(request) as hooks:
         result = model_labels.write_labels(
             request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
         )

@@ -59,9 +59,9 @@ class OpenAIServer:
         self._spec, self._key, self._tokens_of = spec, key, tokens_of
         self._base = spec.server.rstrip("/")
         self._limit = CallLimit(spec.concurrency)
-        self._jitter = random.Random(seed)
+        self.jitter = random.Random(seed)
         self._starts_answers = True  # whether the assistant's turn can be begun for the model
-        self._client = httpx2.AsyncClient(
+        self.client = httpx2.AsyncClient(
             headers=key.headers(),
             timeout=httpx2.Timeout(spec.timeout, connect=min(spec.timeout, 15.0)),
             # the system's certificates take a while to read, and a server on this machine has none
@@ -77,6 +77,11 @@ class OpenAIServer:
     def place(self) -> str:
         """The server's address."""
         return self._base
+
+    @property
+    def path(self) -> str:
+        """Return the path of the endpoint that calls go to, behind the address."""
+        return "/chat/completions" if self._spec.endpoint == "chat" else "/completions"
 
     @property
     def allowed(self) -> int:
@@ -115,7 +120,7 @@ class OpenAIServer:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self.client.aclose()
 
     async def ask(self, call: Call, key: str) -> ModelAnswer:
         """Return the answer to a call; failing ones are sent again with growing pauses, `attempts` times in all."""
@@ -129,7 +134,7 @@ class OpenAIServer:
                 result = await self._send(body)
             if isinstance(result, Response):
                 self._limit.succeeded()
-                answer = self._answer(call, key, body, result)
+                answer = self.answer_of(call, key, body, result)
                 return msgspec.structs.replace(answer, seconds=round(time.monotonic() - began, 3), attempts=attempts)
             reason, detail = result.reason, result.detail
             if result.is_final:
@@ -137,16 +142,20 @@ class OpenAIServer:
             if result.is_overload:
                 self._limit.overloaded(number)
             if attempts < self._spec.attempts:
-                pause = overload.pause_before(attempts + 1, self._jitter)
+                pause = overload.pause_before(attempts + 1, self.jitter)
                 await asyncio.sleep(pause if result.wait is None else max(result.wait, pause / 10))
+        return self.failed(key, body, Trouble(reason, detail), attempts)
+
+    def failed(self, key: str, body: Mapping[str, object], trouble: Trouble, attempts: int) -> ModelAnswer:
+        """Return the answer that says that there is none."""
         return ModelAnswer(
             key=key,
             model=self._spec.model,
             parameters=_without_prompt(body),
             time=timestamp(datetime.now(UTC)),
             attempts=attempts,
-            failure=reason,
-            detail=self._safe(detail),
+            failure=trouble.reason,
+            detail=self.safe(trouble.detail),
         )
 
     def forms(self, call: Call) -> int:
@@ -177,39 +186,38 @@ class OpenAIServer:
             what = f"the server returns no log-probabilities, which a {spec.kind} teacher reads"
             raise UsageError(what, where=self._base, hint=hint, code="no-log-probabilities")
 
-    async def _send(self, body: Mapping[str, object]) -> Response | _Trouble:
+    async def _send(self, body: Mapping[str, object]) -> Response | Trouble:
         """Send one request and return what it holds, or what went wrong."""
-        path = "/chat/completions" if self._spec.endpoint == "chat" else "/completions"
         self.sent += 1
         try:
             async with asyncio.timeout(self._spec.timeout):  # a server may send a byte a minute for ever
-                async with self._client.stream("POST", self._base + path, json=body) as response:
+                async with self.client.stream("POST", self._base + self.path, json=body) as response:
                     data = bytearray()
                     async for piece in response.aiter_bytes():
                         data += piece
                         if len(data) > LARGEST_RESPONSE:
-                            return _Trouble("bad response", "larger than any answer")
+                            return Trouble("bad response", "larger than any answer")
         except (TimeoutError, httpx2.TimeoutException):
-            return _Trouble("stalled", f"no answer within {self._spec.timeout:g} s", is_overload=True)
+            return Trouble("stalled", f"no answer within {self._spec.timeout:g} s", is_overload=True)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            return _Trouble("connection failed", f"{type(error).__name__}: {error}", is_overload=True)
+            return Trouble("connection failed", f"{type(error).__name__}: {error}", is_overload=True)
         if response.status_code == 200:
             try:
                 return parse(bytes(data))
             except BadResponseError as error:
-                return _Trouble("bad response", str(error))
-        return self._trouble(response.status_code, bytes(data), response.headers)
+                return Trouble("bad response", str(error))
+        return self.trouble(response.status_code, bytes(data), response.headers)
 
-    def _trouble(self, status: int, data: bytes, headers: Mapping[str, str]) -> _Trouble:
+    def trouble(self, status: int, data: bytes, headers: Mapping[str, str]) -> Trouble:
         """Return what an error status means.
 
         Raises:
             ServerError: no call will be answered.
             StopTeachingError: the server asks for a long pause, or the account is used up.
         """
-        detail = self._safe(f"HTTP {status}: {error_of(data)}")
+        detail = self.safe(f"HTTP {status}: {error_of(data)}")
         if status in _NOT_THIS_CALL:
-            return _Trouble("rejected by the server", detail, is_final=True)
+            return Trouble("rejected by the server", detail, is_final=True)
         if status in _NOT_ANSWERED_BY_ANYONE:
             hint = {401: "check the key", 403: "check the key and its rights"}.get(status, "check server and model")
             raise ServerError(f"the server refuses all calls: {detail}", where=self._base, hint=hint)
@@ -224,17 +232,18 @@ class OpenAIServer:
         if wait is not None and wait > overload.LONGEST_WAIT:
             what = f"the server asks to come back in {wait:.0f} s: {detail}"
             raise StopTeachingError(what, where=self._base, hint="the same command continues then")
-        return _Trouble("server error", detail, is_overload=status == 429 or status >= 500, wait=wait)
+        return Trouble("server error", detail, is_overload=status == 429 or status >= 500, wait=wait)
 
-    def _answer(self, call: Call, key: str, body: Mapping[str, object], response: Response) -> ModelAnswer:
+    def answer_of(self, call: Call, key: str, body: Mapping[str, object], response: Response) -> ModelAnswer:
+        """Return what the store keeps of a response to a call."""
         input_tokens, output_tokens = response.input_tokens, response.output_tokens
         return ModelAnswer(
             key=key,
             model=response.model or self._spec.model,
             parameters=_without_prompt(body),
-            text=self._safe(response.text, all_of_it=True),
-            reasoning=self._safe(response.reasoning, all_of_it=True),
-            refusal=self._safe(response.refusal, all_of_it=True),
+            text=self.safe(response.text, all_of_it=True),
+            reasoning=self.safe(response.reasoning, all_of_it=True),
+            refusal=self.safe(response.refusal, all_of_it=True),
             finish=response.finish[:100],
             tokens=response.tokens if call.identifiers else [],
             input_tokens=self.input_tokens(call)[0] if input_tokens is None else input_tokens,
@@ -243,13 +252,17 @@ class OpenAIServer:
             time=timestamp(datetime.now(UTC)),
         )
 
-    def _safe(self, text: str, *, all_of_it: bool = False) -> str:
+    def without_key(self, data: bytes) -> bytes:
+        """Return bytes from the server without the key, should it repeat it."""
+        return self._key.removed_from_bytes(data)
+
+    def safe(self, text: str, *, all_of_it: bool = False) -> str:
         """Return text of the server without keys in it; without `all_of_it`, a line to show."""
         clean = self._key.removed_from(text)
         return clean if all_of_it else shown(clean, 500)
 
 
-class _Trouble(msgspec.Struct, frozen=True):
+class Trouble(msgspec.Struct, frozen=True):
     """Why a request brought no answer, and what follows from it."""
 
     reason: str

@@ -8,6 +8,7 @@ from cerank.teachers.procedures.sorting import rank_pairwise, rank_setwise
 from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery, Steps
 from cerank.teachers.procedures.windows import rank_by_shuffled_windows, rank_by_windows
 
+_WRITTEN_OUTPUT = 96  # tokens; a query has about a dozen
 _GRADED_OUTPUT = 400  # tokens; UMBRELA's second prompt explains before it grades
 
 
@@ -29,6 +30,14 @@ def rank_by_scores(query: PromptedQuery, asker: Asker) -> Steps:
     return Outcome(tuple(order), tuple(scores))
 
 
+def write_query(query: PromptedQuery, asker: Asker) -> Steps:
+    """Have a query written for the one passage that `query` holds."""
+    (value,) = yield [asker.call(query, (0,), _WRITTEN_OUTPUT, 14)]
+    if not isinstance(value, str):
+        raise TypeError(f"a query is a text, not {value!r}")
+    return Outcome((0,), text=value)
+
+
 def procedure_of(spec: TeacherSpec) -> Procedure:
     """Return the procedure of a teacher that asks a language model.
 
@@ -43,4 +52,6 @@ def procedure_of(spec: TeacherSpec) -> Procedure:
         return rank_pairwise
     if spec.kind in {"pointwise", "graded"}:
         return rank_by_scores
+    if spec.kind == "queries":
+        return write_query
     raise ValueError(f"a teacher of kind {spec.kind} asks no language model")

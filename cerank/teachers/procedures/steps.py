@@ -19,6 +19,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     order: tuple[int, ...]
     scores: tuple[float, ...] = ()  # score of each place, not of each rank; empty if the teacher gives only an order
+    text: str = ""  # a query that was written for the only passage
 
 
 Steps: TypeAlias = Generator[list[Call], Sequence[Value], Outcome]

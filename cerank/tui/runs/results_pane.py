@@ -153,7 +153,7 @@ class ResultsPane(RunPane):
         A measure that is the same in all rows moves to the title.
         """
         table = view.tables[self._condition % len(view.tables)]
-        baselines = self.entry.plan.recipe.baseline_models() if self.entry and self.entry.plan else {}
+        baselines = self.entry.plan.recipe.untrained_systems() if self.entry and self.entry.plan else ()
         order = {FIRST_STAGE: 1, **dict.fromkeys(baselines, 2), "": 3}
         rows = sorted(table.rows, key=lambda row: order.get(str(row[1]), 0))
         columns = [

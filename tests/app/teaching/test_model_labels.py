@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cerank.app.teaching.model_labels import write_labels
+from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.teachers.judging.labels import agreement, family_warnings, system_agreement
@@ -80,3 +82,19 @@ def test_the_order_of_two_systems_says_nothing() -> None:
 def test_a_judge_of_the_same_family_is_named() -> None:
     assert "qwen" in family_warnings("Qwen/Qwen3-32B", ["runs/qwen3-reranker.run"])[0]
     assert family_warnings("Qwen/Qwen3-32B", ["bm25.run"]) == []
+
+
+def test_a_verdict_that_rests_on_a_models_labels_says_so(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "collection")
+    with ScriptedServer(lambda _body, _times: completion("##final score: 1")) as server:
+        spec = TeacherSpec(kind="graded", model="the-judge", server=server.url)
+        write_labels(request_for(folder, spec, tmp_path), Hooks(), tmp_path / "q", runs=(), measure="nDCG@10")
+    other = tmp_path / "other.run"
+    other.write_text((folder / "first.run").read_text())
+    runs = [str(folder / "first.run"), str(other)]
+    settings = ["--lab", str(tmp_path / "lab"), "--cache", str(tmp_path / "cache"), "--measure", "nDCG@10"]
+    by_model = CliRunner().invoke(app, ["compare", *runs, "--qrels", str(tmp_path / "q"), *settings])
+    by_people = CliRunner().invoke(app, ["compare", *runs, "--qrels", str(folder / "qrels"), *settings])
+    assert (by_model.exit_code, by_people.exit_code) == (0, 0), by_model.output
+    assert "the-judge" in by_model.output
+    assert "the-judge" not in by_people.output

@@ -1,0 +1,149 @@
+"""The teachers of a lab: declared by its runs, made, checked, and at work; for the dashboard.
+
+Invariant: reads small files alone, and imports nothing that takes long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import CerankError
+from cerank.files import json_records
+from cerank.retrieval.teachers import Repairs
+from cerank.text.safe_text import counted
+
+CHECK = "check.json"  # beside a teacher's ranking: the newest result of `cerank teach check`
+_ROOM = Path("teachers") / "rankings"  # in a lab
+
+
+class KeptCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What the newest check of a teacher found, as it is kept."""
+
+    dataset: str
+    queries: int
+    measure: str
+    verdict: str
+    difference: float  # to the first stage
+    warnings: tuple[str, ...] = ()
+    time: str = ""  # UTC, ISO 8601
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read here of a ranking's `teacher.json`."""
+
+    name: str
+    kind: str = ""
+    model: str = ""
+    place: str = ""
+    datasets: tuple[str, ...] = ()
+    queries: int = 0
+    failed: dict[str, int] = {}
+    calls: int = 0
+    windows: int = 0
+    unchanged_windows: int = 0
+    usage: _Tokens = _Tokens()
+    repairs: Repairs = Repairs()
+    cost: float | None = None
+    currency: str = ""
+    created: str = ""
+
+
+class LabTeacher(msgspec.Struct, frozen=True, kw_only=True):
+    """One teacher as the dashboard shows it."""
+
+    name: str
+    kind: str
+    model: str
+    place: str  # the host that passages are sent to, or "in process"
+    runs: tuple[str, ...] = ()  # that declare it
+    datasets: tuple[str, ...] = ()  # whose queries it ranked
+    queries: int = 0
+    failed: dict[str, int] = {}
+    calls: int = 0
+    tokens: int = 0
+    cost: float | None = None
+    currency: str = ""
+    repaired: float | None = None  # share of its answers; None without any
+    unchanged: float | None = None
+    check: KeptCheck | None = None
+    job: str = ""  # what a run has it do now
+
+    @property
+    def state(self) -> str:
+        """Return "at work", "made" or "declared"."""
+        return "at work" if self.job else "made" if self.queries or self.failed else "declared"
+
+
+def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...]:
+    """Return the teachers that runs of a lab declare or that it has rankings of, those at work first, then by name."""
+    entries = tuple(entries)
+    declared: dict[tuple[str, str, str], list[RunEntry]] = {}
+    kinds: dict[tuple[str, str, str], str] = {}
+    for entry in entries:
+        for name, spec in entry.plan.recipe.teachers.items() if entry.plan is not None else ():
+            key = (name, spec.model, spec.server or "in process")
+            declared.setdefault(key, []).append(entry)
+            kinds[key] = spec.kind
+    made = {(facts.name, facts.model, facts.place): (facts, check) for facts, check in _made(lab)}
+    rows = []
+    for key in dict.fromkeys((*declared, *made)):
+        name, model, place = key
+        facts, check = made.get(key, (_Made(name=name), None))
+        runs = declared.get(key, [])
+        rows.append(
+            LabTeacher(
+                name=name,
+                kind=facts.kind or kinds.get(key, ""),
+                model=model,
+                place=place,
+                runs=tuple(entry.short_name or entry.name for entry in runs),
+                datasets=facts.datasets,
+                queries=facts.queries,
+                failed=facts.failed,
+                calls=facts.calls,
+                tokens=facts.usage.input_tokens + facts.usage.output_tokens,
+                cost=facts.cost,
+                currency=facts.currency,
+                repaired=facts.repairs.repaired / facts.windows if facts.windows else None,
+                unchanged=facts.unchanged_windows / facts.windows if facts.windows else None,
+                check=check,
+                job=next((job for entry in runs if (job := _job(entry, name))), ""),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (not row.job, row.name, row.model)))
+
+
+def _made(lab: Path) -> list[tuple[_Made, KeptCheck | None]]:
+    """Return the rankings of a lab's teachers with their checks, oldest first; unreadable ones are passed over."""
+    folder = lab / _ROOM
+    made = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            facts = json_records.load_if_there(path / "teacher.json", _Made)
+            check = json_records.load_if_there(path / CHECK, KeptCheck)
+        except CerankError:
+            continue
+        if facts is not None:
+            made.append((facts, check))
+    return sorted(made, key=lambda row: row[0].created)
+
+
+def _job(entry: RunEntry, name: str) -> str:
+    """Return what a run has a teacher do at this moment; "" if it does not."""
+    progress = entry.progress
+    if not entry.is_live or progress is None or progress.phase != "teacher" or entry.plan is None:
+        return ""
+    stage = entry.plan.recipe.stages.get(progress.detail.removesuffix(" in validation"))
+    is_its = stage.asked_teacher == name if stage is not None else progress.detail.startswith(f"{name} on ")
+    if not is_its:
+        return ""
+    return f"{entry.short_name or entry.name}: {progress.done:,} of {counted(progress.total, 'query')}"

@@ -1,0 +1,1 @@
+"""Commands of teachers beside `cerank teach`."""
