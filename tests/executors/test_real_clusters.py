@@ -141,8 +141,8 @@ def test_a_wrong_partition_is_refused_and_a_waiting_job_is_canceled(slurm_place:
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
     """A cluster of one node; `--block` ends it with its process."""
-    port = 18265
-    words = ["start", "--head", "--block", "--num-cpus=2", "--num-gpus=1", "--port=16379", "--disable-usage-stats"]
+    port = 8299
+    words = ["start", "--head", "--block", "--num-cpus=2", "--num-gpus=1", "--port=6399", "--disable-usage-stats"]
     command = [sys.executable, "-m", "ray.scripts.scripts", *words, f"--dashboard-port={port}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -165,7 +165,8 @@ def test_runs_on_ray_take_part_of_a_gpu_are_stopped_resumed_and_give_the_bits_of
     tmp_path: Path, ray_address: str
 ) -> None:
     place = Place(tmp_path, "ray", {"address": ray_address, "gpus": 0.5, "cpus": 1})
-    assert place.there.settings.device == "cuda"
+    assert place.there.executor is not None
+    assert place.there.executor.device("auto") == "cuda"
     folder = place.there.create(place.plan, b"")  # the plan is for the CPU, which a GPU's node has, too
     (record,) = place.there.submit([folder])
     eventually(lambda: folder.attempt(1).exists())
@@ -179,9 +180,7 @@ def test_runs_on_ray_take_part_of_a_gpu_are_stopped_resumed_and_give_the_bits_of
     newest = job_records.load(folder)
     assert newest is not None
     assert record.log.startswith("ray job logs")
-    executor = place.there.executor
-    assert executor is not None
-    assert executor.states([newest.id])[newest.id].word in {"RUNNING", "SUCCEEDED"}
+    assert place.there.executor.states([newest.id])[newest.id].word in {"RUNNING", "SUCCEEDED"}
 
 
 @needs_ray
