@@ -101,7 +101,7 @@ def executor(name: str) -> Callable[[Function], Function]:
     """
 
     def enter(function: Function) -> Function:
-        from cerank.scheduler.executors import EXECUTORS
+        from cerank.scheduler.command_wrappers import EXECUTORS
 
         EXECUTORS.add(name)(function)
         return function

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 
-FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")
+FORMATS = ("table", "tsv", "csv", "json", "jsonl", "latex", "markdown")
 FILE = "cerank.toml"  # in the working folder, and in the user's configuration folder
 PREFIX = "CERANK_"
 
@@ -36,7 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int  # CPU threads of the model; 0 takes all physical cores
     format: str  # one of FORMATS; "" takes table on a terminal and tsv elsewhere
     executor: str = "local"  # what starts workers; an extension may add others
+    devices: str = ""  # "all", how many, or which, such as "0,1"; "" is one device
     hour_price: float = 0.0  # what an hour of the device costs, in any currency; 0 where it has no price
+    executors: dict[str, dict[str, Any]] = {}  # the tables [executors.NAME], as files have them
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,8 +49,14 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     device: Annotated[str | None, help_text("auto, cpu, cuda, cuda:N or mps")] = None
     threads: Annotated[_Threads | None, help_text("CPU threads; 0 takes all physical cores")] = None
     format: Annotated[str | None, help_text("format of tables; default: table on a terminal, else tsv")] = None
-    executor: Annotated[str | None, help_text("what starts workers: local, or the name of an extension's")] = None
+    executor: Annotated[
+        str | None, help_text("where runs are carried out: local, slurm, ray, command, or a name of your own")
+    ] = None
+    devices: Annotated[str | None, help_text("devices of a run: all, how many, or which, as in 0,1; empty: one")] = None
     hour_price: Annotated[_Price | None, help_text("money that an hour of the device costs; 0 shows no money")] = None
+    executors: Annotated[
+        dict[str, dict[str, Any]] | None, help_text("tables of options, one for each executor; only in files")
+    ] = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -109,6 +117,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
                 threads=0,
                 format="",
                 executor="local",
+                devices="",
                 hour_price=0.0,
             ),
             dict.fromkeys(_keys(), "default"),
@@ -123,21 +132,47 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         threads=int(chosen["threads"][0]),
         format=str(chosen["format"][0]),
         executor=str(chosen["executor"][0]),
+        devices=str(chosen["devices"][0]),
         hour_price=float(chosen["hour_price"][0]),
+        executors=_merged_executors(layers),
     )
     entries = tuple(
         Entry(key, f"{value:g}" if isinstance(value, float) else str(value), source)
         for key, (value, source) in chosen.items()
     )
+    entries += tuple(
+        Entry(f"executors.{name}", ", ".join(f"{key} {_in_words(value)}" for key, value in table.items()), source)
+        for name, (table, source) in _executor_sources(layers).items()
+    )
     return Resolved(settings, entries)
 
 
 def _keys() -> tuple[str, ...]:
-    return Flags.__struct_fields__
+    """Return the settings that have one value; the tables of executors are only in files."""
+    return tuple(key for key in Flags.__struct_fields__ if key != "executors")
+
+
+def _executor_sources(layers: list[_Layer]) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return each executor's table and where it is from; a project's table replaces the user's of the same name."""
+    tables: dict[str, tuple[dict[str, Any], str]] = {}
+    for layer in layers:
+        for name, table in (layer.flags.executors or {}).items():
+            tables.setdefault(name, (table, layer.sources.get("executors", "")))
+    return tables
+
+
+def _merged_executors(layers: list[_Layer]) -> dict[str, dict[str, Any]]:
+    return {name: table for name, (table, _) in _executor_sources(layers).items()}
+
+
+def _in_words(value: object) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    values: dict[str, object] = {key: text for key in _keys() if (text := environ.get(PREFIX + key.upper()))}
+    # CERANK_DEVICES is the folder of the locks on devices
+    keys = [key for key in _keys() if key != "devices"]
+    values: dict[str, object] = {key: text for key in keys if (text := environ.get(PREFIX + key.upper()))}
     threads = values.get("threads")
     if isinstance(threads, str) and re.fullmatch(r"-?[0-9]{1,9}", threads):
         values["threads"] = int(threads)
@@ -169,6 +204,8 @@ def _mistakes_in(values: Mapping[str, object]) -> list[str]:
         folder = values.get(key)
         if isinstance(folder, str) and (not folder or "\0" in folder):
             mistakes.append(f"{key}: not the path of a folder; given: {folder!r:.80}")
+        elif isinstance(folder, str) and folder.startswith("ssh://"):
+            mistakes.append(f"{key}: a folder on another machine can only be given as --lab; given: {folder!r:.80}")
     device = values.get("device")
     if isinstance(device, str) and (mistake := device_mistake(device)):
         mistakes.append(f"device: {mistake}")
@@ -200,9 +237,12 @@ def _file_layer(path: Path) -> _Layer:
     except OSError as error:
         raise os_error(error, path, UsageError, doing="cannot read the settings") from None
     values = decode.toml_table(source, str(path))
+    if type(count := values.get("devices")) is int:
+        values["devices"] = str(count)  # the number of devices, where a text may name them
     first_keys = list(values)[: decode.MOST_ERRORS]
     sources = {
-        key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in {*first_keys, *(values.keys() & set(_keys()))}
+        key: f"{path}:{decode.line_of(source, (key,))[0]}"
+        for key in {*first_keys, *(values.keys() & set(Flags.__struct_fields__))}
     }
     return _layer(values, path.parent, sources, str(path))
 

@@ -21,8 +21,9 @@ from cerank.models.bases import BaseFiles
 
 pytest_plugins = ["tests.model_fixtures", "tests.plan_fixtures", "tests.trained_run", "tests.fake_gpu"]
 
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)  # other examples each time
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, max_examples=50)
+hypothesis.settings.register_profile("weekly", deadline=None, print_blob=True, max_examples=200)  # other ones each time
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 _DEVICES = tempfile.mkdtemp(prefix="cerank-devices-")

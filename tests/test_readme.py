@@ -35,11 +35,20 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
     ("push",): "needs an account on the hub; tests/app/publishing/test_push_model.py pushes to a stand-in",
+    ("--on",): "needs a cluster; tests/executors has a scripted one, and a real one where there is one",
+    (
+        "ps",
+        "--lab",
+        "ssh://login-node/shared/me/lab",
+    ): "needs a machine; tests/cli/test_remote_lab.py has a scripted ssh",
+    ("compare", "brisk-otter", "calm-heron"): "needs a machine, too",
     ("serve",): "answers until it is stopped; tests/app/serving/test_serve_model.py asks it",
     ("verify", "--against"): "needs a server; tests/app/serving/test_serve_model.py starts some",
     ("gate",): "its exit code is its answer; tests/app/comparison/test_release_gate.py runs it",
     ("rerank", "http://localhost:8080/rerank"): "needs a server",
     ("pool", "dl20.json"): "needs saved comparisons; tests/app/comparison/test_pool_comparisons.py makes them",
+    ("depths",): "goes deeper than the candidates of a test; tests/app/rankings runs it",
+    ("retrieve",): "takes more calls than a test's collection has documents; tests/app/rankings runs it",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }
@@ -89,6 +98,8 @@ def place(tmp_path_factory):
     planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
     assert planned is not None
     (folder / "plan.toml").write_text(planned[1])
+    (folder / "finding.md").write_text("# A finding\n\nThe loss falls in both stages.\n")
+    (folder / "loss.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     stages = plan.recipe.stages
     slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
     recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})

@@ -54,6 +54,16 @@ def test_nothing_said_gives_the_defaults(cwd: Path) -> None:
     assert set(sources(resolved).values()) == {"default"}
 
 
+def test_several_devices_are_a_number_or_a_text_in_a_file_and_not_the_folder_of_locks(cwd: Path) -> None:
+    environ = {"CERANK_DEVICES": "/folder/of/locks"}
+    assert resolve(Flags(), environ, cwd).settings.devices == ""
+    (cwd / "cerank.toml").write_text("devices = 2\n")
+    assert resolve(Flags(), environ, cwd).settings.devices == "2"
+    (cwd / "cerank.toml").write_text('devices = "0,1"\n')
+    assert resolve(Flags(), environ, cwd).settings.devices == "0,1"
+    assert resolve(Flags(devices="all"), environ, cwd).settings.devices == "all"
+
+
 def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
     own = write_user_file('lab = "u"\ncache = "u"\ndevice = "mps"\nthreads = 5\n')
     project = cwd / "cerank.toml"
@@ -67,6 +77,7 @@ def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
         "threads": f"{own}:4",
         "format": "default",
         "executor": "default",
+        "devices": "default",
         "hour_price": "default",
     }
     settings = resolved.settings
@@ -78,6 +89,7 @@ def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
         "5",
         "",
         "local",
+        "",
         "0",
     ]
 

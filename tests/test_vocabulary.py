@@ -75,7 +75,11 @@ RETIRED = (
         "analyze, catalog, ...",
         ALL,
     ),
-    Retired(r"(?<!is_)cancell(ed|ing)\b|(label|model|signal)l(ed|ing)\b|spelt\b", "canceled, labeled, ...", ALL),
+    Retired(
+        r"(?<!is_)(?-i:[Cc]ancell(ed|ing))\b|(label|model|signal)l(ed|ing)\b|spelt\b",  # Slurm writes CANCELLED
+        "canceled, labeled, ...",
+        ALL,
+    ),
     Retired(r"(?-i:\b(Outlook|Asked|Wanted|\w*Facts)\b)|\boutlook\b", "PowerEstimate, MeasureSpec, ...", ALL),
     Retired(r"\breads? back otherwise\b|\bset_aside\b", "checksum mismatch, quarantine"),
 )

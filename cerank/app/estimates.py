@@ -158,6 +158,8 @@ def _enter_rates(
     folder: RunFolder, plan: Plan, kinds: set[tuple[object, ...]], rate_of: dict[tuple[object, ...], Rate]
 ) -> None:
     """Enter the rates of the run's stages that are of one of the kinds and have no rate yet."""
+    if len(plan.devices) > 1:
+        return  # rates are those of one device
     rows: list[ReadingRow] | None = None
     for index, (_, stage) in enumerate(plan.recipe.chained()):
         like = _like(plan.recipe, stage, plan.device, plan.threads)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cerank.errors import UsageError
+import msgspec
+
+from cerank.errors import CerankError, UsageError
+from cerank.executors import choice, polling
+from cerank.executors.interface import JobExecutor
 from cerank.files import disk, lease
 from cerank.machine import devices, process_environment
 from cerank.machine.devices import Device
+from cerank.planning import several_devices
 from cerank.recipes.plan import Plan
-from cerank.runs import queue, run_store
+from cerank.runs import job_records, queue, run_store
+from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import RunRow, Status
-from cerank.scheduler import executors, local_launcher, queue_status, supervisor
+from cerank.scheduler import command_wrappers, local_launcher, queue_status, supervisor
 from cerank.scheduler.queue_status import QueueState
 from cerank.settings import Settings
 
@@ -34,8 +41,12 @@ class Lab:
     Args:
         settings: settings in force; they name the folder of runs, the cache and the executor.
         devices: devices that the queue serves, one run on each; None takes those found when they are first needed.
-        worker: the command that carries a run out; the run's folder is its last argument. Default: as the setting
+        worker: the command that carries a run out here; the run's folder is its last argument. Default: as the setting
             `executor` says.
+        options: options of the executor, which win over those of its table in the settings.
+
+    Attributes:
+        executor: where runs are carried out if not on this machine; None for this machine.
     """
 
     def __init__(
@@ -44,12 +55,18 @@ class Lab:
         *,
         devices: Sequence[Device] | None = None,
         worker: Sequence[str] = (),
+        options: Mapping[str, object] | None = None,
     ) -> None:
+        self.executor = None if worker else choice.find(settings, options=options)
+        if self.executor is not None:  # a plan is made for the machines that carry it out
+            device, threads = self.executor.device(settings.device), self.executor.threads(settings.threads)
+            settings = msgspec.structs.replace(settings, device=device, threads=threads)
         self.settings = settings
         self.folder = settings.lab
         self._given_devices = devices
         self._devices = tuple(devices) if devices is not None else ()
-        self.worker = tuple(worker) or executors.worker_command(settings.executor)
+        local = command_wrappers.LOCAL if self.executor is not None else settings.executor
+        self.worker = tuple(worker) or command_wrappers.worker_command(local)
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
@@ -59,8 +76,8 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        if self.settings.executor == executors.LOCAL:
-            self.check_device(plan.device)
+        if self.settings.executor == command_wrappers.LOCAL:
+            self.check_plan(plan)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self.worker)
 
@@ -77,14 +94,44 @@ class Lab:
         settings = [f"{name}={value}" for name, value in process_environment.pinned_environment(plan.threads).items()]
         return folder, shlex.join(["env", *settings, *self.worker, str(folder.path.resolve())])
 
-    def resume(self, folder: RunFolder) -> Worker:
-        """Start a worker on a run that is not finished; it continues where the last one stopped.
+    def resume(self, folder: RunFolder, devices_given: str = "") -> Worker:
+        """Start a worker here on a run that is not finished; it continues where the last one stopped.
+
+        Args:
+            folder: folder of the run.
+            devices_given: devices in place of the plan's, as in `--devices`; "" for the plan's.
 
         Raises:
-            UsageError: it is finished, or running.
+            UsageError: it is finished, or running, or these devices cannot share its steps.
             DamagedError: its plan cannot be read.
         """
-        state = self.status(folder).state
+        self.check_resumable(folder)
+        plan = run_store.load_plan(folder)
+        command = self.worker
+        if devices_given:
+            names = several_devices.parse_devices(devices_given, plan.device.partition(":")[0], self.devices())
+            several_devices.check_division(plan.recipe, plan.step_shards, len(names))
+            if self.settings.executor != command_wrappers.LOCAL:
+                what = f"the executor '{self.settings.executor}' starts the devices of the plan"
+                raise UsageError(what, where="--devices", hint="omit --devices", code="options-conflict")
+            plan = msgspec.structs.replace(plan, device=names[0], devices=names)
+            command = (*command, "--devices", ",".join(names))
+        self.unqueue(folder)
+        disk.remove(folder.job)  # from now on this machine carries it out
+        return local_launcher.start(plan, folder, command=command)
+
+    def check_resumable(self, folder: RunFolder) -> None:
+        """Check that a run is neither finished nor at work, nor waits for another machine.
+
+        Raises:
+            UsageError: it is.
+        """
+        status = self.status(folder)
+        state = status.state
+        if status.job is not None and state == "queued":
+            hint = f"cerank stop {run_store.short_name(folder)} cancels it"
+            what = f"the run waits for {status.job.text}"
+            raise UsageError(what, where=run_store.title(folder), hint=hint, code="run-state")
         if state in {"running", "stopping"}:
             raise UsageError(
                 f"the run is already {state}",
@@ -95,12 +142,91 @@ class Lab:
         if state == "finished":
             what = "the run is finished, so it cannot be resumed"
             raise UsageError(what, where=run_store.title(folder), code="run-state")
-        plan = run_store.load_plan(folder)
-        self.unqueue(folder)
-        return local_launcher.start(plan, folder, command=self.worker)
+
+    # jobs on other machines
+
+    def submit(self, folders: Sequence[RunFolder], executor: JobExecutor | None = None) -> list[JobRecord]:
+        """Submit runs that no worker is at to an executor, with each stage that they share as a job of its own.
+
+        Args:
+            folders: their folders.
+            executor: where; default: the lab's.
+
+        Raises:
+            UsageError: the executor refuses, or a run is finished or at work.
+            RunFailedError: the lab cannot be written to.
+        """
+        from cerank.executors.submissions import Submission  # imports the readers of datasets
+
+        chosen = executor or self.executor
+        if chosen is None:
+            raise UsageError("this machine takes no jobs", where="executor", code="no-executor")
+        for folder in folders:
+            state = self.status(folder).state
+            if state not in _CAN_WAIT:
+                what = f"the run is {state}, so it cannot be submitted"
+                raise UsageError(what, where=run_store.title(folder), code="run-state")
+        return Submission(chosen, folders).submit()
+
+    def start_elsewhere(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, JobRecord]:
+        """Make a run of the plan and submit it; if that is refused, there is no run.
+
+        Raises:
+            UsageError: the executor refuses.
+            RunFailedError: the lab cannot be written to.
+        """
+        folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+        try:
+            (record,) = self.submit([folder])
+        except BaseException:
+            run_store.remove(folder)
+            raise
+        return folder, record
+
+    def executor_of(self, folder: RunFolder, options: Mapping[str, object] | None = None) -> JobExecutor | None:
+        """Return where the run's last job was submitted to, with other `options` if given; None where it never was.
+
+        Raises:
+            UsageError: it was a plugin's, which is gone.
+        """
+        record = job_records.load(folder)
+        return choice.of_job(record, options) if record is not None else None
+
+    def refresh_jobs(self, *, force: bool = False) -> None:
+        """Ask executors how the lab's jobs stand, if the last answer is old enough; the new one is kept in the lab."""
+        polling.refresh(self.folder, force=force)
+
+    def cancel_job(self, folder: RunFolder) -> bool:
+        """Cancel a run's job that waits or runs; return whether there was one.
+
+        A job whose worker is at the run is left to end by itself, with a checkpoint: the caller asks the worker to
+        stop.
+
+        Raises:
+            UsageError: the executor refuses.
+        """
+        record = job_records.load(folder)
+        if record is None or record.is_canceled or folder.done.exists():
+            return False
+        self.refresh_jobs(force=True)
+        status = self.status(folder)
+        answer = job_records.answer_of(self.folder, record.executor)
+        live = [job for job in record.ids if job and (job not in answer.states or answer.states[job].is_live)]
+        if record.kind == "command":
+            live = [record.id] if record.id and status.state not in {"paused", "failed"} else []
+        job_records.save(folder, msgspec.structs.replace(record, is_canceled=True))
+        at_work = job_records.newest(record, answer).id if status.state in {"running", "stopping"} else ""
+        try:
+            choice.of_job(record).cancel([job for job in live if job != at_work])
+        except CerankError:
+            job_records.save(folder, record)  # it is not canceled, and the user may try again
+            raise
+        self.refresh_jobs(force=True)
+        return bool(live)
 
     def listed(self) -> list[RunRow]:
         """Return a row for each run of the lab, the oldest first; a broken one says why."""
+        self.refresh_jobs()
         return run_store.list_runs(self.folder, datetime.now(UTC))
 
     def find(self, text: str) -> RunFolder:
@@ -121,7 +247,11 @@ class Lab:
         Raises:
             UsageError: nothing is running there, and it is not queued.
         """
+        was_submitted = self.cancel_job(folder)
         state = self.status(folder).state
+        if was_submitted and state not in {"running", "stopping"}:
+            run_store.request_stop(folder)  # it may be about to begin
+            return False
         if state == "queued":
             self.unqueue(folder)
             if not self._is_starting(folder):
@@ -133,7 +263,10 @@ class Lab:
         return run_store.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
-        """Delete a run's directory, and its place in the queue; refused while a worker holds it."""
+        """Delete a run's directory, its job, and its place in the queue; refused while a worker holds it."""
+        if not lease.is_held(folder.lease):
+            with contextlib.suppress(CerankError):  # the cluster may be away; a job without its run ends at once
+                self.cancel_job(folder)
         run_store.remove(folder)
         self.unqueue(folder)
 
@@ -152,6 +285,9 @@ class Lab:
             RunFailedError: it is gone already, or may not be moved.
         """
         disk.make_folder(self.trash_folder)
+        if not lease.is_held(folder.lease):
+            with contextlib.suppress(CerankError):
+                self.cancel_job(folder)
         with lease.Lease.take(folder.lease):
             target = self.trash_folder / folder.name
             disk.rename(folder.path, target)
@@ -189,7 +325,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        self.check_device(plan.device)
+        self.check_plan(plan)
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
@@ -200,7 +336,9 @@ class Lab:
             DamagedError: the queue cannot be read; no run was made.
             RunFailedError: the lab cannot be written to.
         """
-        self.check_device(plan.device)
+        if self.executor is not None:
+            return self.start_elsewhere(plan, recipe_toml)[0]
+        self.check_plan(plan)
         queue.entries(self.folder)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         queue.add(folder, datetime.now(UTC))
@@ -208,7 +346,9 @@ class Lab:
         return folder
 
     def resume_queued(self, folder: RunFolder) -> None:
-        """Put a run that waits, or was paused, lost or failed, at the end of the queue.
+        """Put a run that waits, or was paused, lost or failed, at the end of the queue, or submit it again.
+
+        It is submitted to the lab's executor, or to the one that its last job was submitted to.
 
         Raises:
             UsageError: it is running, finished, damaged or queued already, or needs a device that is not here.
@@ -218,7 +358,11 @@ class Lab:
         if state not in _CAN_WAIT:
             what = f"the run is {state}, so it cannot be queued"
             raise UsageError(what, where=run_store.title(folder), code="run-state")
-        self.check_device(run_store.load_plan(folder).device)
+        executor = self.executor or self.executor_of(folder)
+        if executor is not None:
+            self.submit([folder], executor)
+            return
+        self.check_plan(run_store.load_plan(folder))
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
 
@@ -269,8 +413,32 @@ class Lab:
             self._devices = devices.detect_devices(os.environ)
         return self._devices
 
+    def check_plan(self, plan: Plan) -> None:
+        """Check that this machine has the devices of a plan.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_devices(",".join(plan.devices), plan.device)
+
+    def check_devices(self, given: str, device: str) -> None:
+        """Check that this machine has the devices that a run shall use.
+
+        Args:
+            given: as the setting `devices` has it; "" for a run on one.
+            device: as the setting `device` has it.
+
+        Raises:
+            UsageError: no run could start with them.
+        """
+        self.check_device(device)
+        if given:
+            several_devices.parse_devices(given, devices.resolve_device(device), self.devices())
+
     def check_device(self, name: str) -> None:
         """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.
+
+        What the machines of an executor have is not known here.
 
         Args:
             name: as in the settings or in a plan.
@@ -278,7 +446,7 @@ class Lab:
         Raises:
             UsageError: no run could start with it.
         """
-        if name not in {"auto", "cpu"}:  # asking for GPUs may take the driver a second
+        if name not in {"auto", "cpu"} and self.executor is None:  # asking for GPUs may take the driver a second
             devices.check_present(name, self.devices())
             if self.worker == local_launcher.WORKER:  # another worker may compute with another torch
                 devices.check_torch(name)

@@ -5,6 +5,7 @@ Invariant: a missing piece never hides another one, and no network is asked.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from cerank.planning.inputs import (
 )
 from cerank.recipes.schema import Recipe
 from cerank.retrieval import first_stage
+from cerank.text.safe_text import counted
 
 LARGE = 1_000_000  # documents; the index is made in memory
 
@@ -175,3 +177,14 @@ def _known_queries(base_name: str) -> int:
         return irds.catalog_metadata(aliases.id_of(base_name)).queries
     except CerankError:
         return 0
+
+
+def what_is_here(recipe: Recipe) -> str:
+    """Return in a sentence what this machine has for a recipe on the embedded dataset: cores, and the base model."""
+    cores = counted(os.cpu_count() or 1, "core")
+    base = bases.BASES.get(recipe.base)
+    if base is None or bases.is_on_this_machine(base):
+        return f"On this machine: {cores}, the model {recipe.base}, the data: nothing to download."
+    if bases.is_offline():
+        return f"On this machine: {cores} and the data; the model {recipe.base} is missing, and HF_HUB_OFFLINE is set."
+    return f"On this machine: {cores} and the data; the model {recipe.base} ({base.parameters}) is downloaded first."

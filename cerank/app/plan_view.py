@@ -51,7 +51,9 @@ def _settings(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _around(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "device", f"{plan.device}, {counted(plan.threads, 'thread')}"
+    yield "device", f"{', '.join(plan.devices) or plan.device}, {counted(plan.threads, 'thread')}"
+    if plan.step_shards:
+        yield "step shards", f"{plan.step_shards} at most"
     for entry in plan.inputs:
         yield f"{entry.role} {entry.name}", f"sha256 {entry.sha256[:16]}"
         if entry.role == "base" and entry.notes:

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.datasets.dataset import CATALOG
 from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
-from cerank.machine.devices import explain_device, physical_cores
+from cerank.machine.devices import detect_devices, explain_device, physical_cores
 from cerank.models.adapter_targets import AdapterShape, adapter_shape, check_library
 from cerank.models.bases import BASES, locate
 from cerank.models.model_folders import json_object
 from cerank.models.model_reading import weight_shapes
 from cerank.models.preflight import check_base
+from cerank.planning import several_devices
 from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
@@ -90,7 +92,7 @@ def plan_of(
     from cerank.datasets import query_overlaps, synthetic
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs
-    from cerank.scheduler.executors import EXECUTORS
+    from cerank.scheduler.command_wrappers import EXECUTORS
 
     run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))
@@ -107,6 +109,13 @@ def plan_of(
     for name, stage in complete.chained():
         if device.startswith("cuda") and stage.precision == "fp32":
             tell(f'stages.{name}: fp32 uses a small part of a GPU; precision = "auto" uses bf16 where it is fast')
+    # a plan may be for another machine; whether this one has the devices is asked before a run starts here
+    present = detect_devices(os.environ) if settings.devices == "all" else None
+    several = several_devices.parse_devices(settings.devices, device, present)
+    step_shards = MOST_SHARDS if several else 0
+    several_devices.check_division(complete, step_shards, max(1, len(several)))
+    device = several[0] if several else device
+    cores = physical_cores() // len(several) if device == "cpu" and several else physical_cores()
     executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
@@ -123,7 +132,9 @@ def plan_of(
         inputs=inputs,
         hashed=hashed_inputs(),
         device=device,
-        threads=settings.threads or physical_cores(),
+        devices=several,
+        step_shards=step_shards,
+        threads=settings.threads or max(1, cores),
         cache=str(settings.cache.resolve()),
         extensions=(*extensions_used(measured), *([executor] if executor else [])),
         label=label,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,16 +13,19 @@ import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
-from cerank.core.rankings import Ranking
+from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError, MissingError, UsageError
+from cerank.exporting import mteb_files
+from cerank.exporting.mteb_files import MtebTask
 from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
+from cerank.inference.stored_chunks import OutputShards, ShardIdentity
 from cerank.machine import process_environment
 from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
-from cerank.models.bases import locate
+from cerank.models.bases import fingerprint, locate
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import is_built_in_bm25, open_given_run
 from cerank.runs import run_store
@@ -45,6 +50,9 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     output: Path  # compressed if it ends in .gz; "-" is standard output
     server_model: str = ""  # the model's name on a server
     replace: bool = False  # whether an existing file is overwritten
+    shard: tuple[int, int] | None = None  # (number from 1, of how many): only these queries, beside the output
+    merge: bool = False  # write the output from shards that are finished
+    mteb: MtebTask | None = None  # whose files are written, too
 
 
 class RerankResult(msgspec.Struct, frozen=True):
@@ -52,7 +60,7 @@ class RerankResult(msgspec.Struct, frozen=True):
 
     queries: int
     notes: tuple[str, ...]  # what the user should know of queries and candidates
-    run: bytes  # the TREC run as text, where it goes to standard output
+    run: bytes  # the TREC run as text, where it goes to standard output; b"" after a shard
     costs: ServerCosts | None = None
 
 
@@ -105,35 +113,142 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     from cerank.trec.text_io import write_run
 
     output = request.output
-    if str(output) not in STDOUT:
-        if not output.parent.is_dir():
-            raise UsageError("the output folder does not exist", where=str(output))
-        if output.exists() and not request.replace:
-            raise UsageError(
-                "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
-            )
+    _check_shards(request)
+    _check_output(request)
+    if request.mteb is not None:
+        mteb_files.check_task(request.mteb, replace=request.replace)
     is_server = request.checkpoint.startswith(("http://", "https://"))
-    if not is_server:
+    if not is_server and not request.merge:
         Lab(settings).check_device(settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
-    costs = None
-    if folder is None:
+    costs, began = None, time.monotonic()
+    if folder is not None and (request.shard or request.merge):
+        shards = _shards_of(request, folder, dataset, before)
+        if request.shard:
+            return _score_shard(settings, request, folder, dataset, before, shards=shards, progress=progress)
+        scores, tag = shards.merged(), _tag(folder)
+    elif folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
         scores, costs = _score_by_server(server, dataset, before, progress), server.costs
         tag = "-".join(request.server_model.split()) or "rerank-server"
     else:
         scores = _score_by_model(settings, request, folder, dataset, before, progress=progress)
-        tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
-    packed = write_run(ordered(scores, before), tag)
+        tag = _tag(folder)
+    ranking, seconds = ordered(scores, before), time.monotonic() - began
+    packed = write_run(ranking, tag)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
+        if request.merge:
+            disk.remove_tree(shards.folder)
     notes = _notes(dataset, request.first_stage, before)
+    if request.mteb is not None:
+        notes += _write_mteb(request.mteb, dataset, ranking, tag, seconds)
     if folder is not None:
         notes += _trained_on(settings, folder, request.dataset, dataset)
     return RerankResult(len(before), notes, plain, costs)
+
+
+def _tag(folder: Path) -> str:
+    return "-".join(folder.resolve().parent.name.split()) or "cerank"
+
+
+def _check_output(request: RerankRequest) -> None:
+    """Check that the output can be written.
+
+    Raises:
+        UsageError: it exists already, or its folder does not.
+    """
+    output = request.output
+    if str(output) in STDOUT:
+        return
+    if not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
+    if output.exists() and not request.replace:
+        raise UsageError(
+            "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
+        )
+
+
+def _check_shards(request: RerankRequest) -> None:
+    """Check what is asked of shards.
+
+    Raises:
+        UsageError: it contradicts itself.
+    """
+    option = "--shard" if request.shard else "--merge"
+    if not (request.shard or request.merge):
+        return
+    if request.shard and request.merge:
+        hint = "first every shard, then --merge alone"
+        raise UsageError("--shard and --merge cannot be combined", where=option, hint=hint, code="options-conflict")
+    if str(request.output) in STDOUT:
+        what = f"{option} needs an output file, beside which the shards lie"
+        raise UsageError(what, where="--output", code="options-conflict")
+    if request.shard and request.mteb is not None:
+        what = "mteb's files need the whole ranking: give --mteb-predictions with --merge"
+        raise UsageError(what, where="--mteb-predictions", code="options-conflict")
+    if request.checkpoint.startswith(("http://", "https://")):
+        what = f"{option} is for models; a server's answers are kept in the cache, so that it is resumed without"
+        raise UsageError(what, where=option, code="options-conflict")
+
+
+def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: Ranking) -> OutputShards:
+    """Return the shards of a request's output; where they are scored, what else decides their bits comes later."""
+    candidates = hashlib.sha256()
+    for query in sorted(before):
+        candidates.update(
+            "\0".join((query, dataset.queries[query], *before[query], "\n")).encode("utf-8", "surrogatepass")
+        )
+    identity = ShardIdentity(
+        shards=request.shard[1] if request.shard else 0,
+        chunks=-(-len(before) // CHUNK),
+        model=fingerprint(folder),
+        candidates=candidates.hexdigest(),
+        collection=dataset.documents.fingerprint(),
+    )
+    return OutputShards(request.output.resolve(), identity)
+
+
+def _score_shard(
+    settings: Settings,
+    request: RerankRequest,
+    folder: Path,
+    dataset: Dataset,
+    before: Ranking,
+    *,
+    shards: OutputShards,
+    progress: Callable[[int, int], None],
+) -> RerankResult:
+    """Score the queries of one shard, as far as they are not there yet."""
+    number, count = request.shard or (1, 1)
+    chunks = shards.numbers_of(number)
+    total = sum(min(CHUNK, len(before) - chunk * CHUNK) for chunk in chunks)
+    scores = _score_by_model(
+        settings, request, folder, dataset, before, shards=shards, progress=lambda done, _: progress(done, total)
+    )
+    left = [f"{shard}/{count}" for shard in shards.unfinished()]
+    next_step = "--merge writes the output" if not left else f"not finished yet: {', '.join(left[:8])}"
+    return RerankResult(len(scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
+
+
+def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
+    """Write mteb's files of a ranking, and return which; results only where the dataset has judgments."""
+    from cerank.app.comparison.comparisons import identity
+    from cerank.evaluation.measures import per_query
+
+    scores = {
+        query: dict(zip(ranking[query], strictly_decreasing(ranking.scores(query)), strict=True)) for query in ranking
+    }
+    mteb_files.write_predictions(task, scores, model)
+    notes = [f"mteb's predictions are in {task.predictions}"]
+    if qrels := dataset.qrels:
+        values = per_query(list(mteb_files.measure_names()), qrels, ranking)
+        mteb_files.write_results(task, values, identity(qrels), seconds)
+        notes.append(f"its results, a query without candidates counted 0, are in {task.results}")
+    return tuple(notes)
 
 
 def _score_by_model(
@@ -144,6 +259,7 @@ def _score_by_model(
     before: Ranking,
     *,
     progress: Callable[[int, int], None],
+    shards: OutputShards | None = None,
 ) -> dict[str, dict[str, float]]:
     from cerank.inference.rerank import Scorer
     from cerank.inference.rerank import rerank as rerank_chunks
@@ -159,13 +275,22 @@ def _score_by_model(
         collection = dataset.documents.fingerprint()
         key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
         cache = ScoreCache(settings.cache, key)
+        numbers = None
+        if shards is not None and request.shard is not None:
+            computed = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
+            shards = OutputShards(request.output.resolve(), msgspec.structs.replace(shards.identity, computed=computed))
+            shards.begin()
+            numbers = shards.numbers_of(request.shard[0])
 
         def query_texts(ids: Sequence[str]) -> list[str]:
             return [dataset.queries[query] for query in ids]
 
         scores: dict[str, dict[str, float]] = {}
         texts = query_texts, dataset.documents.texts
-        for chunk in rerank_chunks(scorer, before, before.__getitem__, *texts, cache=cache):
+        store = shards.chunks if shards is not None else None
+        for chunk in rerank_chunks(
+            scorer, before, before.__getitem__, *texts, cache=cache, store=store, numbers=numbers
+        ):
             scores |= chunk.scores
             progress(len(scores), len(before))
         cache.trim()

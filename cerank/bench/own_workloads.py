@@ -36,6 +36,7 @@ from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.step_shards import RankStats
 from cerank.training.trainer import Trainer
 
 LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
@@ -163,6 +164,9 @@ class _SilentCallback:
 
     def on_out_of_memory(self, what: str) -> None:
         """Do nothing: smaller microbatches show in the time."""
+
+    def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
+        """Do nothing: a single process is measured."""
 
     def should_stop(self) -> bool:
         return False

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ def main() -> None:
 
     try:
         try:
-            app()
+            _run_command(app)
         finally:
             check_written()
     except CerankError as error:
@@ -47,6 +48,16 @@ def main() -> None:
         sys.exit(ExitCode.FAILED)
     except Exception as error:  # noqa: BLE001 - the top of the program: the user gets a sentence, the traceback goes to a file
         _report_bug(error)
+
+
+def _run_command(app: Callable[[], object]) -> None:
+    """Run the command here, or where its lab is."""
+    if any("ssh://" in word for word in sys.argv):
+        from cerank.cli import remote_lab
+
+        if address := remote_lab.address_in(sys.argv[1:]):
+            sys.exit(remote_lab.run_there(sys.argv[1:], address))
+    app()
 
 
 def _report_bug(error: Exception) -> NoReturn:

@@ -17,11 +17,13 @@ from cerank.app.lab import Worker
 from cerank.app.run_views.display import clock
 from cerank.app.run_views.run_updates import Follower, RunUpdate
 from cerank.cli import table_columns
-from cerank.cli.output import emit, format_of, info, width_of
+from cerank.cli.output import emit, format_of, info, width_of, write_output
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.core.metrics import Progress
 from cerank.errors import ExitCode
+from cerank.executors.interface import JobExecutor
 from cerank.runs import run_store
+from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import shown
 
@@ -278,3 +280,31 @@ def wait_until_stopped(lab: Lab, folder: RunFolder) -> None:
     """Return once no worker is at the run."""
     while lab.status(folder).state in {"running", "stopping"}:
         time.sleep(POLL_SECONDS)
+
+
+def tell_submitted(
+    lab: Lab, folders: Sequence[RunFolder], records: Sequence[JobRecord], executor: JobExecutor | None = None
+) -> None:
+    """Print the ids of submitted runs, or the lines that the user is to run; say which jobs they are.
+
+    Args:
+        lab: lab of the runs.
+        folders: the runs.
+        records: their jobs.
+        executor: where they were submitted to; default: the lab's.
+    """
+    from cerank.executors.command_template import CommandExecutor
+    from cerank.executors.submissions import jobs_of
+
+    executor = executor or lab.executor
+    if isinstance(executor, CommandExecutor) and executor.prints:
+        info("Run this where the lab and the data are under the same paths:")
+        for job in jobs_of(executor, folders):
+            write_output(executor.line(job) + "\n")
+        return
+    for folder, record in zip(folders, records, strict=True):
+        stages = f", after {' and '.join(record.before)} for stages that other runs share" if record.before else ""
+        info(f"Run {run_store.title(folder)} is {record.executor} job {record.id or '(no id)'}{stages}.")
+        write_output(folder.name + "\n")
+    ps, stop = next_steps.command(lab.folder, "ps"), next_steps.command(lab.folder, "stop RUN")
+    info(f"{ps} shows how they stand, {stop} cancels one.")

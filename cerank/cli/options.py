@@ -14,7 +14,8 @@ from cerank import recipes
 from cerank.settings import FORMATS
 
 
-def _completed_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+def completed_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
+    """Return a completion from names, which are asked for when the user presses the key."""
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
@@ -22,6 +23,9 @@ _OUTPUT = "Output"
 _WHERE = "Where"
 _RECIPE = "Recipe"
 _MATRIX = "Matrix"
+_TRACKING = "Tracking"
+
+TRACKER_NAMES = ("mlflow", "tensorboard", "trackio", "wandb")
 
 Lab = Annotated[
     str | None,
@@ -41,12 +45,42 @@ Cache = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="EXECUTOR",
+        help="Where runs are carried out: local, slurm, ray, command, or a table [executors.NAME] of cerank.toml "
+        "(`cerank guide clusters`). Default: see `cerank config show`.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="Option of a Slurm job, such as time=4:00:00 or partition=gpu. May be repeated; without --on it means "
+        "--on slurm.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
         "--device",
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:N or mps. Default: auto, which takes a CUDA GPU if there is one, else the CPU.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="DEVICES",
+        help="Several devices for one run: all GPUs (all), how many (2), or which (0,1). With --device cpu a number is "
+        "that of processes. Default: one device.",
         rich_help_panel=_WHERE,
     ),
 ]
@@ -64,8 +98,8 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="table, tsv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
-        autocompletion=_completed_from(lambda: FORMATS),
+        help="table, tsv, csv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
+        autocompletion=completed_from(lambda: FORMATS),
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -85,7 +119,7 @@ RecipeNames = Annotated[
         "-r",
         metavar="RECIPE",
         help="Recipe: a shipped name (`cerank recipes list`) or a .toml file. Several of them make a matrix.",
-        autocompletion=_completed_from(recipes.shipped),
+        autocompletion=completed_from(recipes.shipped),
     ),
 ]
 Set = Annotated[
@@ -122,7 +156,7 @@ MatrixName = Annotated[
         "--matrix",
         metavar="MATRIX",
         help="Matrix of base models, recipes and seeds: a shipped name (`cerank recipes matrices`) or a .toml file.",
-        autocompletion=_completed_from(recipes.shipped_matrices),
+        autocompletion=completed_from(recipes.shipped_matrices),
         rich_help_panel=_MATRIX,
     ),
 ]
@@ -187,6 +221,34 @@ Depth = Annotated[
         metavar="N",
         help="Number of candidates to re-rank for each query. Default: the recipe's.",
         rich_help_panel=_RECIPE,
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="Send curves, tables and verdict to wandb, trackio, mlflow or tensorboard, by a process of its own that "
+        "the run never waits for. May be repeated.",
+        autocompletion=completed_from(lambda: TRACKER_NAMES),
+        rich_help_panel=_TRACKING,
+    ),
+]
+TrackProject = Annotated[
+    str,
+    typer.Option(
+        "--track-project",
+        metavar="NAME",
+        help="Project under which trackers file the run. Default: cerank.",
+        rich_help_panel=_TRACKING,
+    ),
+]
+TrackOffline = Annotated[
+    bool,
+    typer.Option(
+        "--track-offline",
+        help="Send nothing to a server: trackers keep the run on this machine.",
+        rich_help_panel=_TRACKING,
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that exists.", rich_help_panel=_OUTPUT)]

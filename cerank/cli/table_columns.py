@@ -15,7 +15,8 @@ from cerank.cli.output import Column, Table, format_of, info, is_for_machines, r
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
-from cerank.runs import run_summaries
+from cerank.runs import job_records, run_summaries
+from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
@@ -83,7 +84,7 @@ def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
 def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
     """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
-    now = f"{at}, {clock(left)} left" if left else at or _why(row)
+    now = f"{at}, {clock(left)} left" if left else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
     described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
@@ -92,7 +93,7 @@ def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str |
     return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
 
 
-def _why(row: RunRow) -> str:
+def _reason(row: RunRow) -> str:
     """Return why a run is in its state, with paths inside the run shortened."""
     return row.status.text.replace(f"{row.folder.path}/", "")
 
@@ -119,10 +120,11 @@ def state_table(row: RunRow, form: str = "") -> Table:
     if is_short and row.label:
         rows.insert(1, ("label", row.label))
     if status.text:
-        rows.append(("why", _why(row)))
+        rows.append(("why", _reason(row)))
     if status.progress and status.state in {"running", "stopping"}:
         rows.append(("at", _position_text(status.progress)))
     rows.append(("attempts", str(status.attempts)))
+    rows += _job_rows(row.folder)
     if row.plan is not None:
         recipe, plan = row.plan.recipe, row.plan
         rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
@@ -132,6 +134,22 @@ def state_table(row: RunRow, form: str = "") -> Table:
             rows.append(("label", row.label))
     rows.append(("id", row.folder.name) if is_short else ("short_name", row.short_name))
     return _key_value_table("run", rows)
+
+
+def _job_rows(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return what is known of a run's job on another machine: where it stands, its log, and how earlier ones ended."""
+    job = job_records.job_of(folder)
+    if job is None:
+        return []
+    has_ended = folder.done.exists()  # nobody asks for its job any more
+    text = f"{job.record.executor} job {job.record.id}" if has_ended else job.text
+    rows = [("job", text), ("submitted", f"{job.record.time} on {job.record.host}")]
+    rows += [("log of the job", job.record.log)] if job.record.log else []
+    starts, _ = journal.read_valid_rows(folder.job_starts, JobStart)
+    for start in starts:
+        if start.kind != "started":
+            rows.append((f"{start.time}", f"job {start.job or '-'} on {start.host} {start.kind}: {start.text}"))
+    return rows
 
 
 def _key_value_table(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
@@ -345,7 +363,12 @@ def print_footnotes(comparison: Comparison, form: str = "") -> None:
 
 def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     """Return what queries can show: a row a case for machines, a column a case for people without empty figures."""
-    from cerank.app.comparison.power_analysis import sentences
+    from cerank.app.comparison.power_analysis import is_beyond, sentences
+
+    def cell(case: PowerCase, key: str) -> str | float | None:
+        value = getattr(case if hasattr(case, key) else case.estimate, key)
+        # A size that the measure does not span would be read as one that can be.
+        return None if key in {"smallest_difference", "smallest_margin"} and is_beyond(case, value) else value
 
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "left", "right", "measure")),
@@ -366,7 +389,7 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
         Column("can_show", "enough queries for the margin?"),
     )
     keys = [column.key for column in columns]
-    rows = [tuple(getattr(case if hasattr(case, key) else case.estimate, key) for key in keys) for case in cases]
+    rows = [tuple(cell(case, key) for key in keys) for case in cases]
     share = f"{100 * cases[0].estimate.power:.3g} %"
     notes = (
         f"smallest difference: what must truly be there to come out significant in {share} of cases; smallest margin: "
@@ -444,24 +467,34 @@ def expectations(expected: Sequence[Expected]) -> Table:
     return Table("power", columns, rows, "What the queries can show", told(expected))
 
 
-def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
-    """Return the measures of systems, their means or query by query."""
+def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query: bool, form: str = "") -> Table:
+    """Return the measures of systems, their means or query by query; for machines with what was measured on."""
     from cerank.evaluation.measures import relevance_note
 
     head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
-    columns = (*head, *(Column(name, name, "number") for name in names))
+    is_full = is_for_machines(form)
+    source = (Column("queries", "queries", "number", 0), Column("qrels_sha256", "qrels", "name")) if is_full else ()
+    columns = (*head, *(Column(name, name, "number") for name in names), *source)
     rows: list[tuple[str | float, ...]] = []
     for system in systems:
         for entry in system.measured:
-            queries = list(entry.values[names[0]])
+            queries, judged = list(entry.values[names[0]]), entry.qrels_sha256
             if per_query:
                 for query in queries:
                     values = (entry.values[name][query] for name in names)
-                    rows.append((system.label, entry.condition.dataset, query, *values))
+                    rows.append(
+                        (system.label, entry.condition.dataset, query, *values, *((1, judged) if is_full else ()))
+                    )
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
-            rows.append((system.label, entry.condition.dataset, "all", *means))
+            counts = (len(queries), judged) if is_full else ()
+            rows.append((system.label, entry.condition.dataset, "all", *means, *counts))
     level = relevance_note(names)
-    return Table("measures", columns, tuple(rows), notes=(level,) if level else ())
+    many = dict.fromkeys(
+        f"{entry.condition.dataset}: means over {counted(len(entry.values[names[0]]), 'query')}"
+        for system in systems
+        for entry in system.measured
+    )
+    return Table("measures", columns, tuple(rows), notes=(*many, *([level] if level else ())))
 
 
 def dataset_table(description: DatasetDescription) -> Table:

@@ -51,6 +51,27 @@ class _Commands(GroupOnUse):
             _RUNS,
             "Print the events of a run; if it failed, also the output of its worker.",
         ),
+        ListedCommand(
+            "query",
+            "records.query_command",
+            "query",
+            _RUNS,
+            "Ask the runs of the lab in SQL, read-only: states, settings, validations and measures.",
+        ),
+        ListedCommand(
+            "log",
+            "records.log_command",
+            "log_app",
+            _RUNS,
+            "The lab book: what you plan, decide and find, with verdicts and figures kept under their hashes.",
+        ),
+        ListedCommand(
+            "track",
+            "sharing.track_command",
+            "track",
+            _RUNS,
+            "Send the curves, tables and verdict of a run to wandb, trackio, mlflow or tensorboard.",
+        ),
         ListedCommand("rm", "start_run", "rm", _RUNS, "Delete runs with their checkpoints, rankings and measures."),
         ListedCommand(
             "verify",
@@ -147,6 +168,36 @@ class _Commands(GroupOnUse):
             _MEASURING,
             "Measure TREC runs with the qrels of a dataset or a file (as `trec_eval -c`: "
             "a query without results counts 0).",
+        ),
+        ListedCommand(
+            "depths",
+            "rankings.depth_command",
+            "depths",
+            _MEASURING,
+            "Show how quality and time grow with the depth of re-ranking: "
+            "where it starts to hurt, and which depth is enough.",
+        ),
+        ListedCommand(
+            "interaction",
+            "rankings.interaction_command",
+            "interaction",
+            _MEASURING,
+            "Test whether the order of re-rankers holds behind another first stage: first stages by re-rankers.",
+        ),
+        ListedCommand(
+            "fuse",
+            "rankings.fuse_command",
+            "fuse",
+            _MEASURING,
+            "Fuse rankings of the same queries into one TREC run, "
+            "which `cerank compare` takes as a system like any other.",
+        ),
+        ListedCommand(
+            "retrieve",
+            "rankings.retrieve_command",
+            "retrieve",
+            _MEASURING,
+            "Retrieve from a closed collection by a cross-encoder alone, with a fixed number of calls for each query.",
         ),
         ListedCommand(
             "bench",

@@ -169,7 +169,7 @@ class CatalogDocuments:
         self._identity = identity
         self._store: Any = None
 
-    def _found(self, doc_ids: Sequence[str]) -> Mapping[str, Any]:
+    def _records_of(self, doc_ids: Sequence[str]) -> Mapping[str, Any]:
         with _translate_errors(self._name):
             if self._store is None:
                 self._store = self._source.docs_store()
@@ -182,14 +182,14 @@ class CatalogDocuments:
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of `doc_ids`, in their order."""
-        records = self._found(doc_ids)
+        records = self._records_of(doc_ids)
         for doc_id in doc_ids:
             if doc_id not in records:
                 raise no_document(doc_id, self._name)
         return [_text(records[doc_id]) for doc_id in doc_ids]
 
     def __contains__(self, doc_id: object) -> bool:
-        return isinstance(doc_id, str) and doc_id in self._found([doc_id])
+        return isinstance(doc_id, str) and doc_id in self._records_of([doc_id])
 
     def __len__(self) -> int:
         with _translate_errors(self._name):

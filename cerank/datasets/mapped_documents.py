@@ -55,7 +55,7 @@ class MappedDocuments:
         doc_id, _, text = record.partition(" ")
         return doc_id, text
 
-    def _found(self, doc_id: str, row: int) -> str | None:
+    def _text_of_row(self, doc_id: str, row: int) -> str | None:
         if row < 0:
             return None
         stored_id, text = self._record(row)
@@ -69,14 +69,14 @@ class MappedDocuments:
         """Return the texts of `doc_ids`, in their order."""
         texts = []
         for doc_id, row in zip(doc_ids, self._keys.rows(doc_ids).tolist(), strict=True):
-            text = self._found(doc_id, row)
+            text = self._text_of_row(doc_id, row)
             if text is None:
                 raise no_document(doc_id, self._dataset)
             texts.append(text)
         return texts
 
     def __contains__(self, doc_id: object) -> bool:
-        return isinstance(doc_id, str) and self._found(doc_id, int(self._keys.rows([doc_id])[0])) is not None
+        return isinstance(doc_id, str) and self._text_of_row(doc_id, int(self._keys.rows([doc_id])[0])) is not None
 
     def __len__(self) -> int:
         return self._contents.rows

@@ -226,6 +226,8 @@ def family(comparison: Comparison, *, is_short: bool = False) -> str:
     rate = f"{100 * (1 - terms.confidence):.3g} %"
     if size == 0 and any(not row.is_primary for row in comparison.rows):
         return "no primary question is answered: all rows are descriptive"
+    if size == 0:
+        return "nothing was tested, so no verdict can be false"
     many = counted(size, "comparison")
     if comparison.method == "none":
         return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"

@@ -133,21 +133,21 @@ def _ap(block: Block, measure: MeasureSpec) -> Floats:
     return _share(_summed(np.where(hits, precisions, 0.0)), _relevant(block, measure))
 
 
-def _found(block: Block, measure: MeasureSpec) -> Floats:
+def _relevant_retrieved(block: Block, measure: MeasureSpec) -> Floats:
     hits: Floats = (_cut(block, measure) >= measure.rel).sum(axis=1).astype(np.float64)
     return hits
 
 
 def _precision(block: Block, measure: MeasureSpec) -> Floats:
-    return _found(block, measure) / float(measure.cutoff or 1)
+    return _relevant_retrieved(block, measure) / float(measure.cutoff or 1)
 
 
 def _recall(block: Block, measure: MeasureSpec) -> Floats:
-    return _share(_found(block, measure), _relevant(block, measure))
+    return _share(_relevant_retrieved(block, measure), _relevant(block, measure))
 
 
 def _success(block: Block, measure: MeasureSpec) -> Floats:
-    return (_found(block, measure) > 0).astype(np.float64)
+    return (_relevant_retrieved(block, measure) > 0).astype(np.float64)
 
 
 def _r_precision(block: Block, measure: MeasureSpec) -> Floats:

@@ -172,7 +172,7 @@ def condensed(name: str) -> str:
     measure = _parsed(name, "")
     if measure.NAME in _ABOUT_JUDGMENTS:
         return str(measure)
-    return str(_made(measure, {**measure.params, "judged_only": True}))
+    return str(_with_parameters(measure, {**measure.params, "judged_only": True}))
 
 
 def is_condensed(name: str) -> bool:
@@ -196,12 +196,12 @@ def is_of_grade_one(name: str) -> str:
     measure = _parsed(name, "")
     if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGMENTS:
         return ""
-    return str(_made(measure, {**measure.params, "rel": 2}))
+    return str(_with_parameters(measure, {**measure.params, "rel": 2}))
 
 
 def _plain(measure: Any) -> Any:
     """Return the measure without the parameter that makes it one over judged documents only."""
-    return _made(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})
+    return _with_parameters(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})
 
 
 _ABOUT_JUDGMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # a condensed list changes nothing in them
@@ -220,7 +220,7 @@ def _class_of(known: Any) -> type[Any]:
     return type(own.__name__, (own,), {"SUPPORTED_PARAMS": {**known.SUPPORTED_PARAMS, "judged_only": flag}})
 
 
-def _made(measure: Any, params: Mapping[str, Any]) -> Any:
+def _with_parameters(measure: Any, params: Mapping[str, Any]) -> Any:
     """Return a measure of the same class with these parameters, in one order so that equal measures have equal text."""
     return type(measure)(**{key: params[key] for key in measure.SUPPORTED_PARAMS if key in params})
 

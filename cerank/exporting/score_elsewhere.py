@@ -11,8 +11,7 @@ import msgspec
 import torch
 
 from cerank.errors import RunFailedError, UsageError
-from cerank.exporting.export_formats import ExportFormat
-from cerank.exporting.write_format import INT8_FILE, ONNX_FILE
+from cerank.exporting.export_formats import GRAPH_FILES, QUANTIZED, ExportFormat
 from cerank.inference.rerank import Scorer
 from cerank.models.load_model import FinishedReranker
 from cerank.text.safe_text import counted
@@ -75,7 +74,7 @@ def check_scores(
         largest_cut=max(cut, default=0.0),
     )
     allowed = TOLERANCE * max(1.0, *map(abs, own))
-    if form != "onnx-int8" and (not check.largest <= allowed or len(cut) > len(pairs) // 2):
+    if form not in QUANTIZED and (not check.largest <= allowed or len(cut) > len(pairs) // 2):
         what = f"{name} gives other scores: they differ by up to {max(check.largest, check.largest_cut):.2g}"
         raise RunFailedError(what, where=str(folder), hint="nothing was kept; try another --as", code="scores-differ")
     return check
@@ -108,7 +107,8 @@ def library_scorer(folder: Path, form: ExportFormat, reranker: FinishedReranker)
         return "transformers", _by_language_model(folder, reranker) if reranker.model.pooling == "answer" else (
             _by_classifier(folder, reranker)
         )
-    return "onnxruntime", onnx_scorer(folder, form, reranker.model.query_prompt)
+    library = "openvino" if form.startswith("openvino") else "onnxruntime"
+    return library, graph_scorer(folder, form, reranker.model.query_prompt)
 
 
 def _by_sentence_transformers(folder: Path) -> ScorePairs:
@@ -185,18 +185,13 @@ def _by_language_model(folder: Path, reranker: FinishedReranker) -> ScorePairs:
     return score
 
 
-def onnx_scorer(folder: Path, form: ExportFormat, query_prompt: str = "") -> ScorePairs:
-    """Return a function that scores pairs with onnxruntime on the CPU and the exported tokenizer alone."""
-    import onnxruntime
+def graph_scorer(folder: Path, form: ExportFormat, query_prompt: str = "") -> ScorePairs:
+    """Return a function that scores pairs with an exported graph on the CPU and the exported tokenizer alone."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    path = folder / (INT8_FILE if form == "onnx-int8" else ONNX_FILE)
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
+    path = folder / GRAPH_FILES[form]
+    names, run = _openvino_graph(path) if form.startswith("openvino") else _onnx_graph(path)
 
     def score(pairs: Sequence[TextPair]) -> list[float]:
         out = [0.0] * len(pairs)
@@ -206,12 +201,32 @@ def onnx_scorer(folder: Path, form: ExportFormat, query_prompt: str = "") -> Sco
             queries = [query_prompt + pairs[place][0] for place in places]
             passages = [pairs[place][1] for place in places]
             batch = tokenizer(queries, passages, padding=True, truncation=True, return_tensors="np")
-            logits = session.run(None, {name: batch[name].astype("int64") for name in names})[0]
+            logits = run({name: batch[name].astype("int64") for name in names})
             for place, value in zip(places, logits[:, 0], strict=True):
                 out[place] = float(value)
         return out
 
     return score
+
+
+def _onnx_graph(path: Path) -> tuple[list[str], Callable[[dict[str, Any]], Any]]:
+    """Return a graph's inputs, and a function from them to its scores (pairs, 1), by onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return [entry.name for entry in session.get_inputs()], lambda inputs: session.run(None, inputs)[0]
+
+
+def _openvino_graph(path: Path) -> tuple[list[str], Callable[[dict[str, Any]], Any]]:
+    """Return the same by OpenVINO; what is not in 8 bits is in float32, where it would choose bf16 by itself."""
+    import openvino
+
+    hints = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(str(path), "CPU", hints)
+    return [entry.get_any_name() for entry in model.inputs], lambda inputs: model(inputs)[0]
 
 
 class SpeedComparison(msgspec.Struct, frozen=True, kw_only=True):

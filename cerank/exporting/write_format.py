@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from cerank.errors import UsageError
-from cerank.exporting.export_formats import ExportFormat
+from cerank.exporting import quantize_graph
+from cerank.exporting.export_formats import GRAPH_FILES, LIBRARIES, ExportFormat
 from cerank.models import cross_encoder
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import FinishedReranker
 from cerank.tokenization.tokens import PaddedBatch, PairTokenizer
 
-ONNX_FILE = Path("onnx") / "model.onnx"  # where sentence-transformers and text-embeddings-inference look for it
-INT8_FILE = Path("onnx") / "model_quint8.onnx"
 _OPSET = 17
-_INSTALL = "pip install 'cerank[onnx]'"
 
 
 def check_expressible(model: CrossEncoder, form: ExportFormat, where: str) -> None:
@@ -44,13 +45,19 @@ def check_expressible(model: CrossEncoder, form: ExportFormat, where: str) -> No
     elif form == "transformers" and pooling in {"product", "mean", "cls"}:
         what = f"transformers has no class with a head on pooling '{pooling}'; it would load the encoder alone"
         hint = "--as sentence-transformers" if pooling != "product" else hint
-    elif form in {"onnx", "onnx-int8"} and pooling == "answer":
-        what, hint = "language models are not written as ONNX", "--as transformers"
+    elif form in GRAPH_FILES and pooling == "answer":
+        what, hint = "language models are not written as ONNX or OpenVINO graphs", "--as transformers"
     if what:
         raise UsageError(what, where=where, hint=hint, code="format-cannot-hold")
 
 
-def write(reranker: FinishedReranker, folder: Path, form: ExportFormat, where: str) -> None:
+def write(
+    reranker: FinishedReranker,
+    folder: Path,
+    form: ExportFormat,
+    where: str,
+    calibration: Sequence[tuple[str, str]] = (),
+) -> None:
     """Write the model into an empty folder; a README is not part of it.
 
     Args:
@@ -58,6 +65,7 @@ def write(reranker: FinishedReranker, folder: Path, form: ExportFormat, where: s
         folder: an existing folder.
         form: the format to write.
         where: what an error calls the model.
+        calibration: queries with passages whose inputs set the ranges of 8 bits, where the format has fixed ones.
 
     Raises:
         UsageError: the format cannot hold this model, or its library is not installed.
@@ -68,29 +76,37 @@ def write(reranker: FinishedReranker, folder: Path, form: ExportFormat, where: s
         cross_encoder.save(model, tokenizer, folder, limits)
         (folder / "README.md").unlink()
         return
-    check_onnx_installed()
+    check_libraries(form)
     encoder: Any = model.encoder
     encoder.config.save_pretrained(folder)
     tokenizer.model_max_length = limits.max_length
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder)
-    (folder / ONNX_FILE).parent.mkdir()
-    _write_onnx(model, model.make_tokens(tokenizer, limits), folder / ONNX_FILE)
-    if form == "onnx-int8":
-        _quantize(folder / ONNX_FILE, folder / INT8_FILE)
+    target = folder / GRAPH_FILES[form]
+    target.parent.mkdir()
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = target if form == "onnx" else Path(scratch) / "model.onnx"
+        _write_onnx(model, model.make_tokens(tokenizer, limits), plain)
+        prompted = [(model.query_prompt + query, passage) for query, passage in calibration]
+        inputs = [dict(tokenizer(*pair, truncation=True, return_tensors="np")) for pair in prompted]
+        if form == "onnx-int8":
+            quantize_graph.quantize_dynamic(plain, target)
+        elif form == "onnx-int8-static":
+            quantize_graph.quantize_static(plain, target, inputs)
+        elif form in {"openvino", "openvino-int8"}:
+            quantize_graph.write_openvino(plain, target, inputs if form == "openvino-int8" else None)
 
 
-def check_onnx_installed() -> None:
-    """Check that the libraries of the extra "onnx" are installed.
+def check_libraries(form: ExportFormat) -> None:
+    """Check that the libraries that a graph is written with are installed, without importing them.
 
     Raises:
         UsageError: one is not.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"{error.name} is not installed", hint=_INSTALL, code="library-missing") from error
+    for name in LIBRARIES.get(form, ()):
+        if find_spec(name) is None:
+            hint = f"pip install 'cerank[{'openvino' if form.startswith('openvino') else 'onnx'}]'"
+            raise UsageError(f"{name} is not installed", where="--as", hint=hint, code="library-missing")
 
 
 class _ScoresOfTensors(nn.Module):
@@ -143,23 +159,3 @@ def _write_onnx(model: CrossEncoder, tokens: PairTokenizer, path: Path) -> None:
         raise UsageError(what, where="--as", hint="take another format", code="format-cannot-hold") from error
     finally:
         encoder.set_attn_implementation(attention)
-
-
-def _quantize(source: Path, target: Path) -> None:
-    """Write the graph with matrix products of 8-bit integers, whose inputs are rounded while it runs.
-
-    Weights and inputs are unsigned: with signed weights AVX2 adds with saturation, and scores would depend on the
-    processor.
-    """
-    import logging
-
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it advises a preprocessing that is for images
-    try:
-        quantize_dynamic(source, target, weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul"])
-    finally:
-        root.setLevel(level)
-    source.unlink()

@@ -1,5 +1,7 @@
 """Every byte that cerank writes goes to disk here, in an order that survives a kill or a power cut.
 
+The one exception is the index of runs in the cache, which SQLite writes and anyone may delete.
+
 Invariant: a file or new folder has its final name only once all of its content is on the disk; and every change
 to the disk passes through `_operation`, the one seam where a test can break it.
 """

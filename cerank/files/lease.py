@@ -1,8 +1,9 @@
 """Leases: one worker at a time may write to a run, by a lock that ends with its process.
 
 Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
-out, a numbered lock file is (`lease_files`). The owner written inside the file is a hint, trusted only if process id,
-start time and boot all match.
+out, a numbered lock file is (`lease_files`). On a file system that other machines may share, both are taken, for a
+flock may hold on one machine only. The owner written inside the file is a hint, trusted only if process id, start time
+and boot all match.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -104,8 +106,13 @@ class Lease:
         _leases.add(self)
 
     @classmethod
-    def take(cls, path: Path, now: datetime | None = None) -> Lease:
+    def take(cls, path: Path, now: datetime | None = None, on_loss: Callable[[], None] = lambda: None) -> Lease:
         """Take the lease on the file `path`, which is created if absent.
+
+        Args:
+            path: the file.
+            now: written into it.
+            on_loss: called if another machine takes the lease because this one was silent for a minute.
 
         Raises:
             HeldError: another process, or another part of this one, holds it.
@@ -114,8 +121,8 @@ class Lease:
         handle = disk.open_append(path)
         lock_file = None
         try:
-            if not _lock(handle):
-                lock_file = lease_files.take(path, this_process(now), _is_alive)
+            if not _lock(handle) or lease_files.is_shared(path.parent):
+                lock_file = lease_files.take(path, this_process(now), _is_alive, on_loss)
                 if lock_file is None:
                     raise _held_error(path)
             _check_file_exists(handle)
@@ -231,12 +238,16 @@ def _excludes_others(handle: disk.Handle) -> bool:
 
 
 def _is_alive(data: bytes) -> bool | None:
-    """Return whether the process that a lock file names is alive; None if it is on another host or unreadable."""
+    """Return whether the process that a lock file names is alive; None if it is on another host or unreadable.
+
+    A host of this name with another boot may be this one before it was started anew, or another machine of the same
+    name: None, too.
+    """
     try:
         holder = msgspec.json.decode(data, type=Owner)
     except DECODE_ERRORS:
         return None
-    if holder.host != socket.gethostname() or not (holder.ticks and holder.boot):
+    if (holder.host, holder.boot) != (socket.gethostname(), boot_id()) or not (holder.ticks and holder.boot):
         return None
     return is_same_process(holder)
 

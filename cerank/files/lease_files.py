@@ -1,4 +1,4 @@
-"""Leases for file systems without locks: numbered lock files with a heartbeat.
+"""Leases for file systems without locks, or shared with other machines: numbered lock files with a heartbeat.
 
 Invariant: the highest number holds. It is made with O_EXCL, so one process gets it, and only after the one before was
 released or is dead; nobody removes the highest, so a slow process that listed the files earlier cannot get an older
@@ -9,6 +9,7 @@ old by the file server's clock.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import threading
@@ -34,17 +35,29 @@ def folder_of(path: Path) -> Path:
 
 
 class LockFile:
-    """The right to write, held until `release` or the death of the process."""
+    """The right to write, held until `release` or the death of the process.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: the file.
+        on_loss: called once by the heartbeat when another process has taken the lease because this one seemed dead:
+            its machine, or the network, was silent for a minute. Nothing may be written from then on.
+    """
+
+    def __init__(self, path: Path, on_loss: Callable[[], None] = lambda: None) -> None:
+        self._path, self._on_loss = path, on_loss
         self._over = threading.Event()
         threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
     def _send_heartbeats(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(OSError):
+            try:
                 os.utime(self._path)
+            except FileNotFoundError:  # only who takes the lease removes older lock files
+                if not self._over.is_set() and _numbers(self._path.parent)[-1:] > [self._path.name]:
+                    self._on_loss()
+                    return
+            except OSError:
+                continue
 
     def give(self, owner: msgspec.Struct) -> None:
         """Write another owner, such as the child process that keeps the lock file; this process's heartbeat ends."""
@@ -62,13 +75,19 @@ class LockFile:
         self._over.set()
 
 
-def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | None]) -> LockFile | None:
+def take(
+    path: Path,
+    owner: msgspec.Struct,
+    is_alive: Callable[[bytes], bool | None],
+    on_loss: Callable[[], None] = lambda: None,
+) -> LockFile | None:
     """Take the lease by a new lock file; return None if another process holds it.
 
     Args:
         path: path of the lease; the lock file gets a name that begins with it.
         owner: record of the process that wants the lease.
         is_alive: whether the owner in a claim's bytes lives; None where it is on another host or nobody can tell.
+        on_loss: as for `LockFile`.
 
     Raises:
         RunFailedError: the disk refuses.
@@ -87,7 +106,7 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
         return None
     for older in numbers[:-1]:
         disk.remove(folder / older)
-    return LockFile(folder / name)
+    return LockFile(folder / name, on_loss)
 
 
 def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
@@ -140,15 +159,91 @@ def _is_live(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
 
 
 def _age(path: Path) -> float:
-    """Return the seconds since the last heartbeat, by the file server's clock, which set both times."""
-    probe = path.with_name(f".now-{os.getpid()}")
+    """Return the seconds since the last heartbeat; 0 where it cannot be told."""
     try:
-        try:
-            probe.touch()
-            now = probe.stat().st_mtime
-            probe.unlink()
-        except OSError:
-            now = time.time()
-        return now - path.stat().st_mtime
+        return server_age(path)
     except OSError:
         return 0.0
+
+
+def server_age(path: Path) -> float:
+    """Return the seconds since a file was last written, by the clock of the file server, which set its time, too.
+
+    The clocks of the machines that share a file system may be minutes apart. In a folder that may only be read, the
+    clock of this machine has to do.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    with contextlib.suppress(OSError), path.open("rb"):
+        pass  # opening makes NFS ask the server; without it the time may be a minute old
+    now = _server_time(path.parent)
+    return (time.time() if now is None else now) - path.stat().st_mtime
+
+
+_OFFSET_SECONDS = 600.0  # for which a measured difference of clocks is believed
+_offsets: dict[int, tuple[float, float]] = {}  # device of a file system -> (monotonic time, difference of its clock)
+
+
+def clock_offset(folder: Path) -> float:
+    """Return how many seconds the file server's clock is ahead of this machine's; 0 where it cannot be told.
+
+    It is measured every ten minutes for each file system, by a file that is written and removed.
+    """
+    try:
+        device = folder.stat().st_dev
+    except OSError:
+        return 0.0
+    if device not in _offsets or time.monotonic() - _offsets[device][0] > _OFFSET_SECONDS:
+        now = _server_time(folder)
+        _offsets[device] = (time.monotonic(), 0.0 if now is None else now - time.time())
+    return _offsets[device][1]
+
+
+def _server_time(folder: Path) -> float | None:
+    """Return the time of the server of the folder's file system; None where nothing can be written."""
+    probe = folder / f".now-{os.getpid()}-{threading.get_ident()}"
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:
+        return None
+    return now
+
+
+SHARED = "CERANK_SHARED_LAB"  # environment variable: if set, every file system counts as shared with other machines
+_LOCAL_SYSTEMS = {
+    *("apfs", "bcachefs", "btrfs", "devtmpfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "ntfs"),
+    *("overlay", "ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "vfat", "xfs", "zfs", "hfs", "aufs"),
+}
+
+
+def is_shared(folder: Path) -> bool:
+    """Return whether the file system of a folder may be shared with other machines, such as NFS or Lustre.
+
+    There a lock may hold on this machine only (NFS mounted with `nolock` or `local_lock`), so lock files are needed
+    beside it. A kind of file system that is not known counts as shared.
+    """
+    if os.environ.get(SHARED):
+        return True
+    try:
+        kind = _system_of(folder.stat().st_dev)
+    except OSError:
+        return False
+    return bool(kind) and kind not in _LOCAL_SYSTEMS
+
+
+@functools.cache
+def _system_of(device: int) -> str:
+    """Return the kind of the file system of a device; "" where the system does not tell."""
+    try:
+        text = Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError:
+        return ""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in text.splitlines():
+        mount, _, source = line.partition(" - ")
+        if len(mount.split()) > 2 and mount.split()[2] == number:
+            return source.split()[0] if source.split() else ""
+    return ""

@@ -21,6 +21,7 @@ ORDER = (  # as a new user would read them
     "recipe-reference",
     "datasets",
     "matrices",
+    "clusters",
     "teachers",
     "dashboard",
     "reliability",

@@ -100,7 +100,7 @@ def _drop_duplicates(rows: polars.DataFrame, counts: Counter[str]) -> polars.Dat
     return _by_query(distinct)
 
 
-def _places(first: polars.Series) -> tuple[Ints, Ints]:
+def _number_rows(first: polars.Series) -> tuple[Ints, Ints]:
     """Return the number of each row's query and its place in it, both from 0; rows are sorted by `first`."""
     import numpy as np
 
@@ -115,7 +115,7 @@ def _score_by_rank(rows: polars.DataFrame) -> polars.DataFrame:
     import polars
 
     ordered = rows.sort("first", "rank", maintain_order=True)
-    query, place = _places(ordered["first"])
+    query, place = _number_rows(ordered["first"])
     score = (np.bincount(query)[query] - place).astype(np.float32)
     return ordered.with_columns(polars.Series("place", place), polars.Series("score", score))
 
@@ -134,7 +134,7 @@ def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.Data
     ordered = rows.with_columns(_float32_to_ordered_int(rows["value"])).sort(
         "first", exact, "rank", descending=[False, True, False], maintain_order=True
     )
-    query, place = _places(ordered["first"])
+    query, place = _number_rows(ordered["first"])
     keys, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()
     far = query * np.int64(1 << 34)  # keeps the least of one query out of the next: no whole number comes near it
     separated = np.minimum.accumulate(keys + place - far) - place + far

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +75,7 @@ def rerank(
     cache: ScoreCache | None = None,
     store: ChunkStore | None = None,
     block_depth: int = BLOCK_DEPTH,
+    numbers: Iterable[int] | None = None,
 ) -> Iterator[RerankedChunk]:
     """Yield the scores of the candidates of all queries, one chunk of queries after another, sorted by query id.
 
@@ -87,6 +88,7 @@ def rerank(
         cache: where scores of whole blocks are looked up and kept; None computes all of them.
         store: where finished chunks are looked up and kept; None computes all of them.
         block_depth: number of candidates of a query in a block; 0 puts all of them into one.
+        numbers: numbers of the chunks to score, from 0, where others score the rest; None scores all.
 
     Raises:
         RunFailedError: a score is not finite, so that nothing can be ranked by it.
@@ -106,10 +108,11 @@ def rerank(
         [['d1', 'd2']]
     """
 
-    def prepare(chunk: tuple[int, list[str]]) -> tuple[dict[str, Sequence[str]], Scores | None, list[_Block]]:
+    chunks = split_into_chunks(query_ids)
+
+    def prepare(number: int) -> tuple[int, dict[str, Sequence[str]], Scores | None, list[_Block]]:
         """Return what can be done before the model is free: candidates, known scores, and the tokens of the others."""
-        number, chunk_queries = chunk
-        candidates = {query: candidates_of(query) for query in chunk_queries}
+        candidates = {query: candidates_of(query) for query in chunks[number]}
         stored = store.load(number) if store is not None else None
         blocks = []
         depth = max(map(len, candidates.values()), default=0)
@@ -120,15 +123,15 @@ def rerank(
             known = cache.get(block, texts) if cache else None
             pairs = scorer.tokenize(block, queries, documents) if known is None else []
             blocks.append(_Block(block, texts, pairs, known))
-        return candidates, stored, blocks
+        return number, candidates, stored, blocks
 
-    chunks = list(enumerate(split_into_chunks(query_ids)))
+    own_chunks = range(len(chunks)) if numbers is None else numbers
     began = time.perf_counter()
     # while a GPU scores one chunk, a thread tokenizes the next and another writes the last; a CPU has no core to spare
     is_gpu = scorer.device.type == "cuda"
-    prepared = made_ahead(prepare, chunks) if is_gpu else map(prepare, chunks)
+    prepared = made_ahead(prepare, own_chunks) if is_gpu else map(prepare, own_chunks)
     with Writes(in_thread=is_gpu) as writes:
-        for (number, _), (candidates, stored, blocks) in zip(chunks, prepared, strict=True):
+        for number, candidates, stored, blocks in prepared:
             pairs = 0
             scores: Scores = stored if stored is not None else {query: {} for query in candidates}
             for block in blocks:
@@ -152,6 +155,11 @@ def split_into_chunks(query_ids: Iterable[str]) -> list[list[str]]:
     """Return the queries, sorted by id, in chunks of `CHUNK`; always the same ones for the same queries."""
     by_id = sorted(query_ids)
     return [by_id[start : start + CHUNK] for start in range(0, len(by_id), CHUNK)]
+
+
+def chunk_count(query_ids: Collection[str]) -> int:
+    """Return the number of chunks of the queries."""
+    return -(-len(query_ids) // CHUNK)
 
 
 class Writes:

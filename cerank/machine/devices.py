@@ -177,6 +177,20 @@ def device_key(name: str, environ: Mapping[str, str]) -> str:
     return f"cuda:{word}" if word.isdecimal() else word or first
 
 
+def device_of_process(names: Sequence[str], number: int) -> str:
+    """Return the device of a process of a run: its own of a list, else the one of its number on this machine.
+
+    Args:
+        names: devices of the run, such as `Plan.devices`; "cuda" is any GPU.
+        number: number of the process on this machine, from 0.
+
+    >>> [device_of_process(names, 1) for names in (["cuda:2", "cuda:3"], ["cuda", "cuda"], ["cpu"])]
+    ['cuda:3', 'cuda:1', 'cpu']
+    """
+    name = names[number] if number < len(names) else names[0].partition(":")[0]
+    return f"cuda:{number}" if name == "cuda" else name
+
+
 def fits(name: str, device: Device) -> bool:
     """Return whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
     return name in {device.name, device.kind}
@@ -208,14 +222,31 @@ def check_torch(name: str) -> None:
             raise UsageError(what, where="device", hint="install a build of torch for CUDA, or give --device cpu")
 
 
-def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
-    """Return the environment in which a worker whose plan names `name` uses `device`.
+def assign(names: Sequence[str], free: Sequence[Device]) -> tuple[Device, ...]:
+    """Return a device for each name, the first ones that fit; () where there are not enough.
 
-    A plan for any GPU sees its GPU alone. A plan for "cuda:N" counts, so it sees all in the order counted here.
+    >>> gpus = [Device("cuda:0"), Device("cuda:1")]
+    >>> [device.name for device in assign(["cuda", "cuda:0"], gpus)], assign(["cuda"] * 3, gpus)
+    (['cuda:1', 'cuda:0'], ())
     """
-    if device.kind != "cuda":
+    left, chosen = list(free), dict[int, Device]()
+    for place in sorted(range(len(names)), key=lambda place: ":" not in names[place]):  # those with no choice first
+        device = next((device for device in left if fits(names[place], device)), None)
+        if device is None:
+            return ()
+        left.remove(device)
+        chosen[place] = device
+    return tuple(chosen[place] for place in range(len(names)))
+
+
+def device_environment(name: str, chosen: Sequence[Device], all_devices: Sequence[Device]) -> dict[str, str]:
+    """Return the environment in which a worker whose plan names `name` uses some devices.
+
+    A plan for any GPU sees its GPUs alone. A plan for "cuda:N" counts, so it sees all in the order counted here.
+    """
+    if chosen[0].kind != "cuda":
         return {}
-    gpus = [device] if name == "cuda" else [gpu for gpu in all_devices if gpu.kind == "cuda"]
+    gpus = list(chosen) if name == "cuda" else [gpu for gpu in all_devices if gpu.kind == "cuda"]
     if not all(gpu.uuid for gpu in gpus):
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)}
@@ -247,12 +278,12 @@ def explain_device(name: str) -> tuple[str, str]:
         return "cpu", why
     if not visible or visible.startswith("-"):
         return "cpu", "CUDA_VISIBLE_DEVICES shows no GPU"
-    if _torch_cuda_version() == "":
+    if torch_cuda_version() == "":
         return "cpu", "there is an NVIDIA driver, but this torch is built without CUDA"
     return "cuda", "there is an NVIDIA driver"
 
 
-def _torch_cuda_version() -> str | None:
+def torch_cuda_version() -> str | None:
     """Return the version of CUDA that the installed torch is built for, without importing it.
 
     "" for a build without CUDA, None where that is not known.

@@ -95,7 +95,7 @@ def read_adapter(folder: Path) -> Adapter:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     kind = "DoRA" if values.get("use_dora") else "rsLoRA" if values.get("use_rslora") else "LoRA"
     rank = values.get("r")
-    heads = [shape for name, shape in _weights(folder).items() if HEAD_KEYS.match(name) and len(shape) == 2]
+    heads = [shape for name, shape in weights_of(folder).items() if HEAD_KEYS.match(name) and len(shape) == 2]
     beside = folder / base
     pooling, base_sha256 = _own_description(folder)
     return Adapter(
@@ -141,7 +141,7 @@ def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:
     shapes = {f".{name.removesuffix('.weight')}": shape for name, shape in weight_shapes(folder).items()}
     if not shapes:
         return
-    for name, shape in _weights(adapter.folder).items():
+    for name, shape in weights_of(adapter.folder).items():
         side = {"lora_A": 1, "lora_B": 0}.get(name.split(".")[-2])
         module = _module_of(name)
         if side is None or len(shape) != 2:
@@ -158,12 +158,8 @@ def _is_same_module(name: str, other: str) -> bool:
     return name.endswith(other) or other.endswith(name)
 
 
-def weights_of(adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of an adapter's weights, named as in the base."""
-    return _weights(adapter.folder)
-
-
-def _weights(folder: Path) -> dict[str, tuple[int, ...]]:
+def weights_of(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of the weights in an adapter's folder, named as in the base."""
     return {_START.sub("", name): shape for name, shape in weight_shapes(folder).items()}
 
 
@@ -209,7 +205,7 @@ def merge(model: Any, adapter: Adapter) -> Any:
 
     known = {name for name, _ in model.named_modules()}
     is_trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    missing = sorted(name for name in map(_module_of, _weights(adapter.folder)) if name not in known)
+    missing = sorted(name for name in map(_module_of, weights_of(adapter.folder)) if name not in known)
     if missing:
         what = (
             f"the folder holds an adapter for another base: it changes {shown(missing[0], 80)}, which this one has not"

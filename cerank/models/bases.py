@@ -15,6 +15,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256
 from cerank.models import adapters, model_folders
 from cerank.models.adapters import Adapter
+from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling, module_list, read_model
 from cerank.models.prompt_templates import DECLARATION, Declaration, declaration_text, read_declaration
 from cerank.registry import nearest
@@ -191,9 +192,9 @@ def model_folder(name: str, *, fetch: bool) -> Path:
     """Return the folder of a model given by path or hub id."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder.resolve()
+        return model_part(folder.resolve())
     if name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        return _hub_folder(name, fetch=fetch)
+        return model_part(_hub_folder(name, fetch=fetch))
     hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
     raise UsageError(f"no base is called '{name}'", where="base", hint=hint, code="unknown-base")
 

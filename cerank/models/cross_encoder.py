@@ -21,6 +21,7 @@ from cerank.kernels import dropout
 from cerank.models import adapters, model_folders, module_head
 from cerank.models.adapters import Adapter
 from cerank.models.bases import BaseFiles
+from cerank.models.foreign import lightning_checkpoint
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling
 from cerank.text.safe_text import counted, shown
 from cerank.tokenization.tokens import PaddedBatch, PairTokenizer, TokenLimits
@@ -140,6 +141,8 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     torch.manual_seed(derive(seed, "head"))
     safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
     try:
+        if (config := lightning_checkpoint.encoder_config(files.folder)) is not None:
+            safe["config"] = config
         if chosen == "classifier":
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 files.folder, num_labels=1 if reading.label is None else 2, output_loading_info=True, **safe
@@ -176,7 +179,7 @@ def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adap
         UsageError: transformers made weights at random that a trained model has.
     """
     may_be_new = reading.head == "fresh" or reading.pooling != "classifier"
-    brought = adapters.weights_of(adapter) if adapter is not None else {}
+    brought = adapters.weights_of(adapter.folder) if adapter is not None else {}
     missing = sorted(
         key for key in info["missing_keys"] if key not in brought and not (may_be_new and _NEW_WITH_HEAD.search(key))
     )
@@ -215,6 +218,8 @@ def _head(folder: Path, pooling: Pooling, size: int, *, is_trained: bool) -> nn.
     """Return the head: the saved one, or a new linear one with small random weights (mean) or the cosine (product)."""
     if is_trained and module_head.has_modules(folder):
         return module_head.load_head(folder)
+    if is_trained and lightning_checkpoint.is_lightning(model_folders.json_object(folder / "config.json")):
+        return module_head.head_of_layers(lightning_checkpoint.head_layers(folder), str(folder))
     head = nn.Linear(size, 1)
     saved = folder / HEAD_WEIGHTS
     if is_trained and saved.is_file():
@@ -239,7 +244,8 @@ def load_tokenizer(folder: Path) -> Any:
 
     model_folders.check(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        options = lightning_checkpoint.tokenizer_options(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     except Exception as error:  # the library may raise anything on files from elsewhere
         raise UsageError(f"no tokenizer: {_reason(error)}", where=str(folder)) from error
 
@@ -314,8 +320,8 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits)
     tokenizer.save_pretrained(folder)
     write_checkpoint_config(model, folder, limits)
     write_head(model, folder)
-    if isinstance(model.head, nn.Linear) and model.pooling == "mean":
-        _write_sentence_transformers(model.head.in_features, folder)
+    if isinstance(model.head, nn.Linear) and model.pooling in {"mean", "cls"}:
+        _write_sentence_transformers(model.head.in_features, model.pooling, folder)
     (folder / "README.md").write_text(_model_card(model.pooling), encoding="utf8")
 
 
@@ -351,8 +357,8 @@ def write_head(model: CrossEncoder, folder: Path) -> None:
         save_file(weights, folder / HEAD_WEIGHTS)
 
 
-def _write_sentence_transformers(size: int, folder: Path) -> None:
-    """Write the files from which sentence-transformers >= 5.4 builds a CrossEncoder with mean pooling and head."""
+def _write_sentence_transformers(size: int, pooling_mode: str, folder: Path) -> None:
+    """Write the files from which sentence-transformers >= 5.4 builds a CrossEncoder with that pooling and head."""
     modules = [
         ("", "sentence_transformers.base.modules.transformer.Transformer"),
         ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -369,7 +375,7 @@ def _write_sentence_transformers(size: int, folder: Path) -> None:
         "module_output_name": "token_embeddings",
     }
     _write_json(folder / "sentence_bert_config.json", transformer)
-    pooling = {"embedding_dimension": size, "pooling_mode": "mean", "include_prompt": True}
+    pooling = {"embedding_dimension": size, "pooling_mode": pooling_mode, "include_prompt": True}
     _write_json(folder / "1_Pooling" / "config.json", pooling)
     dense = {
         "in_features": size,

@@ -12,6 +12,7 @@ from cerank.models import adapters, cross_encoder
 from cerank.models.adapter_training import continue_adapter
 from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tokenizer
+from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.language_model import answer_ids, load_language_model
 from cerank.models.model_reading import CHECKPOINT_CONFIG
 from cerank.models.prompt_templates import Declaration, declaration_text
@@ -84,6 +85,7 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
         MissingError: there is no model.
         UsageError: it has no trained head, so that its scores would be noise.
     """
+    folder = model_part(folder)
     if adapters.is_adapter(folder):
         files = locate(str(folder))
     else:
@@ -98,7 +100,9 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
         limits = CheckpointConfig.read(folder).limits
     else:
         longest = reading.max_length or _UNKNOWN_LENGTH
-        limits = TokenLimits(longest, longest, 0, "document" if reading.pooling == "answer" else "longest_first")
+        query, document = reading.text_lengths
+        cut = "document" if reading.pooling == "answer" else reading.cuts
+        limits = TokenLimits(longest, min(query or longest, longest), document, cut)
     if reading.declaration is not None:
         sha256 = f"{sha256} {declaration_text(reading.declaration)}"
     return FinishedReranker(load_model(files, reading.pooling, seed=0), load_tokenizer(files.folder), limits, sha256)

@@ -23,15 +23,6 @@ _CODE_HINT = "cerank runs no code that comes with a model; take a model of one o
 _DEEPEST = 3  # folders of sentence-transformers lie one deep
 
 
-def check_folder(folder: Path) -> None:
-    """Return if no link leads out of the folder, and nothing in it is a pipe or a device.
-
-    Raises:
-        UsageError: one does, or something is.
-    """
-    _reject_escapes(folder)
-
-
 def check(folder: Path) -> None:
     """Return if the folder may be given to transformers.
 
@@ -39,7 +30,7 @@ def check(folder: Path) -> None:
         UsageError: settings that are no JSON object, name code (auto_map), a kernel, a quantization or an adapter, or
             hold an access token; weights listed outside the folder; a link that leads out of it; a pipe or device.
     """
-    _reject_escapes(folder)
+    check_folder(folder)
     for name in _SETTINGS:
         if (folder / name).is_file():
             _check_settings(folder / name)
@@ -118,7 +109,7 @@ def _check_index(path: Path) -> None:
             raise UsageError(what, where=str(path))
 
 
-def _reject_escapes(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Reject what is neither a file nor a folder, and links that lead out of the folder."""
     home = folder.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home

@@ -20,6 +20,8 @@ import msgspec
 from cerank.errors import CerankError, UsageError
 from cerank.files.safe_open import open_file
 from cerank.models import model_folders, preflight
+from cerank.models.foreign import lightning_checkpoint, xpm_checkpoint
+from cerank.models.foreign.xpm_checkpoint import XpmLengths
 from cerank.models.prompt_templates import (
     DECLARATION,
     PUBLISHED,
@@ -64,6 +66,8 @@ class ModelReading(msgspec.Struct, frozen=True, kw_only=True):
     max_length: int = 0  # tokens of a pair that the model reads at most; 0 where its files do not say
     parameters: int = 0  # number of weights; 0 where the names of weights could not be read
     declaration: Declaration | None = None  # prompt template and answers of a language model; None for others
+    text_lengths: tuple[int, int] = (0, 0)  # tokens that a query and a document keep by themselves; 0 for no limit
+    cuts: Literal["longest_first", "document"] = "longest_first"  # what a pair that is too long loses
 
 
 def read_model(
@@ -86,9 +90,43 @@ def read_model(
     length = _longest_input(folder, config)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    reading = _recognized(folder, config, weights, _ReadingRequest(name, declared, pooling))
+    request = _ReadingRequest(name, declared, pooling)
+    reading = _lightning(folder, config, weights, pooling) or _recognized(folder, config, weights, request)
     parameters = sum(_product(shape) for shape in weights.values())
-    return msgspec.structs.replace(reading, max_length=reading.max_length or length, parameters=parameters)
+    reading = msgspec.structs.replace(reading, max_length=reading.max_length or length, parameters=parameters)
+    lengths = xpm_checkpoint.read_lengths(folder) if reading.head == "trained" else None
+    return reading if lengths is None else _as_xpmir_cuts(reading, lengths)
+
+
+def _as_xpmir_cuts(reading: ModelReading, lengths: XpmLengths) -> ModelReading:
+    """Return the reading of a model with the lengths and the prompt that xpmir kept beside it."""
+    limits = [length for length in (reading.max_length, lengths.pair) if length]
+    return msgspec.structs.replace(
+        reading,
+        family=f"checkpoint of xpmir: {reading.family}",
+        max_length=min(limits, default=0),
+        text_lengths=(lengths.query, lengths.document),
+        query_prompt=lengths.query_prompt or reading.query_prompt,
+        cuts="document" if lengths.query else reading.cuts,
+    )
+
+
+def _lightning(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]], pooling: str
+) -> ModelReading | None:
+    """Return the reading of a checkpoint of lightning-ir; None for others, and where its encoder alone is asked for."""
+    if not lightning_checkpoint.is_lightning(config):
+        return None
+    settings = lightning_checkpoint.read_settings(folder, config, weights)
+    if pooling not in {"auto", settings.pooling}:
+        return None
+    return ModelReading(
+        family=f"checkpoint of lightning-ir ({_architecture(config)})",
+        pooling=settings.pooling,
+        head="trained",
+        model_type=settings.backbone,
+        text_lengths=(settings.query_length, settings.document_length),
+    )
 
 
 class _ReadingRequest(NamedTuple):

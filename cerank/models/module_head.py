@@ -6,7 +6,7 @@ Invariant: no class is imported by a name from the folder; activations are looke
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,16 @@ def load_head(folder: Path) -> nn.Sequential:
             raise UsageError(
                 f"the file is no {name}: {shown(error, 200)}", where=where, code="invalid-modules"
             ) from error
+        modules.append(module)
+    return nn.Sequential(*modules)
+
+
+def head_of_layers(layers: Sequence[tuple[dict[str, Any], dict[str, Tensor]]], where: str) -> nn.Sequential:
+    """Return a head of linear layers, each given by its settings and weights; `where` is for errors."""
+    modules = []
+    for config, weights in layers:
+        module = DenseModule(config, where)
+        module.load_state_dict(weights)
         modules.append(module)
     return nn.Sequential(*modules)
 

@@ -57,15 +57,15 @@ def read_sizes(folder: Path) -> ModelSizes:
     weights = sorted(folder.glob("*.safetensors"))
     for path in weights:
         shapes |= weight_shapes(path)
-    family = str(config.get("model_type", ""))
+    family = str(config.get("backbone_model_type") or config.get("model_type", ""))  # lightning-ir names both
     embeddings = [shape[0] for name, shape in shapes.items() if _EMBEDDINGS.search(name) and len(shape) == 2]
     heads = [shape[0] for name, shape in shapes.items() if _HEADS.search(name) and len(shape) == 2]
     architectures = " ".join(map(str, config.get("architectures") or ()))
     return ModelSizes(
         family=family,
-        embeddings=embeddings[0] if embeddings else _whole(config, "vocab_size"),
+        embeddings=embeddings[0] if embeddings else _whole_number(config, "vocab_size"),
         tokens=_tokenizer_size(folder),
-        token_types=_whole(config, "type_vocab_size"),
+        token_types=_whole_number(config, "type_vocab_size"),
         longest=_longest(family, config),
         head=heads[-1] if heads and "SequenceClassification" in architectures else 0,
         weights=sum(path.stat().st_size for path in weights),
@@ -171,13 +171,13 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _whole(config: Mapping[str, Any], key: str) -> int:
+def _whole_number(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key, 0)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _longest(family: str, config: Mapping[str, Any]) -> int:
-    positions = _whole(config, "max_position_embeddings")
+    positions = _whole_number(config, "max_position_embeddings")
     if family in _FROM_PADDING:  # positions are counted from behind the padding's id
         padding = config.get("pad_token_id", 1)
         return max(0, positions - 1 - (padding if isinstance(padding, int) else 1))

@@ -18,6 +18,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.models import bases
 from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.planning.depth_checks import check_depths
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
@@ -161,6 +162,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     for name, stage in recipe.chained():
         if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
+    check_depths(recipe, datasets)
     for teacher in recipe.evaluate.teachers:
         spec = recipe.teachers[teacher]
         for test in recipe.data.test:

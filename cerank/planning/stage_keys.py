@@ -31,7 +31,8 @@ def stage_key(plan: Plan, index: int) -> str:
     names += [("sampler of negatives", stage.negatives) for _, stage in stages]
     key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
     extensions = plan.extension_hashes(*names)
-    return sha256_json((key, extensions)) if extensions else key
+    shards = [("step shards", plan.step_shards)] if plan.step_shards else []
+    return sha256_json((key, extensions, *shards)) if extensions or shards else key
 
 
 def stage_keys(plan: Plan) -> tuple[str, ...]:

@@ -31,6 +31,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
     inputs: tuple[Input, ...]
     device: str  # "cpu", "cuda" for any GPU, "cuda:0" for a certain one, "mps"
+    devices: tuple[str, ...] = ()  # one process on each; () is one process on `device`. Not part of the fingerprint
+    # shards of a step at most, whose gradients are added in an order that the number of devices does not change; 0: the
+    # steps are not divided, and the run stays on one device
+    step_shards: int = 0
     threads: int  # CPU threads of the model; part of the identity, for they move scores by some 1e-8
     cache: str  # folder of indexes and built datasets; may be emptied at any time
     label: str = ""  # the user's label; text, never a path
@@ -74,6 +78,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             self.device.split(":")[0],
             self.threads,
             *([self.measures] if self.measures else []),
+            *([("step shards", self.step_shards)] if self.step_shards else []),
             *self.extension_hashes(),
         )
         return sha256_json(parts)

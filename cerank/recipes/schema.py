@@ -242,6 +242,12 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     harm: Annotated[
         dict[str, Size], help_text('the largest loss of a measure that would not matter, or "5%"; default: the margin')
     ] = {}
+    depths: Annotated[
+        tuple[Positive, ...],
+        help_text(
+            "smaller depths at which the one re-ranking is measured, too; tests say which is enough, or too deep"
+        ),
+    ] = ()
     teachers: Annotated[
         tuple[str, ...],
         help_text("teachers in [teachers] that rank the test queries, too: rows beside the stages, which they bound"),
@@ -442,6 +448,21 @@ def size_mistakes(sizes: Mapping[str, float | str], path: str) -> list[str]:
     return mistakes
 
 
+def _depth_mistakes(recipe: Recipe) -> list[str]:
+    depths, deepest = recipe.evaluate.depths, recipe.data.depth
+    twice = [depth for depth, count in Counter(depths).items() if count > 1]
+    beyond = [depth for depth in depths if depth > deepest]
+    mistakes = [f"evaluate.depths: {depth} appears twice" for depth in twice]
+    if beyond:
+        what = (
+            f"{', '.join(map(str, beyond))} lies beyond the candidates: data.depth is {deepest}, and no more are scored"
+        )
+        mistakes.append(f"evaluate.depths: {what}")
+    if set(depths) == {deepest}:
+        mistakes.append(f"evaluate.depths: {deepest} is data.depth itself; name a smaller depth, too")
+    return mistakes
+
+
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for key in ("margins", "worth", "harm"):
@@ -464,6 +485,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
+    mistakes += _depth_mistakes(recipe)
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])

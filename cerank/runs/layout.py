@@ -82,6 +82,35 @@ class QueueFolder(msgspec.Struct, frozen=True):
         return self.path / "slots" / f"{slug(key)}.json"
 
 
+class JobFolder(msgspec.Struct, frozen=True):
+    """The paths of what a lab knows of its jobs on other machines. All but the logs may be deleted."""
+
+    lab: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder of all of it; absent in a lab that never submitted a job."""
+        return self.lab / "jobs"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what jobs print before and after their worker."""
+        return self.path / "logs"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock lets one process at a time ask the executors how the jobs stand."""
+        return self.path / "lock"
+
+    def script(self, name: str) -> Path:
+        """Return the script of a submission."""
+        return self.path / "scripts" / f"{slug(name)}.sh"
+
+    def answer(self, executor: str) -> Path:
+        """Return `job_records.JobAnswer`: what the executor said last."""
+        return self.path / f"{slug(executor)}.json"
+
+
 class RunFolder(msgspec.Struct, frozen=True):
     """The paths in one run directory; it lists folders, and opens and writes nothing.
 
@@ -191,9 +220,24 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "notes.json"
 
     @property
+    def job(self) -> Path:
+        """`job_records.JobRecord`: the job on other machines that carries the run out; absent where there is none."""
+        return self.path / "job.json"
+
+    @property
+    def job_starts(self) -> Path:
+        """Journal of `job_records.JobStart`: where jobs began to carry the run out, and how each of them ended."""
+        return self.path / "jobs.jsonl"
+
+    @property
     def note(self) -> Path:
         """The user's note on the run, in Markdown; absent where there is none."""
         return self.path / "note.md"
+
+    @property
+    def trackers(self) -> Path:
+        """The folder of what experiment trackers were sent of the run; absent where none was."""
+        return self.path / "trackers"
 
     @property
     def short_name(self) -> Path:

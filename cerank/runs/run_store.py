@@ -19,10 +19,11 @@ import msgspec
 
 from cerank.core.metrics import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError, near_files, os_error
-from cerank.files import disk, journal, json_records, lease
+from cerank.files import disk, journal, json_records, lease, lease_files
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, queue, run_names, user_labels
+from cerank.runs import checksums, job_records, queue, run_names, user_labels
+from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
 from cerank.runs.records import Done, Failure, StoredPlan
@@ -51,10 +52,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     done: Done | None = None
     failure: Failure | None = None
     damage: str = ""
+    job: RunJob | None = None  # the run's job on other machines, while that says more than the run's own files
 
     @property
     def text(self) -> str:
         """The reason for the state, in a sentence; "" if the state says enough."""
+        if self.job is not None and not self.damage:
+            return self.job.text
         if self.damage or self.failure is None or self.state == "queued":
             return self.damage
         place = f"{self.failure.where}: " if self.failure.where else ""
@@ -232,17 +236,22 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
     with contextlib.suppress(OSError):
         seconds_since_heartbeat = max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
     missing = checksums.first_missing(folder) if done else ""
+    job = None if done else job_records.job_of(folder)
     is_held = lease.is_held(folder.lease)
+    is_alive_elsewhere = bool(attempts) and not done and not is_held and _is_alive_elsewhere(folder, events, now)
+    is_in_queue = entry is not None and not done and not queue.is_consumed(entry, events) and not is_held
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
     if done and (damage and not is_held):
         state: State = "damaged"
     elif done:
         state = "finished"
-    elif entry and not queue.is_consumed(entry, events) and not is_held:
+    elif is_in_queue:
         state = "queued"
     elif failure:
         state = "failed"
-    elif is_held or (attempts and _is_alive_elsewhere(folder, events, seconds_since_heartbeat)):
+    elif job and job.state.is_live and not job.record.is_canceled and not is_held and not is_alive_elsewhere:
+        state = "queued"
+    elif is_held or is_alive_elsewhere:
         state = "stopping" if folder.stop.exists() else "running"
     elif damage:
         state = "damaged"
@@ -258,6 +267,7 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
         done=done,
         failure=failure,
         damage=damage[0] if damage else "",
+        job=job if state in {"queued", "lost", "waiting"} and not is_in_queue else None,
     )
 
 
@@ -268,12 +278,21 @@ def _progress(folder: RunFolder) -> Progress | None:
         return None  # a hint only, and written again within 2 seconds
 
 
-def _is_alive_elsewhere(folder: RunFolder, events: list[Event], seconds_since_heartbeat: float) -> bool:
-    """Return whether a worker on another machine seems alive: some network file systems do not share its lock."""
+def _is_alive_elsewhere(folder: RunFolder, events: list[Event], now: datetime) -> bool:
+    """Return whether a worker on another machine seems alive: some network file systems do not share its lock.
+
+    Its heartbeat has the time of the file server, whose clock may be minutes from this machine's.
+    """
     holder = lease.owner(folder.lease)
-    if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
+    if holder is None or not folder.progress.exists() or (events and events[-1].kind == "paused"):
         return False
-    return seconds_since_heartbeat < _ALIVE_SECONDS and not (events and events[-1].kind == "paused")
+    if (holder.host, holder.boot) == (socket.gethostname(), lease.boot_id()):
+        return False
+    server_now = now.timestamp() + lease_files.clock_offset(folder.lab)
+    try:
+        return server_now - folder.progress.stat().st_mtime < _ALIVE_SECONDS
+    except OSError:
+        return False
 
 
 def find(lab: Path, text: str) -> RunFolder:

@@ -48,13 +48,15 @@ def start(
         command: the program that carries out the run, with its arguments.
         given: the environment to select variables from; default: this process's own.
         inherited: open descriptors that the worker keeps open as long as it lives, such as a device's lock.
-        key: the machine-wide key of the device that the worker gets; default: found from the plan.
+        key: the machine-wide key of the device that the worker gets, several with commas; default: found from the plan.
 
     Raises:
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
     given = os.environ if given is None else given
-    key = key or devices.device_key(plan.device, given)
+    if not key:
+        names = [devices.device_of_process(plan.devices, number) for number in range(len(plan.devices))]
+        key = ",".join(dict.fromkeys(devices.device_key(name, given) for name in names or (plan.device,)))
     run_store.clear_stop(folder)  # an old request; a request from now on is meant for the new worker
     log = disk.open_append(folder.log)
     try:

@@ -16,7 +16,7 @@ import msgspec
 from cerank.errors import CerankError
 from cerank.files import lease
 from cerank.machine import device_locks
-from cerank.machine.devices import Device, fits
+from cerank.machine.devices import Device, device_of_process, fits
 from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 
@@ -83,11 +83,13 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
         if folder.name in runs_on or not _is_held_here(folder):
             continue
         try:
-            device_name = run_store.load_plan(folder).device
+            plan = run_store.load_plan(folder)
         except CerankError:
             continue
+        names = plan.devices or (plan.device,)
+        used = {device_of_process(names, number) for number in range(len(names))}
         for index, device in enumerate(devices):
-            if not runs_on[index] and fits("cuda:0" if device_name == "cuda" else device_name, device):
+            if not runs_on[index] and any(fits(name, device) for name in used):
                 runs_on[index] = folder.name
     return runs_on
 

@@ -1,5 +1,7 @@
 """`python -m cerank.scheduler.supervisor LAB`: starts the queued runs of a lab in order, one on each free device.
 
+A run on several devices takes all of them at once. Until they are free, later runs leave free ones of its kind to it.
+
 Invariant: it may be killed at any moment. What it must know after that is in locks that its workers inherit and in the
 runs' own files: a device is taken as long as a worker lives, and an entry is dropped once its run says it was started.
 """
@@ -85,7 +87,7 @@ class WorkerProcess(msgspec.Struct, frozen=True):
     """A worker that this process started, and what for."""
 
     entry: QueueEntry
-    device: Device
+    devices: tuple[Device, ...]
     process: local_launcher.Process
 
 
@@ -104,7 +106,7 @@ class Supervisor:
     ) -> None:
         self.lab, self.devices, self.command, self.environ = lab, tuple(available), tuple(command), dict(environ)
         self.children: list[WorkerProcess] = []
-        self._device_names: dict[str, str] = {}  # run -> its plan's device
+        self._device_names: dict[str, tuple[str, ...]] = {}  # run -> its plan's devices
         self._logged: set[str] = set()
         self._seen = (-1, -1)
         self._look_at = 0.0
@@ -130,7 +132,7 @@ class Supervisor:
         return [
             entry
             for entry in queue.entries(self.lab)
-            if not self._requested_device(entry) or self._fits_somewhere(entry)
+            if not self._requested_devices(entry) or self._fits_somewhere(entry)
         ]
 
     def step(self) -> None:
@@ -164,7 +166,7 @@ class Supervisor:
         """Return the entries whose workers, started here, have ended."""
         over = [child for child in self.children if child.process.poll() is not None]
         for child in over:
-            log_line(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
+            log_line(f"{child.entry.run} on {_names(child.devices)} ended with {child.process.returncode}")
         self.children = [child for child in self.children if child not in over]
         return [child.entry for child in over]
 
@@ -177,35 +179,46 @@ class Supervisor:
     def _folder(self, entry: QueueEntry) -> RunFolder:
         return RunFolder(runs_folder(self.lab) / entry.run)
 
-    def _requested_device(self, entry: QueueEntry) -> str:
-        """Return the device of the entry's plan, which never changes; "" if the plan is unreadable."""
+    def _requested_devices(self, entry: QueueEntry) -> tuple[str, ...]:
+        """Return the devices of the entry's plan, which never change; () if the plan is unreadable.
+
+        All processes on the CPU share it, so that it is one device here.
+        """
         if entry.run not in self._device_names:
             try:
-                self._device_names[entry.run] = run_store.load_plan(self._folder(entry)).device
+                plan = run_store.load_plan(self._folder(entry))
             except CerankError:
-                return ""
+                return ()
+            names = plan.devices or (plan.device,)
+            self._device_names[entry.run] = names[:1] if names[0] == "cpu" else names
         return self._device_names[entry.run]
 
     def _start_from(self, entries: Sequence[QueueEntry]) -> bool:
-        """Start each entry, in order, for which a device is free; return whether any was started."""
+        """Start each entry, in order, for which its devices are free; return whether any was started."""
         in_use = queue_status.on_devices(self.lab, self.devices)
         under_way = {*in_use, *(child.entry.run for child in self.children)}
         waiting = [entry for entry in entries if entry.run not in under_way]
         self._log_other_labs(waiting)
         # a plan for any GPU leaves those that others ask for by number to them, as far as it has the choice
-        named = {self._requested_device(entry) for entry in waiting}
+        named = {name for entry in waiting for name in self._requested_devices(entry)}
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
         free.sort(key=lambda device: device.name in named)
-        count = len(free)
+        has_started = False
         dependencies = StageDependencies(self.lab, [run for run in under_way if run])
         for entry in waiting:
             if not free:
                 break
-            if dependencies.can_start(entry.run) and (taken := self._start(entry, free)):
-                free = [device for device in free if device != taken]
+            can_start = dependencies.can_start(entry.run)
+            taken = self._start(entry, free) if can_start else ()
+            has_started = has_started or bool(taken)
+            names = self._requested_devices(entry)
+            if can_start and not taken and len(names) > 1 and self._fits_somewhere(entry):
+                # it takes all at once: what is free is kept for it, or runs on one device would overtake it for ever
+                taken = tuple(device for device in free if any(devices.fits(name, device) for name in names))
+            free = [device for device in free if device not in taken]
             if self._fits_somewhere(entry):
                 dependencies.add(entry.run)
-        return len(free) < count
+        return has_started
 
     def _log_other_labs(self, waiting: Sequence[QueueEntry]) -> None:
         """Log once for each device that a run of another lab blocks it."""
@@ -217,11 +230,11 @@ class Supervisor:
                 log_line(text)
 
     def _fits_somewhere(self, entry: QueueEntry) -> bool:
-        name = self._requested_device(entry)
-        return any(devices.fits(name, device) for device in self.devices)
+        names = self._requested_devices(entry)
+        return bool(names) and bool(devices.assign(names, self.devices))
 
-    def _start(self, entry: QueueEntry, free: Sequence[Device]) -> Device | None:
-        """Start the entry's run on the first free device that fits; return the device, or None if it must wait.
+    def _start(self, entry: QueueEntry, free: Sequence[Device]) -> tuple[Device, ...]:
+        """Start the entry's run on the first free devices that fit; return them, or () if it must wait.
 
         Raises:
             RunFailedError: the disk or the system refuses. The entry stays, and the queue stops: the next would meet
@@ -230,49 +243,87 @@ class Supervisor:
         folder = self._folder(entry)
         try:
             plan = run_store.load_plan(folder)
-            for device in free:
-                slot = queue.take_device(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
-                if slot is not None and self._start_on(entry, plan, device, slot):
-                    return device
+            names = self._requested_devices(entry)
+            left = list(free)
+            while chosen := devices.assign(names, left):
+                slots = self._take_slots(entry, chosen)
+                if slots and self._start_on(entry, plan, chosen, slots):
+                    return chosen
+                left = [device for device in left if device != chosen[0]]
         except CerankError as error:
             if folder.path.is_dir() and not isinstance(error, DamagedError):
                 raise
             log_line(f"{entry.run} cannot be started: {error}")
             queue.replace_entries(self.lab, [other for other in queue.entries(self.lab) if other != entry])
-        return None
+        return ()
 
-    def _start_on(self, entry: QueueEntry, plan: Plan, device: Device, slot: Lease) -> bool:
-        """Start the entry's run, handing the locks of queue and device over to the worker.
+    def _take_slots(self, entry: QueueEntry, chosen: Sequence[Device]) -> list[Lease]:
+        """Take the queue's locks of all these devices, or of none."""
+        slots: list[Lease] = []
+        for device in chosen:
+            slot = queue.take_device(self.lab, device.key, entry.run)
+            if slot is None:
+                for taken in slots:
+                    taken.release()
+                return []
+            slots.append(slot)
+        return slots
 
-        False where a run of another lab has the device.
+    def _lock_devices(self, entry: QueueEntry, chosen: Sequence[Device], own: list[device_locks.DeviceLock]) -> str:
+        """Add the machine-wide locks of the devices to `own`; return who has one of them, "" if nobody does."""
+        for device in sorted(chosen, key=lambda device: device.key):  # in the order in which every worker takes them
+            lock = device_locks.acquire(device.key, self.lab, entry.run)
+            if isinstance(lock, device_locks.LockOwner) and not lock.is_of(self.lab):
+                return f"{device.name}, which {lock} uses"
+            own += [lock] if isinstance(lock, device_locks.DeviceLock) else []
+        return ""
+
+    def _start_on(self, entry: QueueEntry, plan: Plan, chosen: Sequence[Device], slots: Sequence[Lease]) -> bool:
+        """Start the entry's run, handing the locks of queue and devices over to the worker.
+
+        False where a run of another lab has one of the devices.
         """
-        environment = self.environ | devices.device_environment(plan.device, device, self.devices)
+        environment = self.environ | devices.device_environment(plan.device, chosen, self.devices)
         folder = self._folder(entry)
+        own: list[device_locks.DeviceLock] = []
         try:
-            device_lock = device_locks.acquire(device.key, self.lab, entry.run)
+            waits_for = self._lock_devices(entry, chosen, own)
         except BaseException:
-            slot.release()
+            _release(slots, own)
             raise
-        if isinstance(device_lock, device_locks.LockOwner) and not device_lock.is_of(self.lab):
-            slot.release()
-            log_line(f"{entry.run} waits for {device.name}, which {device_lock} uses")
+        if waits_for:
+            _release(slots, own)
+            log_line(f"{entry.run} waits for {waits_for}")
             return False
-        own = device_lock if isinstance(device_lock, device_locks.DeviceLock) else None
-        descriptors = (slot.descriptor, *([own.descriptor] if own else []))
+        descriptors = [slot.descriptor for slot in slots] + [lock.descriptor for lock in own]
+        keys = ",".join(device.key for device in chosen)
         try:
             process = local_launcher.start(
-                plan, folder, command=self.command, given=environment, inherited=descriptors, key=device.key
+                plan, folder, command=self.command, given=environment, inherited=descriptors, key=keys
             )
         except BaseException:
-            slot.hand_over()
+            for slot in slots:
+                slot.hand_over()
             raise
         finally:
-            if own:
-                own.hand_over()
-        slot.hand_over(process.pid)
-        self.children.append(WorkerProcess(entry, device, process))
-        log_line(f"{entry.run} started on {device.name} as pid {process.pid}")
+            for held in own:
+                held.hand_over()
+        for slot in slots:
+            slot.hand_over(process.pid)
+        self.children.append(WorkerProcess(entry, tuple(chosen), process))
+        log_line(f"{entry.run} started on {_names(chosen)} as pid {process.pid}")
         return True
+
+
+def _release(slots: Sequence[Lease], locks: Sequence[device_locks.DeviceLock]) -> None:
+    for slot in slots:
+        slot.release()
+    for lock in locks:
+        lock.release()
+
+
+def _names(chosen: Sequence[Device]) -> str:
+    return ", ".join(device.name for device in chosen)
 
 
 def log_line(text: str) -> None:

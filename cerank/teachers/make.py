@@ -249,7 +249,7 @@ def _saved(
         identity = sha256_json([identity, request.sample])
     folder = declared.ranking_folder(request.lab, request.name, identity)
     every = {**ranking_files.load_reports(folder), **reports}
-    before = _provenance_before(folder)
+    before = load_if_there(folder / ranking_files.PROVENANCE, Provenance)
     facts = ranking_files.counts(every)
     usage = facts["usage"]
     provenance = Provenance(

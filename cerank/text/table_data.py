@@ -140,10 +140,10 @@ def rounded(value: Value, column: Column) -> str:
         return "yes" if value else "no"
     if isinstance(value, str) or column.kind in TEXTS:
         return str(value)
-    return _SHOWN[column.kind](float(value), column) if not isinstance(value, int) else _whole(value, column)
+    return _SHOWN[column.kind](float(value), column) if not isinstance(value, int) else _integer(value, column)
 
 
-def _whole(value: int, column: Column) -> str:
+def _integer(value: int, column: Column) -> str:
     if column.kind in {"number", "signed"}:
         return f"{value:+d}" if column.kind == "signed" and value else str(value)
     return _SHOWN[column.kind](float(value), column)

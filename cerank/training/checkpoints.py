@@ -99,12 +99,14 @@ class CheckpointWriter:
         device: device that the model is on.
         on_saved: called by the trainer's own thread with the state of each checkpoint that is on disk.
         in_thread: whether hashing and writing go on while the next steps are computed.
+        writes: whether this process writes; of several with the same weights only one does.
     """
 
     def __init__(
-        self, folder: Path, device: torch.device, on_saved: Callable[[TrainingState], None], *, in_thread: bool
-    ) -> None:
-        self._folder, self._device, self._on_saved = folder, device, on_saved
+        self, folder: Path, device: torch.device, on_saved: Callable[[TrainingState], None], *, in_thread: bool,
+        writes: bool = True,
+    ) -> None:  # fmt: skip
+        self._folder, self._device, self._on_saved, self._writes = folder, device, on_saved, writes
         self._thread = ThreadPoolExecutor(1, "checkpoint") if in_thread else None
         self._pending: tuple[TrainingState, Future[None]] | None = None
 
@@ -122,7 +124,7 @@ class CheckpointWriter:
     def save(self, model: CrossEncoder, optimizer: AdamW, state: TrainingState, before: Callable[[], None]) -> None:
         """Save a checkpoint, unless there is nothing to save yet or it is on disk already; `before` is called first."""
         self.wait()
-        if not state.step or (self._folder / folder_name(state.step)).exists():
+        if not self._writes or not state.step or (self._folder / folder_name(state.step)).exists():
             return
         before()
         snapshot = take_snapshot(model, optimizer, self._device, copies=self._thread is not None)

@@ -31,7 +31,8 @@ _MAX_SHARDS = 4  # shards of a microbatch, each in a thread of its own
 _SHARD_GRADIENT_BYTES = 1 << 30  # until they are summed, every shard has its own gradients of all weights
 MIN_SHARD_TOKENS = 256  # for fewer tokens, the fixed costs of a pass would be most of its time
 
-Position = tuple[int, int]  # step, and number of the microbatch in it: part of the seed of dropout
+# step, shard where the step is divided into shards, and number of the microbatch: part of the seed of dropout
+Position = tuple[int, ...]
 
 
 class ForwardBackward:
@@ -54,7 +55,7 @@ class ForwardBackward:
 
         Args:
             pairs: all pairs of a microbatch.
-            position: (step, number of the microbatch); the same position samples the same dropout.
+            position: (step, ..., number of the microbatch); the same position samples the same dropout.
         """
         lengths = [len(pair.ids) for pair in pairs]
         shards = self.shards_of(lengths)

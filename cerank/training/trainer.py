@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim import AdamW
 
 from cerank.core.metrics import StepMetrics
+from cerank.core.ranks import Ranks, shard_count
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
@@ -38,6 +39,7 @@ from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, spli
 from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import find_loss
+from cerank.training.step_shards import RankStats, StepShards, bits_of
 
 Result = TypeVar("Result")
 
@@ -74,8 +76,11 @@ class TrainerCallback(Protocol):
     def on_out_of_memory(self, what: str) -> None:
         """Record that fewer tokens go through the model at once from here on; the groups of a step stay the same."""
 
+    def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
+        """Log what each process did since the last validation; called only where several share the steps."""
+
     def should_stop(self) -> bool:
-        """Return whether to save and stop before the next step."""
+        """Return whether to save and stop before the next step; of several processes the first one decides."""
 
 
 class Trainer:
@@ -88,6 +93,9 @@ class Trainer:
         seed: seed of the run, from 0.
         folder: folder that holds the stage's checkpoints.
         device: device that the model is on, such as "cpu" or "cuda:0".
+        shards: shards of a step at most, for a run that may go on with another number of devices: their gradients are
+            added in an order of its own. 0 takes the groups of a step as they fit into memory.
+        ranks: the processes that share the shards of a step, this one among them.
 
     Example:
         Given a stage of two steps, its training data (see `Sampler`), a cross-encoder and a callback:
@@ -98,13 +106,19 @@ class Trainer:
         2
     """
 
-    def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
+    def __init__(
+        self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str, shards: int = 0,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
         self.probes_memory = self.device.type == "cuda"
         self.loss = find_loss(stage.loss, f"stages.{name}.loss")
         self._spread = torch.zeros((), device=self.device)  # largest difference of scores within a group of the step
+        self.ranks = ranks or Ranks()
+        self._shard_count = shard_count(stage.groups_per_step, shards) if shards else 0
+        self._shards: StepShards | None = None  # the shards of a step, where it is divided into shards
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.
@@ -117,27 +131,24 @@ class Trainer:
         stage, steps = self.stage, data.sampler.steps
         self._prepare(model)
         optimizer = self.optimizer(model)
-        state = checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
+        state = self._resume(model, optimizer, callback)
         model.train()
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
+        self._shards = self._divide_steps(passes)
         if self.probes_memory and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
             # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
             # whatever else is on the GPU by then
-            checkpoints.record_microbatch(self.folder, 0, passes.microbatch)
+            self._record_microbatch(0, passes.microbatch)
         state = self._with_start(state, callback)
 
-        in_thread = self.writes_checkpoints_in_thread
-        with (
-            Prefetcher(data, steps) as prefetcher,
-            CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread) as writer,
-        ):
+        with Prefetcher(data, steps) as prefetcher, self._writer(callback) as writer:
             for step in range(state.step + 1, steps + 1):
                 if state.stopped_early:
                     break
-                if callback.should_stop():
-                    writer.save(model, optimizer, state, callback.before_save)
+                if self.ranks.agree(callback.should_stop()):
+                    self._save(writer, model, optimizer, state, callback)
                     writer.wait()
                     raise PausedError(state.step)
                 # batch: a thread made it while the step before computed
@@ -148,6 +159,9 @@ class Trainer:
                 passes.microbatch = microbatches.get(step, passes.microbatch)
                 compute = partial(self.forward_backward, passes, batch, step)
                 losses = self._within_memory(compute, step, model, passes, callback)
+
+                # on several devices: the gradient of the whole step, added in the same order for any number of them
+                losses = self._sum_over_ranks(losses)
 
                 # clip; the only time in a step that the device is waited for
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
@@ -177,11 +191,12 @@ class Trainer:
                 validates = step == steps or (stage.validate_every and step % stage.validate_every == 0)
                 if validates:
                     prefetcher.wait()
-                    state = state.after_validation(callback.validate(step), stage.patience)
+                    self._report_ranks(callback)
+                    state = state.after_validation(self.ranks.agree(callback.validate(step)), stage.patience)
 
                 # save
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
-                    writer.save(model, optimizer, state, callback.before_save)
+                    self._save(writer, model, optimizer, state, callback)
         return state
 
     def _prepare(self, model: CrossEncoder) -> None:
@@ -193,10 +208,62 @@ class Trainer:
 
     def _with_start(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
         """Return the state with the measure before the first step; that model is no checkpoint a stage may keep."""
-        return state if state.step else msgspec.structs.replace(state, start_value=callback.validate(0))
+        if state.step:
+            return state
+        return msgspec.structs.replace(state, start_value=self.ranks.agree(callback.validate(0)))
+
+    def _divide_steps(self, passes: ForwardBackward) -> StepShards | None:
+        """Return the shards of the steps; None where the stage stays in one process for good."""
+        if not self._shard_count:
+            return None
+        return StepShards(passes.model.trained_weights, self._shard_count, self.ranks)
+
+    def _sum_over_ranks(self, losses: list[Tensor]) -> list[Tensor]:
+        """Give the weights the gradient of all shards of the step, and return the losses of all shards in order."""
+        if self._shards is None:
+            return losses
+        losses, self._spread = self._shards.sum_over_ranks(losses, self._spread)
+        return losses
+
+    def _report_ranks(self, callback: TrainerCallback) -> None:
+        """Tell the callback what each process did since the last validation, where there are several."""
+        if self._shards is not None and self.ranks.count > 1:
+            callback.on_rank_stats(self._shards.report())
+
+    def _resume(self, model: CrossEncoder, optimizer: AdamW, callback: TrainerCallback) -> TrainingState:
+        """Load the newest valid checkpoint; the first process does so first, because it renames damaged ones."""
+        with self.ranks.first_one_first():
+            return checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
+
+    def _writer(self, callback: TrainerCallback) -> CheckpointWriter:
+        """Return what writes checkpoints: of several processes, which have the same weights, only the first does."""
+        in_thread, writes = self.writes_checkpoints_in_thread, self.ranks.is_first
+        return CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread, writes=writes)
+
+    def _save(
+        self, writer: CheckpointWriter, model: CrossEncoder, optimizer: AdamW, state: TrainingState,
+        callback: TrainerCallback,
+    ) -> None:  # fmt: skip
+        """Save a checkpoint, after checking that all processes have the same weights.
+
+        Raises:
+            RunFailedError: one has others.
+        """
+        if self.ranks.count > 1:
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            self.ranks.check_equal(bits_of(trained), f"stages.{self.name}")
+        writer.save(model, optimizer, state, callback.before_save)
+
+    def _record_microbatch(self, step: int, tokens: int) -> None:
+        """Record that from `step` on at most `tokens` tokens go through the model at once."""
+        if self.ranks.is_first:
+            checkpoints.record_microbatch(self.folder, step, tokens)
 
     def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
         """Add the gradient of the batch's mean loss to the parameters; return each microbatch's part of that mean.
+
+        Where steps are divided into shards, only the shards of this process are computed. Their gradients are kept
+        apart until `sum_over_ranks`, and what is returned are the parts of the shards.
 
         With `mean_over = "pairs"` a group counts as many times as it has pairs of a better and a worse candidate, so
         that the mean is that over all such pairs of the step.
@@ -211,11 +278,32 @@ class Trainer:
         else:
             counts = [1.0] * len(batch)
         weights = to_device(counts, torch.float32, self.device) / (sum(counts) or 1.0)
-        parts, start = [], 0
         self._spread = torch.zeros((), device=self.device)
+        if self._shards is None:
+            return self._add_gradient(passes, batch, weights, (step,))
+        parts = []
+        for shard, places in self._shards.own(batch):
+            of_shard = weights[to_device(places, torch.int64, self.device)]
+            losses = self._add_gradient(passes, [batch[place] for place in places], of_shard, (step, shard))
+            parts.append(torch.stack(losses).sum())
+            self._shards.add()
+        return parts
+
+    def _add_gradient(
+        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], weights: Tensor, position: tuple[int, ...]
+    ) -> list[Tensor]:
+        """Add the gradient of the losses of some groups, one microbatch after another; return the parts.
+
+        Args:
+            passes: runs the model, `passes.microbatch` tokens at once.
+            batch: the groups.
+            weights: (groups,) weight of each group in the mean.
+            position: the step, and the shard where it is divided; part of the seed of dropout.
+        """
+        parts, start = [], 0
         for number, microbatch in enumerate(split_by_tokens(batch, passes.microbatch)):
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
-            scores = passes.forward(pairs, (step, number))
+            scores = passes.forward(pairs, (*position, number))
             losses = self._group_losses(scores, microbatch)
             loss = (losses * weights[start : start + len(microbatch)]).sum()
             passes.backward(loss)
@@ -302,12 +390,15 @@ class Trainer:
             RunFailedError: the microbatch was halved `MAX_HALVINGS` times already.
         """
         while True:
+            reason = ""
             try:
-                return work()
+                result = work()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0][:200]
+            if not (reason := self.ranks.any(reason)):  # too little memory in one process concerns all
+                return result
             model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
             release_memory(self.device)
             if self.stage.tokens_at_once // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
@@ -319,7 +410,7 @@ class Trainer:
                     code="out-of-memory",
                 )
             passes.microbatch //= 2
-            checkpoints.record_microbatch(self.folder, step, passes.microbatch)
+            self._record_microbatch(step, passes.microbatch)
             when = f"step {step}" if step else "before training"
             callback.on_out_of_memory(f"{when}: {passes.microbatch} tokens at once from here on; {reason}")
 

@@ -5,6 +5,7 @@ Invariant: every run continues when this process ends.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -115,7 +116,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache)
+        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
         self._is_polling = self._is_warm = self._is_judging = False
@@ -196,6 +197,8 @@ class CerankApp(App[str], inherit_bindings=False):
         self.entries = entries
         self.has_loaded = True
         self.polls += 1
+        if is_first:
+            gc.freeze()  # or the collector walks through the plans of all runs again and again, 0.1 s for a thousand
         for change in changes:
             self._toast(change)
         self._announce_verdicts()
@@ -228,9 +231,12 @@ class CerankApp(App[str], inherit_bindings=False):
             self.poll(*(entry.name for entry in missing))
 
         folders = [entry.folder for entry in missing]
-        self.run_in_thread(
-            lambda: verdict_summaries.compute_in_process(self.lab.settings.cache, folders), group="verdicts", last=done
-        )
+
+        def compute() -> None:
+            worker = get_current_worker()  # canceled when the dashboard ends, which must not wait for minutes
+            verdict_summaries.compute_in_process(self.lab.settings.cache, folders, lambda: worker.is_cancelled)
+
+        self.run_in_thread(compute, group="verdicts", last=done)
 
     def _toast(self, change: StateChange) -> None:
         """Show what happened to a run; an end is told to the terminal and to the user's webhook, too."""

@@ -1,14 +1,19 @@
-"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to recording how it ended."""
+"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to recording how it ended.
+
+A run on several devices starts itself again under torchrun, once on each; `torchrun -m cerank.worker RUN_DIR` does the
+same by hand. The first process then does what the only one does else, and the others follow it (`worker/ranks`).
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +27,7 @@ from cerank.files.disk import DamagedError
 from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
 from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
-from cerank.machine.devices import cpu_model
+from cerank.machine.devices import cpu_model, device_of_process
 from cerank.registry import check_extensions
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -30,7 +35,7 @@ from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import counted, redacted
 from cerank.worker import captured_output, repair
 from cerank.worker.heartbeat import Heartbeat
-from cerank.worker.run_context import RunContext, StopFlag, hold_device
+from cerank.worker.run_context import RunContext, StopFlag, hold_devices
 from cerank.worker.run_log import RunLog
 from cerank.worker.usage_recorder import UsageRecorder
 
@@ -64,22 +69,66 @@ def versions() -> dict[str, str]:
 
 
 def main() -> int:
-    """Carry out the run that the only argument names; the exit code says how it ended."""
-    if len(sys.argv) != 2:
-        print("usage: python -m cerank.worker RUN_DIR", file=sys.stderr)  # noqa: T201 - no run, so no log to write to
-        return ExitCode.USAGE
-    folder = RunFolder(Path(sys.argv[1]).resolve())
+    """Carry out the run that the argument names; the exit code says how it ended."""
+    parser = argparse.ArgumentParser(prog="python -m cerank.worker")
+    parser.add_argument("run", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--devices", metavar="NAME,NAME", help="a process on each, instead of on those of the plan")
+    arguments = parser.parse_args()
+    folder = RunFolder(arguments.run.resolve())
+    named = tuple(arguments.devices.split(",")) if arguments.devices else ()
     stop = StopFlag(folder.stop)
-    stop.install()  # before anything slow, so that an early signal is heard
+    is_started_by_torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+    rank, count = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE")) if is_started_by_torchrun else (0, 0)
+    if rank == 0:
+        stop.install()  # before anything slow, so that an early signal is heard
     with captured_output.redact_output():
-        return _run_attempt(folder, stop)
+        try:
+            if rank:
+                return _follow(folder, stop, named)
+            if not count and len(devices := named or run_store.load_plan(folder).devices) > 1:
+                return _launch(folder, devices)
+        except CerankError as error:
+            _log(str(error))
+            return error.exit_code
+        return _run_attempt(folder, stop, named, count)
 
 
-def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
-    """Run one attempt under the run's lease and return how it ended."""
+def _launch(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
+    """Start a process on each device, and return how the run ended.
+
+    Raises:
+        UsageError: so many devices cannot share the steps of the run.
+    """
+    from cerank.planning import several_devices
+    from cerank.worker.ranks.launch_ranks import launch_ranks
+
+    plan = run_store.load_plan(folder)
+    several_devices.check_division(plan.recipe, plan.step_shards, len(devices))
+    return launch_ranks(folder, devices)
+
+
+def _follow(folder: RunFolder, stop: StopFlag, named: Sequence[str]) -> ExitCode:
+    """Share in the work of a run as a process other than the first."""
+    from cerank.worker.ranks import follow_ranks
+
+    plan = run_store.load_plan(folder)
+    check_extensions(plan.extensions)
+    device = device_of_process(named or plan.devices or (plan.device,), int(os.environ["LOCAL_RANK"]))
+    return follow_ranks.follow(plan, folder, stop, device, _log)
+
+
+def _run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str], count: int) -> ExitCode:
+    """Run one attempt under the run's lease and return how it ended.
+
+    Args:
+        folder: folder of the run.
+        stop: heeded between two steps.
+        named: devices that take the place of the plan's; () for the plan's.
+        count: processes that torchrun started; 0 without torchrun, and then there is this one alone.
+    """
     try:
-        with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
-            return run_attempt(folder, stop)
+        with Lease.take(folder.lease, now(), _end_without_lease), _startup_errors_recorded(folder):
+            return run_attempt(folder, stop, named, count)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
             _log(str(error))
@@ -87,6 +136,12 @@ def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     except CerankError as error:
         _log(str(error))
         return error.exit_code
+
+
+def _end_without_lease() -> None:
+    """End at once, without writing to the run: it was silent for a minute, and another machine continues it."""
+    _log("another machine has taken the run over")
+    os._exit(ExitCode.HELD)
 
 
 @contextlib.contextmanager
@@ -108,7 +163,7 @@ def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
         raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
-def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
+def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), count: int = 0) -> ExitCode:
     """Carry out what is left of a run whose lease this process holds, and return the exit code."""
     plan = run_store.load_plan(folder)
     repaired = repair.repair_run(folder)
@@ -132,9 +187,11 @@ def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     heartbeat = Heartbeat(folder.progress, number, now, also=at_each_heartbeat)
     heartbeat.start()
     ended = ExitCode.FAILED
+    devices = named or plan.devices or (plan.device,)
+    context = RunContext(plan, folder, log, heartbeat, stop, own_device=devices[0])
     try:
         with _failure_recorded(folder, number, log):
-            ended = _carry_out(RunContext(plan, folder, log, heartbeat, stop), number)
+            ended = _carry_out(context, number, devices, count)
     finally:
         heartbeat.stop()
         usage.close()
@@ -142,23 +199,69 @@ def run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     return ended
 
 
-def _carry_out(context: RunContext, number: int) -> ExitCode:
-    """Carry out the run, and record how it ended unless it failed."""
-    from cerank.kernels import determinism
+def _carry_out(context: RunContext, number: int, devices: Sequence[str], count: int) -> ExitCode:
+    """Carry out the run in one process, or as the first of several, and record how it ended unless it failed."""
     from cerank.training.trainer import PausedError
+
+    try:
+        if count > 1:
+            _carry_out_as_first(context, number, devices)
+        else:
+            _carry_out_to_end(context, number, devices[:1])
+    except PausedError as pause:
+        where = f" after step {pause.step}" if pause.step else ""
+        context.log.event("paused", f"by {context.stop.reason}{where}")
+        run_store.clear_stop(context.folder)  # the request is fulfilled
+        _log(f"paused by {context.stop.reason}{where}")
+        return ExitCode.PAUSED
+    _log("finished")
+    return ExitCode.OK
+
+
+def _carry_out_as_first(context: RunContext, number: int, devices: Sequence[str]) -> None:
+    """Carry out the run as the first of several processes; the others end with it.
+
+    Raises:
+        PausedError: this process was asked to stop.
+    """
+    from cerank.kernels import determinism
+    from cerank.planning import several_devices
+    from cerank.worker import orders
+    from cerank.worker.ranks import join_ranks
+
+    device = device_of_process(devices, int(os.environ["LOCAL_RANK"]))
+    determinism.make_deterministic(device, context.plan.threads)
+    with join_ranks.joined_ranks(device) as (group, places):
+        several_devices.check_division(context.plan.recipe, context.plan.step_shards, group.count)
+        context.log.event("ranks joined", f"{group.count} processes: {', '.join(places)}")
+        try:
+            shared = msgspec.structs.replace(context, ranks=group, own_device=device)
+            _carry_out_to_end(shared, number, places)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the store is gone, and with it the others
+                group.tell(orders.encode(orders.EndOrder()))
+
+
+def _carry_out_to_end(context: RunContext, number: int, devices: Sequence[str]) -> None:
+    """Carry out the run, and record that it is done.
+
+    Raises:
+        PausedError: this process was asked to stop.
+    """
+    from cerank.kernels import determinism
     from cerank.worker.pipeline import carry_out
 
     plan, folder, log = context.plan, context.folder, context.log
     context.heartbeat.enter("start", "", total=0)
-    promise = determinism.make_deterministic(plan.device, plan.threads)
+    promise = determinism.make_deterministic(context.device, plan.threads)
     attempt = Attempt(
         number=number,
         started=json_records.timestamp(now()),
-        versions=versions() | determinism.gpu_environment(plan.device),
+        versions=versions() | determinism.gpu_environment(context.device),
         hostname=socket.gethostname(),
         cpu=cpu_model() or platform.processor() or platform.machine(),
         threads=plan.threads,
-        device=plan.device,
+        device=", ".join(devices),
         determinism=promise,
         plan=plan.fingerprint,
         code=code_sha256(),
@@ -166,15 +269,8 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
     checksums.save(folder, folder.attempt(number), attempt)
     _note_changes(folder, attempt, log)
 
-    try:
-        with hold_device(context):
-            carry_out(context)
-    except PausedError as pause:
-        where = f" after step {pause.step}" if pause.step else ""
-        log.event("paused", f"by {context.stop.reason}{where}")
-        run_store.clear_stop(folder)  # the request is fulfilled
-        _log(f"paused by {context.stop.reason}{where}")
-        return ExitCode.PAUSED
+    with hold_devices(context, devices):
+        carry_out(context)
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
     seconds = sum(row.seconds for row in rows)
     replayed = f"; {counted(log.replayed, 'step')} replayed, {log.mismatches} of them differently"
@@ -187,8 +283,6 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
         time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=sha256_file(folder.checksums)
     )
     json_records.save(folder.done, done)
-    _log("finished")
-    return ExitCode.OK
 
 
 def _note_changes(folder: RunFolder, attempt: Attempt, log: RunLog) -> None:

@@ -38,7 +38,7 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
     except (CerankError, RuntimeError, ValueError, OSError) as error:
         context.log.event("not estimated", f"how long the run takes: {error}")
         return
-    work = estimate_work(plan, datasets, speeds)
+    work = shared_work(estimate_work(plan, datasets, speeds), context.ranks.count)
     course = ProgressEstimator(list(progress_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
@@ -57,7 +57,18 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
         "estimated",
         f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: "
         f"{first_speed.train:.0f} pairs/s trained, {first_speed.score:.0f} scored, "
-        f"in {first_speed.precision} with {plan.threads} threads",
+        f"in {first_speed.precision} with {plan.threads} threads"
+        f"{f'; {context.ranks.count} devices share the work evenly at best' if context.ranks.count > 1 else ''}",
+    )
+
+
+def shared_work(work: tuple[WorkItem, ...], devices: int) -> tuple[WorkItem, ...]:
+    """Return the work with the minutes that it takes if several devices share it evenly; a teacher asks from one."""
+    return tuple(
+        item
+        if item.minutes is None or item.part.startswith("teacher")
+        else msgspec.structs.replace(item, minutes=item.minutes / devices)
+        for item in work
     )
 
 

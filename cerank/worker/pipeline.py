@@ -12,7 +12,6 @@ import torch
 from cerank.datasets import query_overlaps
 from cerank.evaluation.diagnostics import ceiling_note
 from cerank.files import json_records
-from cerank.inference.rerank import Scorer
 from cerank.kernels import processor
 from cerank.models.forward_pass import resolve_precision
 from cerank.planning.inputs import first_stage_uses
@@ -60,8 +59,8 @@ def carry_out(context: RunContext) -> None:
     evaluation.prepare()
     last = plan.recipe.chain[-1]  # a baseline is scored as the last stage is
     precision = precisions_of_reranking(folder).get(last, precisions[last])
-    for system, model in plan.recipe.baseline_models().items():
-        evaluation.rerank(system, partial(inputs.baseline, model, precision))
+    for system in plan.recipe.baseline_models():
+        evaluation.rerank(system, precision)
     for teacher in plan.recipe.evaluate.teachers:
         evaluation.rank_by_teacher(teacher, partial(inputs.tested_teacher, teacher))
     for index, name in enumerate(plan.recipe.chain):
@@ -70,8 +69,7 @@ def carry_out(context: RunContext) -> None:
         if not stage.is_finished() and not (is_untried and reuse_stage(context, index, precisions)):
             stage.train()
         reuse_rankings(context, index)
-        reranking = precisions_of_reranking(folder).get(name, precisions[name])
-        evaluation.rerank(name, partial(Scorer.load, str(stage.final), plan.device, reranking))
+        evaluation.rerank(name, precisions_of_reranking(folder).get(name, precisions[name]))
     context.heartbeat.complete()
 
 

@@ -10,15 +10,17 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
+from cerank.core.ranks import Ranks
 from cerank.errors import ExitCode
 from cerank.machine import device_locks
 from cerank.machine.device_locks import DeviceLock, LockOwner
+from cerank.machine.devices import device_key
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
 from cerank.worker.heartbeat import Heartbeat
@@ -75,6 +77,13 @@ class RunContext(msgspec.Struct, frozen=True):
     log: RunLog
     heartbeat: Heartbeat
     stop: StopFlag
+    ranks: Ranks = Ranks()
+    own_device: str = ""  # of this process, where there are several
+
+    @property
+    def device(self) -> str:
+        """Return the device that this process computes on."""
+        return self.own_device or self.plan.device
 
     def raise_if_stopped(self) -> None:
         """Raise an error if the worker was asked to stop.
@@ -89,29 +98,36 @@ class RunContext(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def hold_device(context: RunContext) -> Iterator[None]:
-    """Hold the lock of the plan's device during the `with` block, and wait for it first if that is necessary.
+def hold_devices(context: RunContext, names: Sequence[str]) -> Iterator[None]:
+    """Hold the locks of the run's devices during the `with` block, and wait for them first if that is necessary.
+
+    Args:
+        context: state of this attempt.
+        names: the device of each process of the run.
 
     Raises:
         PausedError: the worker was asked to stop while it waited.
     """
-    plan, folder = context.plan, context.folder
-    key = os.environ.get(device_locks.DEVICE) or plan.device
-    lock = device_locks.acquire(key, folder.lab, folder.name)
-    if isinstance(lock, LockOwner) and _must_wait(plan, folder, lock):
-        why = f"{plan.device} is used by {lock}"
-        context.heartbeat.enter("wait", why, total=0)
-        context.log.event("waits for a device", why)
-        while isinstance(lock, LockOwner) and _must_wait(plan, folder, lock):
-            context.raise_if_stopped()
-            time.sleep(LOCK_CHECK_SECONDS)
-            lock = device_locks.acquire(key, folder.lab, folder.name)
+    folder = context.folder
+    named = os.environ.get(device_locks.DEVICE)
+    keys = named.split(",") if named else [device_key(name, os.environ) for name in names]
+    locks: list[DeviceLock] = []
+    is_told = False
     try:
+        for key in sorted(set(keys)):  # in one order: two runs that each hold what the other waits for never end
+            lock = device_locks.acquire(key, folder.lab, folder.name)
+            while isinstance(lock, LockOwner) and names[0] != "cpu" and not lock.is_of(folder.lab):
+                if not is_told:
+                    why = f"{', '.join(names)} is used by {lock}" if len(names) == 1 else f"a device is used by {lock}"
+                    context.heartbeat.enter("wait", why, total=0)
+                    context.log.event("waits for a device", why)
+                    is_told = True
+                context.raise_if_stopped()
+                time.sleep(LOCK_CHECK_SECONDS)
+                lock = device_locks.acquire(key, folder.lab, folder.name)
+            if isinstance(lock, DeviceLock):
+                locks.append(lock)
         yield
     finally:
-        if isinstance(lock, DeviceLock):
-            lock.release()
-
-
-def _must_wait(plan: Plan, folder: RunFolder, other: LockOwner) -> bool:
-    return plan.device != "cpu" and not other.is_of(folder.lab)
+        for held in locks:
+            held.release()

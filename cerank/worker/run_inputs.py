@@ -78,7 +78,7 @@ class RunInputs:
     def baseline(self, model: str, precision: str) -> Scorer:
         """Return a baseline of the recipe, a finished re-ranker given by hub id or folder, ready to score."""
         files = locate(model, fetch=False)
-        return Scorer.load(files.source, self._plan.device, precision, name=model, declared=files.declaration)
+        return Scorer.load(files.source, self._context.device, precision, name=model, declared=files.declaration)
 
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of documents, in order."""
@@ -209,7 +209,7 @@ class RunInputs:
         documents = self.datasets[name].documents.fingerprint()
         identity = (
             *score_cache_key(
-                files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
+                files.sha256, documents, device=self._context.device, threads=self._plan.threads, precision="fp32"
             ),
             inputs.embedding_length(stage),
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
@@ -222,7 +222,7 @@ class RunInputs:
         )
         began = time.monotonic()
         scores = embedding_similarity(
-            Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
+            Embedder(files, max_length=inputs.embedding_length(stage), device=self._context.device),
             candidates,
             partial(self.queries, name),
             partial(self.documents, name),

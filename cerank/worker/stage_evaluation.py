@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import msgspec
 from cerank.core.metrics import Scoring
 from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import check, per_query
-from cerank.files import disk, manifests
-from cerank.inference.rerank import Scorer, rerank
-from cerank.inference.score_cache import ScoreCache, Scores, score_cache_key
+from cerank.files import disk
+from cerank.inference.rerank import CHUNK, Scorer, chunk_count, rerank
+from cerank.inference.score_cache import ScoreCache, score_cache_key
+from cerank.inference.stored_chunks import StoredChunks
 from cerank.runs import checksums
-from cerank.runs.layout import RunFolder
 from cerank.runs.records import encode_measures
 from cerank.training.stage_summary import ranking_stats
 from cerank.trec.text_io import write_qrels, write_run
+from cerank.worker import orders
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
@@ -32,36 +34,13 @@ def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
-class _StoredChunks:
-    """The scores of finished chunks in the run's folder, until their ranking is written."""
-
-    def __init__(self, folder: RunFolder, system: str, test: str) -> None:
-        self._path = partial(folder.scores_part, system, test, "all")
-
-    def load(self, number: int) -> Scores | None:
-        """Return the scores of a chunk that an earlier attempt finished; a damaged one is quarantined."""
-        path = self._path(number)
-        if not path.is_dir():
-            return None
-        try:
-            manifests.verify_folder(path)
-        except disk.DamagedError:
-            disk.quarantine(path)
-            return None
-        return msgspec.json.decode((path / "scores.json").read_bytes(), type=dict[str, dict[str, float]])
-
-    def save(self, number: int, scores: Scores) -> None:
-        """Write the scores of a finished chunk, whole or not at all."""
-        with manifests.checksummed_folder(self._path(number)) as inside:
-            disk.write(inside / "scores.json", msgspec.json.encode(scores))
-
-
 class StageEvaluation:
     """Re-ranks and measures the systems of one run on its test datasets."""
 
     def __init__(self, context: RunContext, inputs: RunInputs) -> None:
         self._context, self._inputs = context, inputs
         self._plan, self._folder = context.plan, context.folder
+        self._shared: tuple[str, Scorer] | None = None  # the system whose test datasets are shared, and its model
 
     def prepare(self) -> None:
         """Store each test dataset's qrels, and measure the first stages at the depth that is re-ranked."""
@@ -73,8 +52,16 @@ class StageEvaluation:
             for first in self._plan.recipe.data.first_stages:
                 self._write_ranking(FIRST_STAGE, test, first, self._candidates(test, first))
 
-    def rerank(self, system: str, load: Callable[[], Scorer]) -> None:
-        """Re-rank every test dataset with one system; `load` is called only if something is left to score.
+    def load(self, system: str, precision: str) -> Scorer:
+        """Return the model of a stage that is finished, or a baseline, ready to score."""
+        recipe = self._plan.recipe
+        if (model := recipe.baseline_models().get(system)) is not None:
+            return self._inputs.baseline(model, precision)
+        final = self._folder.final(recipe.chain.index(system), system)
+        return Scorer.load(str(final), self._context.device, precision)
+
+    def rerank(self, system: str, precision: str) -> None:
+        """Re-rank every test dataset with one system; its model is loaded only if something is left to score.
 
         Candidates that several first stages share are scored once.
 
@@ -86,7 +73,8 @@ class StageEvaluation:
         for test in data.test:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
-            scorer = scorer or load()
+            self._context.ranks.tell(orders.encode(orders.RerankOrder(system, test, precision)))
+            scorer = scorer or self.load(system, precision)
             # each dataset has its own texts: in the next one the id "1" may be another text
             scorer.use_token_store(self._inputs.token_store(test, scorer.tokenizer))
             scores = self._scores(system, test, scorer)
@@ -94,6 +82,18 @@ class StageEvaluation:
             for first, before in zip(data.first_stages, rankings, strict=True):
                 self._write_ranking(system, test, first, _reranked(before, rankings, scores))
             disk.remove_tree(self._folder.scores(system, test, "all"))
+
+    def share(self, order: orders.RerankOrder) -> None:
+        """Score a share of the candidates of a test dataset, and leave the scores for the first process."""
+        if self._shared is None or self._shared[0] != order.system:
+            self._shared = order.system, self.load(order.system, order.precision)
+        scorer = self._shared[1]
+        scorer.use_token_store(self._inputs.token_store(order.test, scorer.tokenizer))
+        self._score_share(order.system, order.test, scorer, self._score_cache(scorer, order.test))
+
+    def _stored(self, system: str, test: str) -> StoredChunks:
+        """Return the scores of finished chunks in the run's folder, until their ranking is written."""
+        return StoredChunks(partial(self._folder.scores_part, system, test, "all"))
 
     def rank_by_teacher(self, system: str, rank: Callable[[str, str], Ranking]) -> None:
         """Rank every test dataset by a teacher, as a system beside those that learn from it.
@@ -116,10 +116,10 @@ class StageEvaluation:
                 if unranked:
                     what = f"{len(unranked)} of {len(before)} queries of {test} keep the order of {first}"
                     self._context.log.event("teacher failed", f"{system}: {what}")
-                orders = {query: dict.fromkeys((*ranked.get(query, ()), *docs)) for query, docs in before.items()}
+                full_orders = {query: dict.fromkeys((*ranked.get(query, ()), *docs)) for query, docs in before.items()}
                 ranking = Ranking(
-                    {query: tuple(order) for query, order in orders.items()},
-                    {query: tuple(map(float, range(len(order), 0, -1))) for query, order in orders.items()},
+                    {query: tuple(order) for query, order in full_orders.items()},
+                    {query: tuple(map(float, range(len(order), 0, -1))) for query, order in full_orders.items()},
                 )
                 self._write_ranking(system, test, first, ranking)
 
@@ -138,6 +138,8 @@ class StageEvaluation:
         query_ids = dict.fromkeys(query for ranking in rankings for query in ranking)
         cache = self._score_cache(scorer, test)
         context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(query_ids))
+        if context.ranks.count > 1:
+            self._score_share(system, test, scorer, cache)  # and the others; what follows reads what all of them stored
         context.raise_if_stopped()
         scores: dict[str, array[float]] = {}
         for chunk in rerank(
@@ -147,23 +149,74 @@ class StageEvaluation:
             partial(inputs.queries, test),
             partial(inputs.documents, test),
             cache=cache,
-            store=_StoredChunks(self._folder, system, test),
+            store=self._stored(system, test),
         ):
             for query, docs in chunk.candidates.items():
                 scores[query] = array("d", [chunk.scores[query][doc] for doc in docs])
             if chunk.pairs:
                 context.log.write_scoring(Scoring(system, test, chunk.pairs, chunk.seconds))
-            context.heartbeat.advance(len(chunk.candidates), sum(map(len, chunk.candidates.values())))
+            if context.ranks.count == 1:  # else they were counted when they were scored
+                context.heartbeat.advance(len(chunk.candidates), sum(map(len, chunk.candidates.values())))
             context.raise_if_stopped()
         cache.trim()
         return scores
+
+    def _score_share(self, system: str, test: str, scorer: Scorer, cache: ScoreCache) -> None:
+        """Score chunks of queries until the processes of the run have stored all of them, or are asked to stop.
+
+        Whoever is free takes the next chunk, so that devices with long documents do not keep the others waiting.
+        """
+        context, inputs, rankings = self._context, self._inputs, self._all_candidates(test)
+        query_ids = dict.fromkeys(query for ranking in rankings for query in ranking)
+        limit, share = chunk_count(query_ids), f"{system} on {test}"
+        is_stopped, last = False, -1
+        scorings: list[Scoring] = []
+
+        def claimed() -> Iterator[int]:
+            nonlocal is_stopped, last
+            for number in context.ranks.claim(share, limit):
+                if context.ranks.is_first:
+                    context.heartbeat.advance((number - last) * CHUNK)
+                last = number
+                yield number
+                if context.ranks.is_first and context.stop.reason:
+                    is_stopped = True
+                    break
+            if is_stopped:
+                for _ in context.ranks.claim(share, limit):  # the others find nothing left to do
+                    continue
+
+        began = time.perf_counter()
+        for chunk in rerank(
+            scorer,
+            query_ids,
+            partial(candidate_union, rankings),
+            partial(inputs.queries, test),
+            partial(inputs.documents, test),
+            cache=cache,
+            store=self._stored(system, test),
+            numbers=claimed(),
+        ):
+            scorings.append(Scoring(system, test, chunk.pairs, chunk.seconds))
+            context.heartbeat.advance(0, chunk.pairs * context.ranks.count)
+        seconds = time.perf_counter() - began
+        pairs = sum(scoring.pairs for scoring in scorings)
+        every = context.ranks.gather((pairs, seconds, [scoring for scoring in scorings if scoring.pairs]))
+        for _, _, of_rank in every:
+            for scoring in of_rank:  # the processes work at the same time
+                shared = msgspec.structs.replace(scoring, seconds=scoring.seconds / context.ranks.count)
+                context.log.write_scoring(shared)
+        shares = "; ".join(
+            f"rank {number} {count:,} pairs in {took:.1f} s" for number, (count, took, _) in enumerate(every)
+        )
+        context.log.event("ranks shared", f"{system} on {test}: {shares}")
 
     def _score_cache(self, scorer: Scorer, test: str) -> ScoreCache:
         """Return the cache of scores that this checkpoint gave on this dataset, in this run or another."""
         plan = self._plan
         documents = self._inputs.datasets[test].documents.fingerprint()
         facts = score_cache_key(
-            scorer.checkpoint, documents, device=plan.device, threads=plan.threads, precision=scorer.precision
+            scorer.checkpoint, documents, device=self._context.device, threads=plan.threads, precision=scorer.precision
         )
         return ScoreCache(Path(plan.cache), facts)
 

@@ -19,7 +19,7 @@ from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, journal, manifests
-from cerank.inference.rerank import Scorer, rerank
+from cerank.inference.rerank import Scorer, chunk_count, rerank
 from cerank.models import adapters, cross_encoder
 from cerank.models.adapter_training import TakenAdapter, take_adapter, write_adapter
 from cerank.models.bases import BaseFiles, fingerprint, locate
@@ -37,8 +37,10 @@ from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
+from cerank.training.step_shards import RankStats, describe
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
+from cerank.worker import orders
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
@@ -92,6 +94,8 @@ class StageWork:
         if stage.validates_by_loss:
             self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
+        # all that the other processes read is in the run's folder by now
+        context.ranks.tell(orders.encode(orders.TrainOrder(self._index, str(stage.precision))))
         context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
@@ -100,14 +104,15 @@ class StageWork:
         self._has_fresh_head = files.reading().head == "fresh" and not is_cosine
         encoder = load_model(files, pooling, recipe.seed)
         # on the CPU, because a GPU's memory is needed for training
-        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        is_first = context.ranks.is_first
+        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()} if is_first else {}
         if stage.adapter.is_lora and stage.adapter.start == "continue":
             encoder = load_model(files, pooling, recipe.seed, merges=False)
-        encoder.to(context.plan.device)
+        encoder.to(context.device)
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(encoder, tokenizer, recipe.data.validation)
-        self._scorer = Scorer(encoder, apart, context.plan.device, stage.precision)
+        self._scorer = Scorer(encoder, apart, context.device, stage.precision)
         data = TrainingData(
             sampler,
             self._make_tokens(encoder, tokenizer, self._training),
@@ -115,13 +120,24 @@ class StageWork:
             partial(self._inputs.documents, self._training),
         )
         folder = context.folder.checkpoints(self._index, self._name)
-        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=context.plan.device)
+        trainer = Trainer(
+            self._index,
+            self._name,
+            stage,
+            seed=recipe.seed,
+            folder=folder,
+            device=context.device,
+            shards=context.plan.step_shards,
+            ranks=context.ranks,
+        )
         context.heartbeat.enter(
             "train", self._name, self._steps
         )  # begin the phase again, so that loading does not count as training time
         self._at = 0
         self._guard = self._watched()
         state = trainer.train(encoder, data, self)
+        if not context.ranks.is_first:
+            return  # every process has the same weights, and the first one saves them
         kept_step = state.best_step if stage.keep == "best" else state.step
         if kept_step != state.step:
             checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
@@ -394,11 +410,15 @@ class StageWork:
         candidates = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
         to_score = self._validation_loss.with_group_candidates(candidates) if self._validation_loss else candidates
         context.heartbeat.enter("validate", self._name, total=len(to_score))
-        scores: dict[str, dict[str, float]] = {}
+        own: dict[str, dict[str, float]] = {}
         texts = partial(self._inputs.queries, name), partial(self._inputs.documents, name)
-        for chunk in rerank(self._scorer, to_score, to_score.__getitem__, *texts, block_depth=0):
-            scores |= chunk.scores
+        claimed = context.ranks.claim(f"validation of {self._name} at {step}", chunk_count(to_score))
+        for chunk in rerank(self._scorer, to_score, to_score.__getitem__, *texts, block_depth=0, numbers=claimed):
+            own |= chunk.scores
             context.heartbeat.advance(len(chunk.scores), chunk.pairs)
+        scores = {query: of_query for part in context.ranks.gather(own) for query, of_query in part.items()}
+        if not context.ranks.is_first:
+            return 0.0  # the first process measures, and its value counts
         ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in candidates.items()}
         values = per_query(measures, qrels, ordered(ranked, candidates)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
@@ -411,10 +431,10 @@ class StageWork:
         context.log.event("validated", f"{self._name} step {step}: {figures}", Position(self._index, step))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
-        chosen = means[self._chosen(measures)]
+        chosen = means[self._deciding_measure(measures)]
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
 
-    def _chosen(self, measures: Sequence[str]) -> str:
+    def _deciding_measure(self, measures: Sequence[str]) -> str:
         """Return the measure that decides, by its canonical name."""
         return VALIDATION_LOSS if self._stage.validation_measure == VALIDATION_LOSS else measures[0]
 
@@ -444,6 +464,10 @@ class StageWork:
     def on_out_of_memory(self, what: str) -> None:
         """Log that fewer tokens go through the model at once from here on."""
         self._context.log.event("out of memory", f"{self._name}: {what}")
+
+    def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
+        """Log what each process did since the last validation."""
+        self._context.log.event("ranks", f"{self._name}: {describe(stats)}", Position(self._index, self._at))
 
     def should_stop(self) -> bool:
         """Return whether a signal or a stop request came."""

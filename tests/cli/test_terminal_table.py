@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from cerank.app import estimates
 from cerank.app.checks import doctor
 from cerank.cli import output, terminal_table
 from cerank.cli.commands import bench
@@ -84,7 +83,7 @@ def drawn_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
         patch.chdir(folder)
         patch.setattr(terminal_table, "table_as_text", noted)
         patch.setattr(doctor, "processor_findings", list)  # what is measured changes no column
-        patch.setattr(estimates, "measured", lambda plan: ({}, "not measured"))
+        patch.setattr(doctor, "is_on_this_machine", lambda base: False)
         for key, value in (("LAB", given_settings.lab), ("CACHE", given_settings.cache), ("FORMAT", "table")):
             patch.setenv(f"CERANK_{key}", str(value))
         for words in COMMANDS:

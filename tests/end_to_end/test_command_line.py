@@ -99,6 +99,8 @@ def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, 
     assert streamed == gzip.decompress((place / "again.run.gz").read_bytes()).decode()
     out = cerank(place, "evaluate", "again.run.gz", "--dataset", f"{data}[70%:]", "-m", "nDCG@10", "--json")
     (row,) = json.loads(out.stdout)
+    assert row["queries"] > 1
+    assert len(row["qrels_sha256"]) == 64
     shown = json.loads(cerank(place, "show", "first", "--json").stdout)["comparison"]
     wanted = [
         r["mean"] for r in shown if (r["system"], r["first_stage"], r["measure"]) == ("distill", "bm25", "nDCG@10")

@@ -253,6 +253,9 @@ def test_a_ranking_compared_with_itself_is_identical_and_no_part_of_the_family()
     found = compare(systems, ["RR@10"], terms=Terms(margins={"RR@10": Margin(value=0.1)}))
     assert [row.verdict for row in found.rows] == ["identical", "better"]
     assert found.family == found.family_equivalence == 1
+    alone = compare(systems[:2], ["RR@10"])
+    assert alone.family == 0
+    assert "Holm" not in footnotes(alone)[0]  # no chance of a false verdict is promised where nothing was tested
 
 
 @pytest.mark.parametrize(

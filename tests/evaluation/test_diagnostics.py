@@ -60,7 +60,10 @@ def test_each_kind_of_note_appears_only_where_it_is_due():
     assert kinds(same, same) == ["answerless"]
     assert kinds(same, same, zeros=2) == ["zeros", "answerless"]
     assert "depth" in kinds(same, ranking(q1="a b b2"))
-    assert "ties" in kinds(same, ordered({"q1": {"a": 1.0, "b": 1.0}}))
+    assert "many ties" in kinds(same, ordered({"q1": {"a": 1.0, "b": 1.0}}))
+    few = {f"d{at}": -float(at) for at in range(9)} | {"last": -8.0}  # 1 of 9 neighbors is tied
+    assert "many ties" in kinds(same, ordered({"q1": few}))
+    assert "ties" in kinds(same, ordered({"q1": few, "q2": {f"d{at}": -float(at) for at in range(10)}}))
 
 
 def test_condensed_measures_are_asked_for_by_name_and_computed():

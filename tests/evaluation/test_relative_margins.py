@@ -118,7 +118,7 @@ def test_declared_shares_are_shares_and_beside_numbers_nothing_counts_as_declare
     assert "6 % of the baseline's mean" in found.source
     mixed = margins.declared(["nDCG@10"], [([one], [number])])["nDCG@10"]
     assert (mixed.share, mixed.value, mixed.before) == (None, 0.02, False)
-    assert "0.02" in mixed.source
+    assert "5 %" in mixed.source
 
 
 def test_a_plan_with_a_share_has_a_hash_of_its_own_and_one_with_a_number_its_old(tmp_path):

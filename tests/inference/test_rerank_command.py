@@ -8,11 +8,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from cerank.app import rerank_dataset
 from cerank.cli.typer_app import app
+from cerank.errors import MissingError, UsageError
+from cerank.inference import rerank as rerank_module
+from cerank.inference.stored_chunks import parse_shard
 from cerank.models import forward_pass
 from tests.model_fixtures import WORDS
 from tests.models.family_fixtures import write_encoder
 from tests.models.test_model_reading import write_modules
+from tests.refusals import refused
 
 DEPTH = 6
 
@@ -28,8 +33,11 @@ def texts():
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory, texts):
+    return write_collection(tmp_path_factory.mktemp("collection"), texts)
+
+
+def write_collection(folder, texts):
     queries, documents, candidates = texts
-    folder = tmp_path_factory.mktemp("collection")
     (folder / "docs.tsv").write_text("".join(f"{key}\t{text}\n" for key, text in documents.items()))
     (folder / "queries.tsv").write_text("".join(f"{key}\t{text}\n" for key, text in queries.items()))
     (folder / "qrels").write_text("".join(f"{query} 0 {candidates[query][0]} 1\n" for query in queries))
@@ -75,3 +83,53 @@ def test_the_file_holds_the_scores_of_cross_encoder_predict(
         expected = theirs.predict(pairs, activation_fn=torch.nn.Identity())
         assert found[query] == pytest.approx(dict(zip(docs, map(float, expected), strict=True)), abs=1e-5)
     assert len({score for row in found.values() for score in row.values()}) > 20
+
+
+def test_shards_by_hand_are_resumed_and_merged_to_the_bytes_of_one_command(texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(rerank_dataset, "CHUNK", 1)
+    monkeypatch.setattr(rerank_module, "CHUNK", 1)
+    model = model_of(tmp_path, "head")
+    collection = tmp_path / "data"
+    collection.mkdir()
+    write_collection(collection, texts)
+
+    def command(output, *options):
+        words = ["rerank", str(model), "--run", str(collection / "first.run"), "--dataset", str(collection)]
+        words += ["-o", str(output), "--cache", str(output.parent / "cache"), "--lab", str(tmp_path / "lab")]
+        result = CliRunner().invoke(app, [*words, "--device", "cpu", "--threads", "1", *options])
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    command(one / "out.run")
+    output = other / "out.run"
+    assert "2/4, 3/4, 4/4" in command(output, "--shard", "1/4")
+    for shard in (4, 2):
+        command(output, "--shard", f"{shard}/4")
+    with refused(MissingError, "shards-missing", "3/4"):
+        command(output, "--merge")
+    with refused(UsageError, "shards-differ", "shards"):
+        command(output, "--shard", "1/3")
+    with refused(UsageError, "shards-differ", "candidates"):
+        command(output, "--shard", "1/4", "--depth", "3")
+    with refused(UsageError, "options-conflict", "--shard"):
+        command(output, "--shard", "3/4", "--merge")
+    assert not output.exists()
+    broken = next(output.with_name("out.run.shards").glob("chunk-000001/scores.json"))
+    broken.write_bytes(b"{}")
+    command(output, "--shard", "3/4")
+    with refused(MissingError, "shards-missing", "2/4"):  # a damaged chunk counts as missing
+        command(output, "--merge")
+    command(output, "--shard", "2/4")
+    command(output, "--merge")
+    assert output.read_bytes() == (one / "out.run").read_bytes()
+    assert not output.with_name("out.run.shards").exists()
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0"])
+def test_a_wrong_shard_is_refused(text):
+    with refused(UsageError, "shard-wrong", text):
+        parse_shard(text)

@@ -197,13 +197,13 @@ def test_a_gpu_is_refused_where_torch_was_built_without_cuda(
 
 def test_a_worker_sees_its_gpu_alone_or_all_in_the_order_its_plan_counts() -> None:
     everything = (A, B, CPU)
-    assert devices.device_environment("cuda", B, everything) == {"CUDA_VISIBLE_DEVICES": "GPU-bb22"}
-    assert devices.device_environment("cuda:1", B, everything) == {"CUDA_VISIBLE_DEVICES": "GPU-aa11,GPU-bb22"}
-    assert devices.device_environment("cpu", CPU, everything) == {}
+    assert devices.device_environment("cuda", [B], everything) == {"CUDA_VISIBLE_DEVICES": "GPU-bb22"}
+    assert devices.device_environment("cuda:1", [B], everything) == {"CUDA_VISIBLE_DEVICES": "GPU-aa11,GPU-bb22"}
+    assert devices.device_environment("cpu", [CPU], everything) == {}
 
 
 def test_a_gpu_without_uuid_is_left_to_the_given_environment() -> None:
-    assert devices.device_environment("cuda", Device("cuda:0"), (Device("cuda:0"), CPU)) == {}
+    assert devices.device_environment("cuda", [Device("cuda:0")], (Device("cuda:0"), CPU)) == {}
 
 
 class Energy(Nvml):

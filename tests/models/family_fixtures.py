@@ -154,6 +154,56 @@ def write_encoder(folder: Path, architecture: str, **more) -> Path:
     return folder
 
 
+def write_lightning(folder: Path, *, pooling: str = "first", backbone: str = "Electra", **settings) -> Path:
+    """A checkpoint as lightning-ir 0.0.6 saves it: names of settings, weights and tokenizer class are its own."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    more = {"embedding_size": 32} if backbone == "Electra" else {}
+    write_encoder(folder, f"{backbone}Model", **more)
+    weights = {name: value for name, value in load_file(folder / "model.safetensors").items() if "pooler" not in name}
+    weights["linear.weight"] = torch.randn(1, 32, generator=torch.Generator().manual_seed(2))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    own = {"model_type": "mono", "backbone_model_type": backbone.lower(), "architectures": [f"Mono{backbone}Model"]}
+    own |= {"query_length": 8, "doc_length": 40, "pooling_strategy": pooling, "linear_bias": False}
+    own |= {"_bert_pool": False, "scoring_strategy": "rank", "use_adapter": False} | settings
+    edit_json(folder / "config.json", **own)
+    tokenizer = {"tokenizer_class": "CrossEncoderTokenizer", "query_length": 8, "doc_length": 40}
+    edit_json(folder / "tokenizer_config.json", **tokenizer)
+    return folder
+
+
+def write_xpm(folder: Path, **tokenizer) -> Path:
+    """A checkpoint as experimaestro-ir 1.5 puts it on the hub: the model in a folder, the lengths in a definition."""
+    write_encoder(folder / "encoder_path", "BertForSequenceClassification", num_labels=1)
+    lengths = {"max_length": 48, "max_query_length": 8, "max_doc_length": 40, "query_prompt": None, "doc_prompt": None}
+    loader = {"encoder_path": {"type": "path.serialized", "value": "encoder_path", "is_folder": True}}
+    rows = [
+        {"typename": "xpmir.neural.huggingface.HFQueryDocTokenizer", "fields": lengths | tokenizer},
+        {"typename": "xpmir.neural.huggingface.CrossEncoderModuleLoader", "fields": loader},
+    ]
+    (folder / "experimaestro.json").write_text(json.dumps(rows), encoding="utf8")
+    (folder / "config.json").write_text('{"model_id": null}', encoding="utf8")
+    return folder
+
+
+def write_ettin(folder: Path) -> Path:
+    """The modules of an Ettin re-ranker: ModernBERT, first state, Dense with GELU, LayerNorm, Dense of one score."""
+    import torch
+
+    from cerank.models.module_head import DenseModule, LayerNormModule, write_head
+
+    write_encoder(folder, "ModernBertModel")
+    torch.manual_seed(5)
+    gelu, none = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
+    layers = [(32, gelu), (1, none)]
+    dense = [
+        DenseModule({"in_features": 32, "out_features": size, "activation_function": name}, "") for size, name in layers
+    ]
+    write_head(torch.nn.Sequential(dense[0], LayerNormModule(32), dense[1]), "cls", folder)
+    return folder
+
+
 def _spread(model, factor: float = 4) -> None:
     """Make random weights large enough for scores that differ between pairs."""
     import torch

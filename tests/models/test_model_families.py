@@ -25,7 +25,7 @@ from cerank.tokenization.tokens import TokenLimits
 from cerank.training.batches import TrainingData
 from cerank.training.sampler import Sampler, TrainingPool
 from cerank.training.trainer import PausedError, Trainer
-from tests.models.family_fixtures import PAIRS, write_causal, write_encoder, write_t5
+from tests.models.family_fixtures import PAIRS, write_causal, write_encoder, write_ettin, write_lightning, write_t5
 
 LENGTH = 300
 STAGE = Stage(
@@ -67,6 +67,8 @@ FAMILIES = (
     Family("ModernBERT", _encoder("ModernBertModel"), "transformers"),
     Family("classifier of one label", _encoder("BertForSequenceClassification", num_labels=1), "transformers"),
     Family("classifier of two labels", _encoder("BertForSequenceClassification", num_labels=2), "transformers"),
+    Family("Ettin re-ranker", lambda folder: str(write_ettin(folder / "base")), "sentence-transformers"),
+    Family("lightning-ir", lambda folder: str(write_lightning(folder / "base")), "transformers"),
     Family(
         "Qwen3-Reranker",
         lambda folder: str(write_causal(folder / "Qwen3-Reranker-0.6B", "qwen3")),

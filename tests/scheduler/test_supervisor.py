@@ -7,6 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from cerank.errors import ExitCode, UsageError
@@ -204,6 +205,22 @@ def test_a_run_for_any_gpu_leaves_the_one_that_another_asks_for_by_number(bench:
     bench.release()
     eventually(lambda: is_over(bench))
     assert bench.states([anywhere, first, second]) == ["finished"] * 3
+
+
+def test_a_run_on_two_gpus_takes_both_at_once_and_no_later_run_overtakes_it(bench: Bench) -> None:
+    bench.lab = bench.opened((*GPUS, CPU))
+    (first,) = bench.enqueued("hold", device="cuda")
+    eventually(lambda: bench.is_at_work(first))
+    plan = msgspec.structs.replace(plan_for("cuda"), devices=("cuda", "cuda"), step_shards=8)
+    both = bench.lab.enqueue(plan, TOML)
+    (later,) = bench.enqueued("quick", device="cuda")
+    (beside,) = bench.enqueued("hold", device="cpu")
+    eventually(lambda: bench.is_at_work(beside))
+    assert bench.states([first, both, later]) == ["running", "queued", "queued"]
+    bench.release()
+    eventually(lambda: bench.states([both, later]) == ["finished", "finished"])
+    log = QueueFolder(bench.folder).log.read_text()
+    assert log.index(f"{both.name} started on cuda:0, cuda:1") < log.index(f"{later.name} started")
 
 
 def test_runs_for_devices_that_went_away_wait_and_keep_nobody_busy(bench: Bench) -> None:

@@ -110,7 +110,7 @@ def test_whatever_a_file_holds_both_readers_find_the_same_or_the_same_fault(
     assert not list(folder.glob("rankings/*.part"))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.text(alphabet="0123456789.+-eE_naif ", max_size=12))
 def test_a_score_is_the_number_that_the_plain_reader_takes_it_for(text: str) -> None:
     row = f"q Q0 d 1 {text} t\n".encode()

@@ -17,6 +17,7 @@ from textual.widgets import DataTable
 
 from cerank.app.run_views import display
 from cerank.tui.app import CerankApp
+from cerank.tui.common.row_list import RowList
 from cerank.tui.new_run.new_run_screen import NewRunScreen
 from tests.tui.labs import NOW, LabFolder
 
@@ -102,8 +103,13 @@ def text_of(app: CerankApp) -> str:
     return "\n".join(strip.text.rstrip() for strip in strips)
 
 
-def whole_cells(table: DataTable[Text]) -> bool:
+def whole_cells(table: DataTable[Text] | RowList) -> bool:
     """Whether every heading and cell has the room it needs, and all columns fit the table."""
+    if isinstance(table, RowList):
+        rows = [[Text(column.heading) for column in table.row_columns], *map(table.cells, range(table.row_count))]
+        widths = [column.width for column in table.row_columns]
+        fits = all(text.cell_len <= width for row in rows for text, width in zip(row, widths, strict=True))
+        return fits and sum(width + 2 * table.gap for width in widths) <= table.size.width
     columns = list(table.columns.values())
     room = [column.get_render_width(table) for column in columns]
     gap = 2 * table.cell_padding

@@ -77,10 +77,12 @@ def state(app: CerankApp) -> tuple[object, ...]:
     )
 
 
-QUICK = {"runs", "run-1", "new-4", "compare"}  # the others take half of this file's time
+def ways(*quick: str) -> list[object]:
+    """All ways; those that are not quick are marked slow, for every key of every screen takes minutes."""
+    return [way if way in quick else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
 
 
-@pytest.mark.parametrize("way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS])
+@pytest.mark.parametrize("way", ways("runs", "new-4"))
 async def test_every_key_in_the_footer_does_something_and_no_key_is_a_fault(full: LabFolder, way: str) -> None:
     app = CerankApp(full.lab, poll_seconds=0)
     async with app.run_test(size=(120, 36)) as pilot:
@@ -109,7 +111,7 @@ async def test_every_key_in_the_footer_does_something_and_no_key_is_a_fault(full
         assert app.is_running
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ways("runs", "run-1", "new-4", "compare", "query"))
 async def test_help_names_every_key_of_the_screen_with_what_it_does(full: LabFolder, way: str) -> None:
     app = CerankApp(full.lab, poll_seconds=0)
     async with app.run_test(size=(120, 100)) as pilot:

@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Footer
 
 from cerank.tui.app import CerankApp
+from cerank.tui.common.row_list import RowList
 from cerank.tui.comparison.compare_screen import CompareScreen
 from cerank.tui.new_run.form_pages import STEPS
 from cerank.tui.new_run.new_run_screen import NewRunScreen
@@ -72,7 +73,8 @@ def keys_of(app: CerankApp) -> list[str]:
 
 
 def headings_of(app: CerankApp) -> list[str]:
-    return [str(column.label).strip() for table in app.screen.query(DataTable) for column in table.columns.values()]
+    tables = [str(column.label).strip() for table in app.screen.query(DataTable) for column in table.columns.values()]
+    return tables + [column.heading for rows in app.screen.query(RowList) for column in rows.row_columns]
 
 
 @pytest.fixture

@@ -92,14 +92,14 @@ def test_the_check_sees_what_it_is_there_for() -> None:
     assert _bare_names(ast.parse("widget.update(content(name)); Static(id='x'); table.add_row(*cells)")) == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.text(alphabet=st.characters(), max_size=200))
 def test_nothing_a_terminal_acts_upon_leaves_the_cells(text: str) -> None:
     for made in (cell(text).plain, content(text).plain, joined(text, (text, "bold")).plain):
         assert shown(made, 10_000) == made
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.text(alphabet=st.characters(), max_size=50))
 def test_the_last_gate_drops_what_a_terminal_acts_upon_and_keeps_the_rest(text: str) -> None:
     (out,) = SafeLines().apply([Segment(text, Style(bold=True))], Color.parse("black"))

@@ -43,7 +43,7 @@ def test_a_run_waits_for_a_gpu_of_another_lab_and_holds_it_then(run: RunFolder, 
     assert isinstance(other, device_locks.DeviceLock)
     context = Context("cuda", run)
     context.raise_if_stopped = other.release
-    with run_context.hold_device(context):
+    with run_context.hold_devices(context, (context.plan.device,)):
         assert str(device_locks.current_owner("GPU-1")) == f"own in {run.lab}"
     (told,) = context.told
     assert told.endswith(f"theirs in {tmp_path}/other")
@@ -54,7 +54,7 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
     other = device_locks.acquire("GPU-1", tmp_path / "other", "theirs")
     assert isinstance(other, device_locks.DeviceLock)
 
-    with pytest.raises(InterruptedError), run_context.hold_device(Context("cuda", run)):
+    with pytest.raises(InterruptedError), run_context.hold_devices(Context("cuda", run), ("cuda",)):
         raise AssertionError
     other.release()
 
@@ -63,7 +63,7 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
 def test_it_does_not_wait_within_its_lab_nor_for_a_cpu(kind: str, lab: str, run: RunFolder, tmp_path: Path) -> None:
     other = device_locks.acquire("GPU-1", tmp_path / lab, "theirs")
     assert isinstance(other, device_locks.DeviceLock)
-    with run_context.hold_device(Context(kind, run, may_wait=False)):
+    with run_context.hold_devices(Context(kind, run, may_wait=False), (kind,)):
         pass
     assert str(device_locks.current_owner("GPU-1")) == f"theirs in {tmp_path / lab}"
     other.release()

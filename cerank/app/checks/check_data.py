@@ -74,7 +74,7 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
     if about.judged_without_text:
         warnings.append(f"no text, so never found: {counted(about.judged_without_text, 'judged document')}")
     if empty:
-        warnings.append(f"{counted(len(empty), 'query')} without a positive: {_some(empty)}")
+        warnings.append(f"{counted(len(empty), 'query')} without a positive: {_first_few(empty)}")
     if request.first_stage:
         rows, notes = _candidates(settings, request, dataset, positives)
         counts += rows
@@ -104,7 +104,7 @@ def _candidates(
         ("queries without a positive candidate", f"{len(without)} of {len(answerable)}"),
         ("best possible nDCG@10 on these candidates", f"{best:.4f}"),
     ]
-    notes = [f"no re-ranker can help {counted(len(without), 'query')}: {_some(without)}"] if without else []
+    notes = [f"no re-ranker can help {counted(len(without), 'query')}: {_first_few(without)}"] if without else []
     copies = _copies(dataset, ranking, answerable)
     if copies:
         notes.append(
@@ -195,5 +195,5 @@ def _tokenizer(base: str) -> Any:
     return load_tokenizer(locate(base).folder)
 
 
-def _some(ids: Sequence[str]) -> str:
+def _first_few(ids: Sequence[str]) -> str:
     return ", ".join(shown(query, 40) for query in ids[:_NAMED]) + (" ..." if len(ids) > _NAMED else "")

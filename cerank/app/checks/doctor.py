@@ -222,10 +222,10 @@ def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
         return
     for path in sorted(where.glob(".*")):
         if path.name.endswith((".tmp", ".removed")):
-            yield from _left(path, fix, "left behind by a killed process")
+            yield from _leftover(path, fix, "left behind by a killed process")
 
 
-def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
+def _leftover(path: Path, fix: bool, what: str) -> Iterator[Finding]:
     if not fix:
         yield Finding("note", str(path), what, "cerank doctor --fix removes it")
         return
@@ -256,7 +256,7 @@ def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
     if not folder.done.exists():
         yield from _can_go_on(folder)
     for path in sorted(folder.path.rglob(".*.tmp")):
-        yield from _left(path, fix, "left behind by a killed worker")
+        yield from _leftover(path, fix, "left behind by a killed worker")
 
 
 def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def verify(folder: RunFolder, now: datetime) -> VerificationResult:
         problems += [problem for problem in repair.find_missing_metrics(folder, plan) if problem not in damaged]
         for key in _measured(folder, plan):
             try:
-                count, worst = _again(folder, key)
+                count, worst = _measure_again(folder, key)
             except CerankError as error:
                 problems.append(str(error))
                 continue
@@ -107,7 +107,7 @@ def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
                     yield system, test, first
 
 
-def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
+def _measure_again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
     """Return how many values the measures file of a ranking has, and the largest difference from those computed now."""
     from cerank.evaluation.measures import per_query
     from cerank.trec.text_io import read_qrels, read_run

@@ -195,7 +195,7 @@ def ranking_of(settings: Settings, request: ComparisonRequest, target: Target, c
         ranking: Ranking = read_run(target.path).ranking
         return without_identical_ids(ranking) if comparisons.leaves_identical_ids_out(settings, request) else ranking
     test, first = _names(target, condition)
-    return read_run(target.folder.ranking(target.system, test, first)).ranking
+    return comparisons.ranking_of_run(target, test, first)
 
 
 def qrels_in(settings: Settings, request: ComparisonRequest, targets: Sequence[Target], condition: Condition) -> Qrels:

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from cerank.files import json_records
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
+from cerank.retrieval.rank_fusion import INTERPOLATED
+from cerank.retrieval.reference_orders import REFERENCE_ORDERS, reference_order
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import decode_measures
@@ -31,6 +34,7 @@ from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
+    from cerank.core.rankings import Ranking
     from cerank.evaluation.compare import Comparison, Margin, Terms
     from cerank.evaluation.systems import Condition, Measured, System
 
@@ -50,7 +54,7 @@ class RunTarget(msgspec.Struct, frozen=True):
     label: str
     folder: RunFolder
     plan: Plan
-    system: str  # a stage's name, "first-stage", or that of a baseline or teacher
+    system: str  # a stage's name, "first-stage", that of a baseline or teacher, or one of `REFERENCE_ORDERS`
 
 
 class FileTarget(msgspec.Struct, frozen=True):
@@ -73,7 +77,8 @@ Target = RunTarget | FileTarget | SeedsTarget
 def target(lab: Path, text: str) -> RunTarget | FileTarget:
     """Return what `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
 
-    A run alone means its last stage; `RUN:first-stage` is what it re-ranked.
+    A run alone means its last stage; `RUN:first-stage` is what it re-ranked, `RUN:oracle` and `RUN:random-order` are
+    that in the best possible and in a random order.
 
     Raises:
         UsageError: no such file, run or stage.
@@ -89,7 +94,7 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
             raise _no_such_file(text) from None
         raise
     plan = run_store.load_plan(folder)
-    known = systems_of(plan)
+    known = [*systems_of(plan), *REFERENCE_ORDERS]
     if colon and system not in known:
         raise UsageError(f"run {run_store.title(folder)} has no stage '{system}'", hint=nearest(system, known))
     label = (run_store.label_of(folder, plan) or run_store.short_name(folder)) + (f":{system}" if colon else "")
@@ -336,7 +341,7 @@ def measured_systems(
     runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
     judged: dict[Condition, Qrels] = {}
     for test, first in _conditions(runs, request.dataset):
-        judged[Condition(short_name(test), short_name(first))] = _run_qrels(runs[0].folder, test)
+        judged[Condition(short_name(test), short_name(first))] = qrels_of_run(runs[0].folder, test)
     has_files = any(isinstance(target, FileTarget) for target in targets)
     if request.qrels and runs:
         hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
@@ -437,13 +442,20 @@ def identity(qrels: Qrels) -> str:
     return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
 
 
-def _run_qrels(folder: RunFolder, test: str) -> Qrels:
+def qrels_of_run(folder: RunFolder, test: str) -> Qrels:
+    """Return the judgments that a run was measured on.
+
+    Raises:
+        MissingError: it has not come so far; DamagedError: the file is not what was written.
+    """
     from cerank.trec.text_io import read_qrels
 
     path = folder.qrels(test)
     if not path.exists():
         hint = f"cerank show {run_store.short_name(folder)}"
-        raise MissingError("it has not come to measuring yet", where=run_store.title(folder), hint=hint)
+        state = run_store.status(folder, datetime.now(UTC)).state
+        what = f"the run is {state} and has no results yet"
+        raise MissingError(what, where=run_store.title(folder), hint=hint, code="not-measured-yet")
     run_store.check_undamaged(folder, path)
     return read_qrels(path)
 
@@ -453,25 +465,45 @@ def _is_measured(folder: RunFolder, plan: Plan, system: str) -> bool:
     return all(folder.measures(system, test, first).exists() for test in data.test for first in data.first_stages)
 
 
-def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
-    from cerank.evaluation.systems import Condition, System, measured
+def _is_reference(target: RunTarget) -> bool:
+    """Return whether the target is the first stage's candidates in another order, and no stage that is called so."""
+    return target.system in REFERENCE_ORDERS and target.system not in systems_of(target.plan)
+
+
+def ranking_of_run(target: RunTarget, test: str, first: str) -> Ranking:
+    """Return the ranking of a run's system on a test dataset over a first stage.
+
+    Raises:
+        MissingError: it has not come so far; DamagedError: the file is not what was written.
+    """
     from cerank.trec.text_io import read_run
 
+    is_reference = _is_reference(target)
+    path = target.folder.ranking(FIRST_STAGE if is_reference else target.system, test, first)
+    if not path.exists():
+        hint = f"cerank show {run_store.short_name(target.folder)} says how far it is"
+        raise MissingError(f"it has no ranking by {target.system} yet", where=run_store.title(target.folder), hint=hint)
+    run_store.check_undamaged(target.folder, path)
+    ranking = read_run(path).ranking
+    if is_reference:
+        qrels = qrels_of_run(target.folder, test)
+        ranking = reference_order(target.system, ranking, qrels, target.plan.recipe.seed)
+    return ranking
+
+
+def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
+    from cerank.evaluation.systems import Condition, System, measured
+
     rows: list[Measured] = []
+    is_reference = _is_reference(target)
     for test, first in _conditions([target], only):
-        path = target.folder.ranking(target.system, test, first)
-        if not path.exists():
-            hint = f"cerank show {run_store.short_name(target.folder)} says how far it is"
-            raise MissingError(
-                f"it has no ranking by {target.system} yet", where=run_store.title(target.folder), hint=hint
-            )
-        run_store.check_undamaged(target.folder, path)
-        qrels = _run_qrels(target.folder, test)
+        ranking = ranking_of_run(target, test, first)
+        qrels = qrels_of_run(target.folder, test)
         condition = Condition(short_name(test), short_name(first))
         stored = _stored_measures(target, test, first, names)
-        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
+        rows.append(measured(names, condition, qrels, identity(qrels), ranking, values=stored))
     is_baseline = target.system in target.plan.recipe.untrained_systems()
-    is_fixed = target.system == FIRST_STAGE or is_baseline
+    is_fixed = target.system == FIRST_STAGE or is_baseline or is_reference
     return System(
         label=target.label,
         measured=tuple(rows),
@@ -480,6 +512,7 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         shares=_decided_by_seed(target),
         is_fixed=is_fixed,
         is_baseline=is_baseline,
+        notes=(REFERENCE_ORDERS[target.system],) if is_reference else (),
     )
 
 
@@ -548,10 +581,22 @@ def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition
     own = sum(query in run.ranking[query] for query in run.ranking)
     ranking = without_identical_ids(run.ranking) if own and ignores else run.ranking
     rows = [measured(names, condition, qrels, identity(qrels), ranking) for condition, qrels in judged.items()]
-    notes = [*run.notes, *(_identical_ids_note(own, len(run.ranking), ignores) if own else [])]
+    notes = [
+        *run.notes,
+        *_interpolation_note(run.tag),
+        *(_identical_ids_note(own, len(run.ranking), ignores) if own else []),
+    ]
     for condition, qrels in judged.items():
         notes += _coverage(target, run.ranking, qrels, str(condition))
     return System(label=target.label, measured=tuple(rows), is_fixed=True, notes=tuple(dict.fromkeys(notes)))
+
+
+def _interpolation_note(tag: str) -> list[str]:
+    """Return what the tag of an interpolated run says of its weight, as `cerank fuse` writes it."""
+    kind, *facts = tag.split(";")
+    if kind != INTERPOLATED or len(facts) != 2:
+        return []
+    return [f"interpolated with the first stage, {facts[0].replace('=', ' ')} ({facts[1].replace('=', ' ')})"]
 
 
 def _identical_ids_note(own: int, queries: int, ignores: bool) -> list[str]:
@@ -574,14 +619,14 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
             raise UsageError(
                 "the run is empty", where=str(target.path), hint="did the search that wrote it fail?", code="run-empty"
             )
-        hint = f"its queries are called {_some(ranking)}, those of the qrels {_some(qrels)}"
+        hint = f"its queries are called {_first_few(ranking)}, those of the qrels {_first_few(qrels)}"
         raise UsageError(
             f"no query of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-query"
         )
     judged_docs = set().union(*qrels.values())
     if not any(doc in judged_docs for query in ranking for doc in ranking[query]):
         ranked = (doc for query in ranking for doc in ranking[query])
-        hint = f"its documents are called {_some(ranked)}, those of the qrels {_some(sorted(judged_docs))}"
+        hint = f"its documents are called {_first_few(ranked)}, those of the qrels {_first_few(sorted(judged_docs))}"
         raise UsageError(
             f"no document of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-document"
         )
@@ -592,7 +637,7 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
     return ["; ".join(parts)] if parts else []
 
 
-def _some(ids: Iterable[str]) -> str:
+def _first_few(ids: Iterable[str]) -> str:
     return ", ".join(shown(query, 40) for query in itertools.islice(ids, 3))
 
 

@@ -467,12 +467,21 @@ def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
 
 def _beyond(case: PowerCase) -> list[str]:
     """Return a warning if no difference that shows is within what the measure allows, or what is left to gain."""
-    size, width = case.estimate.smallest_difference, width_of(case.measure)
-    if width is not None and size >= width:
-        return [f"no true difference that {case.measure} allows would be seen with this power"]
+    size = case.estimate.smallest_difference
+    if is_beyond(case, size):
+        lines = [f"no true difference that {case.measure} allows would be seen with this power"]
+        if is_beyond(case, case.estimate.smallest_margin):
+            lines.append(f"nor can equivalence be shown: it takes a margin as wide as {case.measure} itself")
+        return lines
     if case.headroom is not None and size > case.headroom:
         return [f"no gain that {case.measure} allows would be seen: only {case.headroom:.4f} is left above {case.left}"]
     return []
+
+
+def is_beyond(case: PowerCase, size: float) -> bool:
+    """Return whether a difference or margin of this size is beyond what the case's measure spans."""
+    width = width_of(case.measure)
+    return width is not None and size >= width
 
 
 def _headroom(measure: str, left: Sequence[float]) -> float | None:

@@ -134,7 +134,7 @@ def _scorings(folder: RunFolder) -> list[Scoring]:
 
 
 def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
-    """Return the run that a stage was taken over from."""
+    """Return the run whose stage was reused."""
     try:
         reused = json_records.load_if_there(folder.reused_stage(index, name), ReusedStage)
     except DamagedError:

@@ -12,6 +12,7 @@ import msgspec
 
 from cerank.app.comparison import stage_costs
 from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget, Target, targets_of
+from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -87,10 +88,12 @@ class _RunCost(msgspec.Struct, frozen=True):
 def _of_run(target: RunTarget) -> _RunCost | None:
     """Return what training up to the target's stage took, its teachers included; None where a stage's is not known.
 
-    A first stage or a baseline takes none, a teacher its calls on the tests.
+    A first stage takes none, and neither does what no model ordered; a teacher takes its calls on the tests.
     """
-    if target.system == FIRST_STAGE:
+    if target.system in {FIRST_STAGE, *REFERENCE_ORDERS}:
         return _RunCost(0.0, 0, 0, 0.0)
+    if target.system in target.plan.recipe.baseline_models():
+        return None  # another training made it, and what that took is not known
     costs = {cost.stage: cost for cost in stage_costs.of_run(target.folder, target.plan)}
     chain = target.plan.recipe.chain
     needed = chain[: chain.index(target.system) + 1] if target.system in chain else ()

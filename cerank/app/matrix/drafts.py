@@ -157,7 +157,7 @@ def check_draft(draft: Draft) -> CheckedDraft:
             values[path] = recipe_form.value(path, text)
         except ValueError as error:
             errors.append(FieldError(path, str(error)))
-    choices = [chosen for source in draft.sources if (chosen := _chosen(source, values, errors))]
+    choices = [chosen for source in draft.sources if (chosen := _with_values(source, values, errors))]
     errors += [FieldError("base", text) for base in draft.bases if (text := base_error(base))]
     seeds, wrong = seeds_in(draft.seeds)
     errors += [FieldError("seeds", wrong)] if wrong else []
@@ -237,7 +237,7 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
     return ((), f"{twice} is given twice") if twice is not None else (tuple(seeds), "")
 
 
-def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[FieldError]) -> _ChosenRecipe | None:
+def _with_values(start: RecipeSource, values: Mapping[str, object], errors: list[FieldError]) -> _ChosenRecipe | None:
     """Return the recipe with the values it has a place for; None, and its errors appended, where it cannot be."""
     stages = start.table.get("stages", {})
     known = stages if isinstance(stages, Mapping) else {}

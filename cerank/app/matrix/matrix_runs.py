@@ -316,8 +316,11 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
     waiting = [folder for folder in folders if lab.status(folder).state not in _NOT_TO_QUEUE]
-    for folder in waiting:
-        lab.resume_queued(folder)
+    if lab.executor is not None and waiting:
+        lab.submit(waiting)
+    else:
+        for folder in waiting:
+            lab.resume_queued(folder)
     there = tuple(folder for folder in folders if folder not in waiting)
     return QueuedMatrix(record, tuple(waiting), there)
 

@@ -11,10 +11,10 @@ import msgspec
 
 from cerank.app.named_models import NamedModel, trained_model
 from cerank.app.publishing import model_card
-from cerank.app.publishing.quantized_verdict import QuantizedResult, judge_quantized
+from cerank.app.publishing.quantized_verdict import QuantizedResult, calibration_pairs, judge_quantized
 from cerank.app.run_texts import some_texts
 from cerank.errors import MissingError, UsageError
-from cerank.exporting.export_formats import FORMATS, ExportFormat
+from cerank.exporting.export_formats import CALIBRATED, FORMATS, QUANTIZED, ExportFormat
 from cerank.files import disk
 from cerank.machine.devices import physical_cores
 from cerank.registry import nearest
@@ -58,10 +58,12 @@ def check_format(form: str) -> ExportFormat:
     Raises:
         UsageError: there is none, or none that keeps the scores.
     """
-    if form in {"onnx-int4", "int4", "onnx-q4"}:
+    if form in {"onnx-int4", "int4", "onnx-q4", "openvino-int4"}:
         what = "4-bit weights are not written: a cross-encoder has few weights per layer to share a scale, and no "
         what += "library computes its products in 4 bits on a CPU, so that it gets worse and not faster"
-        raise UsageError(what, where="--as", hint="--as onnx-int8 is measured before it is recommended", code="no-int4")
+        raise UsageError(
+            what, where="--as", hint="8 bits are measured before they are recommended: --as onnx-int8", code="no-int4"
+        )
     formats: dict[str, ExportFormat] = {known: known for known in FORMATS}
     if form not in formats:
         raise UsageError(
@@ -123,18 +125,22 @@ def _written(settings: Settings, request: ExportRequest, target: Path, work: _Wo
     quantized = None
     with disk.new_folder(target) as folder:
         work.progress(f"writing {work.form}")
-        write_format.write(reranker, folder, work.form, where)
+        calibration: tuple[tuple[str, str], ...] = ()
+        if work.form in CALIBRATED and work.model.run is not None:
+            calibration = tuple(calibration_pairs(settings, work.model.run))
+        write_format.write(reranker, folder, work.form, where, calibration)
         work.progress(f"comparing scores on {len(work.pairs)} pairs")
         check = score_elsewhere.check_scores(folder, work.form, reranker, work.pairs)
-        if work.form == "onnx-int8" and work.model.run is not None:
+        if work.form in QUANTIZED and work.model.run is not None:
             work.progress("measuring speed and ranking quality beside float32")
             with tempfile.TemporaryDirectory() as plain:
-                write_format.write(reranker, Path(plain), "onnx", where)
+                write_format.write(reranker, Path(plain), QUANTIZED[work.form], where)
                 quantized = judge_quantized(
                     settings,
                     work.model.run,
                     folder,
                     Path(plain),
+                    form=work.form,
                     queries=request.queries,
                     prompt=reranker.model.query_prompt,
                 )

@@ -16,6 +16,7 @@ from cerank.app.comparison import run_answer, stage_costs
 from cerank.app.named_models import NamedModel
 from cerank.app.publishing.quantized_verdict import QuantizedResult
 from cerank.errors import MissingError
+from cerank.exporting.export_formats import GRAPH_FILES, ExportFormat
 from cerank.files import json_records
 from cerank.models.bases import BASES
 from cerank.recipes.rendering import render
@@ -39,6 +40,15 @@ session = onnxruntime.InferenceSession("{place}/onnx/{file}")
 batch = tokenizer(["a query"], ["a passage"], padding=True, truncation=True, return_tensors="np")
 inputs = {{entry.name: batch[entry.name].astype(np.int64) for entry in session.get_inputs()}}
 print(session.run(None, inputs)[0][:, 0])
+"""
+_OPENVINO = """\
+import openvino
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = openvino.Core().compile_model("{place}/{file}", "CPU")
+batch = tokenizer(["a query"], ["a passage"], padding=True, truncation=True, return_tensors="np")
+print(model({{entry.get_any_name(): batch[entry.get_any_name()] for entry in model.inputs}})[0][:, 0])
 """
 _SENTENCE_TRANSFORMERS = """\
 from sentence_transformers import CrossEncoder
@@ -67,7 +77,7 @@ print(model.score("a query", ["a passage"]))
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
     """What was exported, as the card describes it."""
 
-    form: str
+    form: ExportFormat
     pooling: str
     max_length: int
     check: ExportCheck
@@ -159,7 +169,7 @@ def _metadata(run: RunTarget, comparison: Comparison | None, exported: Exported,
     hub_id = base.hub_id if base else recipe.base
     data = ModelCardData(
         license=license_.lower() or None,
-        library_name="onnx" if exported.form.startswith("onnx") else library,
+        library_name=exported.form.partition("-")[0] if exported.form in GRAPH_FILES else library,
         pipeline_tag="text-ranking",
         base_model=hub_id if hub_id.count("/") == 1 and not hub_id.startswith((".", "~", "/")) else None,
         tags=["cross-encoder", "reranker", "cerank"],
@@ -204,8 +214,12 @@ def _quantized(result: QuantizedResult | None) -> list[str]:
 def _use(exported: Exported) -> list[str]:
     """Return examples for the libraries that load it, and say which do not."""
     place, form = exported.place, exported.form
+    if form.startswith("openvino"):
+        file = GRAPH_FILES[form].as_posix()
+        note = "The graph holds pooling and head; sentence-transformers and transformers load other formats."
+        return ["With openvino:", _block(_OPENVINO.format(place=place, file=file)), note]
     if form.startswith("onnx"):
-        file = "model_quint8.onnx" if form == "onnx-int8" else "model.onnx"
+        file = GRAPH_FILES[form].name
         note = "The graph holds pooling and head; sentence-transformers and transformers load other formats."
         return ["With onnxruntime:", _block(_TOKENS_ONLY.format(place=place, file=file)), note]
     out = ["With cerank:", _block(_CERANK.format(place=place))]

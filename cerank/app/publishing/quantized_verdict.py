@@ -11,6 +11,7 @@ from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import RunTarget
 from cerank.app.run_texts import condition_of, some_texts
 from cerank.errors import CerankError, MissingError
+from cerank.exporting.export_formats import QUANTIZED, ExportFormat
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cerank.exporting.score_elsewhere import SpeedComparison
 
 FASTER = 1.1  # times float32; less is not worth other scores
+CALIBRATION_QUERIES = 150  # two pairs each; sentence-transformers calibrates with 100 to 300 texts
 _TIMED_PAIRS = 96
 
 
@@ -27,7 +29,9 @@ class QuantizedResult(msgspec.Struct, frozen=True, kw_only=True):
 
     speed: SpeedComparison
     processor: str
+    library: str  # that ran both
     comparison: Comparison
+    plain: str  # the format that keeps float32
     queries: int
     changed: int  # queries whose ranking has another order
 
@@ -48,7 +52,7 @@ class QuantizedResult(msgspec.Struct, frozen=True, kw_only=True):
         speed = self.speed
         lines = [
             f"on this processor ({self.processor}) 8 bits re-rank {speed.exported:.0f} pairs/s and float32 "
-            f"{speed.reference:.0f}, both by onnxruntime: {speed.ratio:.2f} times as fast",
+            f"{speed.reference:.0f}, both by {self.library}: {speed.ratio:.2f} times as fast",
             f"{self.changed} of {counted(self.queries, 'query')} are ranked in another order",
         ]
         for row in self.comparison.rows:
@@ -61,14 +65,47 @@ class QuantizedResult(msgspec.Struct, frozen=True, kw_only=True):
         if self.is_recommended:
             lines.append("recommended on processors like this one")
         elif speed.ratio < FASTER:
-            lines.append("not recommended here: it is not faster than float32; --as onnx keeps the scores")
+            lines.append(f"not recommended here: it is not faster than float32; --as {self.plain} keeps the scores")
         else:
-            lines.append("not recommended: it is not shown to rank as well; --as onnx keeps the scores")
+            lines.append(f"not recommended: it is not shown to rank as well; --as {self.plain} keeps the scores")
         return tuple(lines)
 
 
+def calibration_pairs(settings: Settings, run: RunTarget) -> list[tuple[str, str]]:
+    """Return pairs of the run's validation queries by which the ranges of 8 bits are set: relevant and other documents.
+
+    They are none of the test queries, on which the result is judged.
+
+    Raises:
+        MissingError: the validation dataset is not on this machine.
+    """
+    from cerank.datasets.open_datasets import open_dataset
+
+    dataset = open_dataset(run.plan.recipe.data.validation, settings.cache)
+    judged = [query for query in dataset.queries if dataset.qrels.get(query)]
+    count = min(len(judged), CALIBRATION_QUERIES)
+    chosen = [judged[place * len(judged) // count] for place in range(count)]
+    relevant = {
+        query: max(dataset.qrels[query], key=lambda document: dataset.qrels[query][document]) for query in chosen
+    }
+    others = [*chosen[1:], *chosen[:1]]
+    document_ids = list(dict.fromkeys(relevant.values()))
+    texts = dict(zip(document_ids, dataset.documents.texts(document_ids), strict=True))
+    pairs = [(dataset.queries[query], texts[relevant[query]]) for query in chosen]
+    return pairs + [
+        (dataset.queries[query], texts[relevant[other]]) for query, other in zip(chosen, others, strict=True)
+    ]
+
+
 def judge_quantized(
-    settings: Settings, run: RunTarget, folder: Path, plain: Path, *, queries: int, prompt: str
+    settings: Settings,
+    run: RunTarget,
+    folder: Path,
+    plain: Path,
+    *,
+    form: ExportFormat,
+    queries: int,
+    prompt: str,
 ) -> QuantizedResult:
     """Return what an 8-bit model does to the run's ranking, and how fast it is here.
 
@@ -77,6 +114,7 @@ def judge_quantized(
         run: the run and stage that the model comes from.
         folder: the exported 8-bit model.
         plain: the same in float32.
+        form: format of the 8-bit model.
         queries: number of test queries to re-rank; their candidates are the run's.
         prompt: text that is written before each query.
 
@@ -87,7 +125,7 @@ def judge_quantized(
     from cerank.evaluation.compare import Terms, compare
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition, System, measured
-    from cerank.exporting.score_elsewhere import measure_speed, onnx_scorer
+    from cerank.exporting.score_elsewhere import graph_scorer, measure_speed
     from cerank.machine.devices import cpu_model
     from cerank.trec.text_io import read_qrels, read_run
 
@@ -96,7 +134,7 @@ def judge_quantized(
     if not path.is_file():
         raise MissingError("this stage has not re-ranked the test queries yet", where=run.label)
     texts = some_texts(settings, run.folder, run.plan, queries)
-    score, reference = onnx_scorer(folder, "onnx-int8", prompt), onnx_scorer(plain, "onnx", prompt)
+    score, reference = graph_scorer(folder, form, prompt), graph_scorer(plain, QUANTIZED[form], prompt)
     pairs = [pair for query in texts for pair in query.pairs]
     speed = measure_speed(reference, score, pairs[:_TIMED_PAIRS])
     values = iter(score(pairs))
@@ -118,6 +156,8 @@ def judge_quantized(
     return QuantizedResult(
         speed=speed,
         processor=cpu_model() or "unknown",
+        library="openvino" if form.startswith("openvino") else "onnxruntime",
+        plain=QUANTIZED[form],
         comparison=compare(systems, names, terms=Terms(margins=margins)),
         queries=len(texts),
         changed=sum(ranking[query] != own[query] for query in scores),

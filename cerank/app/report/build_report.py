@@ -24,6 +24,7 @@ from cerank.evaluation.compare import Margin
 from cerank.evaluation.comparison_rows import skewed
 from cerank.evaluation.studies.pooling import PooledResult
 from cerank.settings import Settings
+from cerank.text.table_data import Table
 
 _FORESTS = 24  # pictures of pooled differences, at most
 
@@ -53,6 +54,12 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         from cerank.app.report.curve_figures import pictures
 
         curves = pictures(scope)
+    depths: tuple[Table, ...] = ()
+    if any(member.plan.recipe.evaluate.depths for row in scope.rows for member in row.members):
+        from cerank.app.report.sections import depth_sections
+
+        depths, drawn = depth_sections.of_scope(scope)
+        curves += drawn if request.has_curves else ()
     pooled, pooling_notes = _pooled(verdicts)
     if pooled is not None and request.has_curves:
         from cerank.app.comparison.pool_comparisons import forest_svg
@@ -93,6 +100,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         pooled=pooled,
         answers=_answers(verdicts, costs, is_primary=True),
         described=_answers(verdicts, costs, is_primary=False),
+        depths=depths,
         costs=costs,
     )
 

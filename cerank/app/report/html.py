@@ -15,7 +15,7 @@ from cerank.evaluation.answers import explain
 from cerank.text.escapes import html
 from cerank.text.table_data import TEXTS, Table, rounded
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1b1b1b;--soft:#5c5c5c;--paper:#fff;--line:#d5d5d5;--band:#f6f6f4;--up:#00674b;
 --down:#a63d00;--same:#5c4a8a}
 @media(prefers-color-scheme:dark){:root{--ink:#ececec;--soft:#a8a8a8;--paper:#161616;--line:#3b3b3b;--band:#1f1f1f;
@@ -49,7 +49,7 @@ def document(report: Report) -> str:
         '<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
-        f"<title>{html(report.title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{html(report.title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{html(report.title)}</h1>",
         *(f'<p class="soft">{html(text)}</p>' for text in latex.head(report)),
     ]

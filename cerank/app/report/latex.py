@@ -196,7 +196,7 @@ def document(report: Report) -> str:
         parts += [differences(report.comparison, name) + "\n" for name in measures_of(report.comparison)]
     parts.append("\\clearpage\n")
     for side in supplementary_tables.sides(report):
-        parts.append(_long(side))
+        parts.append(_longtable(side))
     if report.methods is not None:
         parts.append(f"\\subsection*{{Methods}}\n{escaped(report.methods.plain)}\n\n")
     parts += _lists((DESCRIBED, report.described), ("Notes", report.notes), ("Not measured yet", report.missing))
@@ -224,7 +224,7 @@ def head(report: Report) -> tuple[str, ...]:
     return (declared, f"Made by cerank {report.version}, {report.created}: {report.command}")
 
 
-def _long(side: Table) -> str:
+def _longtable(side: Table) -> str:
     """Return a table over several pages, its texts in columns that break lines."""
     spec = "".join(_column_spec(*each) for each in zip(_widths(side), side.columns, strict=True))
     heads = " & ".join(f"\\textbf{{{escaped(column.heading)}}}" for column in side.columns)

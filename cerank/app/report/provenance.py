@@ -16,6 +16,7 @@ from cerank.app.report.report_scope import ReportScope
 from cerank.core.metrics import Event
 from cerank.datasets.query_overlaps import SharedQueries
 from cerank.files import journal, json_records
+from cerank.recipes.plan import Plan
 from cerank.runs import records, run_store
 from cerank.runs.layout import RunFolder, plain_name
 from cerank.training import stage_summary
@@ -34,7 +35,7 @@ def run_records(report_scope: ReportScope) -> tuple[RunRecord, ...]:
     for row in report_scope.rows:
         for member in row.members:
             if member.folder.name not in out:
-                out[member.folder.name] = _facts(member, row.model.label)
+                out[member.folder.name] = _record_of(member, row.model.label)
     return tuple(out.values())
 
 
@@ -50,7 +51,7 @@ def recipe_file(run: str) -> str:
     return f"recipes/{plain_name(run, 100)}.toml"
 
 
-def _facts(member: RunTarget, model: str) -> RunRecord:
+def _record_of(member: RunTarget, model: str) -> RunRecord:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
     shared = json_records.load_if_there(folder.overlaps, SharedQueries)
@@ -63,7 +64,7 @@ def _facts(member: RunTarget, model: str) -> RunRecord:
         seed=plan.recipe.seed,
         state=_state(folder),
         fingerprint=plan.fingerprint,
-        command=_command(folder.name, plan.device, plan.threads),
+        command=_command(folder.name, plan),
         recipe_toml=recipes.render(plan.requested_recipe),
         inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
         versions=_versions(folder, plan.versions),
@@ -79,9 +80,12 @@ def _state(folder: RunFolder) -> str:
     return "failed" if folder.failure.exists() else "not finished"
 
 
-def _command(run: str, device: str, threads: int) -> str:
+def _command(run: str, plan: Plan) -> str:
     """Return the command that does the run again from the report's folder."""
-    words = ["cerank", "run", "--recipe", recipe_file(run), "--device", device, "--threads", str(threads)]
+    words = ["cerank", "run", "--recipe", recipe_file(run), "--device", plan.device, "--threads", str(plan.threads)]
+    if plan.devices:
+        is_counted = plan.device in {"cpu", "cuda"}  # any of that kind
+        words += ["--devices", str(len(plan.devices)) if is_counted else ",".join(plan.devices)]
     return shlex.join(words)
 
 

@@ -15,6 +15,7 @@ from cerank.evaluation.answers import Cost
 from cerank.evaluation.compare import Comparison
 from cerank.evaluation.studies.pooling import PooledResult
 from cerank.evaluation.systems import Condition
+from cerank.text.table_data import Table
 from cerank.training.stage_summary import StageSummary
 
 FIRST = "first stage"  # the row that is re-ranked
@@ -176,4 +177,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pooled: PooledResult | None = None  # None with one test set
     answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order
     described: tuple[str, ...] = ()  # rows outside the family, likewise; they have no verdict
+    depths: tuple[Table, ...] = ()  # of each run whose recipe names depths: how deep to re-rank
     costs: dict[str, Cost] = {}  # model -> what its training took, the mean of its seeds

@@ -107,6 +107,9 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
         if isinstance(target, FileTarget):
             hint = "a report needs runs; use `cerank compare` for TREC run files"
             raise UsageError(f"{target.path.name} is a file", where=text, hint=hint)
+        if target.system not in comparisons.systems_of(target.plan):
+            what = f"{target.system} is an order for comparisons, made from judgments or at random"
+            raise UsageError(what, where=text, hint="`cerank compare` shows it", code="reference-order-reported")
         is_stage = target.label.endswith(f":{target.system}")
         members += [target] if is_stage else _targets(target.folder, target.label, every_stage)
     rows = _rows(members)

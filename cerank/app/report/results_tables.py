@@ -99,7 +99,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
     primary = questions(scope.record.primary if scope.record else (), "matrix")
     names_of = {FIRST: {FIRST, FIRST_STAGE}}
     names_of |= {row.model.label: {row.model.label, row.model.recipe} for row in scope.rows}
-    couples = [*pairs.items(), *_asked(scope, primary, pairs, names_of)]
+    couples = [*pairs.items(), *_pairs_of_questions(scope, primary, pairs, names_of)]
     pairings = [
         Pairing(
             condition=place.condition,
@@ -153,7 +153,7 @@ def is_primary_row(
     return not primary or any(question.names(measure, right, left) for question in primary)
 
 
-def _asked(
+def _pairs_of_questions(
     scope: ReportScope, primary: Sequence[PrimaryQuestion], pairs: Mapping[str, str], names_of: Mapping[str, set[str]]
 ) -> list[tuple[str, str]]:
     """Return the further pairs of models of one base (right, left) that primary questions name."""

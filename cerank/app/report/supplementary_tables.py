@@ -149,7 +149,7 @@ def shared(report: Report) -> Table:
 
 
 def events(report: Report) -> Table:
-    """Return what else the runs recorded: stages taken over, refusals let pass, changes of environment."""
+    """Return what else the runs recorded: stages reused, refusals let pass, changes of environment."""
     columns = (Column("run", "run", "name"), Column("kind", "kind"), Column("text", "recorded"))
     rows = [
         (run.short_name, kind, f"{stage.stage}: {text}")
@@ -322,4 +322,4 @@ SIDES = (costs, gains_per_cost, pooled, published, stages, groups, shared, event
 
 def sides(report: Report) -> tuple[Table, ...]:
     """Return the supplementary tables that have something to say, for people."""
-    return tuple(table for make in SIDES if (table := make(report)).rows)
+    return (*(table for make in SIDES if (table := make(report)).rows), *report.depths)

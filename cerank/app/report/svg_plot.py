@@ -46,6 +46,7 @@ class Panel(msgspec.Struct, frozen=True):
     quantity: str  # on the y axis
     series: tuple[PlottedLine, ...]
     boundaries: tuple[tuple[float, str], ...]  # step at which a stage starts, and its name
+    across: str = "steps over all stages"  # what the x axis counts
 
 
 def svg(panels: Sequence[Panel]) -> str:
@@ -98,7 +99,7 @@ def _panel(panel: Panel, labels: Sequence[str]) -> str:
             parts += _dots(series, across, down, COLORS[labels.index(series.label) % len(COLORS)])
     axis = _HEIGHT - _BOTTOM
     parts.append(f'<line class="cr-axis" stroke="#999" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{axis}" y2="{axis}"/>')
-    parts.append(_text(_WIDTH - _RIGHT, axis + 32, "steps over all stages", anchor="end", tone="soft"))
+    parts.append(_text(_WIDTH - _RIGHT, axis + 32, panel.across, anchor="end", tone="soft"))
     parts.append(_text(_LEFT, axis + 32, panel.quantity, tone="soft"))
     return "".join(parts)
 

@@ -109,11 +109,11 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
     texts |= {f"curves/{curve.name}.svg": curve.svg for curve in report.curves}
     texts |= {provenance.recipe_file(run.run): run.recipe_toml for run in report.runs}
     for name, text in texts.items():
-        _put(folder / name, text.encode("utf8", "backslashreplace"))
+        _write_file(folder / name, text.encode("utf8", "backslashreplace"))
     for curve in report.curves:
         if (png := png_of(curve.svg)) is not None:
-            _put(folder / "curves" / f"{curve.name}.png", png)
-    _put(folder / MARK, (escapes.json_text(_whole(report), indent=1) + "\n").encode())
+            _write_file(folder / "curves" / f"{curve.name}.png", png)
+    _write_file(folder / MARK, (escapes.json_text(_json_view(report), indent=1) + "\n").encode())
 
 
 def _comparisons(report: Report) -> dict[str, str]:
@@ -124,14 +124,14 @@ def _comparisons(report: Report) -> dict[str, str]:
     return {"comparisons.csv": written([rows], "csv")}
 
 
-def _whole(report: Report) -> object:
+def _json_view(report: Report) -> object:
     """Return the report as JSON holds it: pictures and recipes are files, and so are values by query."""
     runs = tuple(msgspec.structs.replace(run, recipe_toml=provenance.recipe_file(run.run)) for run in report.runs)
     comparison = report.comparison and msgspec.structs.replace(report.comparison, systems=())
     return msgspec.to_builtins(msgspec.structs.replace(report, curves=(), runs=runs, comparison=comparison))
 
 
-def _put(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes) -> None:
     disk.make_folder(path.parent)
     disk.write(path, data)
 

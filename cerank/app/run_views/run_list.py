@@ -199,7 +199,8 @@ def goes_with(entries: Sequence[RunEntry]) -> str:
         models += [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
     models_text = f", the models of {' and '.join(models)}" if models and len(entries) == 1 else ""
     models_text = f", {counted(len(models), 'model')}" if models and len(entries) > 1 else models_text
-    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{models_text}"
+    size_text = f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.0f} kB"
+    return f"{counted(files, 'file')}, {size_text}{models_text}"
 
 
 def _named(text: str) -> str:

@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.run_views import display, verdict_summaries
+from cerank.app.run_views.run_index import KEPT_STATES, IndexedRun, RunIndex, StoredRun
 from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import queue, run_store, run_summaries, user_labels
+from cerank.runs import queue, run_names, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
 from cerank.runs.run_summaries import LatestValidation
@@ -26,6 +27,8 @@ from cerank.scheduler.queue_status import QueueState
 LIVE_STATES = ("running", "stopping")
 _TELLING = 3  # steps or queries after which a speed means something
 _POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
+_MOST_READ_AGAIN = 20  # runs that one poll reads again though nothing moved; a lab of thousands takes more polls
+_POLLS_PER_SAVE = 30  # polls after which what changed is put into the index
 
 
 class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,8 +162,11 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def at(self) -> str:
         """Return the current phase, such as "2/2 distill 61%", or where the run waits or stopped; else ""."""
+        if self.state == "queued" and self.status.job is not None:
+            return self.status.job.text
         if self.state == "queued":
-            return f"queue #{self.place}" + (f": {self.waits_for}" if self.waits_for else "")
+            waits_for = self.waits_for.partition(" in /")[0]  # without the folder of another lab, which details show
+            return f"queue #{self.place}" + (f": {waits_for}" if waits_for else "")
         progress = self.status.progress
         if self.state in {"paused", "lost"} and progress is not None and progress.total:
             where = "" if progress.phase == "train" else f"{progress.phase} "
@@ -189,7 +195,11 @@ class LabMonitor:
     """Watches the runs of a lab; used by one thread at a time."""
 
     def __init__(
-        self, lab: Path, queue_state: Callable[[], QueueState] | None = None, cache: Path | None = None
+        self,
+        lab: Path,
+        queue_state: Callable[[], QueueState] | None = None,
+        cache: Path | None = None,
+        refresh_jobs: Callable[[], None] = lambda: None,
     ) -> None:
         """Watch a lab.
 
@@ -197,10 +207,14 @@ class LabMonitor:
             lab: folder of the runs to watch.
             queue_state: returns what each device does; called while runs are queued. None shows no queue.
             cache: where verdicts are kept; None shows none.
+            refresh_jobs: asks executors how jobs on other machines stand, if it is time to; called at each poll.
         """
+        self._refresh_jobs = refresh_jobs
         self._lab = lab
         self._cache = cache
         self._queue_state = queue_state
+        self._index = RunIndex(lab, cache) if cache is not None else None
+        self._to_save: set[str] = set()  # runs that the index does not have as they are
         self._queued_entries: dict[str, RunEntry] = {}
         self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
@@ -213,21 +227,29 @@ class LabMonitor:
         Args:
             again: names to look at again, whatever their marks say.
         """
+        self._refresh_jobs()
         marks = run_summaries.change_times(self._lab)
         queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
         anew = set(again) | (set(queued) ^ self._queued)
         self._queued = set(queued)
+        indexed = self._index.load(marks) if self._index is not None and not self._looks else {}
+        for name, run in indexed.items():
+            if run.recorded_name:
+                run_names.cached_names.setdefault(self._folder(name).path, run.recorded_name)
         if set(marks) - set(self._short):
             self._short = run_store.short_names(self._lab)
         self._kept = {name: self._kept.get(name) or _CachedEntry(self._folder(name)) for name in marks}
+        for name, run in indexed.items():
+            if name not in self._queued:
+                self._kept[name].mark = marks[name]
+                self._kept[name].entry = self._of_index(name, run)
+        period = max(_POLLS_PER_FULL_READ, len(marks) // _MOST_READ_AGAIN)
         out = [
-            self._looked(
-                name,
-                mark,
-                is_due=name in anew or (self._looks > 0 and (index + self._looks) % _POLLS_PER_FULL_READ == 0),
-            )
+            self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % period == 0))
             for index, (name, mark) in enumerate(marks.items())
         ]
+        if self._looks % _POLLS_PER_SAVE == 1:  # not in the first, which someone waits for
+            self.save_index()
         self._looks += 1
         return tuple(self._with_queue_places(out, queued)) if queued else tuple(out)
 
@@ -244,7 +266,49 @@ class LabMonitor:
             entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
             if cached_entry.entry is None or _without_time(entry) != _without_time(cached_entry.entry):
                 cached_entry.entry = entry
+                self._to_save.add(name)
         return cached_entry.entry
+
+    def _of_index(self, name: str, run: IndexedRun) -> RunEntry:
+        """Return the entry of a run as the index has it."""
+        return RunEntry(
+            folder=self._folder(name),
+            plan=run.plan,
+            status=run.status,
+            notes=run.notes,
+            note=run.note,
+            short_name=self._short.get(name, name),
+            validation=run.validation,
+            finals=run.finals,
+            verdict=run.verdict,
+        )
+
+    def mark_of(self, name: str) -> int:
+        """Return the time of change of a run's folder at which it was last read."""
+        return self._kept[name].mark
+
+    def save_index(self) -> None:
+        """Put what changed into the index; `poll` does so now and then."""
+        if self._index is None or not self._to_save:
+            return
+        stored = []
+        for name in self._to_save & set(self._kept):
+            cached_entry = self._kept[name]
+            entry = cached_entry.entry
+            if entry is None or entry.state not in KEPT_STATES:
+                continue
+            run = IndexedRun(
+                plan=entry.plan,
+                status=msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0),
+                notes=entry.notes,
+                validation=entry.validation,
+                finals=entry.finals,
+                note=entry.note,
+                verdict=entry.verdict,
+                recorded_name=run_names.cached_names.get(entry.folder.path, ""),
+            )
+            stored.append(StoredRun(name=name, mark=cached_entry.mark, run=run))
+        self._to_save -= self._index.save(stored, self._kept)
 
     def _with_queue_places(self, entries: list[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
         """Yield the entries, each queued one with its place and with what it waits for."""
@@ -281,9 +345,11 @@ def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dic
     if not fitting:
         return f"no {device} here"
     users = [slot.run for slot in fitting if slot.run]
-    if len(users) == len(fitting):
+    needed = 1 if device == "cpu" else max(1, len(entry.plan.devices))
+    if len(fitting) - len(users) < needed and users:
         user = known.get(users[0])
-        return f"{device} is used by {(user.short_name or user.name) if user else users[0]}"
+        what = f"{device} is" if needed == 1 else f"it needs {needed} devices at once, and one is"
+        return f"{what} used by {(user.short_name or user.name) if user else users[0]}"
     if not state.running:
         return "the queue is stopped; cerank queue start"
     return f"{ahead} ahead" if ahead else "starting"
@@ -329,9 +395,11 @@ def plain_line(entry: RunEntry) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def state_counts(entries: Iterable[RunEntry]) -> str:
-    """Return how many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
+def state_counts(entries: Iterable[RunEntry], *, as_words: bool = False) -> str:
+    """Return how many runs are in which state: "2▶ 1○ 5✔", or as words "2 running, 5 finished"; "" for none."""
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.state] = counts.get(entry.state, 0) + 1
+    if as_words:
+        return ", ".join(f"{counts[state]:,} {state}" for state in display.GLYPHS if state in counts)
     return " ".join(f"{counts[state]}{glyph}" for state, glyph in display.GLYPHS.items() if state in counts)

@@ -10,7 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from cerank.files.disk import DamagedError
 from cerank.runs.layout import RunFolder, runs_folder
 
 _PATIENCE = 600.0  # seconds that the process may take
+_LOOK = 0.2  # seconds between two looks at whether it is still wanted
 AT_ONCE = 20  # runs for which one process is started
 
 
@@ -56,6 +58,19 @@ def load_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     return summary if summary is not None and summary.stamp == _stamp(folder) else None
 
 
+def change_times(cache: Path) -> dict[str, int]:
+    """Return run -> the time in ns at which its summary was written."""
+    try:
+        with os.scandir(cache / "verdicts") as entries:
+            return {
+                entry.name.removesuffix(".json"): entry.stat().st_mtime_ns
+                for entry in entries
+                if entry.name.endswith(".json")
+            }
+    except OSError:
+        return {}
+
+
 def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     """Compute the summary of a run and save it; None where the run has no verdict."""
     from cerank.app.comparison import run_answer
@@ -78,16 +93,32 @@ def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     return summary
 
 
-def compute_in_process(cache: Path, folders: Sequence[RunFolder]) -> None:
-    """Compute the summaries of runs in a process of low priority, and wait for it."""
+def compute_in_process(
+    cache: Path, folders: Sequence[RunFolder], is_canceled: Callable[[], bool] = lambda: False
+) -> None:
+    """Compute the summaries of runs in a process of low priority, and wait for it.
+
+    Args:
+        cache: where the summaries are kept.
+        folders: runs of one lab.
+        is_canceled: asked a few times a second; True ends the process, and what it has not computed stays absent.
+    """
     if not folders:
         return
     names = [folder.name for folder in folders]
     command = [sys.executable, "-P", "-m", "cerank.app.run_views.verdict_summaries", str(folders[0].lab), str(cache)]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            [*command, *names], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
-        )
+    deadline = time.monotonic() + _PATIENCE
+    with (
+        contextlib.suppress(OSError),
+        subprocess.Popen(
+            [*command, *names], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        while process.poll() is None:
+            if is_canceled() or time.monotonic() > deadline:
+                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK)
 
 
 if __name__ == "__main__":

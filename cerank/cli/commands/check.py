@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from cerank.errors import ExitCode, UsageError
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
+
+if TYPE_CHECKING:
+    from cerank.app.checks.doctor import Finding
 
 _VERIFIED = (Column("run", "Run"), Column("key", "What"), Column("value", "Is"))
 _FOUND = (Column("state", "State"), Column("where", "Where"), Column("what", "What"), Column("hint", "What to do"))
@@ -131,17 +134,24 @@ def doctor(
     all_: All = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
+    on: options.On = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
     """Check the lab, its runs, the cache and this machine, and print what to do about each problem.
 
     Exits with 1 if something is wrong. It reads every byte of every run, which takes some seconds per gigabyte.
+
+    With --on, a job of some seconds looks at a machine of the cluster instead: Python, torch and its GPU, the base
+    models, and whether the lab is seen and written to from there.
     """
     from cerank.app.checks import doctor as examining
 
-    settings = settings_of(lab, cache, form=form, json=json)
-    findings = examining.examine(settings, fix=fix, with_speed=True)
+    settings = settings_of(lab, cache, form=form, json=json, on=on)
+    if on is not None and on != "local":
+        findings = _examine_executor(settings, fix=fix)
+    else:
+        findings = examining.examine(settings, fix=fix, with_speed=True)
     short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
     shown = [finding for finding in findings if all_ or finding.is_told or finding.state != "good"]
     rows = tuple(
@@ -152,3 +162,22 @@ def doctor(
     info(f"{counted(len(findings), 'check')} done, {counted(wrong, 'problem')} found")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _examine_executor(settings: Settings, *, fix: bool) -> list[Finding]:
+    """Return what a probe finds on the machines of the settings' executor."""
+    from cerank.app import Lab
+    from cerank.app.checks import probe_executor
+    from cerank.cli import live_status
+    from cerank.executors.command_template import CommandExecutor
+
+    executor = Lab(settings).executor
+    if fix:
+        raise UsageError(
+            "--fix repairs the lab from here", where="--fix", hint="leave out --on", code="executor-option"
+        )
+    if executor is None or (isinstance(executor, CommandExecutor) and executor.prints):
+        what = f"nothing can be asked of '{settings.executor}'"
+        raise UsageError(what, where="--on", hint="give an executor that takes jobs", code="executor-option")
+    with live_status.status_line() as tell:
+        return probe_executor.examine(settings, executor, tell=tell)

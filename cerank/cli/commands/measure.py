@@ -19,6 +19,7 @@ from cerank.text.safe_text import counted
 if TYPE_CHECKING:
     from cerank.app.comparison.comparisons import ComparisonRequest
     from cerank.evaluation.compare import Comparison
+    from cerank.exporting.mteb_files import MtebTask
     from cerank.settings import Settings
 
 Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and qrels.")]
@@ -30,6 +31,7 @@ _PRECISION = (
     "Precision of the model. auto is bf16 where the device multiplies it faster, or fp16 on a GPU that has no bf16; "
     "fp16 and tf32 are for NVIDIA GPUs. Default: fp32, or auto on a GPU."
 )
+_MTEB = "mteb"
 _MORE = "What to show"
 
 Names = Annotated[
@@ -396,7 +398,8 @@ def evaluate(
     targets = [comparisons.target(settings.lab, name) for name in run]
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
-    emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    shown = table_columns.measure_table(systems, names, per_query=per_query, form=settings.format)
+    emit(shown, settings.format)
     for system in systems:
         for note in system.notes:
             info(f"{system.label}: {note}")
@@ -436,6 +439,32 @@ def rerank(
             "--price", min=0.0, metavar="N", help="Price of a million tokens at the server, or of a thousand searches."
         ),
     ] = 0.0,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard", metavar="N/OF", help="Score only a part of the queries, such as 3/16, and keep it beside FILE."
+        ),
+    ] = "",
+    merge: Annotated[bool, typer.Option("--merge", help="Write FILE from its finished shards.")] = False,
+    mteb_predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--mteb-predictions",
+            metavar="FOLDER",
+            help="Write the ranking as mteb's predictions, too, and its measures as mteb's results.",
+            rich_help_panel=_MTEB,
+        ),
+    ] = None,
+    mteb_task: Annotated[
+        str,
+        typer.Option("--mteb-task", metavar="NAME", help="mteb's name of the task: NFCorpus.", rich_help_panel=_MTEB),
+    ] = "",
+    mteb_subset: Annotated[
+        str, typer.Option("--mteb-subset", metavar="NAME", help="Subset of the task.", rich_help_panel=_MTEB)
+    ] = "default",
+    mteb_split: Annotated[
+        str, typer.Option("--mteb-split", metavar="NAME", help="Split of the task.", rich_help_panel=_MTEB)
+    ] = "test",
     replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -446,8 +475,12 @@ def rerank(
 
     A server (Cohere, Jina, Voyage, vLLM, text-embeddings-inference) is asked once for each query; its answers are kept
     in the cache. Keys are read from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY or CERANK_RERANK_API_KEY.
+
+    Several devices or machines share the queries by --shard: each shard resumes where it was stopped, and --merge
+    writes the same bytes as one device would.
     """
     from cerank.app import rerank_dataset
+    from cerank.inference.stored_chunks import parse_shard
 
     settings = settings_of(lab, cache, device, threads)
     request = rerank_dataset.RerankRequest(
@@ -459,6 +492,9 @@ def rerank(
         output=output,
         server_model=server_model,
         replace=replace,
+        shard=parse_shard(shard),
+        merge=merge,
+        mteb=_mteb_task(mteb_predictions, mteb_task, mteb_subset, mteb_split),
     )
     result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
     info(f"{counted(result.queries, 'query')} re-ranked")
@@ -466,4 +502,22 @@ def rerank(
         info(note)
     if result.costs is not None:
         info(result.costs.summary(price))
+    if shard:
+        return  # the output is not there yet
     write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
+
+
+def _mteb_task(folder: Path | None, task: str, subset: str, split: str) -> MtebTask | None:
+    """Return the task whose files are to be written; None where none are.
+
+    Raises:
+        UsageError: the folder is given without the task, or the other way round.
+    """
+    from cerank.exporting.mteb_files import MtebTask
+
+    if folder is None and not task:
+        return None
+    if folder is None or not task:
+        what = "--mteb-predictions and --mteb-task need each other"
+        raise UsageError(what, where="--mteb-predictions", hint="such as --mteb-predictions out --mteb-task NFCorpus")
+    return MtebTask(folder=folder, task=task, subset=subset, split=split)

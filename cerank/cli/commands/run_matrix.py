@@ -12,28 +12,34 @@ from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
-from cerank.runs import run_store
+from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
 
 
-def run(settings: Settings, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
-    """Show the matrix, or queue those of its runs that are missing."""
+def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
+    """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing."""
+    settings = home.settings
     grid = run_request.load_matrix(request)
     if dry_run:
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
-    home = Lab(settings)
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
-    for folder in queued_matrix.added:
+    for folder in queued_matrix.added if home.executor is None else ():
         write_output(folder.name + "\n")
     name = queued_matrix.record.name
+    if home.executor is not None:
+        records = [record for folder in queued_matrix.added if (record := job_records.load(folder)) is not None]
+        from cerank.cli import live_status
+
+        live_status.tell_submitted(home, queued_matrix.added, records)
+    done = "queued" if home.executor is None else "submitted"
     info(
-        f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} queued; "
+        f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} {done}; "
         f"{len(queued_matrix.there)} were already finished, running or queued."
     )
-    shown = next_steps.command(home.folder, "queue")
+    shown = next_steps.command(home.folder, "queue" if home.executor is None else "ps")
     info(f"{shown} shows them, and {next_steps.command(home.folder, f'report {name}')} writes the tables.")
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from cerank import recipes
 from cerank.app import Lab, estimates, next_steps, plans, run_request
 from cerank.app.run_request import RunRequest
+from cerank.app.tracking import track_run, tracking_process
+from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import training_memory
+from cerank.planning import several_devices, training_memory
 from cerank.recipes.plan import Plan
-from cerank.runs import run_store
+from cerank.runs import job_records, run_store
+from cerank.runs.layout import RunFolder
 from cerank.settings import Flags, Settings, resolve
 from cerank.text.safe_text import counted
 
@@ -34,9 +39,14 @@ def settings_of(
     threads: int | None = None,
     form: str | None = None,
     json: bool = False,
+    devices: str | None = None,
+    on: str | None = None,
 ) -> Settings:
     """Return the settings in force for a command with these options."""
-    flags = Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
+    flags = Flags(
+        lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form, devices=devices,
+        executor=on,
+    )  # fmt: skip
     return resolve(flags, os.environ, Path.cwd()).settings
 
 
@@ -69,11 +79,17 @@ def run(
             help="Make the run, and print the shell command that carries it out, for a cluster's job script.",
         ),
     ] = False,
+    track: options.Track = None,
+    track_project: options.TrackProject = "",
+    track_offline: options.TrackOffline = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
+    devices: options.Devices = None,
     threads: options.Threads = None,
+    on: options.On = None,
+    slurm: options.Slurm = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
@@ -83,8 +99,11 @@ def run(
 
     A matrix (--matrix, or several recipes, base models or seeds) is put into the queue as a whole. If you give the same
     command again, only missing runs are queued. Equal stages of several runs are trained once.
+
+    With --on, jobs of a cluster carry the runs out; `cerank ps` shows whether they wait, and why.
     """
-    settings = settings_of(lab, cache, device, threads, form, json)
+    given = settings_of(lab, cache, device, threads, form, json, devices, on)
+    settings, job_options = _executor_settings(given, on, slurm)
     if pairs_per_second and not dry_run:
         raise UsageError(
             "--pairs-per-second only works with --dry-run",
@@ -95,9 +114,13 @@ def run(
     if print_command and (detach or queue or dry_run):
         what = "--print-command leaves the start to you"
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
-    lab_of_runs = Lab(settings)
+    tracking = TrackingRequest(kinds=tuple(track or ()), project=track_project, is_offline=track_offline)
+    tracking_process.check_request(tracking, "--track")
+    lab_of_runs = Lab(settings, options=job_options)
+    settings = lab_of_runs.settings
+    _check_executor_options(lab_of_runs, is_here=queue or print_command, is_tracked=bool(tracking.kinds))
     if settings.executor == "local" and not print_command:
-        lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
+        lab_of_runs.check_devices(settings.devices, settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
         recipes=tuple(recipe or ()),
         bases=tuple(base or ()),
@@ -115,8 +138,8 @@ def run(
     if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach or print_command)
-        run_matrix.run(settings, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        _check_matrix_options(label, detach=detach or print_command, is_tracked=bool(tracking.kinds))
+        run_matrix.run(lab_of_runs, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
     from cerank.cli import live_status
@@ -124,20 +147,64 @@ def run(
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
-        _show_plan(plan, settings, pairs_per_second, wide=wide)
+        is_here = lab_of_runs.executor is None
+        _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here)
     elif print_command:
         folder, command = lab_of_runs.prepare(plan, loaded.toml)
+        tracking_process.start(folder, tracking)
         show = next_steps.command(lab_of_runs.folder, "show", folder)
         info(f"Run {run_store.title(folder)} waits for this command. {show} tells how far it is.")
         write_output(command + "\n")
     elif queue:
-        _enqueue(lab_of_runs, plan, loaded.toml)
+        _enqueue(lab_of_runs, plan, loaded.toml, tracking)
+    elif lab_of_runs.executor is not None:
+        folder, record = lab_of_runs.start_elsewhere(plan, loaded.toml)
+        live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
-        _start(lab_of_runs, plan, loaded.toml, detach=detach, wide=wide)
+        _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
 
 
-def _check_matrix_options(label: str, *, detach: bool) -> None:
+def _executor_settings(
+    settings: Settings, on: str | None, slurm: list[str] | None
+) -> tuple[Settings, dict[str, Any] | None]:
+    """Return the settings with the executor that --on and --slurm ask for, and the options of its job."""
+    if not slurm:
+        return settings, None
+    job_options: dict[str, Any] = {}
+    for text in slurm:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            hint = "such as --slurm time=4:00:00"
+            raise UsageError(f"not KEY=VALUE; given: {text!r:.80}", where="--slurm", hint=hint, code="executor-option")
+        job_options[key.strip()] = int(value) if value.strip().isdecimal() and key.strip() != "time" else value.strip()
+        if key.strip() in {"setup", "sbatch"}:
+            job_options[key.strip()] = [value.strip()]
+    if on is None and settings.executor == "local":
+        settings = msgspec.structs.replace(settings, executor="slurm")
+    kind = settings.executors.get(settings.executor, {}).get("kind", settings.executor)
+    if kind != "slurm":
+        what = f"--slurm has options for Slurm, and '{settings.executor}' is no such executor"
+        raise UsageError(what, where="--slurm", hint="give --on slurm", code="executor-option")
+    return settings, job_options
+
+
+def _check_executor_options(lab: Lab, *, is_here: bool, is_tracked: bool) -> None:
+    """Reject options that need the run's processes on this machine, where an executor has them elsewhere."""
+    if lab.executor is not None and is_here:
+        what = f"--queue and --print-command are for this machine, not for {lab.executor.name}"
+        raise UsageError(what, where="--on", hint="leave them out, or give --on local", code="executor-option")
+    if lab.executor is not None and is_tracked:
+        what = "--track cannot be given for a run on other machines"
+        hint = "`cerank track RUN --to TRACKER` sends it, while it runs or afterwards"
+        raise UsageError(what, where="--track", hint=hint, code="executor-option")
+
+
+def _check_matrix_options(label: str, *, detach: bool, is_tracked: bool) -> None:
     """Reject options that have no effect on a matrix."""
+    if is_tracked:
+        what = "--track cannot be given for a matrix, whose runs start one after another"
+        hint = "`cerank track RUN --to TRACKER` sends each of them, while it runs or afterwards"
+        raise UsageError(what, where="--track", hint=hint, code="matrix-option")
     if label:
         raise UsageError(
             "--label cannot be given for a matrix, whose runs get labels automatically",
@@ -154,14 +221,17 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
         )
 
 
-def _enqueue(lab: Lab, plan: Plan, toml: bytes) -> None:
+def _enqueue(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest) -> None:
     folder = lab.enqueue(plan, toml)
+    tracking_process.start(folder, tracking)
     info(f"Run {run_store.title(folder)} is queued. {next_steps.command(lab.folder, 'queue')} shows its place.")
     write_output(folder.name + "\n")
 
 
-def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
-    """Print what a run would read and do."""
+def _show_plan(
+    plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True
+) -> None:
+    """Print what a run would read and do; a run for another machine is not measured on this one."""
     from cerank.app.comparison import power_analysis
     from cerank.app.teaching import planned_teaching
 
@@ -176,7 +246,8 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
 
         with live_status.status_line() as tell:
             tell("measuring the speed of this machine with these settings")
-            paces, source = estimates.measured(plan)
+            unknown = "nothing like it ran in this lab; you can give --pairs-per-second"
+            paces, source = estimates.measured(plan) if is_measured else ({}, unknown)
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
@@ -185,6 +256,8 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    for sentence in several_devices.in_words(plan):
+        info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     shared = plans.shared_queries(plan)
@@ -195,11 +268,12 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
     emit([*shown, *([table_columns.expectations(expected)] if expected else [])], settings.format, wide=wide)
 
 
-def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
+def _start(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest, *, detach: bool, wide: bool) -> None:
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
     folder, worker = lab.start(plan, toml)
+    tracking_process.start(folder, tracking)
     if detach:
         info(
             f"Run {run_store.title(folder)} is running in the background. "
@@ -208,29 +282,64 @@ def _start(lab: Lab, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> No
         write_output(folder.name + "\n")
         return
     info(f"Run {run_store.title(folder)}")
-    raise typer.Exit(live_status.follow(lab, Follower(folder), worker, lab.settings.format, wide=wide))
+    code = live_status.follow(lab, Follower(folder), worker, lab.settings.format, wide=wide)
+    _tell_of_tracking(lab, folder, tracking.kinds)
+    raise typer.Exit(code)
+
+
+def _tell_of_tracking(lab: Lab, folder: RunFolder, kinds: Sequence[str]) -> None:
+    """Say where trackers have the run, without waiting for them."""
+    again = next_steps.command(lab.folder, "track", folder)
+    for kind in kinds:
+        record = track_run.load_record(folder, kind)
+        if record is not None and record.failure:
+            info(f"tracking by {kind} failed: {record.failure}; {again} --to {kind} sends the rest")
+        elif record is not None:
+            state = "has" if record.is_over else "is being sent"
+            info(f"{kind} {state} this run: {record.where or tracking_process.log_file(folder, kind)}")
 
 
 def resume(
     name: RunName,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
     wide: options.Wide = False,
+    devices: options.Devices = None,
     lab: options.Lab = None,
+    on: options.On = None,
+    slurm: options.Slurm = None,
     form: options.Format = None,
 ) -> None:
     """Resume a paused, lost or failed run from its latest checkpoint.
 
-    On a CPU the result is bit-identical to that of an uninterrupted run.
+    On a CPU the result is bit-identical to that of an uninterrupted run. A run that was started with --devices may go
+    on with another number of them. A run that a job carried out is submitted again to the same cluster, with the same
+    options; --on local resumes it here.
     """
     from cerank.app.run_views.run_updates import Follower
     from cerank.cli import live_status
 
-    settings = settings_of(lab, form=form)
-    home = Lab(settings)
-    folder = home.find(name)
+    given = settings_of(lab, form=form, on=on)
+    settings, job_options = _executor_settings(given, on, slurm)
+    folder = run_store.find(settings.lab, name)
+    record = job_records.load(folder)
+    if on is None and record is not None and (not slurm or record.kind == "slurm"):  # where its last job was
+        home = Lab(given)
+        executor = home.executor_of(folder, job_options)
+    else:
+        home = Lab(settings, options=job_options)
+        executor = home.executor
+    if executor is not None:
+        home.refresh_jobs(force=True)
+        home.check_resumable(folder)
+        executor.device(run_store.load_plan(folder).device)
+        records = home.submit([folder], executor)
+        live_status.tell_submitted(home, [folder], records, executor)
+        return
     follower = Follower(folder)
     follower.poll()  # what earlier workers did was shown then, and is no sign of the new one
-    worker = home.resume(folder)
+    attempts = max(folder.attempt_numbers(), default=0)
+    worker = home.resume(folder, devices or "")
+    tracking_process.start_again(folder, attempts)
     if detach:
         live_status.wait_until_running(home, folder, worker)
         info(
@@ -253,7 +362,9 @@ def stop(
     folder = home.find(name)
     resume_hint = f"Resume it with {next_steps.command(home.folder, 'resume', folder)}."
     home.stop(folder)
-    if wait:
+    if home.status(folder).state not in {"running", "stopping"}:
+        info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
+    elif wait:
         live_status.wait_until_stopped(home, folder)
         info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     else:

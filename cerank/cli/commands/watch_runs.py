@@ -11,7 +11,7 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, info, is_for_machines, write_output
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
@@ -50,7 +50,7 @@ def _watch(lab: Lab) -> None:
     """Print a line for each run that is at work or waits, and one for each change, for logs and screen readers."""
     from cerank.app.run_views.run_monitor import LabMonitor, plain_line
 
-    monitor = LabMonitor(lab.folder, lab.queue_state)
+    monitor = LabMonitor(lab.folder, lab.queue_state, refresh_jobs=lab.refresh_jobs)
     before: dict[str, tuple[str, str]] = {}
     while True:
         entries = monitor.poll()
@@ -86,6 +86,7 @@ def show(
 ) -> None:
     """Show one run: its result, validations, stages, inputs and files."""
     from cerank.app.comparison import run_answer
+    from cerank.app.rankings import depth_report
     from cerank.cli.live_status import print_answers
     from cerank.datasets.query_overlaps import SharedQueries
 
@@ -101,6 +102,9 @@ def show(
             shown += table_columns.result_tables(
                 answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes
             )
+            curves = depth_report.declared(folder, row.plan)
+            depth_table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
+            shown += [depth_table(curves)] if curves is not None else []
         except CerankError as error:
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))

@@ -87,7 +87,7 @@ def _by_text(triple: Triple, writer: DatasetWriter, where: str) -> Triple | None
     return by_id if has_all else None
 
 
-def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
+def _write_triple(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
     if triple.positive == triple.negative:
         writer.count(_SAME)
         return
@@ -105,7 +105,7 @@ def _read_texts(rows: RowReader, files: Sequence[Path], writer: DatasetWriter, n
             writer.records += 1
             triple = _by_text(text_triple, writer, where)
             if triple is not None:
-                _put(triple, writer, name, where)
+                _write_triple(triple, writer, name, where)
 
 
 def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
@@ -131,11 +131,11 @@ def _put_line(line: bytes, columns: int, writer: DatasetWriter, name: str, where
     if len(parts) != columns:
         raise FormatError(f"{len(parts)} tab-separated columns, not {columns}", where=where, code="column-count")
     writer.records += 1
-    _put(_triple(parts, where), writer, name, where)
+    _write_triple(_triple(parts, where), writer, name, where)
 
 
 def _put_all(rows: polars.DataFrame, writer: DatasetWriter, name: str) -> None:
-    """Add many triples as `_put` does row by row; a row's positive comes before its negative."""
+    """Add many triples as `_write_triple` does row by row; a row's positive comes before its negative."""
     import polars
 
     usable = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")

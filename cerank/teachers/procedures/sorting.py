@@ -7,7 +7,7 @@ nothing fails the query, where llm-rankers takes it for "A"; and no call shows f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from cerank.teachers.answer_store import Call
 from cerank.teachers.procedures.steps import Asker, Outcome, PromptedQuery, Steps
@@ -24,7 +24,7 @@ def rank_setwise(query: PromptedQuery, asker: Asker) -> Steps:
     order = list(range(len(query.passages)))
     if len(order) > 1:
         if asker.spec.sorting_method == "heap":
-            order = yield from _heap_sort(query, asker, order)
+            order = yield from _heap_sort(query, asker, order, _heapify, asker.spec.children)
         else:
             order = yield from _bubble_sort(query, asker, order)
     return Outcome(_head_then_rest(order, min(asker.spec.top, len(order))))
@@ -49,15 +49,22 @@ def _heapify(query: PromptedQuery, asker: Asker, heap: list[int], size: int, roo
     return heap
 
 
-def _heap_sort(query: PromptedQuery, asker: Asker, heap: list[int]) -> _Sorting:
+def _heap_sort(
+    query: PromptedQuery,
+    asker: Asker,
+    heap: list[int],
+    heapify: Callable[[PromptedQuery, Asker, list[int], int, int], _Sorting],
+    children: int,
+) -> _Sorting:
+    """Sort the best passages to the front; `heapify` asks which of a passage and its `children` is best."""
     size = len(heap)
-    for root in range(size // asker.spec.children, -1, -1):
-        yield from _heapify(query, asker, heap, size, root)
+    for root in range(size // children, -1, -1):
+        yield from heapify(query, asker, heap, size, root)
     for ranked, last in enumerate(range(size - 1, 0, -1), 1):
         heap[last], heap[0] = heap[0], heap[last]
         if ranked == asker.spec.top:
             break
-        yield from _heapify(query, asker, heap, last, 0)
+        yield from heapify(query, asker, heap, last, 0)
     return heap[::-1]
 
 
@@ -93,7 +100,7 @@ def rank_pairwise(query: PromptedQuery, asker: Asker) -> Steps:
         return (yield from _all_pairs(query, asker))
     if len(places) > 1:
         if asker.spec.sorting_method == "sorted":
-            places = yield from _pairwise_heap_sort(query, asker, places)
+            places = yield from _heap_sort(query, asker, places, _pairwise_heapify, 2)
         else:
             places = yield from _sliding(query, asker, places)
     return Outcome(_head_then_rest(places, min(asker.spec.top, len(places))))
@@ -127,18 +134,6 @@ def _is_better(
     calls = [asker.call(query, places, _OUTPUT, _EXPECTED) for places in ((first, other), (other, first))]
     given, turned = yield calls
     return _share_of_first(given, turned) == 1.0
-
-
-def _pairwise_heap_sort(query: PromptedQuery, asker: Asker, heap: list[int]) -> _Sorting:
-    size = len(heap)
-    for root in range(size // 2, -1, -1):
-        yield from _pairwise_heapify(query, asker, heap, size, root)
-    for ranked, last in enumerate(range(size - 1, 0, -1), 1):
-        heap[last], heap[0] = heap[0], heap[last]
-        if ranked == asker.spec.top:
-            break
-        yield from _pairwise_heapify(query, asker, heap, last, 0)
-    return heap[::-1]
 
 
 def _pairwise_heapify(query: PromptedQuery, asker: Asker, heap: list[int], size: int, root: int) -> _Sorting:

@@ -20,6 +20,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from cerank.app.matrix.recipe_form import FieldSpec
+from cerank.app.run_views.display import at_words
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined
 
@@ -92,6 +93,27 @@ class ChoiceField(Widget, can_focus=True):
         self.post_message(self.Changed(self))
 
 
+class WholeWords(Static):
+    """One line of text, cut between two words where there is no room for all of it."""
+
+    def __init__(self, text: str, *, classes: str = "") -> None:
+        super().__init__(classes=classes)
+        self._whole = shown(text)
+
+    def show(self, text: str) -> None:
+        """Show another text."""
+        self._whole = shown(text)
+        self._fit()
+
+    def on_resize(self) -> None:
+        """Show as many words as fit now."""
+        self._fit()
+
+    def _fit(self) -> None:
+        if self.content_size.width:
+            self.update(content(at_words(self._whole, self.content_size.width)))
+
+
 class FieldRow(Vertical):
     """A setting: its key, the text to change, its meaning (in full where the focus is), and what is wrong with it."""
 
@@ -101,7 +123,7 @@ class FieldRow(Vertical):
     FieldRow > Horizontal { height: 1; }
     FieldRow .key { width: 22; padding: 0 1; text-overflow: ellipsis; text-wrap: nowrap; }
     FieldRow LineInput, FieldRow ChoiceField { width: 1fr; }
-    FieldRow .meaning { width: 1.2fr; padding: 0 1; color: $text-muted; text-overflow: ellipsis; text-wrap: nowrap; }
+    FieldRow .meaning { width: 1.8fr; padding: 0 1; color: $text-muted; text-overflow: ellipsis; text-wrap: nowrap; }
     .-slim FieldRow .meaning { display: none; }
     .-slim FieldRow .key { width: 19; }
     FieldRow .help { display: none; color: $text-muted; padding: 0 1 0 3; height: auto; }
@@ -155,7 +177,7 @@ class FieldRow(Vertical):
                 if self.row.choices
                 else LineInput(safe, placeholder=self._placeholder, select_on_focus=False)
             )
-            yield Static(content(self.row.meaning or self.row.expected), classes="meaning")
+            yield WholeWords(self.row.meaning or self.row.expected, classes="meaning")
         yield Static(self._help(), classes="help")
         yield Static(classes="wrong")
 
@@ -180,7 +202,7 @@ class FieldRow(Vertical):
                     choice.choices, choice.value = row.choices, safe
                 else:
                     self.query_one(LineInput).value = safe
-            self.query_one(".meaning", Static).update(content(row.meaning or row.expected))
+            self.query_one(WholeWords).show(row.meaning or row.expected)
             self._mark()
 
     def show_error(self, wrong: str, warning: str = "") -> None:

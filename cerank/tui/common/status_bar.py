@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from cerank.app.run_views.run_monitor import state_counts
+from cerank.app.run_views.run_monitor import RunEntry, state_counts
 from cerank.tui.cells import joined
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class StatusBar(Widget):
     """
     title: reactive[str] = reactive("")
     devices: reactive[str] = reactive("")
-    counts: reactive[str] = reactive("")
+    entries: reactive[tuple[RunEntry, ...]] = reactive(())
 
     def __init__(self, title: str = "") -> None:
         super().__init__()
@@ -38,13 +38,18 @@ class StatusBar(Widget):
     def on_mount(self) -> None:
         """Follow the app."""
         self.watch(self.app, "devices", lambda devices: setattr(self, "devices", devices))
-        self.watch(self.app, "entries", lambda entries: setattr(self, "counts", state_counts(entries)))
+        self.watch(self.app, "entries", lambda entries: setattr(self, "entries", entries))
 
     def render(self) -> Content:
-        """Return the line."""
+        """Return the line: states as words where there is room for them, else as signs."""
         lab = _with_tilde(cast("LabApp", self.app).lab.folder)
-        parts = [part for part in (self.title, self.devices, self.counts) if part]
-        return joined(("cerank ", "bold"), lab, *(f"  │  {part}" for part in parts))
+        pieces: list[str] = []
+        for as_words in (True, False):
+            counts = state_counts(self.entries, as_words=as_words)
+            pieces = [f"  │  {part}" for part in (self.title, self.devices, counts) if part]
+            if len("cerank ") + len(lab) + sum(map(len, pieces)) <= self.content_size.width:
+                break
+        return joined(("cerank ", "bold"), lab, *pieces)
 
 
 def _with_tilde(path: Path) -> str:

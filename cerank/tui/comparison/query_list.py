@@ -131,11 +131,11 @@ class QueryListScreen(LabScreen):
         fill(self.query_one(DataTable), headings, cells)
         order = _ORDER_NAMES.get(self._order, "by id")
         only = ", only lost" if self._is_lost_only else ""
-        only += "" if has_ids else "  +1 column: id"
+        hidden = "" if has_ids else "(+1 column: id) "
         self.query_one("#about", Static).update(
             joined(
                 (f"{counted(len(rows), 'query')} ", "bold"),
-                f"{self._row.measure}, {self._row.right} − {self._row.left}, {order}{only}",
+                f"{hidden}{self._row.measure}, {self._row.right} − {self._row.left}, {order}{only}",
             )
         )
 

@@ -22,7 +22,7 @@ from cerank.tui.common.form_fields import ERROR_SIGN, FieldRow
 from cerank.tui.new_run import draft_review
 
 STEPS = ("base", "recipe", "data", "launch")
-OTHERS = FieldSpec("base", "others", "", "hub ids (owner/name) or folders, separated by commas", "names")
+OTHERS = FieldSpec("base", "others", "", "hub ids or folders, separated by commas", "names")
 FILE = FieldSpec("recipes", "file", "", "path of a .toml file; press enter to add it", "a path")
 LAUNCH = (
     FieldSpec("seeds", "seeds", "", "42, 43 or 1-5; empty: the recipe's", "whole numbers"),

@@ -19,7 +19,7 @@ from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
 from cerank.app import Lab, dashboard_state
-from cerank.app.matrix import draft_text, drafts, matrix_planning, recipe_form
+from cerank.app.matrix import draft_text, drafts, input_limits, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import display
@@ -99,6 +99,8 @@ class NewRunScreen(LabScreen):
         self.draft = saved.draft if saved else self._first_draft
         self._saved_draft = saved
         self.checked = CheckedDraft()
+        self._limits = input_limits.InputLimits()
+        self._limited: tuple[object, ...] = ()  # the names that the limits were looked up for
         self.matrix: matrix_planning.PlannedMatrix | None = None
         self._is_planning = False
         self._refusal = ""  # why the runs cannot be launched
@@ -220,9 +222,28 @@ class NewRunScreen(LabScreen):
     def check(self) -> None:
         """Show what the draft stands for, or what is wrong with it, everywhere it is shown."""
         self.checked = drafts.check_draft(self.draft)
+        self._find_limits()
         self._show_errors()
         if self.query_one(ContentSwitcher).current == "launch":
             self._plan_soon()
+
+    def _find_limits(self) -> None:
+        """Look up, in a thread, what the chosen base models and first stages hold at most."""
+        names = input_limits.names_of(self.checked.cells)
+        if not self.checked.cells or names == self._limited:
+            return
+        self._limited = names
+        cache = self.lab.settings.cache
+
+        def found(limits: input_limits.InputLimits) -> None:
+            self._limits = limits
+            self._show_errors()
+
+        self.run_in_thread(lambda: input_limits.find_limits(*names, cache), found, group="limits")
+
+    @property
+    def _warnings(self) -> tuple[drafts.FieldError, ...]:
+        return (*self.checked.warnings, *input_limits.beyond(self.checked.cells, self._limits))
 
     @property
     def is_changed(self) -> bool:
@@ -262,7 +283,7 @@ class NewRunScreen(LabScreen):
     def _show_errors(self) -> None:
         errors = self._errors()
         by_path = {mistake.path: mistake.text for mistake in reversed(errors)}
-        unusual = {warning.path: warning.text for warning in self.checked.warnings}
+        unusual = {warning.path: warning.text for warning in self._warnings}
         for field in self._fields:
             if field.row is not FILE:  # it says what is wrong with a file by itself
                 field.show_error(by_path.get(field.row.path, ""), unusual.get(field.row.path, ""))
@@ -273,8 +294,7 @@ class NewRunScreen(LabScreen):
         self._show_launch()
 
     def _show_launch(self) -> None:
-        warnings = self.checked.warnings
-        state = draft_review.LaunchState(self._errors(), warnings, self.matrix, self._refusal, self._is_planning)
+        state = draft_review.LaunchState(self._errors(), self._warnings, self.matrix, self._refusal, self._is_planning)
         self.query_one(LaunchPage).show(self.checked.cells, state)
 
     # events

@@ -20,7 +20,7 @@ from textual.widgets import Input, Log, Static
 from cerank.app.run_views import run_updates
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted, shown
-from cerank.tui.cells import content
+from cerank.tui.cells import content, stacked
 from cerank.tui.common.form_fields import LineInput
 from cerank.tui.runs.run_pane import RunPane
 
@@ -139,7 +139,8 @@ class LogPane(RunPane):
     DEFAULT_CSS = """
     LogPane #search { display: none; background: $surface; }
     LogPane #search.-open { display: block; }
-    LogPane #found { height: 1; padding: 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    LogPane #found { height: auto; max-height: 2; padding: 0 1; color: $text-muted; text-wrap: nowrap;
+                     text-overflow: ellipsis; }
     LogPane Log { height: 1fr; background: $background; padding: 0 1; scrollbar-size-horizontal: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -230,7 +231,10 @@ class LogPane(RunPane):
             rest = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
             status.update(content(f"{result}, {rest}; enter, then n next, N before, f only these; esc ends"))
         else:
-            status.update(content(f"{counted(len(self._lines), 'line')}; / searches, W wraps, y copies, e exports"))
+            keys = f"{counted(len(self._lines), 'line')}; / searches, W wraps, y copies, e exports"
+            is_lost = self.entry is not None and self.entry.state == "lost"
+            died = "Its worker died: killed, or out of memory. r resumes the run."
+            status.update(stacked(content(died, "bold"), content(keys)) if is_lost else content(keys))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Set off what was typed, and go to the first line on screen that holds it, or to the next one."""

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import Footer, Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list
@@ -88,6 +88,8 @@ class RunsScreen(LabScreen):
         Binding("right", "unfold(True)", "show the seeds", id="runs.unfold", show=False),
         Binding("left", "unfold(False)", "fold the seeds", id="runs.fold-here", show=False),
         Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
+        Binding("B", "book", "lab book", id="runs.book", show=False,
+                tooltip="Open the lab book: what you plan, decide and find, with verdicts as they were"),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
@@ -98,8 +100,10 @@ class RunsScreen(LabScreen):
         self._filter = run_filter.parse("")
         self._sort = ("age", True)
         self._had_entries = False
+        self._matching = 0  # runs that the filter lets through
         self._settings = RunSettings()
         self._groups = SeedGroups(self._settings)
+        self._here_text = ""  # what this machine has for the example; "" until it was looked up
         self._unfolded: set[str] = set()  # keys of groups that are shown run by run while seeds are folded
 
     def compose(self) -> ComposeResult:
@@ -127,11 +131,19 @@ class RunsScreen(LabScreen):
         table = self.query_one(RunTable)
         table.show_settings(self._settings.differing(matching, _MOST_SETTINGS), self._settings)
         table.show(self._ordered(self._rows(matching)), frozenset(self.lab_app.marked))
+        if not entries and self.lab_app.has_loaded and not self._here_text:
+            self._look_around()
         if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
+        self._matching = len(matching)
         if self.query_one("#filter-row").has_class("-open"):
-            self._show_filter_result(f"{len(matching)} of {counted(len(entries), 'run')}", is_wrong=False)
+            self._show_count()
         self._detail()
+
+    def _show_count(self) -> None:
+        """Say beside the filter how many runs it lets through."""
+        total = counted(len(self.lab_app.entries), "run")
+        self._show_filter_result(f"{self._matching} of {total}", is_wrong=False)
 
     def _rows(self, entries: list[RunEntry]) -> list[RunEntry]:
         """Return the rows: runs, or groups of runs that differ in their seed alone."""
@@ -157,10 +169,28 @@ class RunsScreen(LabScreen):
             joined(
                 "Press ", ("d", "bold $primary"), " for the example: two stages on the embedded dataset, some minutes;"
             ),
+            content(self._here_text, "dim"),
+            content(""),
             joined(("n", "bold $primary"), " to choose base models, recipes, data and seeds yourself;"),
             joined(("?", "bold $primary"), " for all keys; or leave (", ("q", "bold $primary"), ") and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
+
+    def _look_around(self) -> None:
+        """Look up, in a thread, what this machine has for the example."""
+        self._here_text = " "
+
+        def look() -> str:
+            from cerank import recipes
+            from cerank.app import missing_inputs
+
+            return missing_inputs.what_is_here(recipes.load("contrastive-then-distill").recipe)
+
+        def show(text: str) -> None:
+            self._here_text = text
+            self.show_runs(self.lab_app.entries)
+
+        self.run_in_thread(look, show, group="here")
 
     def _detail(self) -> None:
         entry = self.query_one(RunTable).highlighted
@@ -185,19 +215,19 @@ class RunsScreen(LabScreen):
         self.query_one("#hidden", Static).update(content(text))
         self.query_one("#hidden").display = bool(hidden)
 
-    def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Show what is known of the run under the cursor."""
-        self._detail()
+    def on_row_list_highlighted(self, _: RunTable.Highlighted) -> None:
+        """Show what is known of the run under the cursor, once the cursor itself is drawn."""
+        self.call_after_refresh(self._detail)
 
-    def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
+    def on_row_list_selected(self, _: RunTable.Selected) -> None:
         """Open the run."""
         self.action_open()
 
     # sorting and filtering
 
-    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+    def on_row_list_heading_selected(self, event: RunTable.HeadingSelected) -> None:
         """Sort by the column that was clicked; a second click turns the order."""
-        key = str(event.column_key.value)
+        key = event.key
         self._sort_by(key, not self._sort[1] if key == self._sort[0] else key in _FALLS)
 
     def action_sort(self) -> None:
@@ -272,7 +302,7 @@ class RunsScreen(LabScreen):
         """Open the filter."""
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).focus()
-        self.show_runs(self.lab_app.entries)
+        self._show_count()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter as one types; while the filter is wrong, the last right one holds."""
@@ -298,7 +328,9 @@ class RunsScreen(LabScreen):
         """Clear the filter, then the marks."""
         line, row = self.query_one("#filter", Input), self.query_one("#filter-row")
         if row.has_class("-open"):
-            line.value = ""
+            with self.prevent(Input.Changed):
+                line.value = ""
+            self._filter = run_filter.parse("")
             row.remove_class("-open")
             self.query_one(RunTable).focus()
         else:
@@ -352,7 +384,7 @@ class RunsScreen(LabScreen):
             for run in entry.runs:
                 if (run.name in self.lab_app.marked) == is_marked:
                     self.lab_app.toggle_mark(run.name)
-            self.query_one(RunTable).action_cursor_down()
+            self.query_one(RunTable).action_move_by(1)
 
     def action_compare(self) -> None:
         """Compare the marked runs."""
@@ -399,6 +431,14 @@ class RunsScreen(LabScreen):
         entry = self._here()
         if entry is not None:
             run_actions.edit_note(self, entry)
+
+    def action_book(self) -> None:
+        """Open the lab book."""
+        from cerank.tui.runs.book_screen import BookScreen
+
+        entry = self.query_one(RunTable).highlighted
+        is_judged = entry is not None and entry.verdict is not None
+        self.app.push_screen(BookScreen([entry.short_name] if entry is not None and is_judged else []))
 
     def action_move(self, by: int) -> None:
         """Give a queued run another place."""

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Click, Resize
-from textual.widgets import ContentSwitcher, DataTable, Footer, Static
+from textual.widgets import ContentSwitcher, Footer, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import display
@@ -78,6 +78,8 @@ class RunScreen(LabScreen):
         Binding("N", "edit_note", "note", id="run.edit-note", show=False,
                 tooltip="Write a note on this run, in Markdown, in $VISUAL or $EDITOR"),
         Binding("n", "new", "new", id="run.new", show=False),
+        Binding("B", "book", "lab book", id="run.book", show=False,
+                tooltip="Open the lab book; a new entry keeps the verdicts of this run"),
         Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="Copy what the tab shows"),
         Binding("e", "export", "export", id="run.export", show=False, tooltip="Write what the tab shows to a file"),
         Binding("w", "list", "list beside", id="run.list", show=False, tooltip="Show or hide the list of runs"),
@@ -195,9 +197,9 @@ class RunScreen(LabScreen):
         self.show_runs(self.lab_app.entries)
         self.refresh_bindings()
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+    def on_row_list_selected(self, event: RunTable.Selected) -> None:
         """Show the run that was chosen in the list beside."""
-        if event.data_table.id == "others":
+        if event.row_list.id == "others":
             entry = self.query_one("#others", RunTable).highlighted
             if entry is not None:
                 self._turn_to(entry.name)
@@ -257,6 +259,13 @@ class RunScreen(LabScreen):
         """Open the note on the run in the user's editor."""
         if self.entry is not None:
             run_actions.edit_note(self, self.entry)
+
+    def action_book(self) -> None:
+        """Open the lab book."""
+        from cerank.tui.runs.book_screen import BookScreen
+
+        entry = self.entry
+        self.app.push_screen(BookScreen([entry.short_name] if entry is not None and entry.finals else []))
 
     def action_copy(self) -> None:
         """Copy what the tab shows, or the run's name."""

@@ -1,4 +1,4 @@
-"""The list of runs: a row for each entry, of which only what changed is written again.
+"""The list of runs: a row for each entry, of which only what is seen is drawn.
 
 Invariant: columns are shown whole or not at all; no figure, id or word in them is ever cut.
 """
@@ -6,32 +6,34 @@ Invariant: columns are shown whole or not at all; no figure, id or word in them 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from rich.text import Text
-from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.message import Message
-from textual.widgets import DataTable
 
 from cerank.app.run_views import display
 from cerank.app.run_views.display import GLYPHS, at_words, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, fitting
-from cerank.tui.cells import cell
+from cerank.tui.cells import CELL, cell
+from cerank.tui.common.row_list import RowColumn, RowList, text_width
 from cerank.tui.comparison.comparison_table import VERDICTS
 from cerank.tui.theme import state_color
 
 _LONGEST_TEXT = 36  # cells of a label or a reason; what is longer ends with a whole word and "…"
 _SHORT_TEXT = 20  # the same below 100 columns
 _WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmful": "▼"}
-_AT_ONCE = 80  # rows added in one frame; some 15 ms
+_ROOMY = 100  # cells from which texts may be long
+_AGE_WIDTH = 6  # cells of the longest age, "59 min"
+_AGES_PASS = 30.0  # seconds after which ages are drawn anew
+_SPARE = 5000  # texts that are kept in any case
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
 
-class RunColumn(NamedTuple):
+class ListedColumn(NamedTuple):
     """A column of the list. The column with the highest priority goes first where there is no room; 0 always stays."""
 
     key: str  # by which `run_list.ordered` sorts
@@ -81,58 +83,50 @@ def _outcome(entry: RunEntry) -> str:
 
 
 COLUMNS = (
-    RunColumn("state", 0, lambda entry: entry.state),
-    RunColumn("run", 0, lambda entry: entry.short_name or entry.name),
-    RunColumn("verdict", 4, _verdict),
-    RunColumn("label", 5, _label),
-    RunColumn("recipe", 8, lambda entry: entry.recipe),
-    RunColumn("base", 9, lambda entry: entry.base),
-    RunColumn("seed", 6, _seed, is_right=True),
-    RunColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
-    RunColumn("now", 1, _now),
-    RunColumn("left", 2, _left, is_right=True),
-    RunColumn(
+    ListedColumn("state", 0, lambda entry: entry.state),
+    ListedColumn("run", 0, lambda entry: entry.short_name or entry.name),
+    ListedColumn("verdict", 4, _verdict),
+    ListedColumn("label", 5, _label),
+    ListedColumn("recipe", 8, lambda entry: entry.recipe),
+    ListedColumn("base", 9, lambda entry: entry.base),
+    ListedColumn("seed", 6, _seed, is_right=True),
+    ListedColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
+    ListedColumn("now", 1, _now),
+    ListedColumn("left", 2, _left, is_right=True),
+    ListedColumn(
         "pairs/s", 10, lambda entry: count(entry.pairs_per_second) if entry.pairs_per_second else "", is_right=True
     ),
-    RunColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
-    RunColumn("test", 2, lambda entry: mean_and_sd(entry.runs), is_right=True),
+    ListedColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
+    ListedColumn("test", 2, lambda entry: mean_and_sd(entry.runs), is_right=True),
 )
 
 
-def _setting_column(key: str, place: int, settings: RunSettings) -> RunColumn:
-    return RunColumn(key, 11 + place, lambda entry: settings.of(entry).get(key, ""), is_right=True)
+def _setting_column(key: str, place: int, settings: RunSettings) -> ListedColumn:
+    return ListedColumn(key, 11 + place, lambda entry: settings.of(entry).get(key, ""), is_right=True)
 
 
 _NARROW = (
-    RunColumn("state", 0, lambda _: ""),
-    RunColumn("run", 0, lambda entry: entry.short_name or entry.name),
-    RunColumn("now", 1, _outcome),
+    ListedColumn("state", 0, lambda _: ""),
+    ListedColumn("run", 0, lambda entry: entry.short_name or entry.name),
+    ListedColumn("now", 1, _outcome),
 )
 
 
-class _MadeRow(NamedTuple):
-    """The cells of a run in one state, and how wide each is."""
+class _RowTexts(NamedTuple):
+    """What a row says in each column, and how wide that is; the age is told when the row is drawn."""
 
     entry: RunEntry
-    is_marked: bool
-    cells: list[Text]
-    widths: list[int]
+    texts: tuple[str, ...]
+    widths: tuple[int, ...]
 
 
-class RunTable(DataTable[Text]):
+class RunTable(RowList):
     """Runs, one highlighted, any number marked.
 
     Attributes:
         is_narrow: state as its sign alone, for a list beside something else.
         hidden: headings of the columns for which there is no room.
     """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", "down", show=False, id="list.down"),
-        Binding("k", "cursor_up", "up", show=False, id="list.up"),
-        Binding("g", "scroll_top", "first", show=False, id="list.first"),
-        Binding("G", "scroll_bottom", "last", show=False, id="list.last"),
-    ]
 
     class ColumnsChanged(Message):
         """Other columns have room now."""
@@ -142,39 +136,37 @@ class RunTable(DataTable[Text]):
             self.hidden = hidden
 
     def __init__(self, *, is_narrow: bool = False, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
-        super().__init__(cursor_type="row", id=id, cell_padding=1, cursor_foreground_priority="renderable")
+        super().__init__(id=id)
         self.is_narrow = is_narrow
         self.hidden: tuple[str, ...] = ()
         self.sorted_by = self._headed_by = ("age", True)
-        self._all_columns: tuple[RunColumn, ...] = _NARROW if is_narrow else COLUMNS
+        self._all_columns: tuple[ListedColumn, ...] = _NARROW if is_narrow else COLUMNS
         self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # indexes of the columns that are shown
         self._widths: list[int] = []  # widths of all columns, in cells
-        self._rows: list[tuple[RunEntry, bool]] = []
+        self._entries: list[RunEntry] = []
+        self._marked: frozenset[str] = frozenset()
         self._width = 0
         self._to_highlight = ""  # the run that the cursor goes to once it is listed
-        self._place: int | None = None  # where the cursor goes once that row is added
-        self._cells: dict[str, _MadeRow] = {}  # making a cell takes time: each is made once
+        self._known: dict[str, _RowTexts] = {}  # what each run says, told once for each state of it
+        self._safe: dict[str, tuple[str, int]] = {}  # text -> as it may be shown, and its width
 
     def on_mount(self) -> None:
-        """Draw rows anew when the theme changes, for states have colors of their own."""
-        self.watch(self.app, "theme", self._theme_changed, init=False)
-
-    def _theme_changed(self) -> None:
-        self._cells.clear()
-        self._lay_out()
+        """Draw ages anew as time passes."""
+        self.set_interval(_AGES_PASS, self.refresh)
 
     def on_resize(self, _: Resize) -> None:
         """Lay the columns out for a new width."""
         if self.size.width != self._width:
+            if (self.size.width >= _ROOMY) != (self._width >= _ROOMY):
+                self._known.clear()  # texts have another length
             self._width = self.size.width
-            self._cells.clear()
             self._lay_out()
 
     @property
     def listed(self) -> tuple[RunEntry, ...]:
         """The entries in the order of the rows."""
-        return tuple(entry for entry, _ in self._rows)
+        return tuple(self._entries)
 
     @property
     def offered(self) -> list[str]:
@@ -184,17 +176,15 @@ class RunTable(DataTable[Text]):
     @property
     def highlighted(self) -> RunEntry | None:
         """The entry under the cursor."""
-        if self._place is not None and self._place < len(self._rows):
-            return self._rows[self._place][0]
-        return self._rows[self.cursor_row][0] if 0 <= self.cursor_row < min(len(self._rows), self.row_count) else None
+        return self._entries[self.cursor_row] if self.cursor_row < len(self._entries) else None
 
     def highlight(self, name: str) -> None:
         """Put the cursor on a run, at once or as soon as it is listed."""
         self._to_highlight = name
-        for place, (entry, _) in enumerate(self._rows):
+        for place, entry in enumerate(self._entries):
             if entry.name == name:
-                self._place, self._to_highlight = place, ""
-                self._add_rows(self.row_count)
+                self._to_highlight = ""
+                self.move_cursor(place)
 
     def hide_columns(self, keys: Sequence[str]) -> None:
         """Leave out the columns that the user does not want."""
@@ -207,7 +197,7 @@ class RunTable(DataTable[Text]):
         if list(keys) == [column.key for column in self._all_columns[len(COLUMNS) :]]:
             return
         self._all_columns = (*COLUMNS, *(_setting_column(key, place, settings) for place, key in enumerate(keys)))
-        self._cells.clear()
+        self._known.clear()
         self._lay_out()
 
     def sort_by(self, key: str, *, is_falling: bool) -> None:
@@ -216,25 +206,53 @@ class RunTable(DataTable[Text]):
 
     def show(self, entries: Sequence[RunEntry], marked: frozenset[str]) -> None:
         """Show these rows in this order; the cursor stays on its run."""
-        rows = [(entry, entry.name in marked) for entry in entries]
-        before = self._rows
-        is_same_order = [entry.name for entry, _ in rows] == [entry.name for entry, _ in before]
-        are_same = is_same_order and all(new[0] is old[0] for new, old in zip(rows, before, strict=True))
-        if self.sorted_by != self._headed_by or (not are_same and self._measured(rows) != self._widths):
-            self._lay_out(rows)
-        elif is_same_order:
-            self._update(rows)
+        before, marked_before = self._entries, self._marked
+        name = self._to_highlight or (self.highlighted.name if self.highlighted else "")
+        screen_line = self.cursor_row - self.scroll_offset.y
+        is_at_top = self.scroll_offset.y == 0
+        self._entries, self._marked = list(entries), marked
+        if len(self._known) > 2 * len(entries) + _SPARE or len(self._safe) > 20 * len(entries) + _SPARE:
+            self._known.clear()  # of runs that are gone, and of how far others were once
+            self._safe.clear()
+        is_same_order = len(before) == len(entries) and all(
+            new is old or new.name == old.name for new, old in zip(entries, before, strict=True)
+        )
+        changed = [
+            place
+            for place, (new, old) in enumerate(zip(entries, before, strict=False))
+            if new is not old or (new.name in marked) != (old.name in marked_before)
+        ]
+        if self.sorted_by != self._headed_by or (
+            not (is_same_order and all(entries[place] is before[place] for place in changed))
+            and self._measured() != self._widths
+        ):
+            self._lay_out()
+        if is_same_order:
+            for place in changed:
+                self.refresh_row(place)
         else:
-            self._fill(rows)
+            self.set_row_count(len(self._entries))
+            place = next((place for place, entry in enumerate(entries) if entry.name == name), self.cursor_row)
+            self._place_cursor(place, screen_line, is_at_top=is_at_top)
+        if entries and self._to_highlight and self._to_highlight == (self.highlighted.name if self.highlighted else ""):
+            self._to_highlight = ""
+
+    def _place_cursor(self, place: int, screen_line: int, *, is_at_top: bool) -> None:
+        """Put the cursor on a row after the rows changed, at the line of the screen where it was, if that can be."""
+        self.cursor_row = place
+        if not (is_at_top and place < self.visible_rows):
+            last_top = max(0, self.row_count - self.visible_rows)
+            self.scroll_to(y=max(0, min(place - screen_line, last_top)), animate=False, immediate=True)
+        self.move_cursor(place)
 
     # columns
 
-    def _headings(self, rows: Sequence[tuple[RunEntry, bool]]) -> list[str]:
+    def _headings(self) -> list[str]:
         """Return a heading for each column; a measure's is its name where all runs have the same."""
         by, is_falling = self.sorted_by
         names = {
-            "test": _only([entry.final[0] for entry, _ in rows if entry.final]),
-            "valid": _only([entry.validated[0] for entry, _ in rows if entry.validated]),
+            "test": _only({entry.final[0] for entry in self._entries if entry.final}),
+            "valid": _only({entry.validated[0] for entry in self._entries if entry.validated}),
         }
         if names["valid"]:
             names["valid"] = "valid." if names["valid"] == names["test"] else f"valid. {names['valid']}"
@@ -247,26 +265,23 @@ class RunTable(DataTable[Text]):
             headings.append(f"{heading}{'▼' if is_falling else '▲'}" if column.key == by and heading else heading)
         return headings
 
-    def _measured(self, rows: Sequence[tuple[RunEntry, bool]]) -> list[int]:
+    def _measured(self) -> list[int]:
         """Return the cells that each column needs; 0 where no row has anything to say."""
-        sizes = [self._made(entry, is_marked).widths for entry, is_marked in rows]
+        rows = [self._texts(entry).widths for entry in self._entries]
+        longest = [max(column) for column in zip(*rows, strict=True)] if rows else [0] * len(self._all_columns)
         widths = []
-        for place, heading in enumerate(self._headings(rows)):
-            longest = max((row[place] for row in sizes), default=0)
-            is_always = self._all_columns[place].priority == 0 or not sizes
-            widths.append(max(longest, len(heading)) if longest or is_always else 0)
+        for place, heading in enumerate(self._headings()):
+            is_always = self._all_columns[place].priority == 0 or not rows
+            widths.append(max(longest[place], text_width(heading)) if longest[place] or is_always else 0)
         return widths
 
-    def _lay_out(self, rows: list[tuple[RunEntry, bool]] | None = None) -> None:
-        """Choose the columns that fit and write everything anew."""
+    def _lay_out(self) -> None:
+        """Choose the columns that fit, and draw everything anew."""
         if not self._width:
-            self._rows = self._rows if rows is None else rows
             return
-        highlighted = self.highlighted
-        self._rows = rows = self._rows if rows is None else rows
-        self._widths = self._measured(rows)
+        self._widths = self._measured()
         self._headed_by = self.sorted_by
-        headings = self._headings(rows)
+        headings = self._headings()
         used = [
             place
             for place, width in enumerate(self._widths)
@@ -275,19 +290,22 @@ class RunTable(DataTable[Text]):
         columns = [
             Column(self._all_columns[place].key, headings[place], priority=self._priority(place)) for place in used
         ]
-        gap = 2 * self.cell_padding
-        room = self._width - gap - 1  # one for the scrollbar
-        fitting_places = fitting(columns, [self._widths[place] for place in used], room, gap)
+        room = self._width - 2 * self.gap - 1  # one for the scrollbar
+        fitting_places = fitting(columns, [self._widths[place] for place in used], room, 2 * self.gap)
         self._places = [used[place] for place in fitting_places]
+        self.set_columns(
+            [
+                RowColumn(
+                    self._all_columns[place].key,
+                    shown(headings[place]),
+                    self._widths[place],
+                    self._all_columns[place].is_right,
+                )
+                for place in self._places
+            ]
+        )
+        self.set_row_count(len(self._entries))
         hidden = tuple(headings[place].rstrip("▼▲") for place in used if place not in self._places)
-        self.clear(columns=True)
-        for place in self._places:
-            column = self._all_columns[place]
-            self.add_column(cell(headings[place], is_right=column.is_right), width=self._widths[place], key=column.key)
-        self._rows = []
-        self._fill(rows)
-        if highlighted is not None and not self._to_highlight:
-            self.highlight(highlighted.name)
         if hidden != self.hidden:
             self.hidden = hidden
             self.post_message(self.ColumnsChanged(hidden))
@@ -295,73 +313,56 @@ class RunTable(DataTable[Text]):
     def _priority(self, place: int) -> int:
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
-        if column.key in {"recipe", "base", "seed"} and len(self._rows) > 1:
-            texts = {self._made(entry, is_marked).cells[place].plain for entry, is_marked in self._rows}
+        if column.key in {"recipe", "base", "seed"} and len(self._entries) > 1:
+            texts = {self._texts(entry).texts[place] for entry in self._entries}
             return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
         return column.priority
 
     # rows
 
-    def _fill(self, rows: list[tuple[RunEntry, bool]]) -> None:
-        if not self._places:
-            self._rows = rows
-            return
-        highlighted = self.highlighted.name if self.highlighted else ""
-        name, line = self._to_highlight or highlighted, self.cursor_row
-        names = [entry.name for entry, _ in rows]
-        place = max(0, names.index(name) if name in names else min(line, len(names) - 1))
-        self._to_highlight = "" if name in names else self._to_highlight
-        self._rows = rows
-        with self.app.batch_update():
-            self.clear()
-            self._place = place
-            self._add_rows(_AT_ONCE)
-
-    def _add_rows(self, up_to: int) -> None:
-        """Add rows up to a place now and the rest piece by piece, so that no frame waits for hundreds of them."""
-        for entry, is_marked in self._rows[self.row_count : up_to]:
-            self.add_row(*self._shown_cells(entry, is_marked))
-        if self._place is not None and self._place < self.row_count:
-            self.move_cursor(row=self._place, animate=False)
-            self._place = None
-        if self.row_count < len(self._rows):
-            rows = self._rows
-            self.set_timer(0.01, lambda: self._add_rows(self.row_count + _AT_ONCE) if rows is self._rows else None)
-
-    def _update(self, rows: list[tuple[RunEntry, bool]]) -> None:
-        for place, (new, old) in enumerate(zip(rows, self._rows, strict=True)):
-            if (new[0] is old[0] and new[1] == old[1]) or place >= self.row_count:
+    def _texts(self, entry: RunEntry) -> _RowTexts:
+        """Return what a run says in each column, told once for each state of it."""
+        known = self._known.get(entry.name)
+        if known is not None and known.entry is entry:
+            return known
+        longest = _LONGEST_TEXT if self._width >= _ROOMY else _SHORT_TEXT
+        texts, widths = [], []
+        for column in self._all_columns:
+            if column.key == "age":
+                texts.append("")
+                widths.append(_AGE_WIDTH if entry.created else 0)
                 continue
-            shown: list[Text] = self.get_row_at(place)
-            for column, (now, before) in enumerate(zip(self._shown_cells(*new), shown, strict=True)):
-                if now != before or now.style != before.style:
-                    self.update_cell_at((place, column), now)  # type: ignore[arg-type]  # it takes any pair of ints
-        self._rows[:] = rows  # the same list, for rows that are still to be added
+            words = column.text_of(entry)
+            words = at_words(words, longest) if column.key in {"label", "now"} else words
+            safe = self._safe.get(words)
+            if safe is None:
+                plain = shown(words, CELL)
+                safe = self._safe[words] = (plain, text_width(plain))
+            sign = 0 if column.key != "state" else 2 if self.is_narrow else 3  # the mark, the state's sign, a blank
+            texts.append(safe[0])
+            widths.append(safe[1] + sign)
+        known = self._known[entry.name] = _RowTexts(entry, tuple(texts), tuple(widths))
+        return known
 
-    def _shown_cells(self, entry: RunEntry, is_marked: bool) -> list[Text]:
-        cells = self._made(entry, is_marked).cells
-        return [cells[place] for place in self._places]
-
-    def _made(self, entry: RunEntry, is_marked: bool) -> _MadeRow:
-        """Return a cell for each column, made once for each state of a run."""
-        cached = self._cells.get(entry.name)
-        if cached is None or cached.entry is not entry or cached.is_marked != is_marked:
-            color = state_color(entry.state, is_dark=self.app.current_theme.dark)
-            sign = ("●" if is_marked else " ") + GLYPHS[entry.state]
-            longest = _LONGEST_TEXT if self._width >= 100 else _SHORT_TEXT
-            texts = []
-            for column in self._all_columns:
+    def cells(self, place: int) -> list[Text]:
+        """Return the cells of a row, in the columns that are shown."""
+        entry = self._entries[place]
+        color = state_color(entry.state, is_dark=self.app.current_theme.dark)
+        sign = ("●" if entry.name in self._marked else " ") + GLYPHS[entry.state]
+        texts = self._texts(entry).texts
+        made = []
+        for at in self._places:
+            column = self._all_columns[at]
+            is_state = column.key == "state"
+            words = texts[at]
+            if is_state:
+                words = sign if self.is_narrow else f"{sign} {words}"
+            elif column.key == "age":
                 words = column.text_of(entry)
-                words = at_words(words, longest) if column.key in {"label", "now"} else words
-                texts.append(cell(words, is_right=column.is_right))
-            texts[0] = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
-            if entry.state == "damaged":
-                for made in texts:
-                    made.style = color
-            cached = self._cells[entry.name] = _MadeRow(entry, is_marked, texts, [text.cell_len for text in texts])
-        return cached
+            made.append(cell(words, color if is_state or entry.state == "damaged" else ""))
+        return made
 
 
-def _only(names: Sequence[str]) -> str:
+def _only(names: set[str]) -> str:
     """Return the name that all are; "" where they differ or are none."""
-    return names[0] if names and len(set(names)) == 1 else ""
+    return next(iter(names)) if len(names) == 1 else ""

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from cerank.app.named_models import trained_model
 from cerank.app.publishing.export_model import ExportRequest, export
+from cerank.app.publishing.quantized_verdict import calibration_pairs
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.exporting import score_elsewhere
+from cerank.exporting.export_formats import LIBRARIES
 from cerank.inference.rerank import Scorer
 from tests.refusals import refused
 from tests.trained_run import TrainedRun
@@ -75,10 +79,20 @@ def test_onnx_holds_pooling_and_head(trained: TrainedRun, tmp_path: Path) -> Non
     assert "onnxruntime" in card_of(tmp_path / "m")[1]
 
 
-def test_8_bits_are_timed_and_judged_before_they_are_recommended(trained: TrainedRun, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
-    request = ExportRequest(run="brisk-otter", form="onnx-int8", queries=10)
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [
+        ("onnx-int8", "onnx/model_quint8.onnx"),
+        ("onnx-int8-static", "onnx/model_static_quint8.onnx"),
+        pytest.param("openvino-int8", "openvino/openvino_model_qint8_quantized.xml", marks=pytest.mark.slow),
+    ],
+)
+def test_8_bits_are_timed_and_judged_before_they_are_recommended(
+    trained: TrainedRun, tmp_path: Path, form: str, file: str
+) -> None:
+    for library in LIBRARIES[form]:
+        pytest.importorskip(library)
+    request = ExportRequest(run="brisk-otter", form=form, queries=10)
     result = export(trained.settings, request, tmp_path / "m", quiet)
     judged = result.quantized
     assert judged is not None
@@ -87,7 +101,35 @@ def test_8_bits_are_timed_and_judged_before_they_are_recommended(trained: Traine
     assert judged.comparison.rows[0].paired.n == 10
     assert judged.speed.reference > 0
     assert judged.sentences[-1] in card_of(tmp_path / "m")[1].replace("\\", "")
-    assert [name for name, _ in result.files if name.endswith(".onnx")] == ["onnx/model_quint8.onnx"]
+    assert [name for name, _ in result.files if name.endswith((".onnx", ".xml"))] == [file]
+    assert result.check.largest < 0.2, "8 bits are an approximation of the same model"
+
+
+def test_openvino_holds_pooling_and_head(trained: TrainedRun, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    openvino = pytest.importorskip("openvino")
+    result = export(trained.settings, ExportRequest(run="brisk-otter", form="openvino"), tmp_path / "m", quiet)
+    assert result.check.library == "openvino"
+    assert result.check.largest < 1e-5
+    model = openvino.Core().read_model(str(tmp_path / "m" / "openvino" / "openvino_model.xml"))
+    assert len(model.inputs) >= 2
+    assert "compile_model" in card_of(tmp_path / "m")[1]
+
+
+def test_ranges_are_measured_on_validation_and_never_on_test_queries(trained: TrainedRun) -> None:
+    run = trained_model(trained.settings.lab, "brisk-otter").run
+    pairs = calibration_pairs(trained.settings, run)
+    dataset = open_dataset(trained.plan.recipe.data.validation, trained.settings.cache)
+    assert {query for query, _ in pairs} <= set(dataset.queries.values())
+    assert len(pairs) == 2 * len([query for query in dataset.queries if dataset.qrels.get(query)])
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cerank.exporting.write_format.find_spec", lambda _name: None)
+    with refused(UsageError, "library-missing", "onnx", "cerank[openvino]"):
+        export(trained.settings, ExportRequest(run="brisk-otter", form="openvino"), tmp_path / "m", quiet)
 
 
 def test_scores_that_differ_leave_nothing_behind(
@@ -108,6 +150,7 @@ def test_scores_that_differ_leave_nothing_behind(
     [
         ("brisk-otter", "transformers", UsageError, "format-cannot-hold"),
         ("brisk-otter", "onnx-int4", UsageError, "no-int4"),
+        ("brisk-otter", "openvino-int4", UsageError, "no-int4"),
         ("brisk-otter", "gguf", UsageError, "unknown-format"),
         ("brisk-oter", "onnx", UsageError, "run-not-found"),
         ("brisk-otter:distil", "onnx", UsageError, "usage"),

@@ -97,7 +97,7 @@ def test_without_a_weight_values_are_as_they_were() -> None:
     assert smoothed(values, 0.0) is values
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=400), st.integers(1, 60))
 def test_no_extreme_is_lost_when_points_are_thinned(values: list[float], count: int) -> None:
     steps = np.arange(1.0, len(values) + 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cerank.app.run_views import label_runs
+from cerank.app.run_views import label_runs, verdict_summaries
 from cerank.app.run_views.run_list import details, goes_with, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
 from cerank.app.run_views.run_updates import LogFollower
@@ -120,6 +120,7 @@ def test_states_are_counted_as_signs(lab: LabFolder) -> None:
     lab.finished(lab.started(lab.run("two"), 5))
     lab.finished(lab.started(lab.run("three"), 5))
     assert state_counts(LabMonitor(lab.path).poll()) == "1· 2✔"
+    assert state_counts(LabMonitor(lab.path).poll(), as_words=True) == "1 waiting, 2 finished"
 
 
 def test_notes_stand_beside_the_plan_and_a_broken_one_hides_nothing(lab: LabFolder) -> None:
@@ -165,3 +166,11 @@ def test_a_log_is_read_from_its_last_megabyte_and_followed_by_whole_lines(lab: L
         file.write(b"f\n\xff\xfe\n")
     assert log.poll() == ["half", "��"]
     assert log.poll() == []
+
+
+def test_summaries_that_are_no_longer_wanted_end_their_process(lab: LabFolder, tmp_path: Path) -> None:
+    folder = lab.finished(lab.started(lab.run("one"), 5))
+    asked: list[bool] = []
+    verdict_summaries.compute_in_process(tmp_path / "cache", [folder], lambda: not asked.append(True))
+    assert asked
+    assert verdict_summaries.load_summary(tmp_path / "cache", folder) is None

@@ -76,7 +76,7 @@ def test_odd_values_are_drawn_or_said_to_be_none(values: list[float]) -> None:
         assert len(draw(Frame(lines=(_line(values),), is_log=is_log), 60, 12)) == 12
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.floats(-1e9, 1e9), st.floats(1e-9, 1e9), st.integers(1, 12))
 def test_ticks_are_round_few_and_inside(low: float, size: float, most: int) -> None:
     high = low + size

@@ -11,7 +11,7 @@ from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
-from cerank.exporting.export_formats import FORMATS
+from cerank.exporting.export_formats import FORMATS, QUANTIZED
 
 if TYPE_CHECKING:
     from cerank.app.publishing.export_model import ExportRequest, ExportResult
@@ -27,7 +27,8 @@ As = Annotated[
     typer.Option(
         "--as",
         metavar="FORMAT",
-        help="sentence-transformers, transformers, onnx or onnx-int8 (the extra onnx installs what these need).",
+        help="sentence-transformers, transformers, onnx, onnx-int8, onnx-int8-static, openvino or openvino-int8 "
+        "(the extras onnx and openvino install what these need).",
         autocompletion=_formats,
     ),
 ]
@@ -128,8 +129,8 @@ def _request(run: str, form: str, license_: str, queries: int | None) -> ExportR
 
     if queries is None:
         return ExportRequest(run=run, form=form, license=license_)
-    if form != "onnx-int8":
-        what = "--queries only works with --as onnx-int8, whose ranking is measured"
+    if form not in QUANTIZED:
+        what = "--queries only works with formats of 8 bits, whose ranking is measured"
         raise UsageError(what, where="--queries", hint="omit it", code="options-conflict")
     return ExportRequest(run=run, form=form, license=license_, queries=queries)
 

@@ -1,7 +1,7 @@
-"""Executors: how the process of a worker is started, such as by a cluster's own command; one an extension may add.
+"""Wrappers: executors that start a worker by another command on this machine, such as `nice`; an extension adds them.
 
-`python -m cerank.scheduler.executors NAME RUN_DIR` becomes the command that the executor returns, so that the queue and
-the commands start and watch it as they do any worker.
+`python -m cerank.scheduler.command_wrappers NAME RUN_DIR` becomes the command that the executor returns, so that the
+queue and the commands start and watch it as they do any worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def worker_command(executor: str) -> tuple[str, ...]:
         UsageError: no executor has this name.
     """
     EXECUTORS.find(executor, "executor")
-    return WORKER if executor == LOCAL else (sys.executable, "-P", "-m", "cerank.scheduler.executors", executor)
+    return WORKER if executor == LOCAL else (sys.executable, "-P", "-m", "cerank.scheduler.command_wrappers", executor)
 
 
 def main() -> int:
@@ -59,6 +59,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from cerank.scheduler import executors  # noqa: PLW0406 - the one whose registry the extensions fill, not __main__
+    from cerank.scheduler import command_wrappers  # noqa: PLW0406 - the one whose registry the extensions fill, not __main__
 
-    sys.exit(executors.main())
+    sys.exit(command_wrappers.main())

@@ -1,0 +1,159 @@
+"""First stages by re-rankers, from runs that re-ranked several first stages: the table, and whether its order holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app.comparison import comparisons
+from cerank.app.comparison import margins as margins_of
+from cerank.errors import UsageError
+from cerank.settings import Settings
+from cerank.text.table_data import Column, Table
+
+if TYPE_CHECKING:
+    from cerank.evaluation.studies.interaction import InteractionStudy
+
+
+class InteractionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which re-rankers to look at, on what."""
+
+    targets: tuple[str, ...]  # runs, or RUN:STAGE; a run alone stands for all its stages where it is the only one
+    measure: str = ""  # "": the first one of the first run's recipe
+    dataset: str = ""  # the one test dataset to look at, for runs with several
+    margins: tuple[str, ...] = ()
+    alpha: float = 0.05
+    now: str = ""  # UTC, ISO 8601
+
+
+def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
+    """Return the table of first stages by re-rankers.
+
+    Raises:
+        UsageError: fewer than two re-rankers, first stages or queries; several test datasets and none is named; a TREC
+            run file, which does not say what it re-ranked.
+    """
+    import numpy as np
+
+    from cerank.evaluation.studies.interaction import interaction_study
+
+    targets = _targets(settings, request.targets)
+    measuring = comparisons.ComparisonRequest(
+        measures=(request.measure,) if request.measure else (), dataset=request.dataset
+    )
+    systems, names = comparisons.measured_systems(settings, targets, measuring)
+    from cerank.evaluation.systems import shared_conditions, values_by_query
+
+    conditions = shared_conditions(systems)
+    datasets = sorted({condition.dataset for condition in conditions})
+    if len(datasets) > 1:
+        what = f"the runs have {len(datasets)} test datasets"
+        raise UsageError(what, where="--dataset", hint=f"name one of {', '.join(datasets)}", code="ranking-not-unique")
+    measure = names[0]
+    values = np.array(
+        [
+            [values_by_query(systems[0], system, condition, measure)[1][1] for system in systems]
+            for condition in conditions
+        ]
+    )
+    declared = comparisons.declared_margins(targets, [measure], all_pairs=True)
+    from cerank.evaluation.measures import canonical
+
+    typed = {canonical(name, "--margin"): margin for name, margin in margins_of.typed(request.margins).items()}
+    margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
+    if margin is not None and margin.share is not None:
+        margin = msgspec.structs.replace(margin, value=margin.share * float(values[:, 0].mean()))
+    return interaction_study(
+        values.transpose(2, 0, 1),
+        [condition.first_stage for condition in conditions],
+        [system.label for system in systems],
+        measure,
+        margin=margin,
+        alpha=request.alpha,
+    )
+
+
+def _targets(settings: Settings, texts: Sequence[str]) -> list[comparisons.RunTarget]:
+    """Return the re-rankers that are named; all stages of a run that is named alone."""
+    targets = []
+    for text in texts:
+        target = comparisons.target(settings.lab, text)
+        if isinstance(target, comparisons.FileTarget):
+            what = "a TREC run file does not say which first stage it re-ranked"
+            raise UsageError(what, where=text, hint="name runs of the lab", code="not-a-run-of-the-lab")
+        targets.append(target)
+    if len(texts) == 1 and ":" not in texts[0]:
+        (only,) = targets
+        names = [name for name in comparisons.systems_of(only.plan) if name != comparisons.FIRST_STAGE]
+        targets = [comparisons.RunTarget(name, only.folder, only.plan, name) for name in names]
+    return targets
+
+
+def tables(done: InteractionStudy) -> list[Table]:
+    """Return the means, and the contrasts with what the tests say."""
+    means = Table(
+        "means",
+        (
+            Column("reranker", "re-ranker", "name"),
+            *(Column(f"first_stage_{place}", name, "number") for place, name in enumerate(done.first_stages, 1)),
+        ),
+        tuple((name, *row) for name, row in zip(done.rerankers, done.means, strict=True)),
+        f"{done.measure} by first stage and re-ranker, {done.queries} queries",
+        tuple(_order(done)),
+    )
+    columns = (
+        Column("reranker", "re-ranker", "name"),
+        Column("against", "against", "name"),
+        Column("first_stage", "behind", "name"),
+        Column("gain", "gain", "signed"),
+        Column("other_first_stage", "and behind", "name"),
+        Column("other_gain", "gain ", "signed"),
+        Column("difference", "difference", "signed"),
+        Column("low", "low", "signed", priority=1),
+        Column("high", "high", "signed", priority=1),
+        Column("verdict", "verdict"),
+        Column("p", "adjusted p", "p", priority=2),
+    )
+    rows = tuple(
+        (
+            *(each.rerankers[1], each.rerankers[0], each.first_stages[0], each.gains[0]),
+            *(each.first_stages[1], each.gains[1], each.figures.difference, each.low, each.high),
+            *(each.verdict, each.p_corrected),
+        )
+        for each in done.contrasts
+    )
+    return [means, Table("interaction", columns, rows, "Does a gain depend on the first stage?", tuple(_notes(done)))]
+
+
+def _order(done: InteractionStudy) -> list[str]:
+    """Return the order of the re-rankers behind each first stage, and whether it is one."""
+    orders = []
+    for place in range(len(done.first_stages)):
+        best = sorted(range(len(done.rerankers)), key=lambda at: (-done.means[at][place], at))
+        orders.append(tuple(done.rerankers[at] for at in best))
+    if all(order == following for order, following in pairwise(orders)):
+        return [f"by the means the order is the same behind each first stage: {' > '.join(orders[0])}"]
+    lines = [f"behind {name}: {' > '.join(order)}" for name, order in zip(done.first_stages, orders, strict=True)]
+    return ["by the means the order differs", *lines]
+
+
+def _notes(done: InteractionStudy) -> list[str]:
+    test = done.test
+    reduced = f", degrees of freedom reduced by {test.epsilon:.2f}" if test.df > 1 else ""
+    conclusion = "an interaction is shown" if test.p_reduced <= done.alpha else "no interaction is shown"
+    notes = [
+        f"{conclusion}: F({test.df:g}, {test.df_error:g}) = {test.f:.2f}, p = {test.p_reduced:.3g}{reduced} (two-way, "
+        "paired by query)",
+        f"{len(done.contrasts)} differences of gains, by paired t-tests, Holm-adjusted; low, high: simultaneous",
+    ]
+    if done.margin is None:
+        notes.append("no margin: that a gain is the same cannot be shown; declare one, or give --margin")
+    else:
+        late = "" if done.margin.before else ", chosen after the results"
+        notes.append(f"margin for the difference of two gains: ±{done.margin.shown}{late}")
+    if test.p_reduced > done.alpha:
+        notes.append("that no interaction is shown does not show that there is none")
+    return notes

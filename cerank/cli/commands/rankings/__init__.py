@@ -1,0 +1,1 @@
+"""Commands that cut, fuse and make rankings."""

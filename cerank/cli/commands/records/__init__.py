@@ -1,0 +1,1 @@
+"""Commands that ask the records of the lab, and keep its book."""

@@ -1,0 +1,1 @@
+"""Checkpoints in other research libraries' own formats."""

@@ -1,0 +1,1 @@
+"""Send what happens in a run to an experiment tracker: Weights & Biases, trackio, MLflow or TensorBoard."""

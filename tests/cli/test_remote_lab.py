@@ -1,0 +1,75 @@
+"""`--lab ssh://...` runs a command where the lab is; a script stands for ssh and runs it here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cerank.cli import remote_lab
+from cerank.errors import ExitCode, MissingError, RunFailedError, UsageError
+from cerank.runs import run_store
+from tests.refusals import refused
+from tests.scheduler.conftest import TOML, plan_for
+
+SSH = """#!/bin/sh
+echo "$@" >{folder}/words.txt
+shift $(($# - 1))
+exec sh -c "$1"
+"""
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(SSH.format(folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv(remote_lab.COMMAND, f"{sys.executable} -m cerank")
+    return tmp_path / "words.txt"
+
+
+def test_the_command_runs_where_the_lab_is_and_its_words_arrive_whole(
+    tmp_path: Path, ssh: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lab = tmp_path / "a lab"
+    run = run_store.create(lab, plan_for(label="first try"), TOML, datetime.now(UTC))
+    address = f"ssh://me@node:2222{lab}"
+    words = ["ps", f"--lab={address}", "--json"]
+    assert remote_lab.address_in(words) == address
+    assert remote_lab.run_there(words, address) == ExitCode.OK
+    assert run.name in capfd.readouterr().out
+    assert ssh.read_text().startswith("-p 2222 -- me@node ")
+    absent = ["show", "there is none", "--lab", address]
+    assert remote_lab.run_there(absent, remote_lab.address_in(absent)) == ExitCode.USAGE
+    assert "there is none" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["ssh://node", "ssh:///lab", "ssh://-oProxyCommand=x/lab", "ssh://a b/lab"])
+def test_what_is_no_address_never_reaches_ssh(ssh: Path, address: str) -> None:
+    with refused(UsageError, "remote-lab"):
+        remote_lab.run_there(["ps", "--lab", address], address)
+    assert not ssh.exists()
+
+
+def test_a_command_that_needs_more_than_the_lab_is_refused(ssh: Path) -> None:
+    with refused(UsageError, "remote-lab", "bench", "ps"):
+        remote_lab.run_there(["bench", "--lab", "ssh://node/lab"], "ssh://node/lab")
+    assert not ssh.exists()
+
+
+@pytest.mark.parametrize(("code", "error"), [(255, RunFailedError), (127, MissingError)])
+def test_a_machine_that_is_away_or_has_no_cerank_is_named(
+    ssh: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[RunFailedError | MissingError]
+) -> None:
+    monkeypatch.setenv(remote_lab.COMMAND, f"exit {code};")
+    with refused(error, "remote-lab", "node"):
+        remote_lab.run_there(["ps", "--lab", "ssh://node/lab"], "ssh://node/lab")
+
+
+def test_a_folder_is_no_address() -> None:
+    assert remote_lab.address_in(["ps", "--lab", "lab", "ssh://node/lab"]) == ""

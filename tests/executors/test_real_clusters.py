@@ -1,0 +1,191 @@
+"""The same runs on a real Slurm and a real Ray as here: every file is the same. Skipped where there is none.
+
+A Slurm counts as there if sinfo answers; the temporary folder must be seen from its nodes (TMPDIR may name one).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cerank.app import Lab
+from cerank.errors import UsageError
+from cerank.recipes.plan import Plan
+from cerank.runs import job_records
+from cerank.runs.layout import RunFolder
+from tests.refusals import refused
+from tests.worker.small import STAGE, bits_of, small_plan
+
+pytestmark = pytest.mark.slow
+
+
+def slurm_answers() -> bool:
+    if shutil.which("sinfo") is None:
+        return False
+    return subprocess.run(["sinfo", "--noheader"], check=False, capture_output=True, timeout=60).stdout.strip() != b""
+
+
+needs_slurm = pytest.mark.skipif(not slurm_answers(), reason="no Slurm answers here")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 600.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+
+
+class Place:
+    """A plan of two short stages, and labs: one for a cluster and one for this machine."""
+
+    def __init__(self, folder: Path, kind: str, options: dict[str, Any]) -> None:
+        short = STAGE | {"steps": 40, "validate_every": 20}
+        distill = {**short, "loss": "ranknet", "source": "teacher", "teacher": "oracle"}
+        plan, settings = small_plan(folder, stages={"contrastive": short, "distill": distill})
+        self.plan = msgspec.structs.replace(plan, shares=True)
+        self.there = Lab(msgspec.structs.replace(settings, executor=kind, executors={kind: options}))
+        self.here = Lab(msgspec.structs.replace(settings, lab=folder / "here"))
+
+    def other(self) -> Plan:
+        """A plan that shares the first stage."""
+        recipe = self.plan.recipe
+        stage = msgspec.structs.replace(recipe.stages["distill"], steps=20)
+        stages = {**recipe.stages, "distill": stage}
+        return msgspec.structs.replace(self.plan, recipe=msgspec.structs.replace(recipe, name="other", stages=stages))
+
+    def local_bits(self, plan: Plan) -> dict[str, bytes]:
+        folder, worker = self.here.start(plan, b"")
+        assert worker.wait() == 0
+        return weights_and_rankings(folder)
+
+    def is_finished(self, *folders: RunFolder) -> bool:
+        self.there.refresh_jobs()
+        states = [self.there.status(folder) for folder in folders]
+        assert all(status.state != "failed" for status in states), [status.text for status in states]
+        return all(status.state == "finished" for status in states)
+
+
+def weights_and_rankings(folder: RunFolder) -> dict[str, bytes]:
+    """Every file that two runs of a plan share, also where one of them did not train a stage itself."""
+    endings = (".safetensors", ".run.gz", ".jsonl")
+    files = bits_of(folder).items()
+    return {name: data for name, data in files if name.endswith(endings) and "/checkpoints/" not in name}
+
+
+def starts_of(folder: RunFolder) -> int:
+    return len(folder.attempt_numbers())
+
+
+@pytest.fixture
+def slurm_place(tmp_path: Path) -> Place:
+    return Place(tmp_path, "slurm", {"gpus": 0, "cpus": 1, "time": "10", "warn_seconds": 60})
+
+
+@needs_slurm
+def test_two_runs_that_share_a_stage_train_it_once_on_slurm_and_give_the_bits_of_this_machine(
+    slurm_place: Place,
+) -> None:
+    place = slurm_place
+    folders = [place.there.create(plan, b"") for plan in (place.plan, place.other())]
+    place.there.submit(folders)
+    eventually(lambda: place.is_finished(*folders))
+    assert [folder.reused_stage(0, "contrastive").exists() for folder in folders] == [False, True]
+    for folder, plan in zip(folders, (place.plan, place.other()), strict=True):
+        assert weights_and_rankings(folder) == place.local_bits(msgspec.structs.replace(plan, shares=False))
+
+
+@needs_slurm
+@pytest.mark.parametrize("how", ["scancel --signal=USR2 --batch", "scontrol requeue"])
+def test_a_job_that_is_warned_or_requeued_in_training_continues_bit_for_bit(slurm_place: Place, how: str) -> None:
+    place = slurm_place
+    recipe = place.plan.recipe
+    long = msgspec.structs.replace(recipe.stages["contrastive"], steps=800, validate_every=400)
+    stages = {**recipe.stages, "contrastive": long}
+    plan = msgspec.structs.replace(place.plan, recipe=msgspec.structs.replace(recipe, stages=stages))
+    folder, record = place.there.start_elsewhere(plan, b"")
+    eventually(lambda: folder.readings.exists() and folder.readings.stat().st_size > 5000)
+    subprocess.run([*how.split(), record.id], check=True)
+    eventually(lambda: place.there.status(folder).state == "queued")
+    eventually(lambda: place.is_finished(folder))
+    assert starts_of(folder) == 2
+    assert weights_and_rankings(folder) == place.local_bits(msgspec.structs.replace(plan, shares=False))
+
+
+@needs_slurm
+def test_a_wrong_partition_is_refused_and_a_waiting_job_is_canceled(slurm_place: Place) -> None:
+    place = slurm_place
+    wrong = Lab(place.there.settings, options={"partition": "there-is-none"})
+    with refused(UsageError, "executor-refused", "executors.slurm"):
+        wrong.start_elsewhere(place.plan, b"")
+    assert wrong.listed() == []
+    later = Lab(place.there.settings, options={"sbatch": ["--begin=now+1hour"]})
+    folder, _ = later.start_elsewhere(place.plan, b"")
+    later.refresh_jobs(force=True)
+    assert "BeginTime" in later.status(folder).text
+    later.stop(folder)
+    eventually(lambda: later.refresh_jobs(force=True) or later.status(folder).state == "waiting")
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """A cluster of one node; `--block` ends it with its process."""
+    port = 8299
+    words = ["start", "--head", "--block", "--num-cpus=2", "--num-gpus=1", "--port=6399", "--disable-usage-stats"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", *words, f"--dashboard-port={port}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            assert process.stdout is not None
+            pytest.skip(f"ray does not start here: {process.stdout.read()[-300:]}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/jobs/", timeout=5):
+            return True
+        return False
+
+    eventually(answers)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(60)
+
+
+@needs_ray
+def test_runs_on_ray_take_part_of_a_gpu_are_stopped_resumed_and_give_the_bits_of_this_machine(
+    tmp_path: Path, ray_address: str
+) -> None:
+    place = Place(tmp_path, "ray", {"address": ray_address, "gpus": 0.5, "cpus": 1})
+    assert place.there.executor is not None
+    assert place.there.executor.device("auto") == "cuda"
+    folder = place.there.create(place.plan, b"")  # the plan is for the CPU, which a GPU's node has, too
+    (record,) = place.there.submit([folder])
+    eventually(lambda: folder.attempt(1).exists())
+    place.there.stop(folder)
+    eventually(lambda: place.there.status(folder).state in {"paused", "finished"})
+    if place.there.status(folder).state == "paused":
+        place.there.refresh_jobs(force=True)
+        place.there.submit([folder])
+    eventually(lambda: place.is_finished(folder))
+    assert weights_and_rankings(folder) == place.local_bits(msgspec.structs.replace(place.plan, shares=False))
+    newest = job_records.load(folder)
+    assert newest is not None
+    assert record.log.startswith("ray job logs")
+    assert place.there.executor.states([newest.id])[newest.id].word in {"RUNNING", "SUCCEEDED"}
+
+
+@needs_ray
+def test_a_ray_cluster_that_is_away_is_named(tmp_path: Path) -> None:
+    place = Place(tmp_path, "ray", {"address": "http://127.0.0.1:1", "gpus": 0})
+    with refused(UsageError, "executor-refused", "http://127.0.0.1:1"):
+        place.there.start_elsewhere(place.plan, b"")
+    assert place.there.listed() == []

@@ -1,0 +1,125 @@
+"""What is submitted for runs that share stages: each shared stage once, and the runs after it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cerank.errors import UsageError
+from cerank.executors.submissions import Submission, shared_stages
+from cerank.recipes.plan import Input, Plan
+from cerank.recipes.schema import recipe_from
+from cerank.runs import job_records, run_store
+from cerank.runs.job_records import JobAnswer, JobState
+from cerank.runs.layout import JobFolder, RunFolder
+from tests.executors.conftest import MemoryExecutor
+from tests.refusals import refused
+
+
+def run_of(lab: Path, *steps: int, shares: bool = True) -> RunFolder:
+    """A run whose stages have so many steps; runs with the same first numbers share those stages."""
+    names = "abcdef"[: len(steps)]
+    stages = {name: {"steps": count} for name, count in zip(names, steps, strict=True)}
+    recipe = recipe_from({"name": "-".join(map(str, steps)), "chain": list(names), "stages": stages}, "test")
+    data = recipe.data
+    first = data.validation_first_stage or data.first_stages[0]
+    uses = [("first_stage", f"{first} on {name}") for name in {data.train, data.validation}]
+    inputs = [("base", recipe.base), ("dataset", data.train), ("dataset", data.validation), *uses]
+    pinned = tuple(Input(role, name, "0" * 64) for role, name in inputs)
+    plan = Plan(recipe=recipe, inputs=pinned, device="cpu", threads=1, cache="/c", shares=shares)
+    return run_store.create(lab, plan, b"", datetime.now(UTC))
+
+
+def told(executor: MemoryExecutor) -> list[tuple[str, str, list[str], tuple[str, ...]]]:
+    """(id, until, recipes, after) of each job."""
+    rows = []
+    for job, arguments, after in executor.submitted:
+        until = arguments[arguments.index("--until") + 1] if "--until" in arguments else ""
+        folders = [RunFolder(Path(word)) for word in arguments if word.startswith("/")]
+        rows.append((job, until, [run_store.load_plan(folder).recipe.name for folder in folders], after))
+    return rows
+
+
+def test_a_stage_that_all_share_and_one_that_some_share_are_listed_once_each() -> None:
+    runs = [("a", "b", "c"), ("a", "b", "d"), ("a", "e"), ("x",)]
+    assert [(stage.key, stage.index, stage.run) for stage in shared_stages(runs, set())] == [("a", 0, 0), ("b", 1, 0)]
+    assert [stage.key for stage in shared_stages(runs, {"a"})] == ["b"]
+    assert shared_stages([("a", "b"), ("c", "d")], set()) == []
+
+
+def test_of_stages_that_the_same_runs_share_only_the_last_is_listed() -> None:
+    assert [stage.key for stage in shared_stages([("a", "b", "c"), ("a", "b", "d")], set())] == ["b"]
+
+
+def test_each_shared_stage_is_one_job_and_the_runs_wait_for_the_last_they_share(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path, *steps) for steps in ((1, 2, 3), (1, 2, 4), (1, 5), (9,))]
+    executor = MemoryExecutor()
+    records = Submission(executor, folders).submit()
+    assert told(executor) == [
+        ("1", "0", ["1-2-3"], ()),
+        ("2", "1", ["1-2-3"], ("1",)),
+        ("3", "", ["1-2-3"], ("2",)),
+        ("4", "", ["1-2-4"], ("2",)),
+        ("5", "", ["1-5"], ("1",)),
+        ("6", "", ["9"], ()),
+    ]
+    assert records[0].ids == ("1", "2", "3")
+    assert [job_records.load(folder) for folder in folders] == records
+
+
+def test_a_finished_stage_is_not_trained_again_and_one_under_way_is_waited_for(tmp_path: Path) -> None:
+    executor = MemoryExecutor()
+    finished = run_of(tmp_path, 1, 3)
+    finished.final(0, "a").mkdir(parents=True)
+    Submission(executor, [run_of(tmp_path, 2, 7)]).submit()
+    Submission(executor, [run_of(tmp_path, *steps) for steps in ((1, 4), (1, 5), (2, 8))]).submit()
+    assert told(executor)[1:] == [("2", "", ["1-4"], ()), ("3", "", ["1-5"], ()), ("4", "", ["2-8"], ("1",))]
+
+
+def test_a_job_that_has_ended_or_was_canceled_is_not_waited_for(tmp_path: Path) -> None:
+    executor = MemoryExecutor()
+    first, second = run_of(tmp_path, 1, 2), run_of(tmp_path, 3, 4)
+    records = Submission(executor, [first, second]).submit()
+    job_records.save(first, msgspec.structs.replace(records[0], is_canceled=True))
+    states = {"2": JobState(phase="ended", word="FAILED")}
+    answer = JobFolder(tmp_path).answer("memory")
+    answer.parent.mkdir(parents=True, exist_ok=True)
+    answer.write_bytes(msgspec.json.encode(JobAnswer(states=states)))
+    Submission(executor, [run_of(tmp_path, 1, 5), run_of(tmp_path, 3, 6)]).submit()
+    assert [after for *_, after in told(executor)[2:]] == [(), ()]
+
+
+def test_runs_that_are_not_of_a_matrix_share_nothing(tmp_path: Path) -> None:
+    executor = MemoryExecutor()
+    Submission(executor, [run_of(tmp_path, 1, 2, shares=False), run_of(tmp_path, 1, 3, shares=False)]).submit()
+    assert [(until, after) for _, until, _, after in told(executor)] == [("", ()), ("", ())]
+
+
+def test_where_jobs_cannot_wait_runs_that_share_a_stage_are_one_job_in_order(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path, *steps) for steps in ((1, 2), (8, 9), (1, 3))]
+    executor = MemoryExecutor(waits=False)
+    records = Submission(executor, folders).submit()
+    assert told(executor) == [("1", "", ["1-2", "1-3"], ()), ("2", "", ["8-9"], ())]
+    assert [record.id for record in records] == ["1", "2", "1"]
+
+
+def test_a_refusal_half_way_cancels_what_was_submitted_and_leaves_no_record(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path, 1, 2), run_of(tmp_path, 1, 3)]
+    executor = MemoryExecutor(refuse_after=1)
+    with refused(UsageError, "executor-refused"):
+        Submission(executor, folders).submit()
+    assert executor.canceled == ["1"]
+    assert [job_records.load(folder) for folder in folders] == [None, None]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_submission_withdraws_what_an_earlier_attempt_left(tmp_path: Path, count: int) -> None:
+    folder = run_of(tmp_path, 1)
+    for path in (folder.stop, folder.failure)[:count]:
+        path.write_text("")
+    Submission(MemoryExecutor(), [folder]).submit()
+    assert not folder.stop.exists()
+    assert not folder.failure.exists()

@@ -1,0 +1,215 @@
+"""A run on several devices: one process on each, on the CPU over gloo, with the results of a run in one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from cerank.app.plans import plan_of
+from cerank.core.metrics import Event
+from cerank.errors import ExitCode, RunFailedError, UsageError
+from cerank.files import journal, json_records
+from cerank.machine.devices import Device
+from cerank.machine.process_environment import inherited_environment, pinned_environment
+from cerank.planning import several_devices, stage_keys
+from cerank.planning.several_devices import check_division, parse_devices
+from cerank.runs.records import Attempt, Failure
+from cerank.scheduler.local_launcher import WORKER
+from cerank.training.forward_backward import ForwardBackward
+from cerank.training.trainer import Trainer
+from cerank.worker import __main__ as worker_main
+from cerank.worker.ranks.join_ranks import is_broken_connection
+from tests.rank_processes import in_processes
+from tests.refusals import refused
+from tests.worker.small import STAGE, bits_of, small_plan, small_run
+
+CPU = Device("cpu")
+GPUS = [Device(f"cuda:{number}", f"GPU-{number}", "H100") for number in range(4)]
+UNLIKE = [*GPUS[:3], Device("cuda:3", "GPU-3", "T4")]
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "expected"),
+    [
+        ("", "cpu", ()),
+        ("2", "cpu", ("cpu", "cpu")),
+        ("cpu, cpu", "cuda", ("cpu", "cpu")),
+        ("2", "cuda", ("cuda", "cuda")),
+        ("0,2", "cuda", ("cuda:0", "cuda:2")),
+        ("3,", "cuda", ("cuda:3",)),
+        ("cuda:1,cuda:0", "cpu", ("cuda:1", "cuda:0")),
+        ("all", "cuda", ("cuda:0", "cuda:1", "cuda:2", "cuda:3")),
+    ],
+)
+def test_devices_are_counted_or_named(text, device, expected):
+    assert parse_devices(text, device, [*GPUS, CPU]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "present", "code", "values"),
+    [
+        ("all", "cpu", [CPU], "device-not-found", ["no GPU"]),
+        ("8", "cuda", [*GPUS, CPU], "device-not-found", ["8 GPUs", "4 GPUs"]),
+        ("0,7", "cuda", [*GPUS, CPU], "device-not-found", ["cuda:7"]),
+        ("0,0", "cuda", [*GPUS, CPU], "usage", ["cuda:0"]),
+        ("0,cpu", "cuda", [*GPUS, CPU], "devices-differ", []),
+        ("2,3", "cuda", [*UNLIKE, CPU], "devices-differ", ["H100", "T4"]),
+        ("2", "cuda", [*UNLIKE, CPU], "devices-differ", ["H100", "T4"]),
+        ("2", "cuda:1", [*GPUS, CPU], "options-conflict", ["cuda:1"]),
+        ("9", "cpu", [CPU], "batch-not-divisible", ["9"]),
+        ("9", "cuda", None, "batch-not-divisible", ["9"]),
+        ("0", "cpu", [CPU], "device-not-found", ["0"]),
+        ("two", "cpu", [CPU], "device-not-found", ["two"]),
+        ("mps,mps", "cpu", [CPU], "device-not-found", ["mps"]),
+    ],
+)
+def test_devices_that_cannot_share_a_run_are_refused(text, device, present, code, values):
+    with refused(UsageError, code, *values):
+        parse_devices(text, device, present)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    stage = {**STAGE, "steps": 8, "groups_per_step": 5, "in_batch": 2, "validate_every": 4}
+    stages = {"contrastive": stage, "distill": {**STAGE, "steps": 6, "groups_per_step": 4, "loss": "ranknet"}}
+    stages["distill"] |= {"source": "teacher", "teacher": "oracle"}
+    made, settings = small_plan(tmp_path, stages=stages)
+    shared = plan_of(made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC))
+    return made, shared, settings
+
+
+def test_a_plan_on_several_devices_is_the_same_for_any_number_and_another_than_on_one(plan):
+    single, shared, _ = plan
+    assert (shared.devices, shared.device, shared.step_shards) == (("cpu", "cpu"), "cpu", 8)
+    four = msgspec.structs.replace(shared, devices=("cpu",) * 4)
+    assert shared.fingerprint == four.fingerprint != single.fingerprint
+    assert stage_keys.stage_keys(shared) == stage_keys.stage_keys(four) != stage_keys.stage_keys(single)
+    assert (single.devices, single.step_shards) == ((), 0)
+    words = " ".join(several_devices.in_words(shared))
+    assert "2 devices" in words
+    assert "5 groups" in words
+    assert "4 shards" in words
+    assert several_devices.in_words(single) == []
+
+
+def test_a_step_that_the_devices_cannot_share_is_refused(plan):
+    single, shared, _ = plan
+    check_division(shared.recipe, 8, 4)
+    with refused(UsageError, "batch-not-divisible", "8", "contrastive", "5 groups"):
+        check_division(shared.recipe, 8, 8)
+    with refused(UsageError, "batch-not-divisible", "3"):
+        check_division(shared.recipe, 8, 3)
+    with refused(UsageError, "run-not-divided"):
+        check_division(single.recipe, single.step_shards, 2)
+
+
+def test_only_errors_of_exchange_count_as_a_lost_connection():
+    assert is_broken_connection(RuntimeError("[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
+    assert not is_broken_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def by_forks(run, count, fault=None):
+    """The exit codes of the processes that carry a run out, forked from this one, as torchrun would have started them.
+
+    Args:
+        fault: (rank, signal): a signal that a process sends itself in its fifth step.
+    """
+
+    def carry_out():
+        number = int(os.environ["RANK"])
+        if count == 1:
+            for name in ("RANK", "WORLD_SIZE"):
+                del os.environ[name]
+        with (run.path / "log.txt").open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        real = Trainer.forward_backward
+
+        def failing(self, passes, batch, step):
+            if step == 5 and fault is not None and number == fault[0]:
+                os.kill(os.getpid(), fault[1])
+            return real(self, passes, batch, step)
+
+        Trainer.forward_backward = failing
+        sys.argv = ["worker", "--devices", ",".join(["cpu"] * count), str(run.path)]
+        return int(worker_main.main())
+
+    return in_processes(count, carry_out, run.path)
+
+
+@pytest.fixture
+def expected(plan, tmp_path):
+    """The bits of a run of the shared plan in one process."""
+    run = small_run(tmp_path, plan[1], plan[2], 1)
+    assert by_forks(run, 1) == [ExitCode.OK]
+    return bits_of(run)
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_pauses_all_processes_and_another_number_goes_on_to_the_same_bits(plan, expected, tmp_path):
+    run = small_run(tmp_path, plan[1], plan[2], 2)
+    assert by_forks(run, 2, fault=(0, signal.SIGTERM)) == [ExitCode.PAUSED, ExitCode.OK]
+    assert not run.failure.exists()
+    assert by_forks(run, 4) == [ExitCode.OK] * 4
+    assert bits_of(run) == expected
+    assert json_records.load(run.attempt(2), Attempt).device == "cpu, cpu, cpu, cpu"
+    kinds = {event.kind for event in journal.read_valid_rows(run.events, Event)[0]}
+    assert {"ranks joined", "ranks", "ranks shared", "checkpoint saved"} <= kinds
+    assert "replay mismatch" not in kinds
+
+
+@pytest.mark.slow
+def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
+    real = ForwardBackward.forward
+
+    def forward(self, pairs, position):
+        if os.environ.get("RANK") == "1" and position[0] == 5:
+            raise RunFailedError("the disk is full", where="/data", hint="free some")
+        return real(self, pairs, position)
+
+    monkeypatch.setattr(ForwardBackward, "forward", forward)
+    run = small_run(tmp_path, plan[1], plan[2], 3)
+    assert by_forks(run, 2) == [ExitCode.FAILED, ExitCode.FAILED]
+    failure = json_records.load(run.failure, Failure)
+    assert (failure.where, failure.hint) == ("rank 1, /data", "free some")
+    assert run.checkpoint_steps(0, "contrastive") == [4]
+
+
+# by torchrun itself: each process imports torch and transformers anew
+
+FAULT = """
+import os, threading, time
+from pathlib import Path
+if os.environ.get("RANK") == "1":
+    def fail():
+        while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
+            time.sleep(0.01)
+        os.kill(os.getpid(), int(os.environ["FAULT"]))
+    threading.Thread(target=fail, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_is_frozen_ends_the_run_and_is_named(plan, tmp_path, fault):
+    run = small_run(tmp_path, plan[1], plan[2], 4)
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    run.readings.touch()
+    environment = inherited_environment(os.environ) | pinned_environment(1)
+    environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
+    environment |= {"FAULT": str(int(fault)), "READINGS": str(run.readings)}
+    with run.log.open("ab") as log:
+        code = subprocess.run(
+            [*WORKER, str(run.path)], env=environment, stdout=log, stderr=log, check=False, timeout=600
+        ).returncode
+    assert code == ExitCode.FAILED
+    failure = json_records.load(run.failure, Failure)
+    assert (failure.kind, failure.where) == ("LostRankError", "rank 1")
+    assert (fault.name in failure.what) == (fault == signal.SIGKILL)
+    assert run.checkpoint_steps(0, "contrastive") == [4]
