@@ -67,6 +67,14 @@ class RerankResult(msgspec.Struct, frozen=True):
     costs: ServerCosts | None = None
 
 
+class _ScoredPairs(msgspec.Struct, frozen=True):
+    """The scores of all candidates, and how they came about."""
+
+    scores: dict[str, dict[str, float]]
+    computed: int = 0  # pairs that were scored now; others came from the cache or a shard
+    precision: str = ""  # of the model's numbers; "" for a server, or where shards were scored before
+
+
 def checkpoint_folder(lab: Path, text: str) -> Path:
     """Return the model folder that `text` names: a path, a hub id, or what a run (its last stage) or RUN:STAGE left.
 
@@ -124,27 +132,27 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     meter = ResourceMeter(_metered_device(settings, request)) if request.metadata and not request.shard else None
-    costs, began, computed = None, time.monotonic(), 0
+    costs, began = None, time.monotonic()
     if folder is not None and (request.shard or request.merge):
         shards = _shards_of(request, folder, dataset, before)
         if request.shard:
             return _score_shard(settings, request, folder, dataset, before, shards=shards, progress=progress)
-        scores, tag = shards.merged(), _tag(folder)
+        scored, tag = _ScoredPairs(shards.merged()), _tag(folder)
     elif folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
-        scores, computed = _score_by_server(server, dataset, before, progress)
+        scored = _score_by_server(server, dataset, before, progress)
         costs = server.costs
         tag = "-".join(request.server_model.split()) or "rerank-server"
     else:
-        scores, computed = _score_by_model(settings, request, folder, dataset, before, progress=progress)
+        scored = _score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = _tag(folder)
-    ranking, seconds = ordered(scores, before), time.monotonic() - began
+    ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
     head, head_notes = [], ()
     if request.metadata is not None and meter is not None:
-        pairs = (computed, sum(map(len, before.values())))
-        head, head_notes = _metadata_header(
-            settings, request, request.metadata, dataset, folder, tag=tag, pairs=pairs, meter=meter
-        )
+        resources = None if request.merge else meter.stop()
+        source = _reranked(settings, request, dataset, folder, scored, tag=tag, pairs=sum(map(len, before.values())))
+        head = run_metadata.header(request.metadata, source, resources)
+        head_notes = run_metadata.notes(source, resources)
     packed = write_run(ranking, tag, comments=head)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
@@ -243,39 +251,34 @@ def _metered_device(settings: Settings, request: RerankRequest) -> str:
     return "cpu" if is_elsewhere else resolve_device(settings.device)
 
 
-def _metadata_header(
+def _reranked(
     settings: Settings,
     request: RerankRequest,
-    given: MetadataRequest,
     dataset: Dataset,
     folder: Path | None,
+    scored: _ScoredPairs,
     *,
     tag: str,
-    pairs: tuple[int, int],
-    meter: ResourceMeter,
-) -> tuple[list[str], tuple[str, ...]]:
-    """Return the lines of ir_metadata's header, and notes on what is not in it.
+    pairs: int,
+) -> RerankedRun:
+    """Return what was re-ranked with what, for the metadata.
 
     Args:
         settings: device and threads.
-        request: what was re-ranked.
-        given: what the user gives for the header.
+        request: what was asked for.
         dataset: the dataset, open.
         folder: folder of the model; None for a server.
+        scored: the scores and how they came about.
         tag: tag of the run.
-        pairs: how many pairs were scored now, and how many there are.
-        meter: has measured since before the first pair was scored.
+        pairs: number of all pairs.
     """
-    from cerank.models.forward_pass import resolve_precision
-
-    resources = meter.stop()
     device = "" if folder is None or request.merge else resolve_device(settings.device)
     is_built_in = is_built_in_bm25(dataset, request.first_stage)
-    run = RerankedRun(
+    return RerankedRun(
         tag=tag,
         model=request.server_model or request.checkpoint,
         model_sha256=fingerprint(folder) if folder is not None else "",
-        precision=resolve_precision(request.precision, device, trains=False) if device else "",
+        precision=scored.precision,
         device=device,
         threads=settings.threads or physical_cores() if device else 0,
         first_stage=request.first_stage,
@@ -285,17 +288,9 @@ def _metadata_header(
         ir_datasets=dataset.name if dataset.location == CATALOG else "",
         documents_sha256=dataset.documents.fingerprint(),
         queries=len(dataset.queries),
-        pairs=pairs[1],
-        pairs_scored=pairs[0],
+        pairs=pairs,
+        pairs_scored=scored.computed,
     )
-    if request.merge:
-        notes = ("time, memory and energy are not in the metadata: the shards were scored by other commands",)
-        return run_metadata.header(given, run, None), notes
-    notes = resources.notes
-    if pairs[0] < pairs[1]:
-        what = f"{pairs[1] - pairs[0]} of {counted(pairs[1], 'pair')} were scored before and came from the cache"
-        notes = (f"{what}; time and energy in the metadata are without them", *notes)
-    return run_metadata.header(given, run, resources), notes
 
 
 def _score_shard(
@@ -312,12 +307,12 @@ def _score_shard(
     number, count = request.shard or (1, 1)
     chunks = shards.numbers_of(number)
     total = sum(min(CHUNK, len(before) - chunk * CHUNK) for chunk in chunks)
-    scores, _ = _score_by_model(
+    scored = _score_by_model(
         settings, request, folder, dataset, before, shards=shards, progress=lambda done, _: progress(done, total)
     )
     left = [f"{shard}/{count}" for shard in shards.unfinished()]
     next_step = "--merge writes the output" if not left else f"not finished yet: {', '.join(left[:8])}"
-    return RerankResult(len(scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
+    return RerankResult(len(scored.scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
 
 
 def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
@@ -346,8 +341,7 @@ def _score_by_model(
     *,
     progress: Callable[[int, int], None],
     shards: OutputShards | None = None,
-) -> tuple[dict[str, dict[str, float]], int]:
-    """Return the scores, and how many pairs went through the model; others came from the cache or a shard."""
+) -> _ScoredPairs:
     from cerank.inference.rerank import Scorer
     from cerank.inference.rerank import rerank as rerank_chunks
     from cerank.inference.score_cache import ScoreCache, score_cache_key
@@ -382,13 +376,12 @@ def _score_by_model(
             computed += chunk.pairs
             progress(len(scores), len(before))
         cache.trim()
-    return scores, computed
+    return _ScoredPairs(scores, computed, scorer.precision)
 
 
 def _score_by_server(
     server: RerankServer, dataset: Dataset, before: Ranking, progress: Callable[[int, int], None]
-) -> tuple[dict[str, dict[str, float]], int]:
-    """Return the scores, and for how many pairs the server was asked; others came from the cache."""
+) -> _ScoredPairs:
     scores, asked = dict[str, dict[str, float]](), 0
     for query in before:
         doc_ids, requests = before[query], server.costs.requests
@@ -397,7 +390,7 @@ def _score_by_server(
         scores[query] = dict(zip(doc_ids, values, strict=True))
         if len(scores) % CHUNK == 0 or len(scores) == len(before):
             progress(len(scores), len(before))
-    return scores, asked
+    return _ScoredPairs(scores, asked)
 
 
 def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ import cerank
 from cerank.errors import UsageError
 from cerank.exporting.resource_meter import Resources
 from cerank.machine.devices import cpu_model, detect_gpus, fits, physical_cores, visible_gpus
-from cerank.text.safe_text import shown
+from cerank.text.safe_text import counted, shown
 
 SCHEMA = 0.1  # ir_metadata's present version
 START, END = "# ir_metadata.start", "# ir_metadata.end"
@@ -106,6 +106,17 @@ def header(request: MetadataRequest, run: RerankedRun, resources: Resources | No
     }
     text = yaml_dump(_without_empty(values), sort_keys=False, width=float("inf"))
     return [START, *(f"# {line}" for line in text.rstrip("\n").split("\n")), END]
+
+
+def notes(run: RerankedRun, resources: Resources | None) -> tuple[str, ...]:
+    """Return sentences on what the header does not hold, and why."""
+    if resources is None:
+        return ("time, memory and energy are not in the metadata: the shards were scored by other commands",)
+    known = run.pairs - run.pairs_scored
+    if not known:
+        return resources.notes
+    what = f"{known} of {counted(run.pairs, 'pair')} were scored before and came from the cache"
+    return (f"{what}; time and energy in the metadata are without them", *resources.notes)
 
 
 def _platform(device: str) -> dict[str, Any]:

@@ -133,3 +133,21 @@ def test_shards_by_hand_are_resumed_and_merged_to_the_bytes_of_one_command(texts
 def test_a_wrong_shard_is_refused(text):
     with refused(UsageError, "shard-wrong", text):
         parse_shard(text)
+
+
+def test_metadata_is_asked_for_begins_the_file_and_changes_no_row(tmp_path, collection) -> None:
+    model = model_of(tmp_path, "classifier")
+    words = ["rerank", str(model), "--run", str(collection / "first.run"), "--dataset", str(collection)]
+    words += ["--cache", str(tmp_path / "cache"), "--lab", str(tmp_path / "lab"), "--device", "cpu", "-o"]
+    plain, headed = tmp_path / "plain.run", tmp_path / "headed.run"
+    assert CliRunner().invoke(app, [*words, str(plain)]).exit_code == 0
+    result = CliRunner().invoke(app, [*words, str(headed), "--metadata", "--team", "my team"])
+    assert result.exit_code == 0, result.output
+    lines = headed.read_text().splitlines(keepends=True)
+    end = lines.index("# ir_metadata.end\n")
+    assert lines[0] == "# ir_metadata.start\n"
+    assert "#   team: my team\n" in lines[:end]
+    assert "".join(lines[end + 1 :]) == plain.read_text()
+    for more, where in ((["--team", "my team"], "--team"), (["--metadata", "--shard", "1/2"], "--metadata")):
+        with refused(UsageError, "options-conflict", where):
+            CliRunner().invoke(app, [*words, str(tmp_path / "x.run"), *more], catch_exceptions=False)
