@@ -34,7 +34,9 @@ def slurm_answers() -> bool:
     if shutil.which("sinfo") is None:
         return False
     try:
-        return subprocess.run(["sinfo", "--noheader"], check=False, capture_output=True, timeout=20).stdout.strip() != b""
+        return (
+            subprocess.run(["sinfo", "--noheader"], check=False, capture_output=True, timeout=20).stdout.strip() != b""
+        )
     except subprocess.TimeoutExpired:
         return False
 
