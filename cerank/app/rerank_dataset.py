@@ -15,7 +15,7 @@ from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import CATALOG, Dataset
-from cerank.errors import CerankError, MissingError, UsageError
+from cerank.errors import CerankError, MissingError, RunFailedError, UsageError
 from cerank.exporting import mteb_files, run_metadata
 from cerank.exporting.mteb_files import MtebTask
 from cerank.exporting.resource_meter import ResourceMeter
@@ -369,12 +369,16 @@ def _score_by_model(
         scores, computed = dict[str, dict[str, float]](), 0
         texts = query_texts, dataset.documents.texts
         store = shards.chunks if shards is not None else None
-        for chunk in rerank_chunks(
-            scorer, before, before.__getitem__, *texts, cache=cache, store=store, numbers=numbers
-        ):
-            scores |= chunk.scores
-            computed += chunk.pairs
-            progress(len(scores), len(before))
+        try:
+            for chunk in rerank_chunks(
+                scorer, before, before.__getitem__, *texts, cache=cache, store=store, numbers=numbers
+            ):
+                scores |= chunk.scores
+                computed += chunk.pairs
+                progress(len(scores), len(before))
+        except RunFailedError as error:
+            error.where = error.where or str(folder)  # a score that is no number: the model that gave it
+            raise
         cache.trim()
     return _ScoredPairs(scores, computed, scorer.precision)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cerank.app import rerank_dataset
 from cerank.cli.typer_app import app
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.inference import rerank as rerank_module
 from cerank.inference.stored_chunks import parse_shard
 from cerank.models import forward_pass
@@ -151,3 +151,17 @@ def test_metadata_is_asked_for_begins_the_file_and_changes_no_row(tmp_path, coll
     for more, where in ((["--team", "my team"], "--team"), (["--metadata", "--shard", "1/2"], "--metadata")):
         with refused(UsageError, "options-conflict", where):
             CliRunner().invoke(app, [*words, str(tmp_path / "x.run"), *more], catch_exceptions=False)
+
+
+def test_weights_that_are_no_numbers_are_refused_with_their_folder(tmp_path, collection) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = model_of(tmp_path, "classifier") / "model.safetensors"
+    values = load_file(weights)
+    values["bert.encoder.layer.1.output.dense.weight"][0] = float("nan")
+    save_file(values, weights, metadata={"format": "pt"})
+    words = ["rerank", str(weights.parent), "--run", str(collection / "first.run"), "--dataset", str(collection)]
+    words += ["--cache", str(tmp_path / "cache"), "--lab", str(tmp_path / "lab"), "--device", "cpu"]
+    with refused(RunFailedError, "score-not-finite", str(weights.parent)):
+        CliRunner().invoke(app, [*words, "-o", str(tmp_path / "x.run")], catch_exceptions=False)
+    assert not (tmp_path / "x.run").exists()
