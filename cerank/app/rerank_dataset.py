@@ -147,7 +147,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         scored = _score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = _tag(folder)
     ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
-    head, head_notes = [], ()
+    head, head_notes = list[str](), tuple[str, ...]()
     if request.metadata is not None and meter is not None:
         resources = None if request.merge else meter.stop()
         source = _reranked(settings, request, dataset, folder, scored, tag=tag, pairs=sum(map(len, before.values())))
@@ -386,15 +386,15 @@ def _score_by_model(
 def _score_by_server(
     server: RerankServer, dataset: Dataset, before: Ranking, progress: Callable[[int, int], None]
 ) -> _ScoredPairs:
-    scores, asked = dict[str, dict[str, float]](), 0
+    scores, pairs_asked = dict[str, dict[str, float]](), 0
     for query in before:
         doc_ids, requests = before[query], server.costs.requests
         values = server.score(dataset.queries[query], dataset.documents.texts(doc_ids))
-        asked += len(doc_ids) if server.costs.requests > requests else 0
+        pairs_asked += len(doc_ids) if server.costs.requests > requests else 0
         scores[query] = dict(zip(doc_ids, values, strict=True))
         if len(scores) % CHUNK == 0 or len(scores) == len(before):
             progress(len(scores), len(before))
-    return _ScoredPairs(scores, asked)
+    return _ScoredPairs(scores, pairs_asked)
 
 
 def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:

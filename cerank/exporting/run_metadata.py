@@ -35,7 +35,7 @@ class MetadataRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What only the user knows; "" is left out."""
 
     command: Sequence[str]  # the program's words, as it was called
-    actor: str = ""  # name of the person
+    actor: str = ""  # the name of the user
     team: str = ""
     goal: str = ""  # what the run is for, in a sentence
 
@@ -80,7 +80,7 @@ def header(request: MetadataRequest, run: RerankedRun, resources: Resources | No
         run: what was re-ranked.
         resources: what it took; None where this process did not do all of it.
     """
-    from huggingface_hub.utils import yaml_dump
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # imported there, and not in its __all__
 
     values: dict[str, Any] = {
         "schema-version": SCHEMA,
@@ -186,8 +186,8 @@ def _without_empty(value: Any) -> Any:
     """Return the value without the parts of mappings that hold nothing."""
     if not isinstance(value, Mapping):
         return [_without_empty(item) for item in value] if isinstance(value, list) else value
-    kept = {key: _without_empty(item) for key, item in value.items()}
-    return {key: item for key, item in kept.items() if item not in ("", {}, [])}
+    filled = {key: _without_empty(item) for key, item in value.items()}
+    return {key: item for key, item in filled.items() if item not in ("", {}, [])}
 
 
 def _public(text: str) -> str:
@@ -214,10 +214,10 @@ def _distribution() -> str:
 
 
 def _versions() -> list[str]:
-    found = []
+    versions = []
     for name in _LIBRARIES:
         try:
-            found.append(f"{name}=={importlib.metadata.version(name)}")
+            versions.append(f"{name}=={importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
