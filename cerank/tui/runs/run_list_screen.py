@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list
@@ -22,6 +22,7 @@ from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
 from cerank.tui.common.dialogs import ChoiceDialog
 from cerank.tui.common.form_fields import ChecklistItem, LineInput
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
@@ -116,7 +117,7 @@ class RunsScreen(LabScreen):
         yield Static(id="hidden")
         yield Static(id="detail")
         yield Static(id="empty")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     # showing
 
