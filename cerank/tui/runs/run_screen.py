@@ -63,6 +63,7 @@ class RunScreen(LabScreen):
     RunScreen #where { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     RunScreen ContentSwitcher { height: 1fr; }
     RunScreen.-tall.-wide CurvesPane Grid { display: block; }
+    RunScreen.-tall.-wide CurvesPane.-single Grid { display: none; }
     RunScreen.-tall RankingsPane VerticalScroll { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -173,6 +173,27 @@ async def test_a_screenshot_is_written_as_svg(folder: LabFolder, app: CerankApp,
         assert "waiting" in picture.read_text()
 
 
+async def test_marks_that_esc_removed_come_back_in_their_order(folder: LabFolder, app: CerankApp) -> None:
+    names = {folder.run(label).name for label in ("one", "two", "three")}
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "space")
+        marked = app.marked
+        await press(pilot, "escape")
+        assert app.marked == ()
+        await press(pilot, "u")
+        assert app.marked == marked
+        (other,) = names - set(marked)
+        await press(pilot, "escape", "G")
+        app.toggle_mark(other)
+        await press(pilot, "u")
+        assert app.marked == (*marked, other)
+        await press(pilot, "escape", "g", "d", "y")  # a deletion after it is undone first
+        assert len(app.entries) == 2
+        await press(pilot, "u")
+        assert ({entry.name for entry in app.entries}, app.marked) == (names, ())
+
+
 async def test_a_recording_plays_back_what_stood_on_the_screen(
     folder: LabFolder, app: CerankApp, tmp_path: Path
 ) -> None:
