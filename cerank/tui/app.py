@@ -110,8 +110,8 @@ class CerankApp(App[str], inherit_bindings=False):
         ),
     ]
     CSS = """
-    Toast { max-width: 90%; }
-    ToastRack { margin-bottom: 2; }
+    ToastRack { dock: top; align: right top; margin: 0; }
+    Toast { width: auto; max-width: 90%; margin: 0; padding: 0 1; }
     * { scrollbar-size-vertical: 1; scrollbar-color: $primary 40%; scrollbar-background: $background;
         scrollbar-color-hover: $primary; scrollbar-color-active: $primary; scrollbar-corner-color: $background;
         scrollbar-background-hover: $background; scrollbar-background-active: $background; }
