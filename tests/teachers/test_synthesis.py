@@ -95,6 +95,7 @@ def test_queries_that_lead_back_to_their_passage_become_a_dataset_to_train_on(ro
     assert dataset.documents.fingerprint() == texts.fingerprint()
 
 
+@pytest.mark.slow
 def test_a_collection_needs_no_queries(room: Path) -> None:
     for name in ("queries.tsv", "qrels"):
         (room / "collection" / name).unlink()
@@ -114,6 +115,7 @@ def test_a_query_that_people_asked_is_dropped(room: Path) -> None:
     assert not (room / "made").exists()
 
 
+@pytest.mark.slow
 def test_a_cap_stops_it_and_the_same_command_continues(room: Path) -> None:
     with ScriptedServer(_first_words) as server:
         assert _synthesize(room, server, "--max-calls", "10")[0] == 75

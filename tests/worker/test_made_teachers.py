@@ -49,6 +49,7 @@ def _plan(folder: Path, server: ScriptedServer, **more: object):
     )
 
 
+@pytest.mark.slow
 def test_a_teacher_that_failed_on_test_queries_keeps_their_order_and_the_run_says_so(tmp_path: Path) -> None:
     def script(body: dict[str, object], times: int) -> Reply:
         return _reversed(body, times) if len(str(body)) % 5 else completion("no")

@@ -145,7 +145,9 @@ def gains_per_cost(comparison: Comparison, costs: Mapping[str, Cost]) -> Table:
             continue
         gain = row.paired.difference
         hours, calls = (right.seconds - left.seconds) / 3600, (right.calls - left.calls) / 1000
-        money = None if right.money is None or left.money is None else right.money - left.money
+        # without calls and without a price of an hour nothing was paid
+        paid = [0.0 if cost.money is None and not cost.calls else cost.money for cost in (left, right)]
+        money = None if paid[0] is None or paid[1] is None else paid[1] - paid[0]
         units = [gain / unit if unit is not None and unit > 0 else None for unit in (hours, calls, money)]
         rows.append((row.condition.dataset, row.measure, row.left, row.right, row.verdict, gain, *units))
     columns = (

@@ -28,7 +28,7 @@ def test_a_resumed_run_tells_what_its_new_worker_does_and_not_again_what_came_be
     folder = run_store.create(tmp_path, plan_for(label="one"), TOML, datetime.now(UTC))
     _validated(folder, 10, 0.25)
 
-    def resume(self: Lab, resumed: RunFolder) -> SimpleNamespace:
+    def resume(self: Lab, resumed: RunFolder, devices_given: str = "") -> SimpleNamespace:
         assert resumed.name == folder.name
         _validated(folder, 20, 0.5)
         return SimpleNamespace(poll=lambda: ExitCode.PAUSED, returncode=ExitCode.PAUSED)
