@@ -94,7 +94,7 @@ class CurvesPane(RunPane):
         Binding("slash", "filter", "filter charts", key_display="/", id="curves.filter", show=False,
                 tooltip="Show only the charts whose name contains one of the words that you type"),
         Binding("escape", "clear", "clear the filter", id="curves.clear", show=False,
-                tooltip="Show all charts again, then leave the run"),
+                tooltip="Show all charts again"),
         Binding("p", "turn(1)", "next curve", id="curves.next", tooltip="loss, validation, rate, gradient, speed"),
         Binding("i", "inspect", "read values", id="curves.inspect", tooltip="Move a line over the curves with ← and →"),
         Binding("right_square_bracket", "smooth(1)", "more smoothing", key_display="]", id="curves.smoother",
@@ -329,6 +329,7 @@ class CurvesPane(RunPane):
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).focus()
         self._tell_filtered()
+        self.refresh_bindings()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show the charts whose name matches, while one types."""
@@ -347,19 +348,24 @@ class CurvesPane(RunPane):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Go back to the curves; an empty filter closes."""
         event.stop()
-        if not self._filter.strip():
-            self.query_one("#filter-row").remove_class("-open")
-        self.focus()
+        if self._filter.strip():
+            self.focus()
+        else:
+            self._close_filter()
 
     def action_clear(self) -> None:
-        """Show all charts again; when it does already, leave the run."""
-        row = self.query_one("#filter-row")
-        if not row.has_class("-open"):
-            self.app.pop_screen()
-            return
+        """Close the filter and show all charts again."""
         self.query_one("#filter", Input).value = ""
-        row.remove_class("-open")
+        self._close_filter()
+
+    def _close_filter(self) -> None:
+        self.query_one("#filter-row").remove_class("-open")
         self.focus()
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Leave esc to the screen while the filter is closed."""
+        return action != "clear" or self.query_one("#filter-row").has_class("-open")
 
     def action_smooth(self, by: int) -> None:
         """Smooth more or less."""
