@@ -123,8 +123,8 @@ def _files_stamp(folder: Path) -> str:
     folders = [folder]
     for each in folders:
         try:
-            with os.scandir(each) as found:
-                for entry in found:
+            with os.scandir(each) as entries:
+                for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         if each != folder or entry.name in _READ_FOLDERS:
                             folders.append(Path(entry.path))

@@ -223,8 +223,8 @@ class CurvesPane(RunPane):
     def _order(self) -> list[str]:
         """Return the charts that the filter lets through, that of the large plot first."""
         order = [*_PLOTS[self._plot :], *_PLOTS[: self._plot]]
-        wanted = self._filter.casefold().split()
-        return [name for name in order if not wanted or any(word in name.casefold() for word in wanted)]
+        filter_words = self._filter.casefold().split()
+        return [name for name in order if not filter_words or any(word in name.casefold() for word in filter_words)]
 
     def on_resize(self) -> None:
         """Draw the small plots, which may have become visible."""

@@ -220,7 +220,7 @@ async def test_a_recording_plays_back_what_stood_on_the_screen(
     header, shown = played(path)
     assert (header["version"], header["width"], header["height"]) == (2, *WIDE)
     assert [line for line in shown[0].splitlines()[1:] if line] == [line for line in before.splitlines()[1:] if line]
-    assert any("Keys of the list of runs" in screen for screen in shown)
+    assert any("Keys of" in screen for screen in shown)
     assert shown[-2] == at_the_end
     assert "● recording" in played(path_of_recording(tmp_path / "other"))[1][0]
 
