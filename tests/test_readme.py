@@ -34,6 +34,8 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
+    ("data", "synthesize"): "needs a server; tests/teachers/test_synthesis.py has a scripted one",
+    ("run", "--devices"): "needs two GPUs; tests/worker/test_several_devices.py has two processes on a CPU",
     ("push",): "needs an account on the hub; tests/app/publishing/test_push_model.py pushes to a stand-in",
     ("--on",): "needs a cluster; tests/executors has a scripted one, and a real one where there is one",
     (

@@ -92,7 +92,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
         terminal.press(*["Up"] * (here - there), *["Down"] * (there - here), "Space")
     else:
         terminal.press("Tab")
-        terminal.until("press enter to add")
+        terminal.until("path of a .toml file; press")
         terminal.type(f"{recipe}.toml")
         terminal.press("Enter")
     terminal.until(f"[x] {'' if IS_FULL else 'short-'}{recipe}"[:24])
