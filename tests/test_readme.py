@@ -207,14 +207,6 @@ def test_the_teacher_prices_and_template_shown_load(tmp_path):
     from cerank.teachers import prompts
     from cerank.teachers.budget import price_of
 
-<<<<<<< HEAD
-    recipe, tested, prices, judge, template = blocks(DOCUMENTS["teachers"], "toml")
-    for name, text in (("taught", recipe + judge + tested), ("prices", prices), ("template", template)):
-        (tmp_path / f"{name}.toml").write_text(text)
-    taught = recipes.load(str(tmp_path / "taught.toml")).recipe
-    assert (taught.evaluate.teachers, taught.teachers["judge"].batch) == (("zephyr",), True)
-    spec = taught.teachers["zephyr"]
-=======
     recipe, uses, prices, batch, template = blocks(DOCUMENTS["teachers"], "toml")
     for name, text in (("taught", recipe), ("prices", prices), ("template", template)):
         (tmp_path / f"{name}.toml").write_text(text)
@@ -223,7 +215,6 @@ def test_the_teacher_prices_and_template_shown_load(tmp_path):
     assert more.teachers["judge"].batch
     assert (more.evaluate.teachers, more.stages["contrastive"].labels_by) == (("zephyr",), "judge")
     spec = recipes.load(str(tmp_path / "taught.toml")).recipe.teachers["zephyr"]
->>>>>>> teach
     price = price_of(spec, tmp_path / "prices.toml")
     assert (spec.kind, price.input, price.date) == ("listwise", 0.2, "2026-11-01")
     assert prompts.load(str(tmp_path / "template.toml"), "listwise").suffix == "Answer as [2] > [1]."

@@ -331,10 +331,3 @@ def estimate_of(figures: Paired) -> Estimate:
     """Return the difference of paired figures with its error, for further intervals and tests."""
     error = figures.sd / math.sqrt(figures.n)
     return Estimate(difference=figures.difference, error=error, df=figures.df)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Return Holm's step-down p-values (Scandinavian Journal of Statistics 6, 1979), in the order given."""
-    from cerank.evaluation.multiple_testing import corrected
-
-    return list(corrected(ps).ps)

@@ -275,7 +275,3 @@ def _saved(
     of_these = ranking_files.counts(reports)["usage"]
     money = price.cost(of_these) * price_share(spec, price) if price else None  # type: ignore[arg-type]
     return MadeTeacher(ranking=ranking, reports=dict(reports), provenance=provenance, folder=folder, money=money)
-
-
-def _provenance_before(folder: Path) -> Provenance | None:
-    return load_if_there(folder / ranking_files.PROVENANCE, Provenance)

@@ -16,8 +16,8 @@ from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, Row, System, Terms, compare, measured
 from cerank.evaluation.comparison_rows import footnotes, reasons, shown_verdict, summary
 from cerank.evaluation.measures import check
+from cerank.evaluation.multiple_testing import corrected
 from cerank.evaluation.seed_variance import mean_of
-from cerank.evaluation.significance import holm
 from tests.evaluation.files import qrels_of, ranking_of
 from tests.refusals import refused
 
@@ -52,7 +52,7 @@ def test_p_is_corrected_over_every_row_shown():
     found = compare(both, ["nDCG@10"])
     assert found.family == len(found.rows) == 4
     assert found.method == "holm"  # two sets of queries
-    assert [row.p_corrected for row in found.rows] == holm([row.judgment.p for row in found.rows])
+    assert tuple(row.p_corrected for row in found.rows) == tuple(corrected([row.judgment.p for row in found.rows]).ps)
     assert {(row.condition.dataset, row.right) for row in found.rows} == {
         (d, s) for d in ("dl20", "dl19") for s in "bc"
     }

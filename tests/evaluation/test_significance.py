@@ -15,7 +15,8 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from cerank.errors import UsageError
-from cerank.evaluation.significance import Paired, holm, paired
+from cerank.evaluation.multiple_testing import corrected
+from cerank.evaluation.significance import Paired, paired
 from tests.refusals import refused
 
 UNIT = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=60)
@@ -115,12 +116,12 @@ def test_figures_survive_json_bit_for_bit(pairs):
 
 def test_holm_of_a_hand_worked_example():
     # sorted: .005 x 4 = .02; .01 x 3 = .03; .03 x 2 = .06; .04 x 1 = .04, raised to the .06 before it
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert corrected([0.01, 0.04, 0.03, 0.005]).ps == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_holm_never_exceeds_one_and_takes_nothing_for_nothing():
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert list(corrected([0.6, 0.9]).ps) == [1.0, 1.0]
+    assert not corrected([]).ps
 
 
 def test_paired_figures_are_those_of_the_reference_file(shared: Path):

@@ -67,7 +67,7 @@ FAMILIES = (
     Family("ModernBERT", _encoder("ModernBertModel"), "transformers"),
     Family("classifier of one label", _encoder("BertForSequenceClassification", num_labels=1), "transformers"),
     Family("classifier of two labels", _encoder("BertForSequenceClassification", num_labels=2), "transformers"),
-    Family("Ettin re-ranker", lambda folder: str(write_ettin(folder / "base")), "sentence-transformers"),
+    Family("Ettin re-ranker", lambda folder: str(write_ettin(folder / "base")), "CrossEncoder"),
     Family("lightning-ir", lambda folder: str(write_lightning(folder / "base")), "transformers"),
     Family(
         "Qwen3-Reranker",
@@ -82,7 +82,7 @@ FAMILIES = (
         LENGTH,
     ),
     Family(
-        "bge-reranker-v2-gemma",
+        "bge-reranker-v2",
         lambda folder: str(write_causal(folder / "bge-reranker-v2-gemma", "gemma")),
         "the publisher's code",
         LENGTH,

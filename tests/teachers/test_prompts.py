@@ -41,7 +41,7 @@ def test_setwise_and_pairwise_prompts_are_those_of_llm_rankers() -> None:
 def test_every_shipped_template_loads_for_its_own_kind_and_no_other() -> None:
     for name in prompts.shipped():
         fitting = []
-        for kind in ("listwise", "first", "setwise", "pairwise", "pointwise", "graded"):
+        for kind in ("listwise", "first", "setwise", "pairwise", "pointwise", "graded", "queries"):
             with contextlib.suppress(UsageError):
                 fitting.append(prompts.load(name, kind).kind)
         assert len(fitting) == 1, name
