@@ -71,7 +71,7 @@ class RayExecutor:
         return counted_devices(self.name, setting, device, gpus, is_limit="gpus" in self.options)
 
     def threads(self, setting: int, processes: int = 1) -> int:
-        """Return the threads of each process: its share of the job's cores, at least one, unless the user set others."""
+        """Return the threads of each process: its share of the job's cores, unless the user set others."""
         return setting or max(1, int(self._options.cpus) // processes)
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:  # noqa: ARG002 - interface

@@ -87,9 +87,7 @@ class SlurmExecutor:
             options = msgspec.structs.replace(options, gpus=0)
         if needs is not None and needs.processes > 1:
             options = msgspec.structs.replace(options, cpus=max(options.cpus, needs.processes * needs.threads))
-        return batch_script(
-            options, jobs, after, str(logs / ("%A_%a.txt" if len(jobs) > 1 else "%j.txt")), self._where
-        )
+        return batch_script(options, jobs, after, str(logs / ("%A_%a.txt" if len(jobs) > 1 else "%j.txt")), self._where)
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:
         """Submit one job, or an array with a task for each.

@@ -151,7 +151,7 @@ class Submission:
         )
 
     def _submit_all(self, jobs: Sequence[Job], waits: Sequence[str]) -> Iterator[SubmittedJob]:
-        """Submit jobs, those that wait for the same one and need the same together; return what they got, in the order given."""
+        """Submit jobs, those that wait for and need the same together; return what they got, in the order given."""
         submitted: dict[int, SubmittedJob] = {}
         alike = [(wait, job.needs) for wait, job in zip(waits, jobs, strict=True)]
         for wait, needs in dict.fromkeys(alike):

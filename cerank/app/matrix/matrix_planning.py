@@ -47,9 +47,7 @@ class PlannedMatrix(msgspec.Struct, frozen=True):
         return estimates.total(self.work)
 
 
-def plan_runs(
-    cells: Sequence[DraftRun], settings: Settings, now: datetime, say: ReportProgress
-) -> PlannedMatrix:
+def plan_runs(cells: Sequence[DraftRun], settings: Settings, now: datetime, say: ReportProgress) -> PlannedMatrix:
     """Open and hash what the cells read. Cells that differ in the seed alone are planned once.
 
     Args:
