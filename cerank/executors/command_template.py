@@ -73,7 +73,7 @@ class CommandExecutor:
         """Return the device of a plan: what the user asked for, else that of the other machine."""
         return self._options.device if setting == "auto" else setting
 
-    def devices(self, setting: str, device: str) -> str:
+    def devices(self, setting: str, device: str) -> str:  # noqa: ARG002 - interface
         """Return the devices that the user asks for; how many the other machine has is not known here.
 
         Raises:
