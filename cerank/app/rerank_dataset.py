@@ -14,10 +14,12 @@ import msgspec
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.core.rankings import Ranking, strictly_decreasing
-from cerank.datasets.dataset import Dataset
-from cerank.errors import CerankError, MissingError, UsageError
-from cerank.exporting import mteb_files
+from cerank.datasets.dataset import CATALOG, Dataset
+from cerank.errors import CerankError, MissingError, RunFailedError, UsageError
+from cerank.exporting import mteb_files, run_metadata
 from cerank.exporting.mteb_files import MtebTask
+from cerank.exporting.resource_meter import ResourceMeter
+from cerank.exporting.run_metadata import MetadataRequest, RerankedRun
 from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
@@ -53,6 +55,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     shard: tuple[int, int] | None = None  # (number from 1, of how many): only these queries, beside the output
     merge: bool = False  # write the output from shards that are finished
     mteb: MtebTask | None = None  # whose files are written, too
+    metadata: MetadataRequest | None = None  # begin the file with the header of ir_metadata
 
 
 class RerankResult(msgspec.Struct, frozen=True):
@@ -62,6 +65,14 @@ class RerankResult(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]  # what the user should know of queries and candidates
     run: bytes  # the TREC run as text, where it goes to standard output; b"" after a shard
     costs: ServerCosts | None = None
+
+
+class _ScoredPairs(msgspec.Struct, frozen=True):
+    """The scores of all candidates, and how they came about."""
+
+    scores: dict[str, dict[str, float]]
+    computed: int = 0  # pairs that were scored now; others came from the cache or a shard
+    precision: str = ""  # of the model's numbers; "" for a server, or where shards were scored before
 
 
 def checkpoint_folder(lab: Path, text: str) -> Path:
@@ -113,42 +124,61 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     from cerank.trec.text_io import write_run
 
     output = request.output
-    _check_shards(request)
-    _check_output(request)
-    if request.mteb is not None:
-        mteb_files.check_task(request.mteb, replace=request.replace)
+    _check_request(request)
     is_server = request.checkpoint.startswith(("http://", "https://"))
     if not is_server and not request.merge:
         Lab(settings).check_device(settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    meter = ResourceMeter(_metered_device(settings, request)) if request.metadata and not request.shard else None
     costs, began = None, time.monotonic()
     if folder is not None and (request.shard or request.merge):
         shards = _shards_of(request, folder, dataset, before)
         if request.shard:
             return _score_shard(settings, request, folder, dataset, before, shards=shards, progress=progress)
-        scores, tag = shards.merged(), _tag(folder)
+        scored, tag = _ScoredPairs(shards.merged()), _tag(folder)
     elif folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
-        scores, costs = _score_by_server(server, dataset, before, progress), server.costs
+        scored = _score_by_server(server, dataset, before, progress)
+        costs = server.costs
         tag = "-".join(request.server_model.split()) or "rerank-server"
     else:
-        scores = _score_by_model(settings, request, folder, dataset, before, progress=progress)
+        scored = _score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = _tag(folder)
-    ranking, seconds = ordered(scores, before), time.monotonic() - began
-    packed = write_run(ranking, tag)
+    ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
+    head, head_notes = [], ()
+    if request.metadata is not None and meter is not None:
+        resources = None if request.merge else meter.stop()
+        source = _reranked(settings, request, dataset, folder, scored, tag=tag, pairs=sum(map(len, before.values())))
+        head = run_metadata.header(request.metadata, source, resources)
+        head_notes = run_metadata.notes(source, resources)
+    packed = write_run(ranking, tag, comments=head)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
         if request.merge:
             disk.remove_tree(shards.folder)
-    notes = _notes(dataset, request.first_stage, before)
+    notes = _notes(dataset, request.first_stage, before) + head_notes
     if request.mteb is not None:
         notes += _write_mteb(request.mteb, dataset, ranking, tag, seconds)
     if folder is not None:
         notes += _trained_on(settings, folder, request.dataset, dataset)
     return RerankResult(len(before), notes, plain, costs)
+
+
+def _check_request(request: RerankRequest) -> None:
+    """Check all that can be said before anything is read.
+
+    Raises:
+        UsageError: options contradict one another, or a file cannot be written.
+    """
+    _check_shards(request)
+    _check_output(request)
+    if request.mteb is not None:
+        mteb_files.check_task(request.mteb, replace=request.replace)
+    if request.metadata is not None:
+        run_metadata.check_request(request.metadata)
 
 
 def _tag(folder: Path) -> str:
@@ -187,6 +217,9 @@ def _check_shards(request: RerankRequest) -> None:
     if str(request.output) in STDOUT:
         what = f"{option} needs an output file, beside which the shards lie"
         raise UsageError(what, where="--output", code="options-conflict")
+    if request.shard and request.metadata is not None:
+        what = "the header begins the whole ranking: give --metadata with --merge"
+        raise UsageError(what, where="--metadata", code="options-conflict")
     if request.shard and request.mteb is not None:
         what = "mteb's files need the whole ranking: give --mteb-predictions with --merge"
         raise UsageError(what, where="--mteb-predictions", code="options-conflict")
@@ -212,6 +245,54 @@ def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: R
     return OutputShards(request.output.resolve(), identity)
 
 
+def _metered_device(settings: Settings, request: RerankRequest) -> str:
+    """Return the device that scores; "cpu" where a server or earlier commands do."""
+    is_elsewhere = request.merge or request.checkpoint.startswith(("http://", "https://"))
+    return "cpu" if is_elsewhere else resolve_device(settings.device)
+
+
+def _reranked(
+    settings: Settings,
+    request: RerankRequest,
+    dataset: Dataset,
+    folder: Path | None,
+    scored: _ScoredPairs,
+    *,
+    tag: str,
+    pairs: int,
+) -> RerankedRun:
+    """Return what was re-ranked with what, for the metadata.
+
+    Args:
+        settings: device and threads.
+        request: what was asked for.
+        dataset: the dataset, open.
+        folder: folder of the model; None for a server.
+        scored: the scores and how they came about.
+        tag: tag of the run.
+        pairs: number of all pairs.
+    """
+    device = "" if folder is None or request.merge else resolve_device(settings.device)
+    is_built_in = is_built_in_bm25(dataset, request.first_stage)
+    return RerankedRun(
+        tag=tag,
+        model=request.server_model or request.checkpoint,
+        model_sha256=fingerprint(folder) if folder is not None else "",
+        precision=scored.precision,
+        device=device,
+        threads=settings.threads or physical_cores() if device else 0,
+        first_stage=request.first_stage,
+        first_stage_sha256="" if is_built_in else open_given_run(dataset, request.first_stage).sha256,
+        depth=request.depth,
+        dataset=request.dataset,
+        ir_datasets=dataset.name if dataset.location == CATALOG else "",
+        documents_sha256=dataset.documents.fingerprint(),
+        queries=len(dataset.queries),
+        pairs=pairs,
+        pairs_scored=scored.computed,
+    )
+
+
 def _score_shard(
     settings: Settings,
     request: RerankRequest,
@@ -226,12 +307,12 @@ def _score_shard(
     number, count = request.shard or (1, 1)
     chunks = shards.numbers_of(number)
     total = sum(min(CHUNK, len(before) - chunk * CHUNK) for chunk in chunks)
-    scores = _score_by_model(
+    scored = _score_by_model(
         settings, request, folder, dataset, before, shards=shards, progress=lambda done, _: progress(done, total)
     )
     left = [f"{shard}/{count}" for shard in shards.unfinished()]
     next_step = "--merge writes the output" if not left else f"not finished yet: {', '.join(left[:8])}"
-    return RerankResult(len(scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
+    return RerankResult(len(scored.scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
 
 
 def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
@@ -260,7 +341,7 @@ def _score_by_model(
     *,
     progress: Callable[[int, int], None],
     shards: OutputShards | None = None,
-) -> dict[str, dict[str, float]]:
+) -> _ScoredPairs:
     from cerank.inference.rerank import Scorer
     from cerank.inference.rerank import rerank as rerank_chunks
     from cerank.inference.score_cache import ScoreCache, score_cache_key
@@ -277,37 +358,43 @@ def _score_by_model(
         cache = ScoreCache(settings.cache, key)
         numbers = None
         if shards is not None and request.shard is not None:
-            computed = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
-            shards = OutputShards(request.output.resolve(), msgspec.structs.replace(shards.identity, computed=computed))
+            identity = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
+            shards = OutputShards(request.output.resolve(), msgspec.structs.replace(shards.identity, computed=identity))
             shards.begin()
             numbers = shards.numbers_of(request.shard[0])
 
         def query_texts(ids: Sequence[str]) -> list[str]:
             return [dataset.queries[query] for query in ids]
 
-        scores: dict[str, dict[str, float]] = {}
+        scores, computed = dict[str, dict[str, float]](), 0
         texts = query_texts, dataset.documents.texts
         store = shards.chunks if shards is not None else None
-        for chunk in rerank_chunks(
-            scorer, before, before.__getitem__, *texts, cache=cache, store=store, numbers=numbers
-        ):
-            scores |= chunk.scores
-            progress(len(scores), len(before))
+        try:
+            for chunk in rerank_chunks(
+                scorer, before, before.__getitem__, *texts, cache=cache, store=store, numbers=numbers
+            ):
+                scores |= chunk.scores
+                computed += chunk.pairs
+                progress(len(scores), len(before))
+        except RunFailedError as error:
+            error.where = error.where or str(folder)  # a score that is no number: the model that gave it
+            raise
         cache.trim()
-    return scores
+    return _ScoredPairs(scores, computed, scorer.precision)
 
 
 def _score_by_server(
     server: RerankServer, dataset: Dataset, before: Ranking, progress: Callable[[int, int], None]
-) -> dict[str, dict[str, float]]:
-    scores: dict[str, dict[str, float]] = {}
+) -> _ScoredPairs:
+    scores, asked = dict[str, dict[str, float]](), 0
     for query in before:
-        doc_ids = before[query]
+        doc_ids, requests = before[query], server.costs.requests
         values = server.score(dataset.queries[query], dataset.documents.texts(doc_ids))
+        asked += len(doc_ids) if server.costs.requests > requests else 0
         scores[query] = dict(zip(doc_ids, values, strict=True))
         if len(scores) % CHUNK == 0 or len(scores) == len(before):
             progress(len(scores), len(before))
-    return scores
+    return _ScoredPairs(scores, asked)
 
 
 def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ S = TypeVar("S")
 Opener = Callable[[Path], ByteStream]  # opens what a path names, unpacked
 
 _BLOCK = 1 << 20
+_LONGEST_HEADER = 1 << 20  # bytes of comments at the beginning of a file that are kept together
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
 _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 # What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
@@ -101,6 +102,10 @@ def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[i
                 where=at(path, first),
                 code="line-too-long",
             )
+        is_header = first == 1 and block.rpartition(b"\n")[0].rpartition(b"\n")[2].startswith(b"#")
+        if is_header and len(block) < _LONGEST_HEADER:  # packed files come in small parts, comments in one block
+            rest = block
+            continue
         complete, rest = block[:end], block[end:]
         if complete:
             yield first, complete

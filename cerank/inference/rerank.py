@@ -324,7 +324,11 @@ class Scorer:
             self.model.train(was_training)
         if not bool(scores.isfinite().all()):
             is_fp16 = self.precision == "fp16"  # whose largest number is 65,504
-            hint = "it may be too large for fp16: take fp32" if is_fp16 else "its weights are broken; train again"
+            hint = (
+                "it may be too large for fp16: take fp32"
+                if is_fp16
+                else "its weights are broken: train it again, or take it anew from where it came"
+            )
             raise RunFailedError("the model gave a score that is not finite", hint=hint, code="score-not-finite")
         values: list[float] = scores.tolist()
         return values

@@ -103,10 +103,10 @@ def continue_adapter(model: CrossEncoder, adapter: Adapter) -> None:
     except UsageError:
         raise
     except Exception as error:  # the library may raise anything on files from elsewhere
-        what = f"is an adapter for another base, or broken: {shown(str(error).splitlines()[0], 200)}"
+        what = f"it is an adapter for another base, or broken: {shown(str(error).splitlines()[0], 200)}"
         raise UsageError(what, where=str(adapter.folder), code="adapter-for-another-base") from error
     if unknown:
-        what = f"is an adapter for another base: it holds {shown(unknown[0], 80)}, which this one has not"
+        what = f"it is an adapter for another base: it holds {shown(unknown[0], 80)}, which this one has not"
         raise UsageError(what, where=str(adapter.folder), code="adapter-for-another-base")
 
 

@@ -136,7 +136,7 @@ def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:
     where = str(adapter.folder)
     hint = "name the base that it was trained over in base_model_name_or_path"
     if adapter.base_sha256 not in {"", sha256}:
-        what = f"is an adapter for another base: {shown(adapter.base, 80)} is not what it was trained over"
+        what = f"it is an adapter for another base: {shown(adapter.base, 80)} is not what it was trained over"
         raise UsageError(what, where=where, hint=hint, code="adapter-for-another-base")
     shapes = {f".{name.removesuffix('.weight')}": shape for name, shape in weight_shapes(folder).items()}
     if not shapes:
@@ -149,7 +149,7 @@ def check_base(adapter: Adapter, folder: Path, sha256: str) -> None:
         same = [own for key, own in shapes.items() if _is_same_module(key, f".{module}") and len(own) == 2]
         if not same or all(own[side] != shape[side] for own in same):
             has = f"has another shape, {'x'.join(map(str, same[0]))}" if same else "is not there"
-            what = f"is an adapter for another base: it changes {shown(module, 80)}, which {has}"
+            what = f"it is an adapter for another base: it changes {shown(module, 80)}, which {has}"
             raise UsageError(what, where=where, hint=hint, code="adapter-for-another-base")
 
 

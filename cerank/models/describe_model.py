@@ -6,6 +6,7 @@ from cerank.models.bases import BASES, BaseFiles, locate
 from cerank.models.cross_encoder import load_tokenizer
 from cerank.models.language_model import answer_ids
 from cerank.models.model_reading import ModelReading, Pooling
+from cerank.models.preflight import check_tokenizer
 from cerank.models.prompt_templates import Declaration
 from cerank.models.prompt_tokens import PromptTokenizer
 from cerank.text.safe_text import shown
@@ -25,9 +26,10 @@ _SCORES: dict[Pooling, str] = {
 
 
 def describe(name: str, pooling: str = "auto") -> tuple[tuple[str, str], ...]:
-    """Return (property, value) rows about a base; raises as `bases.locate` does."""
+    """Return (property, value) rows about a base; raises as `bases.locate` and `preflight.check_tokenizer` do."""
     files = locate(name, pooling=pooling)
     reading = files.reading()
+    check_tokenizer(files.folder)
     rows = [
         ("family", reading.family),
         ("head", "trained" if reading.head == "trained" else "fresh: it must be fine-tuned before it can rank"),

@@ -15,6 +15,7 @@ from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tok
 from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.language_model import answer_ids, load_language_model
 from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.models.preflight import check_tokenizer
 from cerank.models.prompt_templates import Declaration, declaration_text
 from cerank.models.prompt_tokens import PromptTokenizer
 from cerank.recipes.schema import Stage
@@ -83,7 +84,7 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
 
     Raises:
         MissingError: there is no model.
-        UsageError: it has no trained head, so that its scores would be noise.
+        UsageError: it has no trained head, or no tokenizer that fits it, so that its scores would be noise.
     """
     folder = model_part(folder)
     if adapters.is_adapter(folder):
@@ -96,6 +97,7 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
         hint = "fine-tune it with `cerank run --base`, or take a finished re-ranker"
         what = f"the model has no trained head ({reading.family}); its scores would be noise"
         raise UsageError(what, where=files.name, hint=hint, code="head-untrained")
+    check_tokenizer(files.folder)
     if (folder / CHECKPOINT_CONFIG).is_file():
         limits = CheckpointConfig.read(folder).limits
     else:

@@ -16,7 +16,13 @@ from cerank.files.safe_open import read_file
 from cerank.text.safe_text import shown, token_at
 
 _LARGEST = 1 << 24  # bytes of a file of settings; tokenizer.json, which is data, is not read here
-_SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+_SETTINGS = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 _INDEX = "*.safetensors.index.json"
 _ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "paged_attention")
 _CODE_HINT = "cerank runs no code that comes with a model; take a model of one of transformers' own types"
@@ -27,8 +33,9 @@ def check(folder: Path) -> None:
     """Return if the folder may be given to transformers.
 
     Raises:
-        UsageError: settings that are no JSON object, name code (auto_map), a kernel, a quantization or an adapter, or
-            hold an access token; weights listed outside the folder; a link that leads out of it; a pipe or device.
+        UsageError: settings that are no JSON object, name code (auto_map) or ask to run it, name a kernel, a
+            quantization or an adapter, or hold an access token; weights listed outside the folder; a link that leads
+            out of it; a pipe or device.
     """
     check_folder(folder)
     for name in _SETTINGS:
@@ -76,6 +83,8 @@ def _check_settings(path: Path) -> None:
             )
     if "auto_map" in values:
         raise UsageError("the model brings code of its own (auto_map)", where=str(path), hint=_CODE_HINT)
+    if values.get("trust_remote_code"):
+        raise UsageError("the model asks to run code of its own (trust_remote_code)", where=str(path), hint=_CODE_HINT)
     if values.get("quantization_config") is not None:
         raise UsageError(
             "the model's weights are quantized, which cannot be trained", where=str(path), hint="take the original"

@@ -97,11 +97,7 @@ def check_base(
             hint="take an encoder, such as BERT",
             code="model-type-not-supported",
         )
-    facts = read_sizes(folder)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        hint = "copy the tokenizer's files from the model it was trained from (tokenizer.json or vocab.txt)"
-        raise UsageError("the folder holds no tokenizer", where=str(folder), hint=hint, code="tokenizer-missing")
-    _check_sizes(facts, folder)
+    facts = check_tokenizer(folder)
     if facts.token_types == 1 and _gives_second_token_type(folder):
         what = "the model's tokenizer marks the document as token type 1, and its model has one token type only"
         raise UsageError(
@@ -117,6 +113,22 @@ def check_base(
             raise UsageError(
                 what, where=str(folder), hint=f"set it to {facts.longest} or less", code="length-too-large"
             )
+    return facts
+
+
+def check_tokenizer(folder: Path) -> ModelSizes:
+    """Return the facts of a model whose tokenizer is there and fits its embeddings.
+
+    transformers loads a tokenizer without a vocabulary as one that knows no word.
+
+    Raises:
+        UsageError: no tokenizer, or one that does not fit, or weights that cannot be read.
+    """
+    facts = read_sizes(folder)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        hint = "copy the tokenizer's files from the model it was trained from (tokenizer.json or vocab.txt)"
+        raise UsageError("the folder holds no tokenizer", where=str(folder), hint=hint, code="tokenizer-missing")
+    _check_sizes(facts, folder)
     return facts
 
 

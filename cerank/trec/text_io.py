@@ -253,10 +253,15 @@ class _GzipWriter:
         return b"".join([*self._parts, self._gzip.flush()])
 
 
-def write_run(ranking: Ranking, tag: str) -> bytes:
+def write_run(ranking: Ranking, tag: str, comments: Sequence[str] = ()) -> bytes:
     """Return the ranking as gzip bytes of a TREC run; a function of its arguments alone.
 
     Scores have nine significant digits, with which every float32 reads back as itself.
+
+    Args:
+        ranking: what to write.
+        tag: last column of every row.
+        comments: lines for the beginning of the file, such as those of ir_metadata, each with its #.
 
     Raises:
         FormatError: a query, document or tag that is empty or holds white space; scores that tie as float32.
@@ -271,6 +276,7 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
     """
     checked_id(tag, "tag", "the run to write")
     packer = _GzipWriter()
+    packer.add(f"{line}\n" for line in comments)
     for query, documents in ranking.items():
         checked_id(query, "query", "the run to write")
         rows = enumerate(zip(documents, ranking.scores(query), strict=True), 1)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 from textual.app import App, SystemCommand
@@ -23,6 +23,7 @@ from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
@@ -40,6 +41,9 @@ from cerank.tui.cells import SafeLines, words
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.runs.run_list_screen import RunsScreen
 
+if TYPE_CHECKING:
+    from cerank.tui.common.recording import Recording
+
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0  # seconds
@@ -55,6 +59,7 @@ class CerankApp(App[str], inherit_bindings=False):
         devices: GPUs in a few characters each; "" where there are none.
         has_loaded: whether the lab was read once.
         polls: how often the lab was read.
+        is_recording: whether the screen is being recorded to a file.
     """
 
     TITLE = "cerank"
@@ -63,6 +68,7 @@ class CerankApp(App[str], inherit_bindings=False):
     devices: var[str] = var("")
     has_loaded: var[bool] = var(False)
     polls: var[int] = var(0)
+    is_recording: var[bool] = var(False)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "question_mark",
@@ -86,6 +92,14 @@ class CerankApp(App[str], inherit_bindings=False):
             tooltip="Write this screen to an SVG file, for papers and issues",
         ),
         Binding(
+            "ctrl+r",
+            "record",
+            "record",
+            show=False,
+            id="app.record",
+            tooltip="Record the screen to an asciicast file, until it is pressed again",
+        ),
+        Binding(
             "ctrl+c",
             "interrupt",
             "copy, or leave",
@@ -96,8 +110,8 @@ class CerankApp(App[str], inherit_bindings=False):
         ),
     ]
     CSS = """
-    Toast { max-width: 90%; }
-    ToastRack { margin-bottom: 2; }
+    ToastRack { dock: top; align: right top; margin: 0; }
+    Toast { width: auto; max-width: 90%; margin: 0; padding: 0 1; }
     * { scrollbar-size-vertical: 1; scrollbar-color: $primary 40%; scrollbar-background: $background;
         scrollbar-color-hover: $primary; scrollbar-color-active: $primary; scrollbar-corner-color: $background;
         scrollbar-background-hover: $background; scrollbar-background-active: $background; }
@@ -126,6 +140,8 @@ class CerankApp(App[str], inherit_bindings=False):
         self._terminal_title = ""
         self._to_announce: set[str] = set()  # runs that finished while this was running
         self._at_work: set[Worker[None]] = set()
+        self._recording: Recording | None = None
+        self._frame_timer: Timer | None = None
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
@@ -426,6 +442,58 @@ class CerankApp(App[str], inherit_bindings=False):
 
         self.clear_notifications()
         self.call_after_refresh(take)
+
+    def action_record(self) -> None:
+        """Record the screen to an asciicast file in the folder of exports, or end the recording."""
+        if self._recording is not None:
+            self._end_recording()
+            return
+        from cerank.tui.common.recording import FRAME_SECONDS, Recording
+
+        self.clear_notifications()
+        path = self.files / f"cerank-{datetime.now().astimezone():%Y%m%d-%H%M%S}.cast"
+        try:
+            self._recording = Recording(path.absolute(), self.size)
+        except CerankError as error:
+            self.show_error(error)
+            return
+        self.is_recording = True
+        self._frame_timer = self.set_interval(FRAME_SECONDS, self._record_frame)
+        self.call_after_refresh(self._record_frame)
+
+    def _record_frame(self) -> None:
+        from cerank.tui.common.recording import lines_of
+
+        if self._recording is not None:
+            try:
+                self._recording.take_frame(lines_of(self), self.size)
+            except CerankError as error:  # such as a full disk
+                self.show_error(error)
+                self._close_recording()
+
+    def _end_recording(self) -> None:
+        """Record what is seen now, then close the file and say where it is."""
+        self._record_frame()
+        self._close_recording()
+
+    def _close_recording(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is None:
+            return
+        self.is_recording = False
+        if self._frame_timer is not None:
+            self._frame_timer.stop()
+        try:
+            recording.finish()
+        except CerankError as error:
+            self.show_error(error)
+            return
+        if self.is_running:
+            self.show_message(f"wrote {recording.path}")
+
+    def on_unmount(self) -> None:
+        """Close a recording when the dashboard ends."""
+        self._close_recording()
 
     def action_interrupt(self) -> None:
         """Copy the selection; where there is none, say how to leave, and leave when pressed again at once."""

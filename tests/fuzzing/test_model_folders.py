@@ -62,6 +62,7 @@ MAP = {
 }
 SPOILED: dict[str, Callable[[Path], object]] = {
     "auto_map in the config": lambda at: _with(at, "config.json", auto_map=MAP),
+    "trust_remote_code in the config": lambda at: _with(at, "config.json", trust_remote_code=True),
     "auto_map in the tokenizer's": lambda at: _with(at, "tokenizer_config.json", auto_map=MAP),
     "auto_map of another repository": lambda at: _with(at, "config.json", auto_map={"AutoModel": "owner/evil--m.M"}),
     "a kernel from the hub": lambda at: _with(at, "config.json", attn_implementation="owner/evil-kernel"),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cerank.app import rerank_dataset
 from cerank.cli.typer_app import app
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.inference import rerank as rerank_module
 from cerank.inference.stored_chunks import parse_shard
 from cerank.models import forward_pass
@@ -133,3 +133,35 @@ def test_shards_by_hand_are_resumed_and_merged_to_the_bytes_of_one_command(texts
 def test_a_wrong_shard_is_refused(text):
     with refused(UsageError, "shard-wrong", text):
         parse_shard(text)
+
+
+def test_metadata_is_asked_for_begins_the_file_and_changes_no_row(tmp_path, collection) -> None:
+    model = model_of(tmp_path, "classifier")
+    words = ["rerank", str(model), "--run", str(collection / "first.run"), "--dataset", str(collection)]
+    words += ["--cache", str(tmp_path / "cache"), "--lab", str(tmp_path / "lab"), "--device", "cpu", "-o"]
+    plain, headed = tmp_path / "plain.run", tmp_path / "headed.run"
+    assert CliRunner().invoke(app, [*words, str(plain)]).exit_code == 0
+    result = CliRunner().invoke(app, [*words, str(headed), "--metadata", "--team", "my team"])
+    assert result.exit_code == 0, result.output
+    lines = headed.read_text().splitlines(keepends=True)
+    end = lines.index("# ir_metadata.end\n")
+    assert lines[0] == "# ir_metadata.start\n"
+    assert "#   team: my team\n" in lines[:end]
+    assert "".join(lines[end + 1 :]) == plain.read_text()
+    for more, where in ((["--team", "my team"], "--team"), (["--metadata", "--shard", "1/2"], "--metadata")):
+        with refused(UsageError, "options-conflict", where):
+            CliRunner().invoke(app, [*words, str(tmp_path / "x.run"), *more], catch_exceptions=False)
+
+
+def test_weights_that_are_no_numbers_are_refused_with_their_folder(tmp_path, collection) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = model_of(tmp_path, "classifier") / "model.safetensors"
+    values = load_file(weights)
+    values["bert.encoder.layer.1.output.dense.weight"][0] = float("nan")
+    save_file(values, weights, metadata={"format": "pt"})
+    words = ["rerank", str(weights.parent), "--run", str(collection / "first.run"), "--dataset", str(collection)]
+    words += ["--cache", str(tmp_path / "cache"), "--lab", str(tmp_path / "lab"), "--device", "cpu"]
+    with refused(RunFailedError, "score-not-finite", str(weights.parent)):
+        CliRunner().invoke(app, [*words, "-o", str(tmp_path / "x.run")], catch_exceptions=False)
+    assert not (tmp_path / "x.run").exists()

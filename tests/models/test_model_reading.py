@@ -249,3 +249,21 @@ def test_a_description_says_family_head_and_score_with_an_example(family, tmp_pa
         assert words in said[key], key
     weights = sum(parameter.numel() for parameter in load_model(locate(str(folder)), "auto", 0).encoder.parameters())
     assert said["parameters"] == f"{weights / 1e6:.1f} million"
+
+
+@pytest.mark.parametrize("use", [lambda folder: describe(str(folder)), load_reranker], ids=["describe", "load"])
+def test_a_tokenizer_that_is_missing_or_of_another_model_is_refused_and_so_are_cut_weights(use, tmp_path):
+    folder = write_encoder(tmp_path / "m", "BertForSequenceClassification", num_labels=1)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens([f"new{number}" for number in range(5)])
+    tokenizer.save_pretrained(folder)
+    with refused(UsageError, "vocabulary-mismatch", str(folder)):
+        use(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / file).unlink(missing_ok=True)
+    with refused(UsageError, "tokenizer-missing", str(folder)):
+        use(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with refused(UsageError, "weights-damaged", str(weights)):
+        use(folder)

@@ -5,10 +5,13 @@ Invariant: no statement changes a file; what can be asked is the tables of `run_
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import sqlite3
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -22,14 +25,15 @@ from cerank.files.disk import DamagedError
 from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
 from cerank.registry import nearest
-from cerank.runs import run_store
-from cerank.runs.layout import RunFolder
+from cerank.runs import run_store, run_summaries
+from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import decode_measures
 from cerank.text.table_data import Column, Table, Value
 
 _READING = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, getattr(sqlite3, "SQLITE_RECURSIVE", 33)}
 )
+_READ_FOLDERS = {"measures", "attempts"}  # of a run; the tables hold nothing of the others
 _STEPS = 100_000  # of SQLite's machine between two looks at ctrl+c
 _VALIDATION_TAG = b'"type":"validation"'
 
@@ -76,20 +80,23 @@ def tables() -> Table:
 
 
 def update(lab: Lab, index: RunIndex) -> None:
-    """Bring the tables up to date: runs whose folder did not change since are left as they are.
+    """Bring the tables up to date: runs of which no file changed its size or time since are left as they are.
 
     Raises:
         MissingError: there are no runs.
         RunFailedError: the cache cannot be written to.
     """
     monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache)
-    entries = monitor.poll()
+    known = index.detailed()
+    files = {name: _files_stamp(runs_folder(lab.folder) / name) for name in run_summaries.change_times(lab.folder)}
+    entries = monitor.poll(name for name, stamp in files.items() if known.get(name, "").partition(" ")[0] != stamp)
     if not entries:
         hint = "cerank run --recipe contrastive-then-distill"
         raise MissingError("there are no runs yet", where=str(lab.folder), hint=hint, code="no-runs")
     monitor.save_index()
-    known = index.detailed()
-    stamps = {entry.name: _stamp(entry, monitor.mark_of(entry.name)) for entry in entries}
+    stamps = {
+        entry.name: f"{files.get(entry.name, '')} {_stamp(entry, monitor.mark_of(entry.name))}" for entry in entries
+    }
     changed = [entry for entry in entries if known.get(entry.name) != stamps[entry.name]]
     if not changed and len(known) == len(entries):
         return
@@ -105,6 +112,28 @@ def _stamp(entry: RunEntry, mark: int) -> str:
     """Return what is another one whenever the rows of a run are."""
     verdict = entry.verdict.stamp if entry.verdict else ""
     return f"{mark} {entry.state} {entry.place} {entry.short_name} {verdict}"
+
+
+def _files_stamp(folder: Path) -> str:
+    """Return what is another one whenever a file of a run that the tables are made of is.
+
+    A file that is changed in place changes no time of its folder, so that each one is looked at; 0.1 ms for a run.
+    """
+    seen: list[str] = []
+    folders = [folder]
+    for each in folders:
+        try:
+            with os.scandir(each) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if each != folder or entry.name in _READ_FOLDERS:
+                            folders.append(Path(entry.path))
+                        continue
+                    state = entry.stat(follow_symlinks=False)
+                    seen.append(f"{entry.path} {state.st_size} {state.st_mtime_ns}")
+        except OSError:
+            continue
+    return hashlib.sha256("\n".join(sorted(seen)).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _rows(entry: RunEntry) -> Rows:

@@ -30,6 +30,7 @@ class StatusBar(Widget):
     title: reactive[str] = reactive("")
     devices: reactive[str] = reactive("")
     entries: reactive[tuple[RunEntry, ...]] = reactive(())
+    is_recording: reactive[bool] = reactive(False)
 
     def __init__(self, title: str = "") -> None:
         super().__init__()
@@ -39,14 +40,16 @@ class StatusBar(Widget):
         """Follow the app."""
         self.watch(self.app, "devices", lambda devices: setattr(self, "devices", devices))
         self.watch(self.app, "entries", lambda entries: setattr(self, "entries", entries))
+        self.watch(self.app, "is_recording", lambda is_on: setattr(self, "is_recording", is_on))
 
     def render(self) -> Content:
         """Return the line: states as words where there is room for them, else as signs."""
         lab = _with_tilde(cast("LabApp", self.app).lab.folder)
+        recording = "● recording" if self.is_recording else ""
         pieces: list[str] = []
         for as_words in (True, False):
             counts = state_counts(self.entries, as_words=as_words)
-            pieces = [f"  │  {part}" for part in (self.title, self.devices, counts) if part]
+            pieces = [f"  │  {part}" for part in (recording, self.title, self.devices, counts) if part]
             if len("cerank ") + len(lab) + sum(map(len, pieces)) <= self.content_size.width:
                 break
         return joined(("cerank ", "bold"), lab, *pieces)

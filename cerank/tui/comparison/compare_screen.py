@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from cerank.app import Lab
 from cerank.app.comparison import comparison_session, export_comparison
@@ -28,6 +28,7 @@ from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common.dialogs import FormDialog, ask_for_file
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.comparison.comparison_table import (
@@ -115,7 +116,7 @@ class CompareScreen(LabScreen):
             yield Static(id="footnotes")
         with Vertical(id="said"):
             yield Static(id="message")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Start measuring."""

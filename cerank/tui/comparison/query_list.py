@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.comparison.comparison_session import ComparisonSession, QueryDifference
@@ -20,6 +20,7 @@ from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import cell, joined
 from cerank.tui.common.fitted_table import fill
 from cerank.tui.common.form_fields import LineInput
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.theme import palette
@@ -73,7 +74,7 @@ class QueryListScreen(LabScreen):
         yield Static(id="about")
         yield LineInput(placeholder="words of a query, or its id", id="search")
         yield DataTable[Text](id="queries", cursor_type="row", cursor_foreground_priority="renderable")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Show the queries, and their texts once they are read."""

@@ -15,13 +15,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from cerank.app.comparison.comparison_session import ComparisonSession, Placed, QueryDifference, RankingPair, View
 from cerank.app.run_views.display import at_words
 from cerank.errors import CerankError
 from cerank.tui.cells import cell, content, joined
 from cerank.tui.common.fitted_table import fill
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 
@@ -80,7 +81,7 @@ class QueryScreen(LabScreen):
                     )
         with VerticalScroll(id="text", can_focus=False):
             yield Static(id="document")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Read the rankings."""

@@ -16,7 +16,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.timer import Timer
-from textual.widgets import ContentSwitcher, Footer, Input, Static
+from textual.widgets import ContentSwitcher, Input, Static
 
 from cerank.app import Lab, dashboard_state
 from cerank.app.matrix import draft_text, drafts, input_limits, matrix_planning, recipe_form
@@ -33,6 +33,7 @@ from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
 from cerank.tui.common.dialogs import ConfirmDialog, ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.common.text_editor import edit_text
@@ -136,7 +137,7 @@ class NewRunScreen(LabScreen):
             draft = self.draft
             yield LaunchPage({"seeds": draft.seeds, "device": draft.device, "label": draft.label})
         yield DraftSummary(id="review")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def _others(self) -> str:
         return ", ".join(base for base in self.draft.bases if base not in BASES)

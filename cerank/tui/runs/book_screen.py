@@ -10,7 +10,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Footer, Markdown, Static
+from textual.widgets import Markdown, Static
 
 from cerank.app import dashboard_state
 from cerank.app.comparison import export_comparison
@@ -22,6 +22,7 @@ from cerank.runs import lab_book
 from cerank.runs.lab_book import WrittenEntry
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.row_list import RowColumn, RowList, text_width
 from cerank.tui.common.status_bar import StatusBar
@@ -128,7 +129,7 @@ class BookScreen(LabScreen):
             yield Static(id="problems")
             yield Markdown(open_links=False, id="markdown")
         yield Static(id="none")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Read the book."""

@@ -11,16 +11,18 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Grid
+from textual.containers import Grid, Vertical
 from textual.content import Content
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from cerank.app.run_views import curves, run_list
 from cerank.app.run_views.curves import QUANTITIES, SMOOTHINGS, Columns, Curves, Floats
 from cerank.app.run_views.display import count, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import content, joined, stacked
+from cerank.tui.common.form_fields import LineInput
 from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine, tick_text
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
@@ -84,8 +86,15 @@ class CurvesPane(RunPane):
     CurvesPane #legend { height: auto; max-height: 3; padding: 0 1; }
     CurvesPane #main { height: 2fr; }
     CurvesPane Grid { grid-size: 2 2; height: 16; display: none; }
+    CurvesPane #filter-row { height: auto; display: none; background: $surface; }
+    CurvesPane #filter-row.-open { display: block; }
+    CurvesPane #filtered { height: 1; padding: 0 1; color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "filter charts", key_display="/", id="curves.filter", show=False,
+                tooltip="Show only the charts whose name contains one of the words that you type"),
+        Binding("escape", "clear", "clear the filter", id="curves.clear", show=False,
+                tooltip="Show all charts again"),
         Binding("p", "turn(1)", "next curve", id="curves.next", tooltip="loss, validation, rate, gradient, speed"),
         Binding("i", "inspect", "read values", id="curves.inspect", tooltip="Move a line over the curves with ← and →"),
         Binding("right_square_bracket", "smooth(1)", "more smoothing", key_display="]", id="curves.smoother",
@@ -115,9 +124,13 @@ class CurvesPane(RunPane):
         self._is_inspecting = False
         self._is_reading = False
         self._is_unread = True
+        self._filter = ""
 
     def compose(self) -> ComposeResult:
-        """Lay out legend, the large plot, the small ones."""
+        """Lay out the filter, legend, the large plot, the small ones."""
+        with Vertical(id="filter-row"):
+            yield LineInput(placeholder="part of a chart's name, such as: loss grad", id="filter")
+            yield Static(id="filtered")
         yield Static(id="legend")
         yield CurvePlot(id="main")
         with Grid():
@@ -190,13 +203,28 @@ class CurvesPane(RunPane):
     # drawing
 
     def _draw(self) -> None:
-        order = [*_PLOTS[self._plot :], *_PLOTS[: self._plot]]
+        order = self._order()
+        self.set_class(len(order) < 2, "-single")
+        if not order:
+            self.query_one("#main", CurvePlot).show(Frame(empty=f"no chart matches; there are {', '.join(_PLOTS)}"))
+            self.query_one("#legend", Static).update(content(""))
+            return
         series = self._series(order[0])
         self.query_one("#main", CurvePlot).show(self._frame(order[0], series, is_main=True))
         if self.screen.has_class("-tall") and self.screen.has_class("-wide"):
-            for place, name in enumerate(order[1:]):
-                self.query_one(f"#small-{place}", CurvePlot).show(self._frame(name, self._series(name), is_main=False))
+            for place in range(len(_PLOTS) - 1):
+                small = self.query_one(f"#small-{place}", CurvePlot)
+                small.display = place + 1 < len(order)
+                if small.display:
+                    name = order[place + 1]
+                    small.show(self._frame(name, self._series(name), is_main=False))
         self.query_one("#legend", Static).update(self._legend(order[0], series))
+
+    def _order(self) -> list[str]:
+        """Return the charts that the filter lets through, that of the large plot first."""
+        order = [*_PLOTS[self._plot :], *_PLOTS[: self._plot]]
+        filter_words = self._filter.casefold().split()
+        return [name for name in order if not filter_words or any(word in name.casefold() for word in filter_words)]
 
     def on_resize(self) -> None:
         """Draw the small plots, which may have become visible."""
@@ -291,8 +319,53 @@ class CurvesPane(RunPane):
 
     def action_turn(self, by: int) -> None:
         """Put another curve into the large plot."""
-        self._plot = (self._plot + by) % len(_PLOTS)
+        order = self._order()
+        if order:
+            self._plot = _PLOTS.index(order[by % len(order)])
+            self._draw()
+
+    def action_filter(self) -> None:
+        """Open the filter of charts."""
+        self.query_one("#filter-row").add_class("-open")
+        self.query_one("#filter", Input).focus()
+        self._tell_filtered()
+        self.refresh_bindings()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show the charts whose name matches, while one types."""
+        event.stop()
+        self._filter = event.value
+        order = self._order()
+        if order:
+            self._plot = _PLOTS.index(order[0])
         self._draw()
+        self._tell_filtered()
+
+    def _tell_filtered(self) -> None:
+        text = f"{len(self._order())} of {counted(len(_PLOTS), 'chart')}; esc shows all"
+        self.query_one("#filtered", Static).update(content(text))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Go back to the curves; an empty filter closes."""
+        event.stop()
+        if self._filter.strip():
+            self.focus()
+        else:
+            self._close_filter()
+
+    def action_clear(self) -> None:
+        """Close the filter and show all charts again."""
+        self.query_one("#filter", Input).value = ""
+        self._close_filter()
+
+    def _close_filter(self) -> None:
+        self.query_one("#filter-row").remove_class("-open")
+        self.focus()
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Leave esc to the screen while the filter is closed."""
+        return action != "clear" or self.query_one("#filter-row").has_class("-open")
 
     def action_smooth(self, by: int) -> None:
         """Smooth more or less."""

@@ -12,7 +12,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from cerank.app.run_views import seed_groups
 from cerank.app.run_views.display import GLYPHS, at_words
@@ -20,6 +20,7 @@ from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import GridCell
 from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.common import run_actions
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.theme import state_color
@@ -73,7 +74,7 @@ class GridScreen(LabScreen):
         yield Static(id="summary")
         yield DataTable(id="grid", cursor_type="cell", fixed_columns=1, zebra_stripes=False)
         yield Static(id="cell")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
         """Show the grid as it is now; the cursor stays where it is."""

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list
@@ -22,6 +22,7 @@ from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
 from cerank.tui.common.dialogs import ChoiceDialog
 from cerank.tui.common.form_fields import ChecklistItem, LineInput
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
@@ -75,7 +76,8 @@ class RunsScreen(LabScreen):
                 tooltip="Write a note on this run, in Markdown, in $VISUAL or $EDITOR"),
         Binding("d", "delete", "delete", id="runs.delete", show=False,
                 tooltip="Delete this run, or all marked ones, after a confirmation"),
-        Binding("u", "undo", "undo a deletion", id="runs.undo", show=False, tooltip="Deleted runs are kept for 7 days"),
+        Binding("u", "undo", "undo", id="runs.undo", show=False,
+                tooltip="Bring back marks that esc removed, or the runs deleted last, which are kept for 7 days"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
                 tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
@@ -104,6 +106,7 @@ class RunsScreen(LabScreen):
         self._settings = RunSettings()
         self._groups = SeedGroups(self._settings)
         self._here_text = ""  # what this machine has for the example; "" until it was looked up
+        self._removed_marks: tuple[str, ...] = ()  # by esc; a deletion after it is undone first
         self._unfolded: set[str] = set()  # keys of groups that are shown run by run while seeds are folded
 
     def compose(self) -> ComposeResult:
@@ -116,7 +119,7 @@ class RunsScreen(LabScreen):
         yield Static(id="hidden")
         yield Static(id="detail")
         yield Static(id="empty")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     # showing
 
@@ -333,8 +336,9 @@ class RunsScreen(LabScreen):
             self._filter = run_filter.parse("")
             row.remove_class("-open")
             self.query_one(RunTable).focus()
-        else:
-            self.lab_app.marked = ()
+        elif self.lab_app.marked:
+            self._removed_marks, self.lab_app.marked = self.lab_app.marked, ()
+            self.lab_app.show_message(f"{counted(len(self._removed_marks), 'mark')} removed; u brings back")
         self.show_runs(self.lab_app.entries)
 
     # acting
@@ -361,7 +365,14 @@ class RunsScreen(LabScreen):
         return list(entry.runs) if entry is not None else []
 
     def action_undo(self) -> None:
-        """Bring back the runs that were deleted last."""
+        """Bring back the marks that were removed last; where none were, the runs that were deleted last."""
+        listed = {entry.name for entry in self.lab_app.entries}
+        marks = [name for name in self._removed_marks if name in listed and name not in self.lab_app.marked]
+        self._removed_marks = ()
+        if marks:
+            self.lab_app.marked = (*marks, *self.lab_app.marked)
+            self.lab_app.show_message(f"{counted(len(marks), 'mark')} brought back")
+            return
         run_actions.undo_delete(self)
 
     def action_new(self) -> None:
@@ -418,6 +429,7 @@ class RunsScreen(LabScreen):
             return
         entries = self._targets()
         if entries:
+            self._removed_marks = ()  # so that u brings back what was done last
             run_actions.delete(self, entries)
 
     def action_note(self) -> None:

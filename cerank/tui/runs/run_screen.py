@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Click, Resize
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import display
@@ -18,6 +18,7 @@ from cerank.app.run_views.display import GLYPHS, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import joined
 from cerank.tui.common import run_actions
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.curves_pane import CurvesPane
@@ -62,6 +63,7 @@ class RunScreen(LabScreen):
     RunScreen #where { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     RunScreen ContentSwitcher { height: 1fr; }
     RunScreen.-tall.-wide CurvesPane Grid { display: block; }
+    RunScreen.-tall.-wide CurvesPane.-single Grid { display: none; }
     RunScreen.-tall RankingsPane VerticalScroll { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -105,7 +107,7 @@ class RunScreen(LabScreen):
                 yield TabLine()
                 with ContentSwitcher(initial="tab-1"):
                     yield CurvesPane(id="tab-1")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Bring the first tab to the front."""

@@ -7,13 +7,14 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from cerank.app.run_views.display import at_words
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.teaching.lab_teachers import LabTeacher, teachers_of
 from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.common.key_footer import KeyFooter
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.theme import state_color
@@ -54,7 +55,7 @@ class TeachersScreen(LabScreen):
         yield Static(id="summary")
         yield DataTable(id="teachers", cursor_type="row", zebra_stripes=False)
         yield Static(id="teacher")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Head the table."""

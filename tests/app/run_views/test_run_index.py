@@ -136,6 +136,23 @@ def test_what_changed_is_seen_by_the_next_query_and_deleted_runs_are_gone(lab: L
     assert query_index.query(lab.lab, "SELECT count(DISTINCT run) FROM settings").rows == ((1,),)
 
 
+def test_a_file_that_was_changed_in_place_is_seen_by_the_next_query(lab: LabFolder) -> None:
+    run = settled(lab.finished(lab.started(lab.run("one"), 5, stage=1)))
+    statement = "SELECT count(*) FROM measures"
+    ((before,),) = query_index.query(lab.lab, statement).rows
+    path = next(path for path in run.path.glob("measures/*/*") if path.is_file())
+    content, folder_times = path.read_bytes(), run.path.stat().st_mtime_ns
+    path.write_bytes(content.replace(b".", b";", 1))  # damaged, by the hash that was kept of it
+    assert run.path.stat().st_mtime_ns == folder_times
+    ((damaged,),) = query_index.query(lab.lab, statement).rows
+    assert 0 < damaged < before
+    path.write_bytes(content)
+    assert query_index.query(lab.lab, statement).rows == ((before,),)
+    plan = run.plan.read_bytes()
+    run.plan.write_bytes(plan[:20])
+    assert query_index.query(lab.lab, "SELECT state FROM runs").rows == (("damaged",),)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -170,6 +171,95 @@ async def test_a_screenshot_is_written_as_svg(folder: LabFolder, app: CerankApp,
         await press(pilot, "P")
         (picture,) = tmp_path.glob("cerank-*.svg")
         assert "waiting" in picture.read_text()
+
+
+async def test_marks_that_esc_removed_come_back_in_their_order(folder: LabFolder, app: CerankApp) -> None:
+    names = {folder.run(label).name for label in ("one", "two", "three")}
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "space")
+        marked = app.marked
+        await press(pilot, "escape")
+        assert app.marked == ()
+        await press(pilot, "u")
+        assert app.marked == marked
+        (other,) = names - set(marked)
+        await press(pilot, "escape", "G")
+        app.toggle_mark(other)
+        await press(pilot, "u")
+        assert app.marked == (*marked, other)
+        await press(pilot, "escape", "g", "d", "y")  # a deletion after it is undone first
+        assert len(app.entries) == 2
+        await press(pilot, "u")
+        assert ({entry.name for entry in app.entries}, app.marked) == (names, ())
+
+
+async def test_a_recording_plays_back_what_stood_on_the_screen(
+    folder: LabFolder, app: CerankApp, tmp_path: Path
+) -> None:
+    folder.run("one")
+    folder.run("two")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        before = text_of(app)
+        await press(pilot, "ctrl+r")
+        assert "● recording" in text_of(app)
+        await press(pilot, "question_mark")
+        while "Keys of" not in path_of_recording(tmp_path).read_text(encoding="utf8"):
+            await pilot.pause(0.05)
+        await press(pilot, "escape")
+        await pilot.resize_terminal(*NARROW)
+        await settle(pilot)
+        at_the_end = text_of(app)
+        await press(pilot, "ctrl+r")
+        assert "● recording" not in text_of(app)
+        path = path_of_recording(tmp_path)
+        app.files = tmp_path / "other"
+        app.files.mkdir()
+        await press(pilot, "ctrl+r", "q")  # leaving ends a recording, too
+    header, shown = played(path)
+    assert (header["version"], header["width"], header["height"]) == (2, *WIDE)
+    assert [line for line in shown[0].splitlines()[1:] if line] == [line for line in before.splitlines()[1:] if line]
+    assert any("Keys of" in screen for screen in shown)
+    assert shown[-2] == at_the_end
+    assert "● recording" in played(path_of_recording(tmp_path / "other"))[1][0]
+
+
+def path_of_recording(folder: Path) -> Path:
+    (path,) = folder.glob("cerank-*.cast")
+    return path
+
+
+def played(path: Path) -> tuple[dict[str, object], list[str]]:
+    """Return the header of an asciicast, and the screen after each of its events, as a terminal shows it."""
+    header, *events = map(json.loads, path.read_text(encoding="utf8").splitlines())
+    assert [event[0] for event in events] == sorted(event[0] for event in events)
+    shown: list[str] = []
+    lines: dict[int, str] = {}
+    for _, kind, data in events:
+        if kind == "r":
+            assert re.fullmatch(r"[0-9]+x[0-9]+", data)
+            continue
+        assert kind == "o"
+        clear, *writes = re.split(r"(?=\x1b\[[0-9]+;1H)", data)
+        lines = {} if "\x1b[2J" in clear else lines
+        for write in writes:
+            row, text = re.fullmatch(r"\x1b\[([0-9]+);1H(.*)", write, re.DOTALL).groups()  # type: ignore[union-attr]
+            lines[int(row)] = re.sub(r"\x1b\[[0-9;?]*[mh]", "", text).rstrip()
+        shown.append("\n".join(lines[row] for row in sorted(lines)))
+    return header, shown
+
+
+async def test_a_recording_that_cannot_be_written_is_an_error_and_not_the_end(
+    folder: LabFolder, app: CerankApp, tmp_path: Path
+) -> None:
+    folder.run("one")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        app.files = tmp_path / "gone"
+        await press(pilot, "ctrl+r")
+        assert any(toast.severity == "error" and "gone" in toast.message for toast in app._notifications)
+        assert not app.is_recording
 
 
 async def test_a_message_does_not_cover_the_screen_that_opens_next(folder: LabFolder, app: CerankApp) -> None:

@@ -47,6 +47,29 @@ async def test_curves_of_both_stages_stand_on_one_axis_with_the_boundary(folder:
             assert name in seen
 
 
+async def test_a_filter_shows_the_charts_whose_name_matches(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 50, stage=1))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "slash", *"grad", "space", "R", "A", "t", "e")
+        assert "2 of 5 charts" in text_of(app)
+        shown = [plot.frame.title.partition("  ")[0] for plot in app.screen.query(CurvePlot) if plot.is_on_screen]
+        assert shown == ["gradient norm", "learning rate"]
+        await press(pilot, "enter", "p")
+        assert _main(app).frame.title == "learning rate"
+        await press(pilot, "p")
+        assert _main(app).frame.title.startswith("gradient norm")
+        await press(pilot, "slash", "end", "x")
+        assert "1 of 5 charts" in text_of(app)
+        assert sum(plot.is_on_screen for plot in app.screen.query(CurvePlot)) == 1
+        await press(pilot, "home", "x")
+        assert "no chart matches" in text_of(app)
+        await press(pilot, "escape")
+        assert sum(plot.is_on_screen for plot in app.screen.query(CurvePlot)) == 5
+        await press(pilot, "escape")
+        assert not isinstance(app.screen, RunScreen)
+
+
 async def test_a_live_run_goes_on_and_a_still_one_is_left_alone(
     folder: LabFolder, app: CerankApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
