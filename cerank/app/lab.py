@@ -232,7 +232,7 @@ class Lab:
             live = [record.id] if record.id and status.state not in {"paused", "failed"} else []
         job_records.save(folder, msgspec.structs.replace(record, is_canceled=True))
         others = [other for other in run_store.folders(self.folder) if other.name != folder.name]
-        shared = {  # a job that carries out several runs goes on with the others
+        shared = {  # one job may carry out several runs, and is left to the others
             job
             for other, own in job_records.records(others)
             if own.executor == record.executor and not own.is_canceled and not other.done.exists()

@@ -154,15 +154,15 @@ class NodeJob:
         Raises:
             RunFailedError: it gave fewer.
         """
-        wanted = len(plan.devices) if plan.device.startswith("cuda") else 0
-        shown, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), devices.detect_gpus() if wanted > 1 else []
-        if wanted < 2 or (not gpus and shown is None):
+        processes = len(plan.devices) if plan.device.startswith("cuda") else 0
+        shown, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), devices.detect_gpus() if processes > 1 else []
+        if processes < 2 or (not gpus and shown is None):
             return  # where no driver's tool can be asked, torch says what is missing
         words = [word for word in (shown or "").split(",") if word.strip()]
         given = len(devices.visible_gpus(gpus, shown) if gpus else words)
-        if given < wanted:
+        if given < processes:
             seen = "" if shown is None else f" (CUDA_VISIBLE_DEVICES={shown[:80]})"
-            what = f"the job got {counted(given, 'GPU')} on {this_node()}{seen}, and its run is for {wanted} devices"
+            what = f"the job got {counted(given, 'GPU')} on {this_node()}{seen}, and its run is for {processes} devices"
             hint = "raise `gpus` of the executor, then `cerank resume`"
             raise RunFailedError(what, where=self.folder.name, hint=hint, code="node-devices")
 
