@@ -58,9 +58,6 @@ class Lab:
         options: Mapping[str, object] | None = None,
     ) -> None:
         self.executor = None if worker else choice.find(settings, options=options)
-        if self.executor is not None:  # a plan is made for the machines that carry it out
-            device, threads = self.executor.device(settings.device), self.executor.threads(settings.threads)
-            settings = msgspec.structs.replace(settings, device=device, threads=threads)
         self.settings = settings
         self.folder = settings.lab
         self._given_devices = devices
@@ -68,6 +65,25 @@ class Lab:
         local = command_wrappers.LOCAL if self.executor is not None else settings.executor
         self.worker = tuple(worker) or command_wrappers.worker_command(local)
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
+
+    def plan_settings(self, device: str = "") -> Settings:
+        """Return the settings to make a plan with: those of the lab, with the devices of its executor's machines.
+
+        Args:
+            device: device in place of that of the settings.
+
+        Raises:
+            UsageError: its jobs do not get such devices.
+        """
+        settings, executor = self.settings, self.executor
+        settings = msgspec.structs.replace(settings, device=device) if device else settings
+        if executor is None:
+            return settings
+        kind = executor.device(settings.device)
+        several = executor.devices(settings.devices, kind)
+        count = max(1, len(several_devices.parse_devices(several, kind, None)))
+        threads = executor.threads(settings.threads, count)
+        return msgspec.structs.replace(settings, device=kind, devices=several, threads=threads)
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
         """Make a run of the plan and start its worker; the worker outlives this process.
@@ -215,14 +231,27 @@ class Lab:
         if record.kind == "command":
             live = [record.id] if record.id and status.state not in {"paused", "failed"} else []
         job_records.save(folder, msgspec.structs.replace(record, is_canceled=True))
+        others = [other for other in run_store.folders(self.folder) if other.name != folder.name]
+        shared = {  # one job may carry out several runs, and is left to the others
+            job
+            for other, own in job_records.records(others)
+            if own.executor == record.executor and not own.is_canceled and not other.done.exists()
+            for job in own.ids
+        }
         at_work = job_records.newest(record, answer).id if status.state in {"running", "stopping"} else ""
         try:
-            choice.of_job(record).cancel([job for job in live if job != at_work])
+            choice.of_job(record).cancel([job for job in live if job != at_work and job not in shared])
         except CerankError:
             job_records.save(folder, record)  # it is not canceled, and the user may try again
             raise
         self.refresh_jobs(force=True)
         return bool(live)
+
+    def runs_waiting_for(self, folder: RunFolder) -> list[RunFolder]:
+        """Return the runs whose jobs wait for a stage that a job of this run was to finish, and has not."""
+        from cerank.executors import submissions  # imports the readers of datasets
+
+        return submissions.runs_waiting_for(folder)
 
     def listed(self) -> list[RunRow]:
         """Return a row for each run of the lab, the oldest first; a broken one says why."""

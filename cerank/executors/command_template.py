@@ -73,9 +73,20 @@ class CommandExecutor:
         """Return the device of a plan: what the user asked for, else that of the other machine."""
         return self._options.device if setting == "auto" else setting
 
-    def threads(self, setting: int) -> int:
-        """Return the threads of a plan."""
-        return setting or self._options.cpus
+    def devices(self, setting: str, device: str) -> str:  # noqa: ARG002 - interface
+        """Return the devices that the user asks for; how many the other machine has is not known here.
+
+        Raises:
+            UsageError: all of them are asked for.
+        """
+        if setting == "all":
+            what = f"how many devices {self.name} has is not known here"
+            raise UsageError(what, where="devices", hint="say how many: --devices 2", code="executor-device")
+        return setting
+
+    def threads(self, setting: int, processes: int = 1) -> int:
+        """Return the threads of each process of a plan."""
+        return setting or max(1, self._options.cpus // processes)
 
     def line(self, job: Job) -> str:
         """Return the shell line of a job."""

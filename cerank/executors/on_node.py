@@ -27,17 +27,20 @@ from cerank.executors.slurm_script import REQUEUE
 from cerank.files import journal, json_records
 from cerank.files.journal import Journal
 from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
+from cerank.machine import devices
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobStart, JobStartKind
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Failure
 from cerank.scheduler import local_launcher
+from cerank.text.safe_text import counted
 
 POLL_SECONDS = 0.5  # seconds between looks at the worker
 HELD_SECONDS = 15.0  # seconds between tries where another machine still holds the run
 HELD_TRIES = 10  # a lease of a machine that vanished is free after a minute; NFS takes a minute more for its locks
 FRUITLESS = 3  # starts in a row after which a run that got no further is given up
+TELLING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # signals that ask a job to end
 _RESTARTS = "SLURM_RESTART_COUNT"
 _JOB = "SLURM_JOB_ID"
 _NODE = "SLURMD_NODENAME"
@@ -52,7 +55,7 @@ class Signals:
 
     def install(self) -> None:
         """Handle the signals by which a job is told to end."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        for number in TELLING:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -95,6 +98,7 @@ class NodeJob:
             plan = run_store.load_plan(self.folder)
             self._check_code(plan)
             self._check_restarts()
+            self._check_devices(plan)
         except CerankError as error:
             say(str(error))
             self._write("refused", str(error))
@@ -143,6 +147,24 @@ class NodeJob:
             what = f"the job was requeued {self.restarts} times; {self.max_requeues} are allowed"
             hint = "raise max_requeues or the time limit, then `cerank resume`"
             raise RunFailedError(what, where=self.folder.name, hint=hint, code="too-many-requeues")
+
+    def _check_devices(self, plan: Plan) -> None:
+        """Check that the scheduler gave this job a GPU for each process of its run.
+
+        Raises:
+            RunFailedError: it gave fewer.
+        """
+        processes = len(plan.devices) if plan.device.startswith("cuda") else 0
+        shown, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), devices.detect_gpus() if processes > 1 else []
+        if processes < 2 or (not gpus and shown is None):
+            return  # where no driver's tool can be asked, torch says what is missing
+        words = [word for word in (shown or "").split(",") if word.strip()]
+        given = len(devices.visible_gpus(gpus, shown) if gpus else words)
+        if given < processes:
+            seen = "" if shown is None else f" (CUDA_VISIBLE_DEVICES={shown[:80]})"
+            what = f"the job got {counted(given, 'GPU')} on {this_node()}{seen}, and its run is for {processes} devices"
+            hint = "raise `gpus` of the executor, then `cerank resume`"
+            raise RunFailedError(what, where=self.folder.name, hint=hint, code="node-devices")
 
     def _is_over(self, plan: Plan) -> bool:
         """Return whether what this job is for is done."""
@@ -285,4 +307,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    outcome = main()
+    for told in TELLING:  # the script repeats them, and Python puts their deadly defaults back while it ends
+        signal.signal(told, signal.SIG_IGN)
+    sys.exit(outcome)

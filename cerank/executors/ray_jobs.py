@@ -6,7 +6,6 @@ A job runs once and ends with its cluster; cerank resumes a run from its last ch
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,8 @@ import msgspec
 
 from cerank.core.decode import help_text
 from cerank.errors import MissingError, UsageError
-from cerank.executors.interface import Job, SubmittedJob, options_from
+from cerank.executors.interface import Job, SubmittedJob, counted_devices, job_environment, options_from
 from cerank.files import json_records
-from cerank.machine.process_environment import inherited_environment
 from cerank.runs.job_records import JobState, Phase
 
 if TYPE_CHECKING:
@@ -63,9 +61,18 @@ class RayExecutor:
         """Return the GPU if the jobs get one, else the CPU; the user may ask for the CPU."""
         return ("cuda" if self._options.gpus else "cpu") if setting == "auto" else setting
 
-    def threads(self, setting: int) -> int:
-        """Return the threads of a plan: the cores of a job, at least one, unless the user set others."""
-        return setting or max(1, int(self._options.cpus))
+    def devices(self, setting: str, device: str) -> str:
+        """Return as many devices as a job gets whole GPUs, or as many as the user asks for.
+
+        Raises:
+            UsageError: jobs get fewer, or certain devices are asked for.
+        """
+        gpus = max(1, int(self._options.gpus))  # with a part of one, a run uses that one
+        return counted_devices(self.name, setting, device, gpus, is_limit="gpus" in self.options)
+
+    def threads(self, setting: int, processes: int = 1) -> int:
+        """Return the threads of each process: its share of the job's cores, unless the user set others."""
+        return setting or max(1, int(self._options.cpus) // processes)
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:  # noqa: ARG002 - interface
         """Submit each job; Ray starts it when the cluster has what it takes.
@@ -75,20 +82,32 @@ class RayExecutor:
             MissingError: ray is not installed.
         """
         client = self._client()
-        environment = {key: value for key, value in inherited_environment(os.environ).items() if key != "PATH"}
+        environment = {key: value for key, value in job_environment().items() if key != "PATH"}
         submitted = []
         for job in jobs:
             line = f"env {shlex.join(f'{key}={value}' for key, value in environment.items())}"
+            gpus, cpus = self._amounts(job)
             with self._refusals():
                 id_ = client.submit_job(
                     entrypoint=f"exec {line} {job.shell_command(self._options.python)}",
                     submission_id=f"{job.name}-{uuid.uuid4().hex[:8]}",
-                    entrypoint_num_gpus=self._options.gpus or None,
-                    entrypoint_num_cpus=self._options.cpus or None,
+                    entrypoint_num_gpus=gpus or None,
+                    entrypoint_num_cpus=cpus or None,
                     entrypoint_resources=self._options.resources or None,
                 )
             submitted.append(SubmittedJob(id_, f"ray job logs --address {self._options.address} {id_}"))
         return submitted
+
+    def _amounts(self, job: Job) -> tuple[float, float]:
+        """Return the GPUs and the cores of a job."""
+        gpus, cpus, needs = self._options.gpus, self._options.cpus, job.needs
+        if needs is not None and needs.device == "cpu" and "gpus" not in self.options:
+            gpus = 0.0  # a plan for the CPU takes no GPU that nobody asked for
+        elif needs is not None and needs.device == "cuda":
+            gpus = float(needs.processes) if needs.processes > 1 else min(1.0, gpus)
+        if needs is not None and needs.processes > 1:
+            cpus = max(cpus, float(needs.processes * needs.threads))
+        return gpus, cpus
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         """Return how the jobs stand, by one question for all jobs of the cluster.

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from cerank.errors import RunFailedError, UsageError
-from cerank.executors.interface import Job, SubmittedJob, options_from, submitting_environment
+from cerank.executors.interface import Job, SubmittedJob, counted_devices, options_from, submitting_environment
 from cerank.executors.slurm_script import SlurmOptions, batch_script
 from cerank.files import disk
 from cerank.runs.job_records import JobState, Phase
@@ -62,16 +64,30 @@ class SlurmExecutor:
             raise UsageError(what, where="device", hint=hint, code="executor-device")
         return setting
 
-    def threads(self, setting: int) -> int:
-        """Return the threads of a plan: the cores of a job, unless the user set fewer or more."""
-        return setting or self._options.cpus or 1
+    def devices(self, setting: str, device: str) -> str:
+        """Return as many devices as a job gets GPUs, or as many as the user asks for.
+
+        Raises:
+            UsageError: jobs get fewer, or certain devices are asked for.
+        """
+        is_limit = "gpus" in self.options
+        return counted_devices(self.name, setting, device, self._options.gpus, is_limit=is_limit)
+
+    def threads(self, setting: int, processes: int = 1) -> int:
+        """Return the threads of each process: its share of the job's cores, unless the user set fewer or more."""
+        return setting or max(1, self._options.cpus // processes)
 
     def script(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> str:
-        """Return the script that `submit` would submit."""
+        """Return the script that `submit` would submit; the jobs need the same."""
         logs = JobFolder(jobs[0].lab).logs
-        return batch_script(
-            self._options, jobs, after, str(logs / ("%A_%a.txt" if len(jobs) > 1 else "%j.txt")), self._where
-        )
+        options, needs = self._options, jobs[0].needs
+        if needs is not None and needs.device == "cuda":
+            options = msgspec.structs.replace(options, gpus=needs.processes)
+        elif needs is not None and "gpus" not in self.options:  # a plan for the CPU takes no GPU that nobody asked for
+            options = msgspec.structs.replace(options, gpus=0)
+        if needs is not None and needs.processes > 1:
+            options = msgspec.structs.replace(options, cpus=max(options.cpus, needs.processes * needs.threads))
+        return batch_script(options, jobs, after, str(logs / ("%A_%a.txt" if len(jobs) > 1 else "%j.txt")), self._where)
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:
         """Submit one job, or an array with a task for each.

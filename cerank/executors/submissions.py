@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import CerankError
-from cerank.executors.interface import Job, JobExecutor, SubmittedJob
+from cerank.executors.interface import Job, JobExecutor, Needs, SubmittedJob
 from cerank.executors.on_node import arguments_for
 from cerank.files import json_records
 from cerank.planning.stage_keys import stage_keys
+from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
@@ -72,6 +73,7 @@ class Submission:
     def __init__(self, executor: JobExecutor, folders: Sequence[RunFolder]) -> None:
         self.executor, self.folders = executor, list(folders)
         self._plans = [run_store.load_plan(folder) for folder in folders]
+        self._needs = [needs_of(plan) for plan in self._plans]
         self._keys = [stage_keys(plan) if plan.shares else () for plan in self._plans]
         self._submitted: list[str] = []
         limit = executor.options.get("max_requeues", 20)
@@ -84,6 +86,9 @@ class Submission:
             UsageError: the executor refuses; then none of them is submitted.
             RunFailedError: the lab cannot be written to.
         """
+        for plan in self._plans:
+            if len(plan.devices) > 1:
+                self.executor.devices(str(len(plan.devices)), plan.device)  # it raises if its jobs get fewer
         try:
             records = self._submit_in_order() if self.executor.waits_for_jobs else self._submit_groups()
         except BaseException:
@@ -137,17 +142,20 @@ class Submission:
     def _job(self, runs: Sequence[int], until: int | None = None) -> Job:
         folders = [self.folders[run] for run in runs]
         stage = "" if until is None else f"-stage-{until + 1}"
+        needs = [self._needs[run] for run in runs]
         return Job(
+            needs=max(needs, key=lambda own: own.processes),
             name=f"cerank-{run_store.short_name(folders[0])}{stage}",
             lab=folders[0].lab.resolve(),
             arguments=arguments_for(folders, until=until, max_requeues=self._max_requeues),
         )
 
     def _submit_all(self, jobs: Sequence[Job], waits: Sequence[str]) -> Iterator[SubmittedJob]:
-        """Submit jobs, those that wait for the same one together; return what they got, in the order given."""
+        """Submit jobs, those that wait for and need the same together; return what they got, in the order given."""
         submitted: dict[int, SubmittedJob] = {}
-        for wait in dict.fromkeys(waits):
-            numbers = [number for number, own in enumerate(waits) if own == wait]
+        alike = [(wait, job.needs) for wait, job in zip(waits, jobs, strict=True)]
+        for wait, needs in dict.fromkeys(alike):
+            numbers = [number for number, own in enumerate(alike) if own == (wait, needs)]
             answers = self._submit(*(jobs[number] for number in numbers), after=(wait,) if wait else ())
             submitted |= dict(zip(numbers, answers, strict=True))
         return (submitted[number] for number in range(len(jobs)))
@@ -169,6 +177,11 @@ class Submission:
             host=socket.gethostname(),
             log=job.log,
         )
+
+
+def needs_of(plan: Plan) -> Needs:
+    """Return what the processes of a plan compute with."""
+    return Needs(plan.device.partition(":")[0], max(1, len(plan.devices)), plan.threads)
 
 
 def jobs_of(executor: JobExecutor, folders: Sequence[RunFolder]) -> list[Job]:
@@ -200,6 +213,26 @@ def finished_stages(lab: Path, keys: set[str]) -> set[str]:
         named = zip(own, plan.recipe.chain, strict=True)
         finished |= {key for at, (key, name) in enumerate(named) if key in keys and folder.final(at, name).is_dir()}
     return finished
+
+
+def runs_waiting_for(folder: RunFolder) -> list[RunFolder]:
+    """Return the runs of the lab whose jobs wait for a stage that a job of this run was to finish, and has not."""
+    record = job_records.load(folder)
+    if record is None or not record.trains:
+        return []
+    others = [other for other in run_store.folders(folder.lab) if other.name != folder.name]
+    wanting: dict[RunFolder, set[str]] = {}
+    for other, own in job_records.records(others):
+        if own.executor != record.executor or own.is_canceled or other.done.exists():
+            continue
+        try:
+            plan = run_store.load_plan(other)
+            keys = set(stage_keys(plan)) if plan.shares else set()
+        except (CerankError, KeyError):
+            continue  # a damaged run; its job ends by itself
+        wanting[other] = keys & record.trains.keys() - own.trains.keys()
+    finished = finished_stages(folder.lab, {key for keys in wanting.values() for key in keys})
+    return [other for other, keys in wanting.items() if keys - finished]
 
 
 def stages_under_way(folders: Sequence[RunFolder]) -> dict[str, str]:

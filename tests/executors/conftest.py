@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cerank.errors import UsageError
-from cerank.executors.interface import Job, SubmittedJob
+from cerank.executors.interface import Job, Needs, SubmittedJob
 from cerank.runs.job_records import JobState
 
 # Each program writes its arguments to calls.txt and prints what the test has put into PROGRAM.out; PROGRAM.err refuses.
@@ -75,6 +75,8 @@ class MemoryExecutor:
     def __init__(self, *, waits: bool = True, refuse_after: int = 1000) -> None:
         self.name, self.waits_for_jobs, self.refuse_after = "memory", waits, refuse_after
         self.options: Mapping[str, Any] = {"max_requeues": 3}
+        self.needs: list[Needs | None] = []
+        self.calls: list[int] = []  # how many jobs each submission had
         self.submitted: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []  # id, arguments, after
         self.canceled: list[str] = []
         self.told: dict[str, JobState] = {}
@@ -83,15 +85,22 @@ class MemoryExecutor:
     def device(self, asked: str) -> str:
         return "cpu"
 
-    def threads(self, asked: int) -> int:
+    def devices(self, asked: str, device: str) -> str:
+        if asked == "4":
+            raise UsageError("no job gets four", where="memory", code="executor-device")
+        return asked
+
+    def threads(self, asked: int, processes: int = 1) -> int:
         return asked or 1
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:
         if len(self.submitted) >= self.refuse_after:
             raise UsageError("no more jobs", where="memory", code="executor-refused")
+        self.calls.append(len(jobs))
         answers = []
         for job in jobs:
             answers.append(SubmittedJob(str(len(self.submitted) + 1)))
+            self.needs.append(job.needs)
             self.submitted.append((answers[-1].id, job.arguments, tuple(after)))
         return answers
 

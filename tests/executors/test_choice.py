@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cerank.app import Lab
 from cerank.errors import UsageError
 from cerank.executors import choice
 from cerank.executors.command_template import CommandExecutor
@@ -110,3 +111,21 @@ def test_a_template_that_fails_or_has_no_place_for_the_command_is_refused(tmp_pa
         CommandExecutor("k8s", {"template": "echo no quota >&2; exit 3 # {command}", "action": "run"}).submit(
             [job(tmp_path)]
         )
+
+
+def test_only_a_plan_asks_whether_jobs_get_the_device_of_the_settings(tmp_path: Path) -> None:
+    lab = Lab(settings_of(tmp_path, executor="slurm", device="cuda:1", lab=str(tmp_path / "lab")))
+    assert lab.listed() == []
+    with refused(UsageError, "executor-device", "cuda:1"):
+        lab.plan_settings()
+    assert lab.plan_settings("cpu").device == "cpu"
+
+
+def test_a_plan_for_a_cluster_has_a_device_for_each_gpu_of_a_job_whatever_this_machine_has(tmp_path: Path) -> None:
+    text = '[executors.big]\nkind = "slurm"\ngpus = 2\ncpus = 8\n[executors.r]\nkind = "ray"\ngpus = 0.5\n'
+    big = Lab(settings_of(tmp_path, text, executor="big")).plan_settings()
+    assert (big.device, big.devices, big.threads) == ("cuda", "2", 4)
+    part = Lab(settings_of(tmp_path, text, executor="r")).plan_settings()
+    assert (part.device, part.devices, part.threads) == ("cuda", "", 4)
+    with refused(UsageError, "executor-device", "2"):
+        Lab(settings_of(tmp_path, text, executor="r", devices="2")).plan_settings()

@@ -17,11 +17,12 @@ from cerank.executors.on_node import NodeJob, Signals, arguments_for
 from cerank.executors.slurm_script import REQUEUE
 from cerank.files import journal, json_records
 from cerank.files.journal import Journal
+from cerank.machine import devices
 from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobRecord, JobStart
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Failure
-from tests.scheduler.conftest import STANDIN, TOML, plan_for
+from tests.scheduler.conftest import GPUS, STANDIN, TOML, plan_for
 
 
 def waiting_run(lab: Path, label: str = "quick", **changes: object) -> RunFolder:
@@ -159,3 +160,17 @@ def test_a_node_that_does_not_see_the_lab_says_so(tmp_path: Path, capfd: pytest.
     folder = RunFolder(tmp_path / "runs" / "absent")
     assert NodeJob(folder, Signals(), command=STANDIN).carry_out() == ExitCode.USAGE
     assert str(folder.path) in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("shown", "code"), [("1", ExitCode.FAILED), ("0,1", ExitCode.OK)])
+def test_a_job_that_got_fewer_gpus_than_its_plan_has_devices_is_refused_with_both_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, code: ExitCode
+) -> None:
+    monkeypatch.setattr(devices, "detect_gpus", lambda: list(GPUS))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    folder = waiting_run(tmp_path, device="cuda", devices=("cuda", "cuda"), step_shards=8)
+    assert NodeJob(folder, Signals(), command=STANDIN).carry_out() == code
+    if code:
+        assert "1 GPU" in failure_of(folder)
+        assert "2 devices" in failure_of(folder)
+        assert not folder.log.exists()

@@ -6,6 +6,7 @@ A Slurm counts as there if sinfo answers; the temporary folder must be seen from
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -143,13 +144,28 @@ def test_a_wrong_partition_is_refused_and_a_waiting_job_is_canceled(slurm_place:
     eventually(lambda: later.refresh_jobs(force=True) or later.status(folder).state == "waiting")
 
 
+# A cluster of one node that lives until its input ends. `ray start --block` would end it as soon as any of its helpers
+# is slow to start, such as the server of interactive clients, which nobody needs here.
+RAY_CLUSTER = """
+import sys, ray
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=True, dashboard_port=int(sys.argv[1]))
+sys.stdin.read()
+ray.shutdown()
+"""
+
+
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
-    """A cluster of one node; `--block` ends it with its process."""
+    """A cluster of one node."""
     port = 8299
-    words = ["start", "--head", "--block", "--num-cpus=2", "--num-gpus=1", "--port=6399", "--disable-usage-stats"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", *words, f"--dashboard-port={port}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RAY_CLUSTER, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+        text=True,
+    )
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -161,8 +177,7 @@ def ray_address() -> Iterator[str]:
 
     eventually(answers)
     yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(60)
+    process.communicate(timeout=60)  # closes its input
 
 
 @needs_ray

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cerank.errors import UsageError
-from cerank.executors.interface import Job
+from cerank.executors.interface import Job, Needs
 from cerank.executors.slurm import SlurmExecutor
 from cerank.executors.slurm_script import REQUEUE
 from tests.executors.conftest import ScriptedSlurm
@@ -85,12 +85,14 @@ def test_several_jobs_are_one_array_with_its_limit_and_a_task_for_each(tmp_path:
 def test_jobs_inherit_no_token(tmp_path: Path, slurm: ScriptedSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("SLURM_JWT", "secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # of this machine
     monkeypatch.setenv("SBATCH_ACCOUNT", "ours")
     (slurm.folder / "sbatch").write_text(f"#!/bin/sh\nenv >{tmp_path}/env.txt\necho 1\n")
     SlurmExecutor("s", {}).submit(jobs(tmp_path, "a"))
     environment = (tmp_path / "env.txt").read_text()
     assert "SBATCH_ACCOUNT=ours" in environment
     assert "secret" not in environment
+    assert "CUDA_VISIBLE_DEVICES" not in environment
 
 
 def test_a_refusal_is_shown_in_slurms_own_words(tmp_path: Path, slurm: ScriptedSlurm) -> None:
@@ -149,6 +151,7 @@ def test_a_plan_for_a_cluster_gets_its_device_and_the_cores_of_a_job() -> None:
     assert SlurmExecutor("s", {"gpus": 0}).device("auto") == "cpu"
     assert SlurmExecutor("s", {"cpus": 6}).threads(0) == 6
     assert SlurmExecutor("s", {"cpus": 6}).threads(2) == 2
+    assert SlurmExecutor("s", {"cpus": 6}).threads(0, 2) == 3
     for options, device in (({"gpus": 0}, "cuda"), ({"gpus": 1}, "cuda:1")):
         with refused(UsageError, "executor-device", device):
             SlurmExecutor("s", options).device(device)
@@ -162,7 +165,8 @@ def test_the_script_passes_the_warning_on_and_requeues_only_if_the_node_asks_for
     program = tmp_path / "python"
     program.write_text(
         f"#!{sys.executable} -ISs\nimport pathlib, signal, sys\n"
-        f"signal.signal(signal.SIGUSR2, lambda *_: sys.exit({code}))\n"
+        f"def end(*_):\n    signal.signal(signal.SIGUSR2, signal.SIG_IGN)\n    sys.exit({code})\n"
+        "signal.signal(signal.SIGUSR2, end)\n"
         f"pathlib.Path({str(tmp_path / 'ready')!r}).touch()\nsignal.pause()\n"
     )
     program.chmod(0o755)
@@ -177,3 +181,48 @@ def test_the_script_passes_the_warning_on_and_requeues_only_if_the_node_asks_for
     process.send_signal(signal.SIGUSR2)
     assert process.wait(60) == code
     assert slurm.calls("scontrol") == ["scontrol requeue 42"] * requeues
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "device", "devices"),
+    [
+        ({}, "", "cuda", ""),
+        ({"gpus": 4}, "", "cuda", "4"),
+        ({"gpus": 4}, "all", "cuda", "4"),
+        ({"gpus": 4}, "2", "cuda", "2"),
+        ({"gpus": 4}, "", "cpu", ""),
+        ({}, "2", "cuda", "2"),
+        ({"gpus": 0}, "2", "cpu", "2"),
+    ],
+)
+def test_a_plan_gets_as_many_devices_as_a_job_gets_gpus_or_the_user_asks_for(
+    options: dict[str, object], setting: str, device: str, devices: str
+) -> None:
+    assert SlurmExecutor("s", options).devices(setting, device) == devices
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "named"), [("2", "cuda", "1 GPU"), ("0,1", "cuda", "0,1"), ("all", "cpu", "all")]
+)
+def test_more_devices_than_a_job_gets_and_named_ones_are_refused(setting: str, device: str, named: str) -> None:
+    with refused(UsageError, "executor-device", named):
+        SlurmExecutor("s", {"gpus": 1}).devices(setting, device)
+
+
+@pytest.mark.parametrize(
+    ("options", "needs", "gres", "cpus"),
+    [
+        ({}, Needs("cuda", 2, 4), "gpu:2", "8"),
+        ({"gpu_type": "a100", "gpus": 4}, Needs("cuda", 1, 4), "gpu:a100:1", "4"),
+        ({"cpus": 6}, Needs("cpu", 2, 3), "", "6"),
+        ({"cpus": 0}, Needs("cpu", 2, 1), "", "2"),
+        ({"gpus": 3}, None, "gpu:3", "4"),
+    ],
+)
+def test_a_job_asks_for_what_its_plan_needs(
+    tmp_path: Path, options: dict[str, object], needs: Needs | None, gres: str, cpus: str
+) -> None:
+    job = Job(name="j", lab=tmp_path, needs=needs)
+    lines = SlurmExecutor("s", options).script([job]).splitlines()
+    assert [line for line in lines if "gres" in line] == ([f"#SBATCH --gres={gres}"] if gres else [])
+    assert f"#SBATCH --cpus-per-task={cpus}" in lines

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from cerank.app import Lab
 from cerank.errors import UsageError
-from cerank.executors.submissions import Submission, shared_stages
+from cerank.executors import choice
+from cerank.executors.interface import GROUP, Needs
+from cerank.executors.submissions import Submission, runs_waiting_for, shared_stages
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import recipe_from
 from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobAnswer, JobState
 from cerank.runs.layout import JobFolder, RunFolder
+from cerank.settings import Settings
 from tests.executors.conftest import MemoryExecutor
 from tests.refusals import refused
 
 
-def run_of(lab: Path, *steps: int, shares: bool = True) -> RunFolder:
+def run_of(lab: Path, *steps: int, shares: bool = True, **changes: Any) -> RunFolder:
     """A run whose stages have so many steps; runs with the same first numbers share those stages."""
     names = "abcdef"[: len(steps)]
     stages = {name: {"steps": count} for name, count in zip(names, steps, strict=True)}
@@ -30,7 +35,7 @@ def run_of(lab: Path, *steps: int, shares: bool = True) -> RunFolder:
     inputs = [("base", recipe.base), ("dataset", data.train), ("dataset", data.validation), *uses]
     pinned = tuple(Input(role, name, "0" * 64) for role, name in inputs)
     plan = Plan(recipe=recipe, inputs=pinned, device="cpu", threads=1, cache="/c", shares=shares)
-    return run_store.create(lab, plan, b"", datetime.now(UTC))
+    return run_store.create(lab, msgspec.structs.replace(plan, **changes), b"", datetime.now(UTC))
 
 
 def told(executor: MemoryExecutor) -> list[tuple[str, str, list[str], tuple[str, ...]]]:
@@ -123,3 +128,55 @@ def test_a_submission_withdraws_what_an_earlier_attempt_left(tmp_path: Path, cou
     Submission(MemoryExecutor(), [folder]).submit()
     assert not folder.stop.exists()
     assert not folder.failure.exists()
+
+
+def test_jobs_are_told_what_the_processes_of_their_plans_need_and_unlike_ones_are_no_array(tmp_path: Path) -> None:
+    executor = MemoryExecutor()
+    two = run_of(tmp_path, 1, device="cuda", devices=("cuda", "cuda"), step_shards=8, threads=3)
+    Submission(executor, [two, run_of(tmp_path, 2), run_of(tmp_path, 3)]).submit()
+    assert executor.needs == [Needs("cuda", 2, 3), Needs("cpu", 1, 1), Needs("cpu", 1, 1)]
+    assert executor.calls == [1, 2]
+
+
+def test_a_plan_for_more_devices_than_a_job_gets_is_not_submitted(tmp_path: Path) -> None:
+    executor = MemoryExecutor()
+    with refused(UsageError, "executor-device"):
+        Submission(executor, [run_of(tmp_path, 1), run_of(tmp_path, 2, devices=("cpu",) * 4, step_shards=8)]).submit()
+    assert executor.submitted == []
+
+
+def test_the_runs_that_wait_for_a_stage_of_a_stopped_run_are_known_until_it_is_finished(tmp_path: Path) -> None:
+    first, second, third, apart = (run_of(tmp_path, *steps) for steps in ((1, 2, 3), (1, 2, 4), (1, 5), (9,)))
+    Submission(MemoryExecutor(), [first, second, third, apart]).submit()
+    assert [set(runs_waiting_for(folder)) for folder in (first, second, apart)] == [{second, third}, set(), set()]
+    record = job_records.load(third)
+    assert record is not None
+    job_records.save(third, msgspec.structs.replace(record, is_canceled=True))
+    assert runs_waiting_for(first) == [second]
+    first.final(1, "b").mkdir(parents=True)
+    first.final(0, "a").mkdir(parents=True)
+    assert runs_waiting_for(first) == []
+
+
+def test_stopping_a_run_does_not_cancel_the_job_that_carries_out_others_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = MemoryExecutor(waits=False)
+
+    class Point:
+        name = "memory"
+
+        def load(self) -> Any:
+            return lambda name, options: executor
+
+    monkeypatch.setattr(choice, "entry_points", lambda group: [Point()] if group == GROUP else [])
+    settings = Settings(lab=tmp_path, cache=tmp_path / "c", device="cpu", threads=1, format="", executor="memory")
+    lab = Lab(settings)
+    first, second = run_of(tmp_path, 1, 2), run_of(tmp_path, 1, 3)
+    lab.submit([first, second])
+    executor.told["1"] = JobState(phase="pending", word="PENDING")
+    lab.stop(first)
+    assert executor.canceled == []
+    assert [lab.status(folder).state for folder in (first, second)] == ["waiting", "queued"]
+    lab.stop(second)
+    assert executor.canceled == ["1"]

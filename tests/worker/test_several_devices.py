@@ -25,8 +25,10 @@ from cerank.training.forward_backward import ForwardBackward
 from cerank.training.trainer import Trainer
 from cerank.worker import __main__ as worker_main
 from cerank.worker.ranks.join_ranks import is_broken_connection
+from cerank.worker.run_inputs import RunInputs
 from tests.rank_processes import in_processes
 from tests.refusals import refused
+from tests.teachers.scripted_server import ScriptedServer
 from tests.worker.small import STAGE, bits_of, small_plan, small_run
 
 CPU = Device("cpu")
@@ -114,15 +116,18 @@ def test_only_errors_of_exchange_count_as_a_lost_connection():
     assert not is_broken_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def by_forks(run, count, fault=None):
+def by_forks(run, count, fault=None, key=""):
     """The exit codes of the processes that carry a run out, forked from this one, as torchrun would have started them.
 
     Args:
         fault: (rank, signal): a signal that a process sends itself in its fifth step.
+        key: variable that names the process to a server.
     """
 
     def carry_out():
         number = int(os.environ["RANK"])
+        if key:
+            os.environ[key] = f"key-of-rank-{number}"
         if count == 1:
             for name in ("RANK", "WORLD_SIZE"):
                 del os.environ[name]
@@ -213,3 +218,32 @@ def test_a_process_that_dies_or_is_frozen_ends_the_run_and_is_named(plan, tmp_pa
     assert (failure.kind, failure.where) == ("LostRankError", "rank 1")
     assert (fault.name in failure.what) == (fault == signal.SIGKILL)
     assert run.checkpoint_steps(0, "contrastive") == [4]
+
+
+@pytest.mark.slow
+def test_only_the_first_process_asks_a_teacher_and_the_others_read_what_it_made(tmp_path, monkeypatch):
+    """The server sees which process calls by a key that each process has for itself."""
+    monkeypatch.setenv("TEACHER_ACCESS", "none")
+    with ScriptedServer() as server:
+        short = {**STAGE, "steps": 2, "validate_every": 2, "loss": "ranknet", "source": "teacher", "teacher": "zephyr"}
+        teacher = {"kind": "listwise", "model": "m", "server": server.url, "window": 4, "stride": 2, "depth": 8}
+        made, settings = small_plan(
+            tmp_path,
+            chain=["distill"],
+            stages={"distill": {**short, "validation_measure": "loss"}},
+            teachers={"zephyr": teacher | {"api_key": "TEACHER_ACCESS"}},
+        )
+        two = plan_of(made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC))
+        run = small_run(tmp_path, two, settings)
+        read = RunInputs.teacher
+
+        def reading(self, name, stage, queries, *, in_validation=False):
+            with (run.path / f"read-by-{os.environ['RANK']}").open("a") as file:
+                file.write(f"{in_validation}\n")
+            return read(self, name, stage, queries, in_validation=in_validation)
+
+        monkeypatch.setattr(RunInputs, "teacher", reading)
+        assert by_forks(run, 2, key="TEACHER_ACCESS") == [ExitCode.OK, ExitCode.OK], run.log.read_text()
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer key-of-rank-0"}
+    assert set(server.answered.values()) == {1}
+    assert [set((run.path / f"read-by-{rank}").read_text().split()) for rank in (0, 1)] == [{"True", "False"}] * 2

@@ -14,7 +14,7 @@ import msgspec
 
 from cerank.app import estimates, plans
 from cerank.app.lab import Lab
-from cerank.app.matrix.drafts import Draft, DraftRun, FieldError
+from cerank.app.matrix.drafts import DraftRun, FieldError
 from cerank.app.plans import WorkItem
 from cerank.errors import CerankError, RunFailedError
 from cerank.recipes.plan import Plan
@@ -47,17 +47,17 @@ class PlannedMatrix(msgspec.Struct, frozen=True):
         return estimates.total(self.work)
 
 
-def plan_runs(
-    cells: Sequence[DraftRun], draft: Draft, settings: Settings, now: datetime, say: ReportProgress
-) -> PlannedMatrix:
+def plan_runs(cells: Sequence[DraftRun], settings: Settings, now: datetime, say: ReportProgress) -> PlannedMatrix:
     """Open and hash what the cells read. Cells that differ in the seed alone are planned once.
 
     Args:
+        cells: the runs.
+        settings: settings to plan with, as `Lab.plan_settings` returns them.
+        now: time at which they are planned, with a time zone.
         say: called with a text for each step.
     """
     from cerank.planning import stage_keys
 
-    chosen = msgspec.structs.replace(settings, device=draft.device) if draft.device else settings
     made: dict[bytes, Plan] = {}
     work: dict[bytes, tuple[WorkItem, ...]] = {}
     errors: list[FieldError] = []
@@ -68,10 +68,10 @@ def plan_runs(
         if but_for_seed not in made:
             say(f"{cell.recipe.name} on {cell.recipe.base}: opening and hashing what it reads")
             try:
-                made[but_for_seed] = plans.plan_of(cell.recipe, chosen, now=now)
+                made[but_for_seed] = plans.plan_of(cell.recipe, settings, now=now)
                 work[anywhere] = work.get(anywhere) or plans.work_of(made[but_for_seed])
             except CerankError as error:
-                errors.append(FieldError(field_of_error(cell.recipe, chosen, error), one_line(error)))
+                errors.append(FieldError(field_of_error(cell.recipe, settings, error), one_line(error)))
                 continue
         plan = made[but_for_seed]
         recipe = msgspec.structs.replace(plan.recipe, seed=cell.recipe.seed)

@@ -16,7 +16,7 @@ from cerank import recipes
 from cerank.app import estimates, plans
 from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_planning
-from cerank.app.matrix.drafts import MOST_RUNS, Draft, DraftRun, FieldError
+from cerank.app.matrix.drafts import MOST_RUNS, DraftRun, FieldError
 from cerank.app.matrix.matrix_planning import ReportProgress, WorkTotals
 from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
@@ -303,9 +303,10 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     Raises:
         CerankError: something is missing or wrong (all of it is said); the lab has another matrix of this name.
     """
-    planned = matrix_planning.plan_runs(grid_.cells, Draft(), lab.settings, now, say)
+    settings = lab.plan_settings()
+    planned = matrix_planning.plan_runs(grid_.cells, settings, now, say)
     if planned.errors:
-        raise _planning_error(grid_, planned.errors, lab.settings)
+        raise _planning_error(grid_, planned.errors, settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
     run_of = _by_plan(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)

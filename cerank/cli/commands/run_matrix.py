@@ -20,7 +20,7 @@ from cerank.text.table_data import Kind
 
 def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
     """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing."""
-    settings = home.settings
+    settings = home.plan_settings()
     grid = run_request.load_matrix(request)
     if dry_run:
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)

@@ -117,7 +117,7 @@ def run(
     tracking = TrackingRequest(kinds=tuple(track or ()), project=track_project, is_offline=track_offline)
     tracking_process.check_request(tracking, "--track")
     lab_of_runs = Lab(settings, options=job_options)
-    settings = lab_of_runs.settings
+    settings = lab_of_runs.plan_settings()
     _check_executor_options(lab_of_runs, is_here=queue or print_command, is_tracked=bool(tracking.kinds))
     if settings.executor == "local" and not print_command:
         lab_of_runs.check_devices(settings.devices, settings.device)  # before minutes of hashing, and in a dry run, too
@@ -331,6 +331,9 @@ def resume(
     if executor is not None:
         home.refresh_jobs(force=True)
         home.check_resumable(folder)
+        if devices:
+            what = f"a job on {executor.name} uses as many devices as the run was made for"
+            raise UsageError(what, where="--devices", hint="omit --devices", code="options-conflict")
         executor.device(run_store.load_plan(folder).device)
         records = home.submit([folder], executor)
         live_status.tell_submitted(home, [folder], records, executor)
@@ -369,6 +372,14 @@ def stop(
         info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     else:
         info(f"Run {run_store.title(folder)} will stop after the current step. {resume_hint}")
+    waiting = [run_store.short_name(other) for other in home.runs_waiting_for(folder)]
+    if waiting:
+        again = next_steps.command(home.folder, "resume RUN")
+        info(
+            f"Jobs of {counted(len(waiting), 'other run')} wait for a stage that it was to train, and do not begin "
+            f"without it: {', '.join(waiting)}. Stop them and submit each again with {again}, or all by the command "
+            f"of the matrix; or let this one train on."
+        )
 
 
 def rm(

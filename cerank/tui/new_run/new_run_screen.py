@@ -386,12 +386,13 @@ class NewRunScreen(LabScreen):
             self._show_launch()
 
     def _plan(self) -> None:
-        draft, cells, settings = self.draft, self.checked.cells, self.lab.settings
+        draft, cells, lab = self.draft, self.checked.cells, self.lab
         if not cells:
             return
 
         def look() -> tuple[Draft, matrix_planning.PlannedMatrix]:
-            return draft, matrix_planning.plan_runs(cells, draft, settings, datetime.now(UTC), lambda _: None)
+            settings = lab.plan_settings(draft.device)
+            return draft, matrix_planning.plan_runs(cells, settings, datetime.now(UTC), lambda _: None)
 
         self.lab_app.run_in_thread(look, self._see_plan, group="plan", node=self)
 

@@ -259,7 +259,8 @@ def collection(folder: Path, queries: int = 10) -> str:
 def plan(found: Draft, settings: Settings) -> matrix_planning.PlannedMatrix:
     cells = check_draft(found).cells
     assert cells
-    return matrix_planning.plan_runs(cells, found, settings, datetime(2026, 11, 23, tzinfo=UTC), lambda _: None)
+    chosen = Lab(settings).plan_settings(found.device)
+    return matrix_planning.plan_runs(cells, chosen, datetime(2026, 11, 23, tzinfo=UTC), lambda _: None)
 
 
 def test_a_matrix_is_planned_once_for_all_seeds_and_its_work_is_the_sum(tmp_path: Path, settings: Settings) -> None:
