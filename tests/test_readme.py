@@ -34,6 +34,11 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
+    (
+        "run",
+        "--track",
+    ): "needs the trackers; tests/app/tracking has stand-ins, and the real ones where they are installed",
+    ("track",): "needs a tracker, too",
     ("data", "synthesize"): "needs a server; tests/teachers/test_synthesis.py has a scripted one",
     ("run", "--devices"): "needs two GPUs; tests/worker/test_several_devices.py has two processes on a CPU",
     ("push",): "needs an account on the hub; tests/app/publishing/test_push_model.py pushes to a stand-in",
@@ -100,6 +105,7 @@ def place(tmp_path_factory):
     planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
     assert planned is not None
     (folder / "plan.toml").write_text(planned[1])
+    (folder / "out").mkdir()
     (folder / "finding.md").write_text("# A finding\n\nThe loss falls in both stages.\n")
     (folder / "loss.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     stages = plan.recipe.stages

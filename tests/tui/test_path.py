@@ -123,7 +123,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
         terminal.keep("1-empty")
         _choose(terminal, "contrastive-then-distill")
         _launch(terminal)
-        terminal.until("1▶", seconds=PATIENCE)
+        terminal.until("1 running", seconds=PATIENCE)
         terminal.press("Enter")
         terminal.until("1 Curves", "1/2 contrastive", "smoothed", seconds=PATIENCE)
         (run,) = _lab(home).listed()
@@ -136,7 +136,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
     assert lease.is_held(run.folder.lease), "the job died with its terminal"
 
     with _terminal(home) as terminal:
-        terminal.until(first[:20], "1▶")
+        terminal.until(first[:20], "1 running")
         terminal.press("Enter")
         terminal.until("contrastive", "distill", "┊")  # no gap: both stages, with what came while nobody looked
         terminal.press("Escape")
@@ -147,7 +147,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
 
         _choose(terminal, "contrastive")
         _launch(terminal)
-        terminal.until("1▶", "1✔", seconds=PATIENCE)
+        terminal.until("1 running", "1 finished", seconds=PATIENCE)
         terminal.until("2✔", seconds=PATIENCE)
         terminal.keep("4-finished")
         terminal.press("g", "Space", "Space")
