@@ -148,7 +148,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
         _choose(terminal, "contrastive")
         _launch(terminal)
         terminal.until("1 running", "1 finished", seconds=PATIENCE)
-        terminal.until("2✔", seconds=PATIENCE)
+        terminal.until("2 finished", seconds=PATIENCE)
         terminal.keep("4-finished")
         terminal.press("g", "Space", "Space")
         terminal.until("2 marked")
