@@ -162,12 +162,17 @@ class RunIndex:
             statement = "INSERT OR REPLACE INTO indexed_runs (run, mark, verdict_mark, content) VALUES (?, ?, ?, ?)"
             connection.executemany(statement, rows)
             _forget_others(connection, "indexed_runs", known)
-        return {run.name for run in settled}
+            connection.commit()  # here, for an error of it would pass unnoticed at the end of the block
+            return {run.name for run in settled}
+        return set()
 
     def detailed(self) -> dict[str, str]:
         """Return run -> the stamp with which `save_details` last saved its rows."""
+        stamps: dict[str, str] = {}
         with self._open() as connection:
-            return {} if connection is None else dict(connection.execute("SELECT run, stamp FROM detailed_runs"))
+            if connection is not None:
+                stamps = dict(connection.execute("SELECT run, stamp FROM detailed_runs"))
+        return stamps
 
     def save_details(self, details: Iterable[tuple[str, str, Rows]], known: Collection[str]) -> None:
         """Save the rows of runs in `TABLES`, each with a stamp; forget those that are not `known`.
@@ -195,15 +200,10 @@ class RunIndex:
         """
         connection = None
         try:
-            connection = self._connected()
-        except (sqlite3.Error, CerankError, OSError):
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
-            try:
-                connection = self._connected()
-            except (sqlite3.Error, CerankError, OSError) as error:
-                if is_needed:
-                    raise sqlite3.OperationalError(str(error)) from error
+            connection = self._connected_or_new()
+        except (sqlite3.Error, CerankError, OSError) as error:
+            if is_needed:
+                raise sqlite3.OperationalError(str(error)) from error
         if connection is None:
             yield None
             return
@@ -212,11 +212,21 @@ class RunIndex:
                 with connection:
                     yield connection
             except sqlite3.Error as error:
-                if not isinstance(error, sqlite3.OperationalError):  # not busy or full, but damaged
+                if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):  # not busy or full
                     with contextlib.suppress(OSError):
                         self.path.unlink(missing_ok=True)
                 if is_needed:
                     raise
+
+    def _connected_or_new(self) -> sqlite3.Connection:
+        try:
+            return self._connected()
+        except (sqlite3.Error, CerankError, OSError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise  # by another process, which makes or fills it
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            return self._connected()
 
     def _connected(self) -> sqlite3.Connection:
         disk.make_folder(self.path.parent)
