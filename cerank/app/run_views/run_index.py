@@ -156,15 +156,16 @@ class RunIndex:
         settled = [run for run in runs if run.run.status.state in KEPT_STATES and now - run.mark > _SETTLED]
         verdicts = verdict_summaries.change_times(self._cache)
         rows = [(run.name, run.mark, verdicts.get(run.name, 0), _encoder.encode(run.run)) for run in settled]
+        saved: set[str] = set()
         with self._open() as connection:
             if connection is None:
-                return set()
+                return saved
             statement = "INSERT OR REPLACE INTO indexed_runs (run, mark, verdict_mark, content) VALUES (?, ?, ?, ?)"
             connection.executemany(statement, rows)
             _forget_others(connection, "indexed_runs", known)
             connection.commit()  # here, for an error of it would pass unnoticed at the end of the block
-            return {run.name for run in settled}
-        return set()
+            saved |= {run.name for run in settled}
+        return saved
 
     def detailed(self) -> dict[str, str]:
         """Return run -> the stamp with which `save_details` last saved its rows."""
