@@ -30,7 +30,7 @@ from cerank.runs.user_labels import UserLabels
 
 _FORMAT = 1
 _SETTLED = 2_000_000_000  # ns after which a folder's time of change tells one change from the next
-_PATIENCE = 5.0  # seconds to wait for another process that writes
+PATIENCE = 5.0  # seconds to wait for another process that writes
 KEPT_STATES = frozenset({"finished", "failed", "damaged"})  # those that last; others are read from their folders
 
 TABLES: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
@@ -231,7 +231,7 @@ class RunIndex:
 
     def _connected(self) -> sqlite3.Connection:
         disk.make_folder(self.path.parent)
-        connection = sqlite3.connect(self.path, timeout=_PATIENCE)
+        connection = sqlite3.connect(self.path, timeout=PATIENCE)
         try:
             has_release = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'release'").fetchone()
             release = connection.execute("SELECT text FROM release").fetchone() if has_release else None

@@ -110,7 +110,7 @@ def test_an_index_that_another_process_writes_is_kept_and_nothing_counts_as_save
     runs = index.load({folder.name: LONG_AGO})
     stored = [StoredRun(name=folder.name, mark=LONG_AGO, run=run) for run in runs.values()]
     assert len(stored) == 1
-    monkeypatch.setattr(run_index, "_PATIENCE", 0.0)
+    monkeypatch.setattr(run_index, "PATIENCE", 0.0)
     with contextlib.closing(sqlite3.connect(index.path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert index.save(stored, [folder.name]) == set()
