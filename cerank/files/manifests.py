@@ -77,7 +77,7 @@ def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
     if entry is None:
         return "the file does not belong there"
     if path.is_symlink() or not path.is_file():
-        return "the manifest is not a plain file"
+        return "the file is missing, or is not a plain file"
     if path.stat().st_size != entry.size:
         return f"it has {counted(path.stat().st_size, 'byte')}; {entry.size:,} were written"
     try:

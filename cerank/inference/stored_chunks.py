@@ -112,8 +112,15 @@ class OutputShards:
         """Return the scores of all chunks, in the order of the queries.
 
         Raises:
-            MissingError: a shard is not finished, or damaged.
+            MissingError: there are no shards, or one is not finished, or damaged.
         """
+        if not self.identity.shards:
+            raise MissingError(
+                "there are no shards of this output",
+                where=str(self.folder),
+                hint="give the command with --shard 1/N to N/N first, with the same --output",
+                code="shards-missing",
+            )
         scores: Scores = {}
         for number in range(self.identity.chunks):
             of_chunk = self.chunks.load(number)

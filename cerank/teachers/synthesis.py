@@ -151,8 +151,9 @@ def synthesize(request: TeachRequest, options: SynthesisOptions, into: Path, hoo
         what = f"of {len(passages)} passages no query was kept: {sum(failed.values())} failed, {known} were known, "
         what += f"{repeated} were repeated, {facts.not_found} did not lead back"
         raise RunFailedError(what, where=str(into), code="nothing-synthesized")
-    _write_folder(into, request, options.collection, usable)
-    json_records.save(into / MARKER, facts)
+    with disk.new_folder(into) as folder:
+        json_records.save(folder / MARKER, facts)
+        _write_folder(folder, request, options.collection, usable)
     return facts, ""
 
 

@@ -113,6 +113,15 @@ def test_a_harmed_file_of_a_sealed_folder_is_named(tmp_path: Path, harm: Callabl
         assert caught.value.where == str(final / name)
 
 
+def test_a_file_that_became_a_link_is_not_called_the_manifest(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "final"
+    seal(final)
+    link(final / "model.safetensors")
+    with refused(DamagedError, "file-unexpected") as caught:
+        manifests.verify_folder(final)
+    assert "manifest" not in caught.value.what
+
+
 def test_a_flipped_bit_in_any_byte_of_the_list_of_files_is_noticed(tmp_path: Path) -> None:
     final = tmp_path / "final"
     seal(final)

@@ -106,6 +106,9 @@ def test_shards_by_hand_are_resumed_and_merged_to_the_bytes_of_one_command(texts
     other.mkdir()
     command(one / "out.run")
     output = other / "out.run"
+    with refused(MissingError, "shards-missing") as caught:  # of no shard
+        command(output, "--merge")
+    assert "1/0" not in str(caught.value)
     assert "2/4, 3/4, 4/4" in command(output, "--shard", "1/4")
     for shard in (4, 2):
         command(output, "--shard", f"{shard}/4")

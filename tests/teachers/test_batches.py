@@ -219,6 +219,29 @@ def test_a_batch_over_the_servers_limit_stops_the_work_and_is_sent_anew_later(co
         assert set(api.paid.values()) == {1}
 
 
+@pytest.mark.parametrize("gone", ["/batches/batch_0", "/files/file-1/content"])
+def test_a_batch_that_the_server_has_no_more_is_given_up_and_its_calls_are_sent_anew(
+    collection: Path, tmp_path: Path, gone: str
+) -> None:
+    told: list[str] = []
+    missing = Reply(status=404, body={"error": {"message": "no such object"}})
+    with BatchAPI() as api:
+        api.fails = lambda _method, path: missing if path == gone else None
+        made = make(request_for(collection, _spec(api), tmp_path), Hooks(tell=told.append))
+        assert (len(made.ranking), made.provenance.failed, len(api.batches)) == (6, {}, 6)
+        assert sum("sent anew" in line for line in told) == 1
+        make(request_for(collection, _spec(api), tmp_path))  # a later command does not ask for it either
+        assert len(api.batches) == 6
+
+
+def test_a_server_that_shows_none_of_its_batches_is_not_given_ever_more(collection: Path, tmp_path: Path) -> None:
+    with BatchAPI() as api:
+        api.fails = lambda _method, path: Reply(status=404, body={}) if path.startswith("/batches/") else None
+        with pytest.raises(ServerError):
+            make(request_for(collection, _spec(api), tmp_path))
+        assert len(api.batches) == 3  # as many as there are attempts
+
+
 def test_batches_cost_their_share_of_the_price_and_caps_count_that(collection: Path, tmp_path: Path) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text("[models.m]\ninput = 1000.0\noutput = 1000.0\nbatch = 0.5\ndate = 2026-11-01\n")

@@ -14,6 +14,7 @@ from cerank.app.plans import plan_of
 from cerank.cli.typer_app import app
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, RunFailedError, UsageError
+from cerank.files import disk
 from cerank.recipes.schema import recipe_from
 from cerank.settings import Settings
 from cerank.teachers.parsing.written_queries import read_query
@@ -113,6 +114,19 @@ def test_a_query_that_people_asked_is_dropped(room: Path) -> None:
     with ScriptedServer(script) as server, refused(RunFailedError, "nothing-synthesized"):
         _synthesize(room, server)
     assert not (room / "made").exists()
+
+
+def test_the_folder_is_marked_from_its_first_moment_on(room: Path) -> None:
+    unmarked: list[str] = []
+
+    def look(name: str, path: Path) -> None:
+        if (room / "made").exists() and not (room / "made" / "synthetic.json").exists():
+            unmarked.append(f"{name} {path}")
+
+    with ScriptedServer(_first_words) as server, disk.observe(look):
+        assert _synthesize(room, server, "--round-trip", "0")[0] == 0
+    assert unmarked == []
+    assert (room / "made" / "synthetic.json").exists()
 
 
 @pytest.mark.slow

@@ -94,6 +94,7 @@ def update(lab: Lab, index: RunIndex) -> None:
         hint = "cerank run --recipe contrastive-then-distill"
         raise MissingError("there are no runs yet", where=str(lab.folder), hint=hint, code="no-runs")
     monitor.save_index()
+    known = index.detailed()  # again: an index that was found damaged meanwhile is empty
     stamps = {
         entry.name: f"{files.get(entry.name, '')} {_stamp(entry, monitor.mark_of(entry.name))}" for entry in entries
     }

@@ -30,7 +30,7 @@ from cerank.runs.user_labels import UserLabels
 
 _FORMAT = 1
 _SETTLED = 2_000_000_000  # ns after which a folder's time of change tells one change from the next
-_PATIENCE = 5.0  # seconds to wait for another process that writes
+PATIENCE = 5.0  # seconds to wait for another process that writes
 KEPT_STATES = frozenset({"finished", "failed", "damaged"})  # those that last; others are read from their folders
 
 TABLES: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
@@ -156,18 +156,24 @@ class RunIndex:
         settled = [run for run in runs if run.run.status.state in KEPT_STATES and now - run.mark > _SETTLED]
         verdicts = verdict_summaries.change_times(self._cache)
         rows = [(run.name, run.mark, verdicts.get(run.name, 0), _encoder.encode(run.run)) for run in settled]
+        saved: set[str] = set()
         with self._open() as connection:
             if connection is None:
-                return set()
+                return saved
             statement = "INSERT OR REPLACE INTO indexed_runs (run, mark, verdict_mark, content) VALUES (?, ?, ?, ?)"
             connection.executemany(statement, rows)
             _forget_others(connection, "indexed_runs", known)
-        return {run.name for run in settled}
+            connection.commit()  # here, for an error of it would pass unnoticed at the end of the block
+            saved |= {run.name for run in settled}
+        return saved
 
     def detailed(self) -> dict[str, str]:
         """Return run -> the stamp with which `save_details` last saved its rows."""
+        stamps: dict[str, str] = {}
         with self._open() as connection:
-            return {} if connection is None else dict(connection.execute("SELECT run, stamp FROM detailed_runs"))
+            if connection is not None:
+                stamps = dict(connection.execute("SELECT run, stamp FROM detailed_runs"))
+        return stamps
 
     def save_details(self, details: Iterable[tuple[str, str, Rows]], known: Collection[str]) -> None:
         """Save the rows of runs in `TABLES`, each with a stamp; forget those that are not `known`.
@@ -195,15 +201,10 @@ class RunIndex:
         """
         connection = None
         try:
-            connection = self._connected()
-        except (sqlite3.Error, CerankError, OSError):
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
-            try:
-                connection = self._connected()
-            except (sqlite3.Error, CerankError, OSError) as error:
-                if is_needed:
-                    raise sqlite3.OperationalError(str(error)) from error
+            connection = self._connected_or_new()
+        except (sqlite3.Error, CerankError, OSError) as error:
+            if is_needed:
+                raise sqlite3.OperationalError(str(error)) from error
         if connection is None:
             yield None
             return
@@ -212,15 +213,25 @@ class RunIndex:
                 with connection:
                     yield connection
             except sqlite3.Error as error:
-                if not isinstance(error, sqlite3.OperationalError):  # not busy or full, but damaged
+                if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):  # not busy or full
                     with contextlib.suppress(OSError):
                         self.path.unlink(missing_ok=True)
                 if is_needed:
                     raise
 
+    def _connected_or_new(self) -> sqlite3.Connection:
+        try:
+            return self._connected()
+        except (sqlite3.Error, CerankError, OSError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise  # by another process, which makes or fills it
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            return self._connected()
+
     def _connected(self) -> sqlite3.Connection:
         disk.make_folder(self.path.parent)
-        connection = sqlite3.connect(self.path, timeout=_PATIENCE)
+        connection = sqlite3.connect(self.path, timeout=PATIENCE)
         try:
             has_release = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'release'").fetchone()
             release = connection.execute("SELECT text FROM release").fetchone() if has_release else None

@@ -6,6 +6,7 @@ another tracking of the run, after a stop or a failure, sends the rest and nothi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -70,9 +71,16 @@ def load_record(folder: RunFolder, kind: str) -> TrackingRecord | None:
 
 
 def save_record(folder: RunFolder, record: TrackingRecord) -> TrackingRecord:
-    """Save a record with the present time, and return it."""
+    """Save a record with the present time, and return it; of a run that was removed nothing is saved.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
     record = msgspec.structs.replace(record, time=json_records.timestamp(datetime.now(UTC)))
-    disk.make_folder(folder.trackers)
+    if not folder.path.is_dir():
+        return record
+    with contextlib.suppress(OSError):  # without parents, for the run may be removed at this moment
+        folder.trackers.mkdir()
     json_records.save(record_file(folder, record.kind), record)
     return record
 
@@ -201,6 +209,8 @@ def follow(
 ) -> TrackingRecord:
     """Send what the run writes until it ends or stops, then its result; return the record, which is saved as it grows.
 
+    A run whose folder is removed has failed.
+
     Args:
         folder: the run.
         record: what was sent before.
@@ -213,6 +223,9 @@ def follow(
     began = time.monotonic()
     while True:
         status = run_store.status(folder, datetime.now(UTC))  # first, so that no row of what it says is missed
+        if not folder.path.is_dir():
+            tracker.close("failed")
+            return msgspec.structs.replace(record, is_over=True)
         if rows := reader.new():
             tracker.log(rows)
             steps, validations = reader.steps, reader.validations

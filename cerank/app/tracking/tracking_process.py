@@ -5,6 +5,7 @@ Invariant: whatever the tracker's library does, raise, block or exit, only this 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -176,7 +177,8 @@ def track(folder: RunFolder, kind: str, after_attempt: int, environ: Mapping[str
         reason = redacted(reason)[:_LONGEST_REASON]
         print(f"tracking failed: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - its log
         newest = track_run.load_record(folder, kind) or request_record
-        track_run.save_record(folder, msgspec.structs.replace(newest, is_over=True, failure=reason))
+        with contextlib.suppress(RunFailedError):  # the run was removed at this moment, or the disk is full
+            track_run.save_record(folder, msgspec.structs.replace(newest, is_over=True, failure=reason))
 
     def blocked(reason: str) -> None:
         failed(reason)

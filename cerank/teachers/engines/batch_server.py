@@ -61,6 +61,8 @@ class BatchServer:
         self._waiting: dict[str, _WaitingCall] = {}
         self._runner: asyncio.Task[None] | None = None
         self._added = 0
+        self._own: set[str] = set()  # tokens of batches that this process created
+        self._gone = 0  # how many of them the server did not have afterwards
         self._troubles = 0  # requests about batches that failed, one after the other
 
     @property
@@ -207,6 +209,23 @@ class BatchServer:
         """Bring a batch one step on: uploaded, created, looked at, kept; return whether something changed."""
         if record.state == "prepared":
             return await self._create(record)
+        try:
+            return await self._look(record)
+        except _GoneError as error:
+            self._records.save(msgspec.structs.replace(record, state="failed", error=error.what))
+            if record.token in self._own:
+                self._gone += 1
+                if self._gone >= self._attempts:  # it takes batches and shows none: each further one may cost
+                    raise
+            self._tell(f"batch {record.batch}: the server does not have it any more; its calls are sent anew")
+            return True
+
+    async def _look(self, record: BatchRecord) -> bool:
+        """Ask how a created batch is, and keep what came back if it ended; return whether something changed.
+
+        Raises:
+            _GoneError: the server does not know the batch, or a file of what came back.
+        """
         facts = await self._json("GET", f"/batches/{record.batch}")
         if facts is None:
             return False
@@ -230,6 +249,7 @@ class BatchServer:
 
     async def _create(self, record: BatchRecord) -> bool:
         """Upload a batch's requests and create it, unless an earlier process did and could not write it down."""
+        self._own.add(record.token)
         if record.file:
             facts = await self._find(record)
             if facts is None:
@@ -318,7 +338,8 @@ class BatchServer:
         """Return the body of a response about files and batches, or None after a pause if it may come later.
 
         Raises:
-            ServerError: the server refuses such requests. StopTeachingError: it failed many times, or asks to wait.
+            ServerError: the server refuses such requests; `_GoneError` where it does so by 404.
+            StopTeachingError: it failed many times, or asks to wait.
         """
         try:
             response = await self._direct.client.request(method, self.place + path, **more)
@@ -332,7 +353,7 @@ class BatchServer:
         if response.status_code in {400, 404, 405, 413, 422}:
             hint = "does the server have a Batch API? batch = false asks without it"
             what = f"the server refuses batches: HTTP {response.status_code}: {self._direct.safe(error_of(data))}"
-            raise ServerError(what, where=self.place, hint=hint)
+            raise (_GoneError if response.status_code == 404 else ServerError)(what, where=self.place, hint=hint)
         trouble = self._direct.trouble(response.status_code, data, response.headers)
         await self._failed_to(trouble.detail, trouble.wait)
         return None
@@ -346,6 +367,10 @@ class BatchServer:
             raise StopTeachingError(what, where=self.place, hint=hint)
         pause = overload.pause_before(self._troubles + 1, self._direct.jitter)
         await self._pause(max(pause, wait or 0.0))
+
+
+class _GoneError(ServerError):
+    """The server has nothing of that name."""
 
 
 class _WaitingCall:

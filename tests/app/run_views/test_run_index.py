@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cerank.app.run_views import query_index, run_index
-from cerank.app.run_views.run_index import RunIndex
+from cerank.app.run_views.run_index import RunIndex, StoredRun
 from cerank.app.run_views.run_monitor import LabMonitor
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.runs import run_store, user_labels
 from cerank.runs.layout import RunFolder
 from cerank.runs.user_labels import UserLabels
@@ -83,6 +84,39 @@ def test_a_damaged_index_is_made_anew(lab: LabFolder, content: bytes) -> None:
     RunIndex(lab.path, lab.path / "cache").path.write_bytes(content)
     assert [entry.state for entry in indexed(lab).poll()] == ["finished"]
     assert query_index.query(lab.lab, "SELECT state FROM runs").rows == (("finished",),)
+
+
+@pytest.mark.parametrize("table", ["detailed_runs", "indexed_runs", "measures"])
+def test_an_index_without_one_of_its_tables_is_made_anew(lab: LabFolder, table: str) -> None:
+    settled(lab.finished(lab.started(lab.run("one"), 5)))
+    statement = "SELECT count(*) FROM runs"
+    query_index.query(lab.lab, statement)
+    path = RunIndex(lab.path, lab.path / "cache").path
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"DROP TABLE {table}")
+    if table == "measures":
+        lab.finished(lab.started(lab.run("two"), 5))
+        with refused(RunFailedError, "failed", path.name):
+            query_index.query(lab.lab, statement)
+    assert query_index.query(lab.lab, statement).rows == ((2 if table == "measures" else 1,),)
+
+
+def test_an_index_that_another_process_writes_is_kept_and_nothing_counts_as_saved(
+    lab: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = settled(lab.finished(lab.started(lab.run("one"), 5)))
+    indexed(lab)
+    index = RunIndex(lab.path, lab.path / "cache")
+    runs = index.load({folder.name: LONG_AGO})
+    stored = [StoredRun(name=folder.name, mark=LONG_AGO, run=run) for run in runs.values()]
+    assert len(stored) == 1
+    monkeypatch.setattr(run_index, "PATIENCE", 0.0)
+    with contextlib.closing(sqlite3.connect(index.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert index.save(stored, [folder.name]) == set()
+        assert index.detailed() == {}
+        assert index.path.exists()
+    assert index.save(stored, [folder.name]) == {folder.name}
 
 
 def test_an_index_of_another_release_is_made_anew(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,26 @@ def test_a_tracker_that_blocks_is_given_up_with_the_call_named(finished: RunFold
     assert "'log'" in reasons[0]
 
 
+def test_a_run_that_is_removed_ends_its_tracking_and_stays_removed(trained: TrainedRun, tmp_path: Path) -> None:
+    folder = run_store.create(tmp_path / "lab", trained.plan, b"", now())
+    looks = iter([lambda: shutil.rmtree(folder.path)])
+    tracker = RecordedTracker()
+    record = follow(folder, RECORD, tracker, after_attempt=1, sleep=lambda _seconds: next(looks)())
+    assert (record.is_over, tracker.outcomes) == (True, ["failed"])
+    assert not folder.path.exists()
+
+
+def test_a_tracker_that_fails_after_its_run_was_removed_writes_nothing(finished: RunFolder) -> None:
+    def remove_and_fail() -> None:
+        shutil.rmtree(finished.path)
+        raise ConnectionError
+
+    OPENED["next"] = RecordedTracker(before_log=remove_and_fail)
+    track_run.save_record(finished, RECORD)
+    assert tracking_process.track(finished, "recorded", 0, {}) == ExitCode.FAILED
+    assert not finished.path.exists()
+
+
 def test_two_processes_do_not_send_one_run_to_one_tracker(finished: RunFolder) -> None:
     track_run.save_record(finished, RECORD)
     with Lease.take(finished.trackers / "recorded.lease", now()):
