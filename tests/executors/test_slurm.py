@@ -72,6 +72,18 @@ def test_an_option_that_sbatch_could_not_take_is_refused_by_its_name(options: di
         SlurmExecutor("s", options)
 
 
+def test_a_lab_of_any_name_stays_within_its_line_of_the_script(tmp_path: Path) -> None:
+    lab = tmp_path / "it's 100%j"
+    lines = SlurmExecutor("s", {}).script(jobs(lab, "a")).splitlines()
+    assert f'#SBATCH --output="{tmp_path}/it\'s 100%%j/jobs/logs/%j.txt"' in lines
+
+
+@pytest.mark.parametrize("name", ["a\nreboot", 'a"b', "a\\b", "a\x7fb"])
+def test_a_lab_that_no_line_of_a_script_can_name_is_refused(tmp_path: Path, name: str) -> None:
+    with refused(UsageError, "executor-option", "lab"):
+        SlurmExecutor("s", {}).script(jobs(tmp_path / name, "a"))
+
+
 def test_several_jobs_are_one_array_with_its_limit_and_a_task_for_each(tmp_path: Path, slurm: ScriptedSlurm) -> None:
     executor = SlurmExecutor("s", {"array_limit": 2})
     submitted = executor.submit(jobs(tmp_path, "a", "b", "c"), ["5_1"])
