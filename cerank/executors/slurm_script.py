@@ -71,6 +71,11 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self
 
 
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SlurmOptions)}
+COUNTS = frozenset(name for name, default in _DEFAULTS.items() if isinstance(default, int))  # options with a number
+LISTS = frozenset(name for name, default in _DEFAULTS.items() if isinstance(default, tuple))  # and with several lines
+
+
 def seconds_of(time: str, where: str) -> int:
     """Return a time limit as Slurm writes it in seconds.
 
