@@ -367,7 +367,10 @@ def stop(
     home = Lab(settings_of(lab))
     folder = home.find(name)
     resume_hint = f"Resume it with {next_steps.command(home.folder, 'resume', folder)}."
+    was_queued = home.status(folder).state == "queued"
     home.stop(folder)
+    if was_queued and (why := home.why_unanswered(folder)):
+        info(f"Its executor gave no answer, so the job may still start, and then ends before it begins the run: {why}")
     if home.status(folder).state not in {"running", "stopping"}:
         info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     elif wait:
