@@ -216,7 +216,8 @@ class Lab:
         """Cancel a run's job that waits or runs; return whether there was one.
 
         A job whose worker is at the run is left to end by itself, with a checkpoint: the caller asks the worker to
-        stop.
+        stop. A job of an executor that cannot be asked any more counts as canceled: if it starts all the same, it ends
+        before it begins the run.
 
         Raises:
             UsageError: the executor refuses.
@@ -242,10 +243,17 @@ class Lab:
         try:
             choice.of_job(record).cancel([job for job in live if job != at_work and job not in shared])
         except CerankError:
-            job_records.save(folder, record)  # it is not canceled, and the user may try again
-            raise
-        self.refresh_jobs(force=True)
+            if not answer.error:
+                job_records.save(folder, record)  # it is not canceled, and the user may try again
+                raise
+        else:
+            self.refresh_jobs(force=True)
         return bool(live)
+
+    def why_unanswered(self, folder: RunFolder) -> str:
+        """Return why the executor of a run's job did not answer when it was asked last; "" where it did."""
+        record = job_records.load(folder)
+        return job_records.answer_of(self.folder, record.executor).error if record is not None else ""
 
     def runs_waiting_for(self, folder: RunFolder) -> list[RunFolder]:
         """Return the runs whose jobs wait for a stage that a job of this run was to finish, and has not."""

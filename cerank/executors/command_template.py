@@ -6,6 +6,7 @@ Invariant: what is put into the template is quoted for the shell as one word whe
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -91,11 +92,8 @@ class CommandExecutor:
     def line(self, job: Job) -> str:
         """Return the shell line of a job."""
         command = job.shell_command(self._options.python)
-        return (
-            self._options.template.replace("{quoted}", shlex.quote(command))
-            .replace("{command}", command)
-            .replace("{name}", job.name)
-        )
+        inserted = {"{quoted}": shlex.quote(command), "{command}": command, "{name}": job.name}
+        return re.sub("|".join(map(re.escape, _FIELDS)), lambda field: inserted[field[0]], self._options.template)
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:  # noqa: ARG002 - interface
         """Run the line of each job, unless the user is to run it; the last word that it prints is the job's id.

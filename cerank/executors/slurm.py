@@ -79,7 +79,7 @@ class SlurmExecutor:
 
     def script(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> str:
         """Return the script that `submit` would submit; the jobs need the same."""
-        logs = JobFolder(jobs[0].lab).logs
+        logs = str(JobFolder(jobs[0].lab).logs).replace("%", "%%")  # Slurm has its own signs that begin so
         options, needs = self._options, jobs[0].needs
         if needs is not None and needs.device == "cuda":
             options = msgspec.structs.replace(options, gpus=needs.processes)
@@ -87,7 +87,8 @@ class SlurmExecutor:
             options = msgspec.structs.replace(options, gpus=0)
         if needs is not None and needs.processes > 1:
             options = msgspec.structs.replace(options, cpus=max(options.cpus, needs.processes * needs.threads))
-        return batch_script(options, jobs, after, str(logs / ("%A_%a.txt" if len(jobs) > 1 else "%j.txt")), self._where)
+        log = f"{logs}/{'%A_%a.txt' if len(jobs) > 1 else '%j.txt'}"
+        return batch_script(options, jobs, after, log, self._where)
 
     def submit(self, jobs: Sequence[Job], after: Sequence[str] = ()) -> list[SubmittedJob]:
         """Submit one job, or an array with a task for each.

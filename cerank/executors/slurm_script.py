@@ -71,6 +71,11 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self
 
 
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SlurmOptions)}
+COUNTS = frozenset(name for name, default in _DEFAULTS.items() if isinstance(default, int))  # options with a number
+LISTS = frozenset(name for name, default in _DEFAULTS.items() if isinstance(default, tuple))  # and with several lines
+
+
 def seconds_of(time: str, where: str) -> int:
     """Return a time limit as Slurm writes it in seconds.
 
@@ -105,10 +110,16 @@ def batch_script(options: SlurmOptions, jobs: Sequence[Job], after: Sequence[str
         after: jobs that must have succeeded before.
         log: file for what the script prints, with Slurm's signs such as %A and %a.
         where: where the options are from, for errors.
+
+    Raises:
+        UsageError: the file is none that a line of a script can name.
     """
+    if re.search(r'[\x00-\x1f\x7f"\\]', log):
+        what = "sbatch cannot write into a folder with a quote, a backslash or a control character in its path"
+        raise UsageError(f"{what}; given: {log!r:.200}", where="lab", hint="move the lab", code="executor-option")
     options_of_sbatch = {
         "job-name": jobs[0].name if len(jobs) == 1 else f"{jobs[0].name}-and-{len(jobs) - 1}-more",
-        "output": f'"{log}"' if re.search(r"\s", log) else log,  # as sbatch reads it
+        "output": log if _WORD.fullmatch(log) else f'"{log}"',  # as sbatch reads it
         "open-mode": "append",
         "partition": options.partition,
         "account": options.account,

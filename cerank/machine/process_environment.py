@@ -25,6 +25,7 @@ _INHERITED = (
     "XDG_RUNTIME_DIR",
     "SLURM_JOB_ID",
     "CERANK_NO_FLOCK",
+    "CERANK_SHARED_LAB",
     "CERANK_DEVICES",
     "CERANK_FLASH_KERNEL",
     # instructions that torch and NumPy may use: other instructions give other last digits

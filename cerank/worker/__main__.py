@@ -86,25 +86,35 @@ def main() -> int:
             if rank:
                 return _follow(folder, stop, named)
             if not count and len(devices := named or run_store.load_plan(folder).devices) > 1:
-                return _launch(folder, devices)
+                return _launch(folder, devices, stop)
         except CerankError as error:
             _log(str(error))
             return error.exit_code
         return _run_attempt(folder, stop, named, count)
 
 
-def _launch(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
+def _launch(folder: RunFolder, devices: Sequence[str], stop: StopFlag) -> ExitCode:
     """Start a process on each device, and return how the run ended.
 
     Raises:
         UsageError: so many devices cannot share the steps of the run.
+        RunFailedError: torchrun itself failed; the run says so.
     """
     from cerank.planning import several_devices
-    from cerank.worker.ranks.launch_ranks import launch_ranks
+    from cerank.worker.ranks import launch_ranks
 
     plan = run_store.load_plan(folder)
     several_devices.check_division(plan.recipe, plan.step_shards, len(devices))
-    return launch_ranks(folder, devices)
+    try:
+        return launch_ranks.launch_ranks(folder, devices, stop)
+    except CerankError:
+        raise
+    except Exception as error:  # the processes could not meet, or this one was told to hang up
+        _log(traceback.format_exc())
+        failure = failure_of_crash(error)
+        with contextlib.suppress(CerankError):  # on a full disk only the log remains
+            launch_ranks.save_failure(folder, failure)
+        raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
 def _follow(folder: RunFolder, stop: StopFlag, named: Sequence[str]) -> ExitCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ def test_a_template_that_prints_submits_nothing(tmp_path: Path) -> None:
     assert executor.line(job(tmp_path)) == "sky launch -n cerank-a -- python3 -P -m cerank.executors.on_node '/a b'"
     assert executor.prints
     assert [submitted.id for submitted in executor.submit([job(tmp_path)])] == [""]
+
+
+def test_a_path_that_looks_like_a_field_of_the_template_stays_as_it_is(tmp_path: Path) -> None:
+    executor = CommandExecutor("k8s", {"template": "{name}: {quoted}", "python": "python3"})
+    (word,) = shlex.split(executor.line(Job(name="j", lab=tmp_path, arguments=("/{name}/{command}",))))[1:]
+    assert shlex.split(word)[-1] == "/{name}/{command}"
 
 
 def test_a_template_that_runs_gets_the_command_as_one_word_and_gives_an_id_that_cancels(tmp_path: Path) -> None:

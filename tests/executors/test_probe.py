@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -85,6 +85,18 @@ def test_a_job_that_waits_too_long_is_canceled(settings: Settings) -> None:
     assert (finding.state, executor.canceled) == ("wrong", ["1"])
     told = finding.what
     assert "Resources" in told
+
+
+def test_the_folder_is_listed_at_each_look(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+
+    def listing(folder: Path) -> Iterator[Path]:
+        listed.append(folder)
+        yield from ()
+
+    monkeypatch.setattr(Path, "iterdir", listing)
+    examined(settings, AnsweringExecutor(sees_lab=False), patience=0.05)
+    assert [folder.parent for folder in listed[:1]] == [settings.lab.resolve() / "jobs"]
 
 
 def test_a_refusal_is_a_finding(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

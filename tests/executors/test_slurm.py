@@ -6,16 +6,20 @@ import shlex
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.executors.interface import Job, Needs
 from cerank.executors.slurm import SlurmExecutor
 from cerank.executors.slurm_script import REQUEUE
+from cerank.runs import run_store
 from tests.executors.conftest import ScriptedSlurm
 from tests.refusals import refused
+from tests.scheduler.conftest import TOML, plan_for
 
 
 def jobs(lab: Path, *names: str) -> list[Job]:
@@ -70,6 +74,18 @@ def test_a_warning_comes_before_a_short_job_is_over_and_not_as_it_starts(tmp_pat
 def test_an_option_that_sbatch_could_not_take_is_refused_by_its_name(options: dict[str, object], named: str) -> None:
     with refused(UsageError, "executor-option", named):
         SlurmExecutor("s", options)
+
+
+def test_a_lab_of_any_name_stays_within_its_line_of_the_script(tmp_path: Path) -> None:
+    lab = tmp_path / "it's 100%j"
+    lines = SlurmExecutor("s", {}).script(jobs(lab, "a")).splitlines()
+    assert f'#SBATCH --output="{tmp_path}/it\'s 100%%j/jobs/logs/%j.txt"' in lines
+
+
+@pytest.mark.parametrize("name", ["a\nreboot", 'a"b', "a\\b", "a\x7fb"])
+def test_a_lab_that_no_line_of_a_script_can_name_is_refused(tmp_path: Path, name: str) -> None:
+    with refused(UsageError, "executor-option", "lab"):
+        SlurmExecutor("s", {}).script(jobs(tmp_path / name, "a"))
 
 
 def test_several_jobs_are_one_array_with_its_limit_and_a_task_for_each(tmp_path: Path, slurm: ScriptedSlurm) -> None:
@@ -226,3 +242,18 @@ def test_a_job_asks_for_what_its_plan_needs(
     lines = SlurmExecutor("s", options).script([job]).splitlines()
     assert [line for line in lines if "gres" in line] == ([f"#SBATCH --gres={gres}"] if gres else [])
     assert f"#SBATCH --cpus-per-task={cpus}" in lines
+
+
+def test_options_of_the_command_line_are_numbers_only_where_slurm_counts_and_add_up(
+    tmp_path: Path, slurm: ScriptedSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_store.create(tmp_path / "lab", plan_for(label="one"), TOML, datetime.now(UTC))
+    monkeypatch.setenv("CERANK_LAB", str(tmp_path / "lab"))
+    given = ["account=12345", "memory=32000", "partition=1", "time=90", "cpus=3", "sbatch=--hold", "sbatch=--nice=5"]
+    app(
+        ["resume", "one", "--on", "slurm", *(word for text in given for word in ("--slurm", text))],
+        standalone_mode=False,
+    )
+    (script,) = slurm.scripts()
+    wanted = ("account=12345", "mem=32000", "partition=1", "time=90", "cpus-per-task=3", "hold", "nice=5")
+    assert [text for text in wanted if f"#SBATCH --{text}" not in script.splitlines()] == []

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from cerank.app import Lab
+from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.executors import choice
 from cerank.executors.interface import GROUP, Needs
@@ -20,7 +21,7 @@ from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobAnswer, JobState
 from cerank.runs.layout import JobFolder, RunFolder
 from cerank.settings import Settings
-from tests.executors.conftest import MemoryExecutor
+from tests.executors.conftest import MemoryExecutor, ScriptedSlurm
 from tests.refusals import refused
 
 
@@ -180,3 +181,30 @@ def test_stopping_a_run_does_not_cancel_the_job_that_carries_out_others_too(
     assert [lab.status(folder).state for folder in (first, second)] == ["waiting", "queued"]
     lab.stop(second)
     assert executor.canceled == ["1"]
+
+
+def test_a_run_whose_executor_is_gone_can_be_stopped_and_then_resumed_elsewhere(
+    tmp_path: Path, slurm: ScriptedSlurm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"slurm": {"gpus": 0}}
+    settings = Settings(
+        lab=tmp_path, cache=tmp_path / "c", device="cpu", threads=1, format="", executor="slurm", executors=options
+    )
+    lab = Lab(settings)
+    folder = run_of(tmp_path, 1)
+    (record,) = lab.submit([folder])
+    slurm.squeue(f"{record.id}|PENDING|Priority|N/A||0|0|")
+    lab.refresh_jobs(force=True)
+    slurm.refuses("scancel", "scancel: error: not your job")
+    with refused(UsageError, "executor-refused", "not your job"):
+        lab.stop(folder)
+    slurm.refuses("squeue", "Unable to contact slurm controller")
+    with refused(UsageError, "run-state", record.id):
+        lab.check_resumable(folder)
+    monkeypatch.setenv("CERANK_LAB", str(tmp_path))
+    app(["stop", folder.name], standalone_mode=False)
+    assert "slurm controller" in capsys.readouterr().err
+    kept = job_records.load(folder)
+    assert kept is not None
+    assert kept.is_canceled
+    lab.check_resumable(folder)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from cerank.errors import UsageError
+from cerank.files import lease_files
 from cerank.machine import devices
 from cerank.machine.devices import Device, gpu_joules
 from cerank.machine.process_environment import inherited_environment, pinned_environment
@@ -130,6 +131,10 @@ def test_processes_count_gpus_as_the_driver_lists_them_and_may_grow_their_memory
     assert inherited_environment({})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     own = {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}
     assert inherited_environment(own)["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
+
+
+def test_a_worker_takes_the_lab_for_as_shared_as_the_one_who_started_it() -> None:
+    assert inherited_environment({lease_files.SHARED: "1"})[lease_files.SHARED] == "1"
 
 
 @pytest.mark.parametrize(

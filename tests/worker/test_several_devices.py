@@ -19,15 +19,18 @@ from cerank.machine.devices import Device
 from cerank.machine.process_environment import inherited_environment, pinned_environment
 from cerank.planning import several_devices, stage_keys
 from cerank.planning.several_devices import check_division, parse_devices
+from cerank.runs import run_store
 from cerank.runs.records import Attempt, Failure
 from cerank.scheduler.local_launcher import WORKER
 from cerank.training.forward_backward import ForwardBackward
 from cerank.training.trainer import Trainer
 from cerank.worker import __main__ as worker_main
+from cerank.worker.ranks import launch_ranks
 from cerank.worker.ranks.join_ranks import is_broken_connection
 from cerank.worker.run_inputs import RunInputs
 from tests.rank_processes import in_processes
 from tests.refusals import refused
+from tests.scheduler.conftest import TOML, plan_for
 from tests.teachers.scripted_server import ScriptedServer
 from tests.worker.small import STAGE, bits_of, small_plan, small_run
 
@@ -114,6 +117,40 @@ def test_a_step_that_the_devices_cannot_share_is_refused(plan):
 def test_only_errors_of_exchange_count_as_a_lost_connection():
     assert is_broken_connection(RuntimeError("[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
     assert not is_broken_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """A function that launches a run on two devices, with something else in place of what checks them and torchrun."""
+    run = run_store.create(tmp_path / "lab", plan_for(label="one"), TOML, datetime.now(UTC))
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in signals}
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "")  # so that it is put back
+    monkeypatch.setattr(sys, "argv", ["worker", "--devices", "cpu,cpu", str(run.path)])
+
+    def launch(check=lambda *_: None, torchrun=lambda *_: None):
+        monkeypatch.setattr(several_devices, "check_division", check)
+        monkeypatch.setattr(launch_ranks, "elastic_launch", lambda config, program: torchrun)
+        return run, worker_main.main()
+
+    yield launch
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_before_the_processes_are_started_stops_the_run(launched):
+    run, code = launched(check=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert (code, run.stop.exists()) == (ExitCode.OK, True)
+
+
+def test_an_error_of_torchrun_itself_is_the_runs(launched):
+    def torchrun(*_):
+        raise TimeoutError("no rendezvous")
+
+    run, code = launched(torchrun=torchrun)
+    assert (code, run.stop.exists()) == (ExitCode.FAILED, False)
+    failure = json_records.load(run.failure, Failure)
+    assert (failure.kind, failure.what) == ("crash", "TimeoutError: no rendezvous")
 
 
 def by_forks(run, count, fault=None, key=""):

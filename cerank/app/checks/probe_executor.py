@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +81,8 @@ def _answer(
     ended = 0.0
     try:
         while (waited := time.monotonic() - began) < patience:
-            folder.iterdir()  # a network file system looks for new files only when the folder is listed
+            with contextlib.suppress(OSError):
+                list(folder.iterdir())  # a network file system looks for new files only when the folder is listed
             answer = json_records.load_if_there(folder / "answer.json", ProbeAnswer)
             if answer is not None:
                 return answer, state, waited

@@ -170,15 +170,18 @@ def _executor_settings(
     """Return the settings with the executor that --on and --slurm ask for, and the options of its job."""
     if not slurm:
         return settings, None
+    from cerank.executors import slurm_script
+
     job_options: dict[str, Any] = {}
     for text in slurm:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
             hint = "such as --slurm time=4:00:00"
             raise UsageError(f"not KEY=VALUE; given: {text!r:.80}", where="--slurm", hint=hint, code="executor-option")
-        job_options[key.strip()] = int(value) if value.strip().isdecimal() and key.strip() != "time" else value.strip()
-        if key.strip() in {"setup", "sbatch"}:
-            job_options[key.strip()] = [value.strip()]
+        if key in slurm_script.LISTS:
+            job_options.setdefault(key, []).append(value)
+        else:
+            job_options[key] = int(value) if key in slurm_script.COUNTS and value.isdecimal() else value
     if on is None and settings.executor == "local":
         settings = msgspec.structs.replace(settings, executor="slurm")
     kind = settings.executors.get(settings.executor, {}).get("kind", settings.executor)
@@ -364,7 +367,10 @@ def stop(
     home = Lab(settings_of(lab))
     folder = home.find(name)
     resume_hint = f"Resume it with {next_steps.command(home.folder, 'resume', folder)}."
+    was_queued = home.status(folder).state == "queued"
     home.stop(folder)
+    if was_queued and (why := home.why_unanswered(folder)):
+        info(f"Its executor gave no answer, so the job may still start, and then ends before it begins the run: {why}")
     if home.status(folder).state not in {"running", "stopping"}:
         info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     elif wait:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import FrameType
 
+import msgspec
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -22,15 +23,21 @@ from cerank.files.lease import Lease
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Failure
 from cerank.worker.ranks.rank_signs import LostRankError
+from cerank.worker.run_context import StopFlag
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _SECONDS_TO_END = 20  # from the death of one process until the others are killed
 
 
-def launch_ranks(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
+def launch_ranks(folder: RunFolder, devices: Sequence[str], stop: StopFlag) -> ExitCode:
     """Start a process on each device and wait for their end; return the exit code of the first process.
 
     A request to stop that reaches this process is handed on to the first one, which decides for all.
+
+    Args:
+        folder: folder of the run.
+        devices: a process is started on each.
+        stop: heard the signals until now.
     """
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
@@ -40,6 +47,8 @@ def launch_ranks(folder: RunFolder, devices: Sequence[str]) -> ExitCode:
 
     for number in _SIGNALS:
         signal.signal(number, hand_on)
+    if stop.reason:
+        disk.touch(folder.stop)  # a signal came before there was anyone to hand it on to
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(_SECONDS_TO_END)
     config = LaunchConfig(
         min_nodes=1,
@@ -87,18 +96,16 @@ def _record(folder: RunFolder, rank: int, failure: ProcessFailure) -> None:
             hint = "the system does so where memory is short, and `dmesg` says it then; "
     else:
         what = f"rank {rank} ended with exit code {failure.exitcode}"
-    numbers = folder.attempt_numbers()
-    record = Failure(
-        kind=LostRankError.__name__,
-        what=what,
-        where=where,
-        hint=f"{hint}`cerank resume` goes on from the last checkpoint",
-        time=json_records.timestamp(datetime.now(UTC)),
-        attempt=numbers[-1] if numbers else 0,
-    )
+    hint = f"{hint}`cerank resume` goes on from the last checkpoint"
+    save_failure(folder, Failure(kind=LostRankError.__name__, what=what, where=where, hint=hint))
+
+
+def save_failure(folder: RunFolder, failure: Failure) -> None:
+    """Save why a run's last attempt failed, unless it is finished or another worker is at it."""
+    time, attempt = json_records.timestamp(datetime.now(UTC)), max(folder.attempt_numbers(), default=0)
     try:
         with Lease.take(folder.lease, datetime.now(UTC)):
             if not folder.done.exists():
-                json_records.save(folder.failure, record)
+                json_records.save(folder.failure, msgspec.structs.replace(failure, time=time, attempt=attempt))
     except HeldError:
         return  # the run goes on elsewhere
