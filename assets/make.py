@@ -206,7 +206,7 @@ async def pictures(folder: Path) -> None:
         await pilot.press("2")
         movie.add(await camera.settled("a new run: its recipe", "two-stages"), SECONDS["new run"])
         await pilot.press("4")
-        plan = await camera.settled("a new run: its work, and what its queries can show", "ready")
+        plan = await camera.settled("a new run: its work, and the same as a command", "ready")
         movie.add(plan, SECONDS["new run"])
         _write("new-run", plan.svg)
         await pilot.press("l")
