@@ -218,7 +218,12 @@ def _head(folder: Path, pooling: Pooling, size: int, *, is_trained: bool) -> nn.
     """Return the head: the saved one, or a new linear one with small random weights (mean) or the cosine (product)."""
     if is_trained and module_head.has_modules(folder):
         return module_head.load_head(folder)
-    if is_trained and lightning_checkpoint.is_lightning(model_folders.json_object(folder / "config.json")):
+    has_config = (folder / "config.json").is_file()  # an adapter saved alone has none
+    if (
+        is_trained
+        and has_config
+        and lightning_checkpoint.is_lightning(model_folders.json_object(folder / "config.json"))
+    ):
         return module_head.head_of_layers(lightning_checkpoint.head_layers(folder), str(folder))
     head = nn.Linear(size, 1)
     saved = folder / HEAD_WEIGHTS
