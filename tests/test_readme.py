@@ -34,6 +34,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
     ("teach", "check", "zephyr"): "needs a server",
     ("teach", "labels"): "needs a server",
+    ("rerank", "--mteb-task"): "needs the collection; tests/exporting/test_mteb_files.py",
     (
         "run",
         "--track",
