@@ -91,14 +91,14 @@ class Submission:
                 self.executor.devices(str(len(plan.devices)), plan.device)  # it raises if its jobs get fewer
         try:
             records = self._submit_in_order() if self.executor.waits_for_jobs else self._submit_groups()
-        except BaseException:
+            for folder, record in zip(self.folders, records, strict=True):
+                run_store.clear_stop(folder)
+                run_store.clear_failure(folder)
+                job_records.save(folder, record)
+        except BaseException:  # Ctrl-C, too: no job may stay that no run knows of
             with contextlib.suppress(CerankError):  # the first error is the one to show
                 self.executor.cancel(self._submitted)
             raise
-        for folder, record in zip(self.folders, records, strict=True):
-            run_store.clear_stop(folder)
-            run_store.clear_failure(folder)
-            job_records.save(folder, record)
         return records
 
     def _submit_in_order(self) -> list[JobRecord]:

@@ -11,14 +11,14 @@ import pytest
 
 from cerank.app import Lab
 from cerank.cli.typer_app import app
-from cerank.errors import UsageError
+from cerank.errors import RunFailedError, UsageError
 from cerank.executors import choice
 from cerank.executors.interface import GROUP, Needs
 from cerank.executors.submissions import Submission, runs_waiting_for, shared_stages
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import recipe_from
 from cerank.runs import job_records, run_store
-from cerank.runs.job_records import JobAnswer, JobState
+from cerank.runs.job_records import JobAnswer, JobRecord, JobState
 from cerank.runs.layout import JobFolder, RunFolder
 from cerank.settings import Settings
 from tests.executors.conftest import MemoryExecutor, ScriptedSlurm
@@ -119,6 +119,17 @@ def test_a_refusal_half_way_cancels_what_was_submitted_and_leaves_no_record(tmp_
         Submission(executor, folders).submit()
     assert executor.canceled == ["1"]
     assert [job_records.load(folder) for folder in folders] == [None, None]
+
+
+def test_jobs_whose_records_cannot_be_kept_are_canceled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: RunFolder, record: JobRecord) -> None:
+        raise RunFailedError("the disk is full", where=str(folder.path))
+
+    executor = MemoryExecutor()
+    monkeypatch.setattr(job_records, "save", full)
+    with refused(RunFailedError, "failed"):
+        Submission(executor, [run_of(tmp_path, 1)]).submit()
+    assert executor.canceled == ["1"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
