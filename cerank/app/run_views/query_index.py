@@ -162,7 +162,7 @@ def _measures(entry: RunEntry) -> Iterator[tuple[object, ...]]:
     """Yield the mean of each measure of each ranking that was measured and is as it was written."""
     if entry.plan is None:
         return
-    from cerank.app.comparison.comparisons import systems_of
+    from cerank.app.comparison.named_systems import systems_of
 
     data = entry.plan.recipe.data
     for system in systems_of(entry.plan):

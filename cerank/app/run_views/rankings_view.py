@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset

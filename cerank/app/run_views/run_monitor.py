@@ -5,6 +5,7 @@ Invariant: an entry is made from files alone, so two that watch see the same; a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,7 +60,10 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """Return the label that the user gave the run; "" if there is none."""
+        """Return the label of the run, "" without one; of several seeds the words with which all their labels begin."""
+        if self.seeds:
+            every = zip(*(entry.label.split() for entry in self.seeds), strict=False)
+            return " ".join(words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, every))
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property

@@ -42,6 +42,13 @@ def test_runs_of_several_seeds_become_one_row_with_mean_and_standard_deviation(l
     assert groups.folded(entries, {groups.key(entries[0])}) == list(entries)
 
 
+def test_a_row_of_seeds_has_the_words_with_which_all_labels_begin(lab: LabFolder) -> None:
+    for seed, label in ((1, "short trial s1"), (2, "short trial s2")):
+        lab.run(label, seed=seed)
+    (folded,) = SeedGroups(RunSettings()).folded(entries_of(lab))
+    assert folded.label == "short trial"
+
+
 def test_a_run_with_another_setting_is_no_other_seed(lab: LabFolder) -> None:
     lab.run(seed=1)
     lab.run(seed=2, depth=7)
