@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.comparison.comparisons import RunTarget, target
+from cerank.app.comparison.named_systems import RunTarget, target
 from cerank.app.rerank_dataset import checkpoint_folder
 from cerank.errors import UsageError
 from cerank.models import bases

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import CATALOG, Dataset

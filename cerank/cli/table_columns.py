@@ -271,7 +271,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
 
 def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     """Return the measured rankings: how deep each is, and how much of its order was left to ties."""
-    from cerank.app.comparison.comparisons import systems_of
+    from cerank.app.comparison.named_systems import systems_of
     from cerank.training.stage_summary import RankingStats
 
     columns = (

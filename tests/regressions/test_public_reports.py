@@ -21,7 +21,8 @@ import polars as pl
 import pytest
 import zstandard
 
-from cerank.app.comparison.comparisons import ComparisonRequest, measured_systems, target
+from cerank.app.comparison.comparisons import ComparisonRequest, measured_systems
+from cerank.app.comparison.named_systems import target
 from cerank.datasets.local_folders import open_folder
 from cerank.errors import CerankError
 from cerank.evaluation.measures import check, per_query

@@ -9,7 +9,7 @@ import pytest
 
 from cerank.app import plans
 from cerank.app.checks import verify_run
-from cerank.app.comparison import comparisons, stage_costs
+from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.report.report_scope import report_scope, unnamed_baselines
 from cerank.core.metrics import Event, Scoring
 from cerank.errors import UsageError
@@ -62,7 +62,7 @@ def test_its_rows_are_described_and_do_not_widen_the_family(finished):
 
 def test_it_is_a_system_of_the_run_by_name_and_is_verified_with_it(finished):
     run, _, settings = finished
-    target = comparisons.target(settings.lab, f"{run.name}:reranker")
+    target = named_systems.target(settings.lab, f"{run.name}:reranker")
     assert target.system == "reranker"
     assert verify_run.verify(run, NOW).problems == ()
 

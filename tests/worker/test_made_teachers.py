@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cerank.app.comparison import comparisons, stage_costs
-from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.evidence import system_costs
 from cerank.app.lab import Lab
 from cerank.app.teaching import planned_teaching

@@ -81,13 +81,13 @@ _DOUBTS = {
 
 def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
     """Return a warning for each named run that is damaged or was resumed elsewhere; run files have none."""
-    from cerank.app.comparison import comparisons
+    from cerank.app.comparison import named_systems
 
     warnings = []
-    for target in comparisons.targets_of(lab, texts):
-        members = target.members if isinstance(target, comparisons.SeedsTarget) else (target,)
+    for target in named_systems.targets_of(lab, texts):
+        members = target.members if isinstance(target, named_systems.SeedsTarget) else (target,)
         for member in members:
-            if isinstance(member, comparisons.RunTarget):
+            if isinstance(member, named_systems.RunTarget):
                 kinds = {event.kind for event in journal.read_valid_rows(member.folder.events, Event)[0]}
                 warnings += [
                     f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
@@ -97,7 +97,7 @@ def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
     """Yield the (system, dataset, first stage) that have measures."""
-    from cerank.app.comparison.comparisons import systems_of
+    from cerank.app.comparison.named_systems import systems_of
 
     data = plan.recipe.data
     for system in systems_of(plan):

@@ -13,18 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, recorded_looks
+from cerank.app.comparison import comparisons, named_systems, recorded_looks
 from cerank.app.comparison import margins as margins_of
-from cerank.app.comparison.comparisons import (
-    FIRST_STAGE,
-    ComparisonRequest,
-    FileTarget,
-    Qrels,
-    RunTarget,
-    SeedsTarget,
-    Target,
-    short_name,
-)
+from cerank.app.comparison.comparisons import ComparisonRequest, Qrels
+from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget, SeedsTarget, Target, short_name
 from cerank.core.rankings import Ranking
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.runs import run_store
@@ -95,7 +87,7 @@ class ComparisonSession:
         self.settings = settings
         self.request = request
         self._by = by
-        self._targets = comparisons.targets_of(settings.lab, request.targets)
+        self._targets = named_systems.targets_of(settings.lab, request.targets)
         self.systems: list[System]
         self.systems, self.measures = comparisons.measured_systems(settings, self._targets, request)
 
@@ -328,7 +320,7 @@ def target_error(lab: Path, text: str, others: Sequence[str]) -> str:
     if text in others:
         return "is compared already"
     try:
-        comparisons.targets_of(lab, [text])
+        named_systems.targets_of(lab, [text])
     except CerankError as error:
         return f"{error.what}; {error.hint}" if error.hint else error.what
     return ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, named_systems
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.power_analysis import PowerRequest, width_of
 from cerank.errors import UsageError
@@ -105,7 +105,7 @@ def _pilots(settings: Settings, rankings: ComparisonRequest) -> Iterator[tuple[C
     if rankings.targets:
         if len(rankings.targets) < 2:
             raise UsageError("a pilot needs at least two rankings", hint=hint)
-        targets = comparisons.targets_of(settings.lab, rankings.targets)
+        targets = named_systems.targets_of(settings.lab, rankings.targets)
         systems, names = comparisons.measured_systems(settings, targets, rankings)
         for condition in (entry.condition for entry in systems[0].measured):
             for name in names:
@@ -121,7 +121,7 @@ def _pilots(settings: Settings, rankings: ComparisonRequest) -> Iterator[tuple[C
     names = check(rankings.measures or ("nDCG@10",), opened.qrels, "--measure")
     values = [per_query(names, opened.qrels, ranking) for ranking in brought]
     for name in names:
-        yield Condition(comparisons.short_name(opened.name)), name, [list(each[name].values()) for each in values]
+        yield Condition(named_systems.short_name(opened.name)), name, [list(each[name].values()) for each in values]
 
 
 def table(designed: Sequence[TestSetDesign], request: PowerRequest) -> Table:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, named_systems
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import CerankError, UsageError
 from cerank.recipes.plan import Plan
@@ -143,7 +143,7 @@ def of_rankings(
             hint="such as `cerank power A B`",
             code="too-few-systems",
         )
-    targets = comparisons.targets_of(settings.lab, rankings.targets)
+    targets = named_systems.targets_of(settings.lab, rankings.targets)
     systems, names = comparisons.measured_systems(settings, targets, rankings)
     cases = []
     for entry in systems[0].measured:
@@ -215,7 +215,7 @@ def seed_grid(
         raise UsageError(
             "a spread of seeds needs at least 2 of them", where="--seeds", hint="such as 3,5,10", code="too-few-seeds"
         )
-    targets = comparisons.targets_of(settings.lab, rankings.targets)
+    targets = named_systems.targets_of(settings.lab, rankings.targets)
     systems, measures = comparisons.measured_systems(settings, targets, rankings)
     cells = []
     for right in systems[1:]:
@@ -264,7 +264,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
     from cerank.evaluation.primary_questions import questions
 
     recipe, data = plan.recipe, plan.recipe.data
-    systems = (comparisons.FIRST_STAGE, *recipe.chain)
+    systems = (named_systems.FIRST_STAGE, *recipe.chain)
     primary = questions(recipe.evaluate.primary, "evaluate.primary")
     tests = len(data.first_stages) * sum(
         any(question.names(measure, {right}, {left}) for question in primary) if primary else True
@@ -275,7 +275,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
         if before in {0, at - 1}
     )
     baselines = recipe.untrained_systems()
-    couples = [(comparisons.FIRST_STAGE, name) for name in baselines] + [
+    couples = [(named_systems.FIRST_STAGE, name) for name in baselines] + [
         (name, stage) for stage in recipe.chain for name in baselines
     ]
     tests += len(data.first_stages) * sum(
@@ -306,7 +306,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                 low, high = (_power_estimate(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
                 expected.append(
                     Expected(
-                        dataset=comparisons.short_name(test),
+                        dataset=named_systems.short_name(test),
                         kind=kind,
                         measure=measure,
                         source=source,
@@ -349,7 +349,7 @@ def _content(plan: Plan, test: str) -> list[str]:
 
 def _spreads_in(folder: RunFolder, plan: Plan, test: str, first: str) -> Iterator[tuple[Kind, str, float]]:
     """Return the sd of each comparison of a run's own table on one test dataset over one first stage."""
-    systems = [comparisons.FIRST_STAGE, *plan.recipe.chain]
+    systems = [named_systems.FIRST_STAGE, *plan.recipe.chain]
     values = [run_summaries.load_measures(folder, system, test, first) for system in systems]
     for place in range(1, len(systems)):
         for before in dict.fromkeys((place - 1, 0)):

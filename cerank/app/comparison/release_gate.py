@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from cerank.app.comparison import comparisons, margins, recorded_looks
+from cerank.app.comparison import comparisons, margins, named_systems, recorded_looks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.settings import Settings
@@ -68,7 +68,7 @@ def gate_of(
     if bool(parts) != (slices is not None):
         what = "slices are declared without a margin" if slices else "a slice's margin without slices"
         raise UsageError(what, hint="give --slices FILE and a --slice-margin SLICE:MEASURE=NUMBER for each slice")
-    targets = comparisons.targets_of(settings.lab, request.targets)
+    targets = named_systems.targets_of(settings.lab, request.targets)
     measures = tuple(dict.fromkeys([*chosen, *better, *(part.measure for part in parts)])) or request.measures
     measuring = ComparisonRequest(measures=measures, dataset=request.dataset, qrels=request.qrels)
     (base, new), _ = comparisons.measured_systems(settings, targets, measuring)

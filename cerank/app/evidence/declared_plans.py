@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, margins, recorded_looks
+from cerank.app.comparison import comparisons, margins, named_systems, recorded_looks
 from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
-from cerank.app.comparison.comparisons import ComparisonRequest, Target
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.named_systems import Target
 from cerank.errors import UsageError, os_error
 from cerank.runs import comparison_plans, test_set_looks
 from cerank.runs.comparison_plans import ComparisonPlan, DeclaredPlan
@@ -131,7 +132,7 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
     chosen = comparison_plans.find(settings.lab, plan) if plan else None
     if chosen is not None:
         request = _with_rules(request, chosen.plan)
-    targets = comparisons.targets_of(settings.lab, request.targets)
+    targets = named_systems.targets_of(settings.lab, request.targets)
     systems, names = comparisons.measured_systems(settings, targets, request)
     comparison = comparisons.compare_measured(targets, systems, names, request)
     in_family: int | None = None
@@ -237,7 +238,7 @@ def _declared_before(terms: Terms, declared_plan: DeclaredPlan) -> Terms:
 
 def _known_since(targets: Sequence[Target], comparison: Comparison, seen: str) -> str:
     """Return when results of the comparison were first known in this lab; "" for not before now."""
-    sides = [comparisons.sources(target) for target in targets]
+    sides = [named_systems.sources(target) for target in targets]
     pairs = combinations(sides, 2) if comparison.terms.pairs == "all" else ((sides[0], side) for side in sides[1:])
     times = [seen, *(margins.first_known(pair) for pair in pairs)]
     return min((time for time in times if time), default="")

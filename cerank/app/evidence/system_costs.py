@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import stage_costs
-from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget, Target, targets_of
+from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget, Target, targets_of
 from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table

@@ -26,7 +26,7 @@ from cerank.text import escapes
 from cerank.text.table_data import written
 
 if TYPE_CHECKING:
-    from cerank.app.comparison.comparisons import RunTarget
+    from cerank.app.comparison.named_systems import RunTarget
     from cerank.evaluation.compare import Comparison
     from cerank.exporting.score_elsewhere import ExportCheck
 

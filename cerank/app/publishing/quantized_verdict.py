@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
-from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.run_texts import condition_of, some_texts
 from cerank.errors import CerankError, MissingError
 from cerank.exporting.export_formats import QUANTIZED, ExportFormat
@@ -143,7 +143,7 @@ def judge_quantized(
     own = read_run(path).ranking.only(list(scores))
     judged = {query: row for query, row in read_qrels(run.folder.qrels(condition.dataset)).items() if query in scores}
     names = check(run.plan.measures_on(condition.dataset), judged, "evaluate.measures")
-    where = Condition(comparisons.short_name(condition.dataset), comparisons.short_name(condition.first_stage))
+    where = Condition(named_systems.short_name(condition.dataset), named_systems.short_name(condition.first_stage))
     sha256 = comparisons.identity(judged)
     systems = [
         System(label=label, measured=(measured(names, where, judged, sha256, each),), is_fixed=True)

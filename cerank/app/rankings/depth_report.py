@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, stage_costs
+from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.comparison import margins as margins_of
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.answers import shown
@@ -52,8 +52,8 @@ def study(settings: Settings, request: DepthRequest) -> DepthStudy:
     """
     if request.dataset and request.qrels:
         raise UsageError("give --dataset or --qrels, not both")
-    target = comparisons.target(settings.lab, request.target)
-    if isinstance(target, comparisons.FileTarget):
+    target = named_systems.target(settings.lab, request.target)
+    if isinstance(target, named_systems.FileTarget):
         return _of_file(settings, target, request)
     for option, value in (("--first-stage", request.first_stage), ("--qrels", request.qrels)):
         if value:
@@ -103,7 +103,7 @@ def of_run(folder: RunFolder, request: DepthRequest, systems: Sequence[str]) -> 
         raise UsageError("its recipe names no depths", where=run_store.title(folder), hint=hint, code="no-depths")
     depths = check_depths(requested, data.depth, "--depths" if request.depths else WHERE)
     tests = [
-        test for test in data.test if not request.dataset or request.dataset in {test, comparisons.short_name(test)}
+        test for test in data.test if not request.dataset or request.dataset in {test, named_systems.short_name(test)}
     ]
     if not tests:
         raise UsageError(f"the run was not tested on '{request.dataset}'", where="--dataset")
@@ -116,7 +116,7 @@ def of_run(folder: RunFolder, request: DepthRequest, systems: Sequence[str]) -> 
     names = tuple(canonical(name, "--measure") for name in request.measures) or plan.measures_on(tests[0])[:1]
     for ranking in rankings:
         names = check(names, ranking.qrels, "--measure")
-    targets = [comparisons.RunTarget(name, folder, plan, name) for name in (comparisons.FIRST_STAGE, *systems)]
+    targets = [named_systems.RunTarget(name, folder, plan, name) for name in (named_systems.FIRST_STAGE, *systems)]
     declared_before = comparisons.declared_margins(targets, names, all_pairs=False)
     terms = Terms(margins=_margins(request, names, declared_before), confidence=request.confidence)
     return depth_study(rankings, depths, names, terms)
@@ -127,15 +127,15 @@ def _ranking_of_run(folder: RunFolder, plan: Plan, system: str, test: str, first
     from cerank.evaluation.systems import Condition
 
     before, after = (
-        comparisons.ranking_of_run(comparisons.RunTarget(name, folder, plan, name), test, first)
-        for name in (comparisons.FIRST_STAGE, system)
+        comparisons.ranking_of_run(named_systems.RunTarget(name, folder, plan, name), test, first)
+        for name in (named_systems.FIRST_STAGE, system)
     )
     speeds = {cost.stage: cost.pairs_per_second for cost in stage_costs.of_run(folder, plan)}
     speed = speeds.get(system)
     qrels = comparisons.qrels_of_run(folder, test)
     return DepthRanking(
         system=system,
-        condition=Condition(comparisons.short_name(test), comparisons.short_name(first)),
+        condition=Condition(named_systems.short_name(test), named_systems.short_name(first)),
         candidates=before,
         reranked=after,
         qrels=qrels,
@@ -144,7 +144,7 @@ def _ranking_of_run(folder: RunFolder, plan: Plan, system: str, test: str, first
     )
 
 
-def _of_file(settings: Settings, target: comparisons.FileTarget, request: DepthRequest) -> DepthStudy:
+def _of_file(settings: Settings, target: named_systems.FileTarget, request: DepthRequest) -> DepthStudy:
     from cerank.evaluation.compare import Terms
     from cerank.evaluation.measures import check
     from cerank.evaluation.studies.depth_curve import DepthRanking, check_depths, depth_study, greatest_depth
@@ -158,8 +158,8 @@ def _of_file(settings: Settings, target: comparisons.FileTarget, request: DepthR
         )
     if not request.depths:
         raise UsageError("no depths are given", where="--depths", hint="such as --depths 10,20,50", code="no-depths")
-    before = comparisons.target(settings.lab, request.first_stage)
-    if not isinstance(before, comparisons.FileTarget):
+    before = named_systems.target(settings.lab, request.first_stage)
+    if not isinstance(before, named_systems.FileTarget):
         raise UsageError("is a run of the lab, not a TREC run file", where="--first-stage", code="not-a-run-file")
     name, qrels = comparisons.judgments(settings, request.dataset, request.qrels)
     candidates = read_run(before.path).ranking.only(list(qrels))
@@ -172,7 +172,7 @@ def _of_file(settings: Settings, target: comparisons.FileTarget, request: DepthR
     names = check(request.measures or ("nDCG@10",), qrels, "--measure")
     ranking = DepthRanking(
         system=target.label,
-        condition=Condition(comparisons.short_name(name), before.label),
+        condition=Condition(named_systems.short_name(name), before.label),
         candidates=candidates,
         reranked=reranked,
         qrels=qrels,

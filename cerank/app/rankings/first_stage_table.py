@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, named_systems
 from cerank.app.comparison import margins as margins_of
 from cerank.errors import UsageError
 from cerank.settings import Settings
@@ -76,19 +76,19 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
     )
 
 
-def _targets(settings: Settings, texts: Sequence[str]) -> list[comparisons.RunTarget]:
+def _targets(settings: Settings, texts: Sequence[str]) -> list[named_systems.RunTarget]:
     """Return the re-rankers that are named; all stages of a run that is named alone."""
     targets = []
     for text in texts:
-        target = comparisons.target(settings.lab, text)
-        if isinstance(target, comparisons.FileTarget):
+        target = named_systems.target(settings.lab, text)
+        if isinstance(target, named_systems.FileTarget):
             what = "a TREC run file does not say which first stage it re-ranked"
             raise UsageError(what, where=text, hint="name runs of the lab", code="not-a-run-of-the-lab")
         targets.append(target)
     if len(texts) == 1 and ":" not in texts[0]:
         (only,) = targets
-        names = [name for name in comparisons.systems_of(only.plan) if name != comparisons.FIRST_STAGE]
-        targets = [comparisons.RunTarget(name, only.folder, only.plan, name) for name in names]
+        names = [name for name in named_systems.systems_of(only.plan) if name != named_systems.FIRST_STAGE]
+        targets = [named_systems.RunTarget(name, only.folder, only.plan, name) for name in names]
     return targets
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, named_systems
 from cerank.app.rerank_dataset import STDOUT, RerankRequest, rerank
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
@@ -154,16 +154,18 @@ def _ranking(settings: Settings, text: str, request: FusionRequest) -> Ranking:
     """Return the ranking in a TREC run file, or that of a run's stage on one test dataset over one first stage."""
     from cerank.trec.text_io import read_run
 
-    target = comparisons.target(settings.lab, text)
-    if isinstance(target, comparisons.FileTarget):
+    target = named_systems.target(settings.lab, text)
+    if isinstance(target, named_systems.FileTarget):
         return read_run(target.path).ranking
-    if target.system not in comparisons.systems_of(target.plan):
+    if target.system not in named_systems.systems_of(target.plan):
         what = f"{target.system} is an order for comparisons, made from judgments or at random"
         raise UsageError(what, where=text, hint="fuse what was ranked", code="reference-order-fused")
     data = target.plan.recipe.data
     of_a_run = "" if request.validation else request.dataset
-    tests = [test for test in data.test if of_a_run in {"", test, comparisons.short_name(test)}]
-    firsts = [first for first in data.first_stages if request.first_stage in {"", first, comparisons.short_name(first)}]
+    tests = [test for test in data.test if of_a_run in {"", test, named_systems.short_name(test)}]
+    firsts = [
+        first for first in data.first_stages if request.first_stage in {"", first, named_systems.short_name(first)}
+    ]
     for option, matching, given in (("--dataset", tests, data.test), ("--first-stage", firsts, data.first_stages)):
         if len(matching) != 1:
             what = (
@@ -221,17 +223,17 @@ def _interpolate(
     return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, name)]
 
 
-def _stage_of_one_run(settings: Settings, request: FusionRequest) -> comparisons.RunTarget | None:
+def _stage_of_one_run(settings: Settings, request: FusionRequest) -> named_systems.RunTarget | None:
     """Return the stage that is interpolated with the first stage of its own run; None for anything else."""
-    first, stage = (comparisons.target(settings.lab, text) for text in request.targets)
-    if not isinstance(first, comparisons.RunTarget) or not isinstance(stage, comparisons.RunTarget):
+    first, stage = (named_systems.target(settings.lab, text) for text in request.targets)
+    if not isinstance(first, named_systems.RunTarget) or not isinstance(stage, named_systems.RunTarget):
         return None
-    is_pair = first.system == comparisons.FIRST_STAGE and stage.system in stage.plan.recipe.chain
+    is_pair = first.system == named_systems.FIRST_STAGE and stage.system in stage.plan.recipe.chain
     return stage if is_pair and first.folder == stage.folder else None
 
 
 def _chosen_by_run(
-    settings: Settings, request: FusionRequest, stage: comparisons.RunTarget, first: Ranking, reranked: Ranking
+    settings: Settings, request: FusionRequest, stage: named_systems.RunTarget, first: Ranking, reranked: Ranking
 ) -> tuple[Ranking, str, list[str]]:
     """Interpolate with the weight that is best on the validation queries of the run's recipe, re-ranked here."""
     from cerank.datasets.open_datasets import open_dataset
@@ -239,7 +241,7 @@ def _chosen_by_run(
     from cerank.trec.text_io import run_of
 
     data = stage.plan.recipe.data
-    firsts = [name for name in data.first_stages if request.first_stage in {"", name, comparisons.short_name(name)}]
+    firsts = [name for name in data.first_stages if request.first_stage in {"", name, named_systems.short_name(name)}]
     dataset = open_dataset(data.validation, settings.cache)
     before = candidates(dataset, firsts[0], data.depth, settings.cache)
     done = rerank(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.report.report_data import FIRST, Place, ResultCell, ResultsTable, Sign
 from cerank.app.report.report_scope import ReportScope
 from cerank.app.report.results_tables import TestResults

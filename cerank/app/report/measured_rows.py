@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison import comparisons
-from cerank.app.comparison.comparisons import FIRST_STAGE, ComparisonRequest, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.named_systems import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
 from cerank.app.report.report_data import FIRST, SourceFile
 from cerank.app.report.report_scope import ReportRow, ReportScope
 from cerank.evaluation.systems import Condition, Measured, System

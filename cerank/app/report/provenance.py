@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 from cerank import recipes
-from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.report.report_data import RunRecord, StageRecord
 from cerank.app.report.report_scope import ReportScope
 from cerank.core.metrics import Event

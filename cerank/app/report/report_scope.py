@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from cerank.app.comparison import comparisons
-from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget
+from cerank.app.comparison import named_systems
+from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget
 from cerank.app.report.report_data import FIRST, Model
 from cerank.errors import UsageError
 from cerank.evaluation.multiple_testing import Correction
@@ -103,11 +103,11 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScop
 def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
     members: list[RunTarget] = []
     for text in texts:
-        target = comparisons.target(lab, text)
+        target = named_systems.target(lab, text)
         if isinstance(target, FileTarget):
             hint = "a report needs runs; use `cerank compare` for TREC run files"
             raise UsageError(f"{target.path.name} is a file", where=text, hint=hint)
-        if target.system not in comparisons.systems_of(target.plan):
+        if target.system not in named_systems.systems_of(target.plan):
             what = f"{target.system} is an order for comparisons, made from judgments or at random"
             raise UsageError(what, where=text, hint="`cerank compare` shows it", code="reference-order-reported")
         is_stage = target.label.endswith(f":{target.system}")
@@ -152,7 +152,7 @@ def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
     """Return a row for each system that differs in more than its seed, in the order given."""
     groups: dict[tuple[str, str], list[RunTarget]] = {}
     for member in members:
-        groups.setdefault(comparisons.but_for_seed(member), []).append(member)
+        groups.setdefault(named_systems.but_for_seed(member), []).append(member)
     named = [(_label(group), tuple(group)) for group in groups.values()]
     labels = [label for label, _ in named]
     rows = []

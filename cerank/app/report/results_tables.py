@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
 
-from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
-from cerank.app.comparison.comparisons import FIRST_STAGE, short_name
+from cerank.app.comparison import named_systems
+from cerank.app.comparison.named_systems import FIRST_STAGE, short_name
 from cerank.app.report.measured_rows import Measurements, at
 from cerank.app.report.provenance import tied
 from cerank.app.report.report_data import (
@@ -136,7 +136,7 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
         confidence=request.confidence,
         family=family,
         claim=claim,
-        pairs_seeds=comparisons.have_paired_seeds([member for row in scope.rows for member in row.members]),
+        pairs_seeds=named_systems.have_paired_seeds([member for row in scope.rows for member in row.members]),
         margins=margins,
         worth=worth,
         harm=harm,

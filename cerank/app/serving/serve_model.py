@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.named_models import find_model
 from cerank.errors import UsageError, os_reason
 from cerank.files import json_records

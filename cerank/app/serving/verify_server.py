@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.named_models import trained_model
 from cerank.app.run_texts import condition_of, some_texts
 from cerank.errors import MissingError

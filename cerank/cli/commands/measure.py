@@ -394,10 +394,10 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure TREC runs with the qrels of a dataset or a file (as `trec_eval -c`: a query without results counts 0)."""
-    from cerank.app.comparison import comparisons
+    from cerank.app.comparison import comparisons, named_systems
 
     settings = settings_of(cache=cache, form=form, json=json)
-    targets = [comparisons.target(settings.lab, name) for name in run]
+    targets = [named_systems.target(settings.lab, name) for name in run]
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
     shown = table_columns.measure_table(systems, names, per_query=per_query, form=settings.format)

@@ -11,7 +11,7 @@ import msgspec
 from textual.content import Content
 
 from cerank.app import estimates
-from cerank.app.comparison.comparisons import short_name
+from cerank.app.comparison.named_systems import short_name
 from cerank.app.matrix.drafts import CheckedDraft, Draft, DraftRun, FieldError, RecipeSource
 from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.models.bases import BASES

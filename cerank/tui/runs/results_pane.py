@@ -16,7 +16,7 @@ from textual.content import Content
 from textual.widgets import DataTable, Static
 
 from cerank.app.comparison import export_comparison
-from cerank.app.comparison.comparisons import FIRST_STAGE, systems_of
+from cerank.app.comparison.named_systems import FIRST_STAGE, systems_of
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError

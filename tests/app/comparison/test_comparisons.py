@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from cerank.app.comparison import comparisons, export_comparison
+from cerank.app.comparison import comparisons, export_comparison, named_systems
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Margin, Terms
@@ -102,7 +102,7 @@ def test_a_margin_declared_after_the_results_it_judges_is_late_however_it_was_de
     assert (margin.before, margin.declared) == (False, early)
     assert "2026-11-01T09:00:00+00:00" in margin.source
     # in its own table, too
-    own = comparisons.of_run(comparisons.target(tmp_path, "again").folder)
+    own = comparisons.of_run(named_systems.target(tmp_path, "again").folder)
     assert not own.terms.margins["nDCG@10"].before
     # another run that declares its own before any result of it, beside one that declared the same before its own
     finished(
@@ -120,7 +120,7 @@ def test_a_margin_declared_after_the_results_it_judges_is_late_however_it_was_de
         done="2026-11-25T09:00:00+00:00",
     )
     assert comparisons.compare(settings, ComparisonRequest(targets=("cc", "dd"))).terms.margins["nDCG@10"].before
-    assert comparisons.of_run(comparisons.target(tmp_path, "cc").folder).terms.margins["nDCG@10"].before
+    assert comparisons.of_run(named_systems.target(tmp_path, "cc").folder).terms.margins["nDCG@10"].before
 
 
 @pytest.mark.parametrize("text", ["nDCG@10", "nDCG@10=", "=.02", "nDCG@10=0", "nDCG@10=-1", "nDCG@10=inf", "a=1_0"])
@@ -179,7 +179,7 @@ def test_a_label_alone_renames_a_run_a_stage_or_a_file(lab):
 def test_a_run_whose_label_holds_an_equals_sign_is_found_by_it(lab, tmp_path):
     settings = msgspec.structs.replace(lab.settings, lab=tmp_path)
     made_run(settings, changed(lab.plan), "lr=1e-4")
-    (found,) = comparisons.targets_of(tmp_path, ["lr=1e-4"])
+    (found,) = named_systems.targets_of(tmp_path, ["lr=1e-4"])
     assert found.label == "lr=1e-4"
 
 
@@ -198,14 +198,14 @@ def test_a_run_whose_label_holds_an_equals_sign_is_found_by_it(lab, tmp_path):
 )
 def test_what_is_no_set_of_seeds_is_refused_with_what_differs(lab, text, what):
     with pytest.raises(UsageError) as caught:
-        comparisons.targets_of(lab.settings.lab, [text])
+        named_systems.targets_of(lab.settings.lab, [text])
     assert what in caught.value.what
 
 
 def test_a_file_cannot_be_a_seed(lab):
     path = lab.runs["s1"].ranking("distill", lab.test, "bm25")
     with refused(UsageError, "seed-unknown"):
-        comparisons.targets_of(lab.settings.lab, [f"cl={path},s2"])
+        named_systems.targets_of(lab.settings.lab, [f"cl={path},s2"])
 
 
 def test_condensed_measures_stand_beside_their_own_with_the_margin_marked(lab):
@@ -274,4 +274,4 @@ def test_a_recipe_that_declares_a_gain_or_a_reason_is_the_same_recipe_for_seeds(
     other = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=chosen, seed=7))
     made_run(settings, plan, "aa")
     made_run(settings, other, "bb")
-    assert len(comparisons.targets_of(settings.lab, ["both=aa,bb"])[0].members) == 2
+    assert len(named_systems.targets_of(settings.lab, ["both=aa,bb"])[0].members) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cerank.app import plans
-from cerank.app.comparison import comparisons, power_analysis
+from cerank.app.comparison import comparisons, named_systems, power_analysis
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.power_analysis import PowerRequest
 from cerank.cli import table_columns
@@ -177,7 +177,7 @@ def test_a_plan_takes_the_spread_of_earlier_runs_and_counts_every_comparison_of_
     assert {one.source for one in found} == {"earlier runs of this lab"}
     spreads = {}
     for name in ("a", "b"):
-        run = comparisons.of_run(comparisons.target(lab.settings.lab, name).folder)
+        run = comparisons.of_run(named_systems.target(lab.settings.lab, name).folder)
         for row in run.rows:
             kind = power_analysis.KINDS[row.left == run.baseline]
             spreads.setdefault((kind, row.measure), []).append(row.paired.sd)
@@ -212,7 +212,7 @@ def test_an_assumed_spread_promises_no_power_that_the_embedded_data_would_not_ha
 
 
 def test_what_was_planned_stands_beside_what_was_seen(lab):
-    run = comparisons.of_run(comparisons.target(lab.settings.lab, "b").folder)
+    run = comparisons.of_run(named_systems.target(lab.settings.lab, "b").folder)
     lines = power_analysis.seen(power_analysis.of_plan(planned(lab), lab.settings.lab), run)
     assert len(lines) == 4
     sds = [row.paired.sd for row in run.rows if row.measure == "nDCG@10" and row.left != run.baseline]
@@ -289,7 +289,7 @@ def test_a_grid_of_seeds_and_queries_rests_on_the_spread_that_an_analysis_of_var
 
     cells = power_analysis.seed_grid(seeds.settings, seeds.request, PowerRequest(), [5])
     systems, _ = comparisons.measured_systems(
-        seeds.settings, comparisons.targets_of(seeds.settings.lab, seeds.request.targets), seeds.request
+        seeds.settings, named_systems.targets_of(seeds.settings.lab, seeds.request.targets), seeds.request
     )
     for first in ("bm25", "oracle"):
         place = [entry.condition.first_stage for entry in systems[0].measured].index(first)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, named_systems
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.report.build_report import build_report
 from cerank.app.report.footnotes import GLYPHS
@@ -122,7 +122,7 @@ def test_a_sign_is_the_verdict(whole):
                 for (label, test, first), cell in shown(whole).items()
                 if label == row.right
                 and first == row.condition.first_stage
-                and row.condition.dataset == comparisons.short_name(test)
+                and row.condition.dataset == named_systems.short_name(test)
             ]
             assert cell.sign == ("" if row.verdict == "cannot tell" else row.verdict)
             signs.add(cell.sign)
@@ -174,7 +174,7 @@ def test_a_ranking_that_is_not_there_yet_leaves_a_gap_and_no_smaller_family(lab,
     assert less.family == FAMILY
     assert shown(less)["roberta ecir2025-kd", lab.tests[1], "bm25"].value is None
     assert shown(less)["roberta ecir2025-kd", lab.tests[0], "bm25"].value is not None
-    assert less.missing == (f"roberta ecir2025-kd on {comparisons.short_name(lab.tests[1])}",)
+    assert less.missing == (f"roberta ecir2025-kd on {named_systems.short_name(lab.tests[1])}",)
 
 
 def test_asking_for_one_measure_shrinks_no_declared_family(lab):

@@ -1,0 +1,203 @@
+"""What the user names, as systems: runs of the lab, stages of them, seeds of one recipe, and TREC run files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.comparison import margins as margins_of
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
+from cerank.recipes.plan import Plan
+from cerank.registry import nearest
+from cerank.retrieval.reference_orders import REFERENCE_ORDERS
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.text.safe_text import shown
+
+FIRST_STAGE = "first-stage"
+
+
+def systems_of(plan: Plan) -> list[str]:
+    """Return what a run measures, in the order of its table: its first stage, its stages, and systems not trained."""
+    return [FIRST_STAGE, *plan.recipe.chain, *plan.recipe.untrained_systems()]
+
+
+class RunTarget(msgspec.Struct, frozen=True):
+    """A run's rankings after one of its stages."""
+
+    label: str
+    folder: RunFolder
+    plan: Plan
+    system: str  # a stage's name, "first-stage", that of a baseline or teacher, or one of `REFERENCE_ORDERS`
+
+
+class FileTarget(msgspec.Struct, frozen=True):
+    """A TREC run file."""
+
+    label: str
+    path: Path
+
+
+class SeedsTarget(msgspec.Struct, frozen=True):
+    """Runs that differ in nothing but their seed, as one system."""
+
+    label: str
+    members: tuple[RunTarget, ...]
+
+
+Target = RunTarget | FileTarget | SeedsTarget
+
+
+def target(lab: Path, text: str) -> RunTarget | FileTarget:
+    """Return what `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
+
+    A run alone means its last stage; `RUN:first-stage` is what it re-ranked, `RUN:oracle` and `RUN:random-order` are
+    that in the best possible and in a random order.
+
+    Raises:
+        UsageError: no such file, run or stage.
+    """
+    path = input_file(text)
+    if path is not None:
+        return FileTarget(text if text == STDIN else short_name(str(path.resolve())), path)
+    name, colon, system = text.partition(":")
+    try:
+        folder = run_store.find(lab, name)
+    except UsageError:
+        if looks_like_a_path(text):
+            raise _no_such_file(text) from None
+        raise
+    plan = run_store.load_plan(folder)
+    known = [*systems_of(plan), *REFERENCE_ORDERS]
+    if colon and system not in known:
+        raise UsageError(f"run {run_store.title(folder)} has no stage '{system}'", hint=nearest(system, known))
+    label = (run_store.label_of(folder, plan) or run_store.short_name(folder)) + (f":{system}" if colon else "")
+    return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
+
+
+def _no_such_file(text: str) -> CerankError:
+    if Path(text).expanduser().is_dir():
+        return UsageError(
+            "is a folder, not a run", where=shown(text, 200), hint="name a TREC run file in it", code="folder-not-run"
+        )
+    near = near_files(text)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`cerank ps` lists the runs of the lab"
+    return MissingError(
+        "no such file, and no run of the lab is called so", where=shown(text, 200), hint=hint, code="file-not-found"
+    )
+
+
+def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
+    """Return what `texts` name: each as `target` reads it, `LABEL=RUN`, or `LABEL=RUN,RUN,...` for seeds of one recipe.
+
+    A file or run that is itself called by the whole text wins.
+
+    Raises:
+        UsageError: no such thing; seeds that differ in more than their seed, or not even in that.
+    """
+    return [_target(lab, text) for text in texts]
+
+
+def _target(lab: Path, text: str) -> Target:
+    label, equals, rest = text.partition("=")
+    try:
+        return target(lab, text)
+    except (UsageError, MissingError):
+        if not (equals and label.strip() and rest.strip()):
+            raise
+    members = [target(lab, part.strip()) for part in rest.split(",")]
+    if len(members) == 1:
+        return msgspec.structs.replace(members[0], label=label.strip())
+    return _seeds(label.strip(), members)
+
+
+def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget:
+    """Return the members as one system, if they are one recipe under several seeds."""
+    runs: list[RunTarget] = []
+    for member in members:
+        if isinstance(member, FileTarget):
+            hint = "name runs of the lab; a mean of seeds needs their plans"
+            raise UsageError(
+                f"'{label}': {member.path.name} is a run file, which has no recorded seed",
+                hint=hint,
+                code="seed-unknown",
+            )
+        if member.system not in member.plan.recipe.chain:
+            what = "a first stage" if member.system == FIRST_STAGE else "a system that no stage trained"
+            raise UsageError(f"'{label}': {what} has no seed", hint=f"name one: {label}={member.label}")
+        runs.append(member)
+    first, seeds = runs[0], set[int]()
+    for member in runs:
+        seed = member.plan.recipe.seed
+        if but_for_seed(member) != but_for_seed(first):
+            raise _no_seeds(label, first, member)
+        if seed in seeds:
+            raise UsageError(f"'{label}': seed {seed} is given twice", hint="name each run only once")
+        seeds.add(seed)
+    return SeedsTarget(label, tuple(runs))
+
+
+def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
+    """Return the error for two runs that are not seeds of one recipe: what they differ in."""
+    from cerank.app import plan_view
+
+    odd = [
+        difference
+        for difference in plan_view.differences(first.plan, other.plan)
+        if not _NOT_IDENTITY.match(difference.key)
+    ]
+    shown = [
+        f"{difference.key}: {difference.one or 'nothing'} against {difference.other or 'nothing'}" for difference in odd
+    ]
+    if other.system != first.system:
+        shown.insert(0, f"stage: {first.system} against {other.system}")
+    what = (
+        f"'{label}': {run_store.title(first.folder)} and {run_store.title(other.folder)} differ in more than the seed"
+    )
+    more = [f"and {len(shown) - 8} more"] if len(shown) > 8 else []
+    return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
+
+
+_NOT_IDENTITY = re.compile(
+    r"(seed|name|description|python|cerank)\Z|evaluate\.(?!measures)"
+)  # two seeds may differ here
+
+
+def but_for_seed(target: RunTarget) -> tuple[str, str]:
+    """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
+    recipe = target.plan.recipe
+    alone = margins_of.measuring_alone(recipe.evaluate)
+    same = msgspec.structs.replace(recipe, seed=0, baselines=(), evaluate=alone)
+    inputs = tuple(entry for entry in target.plan.inputs if entry.role not in {"baseline", "tested_teacher"})
+    return target.system, msgspec.structs.replace(target.plan, recipe=same, inputs=inputs).fingerprint
+
+
+def sources(target: Target) -> tuple[margins_of.Source, ...]:
+    """Return the runs behind a system; none behind a file."""
+    if isinstance(target, FileTarget):
+        return ()
+    members = target.members if isinstance(target, SeedsTarget) else (target,)
+    return margins_of.sources([(run.folder, run.plan) for run in members])
+
+
+def have_paired_seeds(targets: Sequence[Target]) -> bool:
+    """Return whether the plans of all runs declare that their seeds count as pairs, which is the default."""
+    runs = [
+        run
+        for target in targets
+        for run in (target.members if isinstance(target, SeedsTarget) else (target,))
+        if isinstance(run, RunTarget)
+    ]
+    return all(run.plan.recipe.evaluate.seeds_as == "pairs" for run in runs)
+
+
+def short_name(name: str) -> str:
+    """Return a dataset's or first stage's name as tables show it: the last part of a path, anything else whole."""
+    if not name.startswith("/"):
+        return name
+    path, mark, rest = name.partition("[")
+    return Path(path).name.removesuffix(".gz").removesuffix(".run") + mark + rest
