@@ -83,11 +83,8 @@ def run_there(words: Sequence[str], address: str) -> int:
         hint = f"log in there for it; these work from here: {', '.join(COMMANDS)}"
         raise UsageError(f"'{command}' cannot use a lab over ssh", where="--lab", hint=hint, code="remote-lab")
     local = [word.replace(address, lab.folder) if address in word else word for word in words]
-    if (
-        command in {"ps", "show", "compare", "queue"}
-        and sys.stdout.isatty()
-        and not {"--format", "--json"} & set(words)
-    ):
+    is_chosen = any(word in {"--format", "--json"} or word.startswith("--format=") for word in words)
+    if _shows_a_table(command, words) and sys.stdout.isatty() and not is_chosen:
         local += ["--format", "table"]  # the other side sees no terminal
     there = os.environ.get(COMMAND, "cerank")
     width = f"COLUMNS={os.get_terminal_size().columns} " if sys.stdout.isatty() else ""
@@ -101,3 +98,11 @@ def run_there(words: Sequence[str], address: str) -> int:
         hint = f"set {COMMAND}, such as /shared/me/venv/bin/cerank"
         raise MissingError(f"{lab.host} has no command {there}", where="--lab", hint=hint, code="remote-lab")
     return done.returncode
+
+
+def _shows_a_table(command: str, words: Sequence[str]) -> bool:
+    """Return whether a command has an option --format: of `queue` only that without a subcommand."""
+    return command in {"ps", "show", "compare"} or (command == "queue" and not _QUEUE_CHANGES & set(words))
+
+
+_QUEUE_CHANGES = {"start", "add", "move", "drop"}

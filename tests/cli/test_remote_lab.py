@@ -56,6 +56,20 @@ def test_what_is_no_address_never_reaches_ssh(ssh: Path, address: str) -> None:
     assert not ssh.exists()
 
 
+def test_on_a_terminal_the_other_side_is_asked_for_a_table_where_it_has_one(
+    ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh.parent.joinpath("bin", "ssh").write_text('#!/bin/sh\necho "$@" >"$(dirname "$0")/../words.txt"\n')
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((100, 40)))
+    lab = "ssh://node/lab"
+    asked = {}
+    for words in (["ps"], ["ps", "--format=json"], ["queue"], ["queue", "start"], ["show", "x", "--json"]):
+        remote_lab.run_there([*words, "--lab", lab], lab)
+        asked[" ".join(words)] = "--format table" in ssh.read_text()
+    assert [words for words, has_table in asked.items() if has_table] == ["ps", "queue"]
+
+
 def test_a_command_that_needs_more_than_the_lab_is_refused(ssh: Path) -> None:
     with refused(UsageError, "remote-lab", "bench", "ps"):
         remote_lab.run_there(["bench", "--lab", "ssh://node/lab"], "ssh://node/lab")
