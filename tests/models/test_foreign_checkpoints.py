@@ -146,6 +146,15 @@ def test_definitions_of_xpmir_that_are_none_or_of_something_else_are_refused(tmp
         locate(str(folder))
 
 
+@pytest.mark.parametrize("definition", ["[]", '{"a": 1}', '[{"typename": "my.experiment.Learner"}]'])
+def test_a_model_beside_a_file_of_another_program_of_experimaestro_is_read(tmp_path: Path, definition: str) -> None:
+    part = write_xpm(tmp_path / "m") / "encoder_path"
+    for folder in (part, part.parent):
+        (folder / "experimaestro.json").write_text(definition)
+    assert locate(str(part)).folder == part.resolve()
+    assert cerank.load(part, device="cpu").score_pairs(TEXTS)
+
+
 def test_prompts_that_have_no_form_here_are_refused(tmp_path: Path) -> None:
     for number, prompt in enumerate(({"doc_prompt": "passage: "}, {"query_prompt": "query: {text} ?"})):
         with refused(UsageError, "usage", "experimaestro.json"):

@@ -6,6 +6,7 @@ that it names are never imported.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -40,9 +41,18 @@ def model_part(folder: Path) -> Path:
     path = folder / DEFINITION
     if not path.is_file():
         return folder
-    loaders = [(entry, _LOADERS[name]) for entry in _entries(path) if (name := _class_of(entry)) in _LOADERS]
+    has_weights = any(folder.glob("*.safetensors"))  # then the file may be of another program of experimaestro
+    try:
+        entries = _entries(path)
+    except UsageError:
+        if has_weights:
+            return folder
+        raise
+    loaders = [(entry, _LOADERS[name]) for entry in entries if (name := _class_of(entry)) in _LOADERS]
     if not loaders:
-        names = ", ".join(sorted({shown(_class_of(entry), 60) for entry in _entries(path)}))
+        if has_weights and not any(str(entry.get("typename", "")).startswith("xpmir.") for entry in entries):
+            return folder
+        names = ", ".join(sorted({shown(_class_of(entry), 60) for entry in entries})) or "nothing"
         what = f"the checkpoint of xpmir holds no cross-encoder: {names}"
         raise UsageError(what, where=str(path), code="not-pointwise")
     entry, field = loaders[-1]
@@ -62,9 +72,10 @@ def read_lengths(folder: Path) -> XpmLengths | None:
     Raises:
         UsageError: the tokenizer writes something around a text that cerank has no form for.
     """
-    path = next((home / DEFINITION for home in (folder, folder.parent) if (home / DEFINITION).is_file()), None)
-    if path is None or model_part(path.parent) != folder:
+    home = next((home for home in (folder, folder.parent) if _is_checkpoint_of(home, folder)), None)
+    if home is None:
         return None
+    path = home / DEFINITION
     for entry in _entries(path):
         fields = _fields(entry)
         if _class_of(entry) != "HFQueryDocTokenizer":
@@ -79,6 +90,18 @@ def read_lengths(folder: Path) -> XpmLengths | None:
         )
         return XpmLengths(pair=pair, query=query, document=document, query_prompt=prompt)
     return XpmLengths()
+
+
+def _is_checkpoint_of(home: Path, folder: Path) -> bool:
+    """Return whether `home` is a checkpoint of xpmir whose model is in `folder`, and no other program's folder."""
+    path = home / DEFINITION
+    with contextlib.suppress(UsageError):
+        return (
+            path.is_file()
+            and any(_class_of(entry) in _LOADERS for entry in _entries(path))
+            and (model_part(home) == folder)
+        )
+    return False
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
