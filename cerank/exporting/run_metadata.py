@@ -195,7 +195,8 @@ def _public(text: str) -> str:
     if re.match(r"https?://", text):
         parts = urlsplit(text)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return text.replace(f"{Path.home()}/", "~/")
+    text = re.sub(r"(https?://)[^/\s]*@", r"\1", text)
+    return re.sub(rf"(^|[=:,]){re.escape(str(Path.home()))}(?=/|$)", r"\1~", text)
 
 
 def _ram() -> str:

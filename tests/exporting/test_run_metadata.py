@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shlex
 import sys
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def test_nothing_is_invented_and_no_password_or_home_folder_is_told() -> None:
     assert "other commands" in notes(RUN, None)[0]
     cached = notes(msgspec.structs.replace(RUN, pairs_scored=4000), USED)
     assert cached[0].startswith("300 of 4,300 pairs")
+
+
+def test_only_the_home_folder_itself_is_shortened_and_passwords_go_wherever_they_are() -> None:
+    home = str(Path.home())
+    words = [f"/mnt{home}/model", f"--dataset={home}/data", home, "--at=http://me:secret@host/x"]
+    command = _values(header(MetadataRequest(command=words), RUN, None))["implementation"]["executable"]["cmd"]
+    assert shlex.split(command) == [f"/mnt{home}/model", "--dataset=~/data", "~", "--at=http://host/x"]
 
 
 def test_a_run_with_a_header_reads_as_the_run_without(tmp_path, monkeypatch) -> None:
