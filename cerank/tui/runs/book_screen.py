@@ -73,7 +73,9 @@ class EntryList(RowList):
         entry = written.entry
         changed = "changed since; " if written.is_changed else ""
         pins = changed + book_entries.pins_in_words(entry)
-        return local_time(entry.time), shown(entry.study, 80), shown(entry.title, 80), pins
+        title = Text(shown(entry.title, 80))
+        title.truncate(80, overflow="ellipsis")  # of 80 characters some may take two columns
+        return local_time(entry.time), shown(entry.study, 80), title.plain, pins
 
     def cells(self, place: int) -> list[Text]:
         """Return the cells of an entry."""
