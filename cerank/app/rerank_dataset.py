@@ -29,7 +29,8 @@ from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
 from cerank.registry import nearest
-from cerank.retrieval.first_stage import is_built_in_bm25, open_given_run
+from cerank.retrieval.first_stage import RETRIEVERS, is_built_in_bm25, open_given_run
+from cerank.retrieval.first_stage import fingerprint as first_stage_fingerprint
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
@@ -282,7 +283,7 @@ def _reranked(
         device=device,
         threads=settings.threads or physical_cores() if device else 0,
         first_stage=request.first_stage,
-        first_stage_sha256="" if is_built_in else open_given_run(dataset, request.first_stage).sha256,
+        first_stage_sha256="" if is_built_in else first_stage_fingerprint(dataset, request.first_stage),
         depth=request.depth,
         dataset=request.dataset,
         ir_datasets=dataset.name if dataset.location == CATALOG else "",
@@ -437,7 +438,8 @@ def _notes(dataset: Dataset, first_stage: str, before: Ranking) -> tuple[str, ..
         some = ", ".join(shown(query, 40) for query in absent[:3])
         of = f"{len(absent)} of {counted(len(dataset.queries), 'query')}"
         notes.append(f"{of} have no candidates and are not in the output: {some}")
-    if not is_built_in_bm25(dataset, first_stage):
+    is_computed = first_stage in RETRIEVERS and first_stage not in dataset.runs
+    if not is_computed and not is_built_in_bm25(dataset, first_stage):
         unknown = sum(query not in dataset.queries for query in open_given_run(dataset, first_stage).ranking)
         if unknown:
             notes.append(f"{counted(unknown, 'query')} of {shown(first_stage, 80)} are not in {dataset.name}")

@@ -555,6 +555,11 @@ def _mteb_task(folder: Path | None, task: str, subset: str, split: str) -> MtebT
     from cerank.exporting.mteb_files import MtebTask
 
     if folder is None and not task:
+        if (subset, split) != ("default", "test"):
+            where = "--mteb-subset" if subset != "default" else "--mteb-split"
+            raise UsageError(
+                "it is a part of mteb's task", where=where, hint="add --mteb-task", code="options-conflict"
+            )
         return None
     if folder is None or not task:
         what = "--mteb-predictions and --mteb-task need each other"

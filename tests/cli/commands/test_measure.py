@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from cerank.cli.commands.measure import rerank
 from cerank.cli.typer_app import app
-from cerank.errors import CerankError, ExitCode
+from cerank.errors import CerankError, ExitCode, UsageError
 
 
 def asked(tmp_path, precision):
@@ -26,3 +26,10 @@ def test_each_precision_of_recipes_is_taken(tmp_path, precision):
     with pytest.raises(CerankError) as caught:  # of the dataset, which comes after
         asked(tmp_path, precision)
     assert "no precision" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("option", "value"), [("mteb_subset", "en"), ("mteb_split", "dev"), ("mteb_task", "NFCorpus")])
+def test_what_belongs_to_mteb_is_refused_without_the_rest_of_it(tmp_path, option, value):
+    with pytest.raises(UsageError) as caught:
+        rerank(str(tmp_path), "bm25", "x", tmp_path / "out.run", lab=str(tmp_path), **{option: value})
+    assert caught.value.where.startswith("--mteb-")
