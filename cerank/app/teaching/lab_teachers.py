@@ -5,6 +5,7 @@ Invariant: reads small files alone, and imports nothing that takes long.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,6 +36,10 @@ class KeptCheck(msgspec.Struct, frozen=True, kw_only=True):
 class _Tokens(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
+
+    @property
+    def both(self) -> int:
+        return self.input_tokens + self.output_tokens
 
 
 class _Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +75,7 @@ class LabTeacher(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, int] = {}
     calls: int = 0
     tokens: int = 0
-    cost: float | None = None
-    currency: str = ""
+    costs: dict[str, float] = {}  # currency -> price of the answers; empty without a price
     repaired: float | None = None  # share of its answers; None without any
     unchanged: float | None = None
     check: KeptCheck | None = None
@@ -93,29 +97,39 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
             key = (name, spec.model, spec.server or "in process")
             declared.setdefault(key, []).append(entry)
             kinds[key] = spec.kind
-    made = {(facts.name, facts.model, facts.place): (facts, check) for facts, check in _made(lab)}
+    made: dict[tuple[str, str, str], list[tuple[_Made, KeptCheck | None]]] = {}
+    for facts, check in _made(lab):
+        made.setdefault((facts.name, facts.model, facts.place), []).append((facts, check))
     rows = []
     for key in dict.fromkeys((*declared, *made)):
         name, model, place = key
-        facts, check = made.get(key, (_Made(name=name), None))
+        folders = [facts for facts, _ in made.get(key, [])]  # one for each setting, documents and first stage
+        checks = [check for _, check in made.get(key, []) if check is not None]
+        windows = sum(facts.windows for facts in folders)
+        costs: dict[str, float] = {}
+        for facts in folders:
+            if facts.cost is not None:
+                costs[facts.currency] = costs.get(facts.currency, 0.0) + facts.cost
+        failed: Counter[str] = Counter()
+        for facts in folders:
+            failed.update(facts.failed)
         runs = declared.get(key, [])
         rows.append(
             LabTeacher(
                 name=name,
-                kind=facts.kind or kinds.get(key, ""),
+                kind=(folders[-1].kind if folders else "") or kinds.get(key, ""),
                 model=model,
                 place=place,
                 runs=tuple(entry.short_name or entry.name for entry in runs),
-                datasets=facts.datasets,
-                queries=facts.queries,
-                failed=facts.failed,
-                calls=facts.calls,
-                tokens=facts.usage.input_tokens + facts.usage.output_tokens,
-                cost=facts.cost,
-                currency=facts.currency,
-                repaired=facts.repairs.repaired / facts.windows if facts.windows else None,
-                unchanged=facts.unchanged_windows / facts.windows if facts.windows else None,
-                check=check,
+                datasets=tuple(dict.fromkeys(dataset for facts in folders for dataset in facts.datasets)),
+                queries=sum(facts.queries for facts in folders),
+                failed=dict(failed),
+                calls=sum(facts.calls for facts in folders),
+                tokens=sum(facts.usage.both for facts in folders),
+                costs=costs,
+                repaired=sum(facts.repairs.repaired for facts in folders) / windows if windows else None,
+                unchanged=sum(facts.unchanged_windows for facts in folders) / windows if windows else None,
+                check=max(reversed(checks), key=lambda check: check.time, default=None),
                 job=next((job for entry in runs if (job := _job(entry, name))), ""),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from rich.text import Text
@@ -86,16 +87,16 @@ class TeachersScreen(LabScreen):
                 cell(f"{failed:,}" if failed else ""),
                 cell(f"{teacher.calls:,}"),
                 cell(f"{teacher.tokens:,}"),
-                cell("" if teacher.cost is None else f"{teacher.cost:.2f} {teacher.currency}"),
+                cell(_money(teacher.costs)),
                 cell(teacher.check.verdict if teacher.check else "–"),
             )
         if teachers:
             table.move_cursor(row=min(max(row, 0), len(teachers) - 1))
-        costs = {teacher.currency for teacher in teachers if teacher.cost is not None}
-        spent = ", ".join(
-            f"{sum(each.cost or 0.0 for each in teachers if each.currency == currency):.2f} {currency}"
-            for currency in sorted(costs)
-        )
+        costs: dict[str, float] = {}
+        for teacher in teachers:
+            for currency, cost in teacher.costs.items():
+                costs[currency] = costs.get(currency, 0.0) + cost
+        spent = _money(costs)
         calls = sum(teacher.calls for teacher in teachers)
         facts = [counted(len(teachers), "teacher"), counted(calls, "call"), *([spent] if spent else [])]
         text = "; ".join(facts) if teachers else "No run of this lab declares a teacher; see `cerank guide teachers`."
@@ -139,3 +140,8 @@ class TeachersScreen(LabScreen):
     def action_back(self) -> None:
         """Go back to the list."""
         self.app.pop_screen()
+
+
+def _money(costs: Mapping[str, float]) -> str:
+    """Return sums of money by their currencies; "" without any."""
+    return ", ".join(f"{costs[currency]:.2f} {currency}" for currency in sorted(costs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 
+import msgspec
 import pytest
 import textual
 from textual.widgets import DataTable
@@ -34,15 +35,20 @@ def _lab(folder: LabFolder) -> None:
     json_records.save(
         run.progress, Progress(phase="teacher", detail="distill", done=120, total=768, time="2026-11-23T10:00:10+00:00")
     )
-    made = folder.path / "teachers" / "rankings" / "zephyr-0123456789ab"
+    _made(folder)
+
+
+def _made(folder: LabFolder, identity: str = "0123456789ab", **changed: object) -> None:
+    """Rankings of zephyr with a check."""
+    made = folder.path / "teachers" / "rankings" / f"zephyr-{identity}"
     made.mkdir(parents=True)
     provenance = Provenance(
-        name="zephyr", identity="0123456789ab", kind="listwise", model=_ZEPHYR, place=_SERVER,
+        name="zephyr", identity=identity, kind="listwise", model=_ZEPHYR, place=_SERVER,
         has_scores=False, decisive={}, documents="d", datasets=("pydocs/train",), first_stage="bm25",
         queries=300, failed={"cut off": 2}, calls=600, usage=Usage(1_200_000, 60_000), cost=0.25, currency="USD",
         repairs=Repairs(repaired=30), unchanged_windows=60, windows=600, created="2026-11-22T09:00:00+00:00",
     )  # fmt: skip
-    json_records.save(made / "teacher.json", provenance)
+    json_records.save(made / "teacher.json", msgspec.structs.replace(provenance, **changed))
     json_records.save(
         made / CHECK,
         KeptCheck(
@@ -97,3 +103,18 @@ def test_an_unreadable_record_is_passed_over(folder: LabFolder) -> None:
     bad.mkdir()
     (bad / "teacher.json").write_text("{")
     assert [(teacher.name, teacher.queries) for teacher in teachers_of(folder.path, ())] == [("zephyr", 300)]
+
+
+def test_rankings_of_one_teacher_for_several_documents_are_summed(folder: LabFolder) -> None:
+    _made(folder)
+    _made(
+        folder, "ba9876543210", datasets=("pydocs/train", "other"), queries=50, failed={"cut off": 1, "refused": 4},
+        calls=200, windows=200, cost=0.5, created="2026-11-23T09:00:00+00:00",
+    )  # fmt: skip
+    _made(folder, "aaaaaaaaaaaa", cost=2.0, currency="EUR", windows=0, unchanged_windows=0, repairs=Repairs())
+    (teacher,) = teachers_of(folder.path, ())
+    assert (teacher.queries, teacher.calls, teacher.tokens) == (650, 1400, 3 * 1_260_000)
+    assert teacher.failed == {"cut off": 5, "refused": 4}
+    assert teacher.datasets == ("pydocs/train", "other")
+    assert teacher.costs == {"USD": 0.75, "EUR": 2.0}
+    assert (teacher.repaired, teacher.unchanged) == (60 / 800, 120 / 800)
