@@ -17,6 +17,7 @@ from cerank.files import json_records
 from cerank.retrieval.teachers import Repairs
 from cerank.text.safe_text import counted
 
+IN_PROCESS = "in process"  # the place of a teacher that sends passages nowhere
 CHECK = "check.json"  # beside a teacher's ranking: the newest result of `cerank teach check`
 _ROOM = Path("teachers") / "rankings"  # in a lab
 
@@ -42,6 +43,17 @@ class _Tokens(msgspec.Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
 
+class _Settings(msgspec.Struct, frozen=True):
+    server: str = ""
+
+
+class _Decisive(msgspec.Struct, frozen=True):
+    """What is read here of what decided a teacher's answers: the servers of an ensemble's members."""
+
+    settings: _Settings = _Settings()
+    members: tuple[_Decisive, ...] = ()
+
+
 class _Made(msgspec.Struct, frozen=True, kw_only=True):
     """What is read here of a ranking's `teacher.json`."""
 
@@ -49,6 +61,7 @@ class _Made(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     model: str = ""
     place: str = ""
+    decisive: _Decisive = _Decisive()
     datasets: tuple[str, ...] = ()
     queries: int = 0
     failed: dict[str, int] = {}
@@ -68,7 +81,8 @@ class LabTeacher(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     model: str
-    place: str  # the host that passages are sent to, or "in process"
+    place: str  # the host that passages are sent to, or "in process"; that of an ensemble says nothing of its members
+    places: tuple[str, ...] = ()  # of an ensemble: those of its members; of others: its own
     runs: tuple[str, ...] = ()  # that declare it
     datasets: tuple[str, ...] = ()  # whose queries it ranked
     queries: int = 0
@@ -92,14 +106,20 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
     entries = tuple(entries)
     declared: dict[tuple[str, str, str], list[RunEntry]] = {}
     kinds: dict[tuple[str, str, str], str] = {}
+    members: dict[tuple[str, str, str], list[str]] = {}  # places of an ensemble's members
     for entry in entries:
-        for name, spec in entry.plan.recipe.teachers.items() if entry.plan is not None else ():
-            key = (name, spec.model, spec.server or "in process")
+        teachers = entry.plan.recipe.teachers if entry.plan is not None else {}
+        for name, spec in teachers.items():
+            key = (name, spec.model, _place(spec.server))
+            specs = [teachers[member] for member in spec.members if member in teachers]
+            members.setdefault(key, []).extend(_place(member.server) for member in specs)
             declared.setdefault(key, []).append(entry)
             kinds[key] = spec.kind
     made: dict[tuple[str, str, str], list[tuple[_Made, KeptCheck | None]]] = {}
     for facts, check in _made(lab):
-        made.setdefault((facts.name, facts.model, facts.place), []).append((facts, check))
+        key = (facts.name, facts.model, facts.place)
+        made.setdefault(key, []).append((facts, check))
+        members.setdefault(key, []).extend(_place(member.settings.server) for member in facts.decisive.members)
     rows = []
     for key in dict.fromkeys((*declared, *made)):
         name, model, place = key
@@ -114,12 +134,14 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
         for facts in folders:
             failed.update(facts.failed)
         runs = declared.get(key, [])
+        kind = (folders[-1].kind if folders else "") or kinds.get(key, "")
         rows.append(
             LabTeacher(
                 name=name,
-                kind=(folders[-1].kind if folders else "") or kinds.get(key, ""),
+                kind=kind,
                 model=model,
                 place=place,
+                places=tuple(dict.fromkeys(members.get(key, []))) if kind == "ensemble" else (place,),
                 runs=tuple(entry.short_name or entry.name for entry in runs),
                 datasets=tuple(dict.fromkeys(dataset for facts in folders for dataset in facts.datasets)),
                 queries=sum(facts.queries for facts in folders),
@@ -134,6 +156,10 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
             )
         )
     return tuple(sorted(rows, key=lambda row: (not row.job, row.name, row.model)))
+
+
+def _place(server: str) -> str:
+    return server or IN_PROCESS
 
 
 def _made(lab: Path) -> list[tuple[_Made, KeptCheck | None]]:

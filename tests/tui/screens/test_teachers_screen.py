@@ -7,7 +7,7 @@ import gzip
 import msgspec
 import pytest
 import textual
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Static
 
 from cerank.app.teaching.lab_teachers import CHECK, KeptCheck, teachers_of
 from cerank.core.metrics import Progress
@@ -118,3 +118,30 @@ def test_rankings_of_one_teacher_for_several_documents_are_summed(folder: LabFol
     assert teacher.datasets == ("pydocs/train", "other")
     assert teacher.costs == {"USD": 0.75, "EUR": 2.0}
     assert (teacher.repaired, teacher.unchanged) == (60 / 800, 120 / 800)
+
+
+async def test_an_ensemble_adds_no_calls_to_its_members_and_shows_their_places(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    teachers = {
+        "both": {"kind": "ensemble", "members": ["judge", "scorer"]},
+        "judge": _TEACHERS["judge"],
+        "scorer": {"kind": "cross-encoder", "model": "minilm"},
+    }
+    folder.finished(folder.started(folder.run(teachers=teachers), 5))
+    _made(folder)
+    parts = {"members": [{"settings": {"server": _SERVER}}, {"settings": {}}]}
+    _made(folder, "bbb", name="older", kind="ensemble", model="", place="in process", cost=None, decisive=parts)
+    places = {teacher.name: teacher.places for teacher in teachers_of(folder.path, ())}
+    assert places == {"zephyr": (_SERVER,), "older": (_SERVER, "in process")}
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "T")
+        await settle(pilot)
+        assert "600 calls" in text_of(app)  # zephyr's, once
+        detail = app.screen.query_one("#teacher", Static)
+        assert {"both:", "ensemble;", _SERVER, "stay"} <= set(str(detail.render()).split())
+        await press(pilot, "j", "j", "j")
+        words = set(str(detail.render()).split())
+        assert {"scorer:", "minilm;", "stay"} <= words
+        assert words.isdisjoint({"go", _SERVER})
