@@ -165,6 +165,7 @@ def test_synthetic_queries_train_and_validate_and_are_refused_as_a_test(room: Pa
         (("--teacher", "zephyr"), "teacher-without-queries"),
         (("--into", "collection"), "folder-exists"),
         (("--min-words", "5000"), "usage"),
+        (("--first-stage", "bm52"), "round-trip-first-stage"),
     ],
 )
 def test_what_cannot_be_synthesized_is_refused_before_anything_is_asked(
@@ -175,6 +176,14 @@ def test_what_cannot_be_synthesized_is_refused_before_anything_is_asked(
         with refused(UsageError, code):
             _synthesize(room, server, key, str(room / value) if key == "--into" else value)
         assert server.bodies == []
+
+
+def test_the_first_stage_of_the_round_trip_is_checked_in_a_dry_run_and_only_if_it_is_needed(room: Path) -> None:
+    run = str(room / "bm25.run")  # of other queries
+    with ScriptedServer(_first_words) as server:
+        with refused(UsageError, "round-trip-first-stage", run):
+            _synthesize(room, server, "--first-stage", run, "--dry-run")
+        assert _synthesize(room, server, "--first-stage", run, "--round-trip", "0", "--dry-run")[0] == 0
 
 
 @pytest.mark.parametrize(
