@@ -23,6 +23,7 @@ from cerank.datasets.synthetic import MARKER
 from cerank.errors import RunFailedError, UsageError
 from cerank.files import disk, json_records
 from cerank.files.json_records import timestamp
+from cerank.registry import nearest
 from cerank.retrieval import first_stage
 from cerank.teachers import declared, prompts
 from cerank.teachers.engines.engine import Usage
@@ -30,6 +31,7 @@ from cerank.teachers.make import Session
 from cerank.teachers.procedures.by_kind import write_query
 from cerank.teachers.procedures.steps import PromptedQuery
 from cerank.teachers.requests import Hooks, TeachRequest
+from cerank.text.safe_text import shown
 
 
 class SynthesisOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +73,16 @@ def sampled_passages(request: TeachRequest, options: SynthesisOptions) -> list[P
     """Return the passages that are asked about, as prompts show them, in the order of the collection.
 
     Raises:
-        UsageError: the collection has none that is long enough, or the teacher writes no queries.
+        UsageError: the collection has none that is long enough, the teacher writes no queries, or the first stage
+            of the round trip cannot rank new queries.
     """
     spec = request.spec
     if spec.kind != "queries":
         hint = 'declare one with kind = "queries"'
         what = f"a teacher of kind {spec.kind} writes no queries"
         raise UsageError(what, where=f"teachers.{request.name}", hint=hint, code="teacher-without-queries")
+    if options.round_trip:
+        _check_round_trip(request.first_stage)
     generator = random.Random(derive(options.seed, "synthesize"))
     sample: list[tuple[int, str, str]] = []
     seen = 0
@@ -95,6 +100,19 @@ def sampled_passages(request: TeachRequest, options: SynthesisOptions) -> list[P
         raise UsageError(what, where=options.collection, hint="give a smaller --min-words")
     cleaned = ((doc, prompts.clean_passage(text, spec.passage_words)) for _, doc, text in sorted(sample))
     return [PromptedQuery(doc, "", (text,)) for doc, text in cleaned]
+
+
+def _check_round_trip(name: str) -> None:
+    """Check, before a model is paid, that a first stage computes its ranking: a given run has no queries yet written.
+
+    Raises:
+        UsageError: it is neither BM25 nor the first stage of an extension.
+    """
+    if name == first_stage.BM25 or name in first_stage.RETRIEVERS:
+        return
+    what = f"first stage '{shown(name, 120)}' cannot rank queries that are yet to be written"
+    hint = f"{nearest(name, {first_stage.BM25, *first_stage.RETRIEVERS})}; --round-trip 0 needs no first stage"
+    raise UsageError(what, where="--first-stage", hint=hint, code="round-trip-first-stage")
 
 
 def synthesize(request: TeachRequest, options: SynthesisOptions, into: Path, hooks: Hooks) -> tuple[Synthesized, str]:

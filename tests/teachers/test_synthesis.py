@@ -165,6 +165,7 @@ def test_synthetic_queries_train_and_validate_and_are_refused_as_a_test(room: Pa
         (("--teacher", "zephyr"), "teacher-without-queries"),
         (("--into", "collection"), "folder-exists"),
         (("--min-words", "5000"), "usage"),
+        (("--first-stage", "bm52"), "round-trip-first-stage"),
     ],
 )
 def test_what_cannot_be_synthesized_is_refused_before_anything_is_asked(
@@ -175,6 +176,14 @@ def test_what_cannot_be_synthesized_is_refused_before_anything_is_asked(
         with refused(UsageError, code):
             _synthesize(room, server, key, str(room / value) if key == "--into" else value)
         assert server.bodies == []
+
+
+def test_the_first_stage_of_the_round_trip_is_checked_in_a_dry_run_and_only_if_it_is_needed(room: Path) -> None:
+    run = str(room / "bm25.run")  # of other queries
+    with ScriptedServer(_first_words) as server:
+        with refused(UsageError, "round-trip-first-stage", run):
+            _synthesize(room, server, "--first-stage", run, "--dry-run")
+        assert _synthesize(room, server, "--first-stage", run, "--round-trip", "0", "--dry-run")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -189,7 +198,20 @@ def test_what_cannot_be_synthesized_is_refused_before_anything_is_asked(
         ("```\nis coffee safe\n```", "is coffee safe"),
         ("", ""),
         ("...", ""),
+        ("Here is a query: how long does caffeine last", "how long does caffeine last"),
+        ("Sure! Here’s a relevant search query: **what is x**", "what is x"),
+        ("Query 1: what is x", "what is x"),
+        ("**Query**: what is x", "what is x"),
+        ("query languages: which is oldest", "query languages: which is oldest"),
+        ("I can't sleep after drinking coffee", "I can't sleep after drinking coffee"),
+        ("Sorry symptoms of caffeine", "Sorry symptoms of caffeine"),
+        ("I can't help falling in love lyrics", "I can't help falling in love lyrics"),
         ("I'm sorry, but I can't help with that.", ""),
+        ("Sorry, but the passage is empty.", ""),
+        ("I’m unable to write one.", ""),
+        ("I am unable to generate a query", ""),
+        ("Unfortunately, I cannot provide a query.", ""),
+        ("As an AI language model, I have no questions.", ""),
         ("word " * 50, ""),
     ],
 )

@@ -5,6 +5,7 @@ Invariant: reads small files alone, and imports nothing that takes long.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cerank.files import json_records
 from cerank.retrieval.teachers import Repairs
 from cerank.text.safe_text import counted
 
+IN_PROCESS = "in process"  # the place of a teacher that sends passages nowhere
 CHECK = "check.json"  # beside a teacher's ranking: the newest result of `cerank teach check`
 _ROOM = Path("teachers") / "rankings"  # in a lab
 
@@ -36,6 +38,21 @@ class _Tokens(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
 
+    @property
+    def both(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    server: str = ""
+
+
+class _Decisive(msgspec.Struct, frozen=True):
+    """What is read here of what decided a teacher's answers: the servers of an ensemble's members."""
+
+    settings: _Settings = _Settings()
+    members: tuple[_Decisive, ...] = ()
+
 
 class _Made(msgspec.Struct, frozen=True, kw_only=True):
     """What is read here of a ranking's `teacher.json`."""
@@ -44,6 +61,7 @@ class _Made(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     model: str = ""
     place: str = ""
+    decisive: _Decisive = _Decisive()
     datasets: tuple[str, ...] = ()
     queries: int = 0
     failed: dict[str, int] = {}
@@ -63,15 +81,15 @@ class LabTeacher(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     model: str
-    place: str  # the host that passages are sent to, or "in process"
+    place: str  # the host that passages are sent to, or "in process"; that of an ensemble says nothing of its members
+    places: tuple[str, ...] = ()  # of an ensemble: those of its members; of others: its own
     runs: tuple[str, ...] = ()  # that declare it
     datasets: tuple[str, ...] = ()  # whose queries it ranked
     queries: int = 0
     failed: dict[str, int] = {}
     calls: int = 0
     tokens: int = 0
-    cost: float | None = None
-    currency: str = ""
+    costs: dict[str, float] = {}  # currency -> price of the answers; empty without a price
     repaired: float | None = None  # share of its answers; None without any
     unchanged: float | None = None
     check: KeptCheck | None = None
@@ -88,38 +106,60 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
     entries = tuple(entries)
     declared: dict[tuple[str, str, str], list[RunEntry]] = {}
     kinds: dict[tuple[str, str, str], str] = {}
+    members: dict[tuple[str, str, str], list[str]] = {}  # places of an ensemble's members
     for entry in entries:
-        for name, spec in entry.plan.recipe.teachers.items() if entry.plan is not None else ():
-            key = (name, spec.model, spec.server or "in process")
+        teachers = entry.plan.recipe.teachers if entry.plan is not None else {}
+        for name, spec in teachers.items():
+            key = (name, spec.model, _place(spec.server))
+            specs = [teachers[member] for member in spec.members if member in teachers]
+            members.setdefault(key, []).extend(_place(member.server) for member in specs)
             declared.setdefault(key, []).append(entry)
             kinds[key] = spec.kind
-    made = {(facts.name, facts.model, facts.place): (facts, check) for facts, check in _made(lab)}
+    made: dict[tuple[str, str, str], list[tuple[_Made, KeptCheck | None]]] = {}
+    for facts, check in _made(lab):
+        key = (facts.name, facts.model, facts.place)
+        made.setdefault(key, []).append((facts, check))
+        members.setdefault(key, []).extend(_place(member.settings.server) for member in facts.decisive.members)
     rows = []
     for key in dict.fromkeys((*declared, *made)):
         name, model, place = key
-        facts, check = made.get(key, (_Made(name=name), None))
+        folders = [facts for facts, _ in made.get(key, [])]  # one for each setting, documents and first stage
+        checks = [check for _, check in made.get(key, []) if check is not None]
+        windows = sum(facts.windows for facts in folders)
+        costs: dict[str, float] = {}
+        for facts in folders:
+            if facts.cost is not None:
+                costs[facts.currency] = costs.get(facts.currency, 0.0) + facts.cost
+        failed: Counter[str] = Counter()
+        for facts in folders:
+            failed.update(facts.failed)
         runs = declared.get(key, [])
+        kind = (folders[-1].kind if folders else "") or kinds.get(key, "")
         rows.append(
             LabTeacher(
                 name=name,
-                kind=facts.kind or kinds.get(key, ""),
+                kind=kind,
                 model=model,
                 place=place,
+                places=tuple(dict.fromkeys(members.get(key, []))) if kind == "ensemble" else (place,),
                 runs=tuple(entry.short_name or entry.name for entry in runs),
-                datasets=facts.datasets,
-                queries=facts.queries,
-                failed=facts.failed,
-                calls=facts.calls,
-                tokens=facts.usage.input_tokens + facts.usage.output_tokens,
-                cost=facts.cost,
-                currency=facts.currency,
-                repaired=facts.repairs.repaired / facts.windows if facts.windows else None,
-                unchanged=facts.unchanged_windows / facts.windows if facts.windows else None,
-                check=check,
+                datasets=tuple(dict.fromkeys(dataset for facts in folders for dataset in facts.datasets)),
+                queries=sum(facts.queries for facts in folders),
+                failed=dict(failed),
+                calls=sum(facts.calls for facts in folders),
+                tokens=sum(facts.usage.both for facts in folders),
+                costs=costs,
+                repaired=sum(facts.repairs.repaired for facts in folders) / windows if windows else None,
+                unchanged=sum(facts.unchanged_windows for facts in folders) / windows if windows else None,
+                check=max(reversed(checks), key=lambda check: check.time, default=None),
                 job=next((job for entry in runs if (job := _job(entry, name))), ""),
             )
         )
     return tuple(sorted(rows, key=lambda row: (not row.job, row.name, row.model)))
+
+
+def _place(server: str) -> str:
+    return server or IN_PROCESS
 
 
 def _made(lab: Path) -> list[tuple[_Made, KeptCheck | None]]:

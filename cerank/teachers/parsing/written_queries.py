@@ -5,8 +5,21 @@ from __future__ import annotations
 import re
 
 MOST_WORDS = 40  # of a query; a longer text is an explanation or the passage itself
-_LABEL = re.compile(r"^(?:\W*(?:search |relevant )?(?:query|question)\W*:)\s*", re.IGNORECASE)
-_REFUSAL = re.compile(r"^(?:sorry|i['’]?m sorry|i cannot|i can['’]?t|as an ai)\b", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^\W*(?:(?:sure|certainly|of course)\W+)?(?:here(?:['’]s| is) (?:a|the) )?(?:(?:search|relevant) )*"
+    r"(?:query|question)(?: \d+)?\W*:\s*",
+    re.IGNORECASE,
+)
+# Verbs of what was asked for: "I can't sleep after coffee" and "sorry symptoms" are queries.
+_REFUSAL = re.compile(
+    r"^(?:(?:i['’]?m |i am )?(?:very |so )?sorry(?:\W*$|, but\b)"
+    r"|(?:(?:i['’]?m |i am )?(?:very |so )?sorry\W+|unfortunately\W+)?(?:but )?(?:as an ai\b[^,]*,\s*)?"
+    r"i (?:cannot|can not|can['’]?t|am unable to|am not able to|won['’]t|will not) "
+    r"(?:write|generate|create|provide|produce|fulfill|comply|assist|do (?:that|this)|help(?= you| with|\W*$))\b"
+    r"|i['’]m (?:unable|not able) to (?:write|generate|create|provide|produce|fulfill|comply|assist|help)\b"
+    r"|as an ai (?:language )?(?:model|assistant)\b)",
+    re.IGNORECASE,
+)
 _ANNOUNCEMENT = re.compile(r"^(?:sure|certainly|of course|here(?: is|['’]s))\b.*:$", re.IGNORECASE)
 _MARKS = "\"'“”‘’`*_ \t"
 

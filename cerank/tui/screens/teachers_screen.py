@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,7 +12,7 @@ from textual.widgets import DataTable, Static
 
 from cerank.app.run_views.display import at_words
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.app.teaching.lab_teachers import LabTeacher, teachers_of
+from cerank.app.teaching.lab_teachers import IN_PROCESS, LabTeacher, teachers_of
 from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.common.key_footer import KeyFooter
@@ -86,17 +87,18 @@ class TeachersScreen(LabScreen):
                 cell(f"{failed:,}" if failed else ""),
                 cell(f"{teacher.calls:,}"),
                 cell(f"{teacher.tokens:,}"),
-                cell("" if teacher.cost is None else f"{teacher.cost:.2f} {teacher.currency}"),
+                cell(_money(teacher.costs)),
                 cell(teacher.check.verdict if teacher.check else "–"),
             )
         if teachers:
             table.move_cursor(row=min(max(row, 0), len(teachers) - 1))
-        costs = {teacher.currency for teacher in teachers if teacher.cost is not None}
-        spent = ", ".join(
-            f"{sum(each.cost or 0.0 for each in teachers if each.currency == currency):.2f} {currency}"
-            for currency in sorted(costs)
-        )
-        calls = sum(teacher.calls for teacher in teachers)
+        costs: dict[str, float] = {}
+        paid = [teacher for teacher in teachers if teacher.kind != "ensemble"]  # the calls of one are its members'
+        for teacher in paid:
+            for currency, cost in teacher.costs.items():
+                costs[currency] = costs.get(currency, 0.0) + cost
+        spent = _money(costs)
+        calls = sum(teacher.calls for teacher in paid)
         facts = [counted(len(teachers), "teacher"), counted(calls, "call"), *([spent] if spent else [])]
         text = "; ".join(facts) if teachers else "No run of this lab declares a teacher; see `cerank guide teachers`."
         self.query_one("#summary", Static).update(content(text))
@@ -112,7 +114,12 @@ class TeachersScreen(LabScreen):
             self.query_one("#teacher", Static).update("")
             return
         teacher = self._teachers[row]
-        lines = [joined((f"{teacher.name}: ", "bold"), f"{teacher.model}; passages go to {teacher.place}")]
+        lines = [
+            joined(
+                (f"{teacher.name}: ", "bold"),
+                "; ".join(part for part in (teacher.model or teacher.kind, _way(teacher.places)) if part),
+            )
+        ]
         lines += [content(f"at work: {teacher.job}")] if teacher.job else []
         if teacher.runs:
             lines.append(content(f"declared by {', '.join(teacher.runs[:4])}{' ...' if len(teacher.runs) > 4 else ''}"))
@@ -139,3 +146,15 @@ class TeachersScreen(LabScreen):
     def action_back(self) -> None:
         """Go back to the list."""
         self.app.pop_screen()
+
+
+def _way(places: Sequence[str]) -> str:
+    """Return where passages go, in words; "" if it is not known."""
+    ways = [f"go to {' and '.join(servers)}"] if (servers := [place for place in places if place != IN_PROCESS]) else []
+    ways += ["stay in this process"] if IN_PROCESS in places else []
+    return f"passages {' and '.join(ways)}" if ways else ""
+
+
+def _money(costs: Mapping[str, float]) -> str:
+    """Return sums of money by their currencies; "" without any."""
+    return ", ".join(f"{costs[currency]:.2f} {currency}" for currency in sorted(costs))

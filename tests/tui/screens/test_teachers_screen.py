@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 
+import msgspec
 import pytest
 import textual
-from textual.widgets import DataTable
+from textual.widgets import DataTable, Static
 
 from cerank.app.teaching.lab_teachers import CHECK, KeptCheck, teachers_of
 from cerank.core.metrics import Progress
@@ -34,15 +35,20 @@ def _lab(folder: LabFolder) -> None:
     json_records.save(
         run.progress, Progress(phase="teacher", detail="distill", done=120, total=768, time="2026-11-23T10:00:10+00:00")
     )
-    made = folder.path / "teachers" / "rankings" / "zephyr-0123456789ab"
+    _made(folder)
+
+
+def _made(folder: LabFolder, identity: str = "0123456789ab", **changed: object) -> None:
+    """Rankings of zephyr with a check."""
+    made = folder.path / "teachers" / "rankings" / f"zephyr-{identity}"
     made.mkdir(parents=True)
     provenance = Provenance(
-        name="zephyr", identity="0123456789ab", kind="listwise", model=_ZEPHYR, place=_SERVER,
+        name="zephyr", identity=identity, kind="listwise", model=_ZEPHYR, place=_SERVER,
         has_scores=False, decisive={}, documents="d", datasets=("pydocs/train",), first_stage="bm25",
         queries=300, failed={"cut off": 2}, calls=600, usage=Usage(1_200_000, 60_000), cost=0.25, currency="USD",
         repairs=Repairs(repaired=30), unchanged_windows=60, windows=600, created="2026-11-22T09:00:00+00:00",
     )  # fmt: skip
-    json_records.save(made / "teacher.json", provenance)
+    json_records.save(made / "teacher.json", msgspec.structs.replace(provenance, **changed))
     json_records.save(
         made / CHECK,
         KeptCheck(
@@ -97,3 +103,45 @@ def test_an_unreadable_record_is_passed_over(folder: LabFolder) -> None:
     bad.mkdir()
     (bad / "teacher.json").write_text("{")
     assert [(teacher.name, teacher.queries) for teacher in teachers_of(folder.path, ())] == [("zephyr", 300)]
+
+
+def test_rankings_of_one_teacher_for_several_documents_are_summed(folder: LabFolder) -> None:
+    _made(folder)
+    _made(
+        folder, "ba9876543210", datasets=("pydocs/train", "other"), queries=50, failed={"cut off": 1, "refused": 4},
+        calls=200, windows=200, cost=0.5, created="2026-11-23T09:00:00+00:00",
+    )  # fmt: skip
+    _made(folder, "aaaaaaaaaaaa", cost=2.0, currency="EUR", windows=0, unchanged_windows=0, repairs=Repairs())
+    (teacher,) = teachers_of(folder.path, ())
+    assert (teacher.queries, teacher.calls, teacher.tokens) == (650, 1400, 3 * 1_260_000)
+    assert teacher.failed == {"cut off": 5, "refused": 4}
+    assert teacher.datasets == ("pydocs/train", "other")
+    assert teacher.costs == {"USD": 0.75, "EUR": 2.0}
+    assert (teacher.repaired, teacher.unchanged) == (60 / 800, 120 / 800)
+
+
+async def test_an_ensemble_adds_no_calls_to_its_members_and_shows_their_places(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    teachers = {
+        "both": {"kind": "ensemble", "members": ["judge", "scorer"]},
+        "judge": _TEACHERS["judge"],
+        "scorer": {"kind": "cross-encoder", "model": "minilm"},
+    }
+    folder.finished(folder.started(folder.run(teachers=teachers), 5))
+    _made(folder)
+    parts = {"members": [{"settings": {"server": _SERVER}}, {"settings": {}}]}
+    _made(folder, "bbb", name="older", kind="ensemble", model="", place="in process", cost=None, decisive=parts)
+    places = {teacher.name: teacher.places for teacher in teachers_of(folder.path, ())}
+    assert places == {"zephyr": (_SERVER,), "older": (_SERVER, "in process")}
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "T")
+        await settle(pilot)
+        assert "600 calls" in text_of(app)  # zephyr's, once
+        detail = app.screen.query_one("#teacher", Static)
+        assert {"both:", "ensemble;", _SERVER, "stay"} <= set(str(detail.render()).split())
+        await press(pilot, "j", "j", "j")
+        words = set(str(detail.render()).split())
+        assert {"scorer:", "minilm;", "stay"} <= words
+        assert words.isdisjoint({"go", _SERVER})

@@ -44,7 +44,14 @@ def synthesize(
             help="Keep a query only if the first stage ranks its passage that high; 0 keeps all.",
         ),
     ] = 10,
-    first_stage: teach.FirstStage = "bm25",
+    first_stage: Annotated[
+        str,
+        typer.Option(
+            "--first-stage",
+            metavar="NAME",
+            help="First stage of the round trip: bm25, or one of an installed extension.",
+        ),
+    ] = "bm25",
     min_words: Annotated[int, typer.Option("--min-words", metavar="N", min=1, help="Skip shorter passages.")] = 10,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides which passages are drawn.")] = 0,
     dry_run: Annotated[
