@@ -156,7 +156,7 @@ def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     """Return (dataset, first stage) of each ranking that the recipe reads."""
     data = recipe.data
     rankings = [(test, first) for test in data.test for first in data.first_stages]
-    for _, stage in recipe.chained():
+    for _, stage in recipe.sources():
         rankings.append((data.validation, validation_first_stage(recipe)))
         if stage.source == "labels" or ranks_candidates(recipe, stage):
             rankings.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
@@ -166,7 +166,7 @@ def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
 def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
     return [
         (training_dataset(recipe, stage), stage.teacher)
-        for _, stage in recipe.chained()
+        for _, stage in recipe.sources()
         if stage.source == "teacher" and stage.teacher not in recipe.teachers
     ]
 

@@ -228,7 +228,7 @@ def with_unknown_documents(
     Raises:
         UsageError: the collection has none of the documents that are judged, so all measures and labels would be 0.
     """
-    trained = [stage.dataset or recipe.data.train for _, stage in recipe.chained() if stage.source == "labels"]
+    trained = [stage.dataset or recipe.data.train for _, stage in recipe.sources() if stage.source == "labels"]
     notes: dict[str, str] = {}
     for name in dict.fromkeys((*recipe.data.test, recipe.data.validation, *trained)):
         dataset = datasets[name]
@@ -306,6 +306,7 @@ def absolute(recipe: Recipe) -> Recipe:
             dataset=_absolute(stage.dataset),
             first_stage=_absolute(stage.first_stage),
             teacher=_absolute(stage.teacher),
+            losses=tuple(msgspec.structs.replace(part, teacher=_absolute(part.teacher)) for part in stage.losses),
         )
         for name, stage in recipe.stages.items()
     }

@@ -55,10 +55,23 @@ def struct_in(hint: object) -> type[msgspec.Struct] | None:
     return None
 
 
+def _struct_listed(hint: object) -> type[msgspec.Struct] | None:
+    """Return the struct of which a field holds a list, if it holds one."""
+    plain = _plain(hint)
+    return struct_in(typing.get_args(plain)[0]) if typing.get_origin(plain) is tuple else None
+
+
 def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
-    inner = struct_in(hint)
+    inner, listed = struct_in(hint), _struct_listed(hint)
     if inner is not None and isinstance(value, Mapping):
         return decode_table(inner, value, path, mistakes)
+    if listed is not None and isinstance(value, list | tuple):
+        return tuple(_value(listed, item, f"{path}[{index}]", mistakes) for index, item in enumerate(value))
+    return _plain_value(hint, value, path, mistakes)
+
+
+def _plain_value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
+    """Return a value that is no table of ours and no list of such, as the type of its key asks."""
     if typing.get_origin(_plain(hint)) is dict and isinstance(value, Mapping):
         item = typing.get_args(_plain(hint))[1]
         return {str(key): _value(item, entry, f"{path}.{key}", mistakes) for key, entry in value.items()}
@@ -201,7 +214,7 @@ def line_of(source: bytes, keys: tuple[str, ...]) -> tuple[int, int]:
     best = (0, 0)
     table: tuple[str, ...] = ()
     for number, line in enumerate(source.decode("utf-8-sig", "replace").split("\n"), start=1):
-        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        header = re.match(r"\s*\[{1,2}([^\[\]]+)\]", line)
         key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
         if header:
             table = named = _dotted(header.group(1))

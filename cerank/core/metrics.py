@@ -27,6 +27,8 @@ class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
     pairs: int  # query-document pairs that went through the model
     seconds: float = 0.0  # wall time of the step
     attempt: int = 0
+    parts: dict[str, float] = {}  # where the stage trains several losses: each by name, before its weight
+    cosines: dict[str, float] = {}  # "LOSS, LOSS" -> cosine of their gradients; {} at steps where it is not read
 
 
 class Validation(msgspec.Struct, frozen=True, tag="validation"):

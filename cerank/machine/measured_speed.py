@@ -54,7 +54,7 @@ def speed_key(plan: Plan, stage: Stage) -> str:
     shape = (
         stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, precision,
         max(STEP_PAIRS, stage.group_size + stage.in_batch), stage.tokens_at_once, stage.freeze, stage.freeze_layers,
-        stage.dropout, stage.source == "teacher" and stage.teacher == "embedding",
+        stage.dropout, any(part.teacher == "embedding" for part in stage.parts),
     )  # fmt: skip
     more = (stage.adapter, stage.gradient_checkpointing)
     settings = (

@@ -84,7 +84,7 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     """Return each pair of dataset and first stage that the recipe uses, with the greatest depth that it needs."""
     data = recipe.data
     all_uses = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
-    for _, stage in recipe.chained():
+    for _, stage in recipe.sources():
         all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
         if stage.source != "labels" and not ranks_candidates(recipe, stage):
             continue
@@ -111,7 +111,8 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
     proportion.
     """
     texts = {}
-    for name, stage in recipe.chained():
+    taught = [(name, view) for name, stage in recipe.chained() for view in stage.by_source()]
+    for name, stage in taught:
         if stage.source != "teacher" or stage.teacher != EMBEDDING:
             continue
         dataset = datasets[training_dataset(recipe, stage)]
@@ -159,7 +160,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
-    for name, stage in recipe.chained():
+    for name, stage in ((name, view) for name, each in recipe.chained() for view in each.by_source()):
         if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
     check_depths(recipe, datasets)
@@ -267,7 +268,8 @@ def extensions_used(recipe: Recipe) -> tuple[Extension, ...]:
     """Return every extension that decides a number of the recipe, sorted."""
     names: list[tuple[Registry[Any], str]] = []
     for _, stage in recipe.chained():
-        names += [(LOSSES, stage.loss), (NEGATIVE_SAMPLERS, stage.negatives)]
+        names += [(LOSSES, part.name) for part in stage.parts]
+        names.append((NEGATIVE_SAMPLERS, stage.negatives))
         names.append((RETRIEVERS, training_first_stage(recipe, stage)))
     names += [(RETRIEVERS, first) for first in (*recipe.data.first_stages, validation_first_stage(recipe))]
     extensions = (registry.extension(name) for registry, name in names)

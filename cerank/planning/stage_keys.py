@@ -27,7 +27,7 @@ def stage_key(plan: Plan, index: int) -> str:
     fingerprint it counts only settings that differ from the defaults; unlike it, neither test sets nor measures.
     """
     stages = plan.recipe.chained()[: index + 1]
-    names = [("loss", stage.loss) for _, stage in stages]
+    names = [("loss", part.name) for _, stage in stages for part in stage.parts]
     names += [("sampler of negatives", stage.negatives) for _, stage in stages]
     key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
     extensions = plan.extension_hashes(*names)
@@ -53,13 +53,18 @@ def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, thr
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:
     """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
-    settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
+    # where a teacher is does not matter, but which of the losses learns from which
+    numbers = {teacher: str(at) for at, teacher in enumerate(dict.fromkeys(part.teacher for part in stage.parts))}
+    unplaced = [msgspec.structs.replace(part, teacher=part.teacher and numbers[part.teacher]) for part in stage.losses]
+    settings = without_defaults(
+        msgspec.structs.replace(stage, dataset="", first_stage="", teacher="", losses=tuple(unplaced))
+    )
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
     parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
-    if stage.source == "labels" or inputs.ranks_candidates(recipe, stage):
+    views = stage.by_source()
+    if any(view.source == "labels" or inputs.ranks_candidates(recipe, view) for view in views):
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
-    if stage.asked_teacher:
-        parts.append(pinned("teacher", f"{stage.asked_teacher} for {name}"))
+    parts += [pinned("teacher", f"{view.asked_teacher} for {name}") for view in views if view.asked_teacher]
     return parts

@@ -49,7 +49,7 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
     def stages(value: object) -> object:
         if not isinstance(value, Mapping):
             return value
-        return {name: _changed(stage, _STAGE, here) for name, stage in value.items()}
+        return {name: _changed_stage(stage, here) for name, stage in value.items()}
 
     def teachers(value: object) -> object:
         if not isinstance(value, Mapping):
@@ -70,6 +70,13 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
         if key in changed:
             changed[key] = change(changed[key])
     return changed
+
+
+def _changed_stage(table: object, change: Callable[[object], object]) -> object:
+    changed = _changed(table, _STAGE, change)
+    if not isinstance(changed, dict) or not isinstance(changed.get("losses"), list):
+        return changed
+    return changed | {"losses": [_changed(part, ("teacher",), change) for part in changed["losses"]]}
 
 
 def _changed(table: object, keys: tuple[str, ...], change: Callable[[object], object]) -> object:

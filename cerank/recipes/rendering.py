@@ -6,12 +6,12 @@ Invariant: what is written here reads back as an equal recipe.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
-from cerank.recipes.schema import Recipe
+from cerank.recipes.schema import ONE_LOSS, Recipe, Stage
 
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
 _ESCAPES = {char: f"\\{letter}" for letter, char in _NAMED.items()}
@@ -77,30 +77,52 @@ def _key(name: str) -> str:
 
 
 def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
-    """Yield the lines of one table: its own keys first, as TOML asks, then the tables in it."""
+    """Yield the lines of one table: its own keys first, as TOML asks, then the lists of tables and the tables in it."""
     hints = hints_of(type(values))
     tables: list[tuple[str, msgspec.Struct, str]] = []
+    lists: list[tuple[str, msgspec.Struct]] = []
     keys: list[str] = []
-    for field in fields_of(type(values)):
+    for field in _written_fields(values):
         value = getattr(values, field.name)
         text = help_text_of(hints[field.name])
-        if isinstance(value, dict) and any(isinstance(entry, msgspec.Struct) for entry in value.values()):
+        if isinstance(value, dict) and _holds_tables(value.values()):
             tables += [(f"{field.name}.{_key(name)}", entry, "") for name, entry in value.items()]
+        elif isinstance(value, tuple) and _holds_tables(value):
+            lists += [(field.name, entry) for entry in value]
         elif struct_in(hints[field.name]):
             tables.append((field.name, value, text))
-        elif full:
-            keys.append(_explained(field.name, value, text))
-        elif field.required or value != _default(field):
-            keys.append(f"{field.name} = {_literal(value)}")
+        elif full or field.required or value != _default(field):
+            keys.append(_explained(field.name, value, text if full else ""))
     is_stage = path.startswith("stages.") and path.count(".") == 1
     if path and (keys or full or is_stage):
         yield f"\n[{path}]"
     yield from keys
+    for name, entry in lists:
+        yield f"\n[[{path}.{name}]]"
+        yield from _keys(entry)
     for name, table, text in tables:
         lines = list(_table(table, f"{path}.{name}" if path else name, full))
         if full and text and lines:
             lines[0] += f"  # {text}"
         yield from lines
+
+
+def _written_fields(values: msgspec.Struct) -> list[msgspec.structs.FieldInfo]:
+    """Return the fields of a table, without the keys of a stage's single loss where it has several."""
+    left_out = ONE_LOSS if isinstance(values, Stage) and values.losses else ()
+    return [field for field in fields_of(type(values)) if field.name not in left_out]
+
+
+def _holds_tables(values: Iterable[object]) -> bool:
+    return any(isinstance(entry, msgspec.Struct) for entry in values)
+
+
+def _keys(entry: msgspec.Struct) -> Iterator[str]:
+    """Yield the keys of a table in a list, without those that hold their defaults: an absent option has none."""
+    for field in fields_of(type(entry)):
+        value = getattr(entry, field.name)
+        if field.required or value != _default(field):
+            yield f"{field.name} = {_literal(value)}"
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:

@@ -15,6 +15,7 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -59,6 +60,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str, help_text('source "labels": a graded teacher in [teachers] whose grades replace the qrels; "" takes these')
     ] = ""
     relevance: Annotated[Positive, help_text("smallest grade that counts as a positive")] = 1
+    losses: Annotated[
+        tuple[LossPart, ...],
+        help_text("losses whose weighted sum is trained, in place of loss, source, teacher, targets and mean_over"),
+    ] = ()
+    gradient_cosine_every: Annotated[
+        Count,
+        help_text("steps between readings of the cosines of the losses' gradients: a pass more for each loss; 0: none"),
+    ] = 0
 
     # how groups are sampled
     group_size: Annotated[
@@ -195,6 +204,40 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Return the teacher that the stage learns from, as its source of lists or of labels; "" without one."""
         return self.teacher if self.source == "teacher" else self.labels_by
 
+    @property
+    def parts(self) -> tuple[LossPart, ...]:
+        """Return the losses whose weighted sum the stage trains; without `losses` the one that its own keys name."""
+        if self.losses:
+            return self.losses
+        teacher = self.teacher if self.source == "teacher" else ""
+        return (LossPart(name=self.loss, teacher=teacher, targets=self.targets, mean_over=self.mean_over),)
+
+    def by_source(self) -> tuple[Stage, ...]:
+        """Return the stage as one of a single loss, once for each source of its targets: labels, then each teacher.
+
+        A stage without `losses` is returned as it is. What a stage reads is the sum of what these read.
+        """
+        if not self.losses:
+            return (self,)
+        first = {part.teacher: part for part in reversed(self.losses)}
+        sources = [
+            *([""] if "" in first else []),
+            *(dict.fromkeys(part.teacher for part in self.losses if part.teacher)),
+        ]
+        return tuple(
+            msgspec.structs.replace(
+                self,
+                losses=(),
+                gradient_cosine_every=0,
+                loss=first[source].name,
+                targets=first[source].targets if source else "auto",
+                source="teacher" if source else "labels",
+                teacher=source,
+                labels_by="" if source else self.labels_by,
+            )
+            for source in sources
+        )
+
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
@@ -282,6 +325,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the stages that run, in order, with their names."""
         return tuple((name, self.stages[name]) for name in self.chain)
 
+    def sources(self) -> tuple[tuple[str, Stage], ...]:
+        """Return (name, stage) of the stages that run, once for each source of targets; see `sources_of`."""
+        return tuple(named for name in self.chain for named in self.sources_of(name))
+
+    def sources_of(self, name: str) -> tuple[tuple[str, Stage], ...]:
+        """Return (name, stage) for each source of a stage's targets, as `Stage.by_source` gives them.
+
+        From its second teacher on a stage's name has a number behind it; rankings are stored under these names.
+        """
+        asked, named = 0, []
+        for view in self.stages[name].by_source():
+            asked += bool(view.asked_teacher)
+            named.append((name if asked < 2 else f"{name} {asked}", view))
+        return tuple(named)
+
     def baseline_models(self) -> dict[str, str]:
         """Return the name of each baseline in tables -> the hub id or folder that it stands for.
 
@@ -307,11 +365,16 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
     mistakes = []
     if (stage.steps > 0) == (stage.epochs > 0):
         mistakes.append(f"{at}: give either steps or epochs above 0, not {'both' if stage.steps else 'neither'}")
+    if stage.losses:
+        mistakes += _joint_mistakes(at, stage)
+    elif stage.gradient_cosine_every:
+        mistakes.append(f"{at}.gradient_cosine_every: needs two losses or more, in [[{at}.losses]]")
     if stage.source == "teacher" and not stage.teacher:
         mistakes.append(f'{at}.teacher: missing; source = "teacher" needs "embedding", a TREC run or permutations')
     if stage.window[0] > stage.window[1]:
         mistakes.append(f"{at}.window: starts at rank {stage.window[0]} and ends before it, at {stage.window[1]}")
-    if stage.source == "labels" and stage.positives >= stage.group_size:
+    sampled = stage.by_source()[0]  # as the stage samples its groups
+    if sampled.source == "labels" and stage.positives >= stage.group_size:
         mistakes.append(f"{at}.positives: {stage.positives} leave no negative in a group of {stage.group_size}")
     if stage.max_query_length > stage.max_length - 5:
         mistakes.append(f"{at}.max_query_length: {stage.max_query_length} leaves no document in {stage.max_length}")
@@ -320,7 +383,40 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.negatives: no sampler of negatives is called '{stage.negatives}'; {hint}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
-    return mistakes + _group_mistakes(at, stage)
+    return mistakes + _group_mistakes(at, sampled)
+
+
+ONE_LOSS = ("loss", "mean_over", "source", "targets", "teacher")  # keys of a stage whose place `losses` takes
+
+
+def _double_mistakes(values: Mapping[str, object]) -> list[str]:
+    """Return an error for each key of a stage's single loss that is given beside `losses`, defaults among them."""
+    stages = values.get("stages")
+    if not isinstance(stages, Mapping):
+        return []
+    return [
+        f"stages.{name}.{key}: given beside [[stages.{name}.losses]], which takes its place; leave one of them out, or "
+        "give the losses to a stage of another name"
+        for name, stage in stages.items()
+        if isinstance(stage, Mapping) and stage.get("losses")
+        for key in ONE_LOSS
+        if key in stage
+    ]
+
+
+def _joint_mistakes(at: str, stage: Stage) -> list[str]:
+    """Return what contradicts itself in the losses of a stage that has several, or one with options."""
+    mistakes = []
+    counts = Counter((part.name, part.teacher) for part in stage.losses)
+    for (name, teacher), count in counts.items():
+        if count > 1:
+            of = f"the teacher '{teacher}'" if teacher else "the labels"
+            mistakes.append(f"{at}.losses: '{name}' appears twice with {of}; give one of them, with the sum of weights")
+    if stage.labels_by and all(part.teacher for part in stage.losses):
+        mistakes.append(f"{at}.labels_by: none of the losses learns from labels; leave it out")
+    if stage.gradient_cosine_every and len(stage.losses) < 2:
+        mistakes.append(f"{at}.gradient_cosine_every: needs two losses or more")
+    return mistakes
 
 
 def _group_mistakes(at: str, stage: Stage) -> list[str]:
@@ -495,7 +591,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
 def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
     """Return an error for each use of a teacher that is not declared, or cannot give what is wanted there."""
     mistakes = []
-    for name, stage in recipe.stages.items():
+    for name, stage in ((name, view) for name, each in recipe.stages.items() for view in each.by_source()):
         at, spec = f"stages.{name}", recipe.teachers.get(stage.asked_teacher)
         if stage.labels_by and spec is None:
             mistakes.append(f"{at}.labels_by: no teacher is called '{stage.labels_by}'; declare it in [teachers]")
@@ -531,7 +627,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     mistakes: list[str] = []
     recipe = decode.decode_table(Recipe, values, "", mistakes)
     if recipe is not None:
-        mistakes += _recipe_mistakes(recipe)
+        mistakes += _double_mistakes(values) + _recipe_mistakes(recipe)
     if recipe is None or mistakes:
         hint = "`cerank recipes show NAME --full` lists every key with its default"
         raise RecipeError("\n".join(mistakes), where=where, hint=hint)

@@ -137,6 +137,10 @@ class ForwardBackward:
         self._backward = backward
         return scores
 
+    def reduced_from(self, tokens: int) -> int:
+        """Return how many tokens go through the model at once, or 0 if they are as many as the stage asks for."""
+        return 0 if self.microbatch == tokens else self.microbatch
+
     def shards_of(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return the indices of pairs in shards, one a thread; one shard or none where threads gain nothing.
 

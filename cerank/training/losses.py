@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from cerank.recipes import loss_specs
+from cerank.recipes.loss_parts import LambdaScheme, LossPart
 from cerank.registry import Registry
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]  # (scores, labels, mask), then options by name
 
 LOSSES: Registry[Loss] = Registry("loss function")  # name in a recipe -> loss, without those of extensions
 
@@ -42,8 +44,14 @@ def find_loss(name: str, where: str = "") -> Loss:
     return loss_specs.LOSSES.find(name, where).function or LOSSES[name]
 
 
+def loss_of(part: LossPart, where: str = "") -> Loss:
+    """Return one of a stage's losses with its options; raises as `find_loss`."""
+    options = part.options()
+    return partial(find_loss(part.name, where), **options) if options else find_loss(part.name, where)
+
+
 @LOSSES.add("lce")
-def lce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def lce(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Compute localized contrastive estimation: -log softmax of a positive against the group's negatives.
 
     labels: above 0 is a positive, 0 a negative. Several positives are each compared with the negatives alone,
@@ -51,6 +59,7 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     A group without a positive or without a negative gives 0.
     Source: Gao, Dai and Callan, ECIR 2021 (arXiv 2101.08751), equation 4.
     """
+    scores = _cooled(scores, temperature)
     positive = (labels > 0) & mask
     negative = (labels <= 0) & mask
     valid = positive & negative.any(dim=1, keepdim=True)
@@ -62,7 +71,7 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 
 @LOSSES.add("ranknet")
-def ranknet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def ranknet(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Compute RankNet: the mean over the group's pairs with y_i > y_j of log(1 + exp(s_j - s_i)).
 
     labels: any numbers, larger is better; equal labels make no pair. A group without a pair gives 0.
@@ -70,7 +79,7 @@ def ranknet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     Source: Burges et al., ICML 2005; as a distillation loss: Sun et al., EMNLP 2023 (arXiv 2304.09542).
     """
     better = _better(labels, mask)
-    return _mean(_logistic(scores, better).flatten(1), better.flatten(1))
+    return _mean(_logistic(_cooled(scores, temperature), better).flatten(1), better.flatten(1))
 
 
 @LOSSES.add("weighted-ranknet")
@@ -96,7 +105,7 @@ def weighted_ranknet_teacher(scores: Tensor, labels: Tensor, mask: Tensor) -> Te
 
 
 @LOSSES.add("listnet")
-def listnet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def listnet(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Compute ListNet, top one: the cross-entropy -sum_i softmax(y)_i log softmax(s)_i.
 
     labels: grades or teacher ranks, larger is better. Its smallest value is the entropy of softmax(y), not 0.
@@ -104,36 +113,70 @@ def listnet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     Source: Cao et al., ICML 2007.
     """
     target = labels.masked_fill(~mask, float("-inf")).softmax(dim=1)
-    return -(target * _log_softmax(scores, mask)).sum(dim=1)
+    return -(target * _log_softmax(_cooled(scores, temperature), mask)).sum(dim=1)
 
 
 @LOSSES.add("kl")
-def kl(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def kl(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Compute the softmax KL divergence: sum_i softmax(y)_i (log softmax(y)_i - log softmax(s)_i); 0 where both agree.
 
     labels: a teacher's scores; their scale decides how sharp its distribution is. Padding has probability 0 in both.
-    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), at temperature 1.
+    temperature divides both; there is no factor of its square, for which a loss has its weight.
+    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
     """
-    target = _log_softmax(labels, mask)
-    return (target.exp() * (target - _log_softmax(scores, mask))).masked_fill(~mask, 0.0).sum(dim=1)
+    target = _log_softmax(_cooled(labels, temperature), mask)
+    given = _log_softmax(_cooled(scores, temperature), mask)
+    return (target.exp() * (target - given)).masked_fill(~mask, 0.0).sum(dim=1)
 
 
 @LOSSES.add("lambdaloss")
-def lambdaloss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Compute LambdaLoss with NDCG-Loss2++: the mean over pairs with y_i > y_j of -w_ij log2 sigmoid(s_i - s_j).
+def lambdaloss(
+    scores: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    *,
+    scheme: LambdaScheme = "ndcg-loss2++",
+    cutoff: int | None = None,
+    sigma: float = 1.0,
+    mu: float = LAMBDA_MU,
+) -> Tensor:
+    """Compute LambdaLoss: the mean over pairs with y_i > y_j of -w_ij log2 sigmoid(sigma (s_i - s_j)).
 
-    w_ij = |G_i - G_j| (mu |1/D(d) - 1/D(d + 1)| + |1/D(r_i) - 1/D(r_j)|), with r the ranks by the model's own scores,
-    d = |r_i - r_j|, D(r) = log2(1 + r), G_i = (2^y_i - 1) / ideal DCG, mu = 10. Weights carry no gradient.
+    With r the ranks by the model's own scores, d = |r_i - r_j|, D(r) = log2(1 + r), G_i = (2^y_i - 1) / ideal DCG:
+
+    - "ndcg-loss2++": w_ij = |G_i - G_j| (mu |1/D(d) - 1/D(d + 1)| + |1/D(r_i) - 1/D(r_j)|)
+    - "ndcg-loss2": its first summand, without mu; "lambdarank": its second one; "none": 1, which is RankNet by log2
+    - "ndcg-loss1": G_i / D(r_i), over all pairs, also those of equal labels and a document with itself
+
+    Weights carry no gradient. With a cutoff k, only pairs count of which one document at least is within the first k
+    ranks, and the ideal DCG is that of k documents.
     labels: grades or teacher ranks, 0 or more. A group without a pair gives 0; padding ranks last, with no weight.
-    Source: Wang et al., CIKM 2018, equations 14 to 16; a mean over pairs, as sentence-transformers has it.
+    Source: Wang et al., CIKM 2018, equations 8 to 18; a mean over pairs, as sentence-transformers has it.
     """
-    better = _better(labels, mask)
+    counted = _better(labels, mask) if scheme != "ndcg-loss1" else mask.unsqueeze(2) & mask.unsqueeze(1)
     rank = _ranks(scores.detach(), mask).to(scores.dtype)
-    weights = _gain_differences(labels, mask) * (
-        LAMBDA_MU * _discount_of_distance(rank) + _differences(1.0 / torch.log2(1.0 + rank)).abs()
-    )
+    if cutoff is not None:
+        within = rank <= cutoff
+        counted = counted & (within.unsqueeze(2) | within.unsqueeze(1))
     ahead = _differences(scores.masked_fill(~mask, 0.0))
-    return _mean(-(weights * logsigmoid(ahead) / math.log(2)).flatten(1), better.flatten(1))
+    losses = logsigmoid(ahead if sigma == 1.0 else sigma * ahead)
+    if scheme != "none":
+        losses = _lambda_weights(scheme, rank, labels, mask, cutoff=cutoff, mu=mu) * losses
+    return _mean(-(losses / math.log(2)).flatten(1), counted.flatten(1))
+
+
+def _lambda_weights(
+    scheme: LambdaScheme, rank: Tensor, labels: Tensor, mask: Tensor, *, cutoff: int | None, mu: float
+) -> Tensor:
+    """Return the weights (groups, size, size) of the pairs of LambdaLoss, (groups, size, 1) of NDCG-Loss1."""
+    if scheme == "ndcg-loss1":
+        gains, ideal = _gains(labels, mask, cutoff)
+        return (gains / ideal / torch.log2(1.0 + rank)).unsqueeze(2)
+    differences = _gain_differences(labels, mask, cutoff)
+    if scheme == "ndcg-loss2":
+        return differences * _discount_of_distance(rank)
+    of_ranks = _differences(1.0 / torch.log2(1.0 + rank)).abs()
+    return differences * (of_ranks if scheme == "lambdarank" else mu * _discount_of_distance(rank) + of_ranks)
 
 
 @LOSSES.add("adr-mse")
@@ -151,9 +194,7 @@ def adr_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     above = ((behind > 0) & both).sum(dim=2)
     same = ((behind == 0) & both).sum(dim=2)  # the document itself counts
     rank = (above + (same + 1) / 2).to(scores.dtype)
-    others = both & ~torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
-    passed = torch.sigmoid(-_differences(scores.masked_fill(~mask, 0.0)))
-    approximate = 1.0 + passed.masked_fill(~others, 0.0).sum(dim=2)
+    approximate = _approximate_ranks(scores, mask)
     return _mean((rank - approximate).pow(2) / torch.log2(rank.clamp(min=1.0) + 1.0), mask)
 
 
@@ -181,14 +222,165 @@ def mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 
 @LOSSES.add("bce")
-def bce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+def bce(scores: Tensor, labels: Tensor, mask: Tensor, *, positive_weight: float = 1.0) -> Tensor:
     """Compute binary cross-entropy: -log sigmoid(s_i) for positives, -log(1 - sigmoid(s_i)) for others, averaged.
 
-    labels: above 0 is a positive. Each document by itself; padding does not count in the mean.
+    labels: above 0 is a positive, whose loss counts positive_weight times. Each document by itself; padding does not
+    count in the mean.
     Source: Nogueira and Cho 2019 (arXiv 1901.04085), equation 1.
     """
     logits = scores.masked_fill(~mask, 0.0)
-    return _mean(binary_cross_entropy_with_logits(logits, (labels > 0).to(logits.dtype), reduction="none"), mask)
+    losses = binary_cross_entropy_with_logits(logits, (labels > 0).to(logits.dtype), reduction="none")
+    return _mean(losses if positive_weight == 1.0 else torch.where(labels > 0, positive_weight * losses, losses), mask)
+
+
+@LOSSES.add("soft-bce")
+def soft_bce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Compute binary cross-entropy against a teacher: -p_i log sigmoid(s_i) - (1 - p_i) log sigmoid(-s_i).
+
+    labels: a teacher's scores y; p = sigmoid(y), so that the loss is least where s = y. The mean over documents.
+    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), for two classes.
+    """
+    logits, target = scores.masked_fill(~mask, 0.0), labels.masked_fill(~mask, 0.0).sigmoid()
+    return _mean(binary_cross_entropy_with_logits(logits, target, reduction="none"), mask)
+
+
+@LOSSES.add("gbce")
+def gbce(
+    scores: Tensor, labels: Tensor, mask: Tensor, *, sampling_rate: float = 0.1, calibration: float = 0.75
+) -> Tensor:
+    """Compute generalized binary cross-entropy: that of sigmoid(s_i)^b for positives, as usual for others.
+
+    b = 1 - t (1 - a): a (sampling_rate) is the sampled share of all negatives, t (calibration) from 0, plain, to 1.
+    labels: above 0 is a positive. Each document by itself; padding does not count in the mean.
+    Source: Petrov and Macdonald, gSASRec, RecSys 2023 (arXiv 2308.07192), equations 13 and 18; for cross-encoders:
+    Petrov, MacAvaney and Macdonald, ECIR 2024 (arXiv 2403.20222), with t = 0.75.
+    """
+    return bce(scores, labels, mask, positive_weight=1.0 - calibration * (1.0 - sampling_rate))
+
+
+@LOSSES.add("ordinal")
+def ordinal(scores: Tensor, labels: Tensor, mask: Tensor, *, levels: int = 4, spacing: float = 2.0) -> Tensor:
+    """Compute an ordinal regression loss: binary cross-entropy of y_i >= k at each threshold, k = 1 to levels - 1.
+
+    P(y >= k) = sigmoid(s - t_k), with fixed thresholds t_k, `spacing` apart, around 0. The mean over documents of the
+    mean over thresholds; a grade above the last level counts as the last.
+    labels: grades, 0 or more; padding does not count in the mean.
+    Source: McCullagh 1980 (proportional odds), whose thresholds are estimated; as fixed ones a model needs one output.
+    """
+    steps = torch.arange(1, levels, device=scores.device, dtype=scores.dtype)
+    logits = scores.masked_fill(~mask, 0.0).unsqueeze(2) - (steps - levels / 2) * spacing
+    reached = (labels.masked_fill(~mask, 0.0).unsqueeze(2) >= steps).to(scores.dtype)
+    return _mean(binary_cross_entropy_with_logits(logits, reached, reduction="none").mean(dim=2), mask)
+
+
+@LOSSES.add("infonce")
+def infonce(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Compute InfoNCE with several positives: the mean over positives of -log softmax(s)_i over the whole group.
+
+    labels: above 0 is a positive. Unlike `lce`, positives stand in each other's sum, as a uniform target over them has
+    it. A group without a positive gives 0.
+    Source: van den Oord, Li and Vinyals 2018 (arXiv 1807.03748); several positives: Khosla et al. 2020 (arXiv
+    2004.11362), equation 2.
+    """
+    return _mean(-_log_softmax(_cooled(scores, temperature), mask), (labels > 0) & mask)
+
+
+@LOSSES.add("hinge")
+def hinge(scores: Tensor, labels: Tensor, mask: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Compute the pairwise hinge loss: the mean over pairs with y_i > y_j of max(0, margin - (s_i - s_j)).
+
+    labels: any numbers, larger is better; equal labels make no pair. A group without a pair gives 0.
+    Source: Joachims, KDD 2002 (the ranking SVM's loss, without its norm).
+    """
+    better = _better(labels, mask)
+    ahead = _differences(scores.masked_fill(~mask, 0.0))
+    return _mean((margin - ahead).clamp(min=0.0).flatten(1), better.flatten(1))
+
+
+@LOSSES.add("constant-margin-mse")
+def constant_margin_mse(scores: Tensor, labels: Tensor, mask: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Compute the mean over pairs with y_i > y_j of ((s_i - s_j) - margin)^2: a lead that is too large costs, too.
+
+    labels: any numbers, larger is better; equal labels make no pair. A group without a pair gives 0.
+    Source: MarginMSE (arXiv 2010.02666) with one margin for all, as lightning-ir has it.
+    """
+    better = _better(labels, mask)
+    ahead = _differences(scores.masked_fill(~mask, 0.0))
+    return _mean((ahead - margin).pow(2).flatten(1), better.flatten(1))
+
+
+@LOSSES.add("listmle")
+def listmle(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Compute ListMLE: -sum_k log (exp(s_k) / sum_{l >= k} exp(s_l)), documents in the order of their labels.
+
+    labels: ranks or grades, larger is better. Equal ones keep the group's order, as if the first were better, which for
+    grades, most of them 0, teaches chance.
+    Source: Xia et al., ICML 2008, equation 7.
+    """
+    return -_place_likelihoods(_cooled(scores, temperature), labels, mask).sum(dim=1)
+
+
+@LOSSES.add("p-listmle")
+def p_listmle(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Compute p-ListMLE: ListMLE whose k-th place of n weighs 2^(n - k) - 1, as a share of all weights.
+
+    labels: as for `listmle`. A group of one document gives 0.
+    Source: Lan et al., UAI 2014, section 4; weights add up to 1, as sentence-transformers has it.
+    """
+    likelihoods = _place_likelihoods(_cooled(scores, temperature), labels, mask)
+    size = mask.sum(dim=1, keepdim=True)
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device).expand(mask.shape)
+    # all divided by 2^n, so that a list of 200 stays within float32
+    weights = (torch.exp2(-places.to(scores.dtype)) - torch.exp2(-size.to(scores.dtype))).masked_fill(
+        places > size, 0.0
+    )
+    return -(likelihoods * weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-10)).sum(dim=1)
+
+
+@LOSSES.add("approx-ndcg")
+def approx_ndcg(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Compute 1 - nDCG, each rank replaced by r_i = 1 + sum_{j != i} sigmoid((s_j - s_i) / temperature).
+
+    labels: grades or teacher ranks, 0 or more; gains are 2^y - 1. A group without a gain gives 0.
+    Source: Qin, Liu and Li, Information Retrieval 2010, section 3; lightning-ir's temperature is this one, too.
+    """
+    gains, ideal = _gains(labels, mask)
+    found = (gains / torch.log2(1.0 + _approximate_ranks(scores / temperature, mask))).sum(dim=1)
+    has_gain = (gains > 0).any(dim=1)
+    return (1.0 - found / ideal.squeeze(1)).masked_fill(~has_gain, 0.0)
+
+
+@LOSSES.add("approx-mrr")
+def approx_mrr(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Compute 1 - the largest 1 / r_i of a positive, ranks approximated as in `approx_ndcg`.
+
+    labels: above 0 is a positive. A group without one gives 0.
+    Source: Qin, Liu and Li 2010, whose method it is; lightning-ir has it for this measure.
+    """
+    positive = (labels > 0) & mask
+    reciprocal = (1.0 / _approximate_ranks(scores / temperature, mask)).masked_fill(~positive, 0.0)
+    return (1.0 - reciprocal.amax(dim=1)).masked_fill(~positive.any(dim=1), 0.0)
+
+
+@LOSSES.add("pearson")
+def pearson(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Compute 1 - the Pearson correlation of scores and labels: what scale the teacher has does not matter.
+
+    labels: a teacher's scores. A group whose labels, or whose scores, are all equal has no correlation and gives 0.
+    Source: lightning-ir's PearsonCorrelation.
+    """
+    size = mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+    def centered(values: Tensor) -> Tensor:
+        values = values.masked_fill(~mask, 0.0)
+        return (values - values.sum(dim=1, keepdim=True) / size).masked_fill(~mask, 0.0)
+
+    mine, other = centered(scores), centered(labels)
+    squares = mine.pow(2).sum(dim=1) * other.pow(2).sum(dim=1)
+    varies = squares > 0
+    # the root of 0 has no gradient; what stands in its place is left out
+    return (1.0 - (mine * other).sum(dim=1) / torch.where(varies, squares, 1.0).sqrt()).masked_fill(~varies, 0.0)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -236,8 +428,14 @@ def _discount_of_distance(rank: Tensor) -> Tensor:
     return (near - 1.0 / torch.log2(2.0 + distance)).masked_fill(distance == 0, 0.0)
 
 
-def _gain_differences(labels: Tensor, mask: Tensor) -> Tensor:
-    """Return (groups, size, size): |G_i - G_j|, gains as fractions of the row's ideal DCG.
+def _gain_differences(labels: Tensor, mask: Tensor, cutoff: int | None = None) -> Tensor:
+    """Return (groups, size, size): |G_i - G_j|, gains as fractions of the row's ideal DCG."""
+    gains, ideal = _gains(labels, mask, cutoff)
+    return _differences(gains / ideal).abs()
+
+
+def _gains(labels: Tensor, mask: Tensor, cutoff: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the gains 2^y - 1 (groups, size), and the ideal DCG (groups, 1) of the whole row or to a cutoff.
 
     All is divided by 2^max(y), so that a list of 200 teacher ranks stays within float32.
     """
@@ -245,5 +443,28 @@ def _gain_differences(labels: Tensor, mask: Tensor) -> Tensor:
     top = grades.amax(dim=1, keepdim=True)
     gains = torch.exp2(grades - top) - torch.exp2(-top)
     places = torch.arange(1, labels.shape[1] + 1, device=labels.device, dtype=labels.dtype)
-    ideal = (gains.sort(dim=1, descending=True).values / torch.log2(1.0 + places)).sum(dim=1, keepdim=True)
-    return _differences(gains / ideal.clamp(min=1e-10)).abs()
+    discounted = gains.sort(dim=1, descending=True).values / torch.log2(1.0 + places)
+    return gains, discounted[:, :cutoff].sum(dim=1, keepdim=True).clamp(min=1e-10)
+
+
+def _approximate_ranks(scores: Tensor, mask: Tensor) -> Tensor:
+    """Return (groups, size): 1 + sum_{j != i} sigmoid(s_j - s_i), a smooth stand-in for the rank of document i."""
+    others = mask.unsqueeze(2) & mask.unsqueeze(1) & ~torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    passed = torch.sigmoid(-_differences(scores.masked_fill(~mask, 0.0)))
+    return 1.0 + passed.masked_fill(~others, 0.0).sum(dim=2)
+
+
+def _place_likelihoods(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Return (groups, size): for each place of the order by label, log of its softmax among that and later ones.
+
+    0 on padding, which stands last.
+    """
+    order = _ranks(labels, mask).argsort(dim=1)
+    ordered = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).gather(1, order)
+    among = ordered.flip(1).logcumsumexp(dim=1).flip(1)
+    return (ordered - among).masked_fill(~mask.gather(1, order), 0.0)
+
+
+def _cooled(values: Tensor, temperature: float) -> Tensor:
+    """Return the values divided by a temperature; as they are at 1, to the bit."""
+    return values if temperature == 1.0 else values / temperature

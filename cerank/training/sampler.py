@@ -10,7 +10,8 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Self
 
 import msgspec
 
@@ -137,7 +138,7 @@ class Sampler:
         sampled = {self._query_at(position) for position in range(groups)}
         return tuple(query for query in self._queries if query in sampled)
 
-    def with_teacher(self, ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> Sampler:
+    def with_teacher(self, ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> Self:
         """Return this sampler with a teacher's order of the candidates; each step samples the same queries as before.
 
         Args:
@@ -312,13 +313,24 @@ class Sampler:
 
     def _reject_ranks_for_scores(self) -> None:
         """Reject scores that fall by exactly 1 from document to document in every list: those are ranks."""
-        if self._scores is None:
-            return
-        lists = (self._scores(query) for query in self._queries if query in self._ranking)
-        long = [values for values in itertools.islice(lists, 1000) if len(values) > 2]
-        if long and all(left - right == 1.0 for values in long for left, right in itertools.pairwise(values)):
-            hint = 'take a loss on ranks, such as "ranknet", or a teacher with scores of its own'
-            what = (
-                f'loss "{self._stage.loss}" needs scores, and the teacher\'s are ranks: each is 1 below the one before'
-            )
-            raise RunFailedError(what, where=f"stages.{self._name}.teacher", hint=hint, code="teacher-without-scores")
+        if self._scores is not None:
+            lists = (self._scores(query) for query in self._queries if query in self._ranking)
+            reject_ranks(lists, self._stage.loss, f"stages.{self._name}.teacher")
+
+
+def reject_ranks(lists: Iterable[Sequence[float]], loss: str, where: str) -> None:
+    """Reject a teacher's scores that fall by exactly 1 from document to document in every list: those are ranks.
+
+    Args:
+        lists: the scores of each list, best first; the first thousand are looked at.
+        loss: name of the loss that needs scores.
+        where: key path that names the teacher.
+
+    Raises:
+        RunFailedError: they are.
+    """
+    long = [values for values in itertools.islice(lists, 1000) if len(values) > 2]
+    if long and all(left - right == 1.0 for values in long for left, right in itertools.pairwise(values)):
+        hint = 'take a loss on ranks, such as "ranknet", or a teacher with scores of its own'
+        what = f'loss "{loss}" needs scores, and the teacher\'s are ranks: each is 1 below the one before'
+        raise RunFailedError(what, where=where, hint=hint, code="teacher-without-scores")

@@ -38,7 +38,8 @@ from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens
 from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
-from cerank.training.losses import find_loss
+from cerank.training.gradient_cosines import cosines_of
+from cerank.training.objective import Objective
 from cerank.training.step_shards import RankStats, StepShards, bits_of
 
 Result = TypeVar("Result")
@@ -114,7 +115,7 @@ class Trainer:
         self.device = torch.device(device)
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
         self.probes_memory = self.device.type == "cuda"
-        self.loss = find_loss(stage.loss, f"stages.{name}.loss")
+        self.objective = Objective(stage, f"stages.{name}")
         self._spread = torch.zeros((), device=self.device)  # largest difference of scores within a group of the step
         self.ranks = ranks or Ranks()
         self._shard_count = shard_count(stage.groups_per_step, shards) if shards else 0
@@ -155,18 +156,19 @@ class Trainer:
                 started = time.perf_counter()
                 batch = prefetcher.batch(step)
 
-                # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
+                # at some steps: the angle between what the stage's losses ask for; it changes nothing
                 passes.microbatch = microbatches.get(step, passes.microbatch)
-                compute = partial(self.forward_backward, passes, batch, step)
-                losses = self._within_memory(compute, step, model, passes, callback)
+                cosines = self._gradient_cosines(passes, batch, step, model, callback)
 
+                # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
                 # on several devices: the gradient of the whole step, added in the same order for any number of them
-                losses = self._sum_over_ranks(losses)
+                compute = partial(self.forward_backward, passes, batch, step)
+                losses = self._sum_over_ranks(self._within_memory(compute, step, model, passes, callback))
 
                 # clip; the only time in a step that the device is waited for
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
                 *parts, norm, spread = torch.stack([*losses, gradient_norm, self._spread]).tolist()
-                loss = sum(parts)
+                loss, values = self.objective.sum_up(parts)
                 callback.on_scores(step, spread)
 
                 # optimizer step
@@ -179,11 +181,11 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
-                reduced = 0 if passes.microbatch == stage.tokens_at_once else passes.microbatch
-                state = msgspec.structs.replace(state, step=step, microbatch=reduced)
+                state = msgspec.structs.replace(state, step=step, microbatch=passes.reduced_from(stage.tokens_at_once))
                 if is_finite:
                     seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
-                    callback.on_step(StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds))
+                    row = StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds)
+                    callback.on_step(self._with_parts(row, values, cosines))
                 else:
                     state = self._skip_update(state, loss, norm, callback)
 
@@ -259,8 +261,39 @@ class Trainer:
         if self.ranks.is_first:
             checkpoints.record_microbatch(self.folder, step, tokens)
 
-    def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
+    def _with_parts(self, metrics: StepMetrics, values: Sequence[float], cosines: dict[str, float]) -> StepMetrics:
+        """Return the metrics of a step with the value of each loss, where the stage has several."""
+        if len(self.objective) == 1:
+            return metrics
+        parts = dict(zip(self.objective.names, values, strict=True))
+        return msgspec.structs.replace(metrics, parts=parts, cosines=cosines)
+
+    def _gradient_cosines(
+        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int, model: CrossEncoder,
+        callback: TrainerCallback,
+    ) -> dict[str, float]:  # fmt: skip
+        """Return the cosine of the gradients of each two of the stage's losses; {} at a step where they are not read.
+
+        Each loss takes a forward and a backward pass of its own, with the same dropout as the step, and its gradient
+        as much memory as the trained weights.
+        """
+        every = self.stage.gradient_cosine_every
+        if not every or step % every:
+            return {}
+        gradients = []
+        for number in range(len(self.objective)):
+            compute = partial(self.forward_backward, passes, batch, step, number)
+            self._sum_over_ranks(self._within_memory(compute, step, model, passes, callback))
+            gradients.append([weight.grad for weight in passes.model.trained_weights])
+            model.zero_grad(set_to_none=True)
+        return cosines_of(self.objective.names, gradients)
+
+    def forward_backward(
+        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int, only: int | None = None
+    ) -> list[Tensor]:
         """Add the gradient of the batch's mean loss to the parameters; return each microbatch's part of that mean.
+
+        Of several losses each has its part, all of a microbatch before those of the next.
 
         Where steps are divided into shards, only the shards of this process are computed. Their gradients are kept
         apart until `sum_over_ranks`, and what is returned are the parts of the shards.
@@ -272,43 +305,44 @@ class Trainer:
             passes: runs the model, `passes.microbatch` tokens at once.
             batch: the groups of the step.
             step: number of the step; with the stage's name and the seed it determines dropout.
+            only: number of the one loss whose gradient is added, from 0; None for the sum of all.
         """
-        if self.stage.mean_over == "pairs":
-            counts = [float(encoded.group.pairs) for encoded in batch]
-        else:
-            counts = [1.0] * len(batch)
-        weights = to_device(counts, torch.float32, self.device) / (sum(counts) or 1.0)
+        weights = self.objective.group_weights([encoded.group for encoded in batch], self.device)
         self._spread = torch.zeros((), device=self.device)
         if self._shards is None:
-            return self._add_gradient(passes, batch, weights, (step,))
-        parts = []
+            return self._add_gradient(passes, batch, weights, (step,), only)
+        parts, count = [], len(self.objective)
         for shard, places in self._shards.own(batch):
-            of_shard = weights[to_device(places, torch.int64, self.device)]
-            losses = self._add_gradient(passes, [batch[place] for place in places], of_shard, (step, shard))
-            parts.append(torch.stack(losses).sum())
+            of_shard = [of_loss[to_device(places, torch.int64, self.device)] for of_loss in weights]
+            losses = self._add_gradient(passes, [batch[place] for place in places], of_shard, (step, shard), only)
+            parts += [torch.stack(losses[number::count]).sum() for number in range(count)]
             self._shards.add()
         return parts
 
     def _add_gradient(
-        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], weights: Tensor, position: tuple[int, ...]
-    ) -> list[Tensor]:
+        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], weights: Sequence[Tensor],
+        position: tuple[int, ...], only: int | None,
+    ) -> list[Tensor]:  # fmt: skip
         """Add the gradient of the losses of some groups, one microbatch after another; return the parts.
 
         Args:
             passes: runs the model, `passes.microbatch` tokens at once.
             batch: the groups.
-            weights: (groups,) weight of each group in the mean.
+            weights: (groups,) for each loss: weight of each group in its mean.
             position: the step, and the shard where it is divided; part of the seed of dropout.
+            only: number of the one loss whose gradient is added, or None.
         """
-        parts, start = [], 0
+        parts: list[Tensor] = []
+        start = 0
         for number, microbatch in enumerate(split_by_tokens(batch, passes.microbatch)):
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (*position, number))
+            end = start + len(microbatch)
             losses = self._group_losses(scores, microbatch)
-            loss = (losses * weights[start : start + len(microbatch)]).sum()
-            passes.backward(loss)
-            parts.append(loss.detach())
-            start += len(microbatch)
+            values = [(loss * of_loss[start:end]).sum() for loss, of_loss in zip(losses, weights, strict=True)]
+            passes.backward(self.objective.total(values) if only is None else values[only])
+            parts += [value.detach() for value in values]
+            start = end
         return parts
 
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
@@ -356,20 +390,17 @@ class Trainer:
         release_memory(self.device)
         optimizer.step()
 
-    def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
-        """Return the loss of each group (groups,), from the scores (pairs,) of all groups end to end."""
+    def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> list[Tensor]:
+        """Return each loss of each group, (groups,) a loss, from the scores (pairs,) of all groups end to end."""
         groups = [encoded.group for encoded in microbatch]
         sizes = [len(group) for group in groups]
         if len(set(sizes)) == 1:
             padded = scores.view(len(sizes), -1)
         else:
             padded = pad_sequence(list(torch.split(scores, sizes)), batch_first=True)
-        width = padded.shape[1]
-        labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
-        places = [place < len(group) for group in groups for place in range(width)]
-        mask = to_device(places, torch.bool, self.device).view(padded.shape)
+        losses, mask = self.objective.group_losses(padded, groups)
         self._note_spread(padded.detach(), mask)
-        return self.loss(padded, to_device(labels, torch.float32, self.device).view(padded.shape), mask)
+        return losses
 
     def _note_spread(self, scores: Tensor, mask: Tensor) -> None:
         """Keep the largest difference of scores within a group of the step, without waiting for the device."""

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
-from cerank.recipes.schema import Stage
-from cerank.training.losses import find_loss
+from cerank.recipes.schema import VALIDATION_LOSS, Stage
+from cerank.training.objective import Objective
 from cerank.training.sampler import Sampler, SamplingStats
 
 
@@ -23,7 +21,7 @@ class ValidationLoss:
     """
 
     def __init__(self, sampler: Sampler, stage: Stage) -> None:
-        self._stage = stage
+        self._objective = Objective(stage)
         self.sampling: SamplingStats = sampler.sampling
         self.groups = tuple(sampler.groups(step)[0] for step in range(1, self.sampling.usable + 1))
 
@@ -34,13 +32,14 @@ class ValidationLoss:
             to_score.setdefault(group.query_id, {}).update(dict.fromkeys(group.doc_ids))
         return {query: list(docs) for query, docs in to_score.items()}
 
-    def loss(self, scores: Mapping[str, Mapping[str, float]]) -> float:
-        """Return the loss from query -> document -> score: the mean over queries, or over pairs as the stage has it."""
-        loss = find_loss(self._stage.loss)
-        total = weights = 0.0
-        for group in self.groups:
-            row = torch.tensor([[scores[group.query_id][doc] for doc in group.doc_ids]])
-            value = float(loss(row, torch.tensor([group.labels]), torch.ones(1, len(group), dtype=torch.bool)))
-            weight = float(group.pairs) if self._stage.mean_over == "pairs" else 1.0
-            total, weights = total + weight * value, weights + weight
-        return total / (weights or 1.0)  # 0 where each pair of the teacher's is a tie
+    def losses(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """Return the value of each of the stage's losses by name, where it has several, and their sum as "loss".
+
+        Args:
+            scores: query -> document -> score. Each loss is the mean over queries, or over pairs as the stage has it,
+                0 where each pair of the teacher's is a tie.
+        """
+        of_groups = [[scores[group.query_id][doc] for doc in group.doc_ids] for group in self.groups]
+        values = self._objective.mean_over(self.groups, of_groups)
+        parts = dict(zip(self._objective.names, values, strict=True)) if len(values) > 1 else {}
+        return parts | {VALIDATION_LOSS: self._objective.combined(values)}

@@ -95,7 +95,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             measured = _measured_alike(plan, stage, known) or stage_speed.measure_stage_speed(
                 files, stage, training_sample, scored, plan.device
             )
-            if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
+            if any(part.teacher == inputs.EMBEDDING for part in stage.parts):
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
                 rate = stage_speed.measure_embedding_speed(
                     teacher, training_sample, inputs.embedding_length(stage), plan.device

@@ -135,7 +135,7 @@ class RunInputs:
             in_validation: whether these are queries of the validation dataset.
         """
         if stage.asked_teacher in self._plan.recipe.teachers:
-            return rank_for_stage(self._context, self.datasets, name, queries, in_validation=in_validation)
+            return rank_for_stage(self._context, self.datasets, name, stage, queries, in_validation=in_validation)
         is_computed = stage.teacher == inputs.EMBEDDING
         path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
         if not path.exists():
@@ -281,14 +281,16 @@ def _taken(made: MadeTeacher) -> TeacherCost:
 
 
 def rank_for_stage(
-    context: RunContext, datasets: Mapping[str, Dataset], name: str, queries: Sequence[str], *, in_validation: bool
-) -> Ranking:
+    context: RunContext, datasets: Mapping[str, Dataset], name: str, stage: Stage, queries: Sequence[str], *,
+    in_validation: bool,
+) -> Ranking:  # fmt: skip
     """Return a declared teacher's rankings for a stage, made where they are missing; failed queries are absent.
 
     Args:
         context: state of this attempt: the plan, the run's folder, the log, and the request to stop.
         datasets: name -> dataset, for all datasets of the run.
         name: name of the stage that learns from the teacher.
+        stage: its settings, which name the teacher.
         queries: ids of the queries whose candidates the teacher ranks.
         in_validation: whether these are queries of the validation dataset.
 
@@ -302,7 +304,7 @@ def rank_for_stage(
     asked_before = before.asked if before is not None and path.exists() else ()
     if not path.exists() or not set(queries) <= set(asked_before):
         every = tuple(dict.fromkeys((*asked_before, *queries)))
-        made = _made(context, _request(context, datasets, name, every, in_validation=in_validation), name)
+        made = _made(context, _request(context, datasets, stage, every, in_validation=in_validation), name)
         if not made.ranking:
             raise RunFailedError("the teacher ranked no query", where=f"stages.{name}.teacher")
         disk.make_folder(path.parent)
@@ -314,10 +316,10 @@ def rank_for_stage(
 
 
 def _request(
-    context: RunContext, datasets: Mapping[str, Dataset], name: str, queries: tuple[str, ...], *, in_validation: bool
+    context: RunContext, datasets: Mapping[str, Dataset], stage: Stage, queries: tuple[str, ...], *, in_validation: bool
 ) -> TeachRequest:
     plan = context.plan
-    recipe, stage = plan.recipe, plan.recipe.stages[name]
+    recipe = plan.recipe
     dataset, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
     if in_validation:
         dataset, first = recipe.data.validation, inputs.validation_first_stage(recipe)

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
 from cerank.planning import inputs
-from cerank.recipes.loss_specs import target_of
+from cerank.recipes.loss_specs import part_target
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.teachers.judging.labels import grades_of
@@ -34,6 +34,7 @@ from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
+from cerank.training.joint_sampler import JointSampler
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
@@ -41,6 +42,7 @@ from cerank.training.step_shards import RankStats, describe
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker import orders
+from cerank.worker.joint_stage import joint_sampler, validation_sampler
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
@@ -87,7 +89,7 @@ class StageWork:
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self.make_sampler()
-        ties = sampler.teacher_ties() if stage.source == "teacher" else None
+        ties = sampler.teacher_ties() if any(part.teacher for part in stage.parts) else None
         if ties is not None and ties.tied:
             what = f"{ties}; {self._use_of_ties()}"
             context.log.event("teacher ties", f"{self._name}: {what}")
@@ -149,9 +151,10 @@ class StageWork:
 
     def _use_of_ties(self) -> str:
         """Return what the stage's loss makes of documents that the teacher scores alike."""
-        if target_of(self._stage) == "scores":
-            return f"{self._stage.loss} learns that their scores are equal"
-        return f"they carry no preference in {self._stage.loss}"
+        by_scores = [part.name for part in self._stage.parts if part.teacher and part_target(part) == "scores"]
+        by_ranks = [part.name for part in self._stage.parts if part.teacher and part_target(part) == "ranks"]
+        uses = [f"{loss} learns that their scores are equal" for loss in by_scores]
+        return "; ".join([*uses, *(f"they carry no preference in {loss}" for loss in by_ranks)])
 
     def _make_tokens(self, encoder: CrossEncoder, tokenizer: Any, dataset: str) -> PairTokenizer:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
@@ -197,7 +200,7 @@ class StageWork:
     ) -> StageSummary:
         """Return the summary of the stage in numbers."""
         sources, stage = self._inputs, self._stage
-        is_taught = stage.source == "teacher"
+        taught = [key for key, view in self._context.plan.recipe.sources_of(self._name) if view.source == "teacher"]
         sign = -1.0 if stage.validation_measure == VALIDATION_LOSS else 1.0
         end = state.best_value if stage.keep == "best" else state.last_value
         return StageSummary(
@@ -212,7 +215,7 @@ class StageWork:
             weight_change=change,
             validation=self._validation_loss.sampling if self._validation_loss else None,
             teacher_lists=self._lists,
-            repairs=sources.repairs(self._name) if is_taught else Repairs(),
+            repairs=reduce(Repairs.plus, [sources.repairs(key) for key in taught], Repairs()),
             start=sign * state.start_value if state.start_value is not None else None,
             end=sign * end if end is not None else None,
             fresh_head=self._has_fresh_head,
@@ -265,6 +268,8 @@ class StageWork:
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         dataset = self._inputs.datasets[self._training]
         context.heartbeat.enter("groups", self._name, total=1)
+        if stage.losses:
+            return self._joint_sampler()
         is_made_here = inputs.ranks_candidates(recipe, stage)
         ranking: Ranking
         if stage.source == "teacher" and not is_made_here:
@@ -293,6 +298,16 @@ class StageWork:
         if stage.source == "teacher":
             self._lists = len(ranking)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
+        return sampler
+
+    def _joint_sampler(self) -> JointSampler:
+        """Return the sampler of a stage with several losses, or with one that has options."""
+        labels = self._labels_by_model if self._stage.labels_by else None
+        sampler = joint_sampler(self._inputs, self._context.plan.recipe, self._name, self._stage, labels)
+        self._lists = sampler.teacher_lists
+        supply = describe_supply(sampler.sampling)
+        unknown = sampler.describe_unknown()
+        self._context.log.event("groups counted", f"{self._name}: {supply}{f'; {unknown}' if unknown else ''}")
         return sampler
 
     def _taught_sampler(self, candidates: Ranking) -> Sampler:
@@ -331,9 +346,10 @@ class StageWork:
             has_text=dataset.documents.__contains__,
             scores=None,
         )
-        every = msgspec.structs.replace(self._stage, source="teacher", labels_by="")  # any query with candidates
+        labeled = self._stage.by_source()[0]
+        every = msgspec.structs.replace(labeled, source="teacher", labels_by="")  # any query with candidates
         sampled = Sampler(self._name, every, self._context.plan.recipe.seed, pool).sampled_queries
-        graded = grades_of(self._inputs.teacher(self._name, self._stage, sampled))
+        graded = grades_of(self._inputs.teacher(self._name, labeled, sampled))
         return {query: graded[query] for query in dataset.queries if query in graded}
 
     def _validation_groups(self) -> ValidationLoss:
@@ -341,13 +357,18 @@ class StageWork:
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
         dataset = self._inputs.datasets[name]
+        single = msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip")
+        if stage.losses:
+            joint = validation_sampler(self._inputs, recipe, self._name, single, self._validation_queries())
+            context.log.event("groups counted", f"validation of {self._name}: {describe_supply(joint.sampling)}")
+            return ValidationLoss(joint, stage)
         if stage.source == "labels":
             ranking = self._inputs.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
         else:
             ranking = self._inputs.teacher(self._name, stage, self._validation_queries(), in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
-            msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
+            single,
             recipe.seed,
             TrainingPool(
                 query_ids=self._validation_queries(),
@@ -423,7 +444,7 @@ class StageWork:
         values = per_query(measures, qrels, ordered(ranked, candidates)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
         if self._validation_loss:
-            means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
+            means |= self._validation_loss.losses(scores)
         seconds = time.perf_counter() - began
         is_noise = self._has_fresh_head and step == 0
         context.log.write_metrics(Validation(self._index, step, means, fresh_head=is_noise, seconds=seconds))

@@ -55,6 +55,7 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
         own = [row for row in first.values() if row.stage == index]
         steps = [row for row in own if isinstance(row, StepMetrics)]
         source_run = _source_run(folder, index, name)
+        taught = dict.fromkeys(key for key, _ in plan.recipe.sources_of(name))
         pieces = [row for row in scored if row.system == name]
         if source_run is not None and not pieces:
             pieces = [row for row in _scorings(source_run) if row.system == name]
@@ -70,7 +71,7 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
                 reranked=sum(row.pairs for row in pieces),
                 reranking_seconds=sum(row.seconds for row in pieces),
                 reused_from=run_store.short_name(source_run) if source_run is not None else "",
-                teacher=_teacher_cost(source_run or folder, name, f"{name} in validation"),
+                teacher=_teacher_cost(source_run or folder, *taught, *(f"{key} in validation" for key in taught)),
             )
         )
     for name in plan.recipe.baseline_models():

@@ -202,7 +202,7 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
     for first in data.first_stages:
         for test in data.test:
             yield "data.first_stages", partial(candidates, test, first)
-    for name, stage in stages:
+    for name, stage in ((name, view) for name, each in stages for view in each.by_source()):
         dataset = training_dataset(recipe, stage)
         if stage.source == "labels" or ranks_candidates(recipe, stage):
             path = f"stages.{name}.first_stage" if stage.first_stage else "data.first_stages"

@@ -246,7 +246,7 @@ def _data(run: RunTarget) -> list[str]:
         ("validation", data.validation),
         *(("test", name) for name in data.test),
         *(("first stage", name) for name in data.first_stages),
-        *((f"teacher of {name}", stage.teacher) for name, stage in run.plan.recipe.stages.items() if stage.teacher),
+        *((f"teacher of {name}", view.teacher) for name, view in run.plan.recipe.sources() if view.teacher),
     ]
     hashes = {entry.name: entry.sha256[:12] for entry in run.plan.inputs}
     lines = [

@@ -30,7 +30,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     base: str  # "" for the first stage, and for a finished re-ranker beside the stages
     recipe: str
     system: str  # the stage that re-ranks, "first-stage", or the name of a finished re-ranker
-    chain: tuple[str, ...] = ()  # "cl" (labels) or "kd" (a teacher) for each stage up to that one
+    chain: tuple[str, ...] = ()  # of each stage up to that one: "cl" (labels), "kd" (a teacher) or "joint" (both)
     loss: str = ""  # of that stage
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from cerank.app.report.report_data import FIRST, Model
 from cerank.errors import UsageError
 from cerank.evaluation.multiple_testing import Correction
 from cerank.recipes.matrix_schema import MatrixRecord
+from cerank.recipes.schema import Stage
 from cerank.registry import nearest
 from cerank.runs import declared_matrices, run_store, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
@@ -187,8 +188,8 @@ def _model(label: str, group: Sequence[RunTarget]) -> Model:
         base=base_name(recipe.base),
         recipe=recipe.name if until in {0, len(stages)} else f"{recipe.name}, {system} only",
         system=system,
-        chain=tuple("kd" if stage.source == "teacher" else "cl" for _, stage in stages[:until]),
-        loss=stages[until - 1][1].loss if until else "",
+        chain=tuple(_kind_of(stage) for _, stage in stages[:until]),
+        loss=" + ".join(part.name for part in stages[until - 1][1].parts) if until else "",
         seeds=tuple(member.plan.recipe.seed for member in group),
         runs=tuple(member.folder.name for member in group),
     )
@@ -266,3 +267,9 @@ def baselines(scope: ReportScope) -> dict[str, str]:
         hint=nearest(text, known),
         code="unknown-baseline",
     )
+
+
+def _kind_of(stage: Stage) -> str:
+    """Return what a stage learns from: "cl" for labels, "kd" for a teacher, "joint" for both at once."""
+    kinds = {"kd" if part.teacher else "cl" for part in stage.parts}
+    return kinds.pop() if len(kinds) == 1 else "joint"

@@ -26,6 +26,12 @@ from cerank.registry import nearest
 
 Filter: TypeAlias = Callable[[RunEntry], bool]
 
+
+def _losses(entry: RunEntry) -> tuple[str, ...]:
+    stages = entry.plan.recipe.chained() if entry.plan else ()
+    return tuple(part.name for _, stage in stages for part in stage.parts)
+
+
 _FIELDS: Mapping[str, Callable[[RunEntry], tuple[str, ...]]] = {
     "state": lambda entry: (entry.state,),
     "recipe": lambda entry: (entry.recipe,),
@@ -34,7 +40,7 @@ _FIELDS: Mapping[str, Callable[[RunEntry], tuple[str, ...]]] = {
     "tag": lambda entry: entry.notes.tags,
     "run": lambda entry: (entry.short_name, entry.name, entry.name.rpartition("-")[2]),
     "stage": lambda entry: entry.plan.recipe.chain if entry.plan else (),
-    "loss": lambda entry: tuple(stage.loss for _, stage in entry.plan.recipe.chained()) if entry.plan else (),
+    "loss": _losses,
     "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
     "device": lambda entry: (entry.plan.device,) if entry.plan else (),
 }

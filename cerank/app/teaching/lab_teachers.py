@@ -182,7 +182,7 @@ def _job(entry: RunEntry, name: str) -> str:
     progress = entry.progress
     if not entry.is_live or progress is None or progress.phase != "teacher" or entry.plan is None:
         return ""
-    stage = entry.plan.recipe.stages.get(progress.detail.removesuffix(" in validation"))
+    stage = dict(entry.plan.recipe.sources()).get(progress.detail.removesuffix(" in validation"))
     is_its = stage.asked_teacher == name if stage is not None else progress.detail.startswith(f"{name} on ")
     if not is_its:
         return ""

@@ -79,7 +79,7 @@ def _requests(plan: Plan, lab: Path) -> Iterator[tuple[str, TeachRequest]]:
     from cerank.teachers.requests import TeachRequest
 
     recipe, cache = plan.recipe, Path(plan.cache)
-    used = {stage.asked_teacher for _, stage in recipe.chained()} | {*recipe.evaluate.teachers}
+    used = {stage.asked_teacher for _, stage in recipe.sources()} | {*recipe.evaluate.teachers}
     if not used & recipe.teachers.keys():
         return
     datasets = inputs.open_datasets(recipe, cache)
@@ -104,11 +104,11 @@ def _requests(plan: Plan, lab: Path) -> Iterator[tuple[str, TeachRequest]]:
         for test in recipe.data.test:
             for first in recipe.data.first_stages:
                 yield test, request(name, test, first, list(datasets[test].queries), depth)
-    for stage_name, stage in recipe.chained():
+    for name, stage_name, stage in ((each, *source) for each in recipe.chain for source in recipe.sources_of(each)):
         if stage.asked_teacher not in recipe.teachers:
             continue
         training, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
-        sampled = _sampled_queries(recipe, stage_name, stage, datasets[training], cache)
+        sampled = _sampled_queries(recipe, name, stage, datasets[training], cache)
         yield stage_name, request(stage.asked_teacher, training, first, sampled)
         if stage.validates_by_loss and stage.source == "teacher":
             queries = list(datasets[recipe.data.validation].queries)[: stage.validation_queries or None]
@@ -132,6 +132,10 @@ def _sampled_queries(recipe: Recipe, name: str, stage: Stage, dataset: Dataset, 
     pool = TrainingPool(
         query_ids=queries, qrels={}, ranking=ranking, has_text=dataset.documents.__contains__, scores=None
     )
+    sampled = recipe.stages[name].by_source()[0]
+    if sampled.source == "labels" and not sampled.labels_by:  # several losses, one of them on the dataset's labels
+        with_labels = msgspec.structs.replace(pool, qrels=dataset.qrels)
+        return Sampler(name, sampled, recipe.seed, with_labels).sampled_queries
     every = msgspec.structs.replace(stage, source="teacher", labels_by="")  # labels of a model are not known yet
     return Sampler(name, every, recipe.seed, pool).sampled_queries
 

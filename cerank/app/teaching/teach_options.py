@@ -60,7 +60,7 @@ def request_of(recipe: Recipe, name: str, settings: Settings, options: TeachOpti
     if not spec.ranks:
         what, hint = f"a teacher of kind {spec.kind} ranks nothing", "`cerank data synthesize` has it write queries"
         raise UsageError(what, where=f"teachers.{name}", hint=hint, code="teacher-without-ranking")
-    taught = [stage for _, stage in recipe.chained() if stage.asked_teacher == name]
+    taught = [stage for _, stage in recipe.sources() if stage.asked_teacher == name]
     queries = options.queries or (training_dataset(recipe, taught[0]) if taught else recipe.data.train)
     first = options.first_stage or (training_first_stage(recipe, taught[0]) if taught else recipe.data.first_stages[0])
     dataset = open_dataset(queries, settings.cache)

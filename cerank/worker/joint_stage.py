@@ -1,0 +1,126 @@
+"""Bring together what a stage with several losses samples from: labels, candidates, and the rankings of its teachers.
+
+A query takes part if each loss has targets for it: the labels, where one learns from them, give it a positive and a
+negative, and every teacher ranks it. Negatives are candidates that every teacher ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from cerank.core.rankings import Ranking
+from cerank.planning import inputs
+from cerank.recipes.schema import Recipe, Stage
+from cerank.training.joint_sampler import JointSampler
+from cerank.training.sampler import TrainingPool
+from cerank.worker.run_inputs import RunInputs
+
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+def joint_sampler(
+    sources: RunInputs, recipe: Recipe, name: str, stage: Stage, labels: Callable[[Ranking], Qrels] | None
+) -> JointSampler:
+    """Return the sampler of a stage's training groups.
+
+    Teachers that are made here rank only queries that are sampled; one that a teacher could not rank is left out, and
+    others are sampled in its place.
+
+    Args:
+        sources: what the run reads.
+        recipe: the run's recipe.
+        name: name of the stage.
+        stage: its settings.
+        labels: returns the labels that a model gives, from the candidates; None takes the dataset's own.
+    """
+    dataset_name = inputs.training_dataset(recipe, stage)
+    dataset = sources.datasets[dataset_name]
+    every = list(dataset.queries)
+    taught = [(key, view) for key, view in recipe.sources_of(name) if view.source == "teacher"]
+    made = [(key, view) for key, view in taught if inputs.ranks_candidates(recipe, view)]
+    given = {view.teacher: sources.teacher(key, view, every) for key, view in taught if (key, view) not in made}
+    first_view = stage.by_source()[0]
+    depth = min(inputs.taught_depth(recipe, view) for view in (first_view, *(view for _, view in made)))
+    scores = None
+    qrels: Qrels = dataset.qrels
+    ranking: Mapping[str, Sequence[str]]
+    if first_view.source == "labels" or inputs.ranks_candidates(recipe, first_view):
+        candidates = sources.candidates(dataset_name, inputs.training_first_stage(recipe, stage))
+        candidates = candidates.top(min(depth, stage.window[1]) if first_view.source == "labels" else depth)
+        qrels = labels(candidates) if labels is not None else qrels
+        ranking = ranked_by_all(candidates, list(given.values()))
+    else:
+        ranking = of_first = given[first_view.teacher].only(_queries_of_all(every, list(given.values())))
+        scores = of_first.scores
+    queries = list(qrels) if labels is not None else every
+    while True:
+        pool = TrainingPool(
+            query_ids=queries,
+            qrels={query: qrels[query] for query in ranking if query in qrels},
+            ranking=ranking,
+            has_text=dataset.documents.__contains__,
+            scores=scores,
+        )
+        sampler = JointSampler(name, stage, recipe.seed, pool, given)
+        sampled = sampler.sampled_queries
+        lists = given | {view.teacher: sources.teacher(key, view, sampled) for key, view in made}
+        unranked = {query for query in sampled if any(query not in lists[view.teacher] for _, view in made)}
+        if not unranked:
+            return sampler.with_lists(lists)
+        queries = [query for query in queries if query not in unranked]
+
+
+def validation_sampler(
+    sources: RunInputs, recipe: Recipe, name: str, stage: Stage, queries: Sequence[str]
+) -> JointSampler:
+    """Return the sampler of groups of the validation queries; each is given to every teacher.
+
+    Args:
+        sources: what the run reads.
+        recipe: the run's recipe.
+        name: name of the stage.
+        stage: its settings, with one group a step.
+        queries: ids of the validation queries.
+    """
+    validation = recipe.data.validation
+    dataset = sources.datasets[validation]
+    taught = [(key, view) for key, view in recipe.sources_of(name) if view.source == "teacher"]
+    lists = {view.teacher: sources.teacher(key, view, queries, in_validation=True) for key, view in taught}
+    first_view = stage.by_source()[0]
+    scores = None
+    ranking: Mapping[str, Sequence[str]]
+    if first_view.source == "labels":
+        first = inputs.validation_first_stage(recipe)
+        candidates = sources.candidates(validation, first).only(queries).top(stage.window[1])
+        ranking = ranked_by_all(candidates, list(lists.values()))
+    else:
+        ranking = of_first = lists[first_view.teacher].only(_queries_of_all(queries, list(lists.values())))
+        scores = of_first.scores
+    pool = TrainingPool(
+        query_ids=queries,
+        qrels={query: dataset.qrels[query] for query in ranking if query in dataset.qrels},
+        ranking=ranking,
+        has_text=dataset.documents.__contains__,
+        scores=scores,
+    )
+    return JointSampler(f"{name} in validation", stage, recipe.seed, pool, lists).with_lists(lists)
+
+
+def ranked_by_all(candidates: Ranking, lists: Sequence[Ranking]) -> Mapping[str, Sequence[str]]:
+    """Return the candidates that are in the lists of all teachers, of the queries that all of them rank.
+
+    >>> first = Ranking({"q1": ["d1", "d2", "d3"], "q2": ["d1"]}, {"q1": [3.0, 2.0, 1.0], "q2": [1.0]})
+    >>> ranked_by_all(first, [Ranking({"q1": ["d3", "d1"]}, {"q1": [2.0, 1.0]})])
+    {'q1': ['d1', 'd3']}
+    """
+    if not lists:
+        return candidates
+    kept = {}
+    for query in _queries_of_all(list(lists[0]), [candidates, *lists]):
+        known = set.intersection(*(set(ranking[query]) for ranking in lists))
+        kept[query] = [doc for doc in candidates[query] if doc in known]
+    return kept
+
+
+def _queries_of_all(queries: Sequence[str], lists: Sequence[Ranking]) -> list[str]:
+    return [query for query in queries if all(query in ranking for ranking in lists)]
