@@ -219,6 +219,27 @@ def shared_query_table(overlaps: Sequence[Overlap]) -> Table:
     return Table("shared_queries", columns, rows, "Shared queries", empty="No two parts share a query.")
 
 
+def loss_table(folder: RunFolder, plan: Plan) -> Table | None:
+    """Return what the losses of stages that train several came to; None for a run without such a stage."""
+    from cerank.app.run_views import stage_losses
+
+    columns = (
+        Column("stage", "stage"),
+        Column("loss", "loss", "name"),
+        Column("weight", "weight", "number", 2),
+        Column("learns_from", "learns from", "name"),
+        Column("first", "at start", "number"),
+        Column("last", "at end", "number"),
+        Column("cosine", "cosine of gradients", "number", 2, priority=1),
+    )
+    rows = tuple(
+        (row.stage, row.name, row.weight, row.learns_from, row.first, row.last, row.cosine)
+        for row in stage_losses.of_run(folder, plan)
+    )
+    note = f"means over the first and last {stage_losses.SHARE:.0%} of the steps, before the weight"
+    return Table("losses", columns, rows, "Losses", (note,)) if rows else None
+
+
 def stage_table(folder: RunFolder, plan: Plan) -> Table:
     """Return what the finished stages of a run came to: what they drew from, and how far their weights moved."""
     from cerank.training import stage_summary

@@ -33,7 +33,7 @@ class ValidationLoss:
         return {query: list(docs) for query, docs in to_score.items()}
 
     def losses(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """Return the value of each of the stage's losses by name, where it has several, and their sum as "loss".
+        """Return the weighted sum of the stage's losses as "loss", and each by its name where there are several.
 
         Args:
             scores: query -> document -> score. Each loss is the mean over queries, or over pairs as the stage has it,
@@ -42,4 +42,4 @@ class ValidationLoss:
         of_groups = [[scores[group.query_id][doc] for doc in group.doc_ids] for group in self.groups]
         values = self._objective.mean_over(self.groups, of_groups)
         parts = dict(zip(self._objective.names, values, strict=True)) if len(values) > 1 else {}
-        return parts | {VALIDATION_LOSS: self._objective.combined(values)}
+        return {VALIDATION_LOSS: self._objective.combined(values)} | parts

@@ -19,6 +19,8 @@ CHAINS = {
     "contrastive-lora-64": ("contrastive",),
     "contrastive-continued": ("contrastive", "continued"),
     "distill": ("distill",),
+    "distill-longer": ("longer",),
+    "joint": ("joint",),
     "contrastive-then-distill": ("contrastive", "distill"),
     "distill-then-contrastive": ("distill", "contrastive"),
     "ecir2025-cl": ("cl",),

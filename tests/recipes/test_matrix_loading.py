@@ -15,7 +15,7 @@ from tests.refusals import refused
 
 def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
     shipped = ["ecir2025", "ecir2025-ood", "full-or-lora", "is-the-second-stage-worth-it"]
-    shipped += ["labels-or-llm", "rank-distillm"]
+    shipped += ["labels-or-llm", "one-two-joint", "rank-distillm"]
     assert recipes.shipped_matrices() == shipped
     for name in recipes.shipped_matrices():
         matrix = recipes.load_matrix(name).matrix
@@ -25,6 +25,14 @@ def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
         assert matrix.baseline in matrix.recipes
         assert set(matrix.test) <= set(ALIASES)
         assert set(matrix.first_stages) <= set(FIRST_STAGES)
+
+
+def test_every_arm_of_one_two_joint_takes_as_many_pairs_in_as_many_steps() -> None:
+    matrix = recipes.load_matrix("one-two-joint").matrix
+    chains = [recipes.load(name).recipe.chained() for name in matrix.recipes]
+    assert {sum(stage.steps for _, stage in chain) for chain in chains} == {116}
+    pairs = [sum(stage.steps * stage.groups_per_step * stage.group_size for _, stage in chain) for chain in chains]
+    assert set(pairs) == {7424}
 
 
 def test_the_paper_has_four_recipes_two_bases_three_first_stages_and_four_sets() -> None:

@@ -51,8 +51,20 @@ def test_ranknet_makes_no_pair_of_equal_labels():
     assert ranknet(scores, labels, torch.ones(1, 3, dtype=torch.bool)).item() == pytest.approx(expected, abs=1e-12)
 
 
-POINTWISE = {"mse", "bce", "soft-bce", "gbce", "ordinal"}  # a document by itself: a constant added to all scores is not the same any more
-OVER_LISTS = {"listnet", "kl", "adr-mse", "listmle", "p-listmle"}  # equal labels say something there: that equal scores are right
+POINTWISE = {
+    "mse",
+    "bce",
+    "soft-bce",
+    "gbce",
+    "ordinal",
+}  # a document by itself: a constant added to all scores is not the same any more
+OVER_LISTS = {
+    "listnet",
+    "kl",
+    "adr-mse",
+    "listmle",
+    "p-listmle",
+}  # equal labels say something there: that equal scores are right
 
 BY_ORDER = {"listmle", "p-listmle"}  # documents of equal labels count in the order they stand in, as peers have it
 

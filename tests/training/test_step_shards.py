@@ -12,6 +12,7 @@ from cerank.core.groups import Group
 from cerank.core.ranks import Ranks, shard_count
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer
+from cerank.recipes.loss_parts import LossPart
 from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, TrainingData
@@ -79,6 +80,21 @@ def test_two_processes_train_to_the_bits_of_one_and_save_one_checkpoint(tiny, tm
         }
     assert [len(of_ranks) for of_ranks in stats] == [2, 2]
     assert all(of_rank.tokens and of_rank.seconds for of_ranks in stats for of_rank in of_ranks)
+
+
+@pytest.mark.slow
+def test_two_processes_train_several_losses_to_the_bits_of_one(tiny, tmp_path):
+    losses = (LossPart(name="lce"), LossPart(name="hinge", weight=0.5))
+    stage = msgspec.structs.replace(SHARED, losses=losses, gradient_cosine_every=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = train(tiny, tmp_path / "one", Ranks(), SilentRecorder(), stage)
+        both = run_ranks(2, lambda ranks: train(tiny, tmp_path / "two", ranks, SilentRecorder(), stage), tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert both == [alone, alone]
+    assert [bool(row.cosines) for row in alone[1]] == [False, True, False, True]
 
 
 def test_a_stage_that_two_processes_left_goes_on_in_one(tiny, tmp_path, one_process):

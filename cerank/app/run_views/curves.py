@@ -41,6 +41,8 @@ class Columns(NamedTuple):
     values: dict[Quantity, Floats]
     boundaries: tuple[Boundary, ...]
     validations: tuple[tuple[float, Validation], ...]  # with their place on the axis
+    losses: dict[str, Floats]  # of stages that train several: each by name; NaN where it was not trained
+    cosines: dict[str, Floats]  # "LOSS, LOSS" -> cosine of their gradients; NaN where it was not read
 
 
 class Curves:
@@ -55,6 +57,7 @@ class Curves:
         self._count = 0
         self._table: Floats = np.empty((5, 1024))
         self._starts: list[int] = [0]
+        self._more: dict[tuple[str, str], int] = {}  # ("losses" or "cosines", name) -> its row in the table
         self._validations: dict[tuple[int, int], Validation] = {}
 
     def read(self, seconds: float = 0.25) -> bool:
@@ -82,13 +85,15 @@ class Curves:
         table = self._table[:, : self._count]
         return Columns(
             steps=table[0],
-            values=dict(zip(QUANTITIES, table[1:], strict=True)),
+            values=dict(zip(QUANTITIES, table[1:], strict=False)),
             boundaries=tuple(Boundary(at, stage) for stage, at in enumerate(self._starts)),
             validations=tuple(
                 (float(self._starts[stage] + step), row)
                 for (stage, step), row in sorted(self._validations.items())
                 if stage < len(self._starts)
             ),
+            losses={name: table[row] for (kind, name), row in self._more.items() if kind == "losses"},
+            cosines={name: table[row] for (kind, name), row in self._more.items() if kind == "cosines"},
         )
 
     def _take(self, rows: Sequence[ReadingRow]) -> None:
@@ -116,8 +121,12 @@ class Curves:
         if self._count and first <= self._table[0, self._count - 1]:
             self._cut(run[0].stage, first)
         size = self._count + len(run)
+        new = dict.fromkeys(key for row in run for key in _more_of(row) if key not in self._more)
+        if new:
+            self._more |= {key: len(self._table) + place for place, key in enumerate(new)}
+            self._table = np.vstack([self._table, np.full((len(new), self._table.shape[1]), np.nan)])
         if size > self._table.shape[1]:
-            grown = np.empty((5, 2 * size))
+            grown = np.empty((len(self._table), 2 * size))
             grown[:, : self._count] = self._table[:, : self._count]
             self._table = grown
         part = self._table[:, self._count : size]
@@ -126,6 +135,8 @@ class Curves:
         part[2] = [row.learning_rate for row in run]
         part[3] = [row.grad_norm for row in run]
         part[4] = [row.pairs / row.seconds if row.seconds > 0 else np.nan for row in run]
+        for key, place in self._more.items():
+            part[place] = [_more_of(row).get(key, np.nan) for row in run]
         self._count = size
 
     def _enter(self, stage: int) -> None:
@@ -141,6 +152,12 @@ class Curves:
         del self._starts[stage + 1 :]
         step = first - self._starts[stage]
         self._validations = {key: row for key, row in self._validations.items() if key < (stage, step)}
+
+
+def _more_of(row: StepMetrics) -> dict[tuple[str, str], float]:
+    """Return what a step has beside the quantities of all steps, by kind and name."""
+    losses = {("losses", name): value for name, value in row.parts.items()}
+    return losses | {("cosines", name): value for name, value in row.cosines.items()}
 
 
 def smoothed(values: Floats, weight: float, starts: Sequence[int] = ()) -> Floats:

@@ -171,6 +171,8 @@ class RunReader:
         stage = self._chain[row.stage] if row.stage < len(self._chain) else str(row.stage)
         if isinstance(row, StepMetrics):
             values = {"loss": row.loss, "learning_rate": row.learning_rate, "gradient_norm": row.grad_norm}
+            values |= {f"loss/{name}": value for name, value in row.parts.items()}
+            values |= {f"gradient_cosine/{name}": value for name, value in row.cosines.items()}
             speed = row.pairs / row.seconds if row.seconds > 0 else math.nan
             return {f"{stage}/{name}": value for name, value in values.items()} | {f"{stage}/pairs_per_second": speed}
         return {f"{stage}/validation/{name}": value for name, value in row.measures.items()}

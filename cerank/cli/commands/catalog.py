@@ -110,10 +110,18 @@ def list_losses(form: options.Format = None, json: options.Json = False) -> None
         Column("sources", "learns from"),
         Column("takes", "targets", priority=1),
         Column("pools", "pools pairs", priority=2),
+        Column("options", "options", priority=3),
         Column("description", "what"),
     )
     rows = tuple(
-        (loss.name, ", ".join(loss.sources), ", ".join(loss.takes), "yes" if loss.has_pairs else "no", loss.description)
+        (
+            loss.name,
+            ", ".join(loss.sources),
+            ", ".join(loss.takes),
+            "yes" if loss.has_pairs else "no",
+            ", ".join(f"{name} = {default}" if default is not None else name for name, default in loss.options),
+            loss.description,
+        )
         for loss in LOSSES.values()
     )
     emit(Table("losses", columns, rows), settings_of(form=form, json=json).format)

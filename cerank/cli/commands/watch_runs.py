@@ -109,6 +109,7 @@ def show(
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))
         shown.append(table_columns.stage_table(folder, row.plan))
+        shown += [losses] if (losses := table_columns.loss_table(folder, row.plan)) else []
         overlaps = json_records.load_if_there(folder.overlaps, SharedQueries)
         shown += [table_columns.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         shown += [table_columns.input_table(row.plan), table_columns.ranking_table(folder, row.plan)]

@@ -29,6 +29,7 @@ from cerank.tui.theme import palette
 
 _VALIDATION = "validation"
 _PLOTS = ("loss", _VALIDATION, "learning rate", "gradient norm", "pairs/s")
+_LOSSES, _COSINES = "losses", "gradient cosines"  # of stages that train several losses
 _SMOOTHED = ("loss", "gradient norm", "pairs/s")
 _LETTERS = "abcdefgh"
 MOST_RUNS = 8  # over each other
@@ -206,7 +207,9 @@ class CurvesPane(RunPane):
         order = self._order()
         self.set_class(len(order) < 2, "-single")
         if not order:
-            self.query_one("#main", CurvePlot).show(Frame(empty=f"no chart matches; there are {', '.join(_PLOTS)}"))
+            self.query_one("#main", CurvePlot).show(
+                Frame(empty=f"no chart matches; there are {', '.join(self._plots())}")
+            )
             self.query_one("#legend", Static).update(content(""))
             return
         series = self._series(order[0])
@@ -220,9 +223,16 @@ class CurvesPane(RunPane):
                     small.show(self._frame(name, self._series(name), is_main=False))
         self.query_one("#legend", Static).update(self._legend(order[0], series))
 
+    def _plots(self) -> tuple[str, ...]:
+        """Return the charts that there are: two more where a run that is shown trains several losses."""
+        has_losses = any(view.columns.losses for view in self._shown)
+        has_cosines = any(view.columns.cosines for view in self._shown)
+        return (*_PLOTS, *([_LOSSES] if has_losses else []), *([_COSINES] if has_cosines else []))
+
     def _order(self) -> list[str]:
         """Return the charts that the filter lets through, that of the large plot first."""
-        order = [*_PLOTS[self._plot :], *_PLOTS[: self._plot]]
+        plots = self._plots()
+        order = [*plots[self._plot :], *plots[: self._plot]]
         filter_words = self._filter.casefold().split()
         return [name for name in order if not filter_words or any(word in name.casefold() for word in filter_words)]
 
@@ -239,6 +249,17 @@ class CurvesPane(RunPane):
                 measure._replace(name=view.entry.short_name or view.entry.name, place=self._places[view.entry.name])
                 for view in self._shown
                 for measure in _validated(view, most=1)
+            ]
+        if name in {_LOSSES, _COSINES}:
+            many = len(self._shown) > 1
+            drawn = [
+                (f"{view.entry.short_name or view.entry.name}: {part}" if many else part, view, values)
+                for view in self._shown
+                for part, values in (view.columns.losses if name == _LOSSES else view.columns.cosines).items()
+            ]
+            return [
+                Series(title, place, _read_pieces(view, values))
+                for place, (title, view, values) in enumerate(drawn[:MOST_RUNS])
             ]
         return [
             Series(
@@ -283,13 +304,15 @@ class CurvesPane(RunPane):
             letter = _LETTERS[line.place] if (len(series) > 1 and is_main) or len(self._shown) > 1 else ""
             for at, (steps, values) in enumerate(line.pieces):
                 key = letter if at == len(line.pieces) - 1 else ""
-                lines.append(PlotLine(steps, values, colors[line.place], has_points=name == _VALIDATION, key=key))
+                lines.append(
+                    PlotLine(steps, values, colors[line.place], has_points=name in {_VALIDATION, _COSINES}, key=key)
+                )
         return Frame(
             title=self._title(name, is_main=is_main),
             lines=tuple(lines),
             boundaries=self._boundaries(is_main=is_main),
             window=self._window,
-            is_log=self._is_log and name in {"loss", "gradient norm"},
+            is_log=self._is_log and name in {"loss", "gradient norm", _LOSSES},
             empty="no validation yet" if name == _VALIDATION else "no training step yet",
             cursor=self._cursor,
         )
@@ -321,7 +344,7 @@ class CurvesPane(RunPane):
         """Put another curve into the large plot."""
         order = self._order()
         if order:
-            self._plot = _PLOTS.index(order[by % len(order)])
+            self._plot = self._plots().index(order[by % len(order)])
             self._draw()
 
     def action_filter(self) -> None:
@@ -450,11 +473,12 @@ class CurvesPane(RunPane):
         if not self._shown:
             return None
         view = self._shown[0]
-        columns = (Column("step", "step"), *(Column(name, name) for name in QUANTITIES))
+        values: dict[str, Floats] = {name: view.columns.values[name] for name in QUANTITIES}
+        values |= {f"loss: {name}": each for name, each in view.columns.losses.items()}
+        values |= {f"cosine: {name}": each for name, each in view.columns.cosines.items()}
+        columns = (Column("step", "step"), *(Column(name, name) for name in values))
         stride = max(1, len(view.columns.steps) // MOST_EXPORTED)
-        body = zip(
-            view.columns.steps[::stride], *(view.columns.values[name][::stride] for name in QUANTITIES), strict=True
-        )
+        body = zip(view.columns.steps[::stride], *(each[::stride] for each in values.values()), strict=True)
         rows = tuple((int(step), *(float(value) for value in values)) for step, *values in body)
         return written([Table("readings", columns, rows)], "csv"), f"{view.entry.name}-readings.csv"
 
@@ -497,6 +521,12 @@ def _pieces(view: CurvesView, values: Floats) -> tuple[tuple[Floats, Floats], ..
     starts = np.searchsorted(steps, [edge.at + 1 for edge in view.columns.boundaries]).tolist()
     edges = sorted({0, len(steps), *starts})
     return tuple((steps[low:high], values[low:high]) for low, high in itertools.pairwise(edges))
+
+
+def _read_pieces(view: CurvesView, values: Floats) -> tuple[tuple[Floats, Floats], ...]:
+    """Return steps and values cut where stages begin, without steps at which there is no value."""
+    pieces = ((steps[np.isfinite(part)], part[np.isfinite(part)]) for steps, part in _pieces(view, values))
+    return tuple((steps, part) for steps, part in pieces if len(steps))
 
 
 def _validated(view: CurvesView, most: int) -> list[Series]:
