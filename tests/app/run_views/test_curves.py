@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,6 +38,18 @@ def test_stages_follow_each_other_on_one_axis(tmp_path: Path) -> None:
     assert columns.values["pairs/s"].tolist() == [320.0] * 4
     assert columns.boundaries == (Boundary(0, 0), Boundary(3, 1))
     assert [(at, row.measures["m"]) for at, row in columns.validations] == [(3, 0.1), (4, 0.2)]
+
+
+def test_each_loss_of_a_joint_stage_has_a_curve_and_cosines_only_where_they_were_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    joint = msgspec.structs.replace(reading(1, 1, 0.7), parts={"lce": 0.5, "kl": 0.2})
+    read = msgspec.structs.replace(reading(1, 2, 0.7), parts={"lce": 0.4, "kl": 0.3}, cosines={"lce, kl": -0.5})
+    _write(folder, reading(0, 1, 1.0), joint, read)
+    columns = _read(folder).columns
+    assert columns.values["loss"].tolist() == [1.0, 0.7, 0.7]
+    np.testing.assert_array_equal(columns.losses["lce"], [np.nan, 0.5, 0.4])
+    np.testing.assert_array_equal(columns.losses["kl"], [np.nan, 0.2, 0.3])
+    np.testing.assert_array_equal(columns.cosines["lce, kl"], [np.nan, np.nan, -0.5])
 
 
 def test_steps_done_again_replace_what_came_after_them_in_a_later_stage_too(tmp_path: Path) -> None:
