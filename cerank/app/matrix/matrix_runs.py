@@ -108,9 +108,9 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     _check_stages_exist(given, set().union(*stages))
     over = _matrix_tables(matrix)
     loaded_recipes = []
-    for name, known in zip(matrix.recipes, stages, strict=True):
+    for name, known, unchanged in zip(matrix.recipes, stages, plain, strict=True):
         fitting = [text for text in overrides if _fits(text, known)]
-        for levels in _combinations(matrix, known):
+        for levels in _combinations(matrix, set(unchanged.recipe.chain)):
             settings = {**matrix.settings, **_settings_at(matrix, levels)}
             loaded = recipes.load(
                 name,
@@ -138,7 +138,7 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
 
 
 def _combinations(matrix: Matrix, stages: set[str]) -> list[dict[str, str]]:
-    """Return the combinations of levels at which a recipe with these stages is run, by the factors that change it."""
+    """Return the combinations of levels at which a recipe that runs these stages is run, by factors that change it."""
     levels = {
         name: names for name, names in matrix.levels().items() if _changes_recipe(matrix.factors[name].values(), stages)
     }
@@ -147,7 +147,7 @@ def _combinations(matrix: Matrix, stages: set[str]) -> list[dict[str, str]]:
 
 
 def _changes_recipe(levels: Iterable[Mapping[str, object]], stages: set[str]) -> bool:
-    """Return whether any level of a factor sets something that a recipe with these stages has a place for."""
+    """Return whether any level of a factor sets something that a recipe which runs these stages has a place for."""
     paths = [path for settings in levels for path in settings]
     of_stages = [path for path in paths if _stage_of(path)]
     return any(_fits(path, stages) for path in of_stages) if of_stages else bool(paths)
