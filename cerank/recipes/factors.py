@@ -74,9 +74,9 @@ def mixed_effects(names: Sequence[str], fraction: Fraction) -> dict[str, tuple[t
         for place, name in enumerate(names)
         if (
             pairs := tuple(
-                (names[one], names[other])
-                for one, other in combinations(range(len(names)), 2)
-                if {place, one, other} in words
+                (names[left], names[right])
+                for left, right in combinations(range(len(names)), 2)
+                if {place, left, right} in words
             )
         )
     }

@@ -70,7 +70,9 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     record = _matrix(settings, request.matrix)
     if len(request.by) not in {0, 2}:
         what = f"{counted(len(request.by), 'factor')}: {', '.join(request.by)}"
-        raise UsageError(what, where="--by", hint="an interaction is that of two, such as base,recipe", code="factors")
+        raise UsageError(
+            what, where="--by", hint="an interaction is that of two, such as base,recipe", code="factor-pair"
+        )
     levels = _all_levels(record)
     groups = _groups(settings, record)
     last = [_target(group, -1) for group in groups.values()]
@@ -98,10 +100,10 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     )
     interaction = None
     if request.by:
-        one, other = request.by
-        values = means_by_levels(cells, levels, (one, other))
+        first, second = request.by
+        values = means_by_levels(cells, levels, (first, second))
         interaction = interaction_study(
-            values, levels[one], levels[other], measure, margin=margin, alpha=request.alpha, factors=(one, other)
+            values, levels[first], levels[second], measure, margin=margin, alpha=request.alpha, factors=(first, second)
         )
     return MatrixEffects(
         record=record,

@@ -166,12 +166,12 @@ def means_by_levels(
             hint = f"the matrix has {', '.join(levels)}"
             raise UsageError(f"no factor is called '{name}'", where="--by", hint=hint, code="factor-unknown")
     rows = []
-    for one in levels[factors[0]]:
+    for level in levels[factors[0]]:
         row = []
-        for other in levels[factors[1]]:
-            here = [cell.values for cell in cells if _is_at(cell, {factors[0]: one, factors[1]: other})]
+        for second in levels[factors[1]]:
+            here = [cell.values for cell in cells if _is_at(cell, {factors[0]: level, factors[1]: second})]
             if not here:
-                what = f"no run has {factors[0]} at {one} and {factors[1]} at {other}"
+                what = f"no run has {factors[0]} at {level} and {factors[1]} at {second}"
                 raise UsageError(
                     what, where="--by", hint="their interaction takes every pair of levels", code="no-cell"
                 )

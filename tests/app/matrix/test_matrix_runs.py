@@ -304,8 +304,8 @@ def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleName
     done = factor_table.study(made.settings, msgspec.structs.replace(request, by=("rate", "scores")))
     means = []
     for folder in queued.added:
-        values = decode_measures(folder.measures("distill", done.record.tests[0], "bm25").read_bytes())["nDCG@10"]
-        means.append(sum(values.values()) / len(values))
+        rows = decode_measures(folder.measures("distill", done.record.tests[0], "bm25").read_bytes())
+        means.append(sum(row.measures["nDCG@10"] for row in rows) / len(rows))
     rate, scores = done.effects.effects
     assert rate.figures.difference == pytest.approx((means[2] + means[3] - means[0] - means[1]) / 2)
     assert scores.figures.difference == pytest.approx((means[1] + means[3] - means[0] - means[2]) / 2)
@@ -315,6 +315,6 @@ def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleName
     command = ["effects", "grid", "--first-stage", "bm25", "--by", "rate,scores", "--json"]
     result = CliRunner().invoke(app, [*command, "--lab", str(made.settings.lab), "--cache", str(made.settings.cache)])
     assert [row["factor"] for row in json.loads(result.stdout)["effects"]] == ["rate", "scores"]
-    for changes, code in (({"first_stage": ""}, "ranking-not-unique"), ({"by": ("rate",)}, "factors")):
+    for changes, code in (({"first_stage": ""}, "ranking-not-unique"), ({"by": ("rate",)}, "factor-pair")):
         with refused(UsageError, code):
             factor_table.study(made.settings, msgspec.structs.replace(request, **changes))
