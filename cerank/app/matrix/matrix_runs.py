@@ -112,13 +112,14 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
         fitting = [text for text in overrides if _fits(text, known)]
         for levels in _combinations(matrix, set(unchanged.recipe.chain)):
             settings = {**matrix.settings, **_settings_at(matrix, levels)}
-            loaded = recipes.load(
+            varied_recipe = recipes.load(
                 name,
                 fitting,
                 _changes(over, settings, known),
                 given=f"in matrix {matrix.name} or on the command line",
             )
-            loaded_recipes.append((_named(loaded.recipe, matrix, levels), levels, loaded.recipe.name))
+            named = _named(varied_recipe.recipe, matrix, levels)
+            loaded_recipes.append((named, levels, varied_recipe.recipe.name))
     count = len(loaded_recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
     if count > MOST_RUNS:
         raise UsageError(
@@ -127,11 +128,11 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     draft_runs: list[DraftRun] = []
     for base in matrix.bases or ("",):
         for seed in matrix.seeds or (None,):
-            for named_recipe, levels, varied_recipe in loaded_recipes:
-                recipe = plans.absolute(plans.checked(_with(named_recipe, base, seed)))
+            for named, levels, unvaried_name in loaded_recipes:
+                recipe = plans.absolute(plans.checked(_with(named, base, seed)))
                 label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
                 toml = recipes.render(recipe).encode()
-                draft_runs.append(DraftRun(recipe, toml, label, "", levels, varied_recipe if matrix.factors else ""))
+                draft_runs.append(DraftRun(recipe, toml, label, "", levels, unvaried_name if matrix.factors else ""))
     _check_one_family(draft_runs)
     at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
     return MatrixRuns(matrix, tuple(draft_runs), names[at])
