@@ -16,6 +16,7 @@ import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.matrix_schema import Matrix
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 from cerank.recipes.teacher_specs import TeacherSpec
@@ -39,6 +40,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("[data]", "Where queries, documents and labels come from.", Data),
     ("[evaluate]", "What is measured on the test datasets.", Evaluate),
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
+    ("[[stages.NAME.losses]]", "Once for each loss of a stage with several; see `cerank guide recipes`.", LossPart),
     ("[stages.NAME.adapter]", "Train a low-rank adapter; see `cerank guide models`.", AdapterSpec),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
@@ -57,9 +59,10 @@ def page() -> str:
 
 
 def _holds_table(hint: Any) -> bool:
-    """Return whether a field has a section of its own: a struct, or structs by name."""
+    """Return whether a field has a section of its own: a struct, structs by name, or a list of structs."""
     hint = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
     values = typing.get_args(hint)[1:] if typing.get_origin(hint) is dict else ()
+    values = typing.get_args(hint)[:1] if typing.get_origin(hint) is tuple else values
     return struct_in(hint) is not None or any(struct_in(value) for value in values)
 
 
