@@ -342,10 +342,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         From its second teacher on a stage's name has a number behind it; rankings are stored under these names.
         """
-        asked, named = 0, []
+        number, named = 0, []  # of teachers so far
         for view in self.stages[name].by_source():
-            asked += bool(view.asked_teacher)
-            named.append((name if asked < 2 else f"{name} {asked}", view))
+            number += bool(view.asked_teacher)
+            named.append((name if number < 2 else f"{name} {number}", view))
         return tuple(named)
 
     def baseline_models(self) -> dict[str, str]:

@@ -346,9 +346,9 @@ def approx_ndcg(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: fl
     Source: Qin, Liu and Li, Information Retrieval 2010, section 3; lightning-ir's temperature is this one, too.
     """
     gains, ideal = _gains(labels, mask)
-    found = (gains / torch.log2(1.0 + _approximate_ranks(scores / temperature, mask))).sum(dim=1)
+    gained = (gains / torch.log2(1.0 + _approximate_ranks(scores / temperature, mask))).sum(dim=1)
     has_gain = (gains > 0).any(dim=1)
-    return (1.0 - found / ideal.squeeze(1)).masked_fill(~has_gain, 0.0)
+    return (1.0 - gained / ideal.squeeze(1)).masked_fill(~has_gain, 0.0)
 
 
 @LOSSES.add("approx-mrr")

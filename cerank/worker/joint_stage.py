@@ -115,11 +115,11 @@ def ranked_by_all(candidates: Ranking, lists: Sequence[Ranking]) -> Mapping[str,
     """
     if not lists:
         return candidates
-    kept = {}
+    shared = {}
     for query in _queries_of_all(list(lists[0]), [candidates, *lists]):
         known = set.intersection(*(set(ranking[query]) for ranking in lists))
-        kept[query] = [doc for doc in candidates[query] if doc in known]
-    return kept
+        shared[query] = [doc for doc in candidates[query] if doc in known]
+    return shared
 
 
 def _queries_of_all(queries: Sequence[str], lists: Sequence[Ranking]) -> list[str]:
