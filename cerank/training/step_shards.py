@@ -84,6 +84,8 @@ class StepShards:
         for number in range(self._ranks.number * each, (self._ranks.number + 1) * each):
             self._stats.tokens += sum(batch[place].tokens for place in dealt[number])
             yield number, dealt[number]
+        if self._weights[0].is_cuda:  # else the time would be that of giving it work
+            torch.cuda.current_stream(self._weights[0].device).synchronize()
         self._stats.seconds += time.perf_counter() - self._began
         self._began = time.perf_counter()
 
