@@ -226,35 +226,60 @@ def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
 # by torchrun itself: each process imports torch and transformers anew
 
 FAULT = """
-import os, threading, time
+import os, signal, sys, threading, time
 from pathlib import Path
 if os.environ.get("RANK") == "1":
     def fail():
         while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
             time.sleep(0.01)
-        os.kill(os.getpid(), int(os.environ["FAULT"]))
+        if os.environ["FAULT"] == "stuck":
+            sys.modules["cerank.worker.ranks.rank_signs"].STANDSTILL = 6.0
+            passes = sys.modules["cerank.training.forward_backward"].ForwardBackward
+            passes.forward = lambda *_: threading.Event().wait()
+        else:
+            os.kill(os.getpid(), signal.Signals[os.environ["FAULT"]])
     threading.Thread(target=fail, daemon=True).start()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_process_that_dies_or_is_frozen_ends_the_run_and_is_named(plan, tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("SIGKILL", "LostRankError"), ("SIGSTOP", "LostRankError"), ("stuck", "RunFailedError")]
+)
+def test_a_process_that_dies_is_frozen_or_stuck_ends_the_run_and_is_named(plan, tmp_path, fault, kind):
     run = small_run(tmp_path, plan[1], plan[2], 4)
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     run.readings.touch()
     environment = inherited_environment(os.environ) | pinned_environment(1)
     environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
-    environment |= {"FAULT": str(int(fault)), "READINGS": str(run.readings)}
+    environment |= {"FAULT": fault, "READINGS": str(run.readings)}
     with run.log.open("ab") as log:
         code = subprocess.run(
             [*WORKER, str(run.path)], env=environment, stdout=log, stderr=log, check=False, timeout=600
         ).returncode
     assert code == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
-    assert (failure.kind, failure.where) == ("LostRankError", "rank 1")
-    assert (fault.name in failure.what) == (fault == signal.SIGKILL)
+    assert (failure.kind, failure.where) == (kind, "rank 1")
+    assert (fault in failure.what) == (fault == "SIGKILL")
     assert run.checkpoint_steps(0, "contrastive") == [4]
+    if fault == "stuck":
+        assert "forward_backward" in failure.what  # the trainer's call, in which it is stuck
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_to_the_same_bits_by_any_number_of_processes(tmp_path):
+    pytest.importorskip("peft")
+    stage = {**STAGE, "steps": 6, "groups_per_step": 4, "validate_every": 3, "learning_rate": 1e-2, "dropout": 0.1}
+    stage |= {"adapter": {"kind": "lora", "rank": 4, "dropout": 0.1}}
+    made, settings = small_plan(tmp_path, chain=["contrastive"], stages={"contrastive": stage})
+    shared = plan_of(made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC))
+    one, two, four = (small_run(tmp_path, shared, settings, second) for second in (5, 6, 7))
+    assert by_forks(one, 1) == [ExitCode.OK]
+    assert by_forks(two, 2, fault=(0, signal.SIGTERM)) == [ExitCode.PAUSED, ExitCode.OK]
+    assert by_forks(two, 1) == [ExitCode.OK]  # resumed by another number
+    assert by_forks(four, 4) == [ExitCode.OK] * 4
+    assert bits_of(one) == bits_of(two) == bits_of(four)
+    assert (one.final(0, "contrastive") / "adapter" / "adapter_model.safetensors").exists()
 
 
 @pytest.mark.slow
