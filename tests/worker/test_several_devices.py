@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from cerank.app.plans import plan_of
+from cerank.cli.rank_table import rank_table
 from cerank.core.metrics import Event
 from cerank.errors import ExitCode, RunFailedError, UsageError
 from cerank.files import journal, json_records
@@ -204,6 +205,12 @@ def test_a_request_to_stop_pauses_all_processes_and_another_number_goes_on_to_th
     kinds = {event.kind for event in journal.read_valid_rows(run.events, Event)[0]}
     assert {"ranks joined", "ranks", "ranks shared", "checkpoint saved"} <= kinds
     assert "replay mismatch" not in kinds
+    table = rank_table(run, plan[1])
+    assert table is not None
+    assert [row[:3] for row in table.rows] == [
+        (stage, rank, "cpu") for stage in ("contrastive", "distill") for rank in range(4)
+    ]
+    assert all(0.1 < row[5] < 0.5 and row[4] > 0 for row in table.rows)
 
 
 @pytest.mark.slow
