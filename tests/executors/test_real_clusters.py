@@ -227,8 +227,9 @@ def test_a_run_of_two_processes_on_ray_is_killed_resumed_and_gives_the_bits_of_t
     os.kill(owner.pid, signal.SIGKILL)  # the first of its processes
     eventually(lambda: place.there.refresh_jobs(force=True) or place.there.status(folder).state == "failed")
     assert json_records.load(folder.failure, Failure).where == "rank 0"
-    assert place.there.executor is not None
-    assert place.there.executor.states([record.id])[record.id].word == "FAILED"
+    executor = place.there.executor
+    assert executor is not None
+    eventually(lambda: executor.states([record.id])[record.id].word == "FAILED")
     place.there.submit([folder])
     eventually(lambda: place.is_finished(folder))
     assert starts_of(folder) == 2

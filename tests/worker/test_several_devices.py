@@ -26,7 +26,7 @@ from cerank.scheduler.local_launcher import WORKER
 from cerank.training.forward_backward import ForwardBackward
 from cerank.training.trainer import Trainer
 from cerank.worker import __main__ as worker_main
-from cerank.worker.ranks import launch_ranks
+from cerank.worker.ranks import join_ranks, launch_ranks
 from cerank.worker.ranks.join_ranks import is_broken_connection
 from cerank.worker.run_inputs import RunInputs
 from tests.rank_processes import in_processes
@@ -118,6 +118,17 @@ def test_a_step_that_the_devices_cannot_share_is_refused(plan):
 def test_only_errors_of_exchange_count_as_a_lost_connection():
     assert is_broken_connection(RuntimeError("[.../gloo/transport/tcp/pair.cc:553] Connection closed by peer"))
     assert not is_broken_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_processes_on_unlike_devices_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(join_ranks, "gpu_environment", lambda _: {"gpu": ["H100", "T4"][int(os.environ["RANK"])]})
+
+    def work():
+        with refused(UsageError, "devices-differ", "rank 1", "T4"), join_ranks.joined_ranks("cpu"):
+            raise AssertionError
+        return True
+
+    assert in_processes(2, work, tmp_path) == [True, True]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -29,29 +28,23 @@ class MainThread:
 
     Args:
         is_device_busy: returns whether the device of this process computes.
-        clock: returns the seconds since some moment.
         processor: returns what was used for the work of the main thread.
     """
 
     def __init__(
-        self,
-        is_device_busy: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = time.monotonic,
-        processor: Callable[[], Use] | None = None,
+        self, is_device_busy: Callable[[], bool] = lambda: False, processor: Callable[[], Use] | None = None
     ) -> None:
-        self._is_device_busy, self._clock, self._processor = is_device_busy, clock, processor or processor_use
+        self._is_device_busy, self._processor = is_device_busy, processor or processor_use
         self._at: tuple[tuple[object, int], ...] = ()
-        self._used, self._looked = 0.0, clock()
-        self._since = self._looked
+        self._used = self._still = 0.0
 
-    def seconds_still(self) -> float:
-        """Look, and return for how many seconds it has stood still by now."""
-        now, at, (used, is_at_work) = self._clock(), tuple(_position(self._frame())), self._processor()
-        share = (used - self._used) / max(now - self._looked, 1e-3)
-        if at != self._at or is_at_work or share > _WORKING or self._is_device_busy():
-            self._since = now
-        self._at, self._used, self._looked = at, used, now
-        return now - self._since
+    def seconds_still(self, passed: float) -> float:
+        """Look, `passed` seconds after the last time, and return for how many seconds it has stood still by now."""
+        at, (used, is_at_work) = tuple(_position(self._frame())), self._processor()
+        is_working = is_at_work or used - self._used > _WORKING * passed or self._is_device_busy()
+        self._still = 0.0 if at != self._at or is_working else self._still + passed
+        self._at, self._used = at, used
+        return self._still
 
     def place(self) -> str:
         """Return where it is in cerank's code, as file, line and function; a library's line says less."""

@@ -143,24 +143,28 @@ class RankSigns:
     def _run(self) -> None:
         others = {rank: _Seen() for rank in range(self._count) if rank != self._number}
         own = _Seen()
-        count = 0
+        count, looked = 0, time.monotonic()
         while not self._over.wait(BEAT):
-            still = self._main_thread.seconds_still()
+            # a machine that sleeps, or a cluster that suspends all processes, makes nobody silent
+            passed, looked = min(time.monotonic() - looked, 2 * BEAT), time.monotonic()
+            still = self._main_thread.seconds_still(passed)
             try:
                 count += 1
                 entered, is_waiting = self._exchange()
                 is_still = still >= STANDSTILL or (is_waiting and self._waits_busily)
                 mine = RankSign(count, entered, is_waiting, is_still)
                 self._store.set(_key(self._number), msgspec.json.encode(mine).decode())
-                own.take(mine)
+                own.look(passed, mine)
                 for rank, seen in others.items():
-                    if self._store.check([_key(rank)]):
-                        seen.take(msgspec.json.decode(self._store.get(_key(rank)), type=RankSign))
+                    has_sign = self._store.check([_key(rank)])
+                    seen.look(
+                        passed, msgspec.json.decode(self._store.get(_key(rank)), type=RankSign) if has_sign else None
+                    )
             except (DistError, RuntimeError):
                 self._on_fault(Fault("torchrun, which started the processes, is gone", "torchrun"))
                 return
             limits = {0: SHORT_SILENCE} if self._is_asked_to_end else {}
-            silent = [rank for rank, seen in others.items() if seen.silent_for() > limits.get(rank, SILENCE)]
+            silent = [rank for rank, seen in others.items() if seen.silent > limits.get(rank, SILENCE)]
             if silent:
                 self._on_fault(Fault(f"rank {silent[0]} shows no sign of life", f"rank {silent[0]}"))
                 return
@@ -173,40 +177,36 @@ class RankSigns:
 
     def _fault_of_main_thread(self, own: _Seen, others: Sequence[_Seen]) -> Fault | None:
         """Return what is wrong if nothing will ever go on: this main thread is stuck, or an exchange of all is."""
-        waiting = [seen for seen in others if seen.waits_for() >= STANDSTILL]
+        waiting = [seen for seen in others if seen.waits >= STANDSTILL]
         if own.sign.is_still and not own.sign.is_waiting and waiting:
             what = f"the main thread has stood still for {STANDSTILL:.0f} s ({self._main_thread.place()})"
             stack = self._main_thread.stack()
             return Fault(f"{what}, and the others wait for it", f"rank {self._number}", log=stack, is_own=True)
-        if own.waits_for() >= STANDSTILL and all(seen.sign.is_still for seen in (own, *others)) and waiting == others:
+        if own.waits >= STANDSTILL and all(seen.sign.is_still for seen in (own, *others)) and waiting == others:
             what = f"all processes have waited for each other for {STANDSTILL:.0f} s ({self._main_thread.place()})"
             return Fault(what, "all ranks", log=self._main_thread.stack())
         return None
 
 
 class _Seen:
-    """The newest sign of a process, and since when it says the same."""
+    """The newest sign of a process, and for how many seconds it has said the same.
+
+    Attributes:
+        sign: the sign.
+        silent: seconds without a new one.
+        waits: seconds in the same exchange; 0 where it is in none.
+    """
 
     def __init__(self) -> None:
         self.sign = RankSign(0)
-        self._counted = self._exchanged = time.monotonic()
+        self.silent = self.waits = 0.0
 
-    def take(self, sign: RankSign) -> None:
-        """Look at the sign as it is now."""
-        now, before = time.monotonic(), self.sign
-        if sign.count != before.count:
-            self._counted = now
-        if (sign.exchanges, sign.is_waiting) != (before.exchanges, before.is_waiting):
-            self._exchanged = now
-        self.sign = sign
-
-    def silent_for(self) -> float:
-        """Return the seconds since it showed the last sign."""
-        return time.monotonic() - self._counted
-
-    def waits_for(self) -> float:
-        """Return the seconds for which it has been in the same exchange; 0 where it is in none."""
-        return time.monotonic() - self._exchanged if self.sign.is_waiting else 0.0
+    def look(self, passed: float, sign: RankSign | None) -> None:
+        """Take the sign as it is now, `passed` seconds after the last look; None where there is none yet."""
+        before, self.sign = self.sign, sign or self.sign
+        is_same = self.sign.is_waiting and before.is_waiting and self.sign.exchanges == before.exchanges
+        self.waits = self.waits + passed if is_same else 0.0
+        self.silent = self.silent + passed if self.sign.count == before.count else 0.0
 
 
 def _key(rank: int) -> str:
