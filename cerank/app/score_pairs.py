@@ -47,7 +47,7 @@ def score_by_model(
         before: the first stage's candidates.
         precision: as for `Scorer`.
         progress: called with the number of finished queries and of all queries.
-        shards: where chunks are kept that another command or process goes on with.
+        shards: where finished chunks are kept for other commands and processes.
         numbers: numbers of the chunks to score; None for all.
     """
     from cerank.inference.rerank import Scorer

@@ -1,7 +1,7 @@
 """`cerank rerank --devices`: a process on each device scores chunks of queries, and this one deals them out.
 
 Whoever is free gets the next chunk, so that devices with long documents do not keep the others waiting. Finished chunks
-lie beside the output, so that the same command goes on with what is left, with any number of devices.
+lie beside the output, so that the same command, with any number of devices, continues with what is left.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class _Asks(msgspec.Struct, frozen=True):
     """A process asks for the next chunk."""
 
 
-class _Scored(msgspec.Struct, frozen=True):
-    """A process has stored the scores of a chunk, or is about to."""
+class _Progress(msgspec.Struct, frozen=True):
+    """A process has scored a chunk."""
 
     queries: int  # that it has scored so far
 
@@ -113,7 +113,8 @@ def _deal(
     left, finished, done = iter(numbers), dict.fromkeys(ends, 0), list[ShareDone]()
     open_ends: list[Any] = list(ends)
     while open_ends:
-        for end in wait(open_ends):
+        ready: list[Any] = wait(open_ends)
+        for end in ready:
             process = processes[ends.index(end)]
             try:
                 message = end.recv()
@@ -126,7 +127,7 @@ def _deal(
             if isinstance(message, ShareDone):
                 done.append(message)
                 open_ends.remove(end)
-            elif isinstance(message, _Scored):
+            elif isinstance(message, _Progress):
                 finished[end] = message.queries
                 progress(sum(finished.values()))
             else:
@@ -135,10 +136,10 @@ def _deal(
 
 
 def _lost(process: Any) -> RunFailedError:
-    """Return the error of a process that ended without a word."""
+    """Return the error of a process that ended without reporting one."""
     code = process.exitcode
     how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
-    hint = "memory may be short; give the same command again, it goes on with the chunks that are left"
+    hint = "memory may be short; give the same command again: finished chunks are not scored again"
     return RunFailedError(f"the process on {process.name} {how}", where=process.name, hint=hint, code="rank-lost")
 
 
@@ -171,7 +172,7 @@ def work(share: ScoringShare, end: Connection) -> None:
             dataset,
             before,
             precision=share.precision,
-            progress=lambda queries, _: say(_Scored(queries)),
+            progress=lambda queries, _: say(_Progress(queries)),
             shards=OutputShards(share.output, share.identity),
             numbers=dealt(),
         )

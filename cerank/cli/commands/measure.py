@@ -505,7 +505,7 @@ def rerank(
     in the cache. Keys are read from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY or CERANK_RERANK_API_KEY.
 
     Several devices of a machine share the queries by --devices, several machines by --shard: what is finished is kept
-    beside FILE, the same command goes on after it, and the bytes are those of one device.
+    beside FILE, the same command continues after it, and the bytes are those of one device.
     """
     from cerank.app import rerank_dataset
     from cerank.inference.stored_chunks import parse_shard
