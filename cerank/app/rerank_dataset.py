@@ -324,6 +324,8 @@ def _score_chunks(
             numbers=shards.numbers_of(shard),
         )
     missing = shards.missing(shard)
+    if not missing:
+        return ScoredPairs({})
     known = total - _queries_of(missing, len(before))
     share = ScoringShare(
         settings,

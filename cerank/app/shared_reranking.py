@@ -46,7 +46,7 @@ class _Asks(msgspec.Struct, frozen=True):
     """A process asks for the next chunk."""
 
 
-class _Progress(msgspec.Struct, frozen=True):
+class _ScoredQueries(msgspec.Struct, frozen=True):
     """A process has scored a chunk."""
 
     queries: int  # that it has scored so far
@@ -127,7 +127,7 @@ def _deal(
             if isinstance(message, ShareDone):
                 done.append(message)
                 open_ends.remove(end)
-            elif isinstance(message, _Progress):
+            elif isinstance(message, _ScoredQueries):
                 finished[end] = message.queries
                 progress(sum(finished.values()))
             else:
@@ -172,7 +172,7 @@ def work(share: ScoringShare, end: Connection) -> None:
             dataset,
             before,
             precision=share.precision,
-            progress=lambda queries, _: say(_Progress(queries)),
+            progress=lambda queries, _: say(_ScoredQueries(queries)),
             shards=OutputShards(share.output, share.identity),
             numbers=dealt(),
         )

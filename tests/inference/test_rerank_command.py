@@ -165,6 +165,7 @@ def test_several_devices_share_the_queries_and_write_the_bytes_of_one(shared, tm
     assert not two.with_name("two.run.shards").exists()
     shared(of_shards, "--shard", "1/2")
     shared(of_shards, "--shard", "2/2", "--devices", "cpu,cpu")  # on one machine of two
+    shared(of_shards, "--shard", "2/2", "--devices", "2")  # nothing is left to do
     shared(of_shards, "--merge")
     assert of_shards.read_bytes() == one.read_bytes()
 

@@ -89,7 +89,7 @@ def test_a_process_that_is_slow_is_waited_for(tmp_path, monkeypatch):
     def work(ranks):
         def step(is_over):
             if ranks.number:
-                timer = threading.Timer(2.0, is_over.set)
+                timer = threading.Timer(1.2, is_over.set)
                 timer.start()
                 compute(is_over)
             ranks.gather(None)
