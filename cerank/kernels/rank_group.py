@@ -178,4 +178,9 @@ class RankGroup(Ranks):
 
 def is_computing(device: torch.device) -> bool:
     """Return whether a GPU has work left that this process gave it; any thread may ask."""
-    return device.type == "cuda" and not torch.cuda.default_stream(device).query()
+    if device.type != "cuda":
+        return False
+    try:
+        return not torch.cuda.default_stream(device).query()
+    except RuntimeError:  # it failed, which the main thread will hear, too
+        return False

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -72,13 +73,17 @@ def processor_use() -> Use:
     """Return what this process and its children use; Python's daemon threads, which only report, do not count."""
     process = psutil.Process()
     reporting = {thread.native_id for thread in threading.enumerate() if thread.daemon}
-    threads = [thread for thread in process.threads() if thread.id not in reporting]
+    try:
+        threads = [thread for thread in process.threads() if thread.id not in reporting]
+        children = process.children(recursive=True)
+    except psutil.Error:  # a system that does not tell: then nobody counts as stuck
+        return time.process_time(), True
     used = sum(thread.user_time + thread.system_time for thread in threads)
     states = []
     for thread in threads:
         with contextlib.suppress(psutil.Error):  # it has ended, or the system does not tell of single threads
             states.append(psutil.Process(thread.id).status())
-    for child in process.children(recursive=True):
+    for child in children:
         with contextlib.suppress(psutil.Error):
             times = child.cpu_times()
             used += times.user + times.system
