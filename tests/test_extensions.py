@@ -22,7 +22,12 @@ from tests.refusals import refused
 from tests.worker.small import STAGE, small_plan
 
 GUIDE = DOCUMENTS["extending"]
-USED = {("loss", "hinge"), ("sampler of negatives", "top-half"), ("first stage", "word-overlap"), ("executor", "nice")}
+USED = {
+    ("loss", "squared-hinge"),
+    ("sampler of negatives", "top-half"),
+    ("first stage", "word-overlap"),
+    ("executor", "nice"),
+}
 
 
 def install(folder, source):
@@ -57,7 +62,7 @@ def place(tmp_path_factory):
     (folder / "mine.toml").write_text(
         'extends = "./plain.toml"\n'
         '[data]\nfirst_stages = ["bm25", "word-overlap"]\n'
-        '[stages.contrastive]\nloss = "hinge"\nnegatives = "top-half"\nmean_over = "pairs"\n'
+        '[stages.contrastive]\nloss = "squared-hinge"\nnegatives = "top-half"\nmean_over = "pairs"\n'
     )
     return folder
 
@@ -80,7 +85,7 @@ def test_a_run_uses_the_guides_extensions_and_its_plan_names_them_with_version_a
     plan = run_store.load_plan(folder)
     assert {(extension.kind, extension.name) for extension in plan.extensions} == USED
     assert {(extension.distribution, extension.version) for extension in plan.extensions} == {("my-cerank", "0.1")}
-    assert "# loss hinge my-cerank 0.1, sha256 " in plan_view.text(plan)
+    assert "# loss squared-hinge my-cerank 0.1, sha256 " in plan_view.text(plan)
     assert len({extension.sha256 for extension in plan.extensions}) == 1
     assert folder.ranking("contrastive", plan.recipe.data.test[0], "word-overlap").exists()
 
@@ -116,9 +121,12 @@ def json_records_text(folder):
 @pytest.mark.thorough
 def test_names_of_extensions_are_listed_and_near_ones_are_told(place, site):
     listed = cerank(place, site, "recipes", "losses", "--json")
-    assert "hinge" in listed.stdout
+    assert "squared-hinge" in listed.stdout
     words = ("run", "--recipe", "mine.toml", "--dry-run", "--set")
-    slips = {"stages.contrastive.loss=hinges": "hinge", "stages.contrastive.negatives=top_half": "top-half"}
+    slips = {
+        "stages.contrastive.loss=squared_hinge": "squared-hinge",
+        "stages.contrastive.negatives=top_half": "top-half",
+    }
     slips |= {'data.first_stages=["word-overlop"]': "word-overlap"}
     answers = {hint: cerank(place, site, *words, slip) for slip, hint in slips.items()}
     answers["nice"] = cerank(place, site, "ps", CERANK_EXECUTOR="nica")
