@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
+from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in, struct_listed
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.matrix_schema import Matrix
@@ -62,8 +62,7 @@ def _holds_table(hint: Any) -> bool:
     """Return whether a field has a section of its own: a struct, structs by name, or a list of structs."""
     hint = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
     values = typing.get_args(hint)[1:] if typing.get_origin(hint) is dict else ()
-    values = typing.get_args(hint)[:1] if typing.get_origin(hint) is tuple else values
-    return struct_in(hint) is not None or any(struct_in(value) for value in values)
+    return struct_in(hint) is not None or struct_listed(hint) is not None or any(struct_in(value) for value in values)
 
 
 def _row(kind: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:

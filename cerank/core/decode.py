@@ -55,14 +55,14 @@ def struct_in(hint: object) -> type[msgspec.Struct] | None:
     return None
 
 
-def _struct_listed(hint: object) -> type[msgspec.Struct] | None:
+def struct_listed(hint: object) -> type[msgspec.Struct] | None:
     """Return the struct of which a field holds a list, if it holds one."""
     plain = _plain(hint)
     return struct_in(typing.get_args(plain)[0]) if typing.get_origin(plain) is tuple else None
 
 
 def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
-    inner, listed = struct_in(hint), _struct_listed(hint)
+    inner, listed = struct_in(hint), struct_listed(hint)
     if inner is not None and isinstance(value, Mapping):
         return decode_table(inner, value, path, mistakes)
     if listed is not None and isinstance(value, list | tuple):
