@@ -306,6 +306,12 @@ def absolute(recipe: Recipe) -> Recipe:
             dataset=_absolute(stage.dataset),
             first_stage=_absolute(stage.first_stage),
             teacher=_absolute(stage.teacher),
+            negative_sources=tuple(
+                msgspec.structs.replace(source, run=_absolute(source.run)) for source in stage.negative_sources
+            ),
+            false_negatives=msgspec.structs.replace(
+                stage.false_negatives, scores=_absolute(stage.false_negatives.scores)
+            ),
         )
         for name, stage in recipe.stages.items()
     }

@@ -29,6 +29,7 @@ def stage_key(plan: Plan, index: int) -> str:
     stages = plan.recipe.chained()[: index + 1]
     names = [("loss", stage.loss) for _, stage in stages]
     names += [("sampler of negatives", stage.negatives) for _, stage in stages]
+    names += [("sampler of negatives", source.sampler) for _, stage in stages for source in stage.negative_sources]
     key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
     extensions = plan.extension_hashes(*names)
     shards = [("step shards", plan.step_shards)] if plan.step_shards else []
@@ -53,7 +54,10 @@ def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, thr
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:
     """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
-    settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
+    sources = tuple(msgspec.structs.replace(source, run="") for source in stage.negative_sources)
+    filters = msgspec.structs.replace(stage.false_negatives, scores="")
+    named_by_hash = {"dataset": "", "first_stage": "", "teacher": "", "false_negatives": filters}
+    settings = without_defaults(msgspec.structs.replace(stage, **named_by_hash, negative_sources=sources))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
@@ -62,4 +66,12 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     if stage.asked_teacher:
         parts.append(pinned("teacher", f"{stage.asked_teacher} for {name}"))
+    own = inputs.training_first_stage(recipe, stage)
+    parts += [
+        pinned("first_stage", ranked(dataset, source.run or own))
+        for source in stage.negative_sources
+        if source.is_ranked
+    ]
+    if stage.false_negatives.scores:
+        parts.append(pinned("false_negatives", inputs.scored_by(name, stage)))
     return parts

@@ -49,7 +49,7 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
     def stages(value: object) -> object:
         if not isinstance(value, Mapping):
             return value
-        return {name: _changed(stage, _STAGE, here) for name, stage in value.items()}
+        return {name: _changed(_with_absolute_negatives(stage, here), _STAGE, here) for name, stage in value.items()}
 
     def teachers(value: object) -> object:
         if not isinstance(value, Mapping):
@@ -70,6 +70,16 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
         if key in changed:
             changed[key] = change(changed[key])
     return changed
+
+
+def _with_absolute_negatives(stage: object, here: Callable[[object], object]) -> object:
+    """Return a stage's table with the paths of its negatives made absolute."""
+
+    def sources(value: object) -> object:
+        return [_changed(source, ("run",), here) for source in value] if isinstance(value, list) else value
+
+    changed = _changed(stage, ("false_negatives",), lambda table: _changed(table, ("scores",), here))
+    return _changed(changed, ("negative_sources",), sources)
 
 
 def _changed(table: object, keys: tuple[str, ...], change: Callable[[object], object]) -> object:

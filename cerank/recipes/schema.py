@@ -15,6 +15,7 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource, filter_mistakes, source_mistakes
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -87,6 +88,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["no", "yes", "fill"],
         help_text("negatives only from below the lowest positive; fill: then upwards from it, if there are too few"),
     ] = "no"
+    negative_sources: Annotated[
+        tuple[NegativeSource, ...],
+        help_text("where negatives come from, a table each, mixed by share; none: the stage's first stage alone"),
+    ] = ()
+    false_negatives: Annotated[
+        FalseNegativeFilters, help_text("filters that drop candidates which may be relevant")
+    ] = FalseNegativeFilters()
     in_batch: Annotated[
         Count, help_text("documents of the step's other queries added to each group as negatives; 0 adds none")
     ] = 0
@@ -333,6 +341,8 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
             "in_batch": 0,
             "unretrieved": "positives",
             "positives_by": "random",
+            "negative_sources": (),
+            "false_negatives": FalseNegativeFilters(),
         }
         given = [key for key, default in only.items() if getattr(stage, key) != default]
         mistakes += [f'{at}.{key}: needs source = "labels"; a teacher\'s list has no negatives' for key in given]
@@ -344,6 +354,20 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
         mistakes.append(f'{at}.unretrieved: adds judged documents, which negatives_from = "unjudged" leaves out')
     if stage.in_batch and stage.groups_per_step < 2:
         mistakes.append(f"{at}.in_batch: needs groups_per_step of 2 or more, or there are no other queries")
+    return mistakes + _source_mistakes(at, stage)
+
+
+def _source_mistakes(at: str, stage: Stage) -> list[str]:
+    """Return the mistakes in where a stage's negatives come from, and in the filters against false ones."""
+    kinds = {source.source for source in stage.negative_sources}
+    mistakes = source_mistakes(f"{at}.negative_sources", stage.negative_sources, stage.groups_per_step)
+    mistakes += filter_mistakes(f"{at}.false_negatives", stage.false_negatives)
+    if "in-batch" in kinds and stage.in_batch:
+        mistakes.append(f'{at}.in_batch: adds what the source "in-batch" gives already; leave one of them out')
+    if kinds and stage.unretrieved == "judged":
+        mistakes.append(f'{at}.unretrieved: "judged" adds to one list of candidates, and negative_sources has several')
+    if stage.negatives_from == "judged" and kinds & {"collection", "in-batch"}:
+        mistakes.append(f'{at}.negatives_from: "judged" leaves no negatives from the collection or the step')
     return mistakes
 
 
@@ -505,6 +529,10 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             )
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
+        scorer = recipe.teachers.get(stage.false_negatives.scores)
+        if scorer is not None and scorer.kind != "cross-encoder":
+            what = f'a teacher of kind "{scorer.kind}" scores no single pair; take one of kind "cross-encoder"'
+            mistakes.append(f"{at}.false_negatives.scores: {what}")
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
         spec = recipe.teachers.get(name)

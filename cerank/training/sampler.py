@@ -17,11 +17,13 @@ import msgspec
 from cerank.core.groups import Group
 from cerank.core.rankings import tie_starts
 from cerank.core.seeds import derive
+from cerank.datasets.collection_ids import CollectionIds
 from cerank.errors import RunFailedError
 from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
 from cerank.text.safe_text import counted
 from cerank.training import negatives
+from cerank.training.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative
 
 Qrels = Mapping[str, Mapping[str, int]]
 
@@ -64,6 +66,9 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
+        sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
+        collection: ids of all documents; needed where negatives come from the whole collection.
+        dropped: query -> documents that a filter against false negatives dropped.
     """
 
     query_ids: Sequence[str]
@@ -71,6 +76,9 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     ranking: Mapping[str, Sequence[str]]
     has_text: Callable[[str], bool]
     scores: Callable[[str], Sequence[float]] | None = None
+    sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
+    collection: CollectionIds | None = None
+    dropped: Mapping[str, frozenset[str]] = {}
 
 
 class Sampler:
@@ -105,13 +113,18 @@ class Sampler:
         self._ranking, self._has_text, self._qrels = pool.ranking, pool.has_text, pool.qrels
         self._scores = pool.scores if target_of(stage) == "scores" else None
         self._teacher_scores = pool.scores if stage.source == "teacher" else None
+        self._pool, self._dropped = pool, pool.dropped
+        self._mixed = (
+            MixedNegatives(name, stage, seed, pool.sources, pool.collection) if stage.negative_sources else None
+        )
+        self._emptied: set[str] = set()  # queries that the filters left without a negative
         self._positives: dict[str, list[str]] = {}
         if stage.source == "labels":
             for query in pool.query_ids:
                 grades = pool.qrels.get(query, {})
                 ranked = pool.ranking.get(query, ()) if stage.unretrieved == "none" and grades else ()
                 self._positives[query] = negatives.usable_positives(stage, grades, ranked, pool.has_text)
-        self.sampling, self._queries = self._count(pool.query_ids)
+        self.sampling, self._queries, self._shuffled = self._count(pool.query_ids)
         self._order: tuple[int, list[str]] = (-1, [])
         self._reject_if_empty()
         self._reject_ranks_for_scores()
@@ -127,6 +140,11 @@ class Sampler:
     def usable(self) -> tuple[str, ...]:
         """Return the queries that can be trained on, in the order they were given."""
         return tuple(self._queries)
+
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        """Return the queries that filters against false negatives left without a negative."""
+        return tuple(query for query in self._shuffled if query in self._emptied)
 
     @property
     def sampled_queries(self) -> tuple[str, ...]:
@@ -152,10 +170,39 @@ class Sampler:
         sampler._reject_ranks_for_scores()
         return sampler
 
+    def dropping(self, dropped: Mapping[str, frozenset[str]]) -> Sampler:
+        """Return this sampler without some candidates; queries that keep a negative are sampled in the same order.
+
+        Args:
+            dropped: query -> documents that are no negatives of it.
+
+        Raises:
+            RunFailedError: no query keeps a negative, or one does not and `stage.without_pair` is "refuse".
+        """
+        pool = msgspec.structs.replace(self._pool, dropped=dropped)
+        return Sampler(self._name, self._stage, self._seed, pool)
+
+    def candidates_of(self, query: str) -> tuple[list[str], dict[str, tuple[str, int]]]:
+        """Return a query's positives, and its possible negatives from rankings: document -> (source, rank).
+
+        Of a document in several sources the first counts.
+        """
+        positives = self._positives[query]
+        needed = self._stage.group_size - min(self._stage.positives, len(positives))
+        if self._mixed is None:
+            return positives, {doc: ("first-stage", rank) for rank, doc in self._negatives(query, needed)}
+        found: dict[str, tuple[str, int]] = {}
+        for source, pool in zip(self._stage.negative_sources, self._pools(self._mixed, query, needed), strict=True):
+            for rank, doc in pool:
+                found.setdefault(doc, (str(source), rank))
+        return positives, found
+
     def groups(self, step: int) -> list[Group]:
         """Return the `groups_per_step` groups of `step` (1 is the first), each of at least two candidates."""
         start = (step - 1) * self._stage.groups_per_step
         queries = [self._query_at(start + offset) for offset in range(self._stage.groups_per_step)]
+        if self._mixed is not None:
+            return [group for group, _ in self._mixed_groups(self._mixed, queries, step)]
         groups = [self._group(query, step) for query in queries]
         return (
             [self._with_in_batch_negatives(at, groups, step) for at in range(len(groups))]
@@ -166,9 +213,10 @@ class Sampler:
     def _query_at(self, position: int) -> str:
         epoch, index = divmod(position, len(self._queries))
         if self._order[0] != epoch:
-            order = list(self._queries)
+            # queries without a negative left are taken out after the shuffle, so that the others keep their order
+            order = list(self._shuffled)
             random.Random(derive(self._seed, "order", self._name, epoch)).shuffle(order)
-            self._order = (epoch, order)
+            self._order = (epoch, [query for query in order if query not in self._emptied] if self._emptied else order)
         return self._order[1][index]
 
     def _group(self, query: str, step: int) -> Group:
@@ -177,10 +225,61 @@ class Sampler:
             return self._from_teacher(query, generator)
         return self._from_labels(query, generator)
 
+    def sampled_negatives(self, step: int) -> list[tuple[Group, list[SampledNegative]]]:
+        """Return the groups of a step with the source and rank of each negative, for a look at them."""
+        start = (step - 1) * self._stage.groups_per_step
+        queries = [self._query_at(start + offset) for offset in range(self._stage.groups_per_step)]
+        if self._mixed is not None:
+            return self._mixed_groups(self._mixed, queries, step)
+        found = []
+        for group in self.groups(step):
+            ranks = {doc: rank for rank, doc in enumerate(self._ranking.get(group.query_id, ()), 1)}
+            relevant = set(self._positives.get(group.query_id, ()))
+            docs = [doc for doc in group.doc_ids if doc not in relevant]
+            found.append((group, [SampledNegative(doc, 0, ranks.get(doc, 0)) for doc in docs]))
+        return found
+
+    def _mixed_groups(
+        self, mixed: MixedNegatives, queries: Sequence[str], step: int
+    ) -> list[tuple[Group, list[SampledNegative]]]:
+        """Return the groups of a step whose negatives come from several sources."""
+        stage, first = self._stage, []
+        for query in queries:
+            generator = random.Random(derive(self._seed, "group", self._name, step, query))
+            chosen = negatives.choose_positives(stage, self._positives[query], self._ranking.get(query, ()), generator)
+            count = stage.group_size - len(chosen)
+            of = GroupQuery(step, query, self._pools(mixed, query, count), self._is_allowed(query))
+            first.append((of, chosen, mixed.sample(of, count) if mixed.has_in_batch else []))
+        groups = []
+        for at, (of, chosen, _) in enumerate(first):
+            others = dict.fromkeys(
+                doc
+                for place, (_, positives, sampled) in enumerate(first)
+                if place != at
+                for doc in (*positives, *(negative.doc_id for negative in sampled))
+            )
+            sampled = mixed.sample(of, stage.group_size - len(chosen), list(others))
+            labels = [float(self._qrels[of.query][doc]) for doc in chosen] + [0.0] * len(sampled)
+            doc_ids = (*chosen, *(negative.doc_id for negative in sampled))
+            groups.append((Group(of.query, doc_ids, tuple(labels)), sampled))
+        return groups
+
+    def _is_allowed(self, query: str) -> Callable[[str], bool]:
+        """Return what tells whether a document from anywhere may be a negative of the query."""
+        grades, dropped = self._qrels.get(query, {}), self._dropped.get(query, frozenset())
+        takes_judged = self._stage.negatives_from != "unjudged"
+
+        def is_allowed(doc: str) -> bool:
+            if doc in dropped or grades.get(doc, 0) >= self._stage.relevance:
+                return False
+            return takes_judged or doc not in grades
+
+        return is_allowed
+
     def _from_labels(self, query: str, generator: random.Random) -> Group:
         stage, ranked = self._stage, self._ranking.get(query, ())
         chosen = negatives.choose_positives(stage, self._positives[query], ranked, generator)
-        pool = self._negatives(query, len(chosen))
+        pool = self._negatives(query, stage.group_size - len(chosen))
         size = min(stage.group_size - len(chosen), len(pool))
         sampled = negatives.sample_candidates(
             stage, [doc for _, doc in pool], [rank for rank, _ in pool], size, generator
@@ -233,26 +332,45 @@ class Sampler:
     def _window(self, query: str) -> Sequence[str]:
         return self._ranking.get(query, ())[self._first : self._last]
 
-    def _negatives(self, query: str, chosen: int) -> list[tuple[int, str]]:
-        return negatives.possible_negatives(
+    def _negatives(self, query: str, needed: int) -> list[tuple[int, str]]:
+        pool = negatives.possible_negatives(
             self._stage,
             self._qrels.get(query, {}),
             self._ranking.get(query, ()),
             positives=self._positives[query],
-            needed=self._stage.group_size - chosen,
+            needed=needed,
             has_text=self._has_text,
         )
+        dropped = self._dropped.get(query)
+        return [entry for entry in pool if entry[1] not in dropped] if dropped else pool
 
-    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str]]:
+    def _pools(self, mixed: MixedNegatives, query: str, needed: int) -> list[list[tuple[int, str]]]:
+        return mixed.pools(
+            query,
+            self._qrels.get(query, {}),
+            positives=self._positives[query],
+            needed=needed,
+            has_text=self._has_text,
+            dropped=self._dropped.get(query, frozenset()),
+        )
+
+    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str], list[str]]:
+        """Return what the data can give, the usable queries, and these with those that the filters emptied."""
         usable: list[str] = []
+        shuffled: list[str] = []
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
         for query in query_ids:
             missing, is_undersized = self._missing(query)
-            counts["dropped"] += self._dropped(query)
+            counts["dropped"] += self._dropped_positives(query)
+            if missing == "filtered":
+                self._emptied.add(query)
+                shuffled.append(query)
+                missing = "negative"
             if missing:
                 counts[missing] += 1
                 continue
             usable.append(query)
+            shuffled.append(query)
             counts["undersized"] += is_undersized
             if self._stage.source == "labels":
                 counts["unretrieved"] += len(set(self._positives[query]) - set(self._ranking.get(query, ())))
@@ -266,9 +384,9 @@ class Sampler:
             unretrieved_positives=counts["unretrieved"],
             dropped_positives=counts["dropped"],
         )
-        return sampling, usable
+        return sampling, usable, shuffled if self._emptied else usable
 
-    def _dropped(self, query: str) -> int:
+    def _dropped_positives(self, query: str) -> int:
         """Return how many positives with a text are not used because they were not retrieved."""
         if self._stage.source == "teacher" or self._stage.unretrieved != "none":
             return 0
@@ -282,13 +400,26 @@ class Sampler:
         if self._stage.source == "teacher":
             missing = "candidates" if not window else "negative" if len(window) < 2 else ""
             return missing, len(window) < self._stage.group_size
+        needed = self._stage.group_size - min(self._stage.positives, len(self._positives[query]))
+        if self._mixed is not None:
+            return self._missing_in_sources(self._mixed, query, needed)
         if not window and (self._stage.unretrieved != "judged" or not self._qrels.get(query)):
             return "candidates", False
         if not self._positives[query]:
             return "positive", False
-        chosen = min(self._stage.positives, len(self._positives[query]))
-        count = len(self._negatives(query, chosen))
-        return ("" if count else "negative"), count < self._stage.group_size - chosen
+        count = len(self._negatives(query, needed))
+        without = "filtered" if self._dropped.get(query) else "negative"
+        return ("" if count else without), count < needed
+
+    def _missing_in_sources(self, mixed: MixedNegatives, query: str, needed: int) -> tuple[str, bool]:
+        """Return the same for a stage whose negatives come from several sources."""
+        if not self._positives[query]:
+            return "positive", False
+        pools = self._pools(mixed, query, needed)
+        if mixed.has_any(pools):
+            return "", not mixed.has_collection and len({doc for pool in pools for _, doc in pool}) < needed
+        is_ranked = any(query in ranking for ranking in self._pool.sources.values())
+        return ("filtered" if self._dropped.get(query) else "negative" if is_ranked else "candidates"), False
 
     def _reject_if_empty(self) -> None:
         sampling = self.sampling
@@ -298,6 +429,10 @@ class Sampler:
         )
         where = f"stages.{self._name}"
         if not sampling.usable:
+            if self._emptied:
+                what = f"the filters leave no negative for any of the {sampling.queries} training queries: {reasons}"
+                hint = "loosen the margins of false_negatives, or take lower ranks"
+                raise RunFailedError(what, where=f"{where}.false_negatives", hint=hint, code="no-negative-left")
             what = f"none of the {sampling.queries} training queries can be used: {reasons}"
             raise RunFailedError(what, where=where, code="no-usable-query")
         if self._stage.without_pair == "refuse" and sampling.usable < sampling.queries:

@@ -27,6 +27,7 @@ from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
 from cerank.planning import inputs
 from cerank.recipes.loss_specs import target_of
+from cerank.recipes.negative_specs import FalseNegativeFilters
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.teachers.judging.labels import grades_of
@@ -34,13 +35,14 @@ from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
+from cerank.training.negative_rankings import source_collection, source_rankings
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
 from cerank.training.step_shards import RankStats, describe
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
-from cerank.worker import orders
+from cerank.worker import filtered_negatives, orders
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
@@ -288,10 +290,14 @@ class StageWork:
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
                 scores=ranking.scores,
+                sources=source_rankings(recipe, stage, self._inputs.candidates),
+                collection=source_collection(stage, dataset),
             ),
         )
         if stage.source == "teacher":
             self._lists = len(ranking)
+        if stage.false_negatives.is_used:
+            sampler = filtered_negatives.without_false_negatives(context, self._inputs, self._name, stage, sampler)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
 
@@ -347,7 +353,14 @@ class StageWork:
             ranking = self._inputs.teacher(self._name, stage, self._validation_queries(), in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
-            msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
+            msgspec.structs.replace(
+                stage,
+                groups_per_step=1,
+                in_batch=0,
+                without_pair="skip",
+                negative_sources=(),  # validation queries have one first stage, and a filter's scores are of others
+                false_negatives=FalseNegativeFilters(),
+            ),
             recipe.seed,
             TrainingPool(
                 query_ids=self._validation_queries(),
