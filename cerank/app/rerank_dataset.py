@@ -68,7 +68,7 @@ class RerankResult(msgspec.Struct, frozen=True):
     costs: ServerCosts | None = None
 
 
-class _ScoredPairs(msgspec.Struct, frozen=True):
+class ScoredPairs(msgspec.Struct, frozen=True):
     """The scores of all candidates, and how they came about."""
 
     scores: dict[str, dict[str, float]]
@@ -138,14 +138,14 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         shards = _shards_of(request, folder, dataset, before)
         if request.shard:
             return _score_shard(settings, request, folder, dataset, before, shards=shards, progress=progress)
-        scored, tag = _ScoredPairs(shards.merged()), _tag(folder)
+        scored, tag = ScoredPairs(shards.merged()), _tag(folder)
     elif folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
         scored = _score_by_server(server, dataset, before, progress)
         costs = server.costs
         tag = "-".join(request.server_model.split()) or "rerank-server"
     else:
-        scored = _score_by_model(settings, request, folder, dataset, before, progress=progress)
+        scored = score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = _tag(folder)
     ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
     head, head_notes = list[str](), tuple[str, ...]()
@@ -257,7 +257,7 @@ def _reranked(
     request: RerankRequest,
     dataset: Dataset,
     folder: Path | None,
-    scored: _ScoredPairs,
+    scored: ScoredPairs,
     *,
     tag: str,
     pairs: int,
@@ -308,7 +308,7 @@ def _score_shard(
     number, count = request.shard or (1, 1)
     chunks = shards.numbers_of(number)
     total = sum(min(CHUNK, len(before) - chunk * CHUNK) for chunk in chunks)
-    scored = _score_by_model(
+    scored = score_by_model(
         settings, request, folder, dataset, before, shards=shards, progress=lambda done, _: progress(done, total)
     )
     left = [f"{shard}/{count}" for shard in shards.unfinished()]
@@ -333,7 +333,7 @@ def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, 
     return tuple(notes)
 
 
-def _score_by_model(
+def score_by_model(
     settings: Settings,
     request: RerankRequest,
     folder: Path,
@@ -342,7 +342,18 @@ def _score_by_model(
     *,
     progress: Callable[[int, int], None],
     shards: OutputShards | None = None,
-) -> _ScoredPairs:
+) -> ScoredPairs:
+    """Return the score of every candidate by a model, those that it gave before from the cache.
+
+    Args:
+        settings: device, threads, lab and cache.
+        request: precision, and the shard if only one is scored.
+        folder: folder of the model.
+        dataset: gives the texts.
+        before: the candidates.
+        progress: called with the number of finished queries and of all queries.
+        shards: shards of the output, where only one is scored.
+    """
     from cerank.inference.rerank import Scorer
     from cerank.inference.rerank import rerank as rerank_chunks
     from cerank.inference.score_cache import ScoreCache, score_cache_key
@@ -381,12 +392,12 @@ def _score_by_model(
             error.where = error.where or str(folder)  # a score that is no number: the model that gave it
             raise
         cache.trim()
-    return _ScoredPairs(scores, computed, scorer.precision)
+    return ScoredPairs(scores, computed, scorer.precision)
 
 
 def _score_by_server(
     server: RerankServer, dataset: Dataset, before: Ranking, progress: Callable[[int, int], None]
-) -> _ScoredPairs:
+) -> ScoredPairs:
     scores, pairs_asked = dict[str, dict[str, float]](), 0
     for query in before:
         doc_ids, requests = before[query], server.costs.requests
@@ -395,7 +406,7 @@ def _score_by_server(
         scores[query] = dict(zip(doc_ids, values, strict=True))
         if len(scores) % CHUNK == 0 or len(scores) == len(before):
             progress(len(scores), len(before))
-    return _ScoredPairs(scores, pairs_asked)
+    return ScoredPairs(scores, pairs_asked)
 
 
 def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:
