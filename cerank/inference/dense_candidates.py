@@ -32,7 +32,9 @@ class BiEncoder:
 
     def __init__(self, files: BiEncoderFiles, device: str = "cpu") -> None:
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         options = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True}
         model = AutoModel.from_pretrained(files.folder, dtype=torch.float32, **options)
         self._encoder: Any = model.to(device).eval()
