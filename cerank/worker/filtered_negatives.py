@@ -52,7 +52,7 @@ def without_false_negatives(
     path = context.folder.dropped_negatives(name)
     if path.exists():
         return sampler.dropping(false_negatives.by_query(false_negatives.read_list(path)))
-    scores = _scores(context, run_inputs, name, stage)
+    scores = _scores(context, run_inputs, name, stage, len(sampler.sampled_queries))
     looked_at: set[str] = set()
     dropped: list[DroppedNegative] = []
     counts = FilterCounts()
@@ -119,8 +119,8 @@ def _filtered(
     )
 
 
-def _scores(context: RunContext, run_inputs: RunInputs, name: str, stage: Stage) -> Scores:
-    """Return the function that gives the scores of some queries' positives and candidates."""
+def _scores(context: RunContext, run_inputs: RunInputs, name: str, stage: Stage, queries: int) -> Scores:
+    """Return the function that gives the scores of some queries' positives and candidates; `queries` is their number."""
     recipe, scorer = context.plan.recipe, stage.false_negatives.scores
     dataset = run_inputs.datasets[inputs.training_dataset(recipe, stage)]
     if not scorer:
@@ -132,7 +132,7 @@ def _scores(context: RunContext, run_inputs: RunInputs, name: str, stage: Stage)
             for query in candidates
             if query in ranking
         }
-    context.heartbeat.enter("teacher", name)
+    context.heartbeat.enter("teacher", name, total=queries)
 
     def by_model(candidates: Candidates) -> Mapping[str, Mapping[str, float]]:
         lists = {query: list(dict.fromkeys((*positives, *docs))) for query, (positives, docs) in candidates.items()}
