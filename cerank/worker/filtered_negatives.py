@@ -120,7 +120,7 @@ def _filtered(
 
 
 def _scores(context: RunContext, run_inputs: RunInputs, name: str, stage: Stage, queries: int) -> Scores:
-    """Return the function that gives the scores of some queries' positives and candidates; `queries` is their number."""
+    """Return the function that gives the scores of some positives and candidates, of `queries` queries in all."""
     recipe, scorer = context.plan.recipe, stage.false_negatives.scores
     dataset = run_inputs.datasets[inputs.training_dataset(recipe, stage)]
     if not scorer:

@@ -100,6 +100,7 @@ def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
         read_list(path)
 
 
+@pytest.mark.slow
 def test_margins_and_the_highest_score_keep_the_negatives_that_sentence_transformers_keeps() -> None:
     """`mine_hard_negatives` over 12 texts whose similarities to 12 queries are given numbers."""
     pytest.importorskip("datasets")

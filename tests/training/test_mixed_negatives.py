@@ -60,7 +60,7 @@ def kinds(drawn, steps):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     st.integers(0, 40),
     st.lists(st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 1.0, 7.0]), min_size=1, max_size=5).filter(any),
@@ -94,7 +94,7 @@ def test_shares_that_do_not_divide_a_group_hold_over_many_groups():
     assert counts["first-stage"] == pytest.approx(1050, abs=60)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_groups_depend_on_seed_stage_step_and_query_alone(steps):
     sources = (source(share=2), source("mined", run="mined.run"), source("collection"), source("in-batch"))
