@@ -27,6 +27,7 @@ class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
     pairs: int  # query-document pairs that went through the model
     seconds: float = 0.0  # wall time of the step
     attempt: int = 0
+    sets: dict[str, int] = {}  # of a mixture of training sets: name -> groups of this step
 
 
 class Validation(msgspec.Struct, frozen=True, tag="validation"):

@@ -72,6 +72,8 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
         for source in stage.negative_sources
         if source.is_ranked
     ]
+    if recipe.data.train_temperature:
+        parts.append(("temperature", recipe.data.train_temperature))
     if stage.false_negatives.scores:
         parts.append(pinned("false_negatives", inputs.scored_by(name, stage)))
     return parts

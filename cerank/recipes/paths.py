@@ -9,6 +9,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cerank.errors import UsageError
+from cerank.recipes.set_mixtures import is_mixture, name_of_tables, with_names
+
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
 _STAGE = ("dataset", "first_stage", "teacher")
 _TEACHER = ("model", "template", "prices")
@@ -22,6 +25,10 @@ def resolve_beside(name: str, folder: Path) -> str:
     An existing file counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
     does not replace BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
     """
+    if is_mixture(name):
+        with contextlib.suppress(UsageError):  # what is wrong with it is said when it is opened
+            return with_names(name, lambda one: resolve_beside(one, folder))
+        return name
     head, mark, rest = name.partition("[")
     path, sharp, split = head.partition("#")
     if not path or path.startswith(("/", "~")):
@@ -42,6 +49,7 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
     """
 
     def here(value: object) -> object:
+        value = name_of_tables(value)
         if isinstance(value, list):
             return [here(entry) for entry in value]
         return resolve_beside(value, folder) if isinstance(value, str) else value

@@ -13,9 +13,10 @@ from cerank.core import decode
 from cerank.core.decode import help_text
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
-from cerank.errors import RecipeError
+from cerank.errors import RecipeError, UsageError
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource, filter_mistakes, source_mistakes
+from cerank.recipes.set_mixtures import is_mixture, name_of_tables, sets_of
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -207,7 +208,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
 
-    train: Annotated[str, help_text("queries, documents and labels the stages train on")] = "pydocs/train"
+    train: Annotated[
+        str, help_text('what the stages train on; several by weight: "A * 2 + B", or [{set = "A", weight = 2}, ...]')
+    ] = "pydocs/train"
+    train_temperature: Annotated[
+        Amount, help_text("of a mixture: shares go by weight x size^(1/this); 0: by weight alone")
+    ] = 0.0
     validation: Annotated[str, help_text("queries that choose checkpoints; never measured in a comparison")] = (
         "pydocs/validation"
     )
@@ -487,6 +493,30 @@ def _depth_mistakes(recipe: Recipe) -> list[str]:
     return mistakes
 
 
+def _mixture_mistakes(recipe: Recipe) -> list[str]:
+    """Return the mistakes in mixtures of training sets."""
+    mistakes, data = [], recipe.data
+    trained = {
+        "data.train": data.train,
+        **{f"stages.{name}.dataset": stage.dataset for name, stage in recipe.chained()},
+    }
+    for key, name in trained.items():
+        if is_mixture(name):
+            try:
+                sets_of(name)
+            except UsageError as error:
+                mistakes.append(f"{key}: {error.what}; {error.hint}")
+    if data.train_temperature and not any(map(is_mixture, trained.values())):
+        mistakes.append("data.train_temperature: data.train is no mixture; leave it out")
+    others = {"data.validation": (data.validation,), "data.test": data.test}
+    return mistakes + [
+        f"{key}: '{name}' is a mixture; only training sets can be mixed"
+        for key, names in others.items()
+        for name in names
+        if is_mixture(name)
+    ]
+
+
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for key in ("margins", "worth", "harm"):
@@ -509,7 +539,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
-    mistakes += _depth_mistakes(recipe)
+    mistakes += _depth_mistakes(recipe) + _mixture_mistakes(recipe)
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
@@ -546,6 +576,14 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
     return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
 
 
+def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a recipe's table with a mixture that is given as a list of tables under its name."""
+    data = values.get("data")
+    if not isinstance(data, Mapping) or "train" not in data:
+        return values
+    return {**values, "data": {**data, "train": name_of_tables(data["train"])}}
+
+
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     """Return the recipe in a merged table (no `extends` left), complete with defaults.
 
@@ -557,7 +595,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    recipe = decode.decode_table(Recipe, values, "", mistakes)
+    recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
     if recipe is not None:
         mistakes += _recipe_mistakes(recipe)
     if recipe is None or mistakes:

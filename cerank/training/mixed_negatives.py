@@ -67,7 +67,7 @@ class MixedNegatives:
         stage: settings of the stage.
         seed: seed of the run.
         rankings: name of a run, "" for the stage's own first stage -> query -> document ids, best first.
-        collection: ids of all documents; needed for the source "collection".
+        collections: ids of all documents under "", or of each set of a mixture; for the source "collection".
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class MixedNegatives:
         stage: Stage,
         seed: int,
         rankings: Mapping[str, Mapping[str, Sequence[str]]],
-        collection: CollectionIds | None,
+        collections: Mapping[str, CollectionIds],
     ) -> None:
-        self._name, self._seed, self._rankings, self._collection = name, seed, rankings, collection
+        self._name, self._seed, self._rankings, self._collections = name, seed, rankings, collections
         self._sources = stage.negative_sources
         self._stages = [self._with_ranks(stage, source) for source in self._sources]
 
@@ -168,11 +168,10 @@ class MixedNegatives:
         self, sampled: Mapping[str, SampledNegative], of: GroupQuery, count: int, generator: random.Random
     ) -> list[str]:
         """Return up to `count` documents of the collection that may be negatives and are not sampled yet."""
-        if self._collection is None or not len(self._collection):
-            return []
+        ids = self._collections.get("") or self._collections[of.query.partition(":")[0]]
         found: dict[str, None] = {}
         for _ in range(_MOST_TRIES * count):
-            doc = self._collection[generator.randrange(len(self._collection))]
+            doc = ids[generator.randrange(len(ids))]
             if doc not in sampled and of.is_allowed(doc):
                 found[doc] = None
                 if len(found) == count:

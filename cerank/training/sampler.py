@@ -23,7 +23,7 @@ from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
 from cerank.text.safe_text import counted
 from cerank.training import negatives
-from cerank.training.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative
+from cerank.training.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative, divide
 
 Qrels = Mapping[str, Mapping[str, int]]
 
@@ -67,7 +67,9 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
         sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
-        collection: ids of all documents; needed where negatives come from the whole collection.
+        collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
+            come from the whole collection.
+        shares: of a mixture: number of each set -> its share of the groups, relative to the others.
         dropped: query -> documents that a filter against false negatives dropped.
     """
 
@@ -77,7 +79,8 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     has_text: Callable[[str], bool]
     scores: Callable[[str], Sequence[float]] | None = None
     sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
-    collection: CollectionIds | None = None
+    collections: Mapping[str, CollectionIds] = {}
+    shares: Mapping[str, float] = {}
     dropped: Mapping[str, frozenset[str]] = {}
 
 
@@ -115,7 +118,7 @@ class Sampler:
         self._teacher_scores = pool.scores if stage.source == "teacher" else None
         self._pool, self._dropped = pool, pool.dropped
         self._mixed = (
-            MixedNegatives(name, stage, seed, pool.sources, pool.collection) if stage.negative_sources else None
+            MixedNegatives(name, stage, seed, pool.sources, pool.collections) if stage.negative_sources else None
         )
         self._emptied: set[str] = set()  # queries that the filters left without a negative
         self._positives: dict[str, list[str]] = {}
@@ -126,6 +129,7 @@ class Sampler:
                 self._positives[query] = negatives.usable_positives(stage, grades, ranked, pool.has_text)
         self.sampling, self._queries, self._shuffled = self._count(pool.query_ids)
         self._order: tuple[int, list[str]] = (-1, [])
+        self._sizes = Counter(query.partition(":")[0] for query in self._queries) if pool.shares else Counter[str]()
         self._reject_if_empty()
         self._reject_ranks_for_scores()
 
@@ -214,10 +218,47 @@ class Sampler:
         epoch, index = divmod(position, len(self._queries))
         if self._order[0] != epoch:
             # queries without a negative left are taken out after the shuffle, so that the others keep their order
-            order = list(self._shuffled)
-            random.Random(derive(self._seed, "order", self._name, epoch)).shuffle(order)
-            self._order = (epoch, [query for query in order if query not in self._emptied] if self._emptied else order)
+            self._order = (epoch, self._mixture_order(epoch) if self._pool.shares else self._shuffle("order", epoch))
         return self._order[1][index]
+
+    def _shuffle(self, purpose: str, *what: int | str, of_set: str = "") -> list[str]:
+        """Return the usable queries, of one set if it is given, in random order.
+
+        Queries without a negative left are taken out after the shuffle, so that the others keep their order.
+        """
+        order = [query for query in self._shuffled if not of_set or query.partition(":")[0] == of_set]
+        random.Random(derive(self._seed, purpose, self._name, *what)).shuffle(order)
+        return [query for query in order if query not in self._emptied] if self._emptied else order
+
+    def _mixture_order(self, epoch: int) -> list[str]:
+        """Return the queries of an epoch of a mixture: of each set its share, going through the set again and again.
+
+        An epoch has as many groups as there are usable queries. They are divided among the sets as a group's negatives
+        are among sources.
+        """
+        numbers, shares = list(self._pool.shares), list(self._pool.shares.values())
+        size = len(self._queries)
+        counts = [
+            divide(size, shares, random.Random(derive(self._seed, "sets", self._name, past)).random())
+            for past in range(epoch + 1)
+        ]
+        order: list[str] = []
+        for place, number in enumerate(numbers):
+            before = sum(of_epoch[place] for of_epoch in counts[:-1])
+            passes: dict[int, list[str]] = {}
+            for position in range(before, before + counts[-1][place]):
+                of_pass, index = divmod(position, self._sizes[number])
+                if of_pass not in passes:
+                    passes[of_pass] = self._shuffle("order", number, of_pass, of_set=number)
+                order.append(passes[of_pass][index])
+        random.Random(derive(self._seed, "order", self._name, epoch)).shuffle(order)
+        return order
+
+    def set_counts(self, step: int) -> dict[str, int]:
+        """Return number of a set of the mixture -> groups of a step that are from it."""
+        start = (step - 1) * self._stage.groups_per_step
+        positions = range(start, start + self._stage.groups_per_step)
+        return dict(sorted(Counter(self._query_at(position).partition(":")[0] for position in positions).items()))
 
     def _group(self, query: str, step: int) -> Group:
         generator = random.Random(derive(self._seed, "group", self._name, step, query))
@@ -268,9 +309,10 @@ class Sampler:
         """Return what tells whether a document from anywhere may be a negative of the query."""
         grades, dropped = self._qrels.get(query, {}), self._dropped.get(query, frozenset())
         takes_judged = self._stage.negatives_from != "unjudged"
+        own = f"{query.partition(':')[0]}:" if self._pool.shares else ""  # its own set of a mixture
 
         def is_allowed(doc: str) -> bool:
-            if doc in dropped or grades.get(doc, 0) >= self._stage.relevance:
+            if not doc.startswith(own) or doc in dropped or grades.get(doc, 0) >= self._stage.relevance:
                 return False
             return takes_judged or doc not in grades
 
@@ -435,6 +477,11 @@ class Sampler:
                 raise RunFailedError(what, where=f"{where}.false_negatives", hint=hint, code="no-negative-left")
             what = f"none of the {sampling.queries} training queries can be used: {reasons}"
             raise RunFailedError(what, where=where, code="no-usable-query")
+        without = [number for number in self._pool.shares if not self._sizes[number]]
+        if without:
+            what = f"none of the queries of set {without[0]} of the mixture can be used: {reasons}"
+            hint = "take the set out, or change what makes its queries unusable"
+            raise RunFailedError(what, where=where, hint=hint, code="no-usable-query")
         if self._stage.without_pair == "refuse" and sampling.usable < sampling.queries:
             hint = 'set without_pair = "skip" to leave them out'
             lost = sampling.queries - sampling.usable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import time
@@ -35,7 +36,7 @@ from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
-from cerank.training.negative_rankings import source_collection, source_rankings
+from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
@@ -67,6 +68,7 @@ class StageWork:
         self._spread = 0.0  # of the scores in the newest step
         self._guard: StageGuard | None = None
         self._validation_loss: ValidationLoss | None = None
+        self._sets: Sampler | None = None  # tells how many groups of a step are from each set of a mixture
 
     def is_finished(self) -> bool:
         """Return whether the final model exists and matches its checksums; a damaged one is quarantined."""
@@ -96,6 +98,8 @@ class StageWork:
         if stage.validates_by_loss:
             self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
+        if self._inputs.datasets[self._training].members:
+            self._sets = copy.copy(sampler)  # the sampler itself is in use by the thread that makes batches
         # all that the other processes read is in the run's folder by now
         context.ranks.tell(orders.encode(orders.TrainOrder(self._index, str(stage.precision))))
         context.heartbeat.enter("train", self._name, self._steps)
@@ -291,7 +295,8 @@ class StageWork:
                 has_text=dataset.documents.__contains__,
                 scores=ranking.scores,
                 sources=source_rankings(recipe, stage, self._inputs.candidates),
-                collection=source_collection(stage, dataset),
+                collections=source_collections(stage, dataset),
+                shares=set_shares(dataset, recipe.data.train_temperature),
             ),
         )
         if stage.source == "teacher":
@@ -315,6 +320,7 @@ class StageWork:
                 ranking=candidates,
                 has_text=dataset.documents.__contains__,
                 scores=None,
+                shares=set_shares(dataset, self._context.plan.recipe.data.train_temperature),
             )
             sampler = Sampler(self._name, self._stage, self._context.plan.recipe.seed, pool)
             taught = self._inputs.teacher(self._name, self._stage, sampler.sampled_queries)
@@ -403,6 +409,10 @@ class StageWork:
         if self._at != metrics.step - 1:  # after a resume, the first step shows where training continued
             self._context.heartbeat.enter("train", self._name, self._steps, done=metrics.step - 1)
         self._at = metrics.step
+        if self._sets is not None:
+            names = {number: member.name for number, member in self._inputs.datasets[self._training].members.items()}
+            counts = self._sets.set_counts(metrics.step)
+            metrics = msgspec.structs.replace(metrics, sets={names[key]: count for key, count in counts.items()})
         self._context.log.write_metrics(metrics)
         self._context.heartbeat.advance(1, metrics.pairs)
         if self._guard is not None:

@@ -42,7 +42,7 @@ def sampler(*sources, seed=1, dropped=None, ranking=RANKING, queries=QUERIES, **
         ranking=ranking,
         has_text=lambda doc: not doc.endswith("bm7"),
         sources={used.run: MINED if used.run else ranking for used in sources if used.is_ranked},
-        collection=CollectionIds(Documents(dict.fromkeys(COLLECTION, "text"))),
+        collections={"": CollectionIds(Documents(dict.fromkeys(COLLECTION, "text")))},
         dropped=dropped or {},
     )
     return Sampler("s", Stage(**{**values, **stage}), seed, pool)

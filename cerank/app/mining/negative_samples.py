@@ -26,7 +26,7 @@ from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
-from cerank.training.negative_rankings import source_collection, source_rankings
+from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampler import Sampler, TrainingPool
 from cerank.trec.open_run import open_run_file
 
@@ -226,7 +226,8 @@ def _sampler(
             ranking=own.top(stage.window[1]),
             has_text=dataset.documents.__contains__,
             sources=source_rankings(recipe, stage, candidates),
-            collection=source_collection(stage, dataset),
+            collections=source_collections(stage, dataset),
+            shares=set_shares(dataset, recipe.data.train_temperature),
         ),
     )
 
