@@ -57,17 +57,19 @@ def read_bi_encoder(folder: Path) -> BiEncoderFiles:
         hint = "those of a transformer, a pooling and a normalization can"
         raise UsageError(what, where=str(folder / _MODULES), hint=hint, code="bi-encoder-modules")
     about = _optional(folder / "config_sentence_transformers.json")
-    prompts = about.get("prompts") if isinstance(about.get("prompts"), dict) else {}
+    given = about.get("prompts")
+    prompts: dict[str, Any] = given if isinstance(given, dict) else {}
     default = str(prompts.get(about.get("default_prompt_name") or "", ""))
     similarity = str(about.get("similarity_fn_name") or "cosine")
     if similarity not in {"cosine", "dot"}:
         what = f"a bi-encoder that compares by {similarity} cannot be read; cosine and dot can"
         raise UsageError(what, where=str(folder), code="bi-encoder-modules")
+    pooling = _pooling(folder / dict(names)["Pooling"] / "config.json")
     length = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
     return BiEncoderFiles(
         folder=folder,
         sha256=bases.fingerprint(folder),
-        pooling=_pooling(folder / dict(names)["Pooling"] / "config.json"),
+        pooling=pooling,
         is_normalized="Normalize" in kinds,
         similarity=similarity,
         max_length=int(length) if isinstance(length, int) and length > 0 else _LONGEST,

@@ -498,7 +498,7 @@ def _mixture_mistakes(recipe: Recipe) -> list[str]:
     mistakes, data = [], recipe.data
     trained = {
         "data.train": data.train,
-        **{f"stages.{name}.dataset": stage.dataset for name, stage in recipe.chained()},
+        **{f"stages.{name}.dataset": stage.dataset for name, stage in recipe.stages.items()},
     }
     for key, name in trained.items():
         if is_mixture(name):

@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import msgspec
 
@@ -70,7 +71,6 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
             come from the whole collection.
         shares: of a mixture: number of each set -> its share of the groups, relative to the others.
-        dropped: query -> documents that a filter against false negatives dropped.
     """
 
     query_ids: Sequence[str]
@@ -81,7 +81,6 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
     collections: Mapping[str, CollectionIds] = {}
     shares: Mapping[str, float] = {}
-    dropped: Mapping[str, frozenset[str]] = {}
 
 
 class Sampler:
@@ -116,22 +115,27 @@ class Sampler:
         self._ranking, self._has_text, self._qrels = pool.ranking, pool.has_text, pool.qrels
         self._scores = pool.scores if target_of(stage) == "scores" else None
         self._teacher_scores = pool.scores if stage.source == "teacher" else None
-        self._pool, self._dropped = pool, pool.dropped
+        self._pool = pool
+        self._dropped: Mapping[str, frozenset[str]] = {}  # query -> documents that a filter dropped
         self._mixed = (
             MixedNegatives(name, stage, seed, pool.sources, pool.collections) if stage.negative_sources else None
         )
+        self._newest: tuple[str, list[str]] = ("", [])  # the query that was looked at last, and its positives
+        self._count_queries()
+        self._reject_ranks_for_scores()
+
+    def _count_queries(self) -> None:
+        """Count what the data can give, and begin with no order of any epoch.
+
+        Raises:
+            RunFailedError: no query is usable, or one is not and the stage refuses that.
+        """
+        pool = self._pool
         self._emptied: set[str] = set()  # queries that the filters left without a negative
-        self._positives: dict[str, list[str]] = {}
-        if stage.source == "labels":
-            for query in pool.query_ids:
-                grades = pool.qrels.get(query, {})
-                ranked = pool.ranking.get(query, ()) if stage.unretrieved == "none" and grades else ()
-                self._positives[query] = negatives.usable_positives(stage, grades, ranked, pool.has_text)
         self.sampling, self._queries, self._shuffled = self._count(pool.query_ids)
         self._order: tuple[int, list[str]] = (-1, [])
         self._sizes = Counter(query.partition(":")[0] for query in self._queries) if pool.shares else Counter[str]()
         self._reject_if_empty()
-        self._reject_ranks_for_scores()
 
     @property
     def steps(self) -> int:
@@ -174,7 +178,7 @@ class Sampler:
         sampler._reject_ranks_for_scores()
         return sampler
 
-    def dropping(self, dropped: Mapping[str, frozenset[str]]) -> Sampler:
+    def dropping(self, dropped: Mapping[str, frozenset[str]]) -> Self:
         """Return this sampler without some candidates; queries that keep a negative are sampled in the same order.
 
         Args:
@@ -183,15 +187,17 @@ class Sampler:
         Raises:
             RunFailedError: no query keeps a negative, or one does not and `stage.without_pair` is "refuse".
         """
-        pool = msgspec.structs.replace(self._pool, dropped=dropped)
-        return Sampler(self._name, self._stage, self._seed, pool)
+        sampler = copy.copy(self)
+        sampler._dropped = dropped
+        sampler._count_queries()
+        return sampler
 
     def candidates_of(self, query: str) -> tuple[list[str], dict[str, tuple[str, int]]]:
         """Return a query's positives, and its possible negatives from rankings: document -> (source, rank).
 
         Of a document in several sources the first counts.
         """
-        positives = self._positives[query]
+        positives = self._positives(query)
         needed = self._stage.group_size - min(self._stage.positives, len(positives))
         if self._mixed is None:
             return positives, {doc: ("first-stage", rank) for rank, doc in self._negatives(query, needed)}
@@ -217,7 +223,6 @@ class Sampler:
     def _query_at(self, position: int) -> str:
         epoch, index = divmod(position, len(self._queries))
         if self._order[0] != epoch:
-            # queries without a negative left are taken out after the shuffle, so that the others keep their order
             self._order = (epoch, self._mixture_order(epoch) if self._pool.shares else self._shuffle("order", epoch))
         return self._order[1][index]
 
@@ -275,7 +280,7 @@ class Sampler:
         found = []
         for group in self.groups(step):
             ranks = {doc: rank for rank, doc in enumerate(self._ranking.get(group.query_id, ()), 1)}
-            relevant = set(self._positives.get(group.query_id, ()))
+            relevant = set(self._positives(group.query_id))
             docs = [doc for doc in group.doc_ids if doc not in relevant]
             found.append((group, [SampledNegative(doc, 0, ranks.get(doc, 0)) for doc in docs]))
         return found
@@ -287,7 +292,7 @@ class Sampler:
         stage, first = self._stage, []
         for query in queries:
             generator = random.Random(derive(self._seed, "group", self._name, step, query))
-            chosen = negatives.choose_positives(stage, self._positives[query], self._ranking.get(query, ()), generator)
+            chosen = negatives.choose_positives(stage, self._positives(query), self._ranking.get(query, ()), generator)
             count = stage.group_size - len(chosen)
             of = GroupQuery(step, query, self._pools(mixed, query, count), self._is_allowed(query))
             first.append((of, chosen, mixed.sample(of, count) if mixed.has_in_batch else []))
@@ -320,7 +325,7 @@ class Sampler:
 
     def _from_labels(self, query: str, generator: random.Random) -> Group:
         stage, ranked = self._stage, self._ranking.get(query, ())
-        chosen = negatives.choose_positives(stage, self._positives[query], ranked, generator)
+        chosen = negatives.choose_positives(stage, self._positives(query), ranked, generator)
         pool = self._negatives(query, stage.group_size - len(chosen))
         size = min(stage.group_size - len(chosen), len(pool))
         sampled = negatives.sample_candidates(
@@ -371,6 +376,15 @@ class Sampler:
         added = generator.sample(pool, min(self._stage.in_batch, len(pool)))
         return Group(group.query_id, (*group.doc_ids, *added), (*group.labels, *[0.0] * len(added)))
 
+    def _positives(self, query: str) -> list[str]:
+        """Return a query's positives; those of the newest query alone are kept, for there may be millions."""
+        newest = self._newest
+        if newest[0] != query:
+            stage, grades = self._stage, self._qrels.get(query, {})
+            ranked = self._ranking.get(query, ()) if stage.unretrieved == "none" and grades else ()
+            newest = self._newest = query, negatives.usable_positives(stage, grades, ranked, self._has_text)
+        return newest[1]
+
     def _window(self, query: str) -> Sequence[str]:
         return self._ranking.get(query, ())[self._first : self._last]
 
@@ -379,7 +393,7 @@ class Sampler:
             self._stage,
             self._qrels.get(query, {}),
             self._ranking.get(query, ()),
-            positives=self._positives[query],
+            positives=self._positives(query),
             needed=needed,
             has_text=self._has_text,
         )
@@ -390,7 +404,7 @@ class Sampler:
         return mixed.pools(
             query,
             self._qrels.get(query, {}),
-            positives=self._positives[query],
+            positives=self._positives(query),
             needed=needed,
             has_text=self._has_text,
             dropped=self._dropped.get(query, frozenset()),
@@ -415,7 +429,7 @@ class Sampler:
             shuffled.append(query)
             counts["undersized"] += is_undersized
             if self._stage.source == "labels":
-                counts["unretrieved"] += len(set(self._positives[query]) - set(self._ranking.get(query, ())))
+                counts["unretrieved"] += len(set(self._positives(query)) - set(self._ranking.get(query, ())))
         sampling = SamplingStats(
             queries=len(query_ids),
             usable=len(usable),
@@ -434,7 +448,7 @@ class Sampler:
             return 0
         grades = self._qrels.get(query, {})
         every = [doc for doc, grade in grades.items() if grade >= self._stage.relevance and self._has_text(doc)]
-        return len(every) - len(self._positives[query])
+        return len(every) - len(self._positives(query))
 
     def _missing(self, query: str) -> tuple[str, bool]:
         """Return why a query cannot be trained on ("" if it can), and whether its group will be undersized."""
@@ -442,12 +456,12 @@ class Sampler:
         if self._stage.source == "teacher":
             missing = "candidates" if not window else "negative" if len(window) < 2 else ""
             return missing, len(window) < self._stage.group_size
-        needed = self._stage.group_size - min(self._stage.positives, len(self._positives[query]))
+        needed = self._stage.group_size - min(self._stage.positives, len(self._positives(query)))
         if self._mixed is not None:
             return self._missing_in_sources(self._mixed, query, needed)
         if not window and (self._stage.unretrieved != "judged" or not self._qrels.get(query)):
             return "candidates", False
-        if not self._positives[query]:
+        if not self._positives(query):
             return "positive", False
         count = len(self._negatives(query, needed))
         without = "filtered" if self._dropped.get(query) else "negative"
@@ -455,7 +469,7 @@ class Sampler:
 
     def _missing_in_sources(self, mixed: MixedNegatives, query: str, needed: int) -> tuple[str, bool]:
         """Return the same for a stage whose negatives come from several sources."""
-        if not self._positives[query]:
+        if not self._positives(query):
             return "positive", False
         pools = self._pools(mixed, query, needed)
         if mixed.has_any(pools):

@@ -34,7 +34,7 @@ def source(kind="first-stage", share=1.0, **more):
     return NegativeSource(source=kind, share=share, **more)
 
 
-def sampler(*sources, seed=1, dropped=None, ranking=RANKING, queries=QUERIES, **stage):
+def sampler(*sources, seed=1, ranking=RANKING, queries=QUERIES, **stage):
     values = {"steps": 20, "group_size": 8, "groups_per_step": 3, "window": (1, 20), "negative_sources": sources}
     pool = TrainingPool(
         query_ids=queries,
@@ -43,7 +43,6 @@ def sampler(*sources, seed=1, dropped=None, ranking=RANKING, queries=QUERIES, **
         has_text=lambda doc: not doc.endswith("bm7"),
         sources={used.run: MINED if used.run else ranking for used in sources if used.is_ranked},
         collections={"": CollectionIds(Documents(dict.fromkeys(COLLECTION, "text")))},
-        dropped=dropped or {},
     )
     return Sampler("s", Stage(**{**values, **stage}), seed, pool)
 

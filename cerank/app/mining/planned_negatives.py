@@ -8,8 +8,10 @@ from cerank.planning import inputs
 from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.set_mixtures import is_mixture
 from cerank.retrieval import first_stage
 from cerank.text.table_data import Column, Table
+from cerank.training.negative_rankings import set_shares
 
 _COLUMNS = (
     Column("stage", "stage", "name"),
@@ -37,6 +39,28 @@ def table(plan: Plan) -> Table | None:
     rows = [row for name, stage in stages for row in _rows(plan, recipe, name, stage)]
     notes = [note for name, stage in stages for note in _notes(name, stage)]
     return Table("negatives", _COLUMNS, tuple(rows), "Negatives", tuple(notes))
+
+
+def mixture_table(plan: Plan) -> Table | None:
+    """Return the sets of each mixture that the plan trains on, with their shares; None where it trains on none."""
+    from cerank.datasets.open_datasets import open_dataset
+
+    recipe, rows = plan.recipe, []
+    names = dict.fromkeys(inputs.training_dataset(recipe, stage) for _, stage in recipe.chained())
+    for name in filter(is_mixture, names):
+        dataset = open_dataset(name, Path(plan.cache))
+        shares = set_shares(dataset, recipe.data.train_temperature)
+        for number, member in dataset.members.items():
+            share = shares[number] / sum(shares.values())
+            rows.append((number, member.name, len(member.queries), dataset.weights[number], share))
+    columns = (
+        Column("set", "set", "name"),
+        Column("name", "name", "name"),
+        Column("queries", "queries", "number", 0),
+        Column("weight", "weight", "number", 2),
+        Column("share", "share of the groups", "number", 3),
+    )
+    return Table("mixture", columns, tuple(rows), "Training sets, mixed") if rows else None
 
 
 def _rows(
