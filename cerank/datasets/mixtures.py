@@ -41,14 +41,14 @@ class MixedDocuments:
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of `doc_ids`, in their order."""
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for number, documents in self._members.items():
             own = [doc_id.partition(":")[2] for doc_id in doc_ids if set_number(doc_id) == number]
-            found |= {f"{number}:{doc}": text for doc, text in zip(own, documents.texts(own), strict=True)}
+            texts |= {f"{number}:{doc}": text for doc, text in zip(own, documents.texts(own), strict=True)}
         for doc_id in doc_ids:
-            if doc_id not in found:
+            if doc_id not in texts:
                 raise no_document(doc_id, self._name)
-        return [found[doc_id] for doc_id in doc_ids]
+        return [texts[doc_id] for doc_id in doc_ids]
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, str):

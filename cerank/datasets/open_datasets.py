@@ -130,7 +130,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         FormatError: a malformed file, with file:line.
     """
     if is_mixture(name):
-        return replace(mixed(name, lambda one: open_dataset(one, cache)), cache=cache)
+        return replace(mixed(name, lambda set_name: open_dataset(set_name, cache)), cache=cache)
     base_name, part = whole_and_part(name)
     dataset = replace(_open_whole(base_name, cache), cache=cache)
     return part_of(dataset, part) if part else dataset

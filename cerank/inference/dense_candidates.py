@@ -18,8 +18,8 @@ from cerank.models.cross_encoder import load_tokenizer
 from cerank.models.forward_pass import token_budget
 from cerank.tokenization.tokens import batches_by_length
 
-_BLOCK = 4096  # documents
-_QUERIES = 1024  # compared with a block at once
+DOCUMENTS_AT_ONCE = 4096
+QUERIES_AT_ONCE = 1024  # compared with a block of documents
 
 
 class BiEncoder:
@@ -92,14 +92,14 @@ def nearest_documents(
         of_block = model.documents([text for _, text in block])
         numbers = torch.arange(len(names), len(names) + len(block))
         names += [doc_id for doc_id, _ in block]
-        kept = []
-        for start in range(0, len(queries), _QUERIES):
-            part = slice(start, start + _QUERIES)
+        parts = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
             scores = torch.cat([best[part], vectors[part] @ of_block.T], dim=1)
             known = torch.cat([places[part], numbers.expand(scores.shape[0], -1)], dim=1)
             top = scores.topk(min(depth, scores.shape[1]), dim=1)
-            kept.append((top.values, known.gather(1, top.indices)))
-        best, places = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            parts.append((top.values, known.gather(1, top.indices)))
+        best, places = (torch.cat(column) for column in zip(*parts, strict=True))
         advance(len(block))
     return {
         query: {names[place]: score for place, score in zip(of_query.tolist(), values.tolist(), strict=True)}
@@ -127,5 +127,5 @@ def similarities(
 def _blocks(documents: Documents) -> Iterator[list[tuple[str, str]]]:
     """Yield the documents in blocks, as (id, text)."""
     rows = iter(documents)
-    while block := list(islice(rows, _BLOCK)):
+    while block := list(islice(rows, DOCUMENTS_AT_ONCE)):
         yield block

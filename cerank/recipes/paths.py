@@ -27,7 +27,7 @@ def resolve_beside(name: str, folder: Path) -> str:
     """
     if is_mixture(name):
         with contextlib.suppress(UsageError):  # what is wrong with it is said when it is opened
-            return with_names(name, lambda one: resolve_beside(one, folder))
+            return with_names(name, lambda set_name: resolve_beside(set_name, folder))
         return name
     head, mark, rest = name.partition("[")
     path, sharp, split = head.partition("#")

@@ -169,14 +169,14 @@ class MixedNegatives:
     ) -> list[str]:
         """Return up to `count` documents of the collection that may be negatives and are not sampled yet."""
         ids = self._collections.get("") or self._collections[of.query.partition(":")[0]]
-        found: dict[str, None] = {}
+        documents: dict[str, None] = {}
         for _ in range(_MOST_TRIES * count):
             doc = ids[generator.randrange(len(ids))]
             if doc not in sampled and of.is_allowed(doc):
-                found[doc] = None
-                if len(found) == count:
+                documents[doc] = None
+                if len(documents) == count:
                     break
-        return list(found)
+        return list(documents)
 
     def _derived(self, purpose: str, of: GroupQuery, *place: int) -> int:
         return derive(self._seed, purpose, self._name, of.step, of.query, *place)

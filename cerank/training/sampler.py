@@ -201,11 +201,11 @@ class Sampler:
         needed = self._stage.group_size - min(self._stage.positives, len(positives))
         if self._mixed is None:
             return positives, {doc: ("first-stage", rank) for rank, doc in self._negatives(query, needed)}
-        found: dict[str, tuple[str, int]] = {}
+        places: dict[str, tuple[str, int]] = {}
         for source, pool in zip(self._stage.negative_sources, self._pools(self._mixed, query, needed), strict=True):
             for rank, doc in pool:
-                found.setdefault(doc, (str(source), rank))
-        return positives, found
+                places.setdefault(doc, (str(source), rank))
+        return positives, places
 
     def groups(self, step: int) -> list[Group]:
         """Return the `groups_per_step` groups of `step` (1 is the first), each of at least two candidates."""
@@ -277,13 +277,13 @@ class Sampler:
         queries = [self._query_at(start + offset) for offset in range(self._stage.groups_per_step)]
         if self._mixed is not None:
             return self._mixed_groups(self._mixed, queries, step)
-        found = []
+        groups = []
         for group in self.groups(step):
             ranks = {doc: rank for rank, doc in enumerate(self._ranking.get(group.query_id, ()), 1)}
             relevant = set(self._positives(group.query_id))
             docs = [doc for doc in group.doc_ids if doc not in relevant]
-            found.append((group, [SampledNegative(doc, 0, ranks.get(doc, 0)) for doc in docs]))
-        return found
+            groups.append((group, [SampledNegative(doc, 0, ranks.get(doc, 0)) for doc in docs]))
+        return groups
 
     def _mixed_groups(
         self, mixed: MixedNegatives, queries: Sequence[str], step: int

@@ -62,9 +62,9 @@ def without_false_negatives(
         for chunk in _chunks(new):
             context.raise_if_stopped()
             candidates = {query: sampler.candidates_of(query) for query in chunk}
-            found = _filtered(run_inputs, context, stage, candidates, scores(candidates))
-            dropped += found[0]
-            counts = _added(counts, found[1])
+            of_chunk = _filtered(run_inputs, context, stage, candidates, scores(candidates))
+            dropped += of_chunk[0]
+            counts = _added(counts, of_chunk[1])
         filtered = sampler.dropping(false_negatives.by_query(dropped))
     emptied = sum(query in looked_at for query in filtered.emptied)
     counts = msgspec.structs.replace(counts, dropped=false_negatives.count_dropped(dropped), emptied=emptied)

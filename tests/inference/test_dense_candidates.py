@@ -1,4 +1,4 @@
-"""Exact search by a bi-encoder: the vectors of sentence-transformers, and the neighbours of brute force."""
+"""Exact search by a bi-encoder: the vectors of sentence-transformers, and the neighbors of brute force."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_vectors_are_those_of_sentence_transformers(folder: Path) -> None:
     torch.testing.assert_close(ours.documents(texts), expected.cpu(), atol=1e-5, rtol=0)
 
 
-def test_neighbours_are_those_of_all_documents_whatever_the_blocks(
+def test_neighbors_are_those_of_all_documents_whatever_the_blocks(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = BiEncoder(read_bi_encoder(folder))
@@ -69,8 +69,8 @@ def test_neighbours_are_those_of_all_documents_whatever_the_blocks(
     )
     queries = {f"q{n}": " ".join(WORDS[n : n + 3]) for n in range(7)}
     exact = model.queries(list(queries.values())) @ model.documents(list(documents.values())).T
-    monkeypatch.setattr(dense_candidates, "_BLOCK", 7)
-    monkeypatch.setattr(dense_candidates, "_QUERIES", 3)
+    monkeypatch.setattr(dense_candidates, "DOCUMENTS_AT_ONCE", 7)
+    monkeypatch.setattr(dense_candidates, "QUERIES_AT_ONCE", 3)
     found = nearest_documents(model, queries, documents, 5)
     for row, query in zip(exact, queries, strict=True):
         assert len(found[query]) == 5

@@ -36,7 +36,7 @@ FIRST, ANY, STEP = {"source": "first-stage"}, {"source": "collection"}, {"source
         (sources(FIRST | {"share": -1}), "negative_sources[0].share"),
         (sources({"source": "web"}), "negative_sources[0].source"),
         (sources({"share": 1}), "negative_sources"),
-        (sources(FIRST | {"colour": "red"}), "negative_sources"),
+        (sources(FIRST | {"size": 3}), "negative_sources"),
         (sources({"source": "mined"}), "negative_sources[0].run"),
         (sources(FIRST | {"ranks": [9, 3]}), "negative_sources[0].ranks"),
         (sources(FIRST | {"sampler": "best"}), "negative_sources[0].sampler"),

@@ -55,7 +55,7 @@ class Mined(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class _Found(msgspec.Struct, frozen=True, kw_only=True):
+class _FoundCandidates(msgspec.Struct, frozen=True, kw_only=True):
     """Candidates, and the model that found them."""
 
     ranking: Ranking
@@ -80,22 +80,22 @@ def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mine
 
     _check_output(request)
     dataset = open_dataset(request.dataset, settings.cache)
-    found = _found(settings, request, dataset, progress)
+    candidates = _found(settings, request, dataset, progress)
     tag = "-".join(Path(request.by).name.split()) or "mined"
-    packed = write_run(found.ranking, tag)
+    packed = write_run(candidates.ranking, tag)
     path = request.output.resolve()
     disk.write(path, packed if path.suffix == ".gz" else gzip.decompress(packed))
     provenance = MinedFrom(
-        by=found.by,
+        by=candidates.by,
         model=request.by,
-        model_sha256=found.model_sha256,
+        model_sha256=candidates.model_sha256,
         dataset=request.dataset,
         documents_sha256=dataset.documents.fingerprint(),
-        queries=len(found.ranking),
-        candidates=sum(len(found.ranking[query]) for query in found.ranking),
+        queries=len(candidates.ranking),
+        candidates=sum(len(candidates.ranking[query]) for query in candidates.ranking),
         depth=request.depth,
-        settings={**found.settings, "relevance": request.relevance},
-        device=found.device,
+        settings={**candidates.settings, "relevance": request.relevance},
+        device=candidates.device,
         sha256=sha256_file(path),
         created=request.now.isoformat(timespec="seconds"),
         version=cerank.__version__,
@@ -104,7 +104,7 @@ def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mine
     notes = (
         [] if dataset.qrels else ["the dataset has no judgments, so a relevant document may be among the candidates"]
     )
-    absent = len(dataset.queries) - len(found.ranking)
+    absent = len(dataset.queries) - len(candidates.ranking)
     notes += [f"{counted(absent, 'query')} of {len(dataset.queries)} have no candidates"] if absent else []
     return Mined(path=path, provenance=provenance, notes=tuple(notes))
 
@@ -124,7 +124,7 @@ def _check_output(request: MiningRequest) -> None:
         )
 
 
-def _found(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _Found:
+def _found(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _FoundCandidates:
     """Return the candidates by whatever `by` names: first stages go before folders, and these before runs."""
     by = request.by
     if by == first_stage.BM25 or by in dataset.runs or by in first_stage.RETRIEVERS:
@@ -157,14 +157,16 @@ def _positives(request: MiningRequest, dataset: Dataset) -> dict[str, list[str]]
     return {query: [doc for doc in docs if doc in dataset.documents] for query, docs in relevant.items()}
 
 
-def _by_first_stage(settings: Settings, request: MiningRequest, dataset: Dataset) -> _Found:
+def _by_first_stage(settings: Settings, request: MiningRequest, dataset: Dataset) -> _FoundCandidates:
     ranking = first_stage.candidates(dataset, request.by, request.depth, settings.cache)
-    return _Found(ranking=ranking, by="first stage", model_sha256=first_stage.fingerprint(dataset, request.by))
+    return _FoundCandidates(
+        ranking=ranking, by="first stage", model_sha256=first_stage.fingerprint(dataset, request.by)
+    )
 
 
 def _by_bi_encoder(
     settings: Settings, request: MiningRequest, dataset: Dataset, folder: Path, progress: Progress
-) -> _Found:
+) -> _FoundCandidates:
     from cerank.inference.dense_candidates import BiEncoder, nearest_documents, similarities
     from cerank.kernels.determinism import make_deterministic
 
@@ -187,7 +189,7 @@ def _by_bi_encoder(
     merged = {query: {**known.get(query, {}), **of_query} for query, of_query in scores.items()}
     if ignores:
         merged = {query: {doc: s for doc, s in row.items() if doc != query} for query, row in merged.items()}
-    return _Found(
+    return _FoundCandidates(
         ranking=ordered({query: row for query, row in merged.items() if row}),
         by="bi-encoder",
         model_sha256=files.sha256,
@@ -203,7 +205,7 @@ def _by_bi_encoder(
     )
 
 
-def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _Found:
+def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _FoundCandidates:
     Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.by)
     before = first_stage.candidates(dataset, request.first_stage, request.depth, settings.cache)
@@ -224,7 +226,7 @@ def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, p
         with_positives,
         progress=lambda done, total: progress("queries", done, total),
     )
-    return _Found(
+    return _FoundCandidates(
         ranking=ordered(scored.scores, with_positives),
         by="re-ranker",
         model_sha256=bases.fingerprint(folder),

@@ -151,10 +151,10 @@ def _row(
 def _of_run(settings: Settings, request: SampleRequest) -> NegativeSample:
     from cerank.datasets.open_datasets import open_dataset
 
-    title, colon, asked = request.what.partition(":")
+    title, colon, stage_name = request.what.partition(":")
     folder = run_store.find(settings.lab, title)
     plan = run_store.load_plan(folder)
-    name, stage = _stage(plan, asked, has_name=bool(colon))
+    name, stage = _stage(plan, stage_name, has_name=bool(colon))
     dataset = open_dataset(inputs.training_dataset(plan.recipe, stage), settings.cache)
     candidates = _candidates(plan, dataset, settings)
     dropped = _dropped(folder, name, stage)
@@ -173,7 +173,7 @@ def _of_run(settings: Settings, request: SampleRequest) -> NegativeSample:
     return NegativeSample(title=f"Negatives of {run_store.title(folder)}:{name}", rows=tuple(rows), notes=tuple(notes))
 
 
-def _stage(plan: Plan, asked: str, *, has_name: bool) -> tuple[str, Stage]:
+def _stage(plan: Plan, stage_name: str, *, has_name: bool) -> tuple[str, Stage]:
     """Return the stage that is asked for, or the first of the run that has negatives.
 
     Raises:
@@ -181,9 +181,11 @@ def _stage(plan: Plan, asked: str, *, has_name: bool) -> tuple[str, Stage]:
     """
     stages = dict(plan.recipe.chained())
     with_negatives = [name for name, stage in stages.items() if stage.source == "labels" and not stage.labels_by]
-    if has_name and asked not in stages:
-        raise UsageError(f"the run has no stage '{asked}'", hint=nearest(asked, stages), code="stage-not-found")
-    name = asked if has_name else next(iter(with_negatives), "")
+    if has_name and stage_name not in stages:
+        raise UsageError(
+            f"the run has no stage '{stage_name}'", hint=nearest(stage_name, stages), code="stage-not-found"
+        )
+    name = stage_name if has_name else next(iter(with_negatives), "")
     if name not in with_negatives:
         what = f"stage {name} takes its labels from a teacher" if has_name else "no stage learns from labels"
         hint = f"stages with negatives: {', '.join(with_negatives) or 'none'}"

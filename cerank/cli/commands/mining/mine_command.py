@@ -93,16 +93,16 @@ def mine(
 
 
 def _mined_table(mined: Mined) -> Table:
-    found = mined.provenance
+    provenance = mined.provenance
     rows: list[tuple[str, str]] = [
         ("file", str(mined.path)),
-        ("mined by", f"{found.by} {found.model}"),
-        ("model sha256", found.model_sha256),
-        ("dataset", found.dataset),
-        ("queries with candidates", f"{found.queries:,}"),
-        ("candidates", f"{found.candidates:,}"),
+        ("mined by", f"{provenance.by} {provenance.model}"),
+        ("model sha256", provenance.model_sha256),
+        ("dataset", provenance.dataset),
+        ("queries with candidates", f"{provenance.queries:,}"),
+        ("candidates", f"{provenance.candidates:,}"),
     ]
-    rows += [(key.replace("_", " "), str(value)) for key, value in found.settings.items() if value != ""]
+    rows += [(key.replace("_", " "), str(value)) for key, value in provenance.settings.items() if value != ""]
     return Table("mined", (Column("what", "what", "name"), Column("value", "value")), tuple(rows), "Mined candidates")
 
 
@@ -141,7 +141,7 @@ def show(
     )
 
 
-def _sample_table(found: NegativeSample, *, is_for_people: bool) -> Table:
+def _sample_table(sample_shown: NegativeSample, *, is_for_people: bool) -> Table:
     columns = (
         Column("query", "query", "name", priority=1),
         Column("query_text", "query text"),
@@ -163,7 +163,7 @@ def _sample_table(found: NegativeSample, *, is_for_people: bool) -> Table:
             row.query, text(row.query_text), row.positive, text(row.positive_text), row.negative,
             text(row.negative_text), row.source, row.rank, row.score, row.dropped_by,
         )
-        for row in found.rows
+        for row in sample_shown.rows
     )  # fmt: skip
     empty = "No candidate was dropped." if not rows else ""
-    return Table("negatives", columns, rows, found.title, found.notes, empty=empty)
+    return Table("negatives", columns, rows, sample_shown.title, sample_shown.notes, empty=empty)
