@@ -1,7 +1,6 @@
 """What lies beside a file of mined candidates: the model that found them, the documents, and the settings.
 
-The candidates themselves are a TREC run, best first, positives among them; a recipe samples negatives from it with the
-source "mined".
+The candidates themselves are a TREC run, best first; a recipe samples negatives from it with the source "mined".
 """
 
 from __future__ import annotations

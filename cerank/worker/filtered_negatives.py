@@ -27,7 +27,7 @@ from cerank.training.sampler import Sampler
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
-_AT_ONCE = 256  # queries whose texts are in memory at once
+_AT_ONCE = 2048  # queries whose texts are in memory at once; a model that scores is loaded for each such part
 
 Candidates = Mapping[str, tuple[Sequence[str], Mapping[str, tuple[str, int]]]]  # query -> positives, and negatives
 Scores = Callable[[Candidates], Mapping[str, Mapping[str, float]]]

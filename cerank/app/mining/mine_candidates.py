@@ -1,7 +1,7 @@
 """Mine candidates for negatives: by a first stage, a bi-encoder, or a re-ranker of an earlier run.
 
-The file is a TREC run, best first. The judged positives are in it with their scores, so that the same file serves a
-stage as the scores of its filters; a stage never takes a positive for a negative.
+The file is a TREC run, best first. A bi-encoder and a re-ranker score the judged positives, too, so that the same file
+serves a stage as the scores of its filters; a stage never takes a positive for a negative.
 """
 
 from __future__ import annotations

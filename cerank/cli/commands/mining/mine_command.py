@@ -62,8 +62,8 @@ def mine(
 ) -> None:
     """Mine candidates for hard negatives by a model, and write them with their provenance beside them.
 
-    A stage samples from the file with a negative source "mined". The judged positives are in it, too, with their
-    scores, so that it also serves as `scores` of the filters against false negatives. A re-ranker of an earlier run
+    A stage samples from the file with a negative source "mined". A bi-encoder or re-ranker scores the judged positives,
+    too, so that its file also serves as `scores` of the filters against false negatives. A re-ranker of an earlier run
     gives self-mined negatives.
     """
     from cerank.app.mining.mine_candidates import MiningRequest
