@@ -554,6 +554,15 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     return mistakes + _adapter_mistakes(recipe) + teacher_mistakes(recipe.teachers) + _teacher_use_mistakes(recipe)
 
 
+def _scorer_mistakes(at: str, stage: Stage, recipe: Recipe) -> list[str]:
+    """Return an error if the teacher whose scores a stage's filters take scores no single pair."""
+    scorer = recipe.teachers.get(stage.false_negatives.scores)
+    if scorer is None or scorer.kind == "cross-encoder":
+        return []
+    what = f'a teacher of kind "{scorer.kind}" scores no single pair; take one of kind "cross-encoder"'
+    return [f"{at}: {what}"]
+
+
 def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
     """Return an error for each use of a teacher that is not declared, or cannot give what is wanted there."""
     mistakes = []
@@ -570,10 +579,7 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{at}.malformed_lists: {what}")
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
-        scorer = recipe.teachers.get(stage.false_negatives.scores)
-        if scorer is not None and scorer.kind != "cross-encoder":
-            what = f'a teacher of kind "{scorer.kind}" scores no single pair; take one of kind "cross-encoder"'
-            mistakes.append(f"{at}.false_negatives.scores: {what}")
+        mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
         spec = recipe.teachers.get(name)
