@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
-from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in, struct_listed
+from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.matrix_schema import Matrix
+from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 from cerank.recipes.teacher_specs import TeacherSpec
 
@@ -42,6 +43,16 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
     ("[[stages.NAME.losses]]", "Once for each loss of a stage with several; see `cerank guide recipes`.", LossPart),
     ("[stages.NAME.adapter]", "Train a low-rank adapter; see `cerank guide models`.", AdapterSpec),
+    (
+        "[[stages.NAME.negative_sources]]",
+        "Where negatives come from, a table for each source; see `cerank guide recipes`.",
+        NegativeSource,
+    ),
+    (
+        "[stages.NAME.false_negatives]",
+        "Filters that drop candidates which may be relevant; see `cerank guide recipes`.",
+        FalseNegativeFilters,
+    ),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
 )
@@ -61,8 +72,8 @@ def page() -> str:
 def _holds_table(hint: Any) -> bool:
     """Return whether a field has a section of its own: a struct, structs by name, or a list of structs."""
     hint = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
-    values = typing.get_args(hint)[1:] if typing.get_origin(hint) is dict else ()
-    return struct_in(hint) is not None or struct_listed(hint) is not None or any(struct_in(value) for value in values)
+    values = typing.get_args(hint) if typing.get_origin(hint) in {dict, tuple} else ()
+    return struct_in(hint) is not None or any(struct_in(value) for value in values if value is not ...)
 
 
 def _row(kind: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:

@@ -206,11 +206,14 @@ def test_every_package_on_the_map_is_there_and_none_is_missing():
 
 
 def test_the_recipe_shown_loads(tmp_path):
-    text, baselines = blocks(DOCUMENTS["recipes"], "toml")
-    (tmp_path / "gentle.toml").write_text(baselines + text)  # a key before the file's tables is the recipe's own
+    text, sources, filters, baselines = blocks(DOCUMENTS["recipes"], "toml")
+    # a key before the file's tables is the recipe's own
+    (tmp_path / "gentle.toml").write_text(baselines + text + sources + filters)
     recipe = recipes.load(str(tmp_path / "gentle.toml")).recipe
     assert recipe.base == "roberta"
     assert len(recipe.baselines) == 2
+    assert len(recipe.stages["contrastive"].negative_sources) == 4
+    assert recipe.stages["contrastive"].false_negatives.is_used
 
 
 def test_the_teacher_prices_and_template_shown_load(tmp_path):

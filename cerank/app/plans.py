@@ -5,6 +5,7 @@ Invariant: nothing here writes to a lab, so a recipe that cannot be carried out 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -33,6 +34,7 @@ from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Recipe, Stage, rate_mistakes, share_of, shown_size
+from cerank.recipes.set_mixtures import is_mixture, with_names
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -307,6 +309,12 @@ def absolute(recipe: Recipe) -> Recipe:
             first_stage=_absolute(stage.first_stage),
             teacher=_absolute(stage.teacher),
             losses=tuple(msgspec.structs.replace(part, teacher=_absolute(part.teacher)) for part in stage.losses),
+            negative_sources=tuple(
+                msgspec.structs.replace(source, run=_absolute(source.run)) for source in stage.negative_sources
+            ),
+            false_negatives=msgspec.structs.replace(
+                stage.false_negatives, scores=_absolute(stage.false_negatives.scores)
+            ),
         )
         for name, stage in recipe.stages.items()
     }
@@ -319,6 +327,10 @@ _NAMES = {*BASES, *ALIASES, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
 
 def _absolute(name: str) -> str:
     """Return `name` with its path made absolute if it is one that exists; a name that is no path stays."""
+    if is_mixture(name):
+        with contextlib.suppress(UsageError):  # what is wrong with it is said when it is opened
+            return with_names(name, _absolute)
+        return name
     path, mark, rest = name.partition("[")
     folder, sharp, split = path.partition("#")
     if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):

@@ -281,7 +281,7 @@ class _Commands(GroupOnUse):
         ),
         ListedCommand(
             "data",
-            "teachers.synthesize_queries",
+            "mining.mine_command",
             "data_app",
             _CATALOG,
             "Training data: fetch it, import it from formats of other tools, prepare it for runs.",

@@ -29,6 +29,7 @@ class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
     attempt: int = 0
     parts: dict[str, float] = {}  # where the stage trains several losses: each by name, before its weight
     cosines: dict[str, float] = {}  # "LOSS, LOSS" -> cosine of their gradients; {} at steps where it is not read
+    sets: dict[str, int] = {}  # of a mixture of training sets: name -> groups of this step
 
 
 class Validation(msgspec.Struct, frozen=True, tag="validation"):

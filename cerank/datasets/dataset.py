@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -81,6 +81,8 @@ class Dataset:
     place: str = ""  # folder in which the user may place further runs; "" if there is none
     notes: tuple[str, ...] = ()  # sentences on what was left out when it was opened
     ignores_identical_ids: bool = False  # whether the document with a query's own id is no result of that query
+    members: Mapping[str, Dataset] = field(default_factory=dict)  # of a mixture: number of each set, from 1 -> it
+    weights: Mapping[str, float] = field(default_factory=dict)  # number of each set -> its weight in the mixture
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that a measure here depends on: documents, queries, qrels, the part.

@@ -16,9 +16,11 @@ import msgspec
 from cerank.datasets import aliases
 from cerank.datasets.dataset import CATALOG, Dataset, part_of
 from cerank.datasets.local_folders import open_folder
+from cerank.datasets.mixtures import mixed
 from cerank.datasets.pydocs import SPLITS, materialize
 from cerank.errors import UsageError, os_error
 from cerank.files.line_reader import local_path
+from cerank.recipes.set_mixtures import is_mixture
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
 from cerank.trec.open_run import open_run_file
@@ -119,7 +121,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
             holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
             ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
-            `[:100]`.
+            `[:100]`. A mixture of several is written `NAME * 2 + OTHER`.
         cache: folder where built datasets are kept, and where the user places runs for datasets of the catalog.
 
     Raises:
@@ -127,6 +129,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         MissingError: its files are not here and could not be fetched.
         FormatError: a malformed file, with file:line.
     """
+    if is_mixture(name):
+        return replace(mixed(name, lambda set_name: open_dataset(set_name, cache)), cache=cache)
     base_name, part = whole_and_part(name)
     dataset = replace(_open_whole(base_name, cache), cache=cache)
     return part_of(dataset, part) if part else dataset

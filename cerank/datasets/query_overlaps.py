@@ -81,8 +81,9 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
         recipe: recipe with every default filled in.
         datasets: name -> dataset, for all datasets that the recipe names.
     """
-    queries = {part.dataset: _Queries(datasets[part.dataset]) for part in query_sets(recipe)}
-    sets = query_sets(recipe)
+    sets = [single for part in query_sets(recipe) for single in _single_sets(part, datasets)]
+    opened = {**datasets, **{member.name: member for data in datasets.values() for member in data.members.values()}}
+    queries = {part.dataset: _Queries(opened[part.dataset]) for part in sets}
     pairs = []
     for at, left in enumerate(sets):
         for right in sets[at + 1 :]:
@@ -91,6 +92,12 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
             overlap = _overlap(left, right, queries[left.dataset], queries[right.dataset])
             pairs += [overlap] if overlap else []
     return tuple(pairs)
+
+
+def _single_sets(part: QuerySet, datasets: Mapping[str, Dataset]) -> list[QuerySet]:
+    """Return the sets of a mixture as parts of their own; any other part as it is."""
+    members = datasets[part.dataset].members.values()
+    return [msgspec.structs.replace(part, dataset=member.name) for member in members] or [part]
 
 
 def check_test_queries(shared: tuple[Overlap, ...], recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.registry import Extension, Registry
 from cerank.retrieval import first_stage
 from cerank.retrieval.first_stage import RETRIEVERS
+from cerank.retrieval.mined_files import check_mined_files
 from cerank.retrieval.teachers import read_teacher
 from cerank.teachers import declared
 from cerank.text.safe_text import counted, shown
@@ -80,6 +81,24 @@ def taught_depth(recipe: Recipe, stage: Stage) -> int:
     return spec.depth if spec is not None else stage.window[1]
 
 
+def negative_runs(stage: Stage) -> dict[str, int]:
+    """Return the rankings that a stage's `negative_sources` sample from, with the greatest rank of each.
+
+    The stage's own first stage is called "", as the sources call it.
+    """
+    deepest: dict[str, int] = {}
+    for source in stage.negative_sources:
+        if source.is_ranked:
+            last = (source.ranks or stage.window)[1]
+            deepest[source.run] = max(last, deepest.get(source.run, 0))
+    return deepest
+
+
+def scored_by(stage_name: str, stage: Stage) -> str:
+    """Return the name of the input that scores candidates for a stage's filters against false negatives."""
+    return f"{stage.false_negatives.scores} for {stage_name}"
+
+
 def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     """Return each pair of dataset and first stage that the recipe uses, with the greatest depth that it needs."""
     data = recipe.data
@@ -91,7 +110,10 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
         depth = taught_depth(recipe, stage)
         if stage.validates_by_loss:
             all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), depth))
-        all_uses.append(FirstStageUse(training_dataset(recipe, stage), training_first_stage(recipe, stage), depth))
+        own, dataset = training_first_stage(recipe, stage), training_dataset(recipe, stage)
+        all_uses.append(FirstStageUse(dataset, own, depth))
+        runs = negative_runs(stage)
+        all_uses += [FirstStageUse(dataset, run or own, rank) for run, rank in runs.items()]
     deepest: dict[tuple[str, str], int] = {}
     for use in all_uses:
         key = (use.dataset, use.first_stage)
@@ -163,6 +185,9 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     for name, stage in ((name, view) for name, each in recipe.chained() for view in each.by_source()):
         if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
+        if stage.false_negatives.scores:
+            pinned.append(_scorer_of_negatives(name, stage, recipe, datasets, fetch=fetch))
+        check_mined_files(name, stage, datasets[training_dataset(recipe, stage)])
     check_depths(recipe, datasets)
     for teacher in recipe.evaluate.teachers:
         spec = recipe.teachers[teacher]
@@ -174,6 +199,36 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
             digest = sha256_text(" ".join(firsts))
             pinned.append(Input("tested_teacher", tested_teacher(teacher, test), digest, place_of(spec)))
     return tuple(pinned)
+
+
+def _scorer_of_negatives(
+    name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool
+) -> Input:
+    """Return what scores candidates for a stage's filters as an input: a declared cross-encoder, or a scored run.
+
+    Raises:
+        UsageError: the run scores none of the training queries, or is no run.
+    """
+    scores, dataset = stage.false_negatives.scores, datasets[training_dataset(recipe, stage)]
+    spec = recipe.teachers.get(scores)
+    if spec is not None:
+        first = training_first_stage(recipe, stage)
+        identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
+        return Input("false_negatives", scored_by(name, stage), identity, place_of(spec))
+    where = f"stages.{name}.false_negatives.scores"
+    try:
+        run = first_stage.open_given_run(dataset, scores)
+    except UsageError as error:
+        hint = "name a scored TREC run, a run of the dataset, or a cross-encoder in [teachers]"
+        raise UsageError(error.what, where=where, hint=hint, code=error.code) from error
+    scored = sum(query in run.ranking for query in dataset.queries)
+    of = f"the {counted(len(dataset.queries), 'query')} of {dataset.name}"
+    if not scored:
+        what = f"the run scores candidates of none of {of}"
+        raise UsageError(what, where=where, hint="was it made from this dataset?", code="no-ranked-query")
+    notes = (f"scores candidates of {scored:,} of {of}",) if scored < len(dataset.queries) else ()
+    sha256 = run.sha256 or first_stage.fingerprint(dataset, scores)
+    return Input("false_negatives", scored_by(name, stage), sha256, scores, notes)
 
 
 def _baseline(entry: str, *, fetch: bool) -> Input:
@@ -270,6 +325,8 @@ def extensions_used(recipe: Recipe) -> tuple[Extension, ...]:
     for _, stage in recipe.chained():
         names += [(LOSSES, part.name) for part in stage.parts]
         names.append((NEGATIVE_SAMPLERS, stage.negatives))
+        names += [(NEGATIVE_SAMPLERS, source.sampler) for source in stage.negative_sources if source.sampler]
+        names += [(RETRIEVERS, run) for run in negative_runs(stage) if run]
         names.append((RETRIEVERS, training_first_stage(recipe, stage)))
     names += [(RETRIEVERS, first) for first in (*recipe.data.first_stages, validation_first_stage(recipe))]
     extensions = (registry.extension(name) for registry, name in names)

@@ -29,6 +29,7 @@ def stage_key(plan: Plan, index: int) -> str:
     stages = plan.recipe.chained()[: index + 1]
     names = [("loss", part.name) for _, stage in stages for part in stage.parts]
     names += [("sampler of negatives", stage.negatives) for _, stage in stages]
+    names += [("sampler of negatives", source.sampler) for _, stage in stages for source in stage.negative_sources]
     key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
     extensions = plan.extension_hashes(*names)
     shards = [("step shards", plan.step_shards)] if plan.step_shards else []
@@ -55,10 +56,12 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
     # where a teacher is does not matter, but which of the losses learns from which
     numbers = {teacher: str(at) for at, teacher in enumerate(dict.fromkeys(part.teacher for part in stage.parts))}
-    unplaced = [msgspec.structs.replace(part, teacher=part.teacher and numbers[part.teacher]) for part in stage.losses]
-    settings = without_defaults(
-        msgspec.structs.replace(stage, dataset="", first_stage="", teacher="", losses=tuple(unplaced))
-    )
+    losses = [msgspec.structs.replace(part, teacher=part.teacher and numbers[part.teacher]) for part in stage.losses]
+    sources = tuple(msgspec.structs.replace(source, run="") for source in stage.negative_sources)
+    filters = msgspec.structs.replace(stage.false_negatives, scores="")
+    named_by_hash = {"dataset": "", "first_stage": "", "teacher": "", "false_negatives": filters}
+    unplaced = {"losses": tuple(losses), "negative_sources": sources}
+    settings = without_defaults(msgspec.structs.replace(stage, **named_by_hash, **unplaced))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
@@ -67,4 +70,14 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     if any(view.source == "labels" or inputs.ranks_candidates(recipe, view) for view in views):
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     parts += [pinned("teacher", f"{view.asked_teacher} for {name}") for view in views if view.asked_teacher]
+    own = inputs.training_first_stage(recipe, stage)
+    parts += [
+        pinned("first_stage", ranked(dataset, source.run or own))
+        for source in stage.negative_sources
+        if source.is_ranked
+    ]
+    if recipe.data.train_temperature:
+        parts.append(("temperature", recipe.data.train_temperature))
+    if stage.false_negatives.scores:
+        parts.append(pinned("false_negatives", inputs.scored_by(name, stage)))
     return parts

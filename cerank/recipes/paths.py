@@ -9,6 +9,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cerank.errors import UsageError
+from cerank.recipes.set_mixtures import is_mixture, name_of_tables, with_names
+
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
 _STAGE = ("dataset", "first_stage", "teacher")
 _TEACHER = ("model", "template", "prices")
@@ -22,6 +25,10 @@ def resolve_beside(name: str, folder: Path) -> str:
     An existing file counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
     does not replace BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
     """
+    if is_mixture(name):
+        with contextlib.suppress(UsageError):  # what is wrong with it is said when it is opened
+            return with_names(name, lambda set_name: resolve_beside(set_name, folder))
+        return name
     head, mark, rest = name.partition("[")
     path, sharp, split = head.partition("#")
     if not path or path.startswith(("/", "~")):
@@ -42,6 +49,7 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
     """
 
     def here(value: object) -> object:
+        value = name_of_tables(value)
         if isinstance(value, list):
             return [here(entry) for entry in value]
         return resolve_beside(value, folder) if isinstance(value, str) else value
@@ -73,10 +81,20 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
 
 
 def _changed_stage(table: object, change: Callable[[object], object]) -> object:
-    changed = _changed(table, _STAGE, change)
+    changed = _changed(_with_absolute_negatives(table, change), _STAGE, change)
     if not isinstance(changed, dict) or not isinstance(changed.get("losses"), list):
         return changed
     return changed | {"losses": [_changed(part, ("teacher",), change) for part in changed["losses"]]}
+
+
+def _with_absolute_negatives(stage: object, here: Callable[[object], object]) -> object:
+    """Return a stage's table with the paths of its negatives made absolute."""
+
+    def sources(value: object) -> object:
+        return [_changed(source, ("run",), here) for source in value] if isinstance(value, list) else value
+
+    changed = _changed(stage, ("false_negatives",), lambda table: _changed(table, ("scores",), here))
+    return _changed(changed, ("negative_sources",), sources)
 
 
 def _changed(table: object, keys: tuple[str, ...], change: Callable[[object], object]) -> object:

@@ -115,7 +115,7 @@ def without_defaults(value: object) -> object:
         }
     if isinstance(value, dict):
         return {key: without_defaults(item) for key, item in value.items()}
-    if isinstance(value, tuple) and any(isinstance(item, msgspec.Struct) for item in value):
+    if isinstance(value, tuple):
         return tuple(without_defaults(item) for item in value)
     return value
 

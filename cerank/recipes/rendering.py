@@ -54,6 +54,9 @@ description = ""
 
 
 def _literal(value: object) -> str:
+    if isinstance(value, msgspec.Struct):  # in a list of tables
+        fields = ((field, getattr(value, field.name)) for field in fields_of(type(value)))
+        return _literal({field.name: item for field, item in fields if field.required or item != _default(field)})
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

@@ -13,9 +13,11 @@ from cerank.core import decode
 from cerank.core.decode import help_text
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
-from cerank.errors import RecipeError
+from cerank.errors import RecipeError, UsageError
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.loss_parts import LossPart
+from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource, filter_mistakes, source_mistakes
+from cerank.recipes.set_mixtures import is_mixture, name_of_tables, sets_of
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -100,6 +102,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["no", "yes", "fill"],
         help_text("negatives only from below the lowest positive; fill: then upwards from it, if there are too few"),
     ] = "no"
+    negative_sources: Annotated[
+        tuple[NegativeSource, ...],
+        help_text("where negatives come from, a table each, mixed by share; none: the stage's first stage alone"),
+    ] = ()
+    false_negatives: Annotated[
+        FalseNegativeFilters, help_text("filters that drop candidates which may be relevant")
+    ] = FalseNegativeFilters()
     in_batch: Annotated[
         Count, help_text("documents of the step's other queries added to each group as negatives; 0 adds none")
     ] = 0
@@ -246,7 +255,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
 
-    train: Annotated[str, help_text("queries, documents and labels the stages train on")] = "pydocs/train"
+    train: Annotated[
+        str, help_text('what the stages train on; several by weight: "A * 2 + B", or [{set = "A", weight = 2}, ...]')
+    ] = "pydocs/train"
+    train_temperature: Annotated[
+        Amount, help_text("of a mixture: shares go by weight x size^(1/this); 0: by weight alone")
+    ] = 0.0
     validation: Annotated[str, help_text("queries that choose checkpoints; never measured in a comparison")] = (
         "pydocs/validation"
     )
@@ -424,6 +438,10 @@ def _joint_mistakes(at: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.labels_by: none of the losses learns from labels; leave it out")
     if stage.gradient_cosine_every and len(stage.losses) < 2:
         mistakes.append(f"{at}.gradient_cosine_every: needs two losses or more")
+    if any(part.teacher for part in stage.losses):
+        of_labels = {"negative_sources": (), "false_negatives": FalseNegativeFilters()}
+        what = "needs losses that all learn from labels; a teacher's loss takes candidates that the teacher ranks"
+        mistakes += [f"{at}.{key}: {what}" for key, default in of_labels.items() if getattr(stage, key) != default]
     return mistakes
 
 
@@ -437,6 +455,8 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
             "in_batch": 0,
             "unretrieved": "positives",
             "positives_by": "random",
+            "negative_sources": (),
+            "false_negatives": FalseNegativeFilters(),
         }
         given = [key for key, default in only.items() if getattr(stage, key) != default]
         mistakes += [f'{at}.{key}: needs source = "labels"; a teacher\'s list has no negatives' for key in given]
@@ -448,6 +468,20 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
         mistakes.append(f'{at}.unretrieved: adds judged documents, which negatives_from = "unjudged" leaves out')
     if stage.in_batch and stage.groups_per_step < 2:
         mistakes.append(f"{at}.in_batch: needs groups_per_step of 2 or more, or there are no other queries")
+    return mistakes + _source_mistakes(at, stage)
+
+
+def _source_mistakes(at: str, stage: Stage) -> list[str]:
+    """Return the mistakes in where a stage's negatives come from, and in the filters against false ones."""
+    kinds = {source.source for source in stage.negative_sources}
+    mistakes = source_mistakes(f"{at}.negative_sources", stage.negative_sources, stage.groups_per_step)
+    mistakes += filter_mistakes(f"{at}.false_negatives", stage.false_negatives)
+    if "in-batch" in kinds and stage.in_batch:
+        mistakes.append(f'{at}.in_batch: adds what the source "in-batch" gives already; leave one of them out')
+    if kinds and stage.unretrieved == "judged":
+        mistakes.append(f'{at}.unretrieved: "judged" adds to one list of candidates, and negative_sources has several')
+    if stage.negatives_from == "judged" and kinds & {"collection", "in-batch"}:
+        mistakes.append(f'{at}.negatives_from: "judged" leaves no negatives from the collection or the step')
     return mistakes
 
 
@@ -567,6 +601,30 @@ def _depth_mistakes(recipe: Recipe) -> list[str]:
     return mistakes
 
 
+def _mixture_mistakes(recipe: Recipe) -> list[str]:
+    """Return the mistakes in mixtures of training sets."""
+    mistakes, data = [], recipe.data
+    trained = {
+        "data.train": data.train,
+        **{f"stages.{name}.dataset": stage.dataset for name, stage in recipe.stages.items()},
+    }
+    for key, name in trained.items():
+        if is_mixture(name):
+            try:
+                sets_of(name)
+            except UsageError as error:
+                mistakes.append(f"{key}: {error.what}; {error.hint}")
+    if data.train_temperature and not any(map(is_mixture, trained.values())):
+        mistakes.append("data.train_temperature: data.train is no mixture; leave it out")
+    others = {"data.validation": (data.validation,), "data.test": data.test}
+    return mistakes + [
+        f"{key}: '{name}' is a mixture; only training sets can be mixed"
+        for key, names in others.items()
+        for name in names
+        if is_mixture(name)
+    ]
+
+
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for key in ("margins", "worth", "harm"):
@@ -589,11 +647,20 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
-    mistakes += _depth_mistakes(recipe)
+    mistakes += _depth_mistakes(recipe) + _mixture_mistakes(recipe)
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
     return mistakes + _adapter_mistakes(recipe) + teacher_mistakes(recipe.teachers) + _teacher_use_mistakes(recipe)
+
+
+def _scorer_mistakes(at: str, stage: Stage, recipe: Recipe) -> list[str]:
+    """Return an error if the teacher whose scores a stage's filters take scores no single pair."""
+    scorer = recipe.teachers.get(stage.false_negatives.scores)
+    if scorer is None or scorer.kind == "cross-encoder":
+        return []
+    what = f'a teacher of kind "{scorer.kind}" scores no single pair; take one of kind "cross-encoder"'
+    return [f"{at}: {what}"]
 
 
 def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
@@ -612,6 +679,7 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{at}.malformed_lists: {what}")
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
+        mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
         spec = recipe.teachers.get(name)
@@ -625,6 +693,14 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
     return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
 
 
+def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a recipe's table with a mixture that is given as a list of tables under its name."""
+    data = values.get("data")
+    if not isinstance(data, Mapping) or "train" not in data:
+        return values
+    return {**values, "data": {**data, "train": name_of_tables(data["train"])}}
+
+
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     """Return the recipe in a merged table (no `extends` left), complete with defaults.
 
@@ -636,7 +712,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    recipe = decode.decode_table(Recipe, values, "", mistakes)
+    recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
     if recipe is not None:
         mistakes += _double_mistakes(values) + _recipe_mistakes(recipe)
     if recipe is None or mistakes:

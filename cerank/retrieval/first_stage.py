@@ -12,6 +12,7 @@ from pathlib import Path
 from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, without_identical_ids
+from cerank.datasets.mixtures import joined
 from cerank.errors import CerankError, UsageError
 from cerank.files.hashing import sha256_text
 from cerank.files.line_reader import local_path
@@ -81,6 +82,8 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
         UsageError: no such first stage; MissingError: a known one whose run was not placed yet; and all that reading a
             run raises.
     """
+    if _is_named_in_sets(dataset, first_stage):
+        return sha256_text(" ".join(fingerprint(member, first_stage) for member in dataset.members.values()))
     if is_built_in_bm25(dataset, first_stage):
         sha256 = bm25.index_key(dataset.documents)
     elif first_stage not in dataset.runs:
@@ -113,6 +116,8 @@ def candidates(
     """
     queries = list(dataset.queries) if query_ids is None else list(query_ids)
     ignores = dataset.ignores_identical_ids
+    if _is_named_in_sets(dataset, first_stage):
+        return _candidates_in_sets(dataset, first_stage, depth, cache, queries)
     if is_built_in_bm25(dataset, first_stage):
         index = bm25.open_index(dataset.documents, cache)
         ranking = index.ranking({query: dataset.queries[query] for query in queries}, depth + ignores)
@@ -130,6 +135,24 @@ def candidates(
             what, hint=f"is the run from this dataset? Its queries are called {some}", code="no-ranked-query"
         )
     return ranking
+
+
+def _is_named_in_sets(dataset: Dataset, first_stage: str) -> bool:
+    """Return whether each set of a mixture has a first stage of that name, so that it ranks its own documents."""
+    is_named = first_stage == BM25 or first_stage in dataset.runs or first_stage in RETRIEVERS
+    return bool(dataset.members) and is_named
+
+
+def _candidates_in_sets(
+    dataset: Dataset, first_stage: str, depth: int, cache: Path, query_ids: Sequence[str]
+) -> Ranking:
+    """Return the candidates of a mixture's queries, each from the documents of its own set."""
+    rankings = {}
+    for number, member in dataset.members.items():
+        own = [query.partition(":")[2] for query in query_ids if query.partition(":")[0] == number]
+        if own:
+            rankings[number] = candidates(member, first_stage, depth, cache, own)
+    return joined(rankings).only(query_ids)
 
 
 def _computed_by_extension(dataset: Dataset, first_stage: str, depth: int, query_ids: Sequence[str]) -> Ranking:

@@ -23,6 +23,7 @@ from cerank.text.safe_text import counted
 CHECKSUMMED_FOLDERS = (
     "candidates",
     "teachers",
+    "negatives",
     "qrels",
     "rankings",
     "measures",

@@ -297,6 +297,14 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return `MadeRanking` for a stage, its validation, or "TEACHER on TEST over FIRST_STAGE"."""
         return self.path / "teachers" / f"{slug(what)}.made.json"
 
+    def dropped_negatives(self, stage: str) -> Path:
+        """Return the list of candidates that a stage's filters dropped; see `retrieval/false_negatives`."""
+        return self.path / "negatives" / f"{slug(stage)}.dropped.tsv.gz"
+
+    def filter_counts(self, stage: str) -> Path:
+        """Return `false_negatives.FilterCounts` of a stage."""
+        return self.path / "negatives" / f"{slug(stage)}.json"
+
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
         """Return the folder of the finished parts of a re-ranking in progress."""
         return self.path / "scores" / slug(system) / _dataset_and_first_stage(dataset, first_stage)

@@ -18,11 +18,13 @@ import msgspec
 from cerank.core.groups import Group
 from cerank.core.rankings import tie_starts
 from cerank.core.seeds import derive
+from cerank.datasets.collection_ids import CollectionIds
 from cerank.errors import RunFailedError
 from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
 from cerank.text.safe_text import counted
 from cerank.training import negatives
+from cerank.training.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative, divide
 
 Qrels = Mapping[str, Mapping[str, int]]
 
@@ -65,6 +67,10 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
+        sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
+        collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
+            come from the whole collection.
+        shares: of a mixture: number of each set -> its share of the groups, relative to the others.
     """
 
     query_ids: Sequence[str]
@@ -72,6 +78,9 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     ranking: Mapping[str, Sequence[str]]
     has_text: Callable[[str], bool]
     scores: Callable[[str], Sequence[float]] | None = None
+    sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
+    collections: Mapping[str, CollectionIds] = {}
+    shares: Mapping[str, float] = {}
 
 
 class Sampler:
@@ -106,16 +115,27 @@ class Sampler:
         self._ranking, self._has_text, self._qrels = pool.ranking, pool.has_text, pool.qrels
         self._scores = pool.scores if target_of(stage) == "scores" else None
         self._teacher_scores = pool.scores if stage.source == "teacher" else None
-        self._positives: dict[str, list[str]] = {}
-        if stage.source == "labels":
-            for query in pool.query_ids:
-                grades = pool.qrels.get(query, {})
-                ranked = pool.ranking.get(query, ()) if stage.unretrieved == "none" and grades else ()
-                self._positives[query] = negatives.usable_positives(stage, grades, ranked, pool.has_text)
-        self.sampling, self._queries = self._count(pool.query_ids)
-        self._order: tuple[int, list[str]] = (-1, [])
-        self._reject_if_empty()
+        self._pool = pool
+        self._dropped: Mapping[str, frozenset[str]] = {}  # query -> documents that a filter dropped
+        self._mixed = (
+            MixedNegatives(name, stage, seed, pool.sources, pool.collections) if stage.negative_sources else None
+        )
+        self._newest: tuple[str, list[str]] = ("", [])  # the query that was looked at last, and its positives
+        self._count_queries()
         self._reject_ranks_for_scores()
+
+    def _count_queries(self) -> None:
+        """Count what the data can give, and begin with no order of any epoch.
+
+        Raises:
+            RunFailedError: no query is usable, or one is not and the stage refuses that.
+        """
+        pool = self._pool
+        self._emptied: set[str] = set()  # queries that the filters left without a negative
+        self.sampling, self._queries, self._shuffled = self._count(pool.query_ids)
+        self._order: tuple[int, list[str]] = (-1, [])
+        self._sizes = Counter(query.partition(":")[0] for query in self._queries) if pool.shares else Counter[str]()
+        self._reject_if_empty()
 
     @property
     def steps(self) -> int:
@@ -128,6 +148,11 @@ class Sampler:
     def usable(self) -> tuple[str, ...]:
         """Return the queries that can be trained on, in the order they were given."""
         return tuple(self._queries)
+
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        """Return the queries that filters against false negatives left without a negative."""
+        return tuple(query for query in self._shuffled if query in self._emptied)
 
     @property
     def sampled_queries(self) -> tuple[str, ...]:
@@ -153,10 +178,41 @@ class Sampler:
         sampler._reject_ranks_for_scores()
         return sampler
 
+    def dropping(self, dropped: Mapping[str, frozenset[str]]) -> Self:
+        """Return this sampler without some candidates; queries that keep a negative are sampled in the same order.
+
+        Args:
+            dropped: query -> documents that are no negatives of it.
+
+        Raises:
+            RunFailedError: no query keeps a negative, or one does not and `stage.without_pair` is "refuse".
+        """
+        sampler = copy.copy(self)
+        sampler._dropped = dropped
+        sampler._count_queries()
+        return sampler
+
+    def candidates_of(self, query: str) -> tuple[list[str], dict[str, tuple[str, int]]]:
+        """Return a query's positives, and its possible negatives from rankings: document -> (source, rank).
+
+        Of a document in several sources the first counts.
+        """
+        positives = self._positives(query)
+        needed = self._stage.group_size - min(self._stage.positives, len(positives))
+        if self._mixed is None:
+            return positives, {doc: ("first-stage", rank) for rank, doc in self._negatives(query, needed)}
+        places: dict[str, tuple[str, int]] = {}
+        for source, pool in zip(self._stage.negative_sources, self._pools(self._mixed, query, needed), strict=True):
+            for rank, doc in pool:
+                places.setdefault(doc, (str(source), rank))
+        return positives, places
+
     def groups(self, step: int) -> list[Group]:
         """Return the `groups_per_step` groups of `step` (1 is the first), each of at least two candidates."""
         start = (step - 1) * self._stage.groups_per_step
         queries = [self._query_at(start + offset) for offset in range(self._stage.groups_per_step)]
+        if self._mixed is not None:
+            return [group for group, _ in self._mixed_groups(self._mixed, queries, step)]
         groups = [self._group(query, step) for query in queries]
         return (
             [self._with_in_batch_negatives(at, groups, step) for at in range(len(groups))]
@@ -167,10 +223,47 @@ class Sampler:
     def _query_at(self, position: int) -> str:
         epoch, index = divmod(position, len(self._queries))
         if self._order[0] != epoch:
-            order = list(self._queries)
-            random.Random(derive(self._seed, "order", self._name, epoch)).shuffle(order)
-            self._order = (epoch, order)
+            self._order = (epoch, self._mixture_order(epoch) if self._pool.shares else self._shuffle("order", epoch))
         return self._order[1][index]
+
+    def _shuffle(self, purpose: str, *what: int | str, of_set: str = "") -> list[str]:
+        """Return the usable queries, of one set if it is given, in random order.
+
+        Queries without a negative left are taken out after the shuffle, so that the others keep their order.
+        """
+        order = [query for query in self._shuffled if not of_set or query.partition(":")[0] == of_set]
+        random.Random(derive(self._seed, purpose, self._name, *what)).shuffle(order)
+        return [query for query in order if query not in self._emptied] if self._emptied else order
+
+    def _mixture_order(self, epoch: int) -> list[str]:
+        """Return the queries of an epoch of a mixture: of each set its share, going through the set again and again.
+
+        An epoch has as many groups as there are usable queries. They are divided among the sets as a group's negatives
+        are among sources.
+        """
+        numbers, shares = list(self._pool.shares), list(self._pool.shares.values())
+        size = len(self._queries)
+        counts = [
+            divide(size, shares, random.Random(derive(self._seed, "sets", self._name, past)).random())
+            for past in range(epoch + 1)
+        ]
+        order: list[str] = []
+        for place, number in enumerate(numbers):
+            before = sum(of_epoch[place] for of_epoch in counts[:-1])
+            passes: dict[int, list[str]] = {}
+            for position in range(before, before + counts[-1][place]):
+                of_pass, index = divmod(position, self._sizes[number])
+                if of_pass not in passes:
+                    passes[of_pass] = self._shuffle("order", number, of_pass, of_set=number)
+                order.append(passes[of_pass][index])
+        random.Random(derive(self._seed, "order", self._name, epoch)).shuffle(order)
+        return order
+
+    def set_counts(self, step: int) -> dict[str, int]:
+        """Return number of a set of the mixture -> groups of a step that are from it."""
+        start = (step - 1) * self._stage.groups_per_step
+        positions = range(start, start + self._stage.groups_per_step)
+        return dict(sorted(Counter(self._query_at(position).partition(":")[0] for position in positions).items()))
 
     def _group(self, query: str, step: int) -> Group:
         generator = random.Random(derive(self._seed, "group", self._name, step, query))
@@ -178,10 +271,62 @@ class Sampler:
             return self._from_teacher(query, generator)
         return self._from_labels(query, generator)
 
+    def sampled_negatives(self, step: int) -> list[tuple[Group, list[SampledNegative]]]:
+        """Return the groups of a step with the source and rank of each negative, for a look at them."""
+        start = (step - 1) * self._stage.groups_per_step
+        queries = [self._query_at(start + offset) for offset in range(self._stage.groups_per_step)]
+        if self._mixed is not None:
+            return self._mixed_groups(self._mixed, queries, step)
+        groups = []
+        for group in self.groups(step):
+            ranks = {doc: rank for rank, doc in enumerate(self._ranking.get(group.query_id, ()), 1)}
+            relevant = set(self._positives(group.query_id))
+            docs = [doc for doc in group.doc_ids if doc not in relevant]
+            groups.append((group, [SampledNegative(doc, 0, ranks.get(doc, 0)) for doc in docs]))
+        return groups
+
+    def _mixed_groups(
+        self, mixed: MixedNegatives, queries: Sequence[str], step: int
+    ) -> list[tuple[Group, list[SampledNegative]]]:
+        """Return the groups of a step whose negatives come from several sources."""
+        stage, first = self._stage, []
+        for query in queries:
+            generator = random.Random(derive(self._seed, "group", self._name, step, query))
+            chosen = negatives.choose_positives(stage, self._positives(query), self._ranking.get(query, ()), generator)
+            count = stage.group_size - len(chosen)
+            of = GroupQuery(step, query, self._pools(mixed, query, count), self._is_allowed(query))
+            first.append((of, chosen, mixed.sample(of, count) if mixed.has_in_batch else []))
+        groups = []
+        for at, (of, chosen, _) in enumerate(first):
+            others = dict.fromkeys(
+                doc
+                for place, (_, positives, sampled) in enumerate(first)
+                if place != at
+                for doc in (*positives, *(negative.doc_id for negative in sampled))
+            )
+            sampled = mixed.sample(of, stage.group_size - len(chosen), list(others))
+            labels = [float(self._qrels[of.query][doc]) for doc in chosen] + [0.0] * len(sampled)
+            doc_ids = (*chosen, *(negative.doc_id for negative in sampled))
+            groups.append((Group(of.query, doc_ids, tuple(labels)), sampled))
+        return groups
+
+    def _is_allowed(self, query: str) -> Callable[[str], bool]:
+        """Return what tells whether a document from anywhere may be a negative of the query."""
+        grades, dropped = self._qrels.get(query, {}), self._dropped.get(query, frozenset())
+        takes_judged = self._stage.negatives_from != "unjudged"
+        own = f"{query.partition(':')[0]}:" if self._pool.shares else ""  # its own set of a mixture
+
+        def is_allowed(doc: str) -> bool:
+            if not doc.startswith(own) or doc in dropped or grades.get(doc, 0) >= self._stage.relevance:
+                return False
+            return takes_judged or doc not in grades
+
+        return is_allowed
+
     def _from_labels(self, query: str, generator: random.Random) -> Group:
         stage, ranked = self._stage, self._ranking.get(query, ())
-        chosen = negatives.choose_positives(stage, self._positives[query], ranked, generator)
-        pool = self._negatives(query, len(chosen))
+        chosen = negatives.choose_positives(stage, self._positives(query), ranked, generator)
+        pool = self._negatives(query, stage.group_size - len(chosen))
         size = min(stage.group_size - len(chosen), len(pool))
         sampled = negatives.sample_candidates(
             stage, [doc for _, doc in pool], [rank for rank, _ in pool], size, generator
@@ -231,32 +376,60 @@ class Sampler:
         added = generator.sample(pool, min(self._stage.in_batch, len(pool)))
         return Group(group.query_id, (*group.doc_ids, *added), (*group.labels, *[0.0] * len(added)))
 
+    def _positives(self, query: str) -> list[str]:
+        """Return a query's positives; those of the newest query alone are kept, for there may be millions."""
+        newest = self._newest
+        if newest[0] != query:
+            stage, grades = self._stage, self._qrels.get(query, {})
+            ranked = self._ranking.get(query, ()) if stage.unretrieved == "none" and grades else ()
+            newest = self._newest = query, negatives.usable_positives(stage, grades, ranked, self._has_text)
+        return newest[1]
+
     def _window(self, query: str) -> Sequence[str]:
         return self._ranking.get(query, ())[self._first : self._last]
 
-    def _negatives(self, query: str, chosen: int) -> list[tuple[int, str]]:
-        return negatives.possible_negatives(
+    def _negatives(self, query: str, needed: int) -> list[tuple[int, str]]:
+        pool = negatives.possible_negatives(
             self._stage,
             self._qrels.get(query, {}),
             self._ranking.get(query, ()),
-            positives=self._positives[query],
-            needed=self._stage.group_size - chosen,
+            positives=self._positives(query),
+            needed=needed,
             has_text=self._has_text,
         )
+        dropped = self._dropped.get(query)
+        return [entry for entry in pool if entry[1] not in dropped] if dropped else pool
 
-    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str]]:
+    def _pools(self, mixed: MixedNegatives, query: str, needed: int) -> list[list[tuple[int, str]]]:
+        return mixed.pools(
+            query,
+            self._qrels.get(query, {}),
+            positives=self._positives(query),
+            needed=needed,
+            has_text=self._has_text,
+            dropped=self._dropped.get(query, frozenset()),
+        )
+
+    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str], list[str]]:
+        """Return what the data can give, the usable queries, and these with those that the filters emptied."""
         usable: list[str] = []
+        shuffled: list[str] = []
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
         for query in query_ids:
             missing, is_undersized = self._missing(query)
-            counts["dropped"] += self._dropped(query)
+            counts["dropped"] += self._dropped_positives(query)
+            if missing == "filtered":
+                self._emptied.add(query)
+                shuffled.append(query)
+                missing = "negative"
             if missing:
                 counts[missing] += 1
                 continue
             usable.append(query)
+            shuffled.append(query)
             counts["undersized"] += is_undersized
             if self._stage.source == "labels":
-                counts["unretrieved"] += len(set(self._positives[query]) - set(self._ranking.get(query, ())))
+                counts["unretrieved"] += len(set(self._positives(query)) - set(self._ranking.get(query, ())))
         sampling = SamplingStats(
             queries=len(query_ids),
             usable=len(usable),
@@ -267,15 +440,15 @@ class Sampler:
             unretrieved_positives=counts["unretrieved"],
             dropped_positives=counts["dropped"],
         )
-        return sampling, usable
+        return sampling, usable, shuffled if self._emptied else usable
 
-    def _dropped(self, query: str) -> int:
+    def _dropped_positives(self, query: str) -> int:
         """Return how many positives with a text are not used because they were not retrieved."""
         if self._stage.source == "teacher" or self._stage.unretrieved != "none":
             return 0
         grades = self._qrels.get(query, {})
         every = [doc for doc, grade in grades.items() if grade >= self._stage.relevance and self._has_text(doc)]
-        return len(every) - len(self._positives[query])
+        return len(every) - len(self._positives(query))
 
     def _missing(self, query: str) -> tuple[str, bool]:
         """Return why a query cannot be trained on ("" if it can), and whether its group will be undersized."""
@@ -283,13 +456,26 @@ class Sampler:
         if self._stage.source == "teacher":
             missing = "candidates" if not window else "negative" if len(window) < 2 else ""
             return missing, len(window) < self._stage.group_size
+        needed = self._stage.group_size - min(self._stage.positives, len(self._positives(query)))
+        if self._mixed is not None:
+            return self._missing_in_sources(self._mixed, query, needed)
         if not window and (self._stage.unretrieved != "judged" or not self._qrels.get(query)):
             return "candidates", False
-        if not self._positives[query]:
+        if not self._positives(query):
             return "positive", False
-        chosen = min(self._stage.positives, len(self._positives[query]))
-        count = len(self._negatives(query, chosen))
-        return ("" if count else "negative"), count < self._stage.group_size - chosen
+        count = len(self._negatives(query, needed))
+        without = "filtered" if self._dropped.get(query) else "negative"
+        return ("" if count else without), count < needed
+
+    def _missing_in_sources(self, mixed: MixedNegatives, query: str, needed: int) -> tuple[str, bool]:
+        """Return the same for a stage whose negatives come from several sources."""
+        if not self._positives(query):
+            return "positive", False
+        pools = self._pools(mixed, query, needed)
+        if mixed.has_any(pools):
+            return "", not mixed.has_collection and len({doc for pool in pools for _, doc in pool}) < needed
+        is_ranked = any(query in ranking for ranking in self._pool.sources.values())
+        return ("filtered" if self._dropped.get(query) else "negative" if is_ranked else "candidates"), False
 
     def _reject_if_empty(self) -> None:
         sampling = self.sampling
@@ -299,8 +485,17 @@ class Sampler:
         )
         where = f"stages.{self._name}"
         if not sampling.usable:
+            if self._emptied:
+                what = f"the filters leave no negative for any of the {sampling.queries} training queries: {reasons}"
+                hint = "loosen the margins of false_negatives, or take lower ranks"
+                raise RunFailedError(what, where=f"{where}.false_negatives", hint=hint, code="no-negative-left")
             what = f"none of the {sampling.queries} training queries can be used: {reasons}"
             raise RunFailedError(what, where=where, code="no-usable-query")
+        without = [number for number in self._pool.shares if not self._sizes[number]]
+        if without:
+            what = f"none of the queries of set {without[0]} of the mixture can be used: {reasons}"
+            hint = "take the set out, or change what makes its queries unusable"
+            raise RunFailedError(what, where=where, hint=hint, code="no-usable-query")
         if self._stage.without_pair == "refuse" and sampling.usable < sampling.queries:
             hint = 'set without_pair = "skip" to leave them out'
             lost = sampling.queries - sampling.usable

@@ -12,6 +12,7 @@ from cerank.core.rankings import Ranking
 from cerank.planning import inputs
 from cerank.recipes.schema import Recipe, Stage
 from cerank.training.joint_sampler import JointSampler
+from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampler import TrainingPool
 from cerank.worker.run_inputs import RunInputs
 
@@ -60,6 +61,9 @@ def joint_sampler(
             ranking=ranking,
             has_text=dataset.documents.__contains__,
             scores=scores,
+            sources=source_rankings(recipe, stage, sources.candidates),
+            collections=source_collections(stage, dataset),
+            shares=set_shares(dataset, recipe.data.train_temperature),
         )
         sampler = JointSampler(name, stage, recipe.seed, pool, given)
         sampled = sampler.sampled_queries

@@ -50,6 +50,7 @@ def carry_out(context: RunContext) -> None:
             note = ceiling_note(ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels)
             if note:
                 context.log.event("candidates", f"{use.first_stage} on {use.dataset}: {note}")
+    filter_negatives(context, inputs)
     precisions = choose_precisions(context)
     context.raise_if_stopped()
     to_train = reuse_leading_stages(context, precisions)  # before the estimate, which counts what is left
@@ -71,6 +72,18 @@ def carry_out(context: RunContext) -> None:
         reuse_rankings(context, index)
         evaluation.rerank(name, precisions_of_reranking(folder).get(name, precisions[name]))
     context.heartbeat.complete()
+
+
+def filter_negatives(context: RunContext, inputs: RunInputs) -> None:
+    """Filter the negatives of every stage that says so, before hours of training: the filters may leave nothing.
+
+    Raises:
+        RunFailedError: they leave a stage without negatives.
+    """
+    for index, (name, stage) in enumerate(context.plan.recipe.chained()):
+        if stage.false_negatives.is_used and not context.folder.dropped_negatives(name).exists():
+            context.raise_if_stopped()
+            StageWork(context, inputs, index).make_sampler()
 
 
 def choose_precisions(context: RunContext) -> dict[str, str]:

@@ -256,6 +256,9 @@ def _files_written_together(folder: RunFolder, path: Path) -> list[Path]:
     relative = path.relative_to(folder.path)
     if path.name.endswith(".repairs.json"):
         return [path, path.with_name(path.name.replace(".run.repairs.json", ".run.gz"))]
+    if relative.parts[0] == "negatives":  # a list of dropped candidates and its counts
+        stage = path.name.removesuffix(".json").removesuffix(".dropped.tsv.gz")
+        return [path.with_name(f"{stage}.json"), path.with_name(f"{stage}.dropped.tsv.gz")]
     if relative.parts[0] not in {"rankings", "measures"}:
         return [path] if relative.parts[0] in checksums.CHECKSUMMED_FOLDERS else []
     stem = path.name.removesuffix(".run.gz").removesuffix(".facts.json").removesuffix(".jsonl")

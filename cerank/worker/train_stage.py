@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import time
@@ -27,6 +28,7 @@ from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
 from cerank.planning import inputs
 from cerank.recipes.loss_specs import part_target
+from cerank.recipes.negative_specs import FalseNegativeFilters
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.teachers.judging.labels import grades_of
@@ -35,13 +37,14 @@ from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
 from cerank.training.joint_sampler import JointSampler
+from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
 from cerank.training.step_shards import RankStats, describe
 from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
-from cerank.worker import orders
+from cerank.worker import filtered_negatives, orders
 from cerank.worker.joint_stage import joint_sampler, validation_sampler
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
@@ -67,6 +70,7 @@ class StageWork:
         self._spread = 0.0  # of the scores in the newest step
         self._guard: StageGuard | None = None
         self._validation_loss: ValidationLoss | None = None
+        self._sets: Sampler | None = None  # tells how many groups of a step are from each set of a mixture
 
     def is_finished(self) -> bool:
         """Return whether the final model exists and matches its checksums; a damaged one is quarantined."""
@@ -96,6 +100,8 @@ class StageWork:
         if stage.validates_by_loss:
             self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
+        if self._inputs.datasets[self._training].members:
+            self._sets = copy.copy(sampler)  # the sampler itself is in use by the thread that makes batches
         # all that the other processes read is in the run's folder by now
         context.ranks.tell(orders.encode(orders.TrainOrder(self._index, str(stage.precision))))
         context.heartbeat.enter("train", self._name, self._steps)
@@ -293,10 +299,15 @@ class StageWork:
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
                 scores=ranking.scores,
+                sources=source_rankings(recipe, stage, self._inputs.candidates),
+                collections=source_collections(stage, dataset),
+                shares=set_shares(dataset, recipe.data.train_temperature),
             ),
         )
         if stage.source == "teacher":
             self._lists = len(ranking)
+        if stage.false_negatives.is_used:
+            sampler = filtered_negatives.without_false_negatives(context, self._inputs, self._name, stage, sampler)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
 
@@ -305,6 +316,10 @@ class StageWork:
         labels = self._labels_by_model if self._stage.labels_by else None
         sampler = joint_sampler(self._inputs, self._context.plan.recipe, self._name, self._stage, labels)
         self._lists = sampler.teacher_lists
+        if self._stage.false_negatives.is_used:
+            sampler = filtered_negatives.without_false_negatives(
+                self._context, self._inputs, self._name, self._stage, sampler
+            )
         supply = describe_supply(sampler.sampling)
         unknown = sampler.describe_unknown()
         self._context.log.event("groups counted", f"{self._name}: {supply}{f'; {unknown}' if unknown else ''}")
@@ -324,6 +339,7 @@ class StageWork:
                 ranking=candidates,
                 has_text=dataset.documents.__contains__,
                 scores=None,
+                shares=set_shares(dataset, self._context.plan.recipe.data.train_temperature),
             )
             sampler = Sampler(self._name, self._stage, self._context.plan.recipe.seed, pool)
             taught = self._inputs.teacher(self._name, self._stage, sampler.sampled_queries)
@@ -357,7 +373,14 @@ class StageWork:
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
         dataset = self._inputs.datasets[name]
-        single = msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip")
+        single = msgspec.structs.replace(
+            stage,
+            groups_per_step=1,
+            in_batch=0,
+            without_pair="skip",
+            negative_sources=(),  # validation queries have one first stage, and a filter's scores are of others
+            false_negatives=FalseNegativeFilters(),
+        )
         if stage.losses:
             joint = validation_sampler(self._inputs, recipe, self._name, single, self._validation_queries())
             context.log.event("groups counted", f"validation of {self._name}: {describe_supply(joint.sampling)}")
@@ -411,6 +434,10 @@ class StageWork:
         if self._at != metrics.step - 1:  # after a resume, the first step shows where training continued
             self._context.heartbeat.enter("train", self._name, self._steps, done=metrics.step - 1)
         self._at = metrics.step
+        if self._sets is not None:
+            names = {number: member.name for number, member in self._inputs.datasets[self._training].members.items()}
+            counts = self._sets.set_counts(metrics.step)
+            metrics = msgspec.structs.replace(metrics, sets={names[key]: count for key, count in counts.items()})
         self._context.log.write_metrics(metrics)
         self._context.heartbeat.advance(1, metrics.pairs)
         if self._guard is not None:

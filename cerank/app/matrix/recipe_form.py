@@ -76,12 +76,17 @@ def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tupl
     rows = []
     for key in only or values.__struct_fields__:
         hint = decode.hints_of(type(values))[key]
-        if decode.struct_in(hint) or decode.struct_listed(hint):
+        if isinstance(getattr(values, key), msgspec.Struct) or _holds_tables(hint):
             continue  # tables of their own, such as a stage's adapter or its losses, which are edited as text
         where = f"{path}.{key}" if path else key
         shown = text(getattr(values, key))
         rows.append(FieldSpec(where, key, shown, decode.help_text_of(hint), wanted(hint), _choices(key, hint)))
     return tuple(rows)
+
+
+def _holds_tables(hint: Any) -> bool:
+    """Return whether a setting is a list of tables."""
+    return any(decode.struct_in(item) for item in typing.get_args(_bare(hint)) if item is not ...)
 
 
 def _choices(key: str, hint: object) -> tuple[str, ...]:

@@ -236,6 +236,7 @@ def _show_plan(
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
     from cerank.app.comparison import power_analysis
+    from cerank.app.mining import planned_negatives
     from cerank.app.teaching import planned_teaching
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
@@ -265,6 +266,8 @@ def _show_plan(
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     shared = plans.shared_queries(plan)
     shown = [table_columns.input_table(plan), table_columns.work_table(work)]
+    negatives = (planned_negatives.mixture_table(plan), planned_negatives.table(plan))
+    shown += [table for table in negatives if table is not None]
     teaching = planned_teaching.of_plan(plan, settings.lab)
     shown += [planned_teaching.table(teaching, "Teachers, before anything is asked")] if teaching else []
     shown += [table_columns.shared_query_table(shared)] if shared else []

@@ -1,0 +1,242 @@
+"""Mine candidates for negatives: by a first stage, a bi-encoder, or a re-ranker of an earlier run.
+
+The file is a TREC run, best first. A bi-encoder and a re-ranker score the judged positives, too, so that the same file
+serves a stage as the scores of its filters; a stage never takes a positive for a negative.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+import cerank
+from cerank.app.lab import Lab
+from cerank.app.rerank_dataset import checkpoint_folder
+from cerank.app.score_pairs import score_by_model
+from cerank.core.rankings import Ranking, ordered
+from cerank.datasets.dataset import Dataset
+from cerank.errors import UsageError
+from cerank.files import disk, json_records
+from cerank.files.hashing import sha256_file
+from cerank.inference.bi_encoders import is_bi_encoder, read_bi_encoder
+from cerank.machine.devices import physical_cores, resolve_device
+from cerank.models import bases
+from cerank.retrieval import first_stage
+from cerank.retrieval.mined_files import MinedFrom, provenance_path
+from cerank.settings import Settings
+from cerank.text.safe_text import counted
+from cerank.trec.open_run import open_run_file
+from cerank.trec.text_io import write_run
+
+Progress = Callable[[str, int, int], None]  # (what is counted, number done, number of all)
+
+
+class MiningRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to mine candidates for, by which model, and where to write them."""
+
+    dataset: str
+    by: str  # a first stage, a bi-encoder's folder or hub id, a run, RUN:STAGE, or a re-ranker's folder
+    output: Path
+    depth: int = 100
+    first_stage: str = "bm25"  # whose candidates a re-ranker orders
+    relevance: int = 1  # smallest grade of a positive
+    replace: bool = False
+    now: datetime
+
+
+class Mined(msgspec.Struct, frozen=True, kw_only=True):
+    """Mined candidates on disk."""
+
+    path: Path
+    provenance: MinedFrom
+    notes: tuple[str, ...] = ()
+
+
+class _FoundCandidates(msgspec.Struct, frozen=True, kw_only=True):
+    """Candidates, and the model that found them."""
+
+    ranking: Ranking
+    by: str
+    model_sha256: str
+    settings: dict[str, str | int] = {}
+    device: str = ""
+
+
+def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mined:
+    """Find candidates for every query of the dataset, and write them with their provenance.
+
+    Args:
+        settings: where the lab and caches are, and on what device to compute.
+        request: what to mine.
+        progress: called with what is counted, how much of it is done, and all of it.
+
+    Raises:
+        UsageError: no such model or dataset, or the output exists or cannot be written.
+    """
+    from cerank.datasets.open_datasets import open_dataset
+
+    _check_output(request)
+    dataset = open_dataset(request.dataset, settings.cache)
+    candidates = _found(settings, request, dataset, progress)
+    tag = "-".join(Path(request.by).name.split()) or "mined"
+    packed = write_run(candidates.ranking, tag)
+    path = request.output.resolve()
+    disk.write(path, packed if path.suffix == ".gz" else gzip.decompress(packed))
+    provenance = MinedFrom(
+        by=candidates.by,
+        model=request.by,
+        model_sha256=candidates.model_sha256,
+        dataset=request.dataset,
+        documents_sha256=dataset.documents.fingerprint(),
+        queries=len(candidates.ranking),
+        candidates=sum(len(candidates.ranking[query]) for query in candidates.ranking),
+        depth=request.depth,
+        settings={**candidates.settings, "relevance": request.relevance},
+        device=candidates.device,
+        sha256=sha256_file(path),
+        created=request.now.isoformat(timespec="seconds"),
+        version=cerank.__version__,
+    )
+    json_records.save(provenance_path(path), provenance)
+    notes = (
+        [] if dataset.qrels else ["the dataset has no judgments, so a relevant document may be among the candidates"]
+    )
+    absent = len(dataset.queries) - len(candidates.ranking)
+    notes += [f"{counted(absent, 'query')} of {len(dataset.queries)} have no candidates"] if absent else []
+    return Mined(path=path, provenance=provenance, notes=tuple(notes))
+
+
+def _check_output(request: MiningRequest) -> None:
+    """Check that the output can be written.
+
+    Raises:
+        UsageError: it exists already, or its folder does not.
+    """
+    output = request.output
+    if not output.resolve().parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output), code="folder-not-found")
+    if output.exists() and not request.replace:
+        raise UsageError(
+            "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
+        )
+
+
+def _found(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _FoundCandidates:
+    """Return the candidates by whatever `by` names: first stages go before folders, and these before runs."""
+    by = request.by
+    if by == first_stage.BM25 or by in dataset.runs or by in first_stage.RETRIEVERS:
+        return _by_first_stage(settings, request, dataset)
+    path = Path(by).expanduser()
+    if path.is_file():
+        open_run_file(path, None)  # an error of its own for a file that is no run
+        return _by_first_stage(settings, request, dataset)
+    folder = _model_folder(by)
+    if folder is not None and is_bi_encoder(folder):
+        return _by_bi_encoder(settings, request, dataset, folder, progress)
+    return _by_reranker(settings, request, dataset, progress)
+
+
+def _model_folder(by: str) -> Path | None:
+    """Return the folder of a model given by a short name, a path or a hub id; None for the name of a run."""
+    path = Path(by).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    is_hub_id = by.count("/") == 1 and not by.startswith((".", "~", "/"))
+    return bases.locate(by).folder if by in bases.BASES or is_hub_id else None
+
+
+def _positives(request: MiningRequest, dataset: Dataset) -> dict[str, list[str]]:
+    """Return query -> its positives that have a text."""
+    relevant = {
+        query: [doc for doc, grade in dataset.qrels.get(query, {}).items() if grade >= request.relevance]
+        for query in dataset.queries
+    }
+    return {query: [doc for doc in docs if doc in dataset.documents] for query, docs in relevant.items()}
+
+
+def _by_first_stage(settings: Settings, request: MiningRequest, dataset: Dataset) -> _FoundCandidates:
+    ranking = first_stage.candidates(dataset, request.by, request.depth, settings.cache)
+    return _FoundCandidates(
+        ranking=ranking, by="first stage", model_sha256=first_stage.fingerprint(dataset, request.by)
+    )
+
+
+def _by_bi_encoder(
+    settings: Settings, request: MiningRequest, dataset: Dataset, folder: Path, progress: Progress
+) -> _FoundCandidates:
+    from cerank.inference.dense_candidates import BiEncoder, nearest_documents, similarities
+    from cerank.kernels.determinism import make_deterministic
+
+    Lab(settings).check_device(settings.device)
+    device = resolve_device(settings.device)
+    threads = settings.threads or physical_cores()
+    make_deterministic(device, threads)
+    files = read_bi_encoder(folder)
+    model = BiEncoder(files, device)
+    done, total = 0, len(dataset.queries) + len(dataset.documents)
+
+    def advance(texts: int) -> None:
+        nonlocal done
+        done += texts
+        progress("texts", done, total)
+
+    ignores = int(dataset.ignores_identical_ids)
+    scores = nearest_documents(model, dataset.queries, dataset.documents, request.depth + ignores, advance)
+    known = similarities(model, dataset.queries, _positives(request, dataset), dataset.documents)
+    merged = {query: {**known.get(query, {}), **of_query} for query, of_query in scores.items()}
+    if ignores:
+        merged = {query: {doc: s for doc, s in row.items() if doc != query} for query, row in merged.items()}
+    return _FoundCandidates(
+        ranking=ordered({query: row for query, row in merged.items() if row}),
+        by="bi-encoder",
+        model_sha256=files.sha256,
+        settings={
+            "pooling": files.pooling,
+            "similarity": files.similarity,
+            "max_length": files.max_length,
+            "query_prefix": files.query_prefix,
+            "document_prefix": files.document_prefix,
+            "threads": threads,
+        },
+        device=device,
+    )
+
+
+def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _FoundCandidates:
+    Lab(settings).check_device(settings.device)
+    folder = checkpoint_folder(settings.lab, request.by)
+    before = first_stage.candidates(dataset, request.first_stage, request.depth, settings.cache)
+    with_positives = _with_documents(before, _positives(request, dataset))
+    scored = score_by_model(
+        settings,
+        folder,
+        dataset,
+        with_positives,
+        precision="fp32",
+        progress=lambda done, total: progress("queries", done, total),
+    )
+    return _FoundCandidates(
+        ranking=ordered(scored.scores, with_positives),
+        by="re-ranker",
+        model_sha256=bases.fingerprint(folder),
+        settings={
+            "first_stage": request.first_stage,
+            "first_stage_sha256": first_stage.fingerprint(dataset, request.first_stage),
+            "precision": scored.precision,
+            "threads": settings.threads or physical_cores(),
+        },
+        device=resolve_device(settings.device),
+    )
+
+
+def _with_documents(ranking: Ranking, added: Mapping[str, Sequence[str]]) -> Ranking:
+    """Return the ranking with further documents at the end of each list."""
+    lists = {
+        query: list(dict.fromkeys((*docs, *(doc for doc in added.get(query, ()) if doc != query))))
+        for query, docs in ranking.items()
+    }
+    return Ranking(lists, {query: [float(-place) for place in range(len(docs))] for query, docs in lists.items()})

@@ -1,0 +1,1 @@
+"""The commands that mine candidates for negatives and show them."""
