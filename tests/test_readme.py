@@ -206,7 +206,7 @@ def test_every_package_on_the_map_is_there_and_none_is_missing():
 
 
 def test_the_recipe_shown_loads(tmp_path):
-    text, sources, filters, baselines = blocks(DOCUMENTS["recipes"], "toml")
+    text, losses, sources, filters, baselines = blocks(DOCUMENTS["recipes"], "toml")
     # a key before the file's tables is the recipe's own
     (tmp_path / "gentle.toml").write_text(baselines + text + sources + filters)
     recipe = recipes.load(str(tmp_path / "gentle.toml")).recipe
@@ -214,6 +214,9 @@ def test_the_recipe_shown_loads(tmp_path):
     assert len(recipe.baselines) == 2
     assert len(recipe.stages["contrastive"].negative_sources) == 4
     assert recipe.stages["contrastive"].false_negatives.is_used
+    (tmp_path / "both.toml").write_text(f'extends = "joint"\nname = "both"\n{losses}')
+    parts = recipes.load(str(tmp_path / "both.toml")).recipe.stages["joint"].losses
+    assert [(part.name, part.teacher, part.weight) for part in parts] == [("lce", "", 1.0), ("kl", "embedding", 0.5)]
 
 
 def test_the_teacher_prices_and_template_shown_load(tmp_path):

@@ -360,12 +360,12 @@ class CurvesPane(RunPane):
         self._filter = event.value
         order = self._order()
         if order:
-            self._plot = _PLOTS.index(order[0])
+            self._plot = self._plots().index(order[0])
         self._draw()
         self._tell_filtered()
 
     def _tell_filtered(self) -> None:
-        text = f"{len(self._order())} of {counted(len(_PLOTS), 'chart')}; esc shows all"
+        text = f"{len(self._order())} of {counted(len(self._plots()), 'chart')}; esc shows all"
         self.query_one("#filtered", Static).update(content(text))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -412,7 +412,7 @@ class CurvesPane(RunPane):
         """Return the steps at which the main plot has points."""
         if not self._shown:
             return np.empty(0)
-        if _PLOTS[self._plot] == _VALIDATION:
+        if self._plots()[self._plot % len(self._plots())] == _VALIDATION:
             # where a stage ends and the next one starts, two validations have one place
             return np.array(sorted({step for step, _ in self._shown[0].columns.validations}))
         return self._shown[0].columns.steps

@@ -70,6 +70,27 @@ async def test_a_filter_shows_the_charts_whose_name_matches(folder: LabFolder, a
         assert not isinstance(app.screen, RunScreen)
 
 
+async def test_a_run_of_several_losses_has_a_chart_of_each_and_of_their_gradients(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    run = folder.finished(folder.started(folder.run("one"), 50, stage=1))
+    kind: type[ReadingRow] = ReadingRow  # type: ignore[assignment]
+    with journal.Journal(run.readings, kind) as file:
+        for step in (51, 52, 53):
+            cosines = {"lce, kl": 0.25} if step == 52 else {}
+            row = reading(1, step, 0.7)
+            file.append(msgspec.structs.replace(row, parts={"lce": 0.5, "kl": 0.2}, cosines=cosines))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "slash", *"losses", "enter")
+        assert "1 of 7 charts" in text_of(app)
+        frame = _main(app).frame
+        assert [line.steps.tolist() for line in frame.lines] == [[101, 102, 103]] * 2
+        assert re.search(r"a lce 0?\.50*\b.*b kl 0?\.20*\b", text_of(app)), text_of(app)
+        await press(pilot, "slash", *["backspace"] * 6, *"cosines", "enter")
+        assert [line.values.tolist() for line in _main(app).frame.lines] == [[0.25]]
+
+
 async def test_a_live_run_goes_on_and_a_still_one_is_left_alone(
     folder: LabFolder, app: CerankApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
