@@ -15,7 +15,8 @@ import msgspec
 
 import cerank
 from cerank.app.lab import Lab
-from cerank.app.rerank_dataset import RerankRequest, checkpoint_folder, score_by_model
+from cerank.app.rerank_dataset import checkpoint_folder
+from cerank.app.score_pairs import score_by_model
 from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
@@ -210,22 +211,11 @@ def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, p
     folder = checkpoint_folder(settings.lab, request.by)
     before = first_stage.candidates(dataset, request.first_stage, request.depth, settings.cache)
     with_positives = _with_documents(before, _positives(request, dataset))
-    scoring = RerankRequest(
-        checkpoint=request.by,
-        dataset=request.dataset,
-        first_stage=request.first_stage,
-        depth=request.depth,
-        precision="fp32",
-        output=request.output,
-    )
-    scored = score_by_model(
-        settings,
-        scoring,
-        folder,
-        dataset,
-        with_positives,
-        progress=lambda done, total: progress("queries", done, total),
-    )
+
+    def advance(done: int, total: int) -> None:
+        progress("queries", done, total)
+
+    scored = score_by_model(settings, folder, dataset, with_positives, precision="fp32", progress=advance)
     return _FoundCandidates(
         ranking=ordered(scored.scores, with_positives),
         by="re-ranker",
