@@ -211,14 +211,11 @@ def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, p
     folder = checkpoint_folder(settings.lab, request.by)
     before = first_stage.candidates(dataset, request.first_stage, request.depth, settings.cache)
     with_positives = _with_documents(before, _positives(request, dataset))
-    scored = score_by_model(
-        settings,
-        folder,
-        dataset,
-        with_positives,
-        precision="fp32",
-        progress=lambda done, total: progress("queries", done, total),
-    )
+
+    def advance(done: int, total: int) -> None:
+        progress("queries", done, total)
+
+    scored = score_by_model(settings, folder, dataset, with_positives, precision="fp32", progress=advance)
     return _FoundCandidates(
         ranking=ordered(scored.scores, with_positives),
         by="re-ranker",
