@@ -53,7 +53,10 @@ def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, thr
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:
     """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
-    settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
+    passages = recipe.passages_of(name)
+    settings = without_defaults(
+        msgspec.structs.replace(stage, dataset="", first_stage="", teacher="", passages=passages)
+    )
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
