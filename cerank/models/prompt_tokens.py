@@ -57,6 +57,7 @@ class PromptTokenizer(PairTokenizer):
         self._texts: dict[tuple[str, str], str] = {}  # where parts cannot be tokenized apart
         self._store: TokenStore | None = None
         self._in_use: WindowsInUse | None = None
+        self._bare: dict[tuple[str, str], str] = {}  # texts of queries and passages, to match them without the prompt
         self._passage_counts: dict[str, int] = {}  # document -> its passages, each kept under an id of its own
         self._part = next((part for part in template.body if QUERY in part and DOCUMENT in part), "")
         prefix = tuple(self._ids([template.prefix])[0]) if template.prefix else ()
@@ -100,7 +101,8 @@ class PromptTokenizer(PairTokenizer):
         if kind == "document" and self._in_use is not None:
             new = [key for key in dict.fromkeys(keys) if key not in self._passage_counts]
             passages = self._passage_texts(self._in_use, new, list(texts(new)) if new else [])
-            self._add_texts("document", list(passages), list(passages.values()), self._in_use.windows.longest)
+            # tokenized beside other words a passage may take a token more: only the prompt's own limit cuts it
+            self._add_texts("document", list(passages), list(passages.values()), self._limits.max_length)
             return
         known = self._texts if (self._query if kind == "query" else self._document) is None else self._known
         new = [key for key in dict.fromkeys(keys) if (kind, key) not in known]
@@ -116,6 +118,8 @@ class PromptTokenizer(PairTokenizer):
             return
         side = self._query if kind == "query" else self._document
         short = self._shortened(texts, limit)
+        if self._in_use is not None:
+            self._bare.update({(kind, key): text for key, text in zip(new, short, strict=True)})
         if side is None:
             self._texts.update({(kind, key): text for key, text in zip(new, short, strict=True)})
             return
@@ -163,13 +167,9 @@ class PromptTokenizer(PairTokenizer):
     def best_passage(self, query_id: str, doc_id: str) -> int:
         """Return the number of the document's passage that matches the query best by BM25."""
         numbers = range(self._passage_counts[doc_id])
-        return best_passage(
-            self._terms("query", query_id), [self._terms("document", passage_id(doc_id, number)) for number in numbers]
-        )
-
-    def _terms(self, kind: str, key: str) -> Sequence[int]:
-        """Return the tokens of a text; where it is tokenized apart, with the prompt's words, which tell none apart."""
-        return self._known[kind, key] if self.is_apart else self._ids([self._texts[kind, key]])[0]
+        texts = [self._bare["document", passage_id(doc_id, number)] for number in numbers]
+        query, *passages = self._ids([self._bare["query", query_id], *texts])
+        return best_passage(query, passages)
 
     def __len__(self) -> int:
         return len(self._known) + len(self._texts)
@@ -178,6 +178,7 @@ class PromptTokenizer(PairTokenizer):
         """Forget all texts, to bound memory."""
         self._known.clear()
         self._texts.clear()
+        self._bare.clear()
         self._passage_counts.clear()
 
     def use_token_store(self, store: TokenStore | None) -> None:  # noqa: ARG002 - what it holds is tokenized without the prompt

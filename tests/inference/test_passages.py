@@ -51,13 +51,18 @@ def by_hand(model, tokenizer, query, document):
     room = len(query_ids) + 3 + WINDOWS.length
     overlap = WINDOWS.length - WINDOWS.stride
     rows = tokenizer(
-        query, document, truncation="only_second", max_length=room, stride=overlap, return_overflowing_tokens=True
+        query,
+        document,
+        truncation="only_second",
+        max_length=room,
+        stride=overlap,
+        return_overflowing_tokens=True,
+        padding=True,
+        return_tensors="pt",
     )
+    del rows["overflow_to_sample_mapping"]
     with torch.no_grad():
-        return [
-            float(model(torch.tensor([ids]), token_type_ids=torch.tensor([types])).logits)
-            for ids, types in zip(rows["input_ids"], rows["token_type_ids"], strict=True)
-        ][: WINDOWS.max_passages]
+        return model(**rows).logits.squeeze(-1).tolist()[: WINDOWS.max_passages]
 
 
 def test_max_p_by_hand_on_twenty_documents(folder):

@@ -20,12 +20,14 @@ from tests.model_fixtures import WORDS
 from tests.refusals import refused
 
 DRAW = random.Random(4)
-DOCUMENTS = {f"d{i}": " ".join(DRAW.choices(WORDS, k=size)) for i, size in enumerate([0, 1, 9, 10, 11, 14, 30, 80, 200])}
+DOCUMENTS = {
+    f"d{i}": " ".join(DRAW.choices(WORDS, k=size)) for i, size in enumerate([0, 1, 9, 10, 11, 14, 30, 80, 200])
+}
 QUERY = "alpha beta gamma"
 
 
-def tokens_of(files, windows, titles=None, limits=TokenLimits(40, 8)):
-    tokens = PairTokenizer(load_tokenizer(files.folder), limits)
+def tokens_of(files, windows, titles=None):
+    tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits(40, 8))
     tokens.use_windows(WindowsInUse(windows, titles))
     tokens.add("query", ["q"], lambda _: [QUERY])
     tokens.add("document", list(DOCUMENTS), lambda ids: [DOCUMENTS[key] for key in ids])
