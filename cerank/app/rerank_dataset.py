@@ -221,6 +221,8 @@ def _with_passages_of_run(request: RerankRequest, folder: Path | None) -> tuple[
         UsageError: the scores of passages are asked for, and there are no passages.
     """
     complete, notes = as_in_run(request, folder)
+    if complete.passages is not None and not complete.passages.has_passages:
+        complete = msgspec.structs.replace(complete, passages=None)  # asked for whole documents, whatever the run read
     if complete.passage_scores is not None and complete.passages is None:
         what, hint = "documents are not cut into passages", "add --aggregation, such as --aggregation MaxP"
         raise UsageError(what, where="--passage-scores", hint=hint, code="options-conflict")

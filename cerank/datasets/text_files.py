@@ -106,8 +106,8 @@ def field_rows(path: Path, opener: Opener | None = None) -> Iterator[FieldRow]:
     ending = ending_of(path)
     if tables.is_parquet(path):
         names = tables.column_names(path)
-        for number, row in tables.rows(path, names, has_texts=True):
-            yield _field_row(path, number, dict(zip(names, row, strict=True)))
+        for number, values in tables.rows(path, names, has_texts=True):
+            yield _field_row(path, number, dict(zip(names, values, strict=True)))
     elif ending == ".tsv":
         for number, parts in tab_lines(path, (2, 3, 4), opener):
             yield number, parts[0], dict(zip(("url", "title", "text")[4 - len(parts) :], parts[1:], strict=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from cerank.datasets.dataset import CATALOG, Dataset
+from cerank.errors import MissingError
 from cerank.models.bases import locate
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan
@@ -37,11 +40,26 @@ def truncation_in_words(plan: Plan) -> Iterator[str]:
         windows = PassageWindows.of_spec(recipe.passages_of(systems[0]))
         if windows is not None:
             tokens.use_windows(WindowsInUse(windows))
+        what = " and ".join(systems)
+        reads = f", in {windows.max_passages} passages at most" if windows is not None else ""
         for test, dataset in datasets.items():
             store = open_token_store(tokens.tokenizer, dataset, cache)
-            counted = collection_truncation(tokens, dataset.documents, list(dataset.queries.values()), store)
-            what = f", in {windows.max_passages} passages at most" if windows is not None else ""
-            yield f"{' and '.join(systems)} on {test}{what}: {counted.expected()}"
+            try:
+                with _without_downloads(dataset):
+                    counted = collection_truncation(tokens, dataset.documents, list(dataset.queries.values()), store)
+            except MissingError:
+                yield f"{what} on {test}{reads}: how many documents will be cut is said once they are here"
+                continue
+            yield f"{what} on {test}{reads}: {counted.expected()}"
+
+
+def _without_downloads(dataset: Dataset) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which a dataset of the catalog fetches nothing."""
+    if dataset.location != CATALOG:
+        return contextlib.nullcontext()
+    from cerank.datasets import irds
+
+    return irds.offline()
 
 
 def _alike(recipe: Recipe) -> list[list[str]]:

@@ -18,7 +18,8 @@ from cerank.tokenization.token_store import MAX_STORED_TOKENS, TokenStore
 from cerank.tokenization.tokens import PairTokenizer
 
 SAMPLE = 500  # documents that are tokenized at most
-MOST_LISTED = 50_000  # documents among which the sample is taken, and whose stored lengths are looked up
+MOST_LISTED = 50_000  # documents of a collection whose stored lengths are looked up
+_READ = 5_000  # documents at the beginning of a collection among which the sample is taken
 _SAMPLED_QUERIES = 200
 _CHARACTERS = 24  # a token: of a longer text only the beginning is tokenized, unless that has too few tokens
 
@@ -83,15 +84,22 @@ def collection_truncation(
 
     Args:
         tokens: joins query and document, or cuts documents into passages.
-        collection: the documents; of more than 50,000 the first ones.
+        collection: the documents, read from their beginning: the first 50,000 with stored lengths, else every so many
+            of the first 5,000. None is looked up by its id, for which a catalog would build an index.
         query_texts: texts of queries.
         store: stored lengths of the documents, if there are any.
     """
     texts = {str(number): text for number, text in enumerate(query_texts[:_SAMPLED_QUERIES])}
     turn = itertools.cycle(texts)
-    query_of = {doc: next(turn) for doc, _ in itertools.islice(collection, MOST_LISTED)}
-    is_sample = len(collection) > len(query_of)
-    return _count(tokens, query_of, texts, collection.texts, store, is_sample=is_sample)
+    if store is not None and store.shard("document") is not None:
+        query_of = {doc: next(turn) for doc, _ in itertools.islice(collection, MOST_LISTED)}
+        is_sample = len(collection) > len(query_of)
+        return _count(tokens, query_of, texts, collection.texts, store, is_sample=is_sample)
+    total = len(collection)
+    step = -(-min(total, _READ) // SAMPLE) or 1
+    read = dict(itertools.islice(collection, 0, _READ, step))
+    query_of = {doc: next(turn) for doc in read}
+    return _count(tokens, query_of, texts, lambda ids: [read[doc] for doc in ids], None, is_sample=total > len(read))
 
 
 def _count(

@@ -216,7 +216,8 @@ class StageEvaluation:
             if chunk.pairs:
                 context.log.write_scoring(Scoring(system, test, chunk.pairs, chunk.seconds))
             if context.ranks.count == 1:  # else they were counted when they were scored
-                context.heartbeat.advance(len(chunk.candidates), sum(map(len, chunk.candidates.values())))
+                scored = chunk.passages or chunk.candidates
+                context.heartbeat.advance(len(chunk.candidates), sum(map(len, scored.values())))
             context.raise_if_stopped()
         cache.trim()
         return scores

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from cerank.datasets.local_folders import FolderDocuments
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import UsageError
 from cerank.models.cross_encoder import load_tokenizer
@@ -116,6 +117,16 @@ def test_cut_documents_are_counted_beside_their_own_query(tiny, monkeypatch):
     sampled = candidate_truncation(tokens, candidates, *texts)
     assert (sampled.documents, sampled.is_sample) == (4, True)
     assert sampled == candidate_truncation(tokens, candidates, *texts)
+
+
+def test_of_a_large_collection_documents_from_all_over_its_beginning_are_counted(tiny, monkeypatch):
+    monkeypatch.setattr(truncation, "SAMPLE", 10)
+    tokens = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(20, 10))
+    texts = {f"d{number}": " ".join(WORDS if number < 15 else WORDS[:2]) for number in range(30)}
+    documents = FolderDocuments(texts, "ab" * 32, "data")
+    counted = collection_truncation(tokens, documents, ["alpha"])
+    assert (counted.documents, counted.cut, counted.is_sample) == (10, 5, True)
+    assert str(counted) == "50 % of documents were cut (5 of a sample of 10)"
 
 
 def test_a_long_text_of_few_tokens_is_tokenized_as_a_whole(tiny):

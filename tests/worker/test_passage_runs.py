@@ -114,6 +114,25 @@ def test_shards_hold_passages_and_merge_to_the_same_bytes(finished, tmp_path):
     assert (tmp_path / "p").read_bytes() == (tmp_path / "q").read_bytes()
 
 
+def test_whole_documents_may_be_asked_for_of_a_model_that_was_trained_on_passages(finished, tmp_path):
+    result = reranked(
+        finished, tmp_path / "whole.run", "--aggregation", "none", "--passage-scores", str(tmp_path / "p")
+    )
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.where == "--passage-scores"
+    result = reranked(finished, tmp_path / "whole.run", "--aggregation", "none")
+    assert result.exit_code == 0, result.output
+    assert "MaxP" not in result.output
+    own, by_passages = (
+        read_run(path).ranking
+        for path in (
+            tmp_path / "whole.run",
+            finished[0].ranking("contrastive", finished[1].recipe.data.test[0], "bm25"),
+        )
+    )
+    assert {query: own.scores(query) for query in own} != {query: by_passages.scores(query) for query in own}
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

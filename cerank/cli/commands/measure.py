@@ -452,10 +452,11 @@ def rerank(
     ] = "",
     merge: Annotated[bool, typer.Option("--merge", help="Write FILE from its finished shards.")] = False,
     aggregation: Annotated[
-        Literal["MaxP", "FirstP", "SumP", "MeanP", "TopMeanP"] | None,
+        Literal["none", "MaxP", "FirstP", "SumP", "MeanP", "TopMeanP"] | None,
         typer.Option(
             "--aggregation",
-            help="Cut documents into passages; a document's score is that of its best or first passage, a sum or mean.",
+            help="Cut documents into passages; a document's score is that of its best or first passage, a sum or mean. "
+            "none: score whole documents, also with a model that a run trained on passages.",
             rich_help_panel=_PASSAGES,
         ),
     ] = None,
@@ -595,7 +596,7 @@ def rerank(
     write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
 
 
-def _passages_request(aggregation: Aggregation | None, **lengths: int) -> PassageSpec | None:
+def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengths: int) -> PassageSpec | None:
     """Return how documents are cut into passages; None where the command does not say.
 
     Raises:
