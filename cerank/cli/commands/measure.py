@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
 from cerank.cli import options, table_columns
@@ -605,7 +606,7 @@ def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengt
     from cerank.app import rerank_dataset
 
     if aggregation is not None:
-        return PassageSpec(aggregation=aggregation, **lengths)
+        return msgspec.structs.replace(PassageSpec(aggregation=aggregation), **lengths)
     changed = [key for key, value in lengths.items() if value != getattr(PassageSpec(), key)]
     if changed:
         where = rerank_dataset.PASSAGE_OPTIONS[changed[0]]
