@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -11,6 +12,7 @@ from cerank.app.comparison.run_answer import what_was_read
 from cerank.cli.typer_app import app
 from cerank.core.metrics import Event, StepMetrics
 from cerank.core.passage_scores import AGGREGATIONS, aggregate, passages_by_document
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import UsageError
 from cerank.evaluation.studies.aggregation_choice import AggregationChoice
 from cerank.files import journal, json_records
@@ -20,6 +22,7 @@ from cerank.planning.workload import count_work
 from cerank.runs import checksums
 from cerank.runs.records import DOCUMENTS_CUT
 from cerank.trec.text_io import read_run
+from tests.models.family_fixtures import write_encoder
 from tests.worker.test_whole_runs import rows_of
 
 from .small import STAGE, bits_of, small_plan, small_run
@@ -41,7 +44,9 @@ def carried_out(run):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("passages")
-    plan, settings = small_plan(folder, chain=["contrastive"], stages={"contrastive": SHORT}, passages=PASSAGES)
+    model = write_encoder(folder / "reranker", "BertForSequenceClassification", num_labels=1)
+    changes = {"stages": {"contrastive": SHORT}, "passages": PASSAGES, "baselines": [str(model)]}
+    plan, settings = small_plan(folder, chain=["contrastive"], **changes)
     return carried_out(small_run(folder, plan, settings)), plan, settings
 
 
@@ -52,17 +57,27 @@ def test_the_best_aggregation_on_validation_is_chosen_and_told(finished):
     assert choice.means[choice.chosen] == max(choice.means.values())
     assert choice.queries == 8
     assert "aggregations/contrastive.json" in {entry.path for entry in checksums.load_all(run).values()}
-    (told,) = (event.text for event in journal.read(run.events, Event) if event.kind == "aggregation chosen")
-    assert f"contrastive: {choice}" == told
-    assert told in what_was_read(run, plan)
+    told = [event.text for event in journal.read(run.events, Event) if event.kind == "aggregation chosen"]
+    assert [text.partition(":")[0] for text in told] == ["reranker", "contrastive"]
+    assert told[1] == f"contrastive: {choice}"
+    assert set(told) <= set(what_was_read(run, plan))
 
 
 def test_what_was_cut_is_in_the_record_of_the_run_and_in_its_plan(finished):
-    run, plan, _ = finished
-    (cut,) = (event.text for event in journal.read(run.events, Event) if event.kind == DOCUMENTS_CUT)
-    assert cut in what_was_read(run, plan)
-    (expected,) = truncation_in_words(plan)
-    assert "of 60)" in expected  # all documents of the collection; 2 passages of 4 tokens, stride 3, reach 7
+    run, plan, settings = finished
+    cut = [event.text for event in journal.read(run.events, Event) if event.kind == DOCUMENTS_CUT]
+    assert [text.partition(" on ")[0] for text in cut] == ["reranker", "contrastive"]
+    assert set(cut) <= set(what_was_read(run, plan))
+    expected = list(truncation_in_words(plan))
+    assert [text.partition(" on ")[0] for text in expected] == ["contrastive", "reranker"]
+    lengths = [
+        len(text.split())
+        for text in open_dataset(str(plan.recipe.data.test[0]), settings.cache).documents.texts(
+            [f"d{number}" for number in range(60)]
+        )
+    ]
+    longer = sum(length > 7 for length in lengths)  # two passages of 4 tokens, the second 3 further
+    assert all(f"({longer} of 60)" in text for text in expected)
     work = {part.part: part.pairs for part in count_work(plan.recipe, dict.fromkeys(names_of(plan), 10))}
     assert work[f"re-rank {plan.recipe.data.test[0]} by contrastive"] == 10 * 8 * 2 * 2
     assert work["train contrastive"] == 2 * 2 * 4 * 2
@@ -162,7 +177,12 @@ def test_show_says_what_was_read(finished):
     assert "chosen on 8 validation queries" in text
 
 
-def test_a_second_run_has_the_same_bits(finished, tmp_path):
+def test_a_second_run_has_the_same_bits_trained_again_or_not(finished):
     run, plan, settings = finished
     again = carried_out(small_run(settings.lab, plan, settings, second=5))
     assert bits_of(again) == bits_of(run)
+    shared = carried_out(small_run(settings.lab, msgspec.structs.replace(plan, shares=True), settings, second=6))
+    assert {event.kind for event in journal.read(shared.events, Event)} >= {"stage adopted", "rankings adopted"}
+    assert shared.aggregation("contrastive").read_bytes() == run.aggregation("contrastive").read_bytes()
+    rankings = {name: bits for name, bits in bits_of(run).items() if name.startswith("rankings/")}
+    assert {name: bits for name, bits in bits_of(shared).items() if name in rankings} == rankings
