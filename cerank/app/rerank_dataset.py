@@ -8,13 +8,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from cerank.app import reranked_passages
 from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.lab import Lab
-from cerank.core.passage_scores import document_scores
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import CATALOG, Dataset
 from cerank.errors import CerankError, MissingError, RunFailedError, UsageError
@@ -22,7 +21,7 @@ from cerank.exporting import mteb_files, run_metadata
 from cerank.exporting.mteb_files import MtebTask
 from cerank.exporting.resource_meter import ResourceMeter
 from cerank.exporting.run_metadata import MetadataRequest, RerankedRun
-from cerank.files import disk, json_records, manifests
+from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
 from cerank.inference.stored_chunks import OutputShards, ShardIdentity
@@ -30,30 +29,17 @@ from cerank.machine import process_environment
 from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
-from cerank.recipes.passage_specs import PassageSpec, passage_mistakes
-from cerank.recipes.schema import Recipe
+from cerank.recipes.passage_specs import PassageSpec
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import RETRIEVERS, is_built_in_bm25, open_given_run
 from cerank.retrieval.first_stage import fingerprint as first_stage_fingerprint
 from cerank.runs import run_store
-from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
-
-if TYPE_CHECKING:
-    from cerank.inference.rerank import Scorer
 
 CHUNK = 32  # queries between two progress messages
 
 
-PASSAGE_OPTIONS = {  # key of `PassageSpec` -> option
-    "aggregation": "--aggregation",
-    "max_passages": "--max-passages",
-    "length": "--passage-length",
-    "stride": "--stride",
-    "title": "--title",
-    "top": "--top",
-}
 STDOUT = ("-", "/dev/stdout")
 
 
@@ -151,7 +137,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     if not is_server and not request.merge:
         Lab(settings).check_device(settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
-    request, passage_notes = _with_passages_of_run(request, folder)
+    request, passage_notes = _as_in_run(request, folder)
     dataset = with_template(open_dataset(request.dataset, settings.cache), request.document_template, "--template")
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     meter = ResourceMeter(_metered_device(settings, request)) if request.metadata and not request.shard else None
@@ -160,7 +146,9 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         shards = _shards_of(request, folder, dataset, before)
         if request.shard:
             return _score_shard(settings, request, folder, dataset, before, shards=shards, progress=progress)
-        scored, tag = _merged(request, shards), _tag(folder)
+        merged = shards.merged()
+        scored = _ScoredPairs(reranked_passages.aggregated(request.passages, merged), passages=merged)
+        tag = _tag(folder)
     elif folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
         scored = _score_by_server(server, dataset, before, progress)
@@ -178,7 +166,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         head_notes = run_metadata.notes(source, resources)
     packed = write_run(ranking, tag, comments=head)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
-    _write_passages(request, scored)
+    reranked_passages.write_scores(request.passage_scores, scored.passages)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
         if request.merge:
@@ -199,7 +187,13 @@ def _check_request(request: RerankRequest) -> None:
     """
     _check_shards(request)
     _check_output(request)
-    _check_passages(request)
+    reranked_passages.check_request(
+        request.passages,
+        request.passage_scores,
+        is_server=request.checkpoint.startswith(("http://", "https://")),
+        is_shard=request.shard is not None,
+        replace=request.replace,
+    )
     if request.mteb is not None:
         mteb_files.check_task(request.mteb, replace=request.replace)
     if request.metadata is not None:
@@ -210,126 +204,11 @@ def _tag(folder: Path) -> str:
     return "-".join(folder.resolve().parent.name.split()) or "cerank"
 
 
-def _with_passages_of_run(request: RerankRequest, folder: Path | None) -> tuple[RerankRequest, tuple[str, ...]]:
-    """Return the request, as complete as the model's run makes it, and notes.
-
-    Args:
-        request: what was asked for.
-        folder: folder of the model; None for a server.
-
-    Raises:
-        UsageError: the scores of passages are asked for, and there are no passages.
-    """
-    complete, notes = as_in_run(request, folder)
-    if complete.passages is not None and not complete.passages.has_passages:
-        complete = msgspec.structs.replace(complete, passages=None)  # asked for whole documents, whatever the run read
-    if complete.passage_scores is not None and complete.passages is None:
-        what, hint = "documents are not cut into passages", "add --aggregation, such as --aggregation MaxP"
-        raise UsageError(what, where="--passage-scores", hint=hint, code="options-conflict")
-    return complete, notes
-
-
-def as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankRequest, tuple[str, ...]]:
-    """Return the request with what the model's run read of documents, where it says nothing else, and a note on it.
-
-    Args:
-        request: what was asked for.
-        folder: folder of the model; None for a server.
-    """
-    from cerank.evaluation.studies.aggregation_choice import AggregationChoice
-
-    home = _run_of(folder) if folder is not None else None
-    if home is None or folder is None:
-        return request, ()
-    try:
-        recipe = run_store.load_plan(home).recipe
-    except CerankError:
-        return request, ()  # `_trained_on` says that the plan cannot be read
-    index = _stage_index(home, recipe, folder)
-    if index < 0:
-        return request, ()
-    stage = recipe.chain[index]
-    spec = recipe.passages_of(stage)
-    notes: tuple[str, ...] = ()
-    template = request.document_template or recipe.data.document_template
-    if request.passages is None and spec.has_passages:
-        choice = json_records.load_if_there(home.aggregation(stage), AggregationChoice)
-        aggregation = choice.chosen if choice is not None else spec.first_aggregation
-        spec = msgspec.structs.replace(spec, aggregation=aggregation)
-        what = f"{spec.max_passages} passages of {spec.length} tokens, stride {spec.stride}, {aggregation}"
-        notes = (f"{what}: as {stage} read documents in {run_store.title(home)}",)
-        request = msgspec.structs.replace(request, passages=spec)
-    return msgspec.structs.replace(request, document_template=template), notes
-
-
-def _use_passages(request: RerankRequest, scorer: Scorer, dataset: Dataset) -> None:
-    """Let the scorer cut documents into passages, if that is asked for.
-
-    Raises:
-        UsageError: passages do not fit beside a query, or titles are asked for and there are none.
-    """
-    from cerank.datasets.document_fields import titles_of
-    from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse
-
-    if request.passages is None or (windows := PassageWindows.of_spec(request.passages)) is None:
-        return
-    titles = titles_of(dataset, "--title") if windows.title else None
-    scorer.use_passages(WindowsInUse(windows, titles), request.passages.first_aggregation, request.passages.top)
-
-
-def _windows_text(request: RerankRequest) -> str:
-    """Return how documents are cut, as a part of the identity of shards; "" where they are not."""
-    if request.passages is None:
-        return ""
-    spec = request.passages
-    return f" passages {(spec.max_passages, spec.length, spec.stride, spec.title)}"
-
-
-def _merged(request: RerankRequest, shards: OutputShards) -> _ScoredPairs:
-    """Return the scores of finished shards; those of passages are aggregated here."""
-    scores = shards.merged()
-    if request.passages is None:
-        return _ScoredPairs(scores)
-    spec = request.passages
-    return _ScoredPairs(document_scores(scores, spec.first_aggregation, spec.top), passages=scores)
-
-
-def _write_passages(request: RerankRequest, scored: _ScoredPairs) -> None:
-    """Write the scores of passages, exactly, a line each: query, passage, score."""
-    if request.passage_scores is not None:
-        rows = (
-            f"{query}\t{passage}\t{score!r}\n"
-            for query, of_query in scored.passages.items()
-            for passage, score in of_query.items()
-        )
-        disk.write(request.passage_scores.resolve(), "".join(rows).encode())
-
-
-def _check_passages(request: RerankRequest) -> None:
-    """Check what is asked of passages.
-
-    Raises:
-        UsageError: it contradicts itself, or cannot be written.
-    """
-    is_server = request.checkpoint.startswith(("http://", "https://"))
-    if request.passages is not None:
-        if is_server:
-            what = "a server scores whole texts; passages are cut for models that cerank runs itself"
-            raise UsageError(what, where="--aggregation", code="options-conflict")
-        for mistake in passage_mistakes(request.passages, "passages"):
-            where, _, what = mistake.partition(": ")
-            raise UsageError(what, where=PASSAGE_OPTIONS[where.rpartition(".")[2]], code="passages-wrong")
-    path = request.passage_scores
-    if path is None:
-        return
-    if is_server or request.shard:
-        what = "it is written with the whole ranking: give it with --merge" if request.shard else "a server has none"
-        raise UsageError(what, where="--passage-scores", code="options-conflict")
-    if not path.parent.is_dir():
-        raise UsageError("the output folder does not exist", where=str(path))
-    if path.exists() and not request.replace:
-        hint = "--replace overwrites it"
-        raise UsageError("the file exists already", where=str(path), hint=hint, code="file-exists")
+def _as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankRequest, tuple[str, ...]]:
+    """Return the request with what the model's run read of documents, where it says nothing else, and notes on that."""
+    passages, template, notes = reranked_passages.as_in_run(request.passages, request.document_template, folder)
+    reranked_passages.check_scores_file(passages, request.passage_scores)
+    return msgspec.structs.replace(request, passages=passages, document_template=template), notes
 
 
 def _check_output(request: RerankRequest) -> None:
@@ -385,7 +264,7 @@ def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: R
     identity = ShardIdentity(
         shards=request.shard[1] if request.shard else 0,
         chunks=-(-len(before) // CHUNK),
-        model=f"{fingerprint(folder)}{_windows_text(request)}",
+        model=f"{fingerprint(folder)}{reranked_passages.windows_text(request.passages)}",
         candidates=candidates.hexdigest(),
         collection=dataset.documents.fingerprint(),
     )
@@ -508,7 +387,7 @@ def _score_by_model(
     with hold_gpu(device, settings.lab, "cerank rerank"):
         make_deterministic(device, threads)
         scorer = Scorer.load(folder, device, request.precision)
-        _use_passages(request, scorer, dataset)
+        reranked_passages.use_passages(request.passages, scorer, dataset)
         collection, model = dataset.documents.fingerprint(), scorer.checkpoint + scorer.scored_text
         key = score_cache_key(model, collection, device=device, threads=threads, precision=scorer.precision)
         cache = ScoreCache(settings.cache, key, has_passages=bool(scorer.scored_text))
@@ -556,19 +435,6 @@ def _score_by_server(
     return _ScoredPairs(scores, pairs_asked)
 
 
-def _run_of(folder: Path) -> RunFolder | None:
-    """Return the run whose stage left the model in `folder`; None for a model of another origin."""
-    parents = folder.resolve().parents
-    home = RunFolder(parents[2]) if len(parents) > 2 else None
-    return home if home is not None and home.plan.is_file() else None
-
-
-def _stage_index(home: RunFolder, recipe: Recipe, folder: Path) -> int:
-    """Return the place of the stage in the chain that left the model in `folder`; -1 if none did."""
-    places = (at for at, stage in enumerate(recipe.chain) if home.final(at, stage).resolve() == folder.resolve())
-    return next(places, -1)
-
-
 def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:
     """Return how many queries of the dataset a checkpoint of a run was trained or chosen by; none for other models.
 
@@ -582,12 +448,12 @@ def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names
 
-    home = _run_of(folder)
+    home = reranked_passages.run_of(folder)
     if home is None:
         return ()
     try:
         recipe = run_store.load_plan(home).recipe
-        index = _stage_index(home, recipe, folder)
+        index = reranked_passages.stage_index(home, recipe, folder)
         data = msgspec.structs.replace(recipe.data, test=(name,))
         recipe = msgspec.structs.replace(recipe, chain=recipe.chain[: index + 1], data=data)
         datasets = {

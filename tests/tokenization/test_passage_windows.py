@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -126,7 +127,8 @@ def test_of_a_large_collection_documents_from_all_over_its_beginning_are_counted
     documents = FolderDocuments(texts, "ab" * 32, "data")
     counted = collection_truncation(tokens, documents, ["alpha"])
     assert (counted.documents, counted.cut, counted.is_sample) == (10, 5, True)
-    assert str(counted) == "50 % of documents were cut (5 of a sample of 10)"
+    assert re.findall(r"\d+ %|\d+", str(counted)) == ["50 %", "5", "10"]
+    assert "sample" in str(counted)
 
 
 def test_a_long_text_of_few_tokens_is_tokenized_as_a_whole(tiny):

@@ -603,13 +603,13 @@ def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengt
     Raises:
         UsageError: it says how without --aggregation.
     """
-    from cerank.app import rerank_dataset
+    from cerank.app import reranked_passages
 
     if aggregation is not None:
         return msgspec.structs.replace(PassageSpec(aggregation=aggregation), **lengths)
     changed = [key for key, value in lengths.items() if value != getattr(PassageSpec(), key)]
     if changed:
-        where = rerank_dataset.PASSAGE_OPTIONS[changed[0]]
+        where = reranked_passages.PASSAGE_OPTIONS[changed[0]]
         hint = "add --aggregation, such as --aggregation MaxP"
         raise UsageError("it says how documents are cut into passages", where=where, hint=hint, code="options-conflict")
     return None
