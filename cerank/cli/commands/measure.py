@@ -452,6 +452,14 @@ def rerank(
         ),
     ] = "",
     merge: Annotated[bool, typer.Option("--merge", help="Write FILE from its finished shards.")] = False,
+    devices: Annotated[
+        str,
+        typer.Option(
+            "--devices",
+            metavar="DEVICES",
+            help="Share the queries among several devices: all GPUs (all), how many (2), or which (0,1).",
+        ),
+    ] = "",
     aggregation: Annotated[
         Literal["none", "MaxP", "FirstP", "SumP", "MeanP", "TopMeanP"] | None,
         typer.Option(
@@ -560,8 +568,8 @@ def rerank(
     --aggregation cuts long documents into passages, scores each once and aggregates the scores (`cerank guide
     long-documents`). A model that a run trained on passages reads documents so without being told.
 
-    Several devices or machines share the queries by --shard: each shard resumes where it was stopped, and --merge
-    writes the same bytes as one device would.
+    Several devices of a machine share the queries by --devices, several machines by --shard: what is finished is kept
+    beside FILE, the same command continues after it, and the bytes are those of one device.
     """
     from cerank.app import rerank_dataset
     from cerank.inference.stored_chunks import parse_shard
@@ -578,6 +586,7 @@ def rerank(
         replace=replace,
         shard=parse_shard(shard),
         merge=merge,
+        devices=devices,
         mteb=_mteb_task(mteb_predictions, mteb_task, mteb_subset, mteb_split),
         passages=_passages_request(
             aggregation, max_passages=max_passages, length=passage_length, stride=stride, title=title, top=top
