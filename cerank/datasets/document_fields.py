@@ -40,8 +40,17 @@ def titles_of(dataset: Dataset, where: str = "passages.title") -> Callable[[Sequ
     Raises:
         UsageError: the documents have no field `title`.
     """
-    _check_fields(dataset, ("title",), where)
+    check_titles(dataset, where)
     return _reader_of(dataset, where).documents(parse_template("{title}")).texts
+
+
+def check_titles(dataset: Dataset, where: str = "passages.title") -> None:
+    """Check that the documents have titles, without reading them all.
+
+    Raises:
+        UsageError: they have no field `title`.
+    """
+    _check_fields(dataset, ("title",), where)
 
 
 def _reader_of(dataset: Dataset, where: str) -> FieldReader:

@@ -13,7 +13,7 @@ import msgspec
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
-from cerank.datasets.document_fields import titles_of, with_template
+from cerank.datasets.document_fields import check_titles, with_template
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256, sha256_text
@@ -174,10 +174,9 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
         if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
     check_depths(recipe, datasets)
-    for system in (*recipe.chain, *recipe.baseline_models()):
-        if recipe.passages_of(system).title:
-            for data in datasets.values():
-                titles_of(data)
+    if any(recipe.passages_of(system).title for system in (*recipe.chain, *recipe.baseline_models())):
+        for data in datasets.values():
+            check_titles(data)
     for teacher in recipe.evaluate.teachers:
         spec = recipe.teachers[teacher]
         for test in recipe.data.test:
@@ -255,7 +254,7 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         first = training_first_stage(recipe, stage)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
-    teacher = read_teacher(stage.teacher, dataset)
+    teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
     if not ranked:

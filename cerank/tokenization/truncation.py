@@ -43,7 +43,9 @@ class Truncation(msgspec.Struct, frozen=True):
     @property
     def _share(self) -> str:
         share = 100 * self.cut / max(1, self.documents)
-        return f"{share:.0f} %" if not self.cut or share >= 1 else "less than 1 %"
+        if 0 < share < 1:
+            return "less than 1 %"
+        return "more than 99 %" if 99 < share < 100 else f"{share:.0f} %"
 
     @property
     def _counts(self) -> str:

@@ -17,7 +17,7 @@ from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse, be
 from cerank.tokenization.token_store import open_token_store
 from cerank.tokenization.tokenize_collection import build
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
-from cerank.tokenization.truncation import candidate_truncation, collection_truncation
+from cerank.tokenization.truncation import Truncation, candidate_truncation, collection_truncation
 from tests.model_fixtures import WORDS
 from tests.refusals import refused
 
@@ -129,6 +129,13 @@ def test_of_a_large_collection_documents_from_all_over_its_beginning_are_counted
     assert (counted.documents, counted.cut, counted.is_sample) == (10, 5, True)
     assert re.findall(r"\d+ %|\d+", str(counted)) == ["50 %", "5", "10"]
     assert "sample" in str(counted)
+
+
+@pytest.mark.parametrize(("cut", "percent"), [(0, "0 %"), (1, "1 %"), (500, "50 %"), (999, "99 %"), (1000, "100 %")])
+def test_a_share_is_0_or_100_percent_only_where_it_is(cut, percent):
+    told = str(Truncation(1000, cut, is_sample=False)).partition(" of ")[0]
+    assert told.endswith(percent)
+    assert (told == percent) == (cut in {0, 500, 1000})
 
 
 def test_a_long_text_of_few_tokens_is_tokenized_as_a_whole(tiny):
