@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from cerank.cli.output import Column, Table
 from cerank.core.metrics import RankRow
@@ -12,13 +12,17 @@ from cerank.runs.layout import RunFolder
 
 
 def rank_table(folder: RunFolder, plan: Plan) -> Table | None:
-    """Return what each process did in the training of each stage; None for a run in one process."""
+    """Return what each process did in the training of each stage; None for a run in one process.
+
+    Attempts with another number of processes have rows of their own: each has another share.
+    """
     rows: list[RankRow]
     rows, _ = journal.read_valid_rows(folder.rank_rows, RankRow)
     if not rows:
         return None
     columns = (
         Column("stage", "stage"),
+        Column("processes", "processes", "number", 0, priority=1),
         Column("rank", "rank", "number", 0),
         Column("device", "device"),
         Column("tokens", "tokens", "number", 0, priority=1),
@@ -27,23 +31,26 @@ def rank_table(folder: RunFolder, plan: Plan) -> Table | None:
         Column("waited", "waited", "percent"),
         Column("memory", "GPU memory at most, GiB", "number", 1, priority=1),
     )
-    parts: dict[tuple[int, int, str], list[RankRow]] = defaultdict(list)
-    of_stage: dict[int, int] = defaultdict(int)
+    counts = Counter((row.attempt, row.stage, row.step) for row in rows)
+    parts: dict[tuple[int, int, int, str], list[RankRow]] = defaultdict(list)
+    totals: dict[tuple[int, int], int] = defaultdict(int)
     for row in rows:
-        parts[row.stage, row.rank, row.device].append(row)
-        of_stage[row.stage] += row.tokens
+        count = counts[row.attempt, row.stage, row.step]
+        parts[row.stage, count, row.rank, row.device].append(row)
+        totals[row.stage, count] += row.tokens
     shown = []
-    for (stage, rank, device), own in sorted(parts.items()):
+    for (stage, count, rank, device), own in sorted(parts.items()):
         tokens, busy, waited = (sum(getattr(row, key) for row in own) for key in ("tokens", "seconds", "waited"))
         memory = max(row.memory for row in own)
         shown.append(
             (
                 plan.recipe.chain[stage],
+                count,
                 rank,
                 device,
                 tokens,
                 tokens / max(busy, 1e-9),
-                tokens / max(1, of_stage[stage]),
+                tokens / max(1, totals[stage, count]),
                 waited / max(busy + waited, 1e-9),
                 memory / 2**30 if memory else None,
             )
