@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -12,7 +13,7 @@ from cerank.app import rerank_dataset
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.inference import rerank as rerank_module
-from cerank.inference.stored_chunks import parse_shard
+from cerank.inference.stored_chunks import OutputShards, ShardIdentity, parse_shard
 from cerank.models import forward_pass
 from tests.model_fixtures import WORDS
 from tests.models.family_fixtures import write_encoder
@@ -130,6 +131,24 @@ def test_shards_by_hand_are_resumed_and_merged_to_the_bytes_of_one_command(texts
     command(output, "--merge")
     assert output.read_bytes() == (one / "out.run").read_bytes()
     assert not output.with_name("out.run.shards").exists()
+
+
+def test_two_shards_may_begin_in_the_same_moment(tmp_path, monkeypatch):
+    """One begins where the other has written its file and not yet given it its name."""
+    replace, begun = os.replace, []
+    one, two = (OutputShards(tmp_path / "out.run", ShardIdentity(2, 4, "model", "c", "d")) for _ in range(2))
+
+    def interrupted(source, target):
+        if not begun:
+            begun.append(True)
+            two.begin()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    one.begin()
+    assert begun
+    assert OutputShards(tmp_path / "out.run", one.identity).identity == one.identity
+    assert [path.name for path in one.folder.iterdir()] == ["identity.json"]
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0"])
