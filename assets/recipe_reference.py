@@ -19,6 +19,7 @@ from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.matrix_schema import Matrix
 from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
+from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 from cerank.recipes.teacher_specs import TeacherSpec
 
@@ -52,6 +53,11 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
         "[stages.NAME.false_negatives]",
         "Filters that drop candidates which may be relevant; see `cerank guide recipes`.",
         FalseNegativeFilters,
+    ),
+    (
+        "[passages]",
+        "Cut long documents into passages; also [stages.NAME.passages]. See `cerank guide long-documents`.",
+        PassageSpec,
     ),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),

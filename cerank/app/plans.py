@@ -92,8 +92,7 @@ def plan_of(
         CerankError: anything in the recipe that could not be carried out.
     """
     from cerank.datasets import query_overlaps, synthetic
-    from cerank.datasets.open_datasets import open_dataset
-    from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs
+    from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs, open_with_template
     from cerank.scheduler.command_wrappers import EXECUTORS
 
     run_store.check_no_token(label, "the label")
@@ -101,7 +100,7 @@ def plan_of(
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
-        datasets[name] = open_dataset(name, settings.cache)
+        datasets[name] = open_with_template(name, complete, settings.cache)
     synthetic.check_tests({name: datasets[name] for name in complete.data.test}, f"recipe {complete.name}")
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)

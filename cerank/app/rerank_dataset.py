@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.app import reranked_passages
 from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.app.score_pairs import ScoredPairs, score_by_model
@@ -28,11 +29,11 @@ from cerank.inference.stored_chunks import OutputShards, ShardIdentity
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
 from cerank.planning import several_devices
+from cerank.recipes.passage_specs import PassageSpec
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import RETRIEVERS, is_built_in_bm25, open_given_run
 from cerank.retrieval.first_stage import fingerprint as first_stage_fingerprint
 from cerank.runs import run_store
-from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
 
@@ -57,6 +58,9 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     merge: bool = False  # write the output from shards that are finished
     devices: str = ""  # share the queries among these: "all", how many, or which; "" for the one of the settings
     mteb: MtebTask | None = None  # whose files are written, too
+    passages: PassageSpec | None = None  # how documents are cut; None: as the model's run did, if it is of one
+    passage_scores: Path | None = None  # where the scores of passages are written
+    document_template: str = ""  # text of a document from its fields; "": as the model's run had it, if it is of one
     metadata: MetadataRequest | None = None  # begin the file with the header of ir_metadata
 
 
@@ -113,6 +117,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         UsageError: the output exists already or cannot be written, or no such model, dataset or first stage.
     """
     from cerank.core.rankings import ordered
+    from cerank.datasets.document_fields import with_template
     from cerank.datasets.open_datasets import open_dataset
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run
@@ -123,7 +128,8 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     if not is_server and not request.merge:
         Lab(settings).check_devices(request.devices, settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
-    dataset = open_dataset(request.dataset, settings.cache)
+    request, passage_notes = _as_in_run(request, folder)
+    dataset = with_template(open_dataset(request.dataset, settings.cache), request.document_template, "--template")
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     meter = ResourceMeter(_metered_device(settings, request)) if request.metadata and not request.shard else None
     costs, began = None, time.monotonic()
@@ -134,13 +140,22 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         costs = server.costs
         tag = "-".join(request.server_model.split()) or "rerank-server"
     elif shards is None:
-        scored = score_by_model(settings, folder, dataset, before, precision=request.precision, progress=progress)
+        scored = score_by_model(
+            settings,
+            folder,
+            dataset,
+            before,
+            precision=request.precision,
+            progress=progress,
+            passages=request.passages,
+            keeps_passages=request.passage_scores is not None,
+        )
         tag = _tag(folder)
     else:
         scored = _score_chunks(settings, request, folder, dataset, before, shards=shards, progress=progress)
         if request.shard:
-            return _shard_result(shards, *request.shard, len(before))
-        scored, tag = msgspec.structs.replace(scored, scores=shards.merged()), _tag(folder)
+            return _shard_result(shards, *request.shard, len(before), scored.notes)
+        scored, tag = _merged(request, scored, shards.merged()), _tag(folder)
     ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
     head, head_notes = list[str](), tuple[str, ...]()
     if request.metadata is not None and meter is not None:
@@ -150,11 +165,12 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         head_notes = run_metadata.notes(source, resources)
     packed = write_run(ranking, tag, comments=head)
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
+    reranked_passages.write_scores(request.passage_scores, scored.passages)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
         if shards is not None:
             disk.remove_tree(shards.folder)
-    notes = _notes(dataset, request.first_stage, before) + head_notes
+    notes = passage_notes + scored.notes + _notes(dataset, request.first_stage, before) + head_notes
     if request.mteb is not None:
         notes += _write_mteb(request.mteb, dataset, ranking, tag, seconds)
     if folder is not None:
@@ -170,6 +186,13 @@ def _check_request(request: RerankRequest) -> None:
     """
     _check_shards(request)
     _check_output(request)
+    reranked_passages.check_request(
+        request.passages,
+        request.passage_scores,
+        is_server=request.checkpoint.startswith(("http://", "https://")),
+        is_shard=request.shard is not None,
+        replace=request.replace,
+    )
     if request.mteb is not None:
         mteb_files.check_task(request.mteb, replace=request.replace)
     if request.metadata is not None:
@@ -178,6 +201,13 @@ def _check_request(request: RerankRequest) -> None:
 
 def _tag(folder: Path) -> str:
     return "-".join(folder.resolve().parent.name.split()) or "cerank"
+
+
+def _as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankRequest, tuple[str, ...]]:
+    """Return the request with what the model's run read of documents, where it says nothing else, and notes on that."""
+    passages, template, notes = reranked_passages.as_in_run(request.passages, request.document_template, folder)
+    reranked_passages.check_scores_file(passages, request.passage_scores)
+    return msgspec.structs.replace(request, passages=passages, document_template=template), notes
 
 
 def _check_output(request: RerankRequest) -> None:
@@ -234,7 +264,7 @@ def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: R
     identity = ShardIdentity(
         shards=request.shard[1] if request.shard else 1 if request.devices else 0,
         chunks=-(-len(before) // CHUNK),
-        model=fingerprint(folder),
+        model=f"{fingerprint(folder)}{reranked_passages.windows_text(request.passages)}",
         candidates=candidates.hexdigest(),
         collection=dataset.documents.fingerprint(),
     )
@@ -322,6 +352,7 @@ def _score_chunks(
             progress=lambda done, _: progress(done, total),
             shards=shards,
             numbers=shards.numbers_of(shard),
+            passages=request.passages,
         )
     missing = shards.missing(shard)
     if not missing:
@@ -336,10 +367,18 @@ def _score_chunks(
         request.precision,
         shards.output,
         shards.identity,
+        request.passages,
+        request.document_template,
     )
     devices = several_devices.parse_devices(request.devices, resolve_device(settings.device), None)
     done = score_on_devices(share, devices[: len(missing)], missing, lambda queries: progress(known + queries, total))
     return ScoredPairs({}, sum(each.computed for each in done), next((each.precision for each in done), ""))
+
+
+def _merged(request: RerankRequest, scored: ScoredPairs, scores: dict[str, dict[str, float]]) -> ScoredPairs:
+    """Return the result with the scores that finished shards hold: of documents, or of their passages."""
+    of_documents = reranked_passages.aggregated(request.passages, scores)
+    return msgspec.structs.replace(scored, scores=of_documents, passages=scores)
 
 
 def _queries_of(chunks: Iterable[int], queries: int) -> int:
@@ -347,12 +386,12 @@ def _queries_of(chunks: Iterable[int], queries: int) -> int:
     return sum(min(CHUNK, queries - chunk * CHUNK) for chunk in chunks)
 
 
-def _shard_result(shards: OutputShards, number: int, count: int, queries: int) -> RerankResult:
+def _shard_result(shards: OutputShards, number: int, count: int, queries: int, notes: tuple[str, ...]) -> RerankResult:
     """Return the result of a shard: how many of all queries are in it, and what is to be done next."""
     left = [f"{shard}/{count}" for shard in shards.unfinished()]
     next_step = "--merge writes the output" if not left else f"not finished yet: {', '.join(left[:8])}"
     note = f"shard {number} of {count} is in {shards.folder}; {next_step}"
-    return RerankResult(_queries_of(shards.numbers_of(number), queries), (note,), b"")
+    return RerankResult(_queries_of(shards.numbers_of(number), queries), (*notes, note), b"")
 
 
 def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
@@ -399,14 +438,12 @@ def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names
 
-    home = RunFolder(folder.resolve().parents[2]) if len(folder.resolve().parents) > 2 else None
-    if home is None or not home.plan.is_file():
+    home = reranked_passages.run_of(folder)
+    if home is None:
         return ()
     try:
         recipe = run_store.load_plan(home).recipe
-        index = next(
-            (at for at, stage in enumerate(recipe.chain) if home.final(at, stage).resolve() == folder.resolve()), -1
-        )
+        index = reranked_passages.stage_index(home, recipe, folder)
         data = msgspec.structs.replace(recipe.data, test=(name,))
         recipe = msgspec.structs.replace(recipe, chain=recipe.chain[: index + 1], data=data)
         datasets = {

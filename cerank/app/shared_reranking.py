@@ -23,6 +23,7 @@ from cerank.app.score_pairs import score_by_model
 from cerank.errors import CerankError, RunFailedError
 from cerank.inference.stored_chunks import OutputShards, ShardIdentity
 from cerank.machine.devices import device_of_process, physical_cores
+from cerank.recipes.passage_specs import PassageSpec
 from cerank.settings import Settings
 
 START = "spawn"  # of a process: CUDA does not survive a fork
@@ -40,6 +41,8 @@ class ScoringShare(msgspec.Struct, frozen=True):
     precision: str | None
     output: Path  # beside which the scores of finished chunks are kept
     identity: ShardIdentity
+    passages: PassageSpec | None = None  # how documents are cut
+    document_template: str = ""
 
 
 class _Asks(msgspec.Struct, frozen=True):
@@ -145,6 +148,7 @@ def _lost(process: Any) -> RunFailedError:
 
 def work(share: ScoringShare, end: Connection) -> None:
     """Score one chunk after another, as a process of its own."""
+    from cerank.datasets.document_fields import with_template
     from cerank.datasets.open_datasets import open_dataset
     from cerank.retrieval.first_stage import candidates
 
@@ -164,7 +168,7 @@ def work(share: ScoringShare, end: Connection) -> None:
             yield number
 
     try:
-        dataset = open_dataset(share.dataset, share.settings.cache)
+        dataset = with_template(open_dataset(share.dataset, share.settings.cache), share.document_template)
         before = candidates(dataset, share.first_stage, share.depth, share.settings.cache)
         scored = score_by_model(
             share.settings,
@@ -175,6 +179,7 @@ def work(share: ScoringShare, end: Connection) -> None:
             progress=lambda queries, _: say(_ScoredQueries(queries)),
             shards=OutputShards(share.output, share.identity),
             numbers=dealt(),
+            passages=share.passages,
         )
         say(ShareDone(scored.computed, scored.precision))
     except (EOFError, BrokenPipeError, ConnectionResetError):

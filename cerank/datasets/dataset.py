@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cerank.core.rankings import Ranking
+from cerank.datasets.document_templates import DocumentTemplate
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_text
 from cerank.registry import nearest
@@ -49,6 +50,16 @@ class Documents(Protocol):
         """Return the SHA-256, 64 hex digits, that changes when a document does."""
 
 
+class FieldReader(Protocol):
+    """The documents of a dataset, read field by field."""
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of the fields that hold text, in their order."""
+
+    def documents(self, template: DocumentTemplate) -> Documents:
+        """Return the documents with the texts that the template makes, and a fingerprint of their own."""
+
+
 def no_document(doc_id: str, dataset: str) -> MissingError:
     """Return the error for a document id, in a run or a group, for which the dataset has no text."""
     return MissingError(
@@ -80,6 +91,7 @@ class Dataset:
     cache: Path | None = None  # folder for memory-mapped copies of large files; None reads them into memory
     place: str = ""  # folder in which the user may place further runs; "" if there is none
     notes: tuple[str, ...] = ()  # sentences on what was left out when it was opened
+    field_reader: FieldReader | None = None  # None where documents have no fields
     ignores_identical_ids: bool = False  # whether the document with a query's own id is no result of that query
     members: Mapping[str, Dataset] = field(default_factory=dict)  # of a mixture: number of each set, from 1 -> it
     weights: Mapping[str, float] = field(default_factory=dict)  # number of each set -> its weight in the mixture

@@ -22,6 +22,7 @@ import msgspec
 
 from cerank.datasets.aliases import queries_are_documents
 from cerank.datasets.dataset import CATALOG, IGNORES_IDENTICAL_IDS, Dataset, judged_only, no_document
+from cerank.datasets.document_templates import DocumentTemplate
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_json
 from cerank.files.line_reader import checked_id
@@ -163,10 +164,11 @@ def _text(record: Any) -> str:
 class CatalogDocuments:
     """Documents in ir_datasets' docstore on disk; the package builds it at first use."""
 
-    def __init__(self, source: Any, name: str, identity: str) -> None:
+    def __init__(self, source: Any, name: str, identity: str, template: DocumentTemplate | None = None) -> None:
         self._source = source
         self._name = name
         self._identity = identity
+        self._template = template
         self._store: Any = None
 
     def _records_of(self, doc_ids: Sequence[str]) -> Mapping[str, Any]:
@@ -186,7 +188,10 @@ class CatalogDocuments:
         for doc_id in doc_ids:
             if doc_id not in records:
                 raise no_document(doc_id, self._name)
-        return [_text(records[doc_id]) for doc_id in doc_ids]
+        return [self._text(records[doc_id]) for doc_id in doc_ids]
+
+    def _text(self, record: Any) -> str:
+        return _text(record) if self._template is None else self._template.fill(record._asdict())
 
     def __contains__(self, doc_id: object) -> bool:
         return isinstance(doc_id, str) and doc_id in self._records_of([doc_id])
@@ -199,11 +204,28 @@ class CatalogDocuments:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         with _translate_errors(self._name):
             for record in self._source.docs_iter():
-                yield checked_id(record.doc_id, "document", self._name), _text(record)
+                yield checked_id(record.doc_id, "document", self._name), self._text(record)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 over the id of the collection, the package's record of it, and its number of documents."""
         return self._identity
+
+
+class CatalogFields:
+    """The fields of a catalog dataset's documents, as their class declares them."""
+
+    def __init__(self, source: Any, name: str, identity: str) -> None:
+        self._source, self._name, self._identity = source, name, identity
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of the fields that hold text: not those of lists, numbers or bytes."""
+        with _translate_errors(self._name):
+            types: dict[str, Any] = self._source.docs_cls().__annotations__
+        return tuple(name for name, kind in types.items() if name != "doc_id" and kind in {str, "str"})
+
+    def documents(self, template: DocumentTemplate) -> CatalogDocuments:
+        """Return the documents with the texts that the template makes."""
+        return CatalogDocuments(self._source, self._name, sha256_json((self._identity, template.text)), template)
 
 
 def _loaded(name: str) -> Any:
@@ -262,7 +284,8 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
         collection = _package().docs_parent_id(name)
     qrels = {query: row for query, row in _qrels(source, name).items() if query in queries}
     queries = judged_only(queries, qrels)
-    documents = CatalogDocuments(source, name, sha256_json(("ir_datasets", collection, record.get("docs"))))
+    documents_identity = sha256_json(("ir_datasets", collection, record.get("docs")))
+    documents = CatalogDocuments(source, name, documents_identity)
 
     ignores = queries_are_documents(name)
     parts = ("ir_datasets", name, record, queries, qrels, *([IGNORES_IDENTICAL_IDS] if ignores else []))
@@ -288,6 +311,7 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
         runs=("scoreddocs",) if source.has_scoreddocs() else (),
         identity=identity,
         reader=read,
+        field_reader=CatalogFields(source, name, documents_identity),
         ignores_identical_ids=ignores,
     )
 

@@ -5,8 +5,8 @@ qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.js
 parquet, too, also in the folders corpus/, queries/ and qrels/ of hub mirrors. `text_files` knows the other formats.
 A folder with collection.toml takes from another dataset (an ir_datasets id or a folder) what it does not hold itself:
 documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own. The file may also
-say what to do with queries without text, which part of TREC topics is the query, and whether a query's own document is
-left out of its results.
+say what to do with queries without text, which part of TREC topics is the query, how a document's text is written from
+its fields, and whether a query's own document is left out of its results.
 Invariant: all files are checked completely when the folder is opened, so that errors appear before any work; a
 large file that was read before and has not changed since is not read again.
 """
@@ -14,20 +14,30 @@ large file that was read before and has not changed since is not read again.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from cerank.core import decode
-from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, judged_only, no_document
+from cerank.datasets.dataset import (
+    IGNORES_IDENTICAL_IDS,
+    Dataset,
+    Documents,
+    FieldReader,
+    judged_only,
+    no_document,
+)
+from cerank.datasets.document_fields import OtherFingerprint, with_template
+from cerank.datasets.document_templates import DocumentTemplate
 from cerank.datasets.query_text import normalized
-from cerank.datasets.text_files import TopicField, document_rows, query_rows
+from cerank.datasets.text_files import TextRow, TopicField, document_rows, field_rows, query_rows
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
 from cerank.files.hashing import input_sha256, sha256_text
-from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks, local_path
+from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks, local_path
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
@@ -48,6 +58,7 @@ _QUERIES = (
 _SHARDS = {"documents": "corpus", "queries": "queries"}  # folders of parquet files in mirrors of BEIR
 _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
 _LAYOUT = "a dataset folder holds docs.jsonl, queries.tsv and qrels, or BEIR's corpus.jsonl, queries.jsonl and qrels/"
+_SAMPLED_DOCUMENTS = 1000  # at the beginning of a file, whose fields are looked at
 _SAMPLE = 200  # queries that are looked up to see whether they are documents of the collection themselves
 
 
@@ -58,6 +69,7 @@ class _Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ""  # a path, relative ones from the folder that names it; FOLDER#SPLIT takes other qrels
     without_text: Literal["refuse", "skip"] = "refuse"  # what to do with queries that have no text
     topic: tuple[TopicField, ...] = ("title",)  # parts of TREC topics that make the query
+    document_template: str = ""  # the text of a document from its fields; "" joins title and text by a space
     ignore_identical_ids: bool | None = None  # whether a query's own document is left out of its results; None: told
 
 
@@ -94,6 +106,34 @@ class FolderDocuments:
         return self._sha256
 
 
+class FolderFields:
+    """The fields of the documents in a folder's files."""
+
+    def __init__(self, paths: Sequence[Path], dataset: str, cache: Path | None) -> None:
+        self._paths, self._dataset, self._cache = tuple(paths), dataset, cache
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of the fields that hold text in one of the first documents."""
+        first = itertools.islice(itertools.chain.from_iterable(map(field_rows, self._paths)), _SAMPLED_DOCUMENTS)
+        return tuple(dict.fromkeys(name for _, _, values in first for name in values))
+
+    def documents(self, template: DocumentTemplate) -> Documents:
+        """Return the documents with the texts that the template makes, read from the files once more."""
+
+        def rows(path: Path, opener: Opener | None = None) -> Iterator[TextRow]:
+            for number, doc_id, values in field_rows(path, opener):
+                yield number, doc_id, template.fill(values)
+
+        if self._cache is not None and len(self._paths) == 1 and is_large(self._paths[0]):
+            from cerank.datasets import mapped_documents
+
+            own = self._cache / "templates" / sha256_text(template.text)[:16]
+            mapped = mapped_documents.open_mapped_documents(self._paths[0], own, self._dataset, rows)
+            return OtherFingerprint(mapped, sha256_text(f"{mapped.fingerprint()}\n{template.text}"))
+        texts = _read_documents(self._paths, rows)
+        return FolderDocuments(texts, sha256_text(f"{_sha256(self._paths)}\n{template.text}"), self._dataset)
+
+
 def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
     endings = ("", *sorted(PACKED_ENDINGS))
     return [path for name in names for ending in endings if (path := folder / f"{name}{ending}").is_file()]
@@ -120,16 +160,20 @@ def _find_files(folder: Path, names: Sequence[str], what: str) -> list[Path]:
 @functools.lru_cache(maxsize=2)
 def _documents(paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...]) -> tuple[dict[str, str], str]:  # noqa: ARG001  a cache key
     """Return the texts by id and the files' SHA-256; cached, because train and test often share a folder."""
+    return _read_documents(paths, document_rows), _sha256(paths)
+
+
+def _read_documents(paths: Sequence[Path], rows: Callable[[Path], Iterator[TextRow]]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for path in paths:
-        for number, doc_id, text in document_rows(path):
+        for number, doc_id, text in rows(path):
             where = at(path, number)
             if checked_id(doc_id, "document", where) in texts:
                 raise duplicate_error("document", doc_id, where)
             texts[doc_id] = text
     if not texts:
         raise FormatError("the file holds no document", where=str(paths[0]), code="no-documents")
-    return texts, _sha256(paths)
+    return texts
 
 
 def _sha256(paths: Sequence[Path]) -> str:
@@ -299,18 +343,21 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
     return {query: shared.queries[query] for query in ids}, input_sha256(path)
 
 
-def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
-    """Return the documents and their hash; those of a large file stay on disk."""
+def _open_documents(
+    folder: Path, shared: Dataset | None, name: str, cache: Path | None
+) -> tuple[Documents, str, FieldReader | None]:
+    """Return the documents, their hash, and what reads their fields; those of a large file stay on disk."""
     if shared is not None and not _existing(folder, _DOCUMENTS):
-        return shared.documents, shared.identity
+        return shared.documents, shared.identity, shared.field_reader
     paths = _find_files(folder, _DOCUMENTS, "documents")
+    reader = FolderFields(paths, name, cache)
     if cache is not None and len(paths) == 1 and is_large(paths[0]):
         from cerank.datasets import mapped_documents
 
         documents = mapped_documents.open_mapped_documents(paths[0], cache, name, document_rows)
-        return documents, documents.fingerprint()
+        return documents, documents.fingerprint(), reader
     texts, sha256 = _documents(tuple(paths), tuple(_stamp(path) for path in paths))
-    return FolderDocuments(texts, sha256, name), sha256
+    return FolderDocuments(texts, sha256, name), sha256, reader
 
 
 class _OpenedQueries(msgspec.Struct, frozen=True):
@@ -373,7 +420,7 @@ def open_folder(
         raise MissingError("no such folder", where=str(folder))
     options = _read_collection(folder)
     shared = _open_collection(folder, options, cache)
-    documents, documents_hash = _open_documents(folder, shared, name, cache)
+    documents, documents_hash, field_reader = _open_documents(folder, shared, name, cache)
     queries = _open_queries(folder, shared, options, needs_queries=needs_queries)
     qrels_file = _qrels_file(folder, split)
     qrels = read_qrels(qrels_file) if qrels_file else {}
@@ -403,7 +450,7 @@ def open_folder(
         return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
 
     judged = {query: row for query, row in qrels.items() if query in queries.texts}
-    return Dataset(
+    dataset = Dataset(
         name=name,
         location=str(folder.resolve()),
         description=description or "a local folder",
@@ -414,5 +461,7 @@ def open_folder(
         identity=sha256_text("\n".join(hashes)),
         reader=read,
         notes=tuple(notes),
+        field_reader=field_reader,
         ignores_identical_ids=ignores,
     )
+    return with_template(dataset, options.document_template, f"{folder / COLLECTION}: document_template")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -23,6 +23,7 @@ from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.text.safe_text import shown
 
 TextRow: TypeAlias = tuple[int, str, str]  # line or row number, id, text
+FieldRow: TypeAlias = tuple[int, str, dict[str, str]]  # line or row number, id, field -> text
 TopicField = Literal["title", "description", "narrative"]
 
 DOCUMENT_IDS = ("doc_id", "_id", "docid", "docno", "id", "pid", "corpus-id", "corpus_id", "document_id")
@@ -75,8 +76,10 @@ def document_rows(path: Path, opener: Opener | None = None) -> Iterator[TextRow]
     if tables.is_parquet(path):
         yield from _parquet_texts(path, DOCUMENT_IDS, _DOCUMENT_TEXTS)
     elif ending == ".tsv":
-        for number, parts in tab_lines(path, (2, 3), opener):
-            yield number, parts[0], " ".join(filter(None, parts[1:]))
+        for number, parts in tab_lines(
+            path, (2, 3, 4), opener
+        ):  # of four, as MS MARCO's documents, the second is a URL
+            yield number, parts[0], " ".join(filter(None, parts[1:][-2:]))
     elif ending == ".csv":
         yield from _csv_texts(path, DOCUMENT_IDS, _DOCUMENT_TEXTS, opener)
     elif ending in _SGML:
@@ -88,6 +91,47 @@ def document_rows(path: Path, opener: Opener | None = None) -> Iterator[TextRow]
             if text is None and record.title is None:
                 raise _missing(path, number, "a document without text", _DOCUMENT_TEXTS)
             yield number, _id(ids, path, number, DOCUMENT_IDS, "document"), " ".join(filter(None, (record.title, text)))
+
+
+def field_rows(path: Path, opener: Opener | None = None) -> Iterator[FieldRow]:
+    """Yield (line, id, field -> text) of each document in a file, without the field that is its id.
+
+    JSON lines have the keys whose values are texts; tables their columns; a TSV file without a header `text`, `title`
+    and `text`, or as MS MARCO's documents `url`, `title` and `text`; SGML `title` and `text` as without a template, and
+    beside them its other tags in lower case.
+
+    Raises:
+        FormatError: a malformed row, or one without id.
+    """
+    ending = ending_of(path)
+    if tables.is_parquet(path):
+        names = tables.column_names(path)
+        for number, values in tables.rows(path, names, has_texts=True):
+            yield _field_row(path, number, dict(zip(names, values, strict=True)))
+    elif ending == ".tsv":
+        for number, parts in tab_lines(path, (2, 3, 4), opener):
+            yield number, parts[0], dict(zip(("url", "title", "text")[4 - len(parts) :], parts[1:], strict=True))
+    elif ending == ".csv":
+        rows = _csv_rows(path, opener)
+        _, names = next(rows)
+        for number, row in rows:
+            yield _field_row(path, number, dict(zip(names, row, strict=True)))
+    elif ending in _SGML:
+        yield from _sgml_fields(path, opener)
+    else:
+        for number, record in json_lines(path, dict, opener):
+            yield _field_row(path, number, record)
+
+
+def _field_row(path: Path, number: int, row: Mapping[str, object]) -> FieldRow:
+    key = next((name for name in DOCUMENT_IDS if row.get(name) is not None), None)
+    if key is None:
+        raise _missing(path, number, "a document without id", DOCUMENT_IDS)
+    return (
+        number,
+        str(row[key]).strip(),
+        {name: value for name, value in row.items() if name != key and isinstance(value, str)},
+    )
 
 
 def query_rows(path: Path, fields: Sequence[TopicField] = ("title",)) -> Iterator[TextRow]:
@@ -159,7 +203,19 @@ def _parquet_texts(path: Path, ids: Sequence[str], texts: Sequence[str]) -> Iter
 
 
 def _csv_texts(path: Path, ids: Sequence[str], texts: Sequence[str], opener: Opener | None) -> Iterator[TextRow]:
-    """Yield the rows of a CSV file with a header; a quoted text may hold line feeds."""
+    """Yield the texts of a CSV file with a header; a quoted text may hold line feeds."""
+    rows = _csv_rows(path, opener)
+    _, names = next(rows)
+    present = [name for name in ids if name in names]
+    id_place = names.index(present[0] if present else tables.find_column(names, ids, str(path)))
+    text_names = [name for name in texts if name in names][:1] or [tables.find_column(names, texts, str(path))]
+    places = [names.index(name) for name in ("title", *text_names) if name in names]
+    for number, row in rows:
+        yield number, row[id_place].strip(), " ".join(filter(None, (row[place] for place in places)))
+
+
+def _csv_rows(path: Path, opener: Opener | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, columns) of a CSV file, the header first, even where there is none; every row has as many."""
 
     def lines() -> Iterator[str]:
         for _, block in line_blocks(path, opener=opener):
@@ -169,17 +225,14 @@ def _csv_texts(path: Path, ids: Sequence[str], texts: Sequence[str], opener: Ope
     reader = csv.reader(lines(), strict=True)
     try:
         names = next(reader, [])
-        present = [name for name in ids if name in names]
-        id_place = names.index(present[0] if present else tables.find_column(names, ids, str(path)))
-        text_names = [name for name in texts if name in names][:1] or [tables.find_column(names, texts, str(path))]
-        places = [names.index(name) for name in ("title", *text_names) if name in names]
+        yield reader.line_num, names
         for row in reader:
             if not row:
                 continue
             if len(row) != len(names):
                 what = f"{len(row)} columns, and {len(names)} in the header"
                 raise FormatError(what, where=at(path, reader.line_num))
-            yield reader.line_num, row[id_place].strip(), " ".join(filter(None, (row[place] for place in places)))
+            yield reader.line_num, row
     except csv.Error as error:
         raise FormatError(f"the line is not readable CSV: {error}", where=at(path, reader.line_num)) from error
 
@@ -188,6 +241,7 @@ _TAG = re.compile(r"<[^<>]{1,200}>")
 _DOCNO = re.compile(r"<DOCNO>\s*(.*?)\s*</DOCNO>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<(TITLE|HEADLINE|TTL|HL)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _BODY = re.compile(r"<(TEXT|BODY|CONTENT)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+_ELEMENT = re.compile(r"<([A-Z][A-Z0-9_]{0,40})\b[^<>]{0,200}>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _TOPIC_START = re.compile(r"<top(?:ic)?\b[^<>]*>", re.IGNORECASE)
 _TOPIC_NUMBER = re.compile(r"<num(?:ber)?>\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
 _TOPIC_NUMBER_ATTRIBUTE = re.compile(r"<topic\b[^<>]*\b(?:number|id)\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
@@ -226,17 +280,39 @@ _DOCUMENT_END = re.compile(r"</DOC>", re.IGNORECASE)
 _TOPIC_END = re.compile(r"</top(ic)?>", re.IGNORECASE)
 
 
-def _sgml_documents(path: Path, opener: Opener | None) -> Iterator[TextRow]:
+def _sgml_records(path: Path, opener: Opener | None) -> Iterator[tuple[int, str, str]]:
+    """Yield (line, id, whole record) of each document."""
     for number, record in _records(path, _DOCUMENT_END, opener):
         doc_id = _DOCNO.search(record)
         if doc_id is None:
             if not _DOCUMENT_END.search(record):
                 continue  # what follows the last document
             raise FormatError("a document without <DOCNO>", where=at(path, number))
-        titles = [match[2] for match in _TITLE.finditer(record)]
-        bodies = [match[2] for match in _BODY.finditer(record)] or [_DOCNO.sub(" ", record)]
-        parts = titles + [_TITLE.sub(" ", body) for body in bodies]
-        yield number, doc_id[1], " ".join(filter(None, map(_plain, parts)))
+        yield number, doc_id[1], record
+
+
+def _sgml_documents(path: Path, opener: Opener | None) -> Iterator[TextRow]:
+    for number, doc_id, record in _sgml_records(path, opener):
+        titles, bodies = _sgml_parts(record)
+        yield number, doc_id, " ".join(filter(None, map(_plain, titles + bodies)))
+
+
+def _sgml_parts(record: str) -> tuple[list[str], list[str]]:
+    """Return the marked-up titles and bodies of a document; the bodies without the titles in them."""
+    titles = [match[2] for match in _TITLE.finditer(record)]
+    bodies = [match[2] for match in _BODY.finditer(record)] or [_DOCNO.sub(" ", record)]
+    return titles, [_TITLE.sub(" ", body) for body in bodies]
+
+
+def _sgml_fields(path: Path, opener: Opener | None) -> Iterator[FieldRow]:
+    for number, doc_id, record in _sgml_records(path, opener):
+        titles, bodies = _sgml_parts(record)
+        values = {"title": " ".join(map(_plain, titles)), "text": " ".join(map(_plain, bodies))}
+        for match in _ELEMENT.finditer(record, record.upper().find("<DOC>") + len("<DOC>")):
+            name = match[1].lower()
+            if name not in {"title", "text", "docno", "p"}:
+                values[name] = " ".join(filter(None, (values.get(name, ""), _plain(match[2]))))
+        yield number, doc_id, values
 
 
 def _topics(path: Path, fields: Sequence[TopicField]) -> Iterator[TextRow]:

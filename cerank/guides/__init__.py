@@ -20,6 +20,7 @@ ORDER = (  # as a new user would read them
     "models",
     "recipe-reference",
     "datasets",
+    "long-documents",
     "matrices",
     "clusters",
     "teachers",

@@ -1,7 +1,9 @@
 """Re-rank: score the candidates of many queries with a cross-encoder, chunk by chunk, from their texts to their scores.
 
 `rerank` reads top to bottom as it runs. A chunk of queries is scored in blocks of candidates by rank, each block from
-the cache or through the model. `Scorer` is the model with its tokenizer: tokens -> batches by length -> scores.
+the cache or through the model. `Scorer` is the model with its tokenizer: tokens -> batches by length -> scores. Where
+it cuts documents into passages, what is scored, cached and stored are the passages, and only a finished chunk has
+scores of documents: another aggregation needs no other scores.
 
 Invariant: a pair's score depends only on the pairs of its block, so that a re-ranking which was cut short and resumed
 writes the same bytes; on a CPU it does not depend on the number of threads either.
@@ -19,6 +21,7 @@ from typing import Any, Protocol
 import msgspec
 import torch
 
+from cerank.core.passage_scores import Aggregation, document_scores, passage_id
 from cerank.core.prefetch import made_ahead
 from cerank.errors import RunFailedError
 from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Scores
@@ -28,6 +31,7 @@ from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.forward_pass import ForwardPass, resolve_precision, token_budget
 from cerank.models.load_model import load_reranker
 from cerank.models.prompt_templates import Declaration
+from cerank.tokenization.passage_windows import WindowsInUse
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer
 
@@ -54,6 +58,7 @@ class RerankedChunk(msgspec.Struct, frozen=True):
     scores: Scores
     pairs: int  # pairs that went through the model; others came from the cache or the store
     seconds: float  # wall time of the chunk, tokenizing included
+    passages: Scores = {}  # query id -> passage id -> score, where documents are cut into passages
 
 
 class _Block(msgspec.Struct, frozen=True):
@@ -61,7 +66,8 @@ class _Block(msgspec.Struct, frozen=True):
 
     candidates: Candidates
     query_texts: Sequence[str]  # part of the key in the cache; empty without one
-    pairs: Sequence[Pair]  # tokens of the candidates, unless the scores are known
+    pairs: Sequence[Pair]  # tokens of the candidates or of their passages, unless the scores are known
+    scored: Candidates  # query id -> ids of what is scored: the candidates or their passages, in the order of the pairs
     known: Scores | None  # scores from the cache
 
 
@@ -121,8 +127,8 @@ def rerank(
             block = {query: docs[start:stop] for query, docs in candidates.items() if len(docs) > start}
             texts = list(queries(list(block))) if cache else []
             known = cache.get(block, texts) if cache else None
-            pairs = scorer.tokenize(block, queries, documents) if known is None else []
-            blocks.append(_Block(block, texts, pairs, known))
+            scored, pairs = scorer.tokenize_all(block, queries, documents) if known is None else ({}, [])
+            blocks.append(_Block(block, texts, pairs, scored, known))
         return number, candidates, stored, blocks
 
     own_chunks = range(len(chunks)) if numbers is None else numbers
@@ -138,7 +144,7 @@ def rerank(
                 of_block = block.known
                 if of_block is None:
                     values = iter(scorer.score_pairs(block.pairs))
-                    of_block = {query: {doc: next(values) for doc in docs} for query, docs in block.candidates.items()}
+                    of_block = {query: {doc: next(values) for doc in docs} for query, docs in block.scored.items()}
                     pairs += len(block.pairs)
                     if cache is not None and not scorer.is_reduced:
                         writes.do(cache.put, block.candidates, block.query_texts, of_block)
@@ -147,7 +153,10 @@ def rerank(
             if store is not None and stored is None:
                 writes.do(store.save, number, scores)
             ended = time.perf_counter()
-            yield RerankedChunk(candidates, scores, pairs, ended - began)
+            if scorer.tokens.windows_in_use is None:
+                yield RerankedChunk(candidates, scores, pairs, ended - began)
+            else:
+                yield RerankedChunk(candidates, scorer.aggregated(scores), pairs, ended - began, scores)
             began = time.perf_counter()
 
 
@@ -227,6 +236,8 @@ class Scorer:
         self.is_reduced = False  # whether memory was short: other batches give other last bits
         self.precision = self.forward.precision
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
+        self.aggregation: Aggregation = "MaxP"  # of the scores of passages, where documents are cut into passages
+        self.top = 1  # passages of which the aggregation "TopMeanP" takes the mean
 
     @classmethod
     def load(
@@ -282,6 +293,50 @@ class Scorer:
         self.tokens.add("query", list(candidates), queries)
         self.tokens.add("document", [doc for docs in candidates.values() for doc in docs], documents)
         return [self.tokens.pair(query, doc) for query, docs in candidates.items() for doc in docs]
+
+    def tokenize_all(
+        self, candidates: Candidates, queries: TextLookup, documents: TextLookup
+    ) -> tuple[Candidates, list[Pair]]:
+        """Return what is scored, query by query, and the tokens of each pair: of the candidates, or of their passages.
+
+        Arguments as for `tokenize`.
+        """
+        if self.tokens.windows_in_use is None:
+            return candidates, self.tokenize(candidates, queries, documents)
+        self.tokens.add("query", list(candidates), queries)
+        self.tokens.add("document", [doc for docs in candidates.values() for doc in docs], documents)
+        scored: dict[str, list[str]] = {query: [] for query in candidates}
+        pairs: list[Pair] = []
+        for query, docs in candidates.items():
+            for doc in docs:
+                of_document = self.tokens.passages(query, doc)
+                scored[query] += [passage_id(doc, number) for number in range(len(of_document))]
+                pairs += of_document
+        return scored, pairs
+
+    def use_passages(self, in_use: WindowsInUse | None, aggregation: Aggregation = "MaxP", top: int = 1) -> None:
+        """Forget all texts, and score the documents to come by their passages; None scores them whole.
+
+        Args:
+            in_use: how documents are cut into passages.
+            aggregation: how the scores of passages become the score of their document.
+            top: how many of them the aggregation "TopMeanP" takes.
+
+        Raises:
+            UsageError: a passage and a query do not fit into a pair.
+        """
+        self.tokens.use_windows(in_use)
+        self.aggregation, self.top = aggregation, top
+
+    def aggregated(self, passages: Scores) -> Scores:
+        """Return the scores of documents from those of their passages."""
+        return document_scores(passages, self.aggregation, self.top)
+
+    @property
+    def scored_text(self) -> str:
+        """Return what decides scores beside the model and its lengths: how documents are cut; "" if they are not."""
+        in_use = self.tokens.windows_in_use
+        return "" if in_use is None else f" passages {msgspec.structs.astuple(in_use.windows)}"
 
     def score_candidates(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> Scores:
         """Return query id -> document id -> score of the candidates of some queries; arguments as for `tokenize`.

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from cerank.core.passage_scores import passage_id, passages_by_document
 from cerank.errors import RunFailedError
 from cerank.files import disk
 from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
@@ -35,7 +36,7 @@ _DIGEST = 32  # bytes of SHA-256 before the scores
 _FOLDER = "scores"
 
 Candidates = Mapping[str, Sequence[str]]  # query id -> document ids
-Scores = dict[str, dict[str, float]]  # query id -> document id -> score
+Scores = dict[str, dict[str, float]]  # query id -> document (or passage) id -> score
 
 
 def score_cache_key(model: str, documents: str, *, device: str, threads: int, precision: str) -> tuple[str, ...]:
@@ -68,10 +69,12 @@ class ScoreCache:
         cache: folder of all caches; scores get a folder in it.
         key: all that scores depend on beside the pairs; see `score_cache_key`.
         limit: largest size in bytes of all cached scores; the least recently used are removed first.
+        has_passages: whether the scores are those of the documents' passages; the key says how these are cut. How the
+            scores are aggregated is no part of it.
     """
 
-    def __init__(self, cache: Path, key: Sequence[str], limit: int = SIZE_LIMIT) -> None:
-        self._root, self._limit = cache / _FOLDER, limit
+    def __init__(self, cache: Path, key: Sequence[str], limit: int = SIZE_LIMIT, *, has_passages: bool = False) -> None:
+        self._root, self._limit, self._has_passages = cache / _FOLDER, limit, has_passages
         self._key = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
         self._folder = self._root / self._key[:16]
         self._can_write = True
@@ -89,23 +92,21 @@ class ScoreCache:
         except OSError:
             return None
         payload = data[_DIGEST:]
-        count = sum(map(len, block.values()))
-        if hashlib.sha256(payload).digest() != data[:_DIGEST] or len(payload) != 4 * count:
+        is_whole = hashlib.sha256(payload).digest() == data[:_DIGEST]
+        scores = self._decoded(block, payload) if is_whole else None
+        if scores is None:
             with contextlib.suppress(RunFailedError):  # another process did so, or this one may not write here
                 disk.quarantine(path)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used now, so not the next to be removed
-        floats = array("f")
-        floats.frombytes(payload)
-        values = iter(floats)
-        return {query: {doc: next(values) for doc in docs} for query, docs in block.items()}
+        return scores
 
     def put(self, block: Candidates, texts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> None:
         """Cache the scores of a block as float32; where the cache cannot be written to, do nothing."""
         if not self._can_write:
             return
-        payload = array("f", [scores[query][doc] for query, docs in block.items() for doc in docs]).tobytes()
+        payload = self._encoded(block, scores)
         path = self._path(block, texts)
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
@@ -116,6 +117,37 @@ class ScoreCache:
             self._can_write = False  # a full disk, or no permission: scores are computed again next time
             with contextlib.suppress(RunFailedError):
                 disk.remove(temporary)
+
+    def _encoded(self, block: Candidates, scores: Mapping[str, Mapping[str, float]]) -> bytes:
+        """Return the scores in the order of the block; of passages first how many each document has."""
+        if not self._has_passages:
+            return array("f", [scores[query][doc] for query, docs in block.items() for doc in docs]).tobytes()
+        of_documents = {query: passages_by_document(scores[query]) for query in block}
+        rows = [of_documents[query][doc] for query, docs in block.items() for doc in docs]
+        counts, floats = array("I", map(len, rows)), array("f", [score for row in rows for score in row])
+        return counts.tobytes() + floats.tobytes()
+
+    def _decoded(self, block: Candidates, payload: bytes) -> Scores | None:
+        """Return what `_encoded` wrote; None where its length is not that of this block."""
+        count = sum(map(len, block.values()))
+        counts, floats = array("I"), array("f")
+        if self._has_passages:
+            size = counts.itemsize * count
+            if len(payload) < size:
+                return None
+            counts.frombytes(payload[:size])
+            payload = payload[size:]
+        if len(payload) != floats.itemsize * (sum(counts) if self._has_passages else count):
+            return None
+        floats.frombytes(payload)
+        values = iter(floats)
+        if not self._has_passages:
+            return {query: {doc: next(values) for doc in docs} for query, docs in block.items()}
+        passages = iter(counts)
+        return {
+            query: {passage_id(doc, number): next(values) for doc in docs for number in range(next(passages))}
+            for query, docs in block.items()
+        }
 
     def trim(self) -> None:
         """Remove the least recently used files, and temporary files of killed processes, until the size is right."""

@@ -5,6 +5,8 @@ Invariant: a chunk is there whole or not at all, and its checksum says whether i
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,8 +98,11 @@ class OutputShards:
     def begin(self) -> None:
         """Record what the shards have in common; several processes may do so at once, all with the same bytes."""
         disk.make_folder(self.folder)
-        if not (self.folder / _IDENTITY).exists():
-            json_records.save(self.folder / _IDENTITY, self.identity)
+        path = self.folder / _IDENTITY
+        if not path.exists():
+            own = path.with_name(f".{_IDENTITY}.{os.getpid()}-{secrets.token_hex(4)}")  # each writes a file of its own
+            json_records.save(own, self.identity)
+            disk.rename(own, path)
 
     def numbers_of(self, shard: int) -> range:
         """Return the numbers of the chunks of a shard, from 1: every so many, so that all shards have equal work."""

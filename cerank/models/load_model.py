@@ -14,12 +14,12 @@ from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tokenizer
 from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.language_model import answer_ids, load_language_model
-from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.models.model_reading import CHECKPOINT_CONFIG, ModelReading
 from cerank.models.preflight import check_tokenizer
 from cerank.models.prompt_templates import Declaration, declaration_text
 from cerank.models.prompt_tokens import PromptTokenizer
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import TokenLimits
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 _UNKNOWN_LENGTH = 512  # tokens of a pair where a model's files name no limit
 
@@ -62,6 +62,29 @@ def check_prompt_limits(files: BaseFiles, stage: Stage, where: str) -> None:
         raise UsageError(error.what, where=f"{where}.{error.where}", hint=error.hint) from None
 
 
+def tokens_of(files: BaseFiles, limits: TokenLimits) -> PairTokenizer:
+    """Return what turns the texts of a pair into a model's input, without loading its weights."""
+    reading, tokenizer = files.reading(), load_tokenizer(files.folder)
+    if reading.declaration is not None:
+        return PromptTokenizer(tokenizer, limits, reading.declaration.template())
+    return PairTokenizer(tokenizer, limits, reading.query_prompt)
+
+
+def tokens_of_reranker(files: BaseFiles) -> PairTokenizer:
+    """Return what turns the texts of a pair into a finished re-ranker's input, with the lengths that it reads."""
+    return tokens_of(files, _limits_of(files.folder, files.reading()))
+
+
+def _limits_of(folder: Path, reading: ModelReading) -> TokenLimits:
+    """Return the lengths that a finished re-ranker reads: those it was trained with, or all that its files allow."""
+    if (folder / CHECKPOINT_CONFIG).is_file():
+        return CheckpointConfig.read(folder).limits
+    longest = reading.max_length or _UNKNOWN_LENGTH
+    query, document = reading.text_lengths
+    cut = "document" if reading.pooling == "answer" else reading.cuts
+    return TokenLimits(longest, min(query or longest, longest), document, cut)
+
+
 class FinishedReranker(NamedTuple):
     """A re-ranker that is ready to score."""
 
@@ -98,13 +121,7 @@ def load_reranker(folder: Path, name: str = "", declared: Declaration | None = N
         what = f"the model has no trained head ({reading.family}); its scores would be noise"
         raise UsageError(what, where=files.name, hint=hint, code="head-untrained")
     check_tokenizer(files.folder)
-    if (folder / CHECKPOINT_CONFIG).is_file():
-        limits = CheckpointConfig.read(folder).limits
-    else:
-        longest = reading.max_length or _UNKNOWN_LENGTH
-        query, document = reading.text_lengths
-        cut = "document" if reading.pooling == "answer" else reading.cuts
-        limits = TokenLimits(longest, min(query or longest, longest), document, cut)
+    limits = _limits_of(folder, reading)
     if reading.declaration is not None:
         sha256 = f"{sha256} {declaration_text(reading.declaration)}"
     return FinishedReranker(load_model(files, reading.pooling, seed=0), load_tokenizer(files.folder), limits, sha256)

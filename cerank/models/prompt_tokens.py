@@ -16,8 +16,10 @@ from typing import Any
 
 import msgspec
 
+from cerank.core.passage_scores import passage_id
 from cerank.errors import UsageError
 from cerank.models.prompt_templates import DOCUMENT, QUERY, PromptTemplate
+from cerank.tokenization.passage_windows import WindowsInUse, best_passage
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import MAX_REMEMBERED_TEXTS, Pair, PairTemplate, PairTokenizer, TokenLimits
 
@@ -54,6 +56,9 @@ class PromptTokenizer(PairTokenizer):
         self._known: dict[tuple[str, str], array[int]] = {}
         self._texts: dict[tuple[str, str], str] = {}  # where parts cannot be tokenized apart
         self._store: TokenStore | None = None
+        self._in_use: WindowsInUse | None = None
+        self._bare: dict[tuple[str, str], str] = {}  # texts of queries and passages, to match them without the prompt
+        self._passage_counts: dict[str, int] = {}  # document -> its passages, each kept under an id of its own
         self._part = next((part for part in template.body if QUERY in part and DOCUMENT in part), "")
         prefix = tuple(self._ids([template.prefix])[0]) if template.prefix else ()
         suffix = tuple(id_ for part in template.suffix for id_ in self._ids([part])[0])
@@ -93,14 +98,28 @@ class PromptTokenizer(PairTokenizer):
         """Tokenize what is new among the `keys` of a kind ("query" or "document"); `texts` returns texts in order."""
         if kind == "query" and len(self) > MAX_REMEMBERED_TEXTS:
             self.clear()
-        side = self._query if kind == "query" else self._document
-        known = self._texts if side is None else self._known
-        new = [key for key in dict.fromkeys(keys) if (kind, key) not in known]
-        if not new:
+        if kind == "document" and self._in_use is not None:
+            new = [key for key in dict.fromkeys(keys) if key not in self._passage_counts]
+            passages = self._passage_texts(self._in_use, new, list(texts(new)) if new else [])
+            # tokenized beside other words a passage may take a token more: only the prompt's own limit cuts it
+            self._add_texts("document", list(passages), list(passages.values()), self._limits.max_length)
             return
+        known = self._texts if (self._query if kind == "query" else self._document) is None else self._known
+        new = [key for key in dict.fromkeys(keys) if (kind, key) not in known]
         limits = self._limits
         limit = limits.max_query_length if kind == "query" else limits.max_document_length or limits.max_length
-        short = self._shortened(list(texts(new)), limit)
+        if kind == "query" and self._in_use is not None:
+            limit = min(limit, self.room - self._in_use.windows.longest)
+        self._add_texts(kind, new, list(texts(new)) if new else [], limit)
+
+    def _add_texts(self, kind: str, new: Sequence[str], texts: list[str], limit: int) -> None:
+        """Tokenize texts that are not known yet, each cut where its own tokens exceed `limit`."""
+        if not new:
+            return
+        side = self._query if kind == "query" else self._document
+        short = self._shortened(texts, limit)
+        if self._in_use is not None:
+            self._bare.update({(kind, key): text for key, text in zip(new, short, strict=True)})
         if side is None:
             self._texts.update({(kind, key): text for key, text in zip(new, short, strict=True)})
             return
@@ -120,6 +139,38 @@ class PromptTokenizer(PairTokenizer):
         head = self._template.head
         return Pair((*head, *body, *self._template.tail), len(head) + min(shared, len(body)))
 
+    def _passage_texts(self, in_use: WindowsInUse, doc_ids: Sequence[str], texts: list[str]) -> dict[str, str]:
+        """Return the text of each passage by its id: passages begin and end where tokens of the document do."""
+        windows, passages = in_use.windows, dict[str, str]()
+        titles = list(in_use.titles(doc_ids)) if in_use.titles is not None and windows.title and doc_ids else []
+        fronts = [f"{title} " if title else "" for title in self._shortened(titles, windows.title)]
+        for place, (doc_id, text) in enumerate(zip(doc_ids, texts, strict=True)):
+            offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            edges = offsets["offset_mapping"][: windows.reach]
+            starts = windows.starts(len(edges))
+            self._passage_counts[doc_id] = len(starts)
+            for number, start in enumerate(starts):
+                inside = edges[start : start + windows.length]
+                front = fronts[place] if fronts and number else ""
+                passages[passage_id(doc_id, number)] = front + text[inside[0][0] : inside[-1][1]] if inside else ""
+        return passages
+
+    @property
+    def room(self) -> int:
+        """Return how many tokens of query and document together a prompt holds."""
+        return max(0, self._limits.max_length - self._template.length - self._body_length("", ""))
+
+    def passages(self, query_id: str, doc_id: str) -> list[Pair]:
+        """Return the prompt of the query with each passage of the document, in order; there is at least one."""
+        return [self.pair(query_id, passage_id(doc_id, number)) for number in range(self._passage_counts[doc_id])]
+
+    def best_passage(self, query_id: str, doc_id: str) -> int:
+        """Return the number of the document's passage that matches the query best by BM25."""
+        numbers = range(self._passage_counts[doc_id])
+        texts = [self._bare["document", passage_id(doc_id, number)] for number in numbers]
+        query, *passages = self._ids([self._bare["query", query_id], *texts])
+        return best_passage(query, passages)
+
     def __len__(self) -> int:
         return len(self._known) + len(self._texts)
 
@@ -127,6 +178,8 @@ class PromptTokenizer(PairTokenizer):
         """Forget all texts, to bound memory."""
         self._known.clear()
         self._texts.clear()
+        self._bare.clear()
+        self._passage_counts.clear()
 
     def use_token_store(self, store: TokenStore | None) -> None:  # noqa: ARG002 - what it holds is tokenized without the prompt
         """Forget all texts; the tokens of a store are those of bare texts, which a prompt cannot be made of."""

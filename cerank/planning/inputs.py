@@ -13,6 +13,7 @@ import msgspec
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.document_fields import check_titles, with_template
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256, sha256_text
@@ -157,7 +158,17 @@ def dataset_names(recipe: Recipe) -> tuple[str, ...]:
 
 def open_datasets(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
     """Open the recipe's datasets, by name; raises as `open_dataset`."""
-    return {name: open_dataset(name, cache) for name in dataset_names(recipe)}
+    return {name: open_with_template(name, recipe, cache) for name in dataset_names(recipe)}
+
+
+def open_with_template(name: str, recipe: Recipe, cache: Path) -> Dataset:
+    """Open a dataset with its documents as the recipe writes them.
+
+    Raises:
+        UsageError: the recipe's template names a field that the documents do not have.
+        CerankError: as `open_dataset`.
+    """
+    return with_template(open_dataset(name, cache), recipe.data.document_template)
 
 
 def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
@@ -189,6 +200,9 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
             pinned.append(_scorer_of_negatives(name, stage, recipe, datasets, fetch=fetch))
         check_mined_files(name, stage, datasets[training_dataset(recipe, stage)])
     check_depths(recipe, datasets)
+    if any(recipe.passages_of(system).title for system in (*recipe.chain, *recipe.baseline_models())):
+        for data in datasets.values():
+            check_titles(data)
     for teacher in recipe.evaluate.teachers:
         spec = recipe.teachers[teacher]
         for test in recipe.data.test:

@@ -60,7 +60,7 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     sources = tuple(msgspec.structs.replace(source, run="") for source in stage.negative_sources)
     filters = msgspec.structs.replace(stage.false_negatives, scores="")
     named_by_hash = {"dataset": "", "first_stage": "", "teacher": "", "false_negatives": filters}
-    unplaced = {"losses": tuple(losses), "negative_sources": sources}
+    unplaced = {"losses": tuple(losses), "negative_sources": sources, "passages": recipe.passages_of(name)}
     settings = without_defaults(msgspec.structs.replace(stage, **named_by_hash, **unplaced))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)

@@ -31,20 +31,27 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
     items = []
     for name, stage in recipe.chained():
         steps = _steps(stage, queries[stage.dataset or recipe.data.train])
-        size = stage.group_size + stage.in_batch
+        passages = _passages(recipe, name)
+        size = (stage.group_size + stage.in_batch) * (passages if recipe.passages_of(name).train_on == "all" else 1)
         items.append(WorkItem(f"train {name}", steps, steps * stage.groups_per_step * size, name))
         times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
-        items.append(WorkItem(f"validate {name}", times, times * per_validation * each, name))
+        items.append(WorkItem(f"validate {name}", times, times * per_validation * each * passages, name))
         for test in recipe.data.test:
-            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
+            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages) * passages
             items.append(WorkItem(f"re-rank {test} by {name}", queries[test], pairs, name))
     for system in recipe.baseline_models():
         for test in recipe.data.test:
-            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
+            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages) * _passages(recipe, system)
             items.append(WorkItem(f"re-rank {test} by {system}", queries[test], pairs, system))
     return tuple(items)
+
+
+def _passages(recipe: Recipe, system: str) -> int:
+    """Return how many passages of a document a system scores at most."""
+    spec = recipe.passages_of(system)
+    return spec.max_passages if spec.has_passages else 1
 
 
 def _steps(stage: Stage, queries: int) -> int:

@@ -17,6 +17,7 @@ from cerank.errors import RecipeError, UsageError
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource, filter_mistakes, source_mistakes
+from cerank.recipes.passage_specs import PassageSpec, passage_mistakes, room_mistakes
 from cerank.recipes.set_mixtures import is_mixture, name_of_tables, sets_of
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
@@ -155,6 +156,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["document", "longest_first"],
         help_text("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
+    passages: Annotated[
+        PassageSpec, help_text("cut long documents into passages; without a table here, the recipe's holds")
+    ] = PassageSpec()
     precision: Annotated[
         Literal["fp32", "bf16", "tf32", "auto"] | None,
         help_text("of matrix products; auto: bf16 where the device is fast at it; default: fp32, on a GPU auto"),
@@ -272,6 +276,10 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str, help_text('candidates re-ranked in validation; "" takes the first of first_stages')
     ] = ""
     depth: Annotated[Positive, help_text("candidates re-ranked for each test query")] = 100
+    document_template: Annotated[
+        str,
+        help_text('text of a document from its fields, such as "{title}. {text}"; "" joins title and text by a space'),
+    ] = ""
 
 
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -340,6 +348,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
     data: Annotated[Data, help_text("where queries, documents and labels come from")] = Data()
     evaluate: Annotated[Evaluate, help_text("what is measured on the test datasets")] = Evaluate()
+    passages: Annotated[
+        PassageSpec,
+        help_text("cut long documents into passages, for baselines and stages without a table of their own"),
+    ] = PassageSpec()
     stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
     teachers: Annotated[dict[str, TeacherSpec], help_text("teachers that cerank makes, by their names")] = {}
 
@@ -370,6 +382,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         short = {entry: _baseline_name(entry) for entry in self.baselines}
         counts = Counter([*short.values(), *self.chain, "first-stage"])
         return {name if counts[name] == 1 else entry: entry for entry, name in short.items()}
+
+    def passages_of(self, system: str) -> PassageSpec:
+        """Return how a stage or baseline cuts documents into passages."""
+        stage = self.stages.get(system)
+        return stage.passages if stage is not None and stage.passages.has_passages else self.passages
 
     def untrained_systems(self) -> tuple[str, ...]:
         """Return the systems that stand beside the stages in tables: baselines, and teachers that rank the tests."""
@@ -625,6 +642,21 @@ def _mixture_mistakes(recipe: Recipe) -> list[str]:
     ]
 
 
+def _passage_mistakes(recipe: Recipe) -> list[str]:
+    mistakes = list(passage_mistakes(recipe.passages, "passages"))
+    for name, stage in recipe.stages.items():
+        own, spec = f"stages.{name}.passages", recipe.passages_of(name)
+        mistakes += passage_mistakes(stage.passages, own)
+        at = own if stage.passages.has_passages else "passages"
+        if name not in recipe.chain or not spec.has_passages:
+            continue
+        mistakes += room_mistakes(spec, at, max_length=stage.max_length, max_query_length=stage.max_query_length)
+        if stage.max_document_length:
+            what = "passages have their own length; leave it out, or take passages out"
+            mistakes.append(f"stages.{name}.max_document_length: {what}")
+    return mistakes
+
+
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for key in ("margins", "worth", "harm"):
@@ -647,7 +679,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
-    mistakes += _depth_mistakes(recipe) + _mixture_mistakes(recipe)
+    mistakes += _depth_mistakes(recipe) + _mixture_mistakes(recipe) + _passage_mistakes(recipe)
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])

@@ -325,6 +325,10 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the per-query measures of `ranking`."""
         return self.path / "measures" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.jsonl"
 
+    def aggregation(self, system: str) -> Path:
+        """Return `AggregationChoice` of a system whose aggregation of passages is chosen on validation."""
+        return self.path / "aggregations" / f"{slug(system)}.json"
+
     def qrels(self, dataset: str) -> Path:
         """Return the relevance judgments that were measured against."""
         return self.path / "qrels" / f"{slug(dataset)}.qrels.gz"

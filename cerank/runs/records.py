@@ -10,6 +10,8 @@ import msgspec
 from cerank.files.json_records import decoder_of, encode_record
 from cerank.recipes.plan import Plan
 
+DOCUMENTS_CUT = "documents cut"  # kind of the event that says how many documents a system read only in part
+
 
 class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What plan.json holds. The hash tells a plan that was edited from the one that was made; the fingerprint, which a

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from cerank.errors import UsageError
 from cerank.recipes.schema import Stage
+from cerank.tokenization.passage_windows import WindowsInUse, best_passage
 from cerank.tokenization.token_store import TokenStore
 
 MAX_REMEMBERED_TEXTS = 2_000_000  # tokenized texts in memory, about a gigabyte; then they are forgotten and read again
+LEAST_QUERY = 16  # tokens that a query must keep beside a passage, where a model's own limit of queries is higher
 _MIN_BATCHES = 4  # least number of batches of a chunk that is large enough
 _MIN_BATCH_TOKENS = 512  # for smaller batches, an even load is not worth one batch more
 
@@ -131,6 +133,7 @@ class PairTokenizer:
         own_limits = (limits.max_query_length, limits.max_document_length or limits.max_length)
         self._may_both_be_cut = limits.truncation == "longest_first" and min(own_limits) >= limits.max_length
         self._store: TokenStore | None = None
+        self._in_use: WindowsInUse | None = None  # how documents are cut into passages; None leaves them whole
 
     def add(self, kind: str, keys: Sequence[str], texts: Callable[[Sequence[str]], Sequence[str]]) -> None:
         """Tokenize what is new among the `keys` of a kind ("query" or "document"); `texts` returns texts in order.
@@ -143,28 +146,44 @@ class PairTokenizer:
         new = [key for key in keys if (kind, key) not in self._known]
         prompt = self._query_prompt if kind == "query" else ""
         if self._store is not None and not prompt:
-            stored = self._store.ids_of_many(kind, new, self._limits.max_length)
+            stored = self._store.ids_of_many(kind, new, self._limit_of(kind))
             ids_of = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
             self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in ids_of.items()})
             new = [key for key in new if key not in ids_of]
         if new:
             # cut here as well: else a passage of a megabyte costs a second
-            rows = self._encode(prompt, texts(new), is_cut=True)
+            rows = self._encode(prompt, texts(new), self._limit_of(kind))
             self._known.update({(kind, key): array("I", ids) for key, ids in zip(new, rows, strict=True)})
+        if self._in_use is not None:
+            self._add_titles(self._in_use, keys if kind == "document" else [])
+            return
         # a query of `max_length` tokens is rare; without one, the cut ids tell which text of a pair is longer
         if self._may_both_be_cut and (kind == "query" or self._full_lengths):
             at_limit = [key for key in keys if len(self._known[kind, key]) >= self._limits.max_length]
             if uncounted := [key for key in at_limit if (kind, key) not in self._full_lengths]:
-                rows = self._encode(prompt, texts(uncounted), is_cut=False)
+                rows = self._encode(prompt, texts(uncounted), None)
                 self._full_lengths.update({(kind, key): len(ids) for key, ids in zip(uncounted, rows, strict=True)})
 
-    def _encode(self, prompt: str, texts: Sequence[str], *, is_cut: bool) -> list[list[int]]:
-        """Return the ids of texts without special tokens, cut to `max_length` or in full."""
+    def _add_titles(self, in_use: WindowsInUse, doc_ids: Sequence[str]) -> None:
+        """Tokenize the titles that are repeated in front of passages, if any are."""
+        new = [key for key in doc_ids if ("title", key) not in self._known]
+        if in_use.titles is None or not in_use.windows.title or not new:
+            return
+        rows = self._encode("", in_use.titles(new), in_use.windows.title)
+        self._known.update({("title", key): array("I", ids) for key, ids in zip(new, rows, strict=True)})
+
+    def _limit_of(self, kind: str) -> int:
+        """Return how many tokens of a text are of any use."""
+        is_cut_into_passages = kind == "document" and self._in_use is not None
+        return self._in_use.windows.reach if is_cut_into_passages and self._in_use else self._limits.max_length
+
+    def _encode(self, prompt: str, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        """Return the ids of texts without special tokens, cut to `limit`; None returns them in full."""
         encoded: list[list[int]] = self.tokenizer(
             [prompt + text for text in texts] if prompt else list(texts),
             add_special_tokens=False,
-            truncation=is_cut,
-            max_length=self._limits.max_length if is_cut else None,
+            truncation=limit is not None,
+            max_length=limit,
             verbose=False,
         )["input_ids"]
         return encoded
@@ -187,6 +206,72 @@ class PairTokenizer:
         self.clear()
         self._store = store
 
+    def use_windows(self, in_use: WindowsInUse | None) -> None:
+        """Forget all texts, and cut the documents to come into passages; None leaves them whole.
+
+        Raises:
+            UsageError: a passage and a query do not fit into a pair.
+        """
+        self.clear()
+        self._in_use = in_use
+        if in_use is None:
+            return
+        left = self.room - in_use.windows.longest
+        own = self._limits.max_query_length
+        needed = own if own < self._limits.max_length else LEAST_QUERY
+        if left < needed:
+            title = f" with {in_use.windows.title} of the title" if in_use.windows.title else ""
+            raise UsageError(
+                f"a passage of {in_use.windows.length} tokens{title} leaves {max(0, left)} of {self._limits.max_length}"
+                f" for the query, which needs {needed}",
+                where="passages.length",
+                hint="give shorter passages, or a larger max_length where the model has it",
+                code="passage-too-long",
+            )
+
+    @property
+    def windows_in_use(self) -> WindowsInUse | None:
+        """Return how documents are cut into passages; None where they are left whole."""
+        return self._in_use
+
+    @property
+    def room(self) -> int:
+        """Return how many tokens of query and document together a pair holds."""
+        return max(0, self._limits.max_length - self._template.length)
+
+    def document_room(self, query_tokens: int) -> int:
+        """Return how many tokens of a long document are read beside a query of so many tokens."""
+        if self._in_use is not None:
+            return self._in_use.windows.reach
+        query, room = min(query_tokens, self._limits.max_query_length), self.room
+        if self._limits.truncation == "longest_first" and query > room // 2:
+            query = room // 2
+        return min(self._limits.max_document_length or room, max(0, room - query))
+
+    def passages(self, query_id: str, doc_id: str) -> list[Pair]:
+        """Return the ids of the query with each passage of the document, in order; there is at least one."""
+        query = self._query_beside_passage(query_id)
+        return [self._joined(query, passage) for passage in self._passages_of(doc_id)]
+
+    def best_passage(self, query_id: str, doc_id: str) -> int:
+        """Return the number of the document's passage that matches the query best by BM25."""
+        return best_passage(self._query_beside_passage(query_id), self._passages_of(doc_id))
+
+    def _query_beside_passage(self, query_id: str) -> array[int]:
+        if self._in_use is None:
+            raise ValueError("documents are not cut into passages")
+        return self._known["query", query_id][
+            : min(self._limits.max_query_length, self.room - self._in_use.windows.longest)
+        ]
+
+    def _passages_of(self, doc_id: str) -> list[array[int]]:
+        if self._in_use is None:
+            raise ValueError("documents are not cut into passages")
+        ids, windows = self._known["document", doc_id], self._in_use.windows
+        title = self._known.get(("title", doc_id), array("I"))
+        first, *others = [ids[start : start + windows.length] for start in windows.starts(len(ids))]
+        return [first, *(title + passage for passage in others)]
+
     def pair(self, query_id: str, doc_id: str) -> Pair:
         """Return the pair's ids: each text cut to its own length, then both to the pair's."""
         template, limits = self._template, self._limits
@@ -200,6 +285,11 @@ class PairTokenizer:
             query, document = _truncate_longest_first(query, document, room, is_query_longer=is_query_longer)
         else:
             document = document[: max(0, room - len(query))]
+        return self._joined(query, document)
+
+    def _joined(self, query: array[int], document: array[int]) -> Pair:
+        """Return both with the special tokens around them."""
+        template = self._template
         split = len(template.head) + len(query) + template.split
         return Pair((*template.head, *query, *template.middle, *document, *template.tail), split)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +23,7 @@ class EncodedGroup(msgspec.Struct, frozen=True):
 
     group: Group
     pairs: tuple[Pair, ...]
+    counts: tuple[int, ...] = ()  # passages of each candidate, where all are read: the pairs are those of passages
 
     @property
     def tokens(self) -> int:
@@ -36,17 +38,33 @@ class TrainingData(msgspec.Struct, frozen=True):
     tokens: PairTokenizer
     queries: TextLookup
     documents: TextLookup
+    train_on: Literal["best", "first", "all"] = "best"  # what is read of a document that is cut into passages
 
     def encode(self, groups: Sequence[Group]) -> list[EncodedGroup]:
         """Return the groups with the token ids of their pairs."""
         self.tokens.add("query", [group.query_id for group in groups], self.queries)
         self.tokens.add("document", [doc for group in groups for doc in group.doc_ids], self.documents)
+        if self.tokens.windows_in_use is not None:
+            return [encode_passages(self.tokens, group, self.train_on) for group in groups]
         return encode_groups(self.tokens, groups)
 
 
 def encode_groups(tokens: PairTokenizer, groups: Sequence[Group]) -> list[EncodedGroup]:
     """Return the groups with the token ids of their pairs, where `tokens` has read all texts already."""
     return [EncodedGroup(group, tuple(tokens.pair(group.query_id, doc) for doc in group.doc_ids)) for group in groups]
+
+
+def encode_passages(tokens: PairTokenizer, group: Group, train_on: Literal["best", "first", "all"]) -> EncodedGroup:
+    """Return a group with the token ids of one passage of each candidate, or of all; `tokens` knows all texts already.
+
+    Positives and negatives are treated alike, so that no kind of passage tells them apart.
+    """
+    all_passages = [tokens.passages(group.query_id, doc) for doc in group.doc_ids]
+    if train_on == "all":
+        counts = tuple(map(len, all_passages))
+        return EncodedGroup(group, tuple(pair for passages in all_passages for pair in passages), counts)
+    chosen = [tokens.best_passage(group.query_id, doc) if train_on == "best" else 0 for doc in group.doc_ids]
+    return EncodedGroup(group, tuple(passages[at] for passages, at in zip(all_passages, chosen, strict=True)))
 
 
 def split_by_tokens(batch: Sequence[EncodedGroup], max_tokens: int) -> list[list[EncodedGroup]]:

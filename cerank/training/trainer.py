@@ -32,6 +32,7 @@ from cerank.kernels.recomputation import recompute_layers
 from cerank.models.adapter_training import add_adapter
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
+from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
@@ -40,6 +41,7 @@ from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.gradient_cosines import cosines_of
 from cerank.training.objective import Objective
+from cerank.training.passage_pooling import pool_passages
 from cerank.training.step_shards import RankStats, StepShards, bits_of
 
 Result = TypeVar("Result")
@@ -109,12 +111,13 @@ class Trainer:
 
     def __init__(
         self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str, shards: int = 0,
-        ranks: Ranks | None = None,
+        ranks: Ranks | None = None, passages: PassageSpec | None = None,
     ) -> None:  # fmt: skip
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
         self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
         self.probes_memory = self.device.type == "cuda"
+        self.passages = passages or stage.passages  # how documents are cut; a recipe's table holds for its stages, too
         self.objective = Objective(stage, f"stages.{name}")
         self._spread = torch.zeros((), device=self.device)  # largest difference of scores within a group of the step
         self.ranks = ranks or Ranks()
@@ -392,6 +395,8 @@ class Trainer:
 
     def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> list[Tensor]:
         """Return each loss of each group, (groups,) a loss, from the scores (pairs,) of all groups end to end."""
+        if counts := [count for encoded in microbatch for count in encoded.counts]:
+            scores = pool_passages(scores, counts, self.passages.first_aggregation, self.passages.top)
         groups = [encoded.group for encoded in microbatch]
         sizes = [len(group) for group in groups]
         if len(set(sizes)) == 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 
 from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.document_fields import titles_of
 from cerank.errors import HeldError, RunFailedError
 from cerank.files import disk, json_records
 from cerank.files.hashing import sha256_text, trust_hashes
@@ -38,6 +39,7 @@ from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.teachers.work import TeachingProgress
 from cerank.text.safe_text import counted
 from cerank.tokenization import token_store
+from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse
 from cerank.tokenization.token_store import TokenStore
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.open_run import open_run_file
@@ -59,6 +61,7 @@ class RunInputs:
         self._context, self._plan, self._folder = context, plan, context.folder
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
+        self._titles: dict[str, Callable[[Sequence[str]], list[str]]] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
         trust_hashes(plan.hashed)
         self.datasets = inputs.open_datasets(plan.recipe, self._cache)
@@ -93,6 +96,15 @@ class RunInputs:
     def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
         """Return the stored tokens of a dataset's texts for this tokenizer; None if there are none."""
         return token_store.open_token_store(tokenizer, self.datasets[dataset], self._cache)
+
+    def windows_in_use(self, system: str, dataset: str) -> WindowsInUse | None:
+        """Return how a stage or baseline cuts the documents of a dataset into passages; None where it does not."""
+        windows = PassageWindows.of_spec(self._plan.recipe.passages_of(system))
+        if windows is None:
+            return None
+        if windows.title and dataset not in self._titles:
+            self._titles[dataset] = titles_of(self.datasets[dataset])
+        return WindowsInUse(windows, self._titles.get(dataset) if windows.title else None)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
         """Return the first stage's ranking of a dataset to the depth that the plan needs; write it to the run, too.

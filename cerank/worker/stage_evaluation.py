@@ -14,13 +14,17 @@ import msgspec
 from cerank.core.metrics import Scoring
 from cerank.core.rankings import Ranking, bfloat16, ordered
 from cerank.evaluation.measures import check, per_query
-from cerank.files import disk
+from cerank.evaluation.studies.aggregation_choice import AggregationChoice, choose_aggregation
+from cerank.files import disk, json_records
 from cerank.inference.rerank import CHUNK, Scorer, chunk_count, rerank
 from cerank.inference.score_cache import ScoreCache, score_cache_key
 from cerank.inference.stored_chunks import StoredChunks
-from cerank.recipes.schema import Recipe
+from cerank.planning import inputs as planned_inputs
+from cerank.recipes.schema import VALIDATION_LOSS, Recipe
 from cerank.runs import checksums
-from cerank.runs.records import encode_measures
+from cerank.runs.records import DOCUMENTS_CUT, encode_measures
+from cerank.tokenization.tokens import TokenLimits
+from cerank.tokenization.truncation import Truncation, candidate_truncation
 from cerank.training.stage_summary import ranking_stats
 from cerank.trec.text_io import write_qrels, write_run
 from cerank.worker import orders
@@ -41,6 +45,7 @@ class StageEvaluation:
     def __init__(self, context: RunContext, inputs: RunInputs) -> None:
         self._context, self._inputs = context, inputs
         self._plan, self._folder = context.plan, context.folder
+        self._truncations: dict[object, Truncation] = {}
         self._shared: tuple[str, Scorer] | None = None  # the system whose test datasets are shared, and its model
 
     def prepare(self) -> None:
@@ -74,10 +79,13 @@ class StageEvaluation:
         for test in data.test:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
+            if scorer is None and self._plan.recipe.passages_of(system).aggregation == "choose":
+                scorer = self.load(system, precision)
+                self._choose_aggregation(system, scorer)
             self._context.ranks.tell(orders.encode(orders.RerankOrder(system, test, precision)))
             scorer = scorer or self.load(system, precision)
-            # each dataset has its own texts: in the next one the id "1" may be another text
-            scorer.use_token_store(self._inputs.token_store(test, scorer.tokenizer))
+            self._read_texts_of(test, system, scorer)
+            self._log_truncation(system, test, scorer)
             scores = self._scores(system, test, scorer)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
@@ -89,8 +97,59 @@ class StageEvaluation:
         if self._shared is None or self._shared[0] != order.system:
             self._shared = order.system, self.load(order.system, order.precision)
         scorer = self._shared[1]
-        scorer.use_token_store(self._inputs.token_store(order.test, scorer.tokenizer))
+        self._read_texts_of(order.test, order.system, scorer)
         self._score_share(order.system, order.test, scorer, self._score_cache(scorer, order.test))
+
+    def _read_texts_of(self, dataset: str, system: str, scorer: Scorer) -> None:
+        """Let the scorer read a dataset from now on: each has its own texts, and its id "1" may be another text."""
+        spec = self._plan.recipe.passages_of(system)
+        choice = json_records.load_if_there(self._folder.aggregation(system), AggregationChoice)
+        scorer.use_token_store(self._inputs.token_store(dataset, scorer.tokenizer))
+        in_use = self._inputs.windows_in_use(system, dataset)
+        scorer.use_passages(in_use, choice.chosen if choice is not None else spec.first_aggregation, spec.top)
+
+    def _choose_aggregation(self, system: str, scorer: Scorer) -> None:
+        """Score the passages of the validation candidates, and record which aggregation is best there.
+
+        Raises:
+            PausedError: the worker was asked to stop.
+        """
+        context, recipe, path = self._context, self._plan.recipe, self._folder.aggregation(system)
+        if json_records.load_if_there(path, AggregationChoice) is not None:
+            return
+        name, stage = recipe.data.validation, recipe.stages.get(system) or recipe.chained()[-1][1]
+        self._read_texts_of(name, system, scorer)
+        queries = list(self._inputs.datasets[name].queries)[: stage.validation_queries or None]
+        first = planned_inputs.validation_first_stage(recipe)
+        candidates = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
+        context.heartbeat.enter("validate", system, total=len(candidates))
+        cache = self._score_cache(scorer, name)
+        passages: dict[str, dict[str, float]] = {}
+        texts = partial(self._inputs.queries, name), partial(self._inputs.documents, name)
+        for chunk in rerank(scorer, list(candidates), candidates.__getitem__, *texts, cache=cache):
+            passages |= chunk.passages
+            context.heartbeat.advance(len(chunk.candidates), chunk.pairs)
+            context.raise_if_stopped()
+        by_loss = stage.validation_measure == VALIDATION_LOSS
+        measure = recipe.evaluate.measures[0] if by_loss else stage.validation_measure
+        qrels = {query: self._inputs.datasets[name].qrels.get(query, {}) for query in queries}
+        choice = choose_aggregation(passages, candidates, qrels, measure, recipe.passages_of(system).top)
+        disk.make_folder(path.parent)
+        checksums.save(self._folder, path, choice)
+        context.log.event("aggregation chosen", f"{system}: {choice}")
+
+    def _log_truncation(self, system: str, test: str, scorer: Scorer) -> None:
+        """Log how many of the candidates are longer than what the model reads; counted once for all stages alike."""
+        recipe, inputs = self._plan.recipe, self._inputs
+        stage = recipe.stages.get(system)
+        lengths = TokenLimits.of_stage(stage) if stage is not None else system  # stages share the tokenizer of the base
+        key = (test, lengths, recipe.passages_of(system))
+        if key not in self._truncations:
+            texts = partial(inputs.queries, test), partial(inputs.documents, test)
+            first = self._candidates(test, recipe.data.first_stages[0])
+            store = inputs.token_store(test, scorer.tokenizer)
+            self._truncations[key] = candidate_truncation(scorer.tokens, first, *texts, store)
+        self._context.log.event(DOCUMENTS_CUT, f"{system} on {test}: {self._truncations[key]}")
 
     def _stored(self, system: str, test: str) -> StoredChunks:
         """Return the scores of finished chunks in the run's folder, until their ranking is written."""
@@ -157,7 +216,8 @@ class StageEvaluation:
             if chunk.pairs:
                 context.log.write_scoring(Scoring(system, test, chunk.pairs, chunk.seconds))
             if context.ranks.count == 1:  # else they were counted when they were scored
-                context.heartbeat.advance(len(chunk.candidates), sum(map(len, chunk.candidates.values())))
+                scored = chunk.passages or chunk.candidates
+                context.heartbeat.advance(len(chunk.candidates), sum(map(len, scored.values())))
             context.raise_if_stopped()
         cache.trim()
         return scores
@@ -216,10 +276,11 @@ class StageEvaluation:
         """Return the cache of scores that this checkpoint gave on this dataset, in this run or another."""
         plan = self._plan
         documents = self._inputs.datasets[test].documents.fingerprint()
+        model = scorer.checkpoint + scorer.scored_text
         facts = score_cache_key(
-            scorer.checkpoint, documents, device=self._context.device, threads=plan.threads, precision=scorer.precision
+            model, documents, device=self._context.device, threads=plan.threads, precision=scorer.precision
         )
-        return ScoreCache(Path(plan.cache), facts)
+        return ScoreCache(Path(plan.cache), facts, has_passages=bool(scorer.scored_text))
 
     def _write_ranking(self, system: str, test: str, first: str, ranking: Ranking) -> None:
         """Write a ranking, then its measures: if the measures exist, so does the ranking."""

@@ -96,6 +96,8 @@ def reuse_rankings(context: RunContext, index: int) -> None:
         files = [
             pair for first in data.first_stages for pair in _result_files(context.folder, origin, (name, test, first))
         ]
+        if origin.aggregation(name).is_file():
+            files.append((origin.aggregation(name), context.folder.aggregation(name)))
         if all(_is_undamaged(origin, source) for source, _ in files):
             missing = [(source, target) for source, target in files if not target.exists()]
             for source, target in missing:  # rankings before their measures, as a run writes them

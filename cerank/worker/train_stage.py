@@ -121,11 +121,14 @@ class StageWork:
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(encoder, tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, context.device, stage.precision)
+        passages = recipe.passages_of(self._name)
+        self._scorer.aggregation, self._scorer.top = passages.first_aggregation, passages.top
         data = TrainingData(
             sampler,
             self._make_tokens(encoder, tokenizer, self._training),
             partial(self._inputs.queries, self._training),
             partial(self._inputs.documents, self._training),
+            passages.train_on,
         )
         folder = context.folder.checkpoints(self._index, self._name)
         trainer = Trainer(
@@ -137,6 +140,7 @@ class StageWork:
             device=context.device,
             shards=context.plan.step_shards,
             ranks=context.ranks,
+            passages=passages,
         )
         context.heartbeat.enter(
             "train", self._name, self._steps
@@ -166,6 +170,7 @@ class StageWork:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
         tokens = encoder.make_tokens(tokenizer, TokenLimits.of_stage(self._stage))
         tokens.use_token_store(self._inputs.token_store(dataset, tokenizer))
+        tokens.use_windows(self._inputs.windows_in_use(self._name, dataset))
         return tokens
 
     def _save_model(

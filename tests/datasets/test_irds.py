@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cerank.datasets import irds
+from cerank.datasets.document_templates import parse_template
 from tests.refusals import refused
 
 # In a process of its own: ir_datasets settles its home when it is first imported.
@@ -108,3 +112,35 @@ def test_neither_datasets_nor_first_stages_import_ir_datasets_or_bm25s_by_themse
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert not {"ir_datasets", "bm25s", "numpy", "torch", "scipy"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "values", "fields"),
+    [
+        (
+            "ir_datasets.datasets.msmarco_document",
+            "MsMarcoDocument",
+            ("u", "Otters", "Afloat."),
+            ("url", "title", "body"),
+        ),
+        ("ir_datasets.formats", "TrecParsedDoc", ("Otters", "Afloat.", b"<DOC>"), ("title", "body")),
+        ("ir_datasets.datasets.beir", "BeirDoc", ("Afloat.", "Otters", {}), ("text", "title")),
+    ],
+)
+def test_documents_of_the_catalog_are_written_from_their_own_fields(module, kind, values, fields) -> None:
+    documents = getattr(importlib.import_module(module), kind)
+    record = documents("D1", *values)
+
+    class Source:
+        docs_cls = staticmethod(lambda: documents)
+        docs_iter = staticmethod(lambda: iter([record]))
+        docs_store = staticmethod(lambda: SimpleNamespace(get_many=lambda ids: dict.fromkeys(ids, record)))
+        metadata = staticmethod(lambda: {"docs": {"count": 1}})
+
+    reader = irds.CatalogFields(Source, "a dataset", "ab" * 32)
+    assert reader.fields() == fields
+    body = next(name for name in fields if name in {"body", "text"})
+    written = reader.documents(parse_template(f"{{title}}. {{{body}}}"))
+    assert written.text("D1") == "Otters. Afloat."
+    assert list(written) == [("D1", "Otters. Afloat.")]
+    assert written.fingerprint() != reader.documents(parse_template("{title}")).fingerprint()

@@ -14,7 +14,7 @@ from cerank.app import rerank_dataset, shared_reranking
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.inference import rerank as rerank_module
-from cerank.inference.stored_chunks import parse_shard
+from cerank.inference.stored_chunks import OutputShards, ShardIdentity, parse_shard
 from cerank.models import forward_pass
 from tests.model_fixtures import WORDS
 from tests.models.family_fixtures import write_encoder
@@ -213,6 +213,24 @@ def test_the_error_of_a_process_is_that_of_the_command(shared, tmp_path, monkeyp
     monkeypatch.setattr(rerank_module.Scorer, "score_pairs", score_pairs)
     with refused(RunFailedError, "disk-full", "cpu", "/data"):
         shared(tmp_path / "out.run", "--devices", "2")
+
+
+def test_two_shards_may_begin_in_the_same_moment(tmp_path, monkeypatch):
+    """One begins where the other has written its file and not yet given it its name."""
+    replace, begun = os.replace, []
+    one, two = (OutputShards(tmp_path / "out.run", ShardIdentity(2, 4, "model", "c", "d")) for _ in range(2))
+
+    def interrupted(source, target):
+        if not begun:
+            begun.append(True)
+            two.begin()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    one.begin()
+    assert begun
+    assert OutputShards(tmp_path / "out.run", one.identity).identity == one.identity
+    assert [path.name for path in one.folder.iterdir()] == ["identity.json"]
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0"])

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import comparisons, stage_costs
+from cerank.core.metrics import Event
 from cerank.errors import CerankError
+from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import DOCUMENTS_CUT
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
@@ -65,6 +68,22 @@ def of_run(folder: RunFolder) -> RunAnswer:
         spreads=_spreads(folder, plan, comparison),
         no_gains=_no_gains(folder, plan),
     )
+
+
+def what_was_read(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
+    """Return sentences on what the run's systems read of documents: how many were cut, and how passages were counted.
+
+    Raises:
+        DamagedError: a file of the run is damaged.
+    """
+    from cerank.evaluation.studies.aggregation_choice import AggregationChoice
+
+    events, _ = journal.read_valid_rows(folder.events, Event)
+    sentences = list(dict.fromkeys(event.text for event in events if event.kind == DOCUMENTS_CUT))
+    for system in (*plan.recipe.baseline_models(), *plan.recipe.chain):
+        choice = json_records.load_if_there(folder.aggregation(system), AggregationChoice)
+        sentences += [f"{system}: {choice}"] if choice is not None else []
+    return tuple(sentences)
 
 
 def _no_gains(folder: RunFolder, plan: Plan) -> tuple[str, ...]:

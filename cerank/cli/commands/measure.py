@@ -8,16 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import emit, info, is_for_machines, write_output
 from cerank.errors import UsageError
+from cerank.recipes.passage_specs import PassageSpec
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
     from cerank.app.comparison.comparisons import ComparisonRequest
+    from cerank.core.passage_scores import Aggregation
     from cerank.evaluation.compare import Comparison
     from cerank.exporting.mteb_files import MtebTask
     from cerank.exporting.run_metadata import MetadataRequest
@@ -33,6 +36,7 @@ _PRECISION = (
     "fp16 and tf32 are for NVIDIA GPUs. Default: fp32, or auto on a GPU."
 )
 _MTEB = "mteb"
+_PASSAGES = "Long documents"
 _METADATA = "ir_metadata"
 _MORE = "What to show"
 
@@ -456,6 +460,63 @@ def rerank(
             help="Share the queries among several devices: all GPUs (all), how many (2), or which (0,1).",
         ),
     ] = "",
+    aggregation: Annotated[
+        Literal["none", "MaxP", "FirstP", "SumP", "MeanP", "TopMeanP"] | None,
+        typer.Option(
+            "--aggregation",
+            help="Cut documents into passages; a document's score is that of its best or first passage, a sum or mean. "
+            "none: score whole documents, also with a model that a run trained on passages.",
+            rich_help_panel=_PASSAGES,
+        ),
+    ] = None,
+    max_passages: Annotated[
+        int,
+        typer.Option("--max-passages", min=1, metavar="N", help="Passages of a document.", rich_help_panel=_PASSAGES),
+    ] = PassageSpec().max_passages,
+    passage_length: Annotated[
+        int,
+        typer.Option("--passage-length", min=1, metavar="N", help="Tokens of a passage.", rich_help_panel=_PASSAGES),
+    ] = PassageSpec().length,
+    stride: Annotated[
+        int,
+        typer.Option(
+            "--stride", min=1, metavar="N", help="Tokens from a passage's start to the next.", rich_help_panel=_PASSAGES
+        ),
+    ] = PassageSpec().stride,
+    title: Annotated[
+        int,
+        typer.Option(
+            "--title",
+            min=0,
+            metavar="N",
+            help="Tokens of the title repeated in front of further passages.",
+            rich_help_panel=_PASSAGES,
+        ),
+    ] = PassageSpec().title,
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top", min=1, metavar="N", help="Passages of which TopMeanP takes the mean.", rich_help_panel=_PASSAGES
+        ),
+    ] = PassageSpec().top,
+    passage_scores: Annotated[
+        Path | None,
+        typer.Option(
+            "--passage-scores",
+            metavar="FILE",
+            help="Write the score of each passage: query, passage (DOCUMENT%pN), score, separated by tabs.",
+            rich_help_panel=_PASSAGES,
+        ),
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="TEXT",
+            help='Text of a document from its fields, such as "{title}. {text}".',
+            rich_help_panel=_PASSAGES,
+        ),
+    ] = "",
     mteb_predictions: Annotated[
         Path | None,
         typer.Option(
@@ -504,6 +565,9 @@ def rerank(
     A server (Cohere, Jina, Voyage, vLLM, text-embeddings-inference) is asked once for each query; its answers are kept
     in the cache. Keys are read from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY or CERANK_RERANK_API_KEY.
 
+    --aggregation cuts long documents into passages, scores each once and aggregates the scores (`cerank guide
+    long-documents`). A model that a run trained on passages reads documents so without being told.
+
     Several devices of a machine share the queries by --devices, several machines by --shard: what is finished is kept
     beside FILE, the same command continues after it, and the bytes are those of one device.
     """
@@ -524,6 +588,11 @@ def rerank(
         merge=merge,
         devices=devices,
         mteb=_mteb_task(mteb_predictions, mteb_task, mteb_subset, mteb_split),
+        passages=_passages_request(
+            aggregation, max_passages=max_passages, length=passage_length, stride=stride, title=title, top=top
+        ),
+        passage_scores=passage_scores,
+        document_template=template,
         metadata=_metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
     )
     result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
@@ -535,6 +604,24 @@ def rerank(
     if shard:
         return  # the output is not there yet
     write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
+
+
+def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengths: int) -> PassageSpec | None:
+    """Return how documents are cut into passages; None where the command does not say.
+
+    Raises:
+        UsageError: it says how without --aggregation.
+    """
+    from cerank.app import reranked_passages
+
+    if aggregation is not None:
+        return msgspec.structs.replace(PassageSpec(aggregation=aggregation), **lengths)
+    changed = [key for key, value in lengths.items() if value != getattr(PassageSpec(), key)]
+    if changed:
+        where = reranked_passages.PASSAGE_OPTIONS[changed[0]]
+        hint = "add --aggregation, such as --aggregation MaxP"
+        raise UsageError("it says how documents are cut into passages", where=where, hint=hint, code="options-conflict")
+    return None
 
 
 def _metadata_request(*, actor: str, team: str, goal: str, is_asked: bool) -> MetadataRequest | None:

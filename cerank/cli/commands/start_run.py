@@ -20,7 +20,7 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import several_devices, training_memory
+from cerank.planning import several_devices, training_memory, truncation_estimates
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.layout import RunFolder
@@ -264,6 +264,8 @@ def _show_plan(
         info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
+    for sentence in truncation_estimates.truncation_in_words(plan):
+        info(sentence)
     shared = plans.shared_queries(plan)
     shown = [table_columns.input_table(plan), table_columns.work_table(work)]
     negatives = (planned_negatives.mixture_table(plan), planned_negatives.table(plan))

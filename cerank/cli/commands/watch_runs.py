@@ -103,6 +103,8 @@ def show(
             shown += table_columns.result_tables(
                 answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes
             )
+            for sentence in run_answer.what_was_read(folder, row.plan):
+                info(sentence)
             curves = depth_report.declared(folder, row.plan)
             depth_table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
             shown += [depth_table(curves)] if curves is not None else []
