@@ -15,6 +15,7 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.filter_specs import FilterSpec, filter_mistakes
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.registry import nearest
 
@@ -121,6 +122,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 0
     adapter: Annotated[AdapterSpec, help_text("train a low-rank adapter and the head in place of all weights")] = (
         AdapterSpec()
+    )
+
+    filter: Annotated[FilterSpec, help_text("train on a part of the groups, chosen by their loss or at random")] = (
+        FilterSpec()
     )
 
     # what the model reads
@@ -320,6 +325,7 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.negatives: no sampler of negatives is called '{stage.negatives}'; {hint}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
+    mistakes += filter_mistakes(f"{at}.filter", stage.filter, stage.steps, stage.groups_per_step)
     return mistakes + _group_mistakes(at, stage)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import torch
@@ -37,6 +37,9 @@ from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens
 from cerank.training.checkpoints import CheckpointWriter, TrainingState
+from cerank.training.filtering.filter_state import FilterState
+from cerank.training.filtering.filtered_steps import LossProbe, changes
+from cerank.training.filtering.group_filter import GroupFilter
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import find_loss
 from cerank.training.step_shards import RankStats, StepShards, bits_of
@@ -50,6 +53,15 @@ class PausedError(Exception):
     def __init__(self, step: int) -> None:
         super().__init__(f"paused after step {step}")
         self.step = step
+
+
+class StepResult(NamedTuple):
+    """What the passes of a step gave."""
+
+    losses: list[Tensor]  # each microbatch's part of the mean; [] where the step's groups wait for more
+    batch: list[EncodedGroup]  # what was trained on
+    filter_state: FilterState | None = None  # of a stage with a filter, after the step
+    scored: int = 0  # pairs that went forward alone, to choose the groups
 
 
 class TrainerCallback(Protocol):
@@ -75,6 +87,9 @@ class TrainerCallback(Protocol):
 
     def on_out_of_memory(self, what: str) -> None:
         """Record that fewer tokens go through the model at once from here on; the groups of a step stay the same."""
+
+    def on_filter(self, step: int, what: str) -> None:
+        """Record how groups are chosen from here on, in a stage with a filter."""
 
     def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
         """Log what each process did since the last validation; called only where several share the steps."""
@@ -119,6 +134,9 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self._shard_count = shard_count(stage.groups_per_step, shards) if shards else 0
         self._shards: StepShards | None = None  # the shards of a step, where it is divided into shards
+        self._filter: GroupFilter | None = None  # chooses among a step's groups, where the stage has a filter
+        self._probe: LossProbe | None = None  # with it: computes the losses that it chooses by
+        self._group_loss_parts: list[Tensor] = []  # with it: losses of the groups that the step trained on
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.
@@ -142,6 +160,7 @@ class Trainer:
             # whatever else is on the GPU by then
             self._record_microbatch(0, passes.microbatch)
         state = self._with_start(state, callback)
+        state = self._start_filter(state, model, data, passes)
 
         with Prefetcher(data, steps) as prefetcher, self._writer(callback) as writer:
             for step in range(state.step + 1, steps + 1):
@@ -157,22 +176,26 @@ class Trainer:
 
                 # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
                 passes.microbatch = microbatches.get(step, passes.microbatch)
-                compute = partial(self.forward_backward, passes, batch, step)
-                losses = self._within_memory(compute, step, model, passes, callback)
+                compute = partial(self._pass_of_step, passes, batch, step, state.filter)
+                result = self._within_memory(compute, step, model, passes, callback)
+                losses, batch = result.losses, result.batch
+                state = self._with_filter_state(state, result, step, callback)
 
                 # on several devices: the gradient of the whole step, added in the same order for any number of them
                 losses = self._sum_over_ranks(losses)
 
-                # clip; the only time in a step that the device is waited for
+                # clip; the only time in a step that the device is waited for, but for a filter's losses
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
+                gradient_norm = gradient_norm.to(self.device)  # without a gradient, torch's 0 is on the CPU
                 *parts, norm, spread = torch.stack([*losses, gradient_norm, self._spread]).tolist()
-                loss = sum(parts)
-                callback.on_scores(step, spread)
+                loss = sum(parts, 0.0)
+                if batch:
+                    callback.on_scores(step, spread)
 
                 # optimizer step
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
                 is_finite = math.isfinite(loss) and math.isfinite(norm)
-                if is_finite:
+                if is_finite and batch:
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = rate
                     self.update_within_memory(optimizer)
@@ -183,7 +206,8 @@ class Trainer:
                 state = msgspec.structs.replace(state, step=step, microbatch=reduced)
                 if is_finite:
                     seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
-                    callback.on_step(StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds))
+                    metrics = StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds)
+                    callback.on_step(msgspec.structs.replace(metrics, forward_pairs=result.scored))
                 else:
                     state = self._skip_update(state, loss, norm, callback)
 
@@ -211,6 +235,49 @@ class Trainer:
         if state.step:
             return state
         return msgspec.structs.replace(state, start_value=self.ranks.agree(callback.validate(0)))
+
+    def _start_filter(
+        self, state: TrainingState, model: CrossEncoder, data: TrainingData, passes: ForwardBackward
+    ) -> TrainingState:
+        """Return the state with that of the stage's filter, if it has one: as it was saved, or at its start."""
+        if not self.stage.filter.is_on:
+            return state
+        settings: Any = model.encoder.config
+        self._filter = GroupFilter(self.name, self.stage, data.sampler.steps, settings.vocab_size)
+        self._probe = LossProbe(passes, self.name, self.seed)
+        if state.filter is None:
+            return msgspec.structs.replace(state, filter=self._filter.start())
+        self._filter.resume(state.filter, data)
+        return state
+
+    def _pass_of_step(
+        self, passes: ForwardBackward, batch: list[EncodedGroup], step: int, filter_state: FilterState | None
+    ) -> StepResult:
+        """Choose the groups of the step if the stage has a filter, and add the gradient of their mean loss.
+
+        Nothing is changed but gradients, so that it can be done again where memory was short.
+        """
+        if self._filter is None or self._probe is None or filter_state is None:
+            return StepResult(self.forward_backward(passes, batch, step), batch)
+        places = self._filter.places_to_score(filter_state, step, batch)
+        to_score = [batch[place] for place in places]
+        losses = self._probe.losses(to_score, step, self._group_losses)
+        choice = self._filter.choose(filter_state, step, batch, dict(zip(places, losses, strict=True)))
+        self._group_loss_parts = []
+        parts = self.forward_backward(passes, choice.groups, step) if choice.groups else []
+        seen = torch.cat(self._group_loss_parts).tolist() if self._group_loss_parts else []
+        chosen = self._filter.with_losses(choice.state, step, seen)
+        return StepResult(parts, choice.groups, chosen, sum(len(encoded.pairs) for encoded in to_score))
+
+    def _with_filter_state(
+        self, state: TrainingState, result: StepResult, step: int, callback: TrainerCallback
+    ) -> TrainingState:
+        """Return the state with what the step made of the filter's, and tell the callback what changed in it."""
+        if state.filter is None or result.filter_state is None:
+            return state
+        for what in changes(state.filter, result.filter_state):
+            callback.on_filter(step, what)
+        return msgspec.structs.replace(state, filter=result.filter_state)
 
     def _divide_steps(self, passes: ForwardBackward) -> StepShards | None:
         """Return the shards of the steps; None where the stage stays in one process for good."""
@@ -305,6 +372,8 @@ class Trainer:
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (*position, number))
             losses = self._group_losses(scores, microbatch)
+            if self._filter is not None:
+                self._group_loss_parts.append(losses.detach())
             loss = (losses * weights[start : start + len(microbatch)]).sum()
             passes.backward(loss)
             parts.append(loss.detach())

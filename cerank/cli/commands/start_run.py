@@ -20,7 +20,7 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import several_devices, training_memory
+from cerank.planning import several_devices, training_memory, workload
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.layout import RunFolder
@@ -260,6 +260,8 @@ def _show_plan(
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     for sentence in several_devices.in_words(plan):
+        info(sentence)
+    for sentence in workload.filter_sentences(plan.recipe, work):
         info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
