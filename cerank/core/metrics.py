@@ -23,7 +23,7 @@ class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
     loss: float
     learning_rate: float
     grad_norm: float
-    groups: int  # groups the loss was the mean of; 0 where a filter left the step without an update: loss and norm are 0
+    groups: int  # groups the loss was the mean of; 0: a filter left the step without an update, and loss and norm are 0
     pairs: int  # query-document pairs that went through the model, forward and backward
     seconds: float = 0.0  # wall time of the step
     attempt: int = 0

@@ -38,7 +38,9 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
         passes = filter_passes(stage, steps)
         items.append(WorkItem(f"train {name}", steps, passes.trained * size, name))
         if passes.scored:
-            items.append(WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name))
+            items.append(
+                WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name)
+            )
         times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)

@@ -1,4 +1,4 @@
-"""What `[stages.NAME.filter]` of a recipe says: train on a part of the groups, chosen by loss, by a predictor, or at random.
+"""What `[stages.NAME.filter]` of a recipe says: train on a part of the groups, chosen by their loss or at random.
 
 Source of the method and of its numbers: Ouyang et al., "Efficient NLP Model Finetuning via Multistage Data Filtering",
 IJCAI 2023 (arXiv 2207.14386).
@@ -23,7 +23,7 @@ FORWARD_COST = 1 / 3
 
 
 class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which groups a stage trains on. Its steps go on through the data as ever; a filter makes fewer updates of them."""
+    """Which groups a stage trains on. Its steps go through the data as ever, and fewer of them make an update."""
 
     kind: Annotated[
         Literal["none", "multistage", "random"],
@@ -43,9 +43,7 @@ class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         msgspec.Meta(ge=0.0, le=100.0),
         help_text("multistage: mean log-loss at which the predictor replaces the forward pass; 0 never lets it"),
     ] = 0.5
-    predictor_window: Annotated[
-        _Groups, help_text("multistage: groups over which that mean is taken")
-    ] = 128
+    predictor_window: Annotated[_Groups, help_text("multistage: groups over which that mean is taken")] = 128
     predictor_reads: Annotated[
         Literal["query", "group"],
         help_text("multistage: which tokens the predictor looks at: those of the query, or of its documents, too"),

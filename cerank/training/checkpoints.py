@@ -1,7 +1,7 @@
 """Save a stage's weights, optimizer and position, and resume from the newest checkpoint whose checksums fit.
 
-Invariant: no state of a random generator or a loader is saved: a position is two integers (see core/seeds.py), and what a
-filter has learned.
+Invariant: no state of a random generator or a loader is saved; a position is two integers (see core/seeds.py) and, in a
+stage with a filter, what the filter has learned.
 """
 
 from __future__ import annotations

@@ -63,6 +63,11 @@ class StepResult(NamedTuple):
     filter_state: FilterState | None = None  # of a stage with a filter, after the step
     scored: int = 0  # pairs that went forward alone, to choose the groups
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Return how many groups and pairs were trained on."""
+        return len(self.batch), sum(len(encoded.pairs) for encoded in self.batch)
+
 
 class TrainerCallback(Protocol):
     """What a trainer calls while it trains: the worker logs and validates in it, a test records."""
@@ -159,8 +164,7 @@ class Trainer:
             # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
             # whatever else is on the GPU by then
             self._record_microbatch(0, passes.microbatch)
-        state = self._with_start(state, callback)
-        state = self._start_filter(state, model, data, passes)
+        state = self._start_filter(self._with_start(state, callback), model, data, passes)
 
         with Prefetcher(data, steps) as prefetcher, self._writer(callback) as writer:
             for step in range(state.step + 1, steps + 1):
@@ -178,36 +182,31 @@ class Trainer:
                 passes.microbatch = microbatches.get(step, passes.microbatch)
                 compute = partial(self._pass_of_step, passes, batch, step, state.filter)
                 result = self._within_memory(compute, step, model, passes, callback)
-                losses, batch = result.losses, result.batch
-                state = self._with_filter_state(state, result, step, callback)
+                self._tell_of_filter(state.filter, result.filter_state, step, callback)
 
                 # on several devices: the gradient of the whole step, added in the same order for any number of them
-                losses = self._sum_over_ranks(losses)
+                losses = self._sum_over_ranks(result.losses)
 
                 # clip; the only time in a step that the device is waited for, but for a filter's losses
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
-                gradient_norm = gradient_norm.to(self.device)  # without a gradient, torch's 0 is on the CPU
-                *parts, norm, spread = torch.stack([*losses, gradient_norm, self._spread]).tolist()
+                # `to`: where nothing has a gradient, torch's norm of 0 is on the CPU
+                *parts, norm, spread = torch.stack([*losses, gradient_norm.to(self.device), self._spread]).tolist()
                 loss = sum(parts, 0.0)
-                if batch:
-                    callback.on_scores(step, spread)
+                callback.on_scores(step, spread)
 
                 # optimizer step
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
                 is_finite = math.isfinite(loss) and math.isfinite(norm)
-                if is_finite and batch:
-                    for parameters in optimizer.param_groups:
-                        parameters["lr"] = rate
-                    self.update_within_memory(optimizer)
+                if is_finite:
+                    self._update(optimizer, rate)
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
                 reduced = 0 if passes.microbatch == stage.tokens_at_once else passes.microbatch
-                state = msgspec.structs.replace(state, step=step, microbatch=reduced)
+                state = msgspec.structs.replace(state, step=step, microbatch=reduced, filter=result.filter_state)
                 if is_finite:
-                    seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
-                    metrics = StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds)
-                    callback.on_step(msgspec.structs.replace(metrics, forward_pairs=result.scored))
+                    figures = (loss, rate, norm, *result.sizes, time.perf_counter() - started)
+                    callback.on_step(StepMetrics(self.index, step, *figures, forward_pairs=result.scored))
                 else:
                     state = self._skip_update(state, loss, norm, callback)
 
@@ -269,15 +268,13 @@ class Trainer:
         chosen = self._filter.with_losses(choice.state, step, seen)
         return StepResult(parts, choice.groups, chosen, sum(len(encoded.pairs) for encoded in to_score))
 
-    def _with_filter_state(
-        self, state: TrainingState, result: StepResult, step: int, callback: TrainerCallback
-    ) -> TrainingState:
-        """Return the state with what the step made of the filter's, and tell the callback what changed in it."""
-        if state.filter is None or result.filter_state is None:
-            return state
-        for what in changes(state.filter, result.filter_state):
-            callback.on_filter(step, what)
-        return msgspec.structs.replace(state, filter=result.filter_state)
+    def _tell_of_filter(
+        self, before: FilterState | None, after: FilterState | None, step: int, callback: TrainerCallback
+    ) -> None:
+        """Tell the callback of each phase of a filter that a step began or announced."""
+        if before is not None and after is not None:
+            for what in changes(before, after):
+                callback.on_filter(step, what)
 
     def _divide_steps(self, passes: ForwardBackward) -> StepShards | None:
         """Return the shards of the steps; None where the stage stays in one process for good."""
@@ -407,6 +404,12 @@ class Trainer:
 
         self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
+
+    def _update(self, optimizer: AdamW, rate: float) -> None:
+        """Make the optimizer's step at a learning rate; without a gradient nothing changes."""
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate
+        self.update_within_memory(optimizer)
 
     def update_within_memory(self, optimizer: AdamW) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.

@@ -61,7 +61,8 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
         f"{trained} to train, {stages - trained} reused from another run."
     )
     has_filter = any(stage.filter.is_on for cell in grid.cells for _, stage in cell.recipe.chained())
-    left = f"{'About' if has_filter else 'At most'} {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
+    bound = "About" if has_filter else "At most"
+    left = f"{bound} {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
     info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)

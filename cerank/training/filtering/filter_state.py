@@ -1,4 +1,4 @@
-"""What a filter has learned and done so far; it is saved with each checkpoint, so that a resume chooses the same groups."""
+"""What a filter has learned and done so far, saved with each checkpoint: a resume chooses the same groups."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ class FilterSummary(msgspec.Struct, frozen=True, kw_only=True):
         )
         text += f"; {self._phases()}" if self.kind == "multistage" else ""
         text += f"; {self.unused} chosen ones were left when the stage stopped early" if self.unused else ""
-        text += f"; {counts.cost_share:.0%} of the passes of training on all, a backward pass counted as two forward ones"
+        text += (
+            f"; {counts.cost_share:.0%} of the passes of training on all, a backward pass counted as two forward ones"
+        )
         return text + ("" if self.pays else ": the filter does not pay")
 
     def _phases(self) -> str:

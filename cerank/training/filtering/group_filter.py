@@ -47,7 +47,9 @@ class GroupFilter:
         self._encoded: dict[Group, EncodedGroup] = {}  # those in the queue
         seen = self._plain_steps * self._size
         if self._spec.kind == "multistage" and (seen < self._spec.window or self._plain_steps >= steps):
-            what = f"{self._plain_steps} of {steps} steps train on every group, {seen} of them; the threshold is the mean "
+            what = (
+                f"{self._plain_steps} of {steps} steps train on every group, {seen} of them; the threshold is the mean "
+            )
             what += f"loss of {self._spec.window}, and some steps must be left to filter"
             hint = "raise `plain`, lower `window`, or give the stage more steps"
             raise RunFailedError(what, where=f"stages.{name}.filter", hint=hint, code="filter-window")
@@ -93,9 +95,7 @@ class GroupFilter:
             return Choice(self._all_of(state, batch), list(batch))
         if state.phase == "plain":
             threshold = math.fsum(state.losses) / max(1, len(state.losses))
-            state = msgspec.structs.replace(
-                state, phase="by loss", threshold=threshold, losses=(), by_loss_from=step
-            )
+            state = msgspec.structs.replace(state, phase="by loss", threshold=threshold, losses=(), by_loss_from=step)
         chosen = self._by_loss if state.phase == "by loss" else self._by_prediction
         return self._from_queue(self._passed_on(chosen(state, batch, losses), step), step, batch)
 
@@ -107,11 +107,12 @@ class GroupFilter:
         return msgspec.structs.replace(state, losses=(*state.losses, *finite)[-self._spec.window :])
 
     def _is_kept(self, number: int) -> bool:
-        """Return whether the easy group of this number, from 1, is trained on all the same: at least `floor` of them."""
+        """Return whether the easy group of this number, from 1, is kept: of any number at least the floor's share."""
         return math.ceil(number * self._spec.floor) > math.ceil((number - 1) * self._spec.floor)
 
     def _predicted_easy(self, state: FilterState, batch: Sequence[EncodedGroup]) -> list[bool]:
-        assert state.predictor is not None
+        if state.predictor is None:
+            return [False] * len(batch)
         logs = state.predictor.log_probabilities([self._tokens(encoded) for encoded in batch])
         return [bool(easy > hard) for easy, hard in logs]
 
@@ -144,9 +145,7 @@ class GroupFilter:
         ]
         return _queued(state, chosen, msgspec.structs.replace(counts, seen=counts.seen + len(batch)))
 
-    def _by_loss(
-        self, state: FilterState, batch: Sequence[EncodedGroup], losses: Mapping[int, float]
-    ) -> FilterState:
+    def _by_loss(self, state: FilterState, batch: Sequence[EncodedGroup], losses: Mapping[int, float]) -> FilterState:
         """Return the state after all groups of a step went forward: the hard ones are in the queue."""
         counts = state.counts
         is_hard = [_reaches(losses[place], state.threshold) for place in range(len(batch))]
@@ -165,10 +164,10 @@ class GroupFilter:
     def _by_prediction(
         self, state: FilterState, batch: Sequence[EncodedGroup], losses: Mapping[int, float]
     ) -> FilterState:
-        """Return the state after those groups went forward that are predicted hard, and the floor's share of the others.
+        """Return the state after the groups that are predicted hard went forward, and a few of the others.
 
-        Of the groups that are predicted easy the predictor sees only that share, so each counts 1 / share times:
-        it would unlearn what easy groups look like from those alone that it took for hard ones.
+        Of the groups that are predicted easy the floor's share is trained on, and the predictor learns from it alone;
+        each counts 1 / share times. From the predicted hard ones alone it would unlearn what easy groups look like.
         """
         predicted_easy, counts = self._predicted_easy(state, batch), state.counts
         chosen, weights, kept, easy_by_loss = [], [], counts.kept_easy, counts.easy_by_loss

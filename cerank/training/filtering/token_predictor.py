@@ -48,8 +48,10 @@ class TokenPredictor(msgspec.Struct, frozen=True):
         joint = np.array([nothing + gains[:, np.fromiter(tokens, int)].sum(axis=1) for tokens in groups]).reshape(-1, 2)
         return joint - np.logaddexp(joint[:, 0], joint[:, 1])[:, None]
 
-    def updated(self, groups: Sequence[Iterable[int]], is_hard: Sequence[bool], weights: Sequence[float]) -> TokenPredictor:
-        """Return the predictor after it has learned whether each group is hard; a weight counts a group several times."""
+    def updated(
+        self, groups: Sequence[Iterable[int]], is_hard: Sequence[bool], weights: Sequence[float]
+    ) -> TokenPredictor:
+        """Return the predictor after it has learned which groups are hard; a weight counts a group several times."""
         if not groups:
             return self
         counts = np.frombuffer(self.presence).reshape(2, self.vocabulary).copy()

@@ -154,9 +154,7 @@ def work(state: LaunchState) -> Content:
     width = max(18, *(len(name) for name, _ in parts))
     is_assumed = any(part.part.startswith("choose ") for part in matrix.work)
     title = "Work (estimate)" if is_assumed else "Work (upper bound)"
-    head = joined(
-        (f"{title:<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary")
-    )
+    head = joined((f"{title:<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary"))
     rows = [
         content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>11,}  {_time(part.minutes)}") for name, part in parts
     ]
