@@ -5,15 +5,11 @@ Invariant: a predictor never changes; `updated` returns another one, so that a s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-_SMOOTHING = 1.0  # added to each count, of tokens and of classes: Laplace's
-
 
 class TokenPredictor(msgspec.Struct, frozen=True):
     """Counts of the tokens that are present in easy and in hard groups.
@@ -36,17 +32,22 @@ class TokenPredictor(msgspec.Struct, frozen=True):
     def log_probabilities(self, groups: Sequence[Iterable[int]]) -> NDArray[np.float64]:
         """Return (groups, 2): the log of each group's probability to be easy and to be hard.
 
+        A group without tokens counts as seen in each class. Laplace's 1 is divided between the classes by their size: with
+        1 in each, the thousands of tokens that no group held would by themselves decide for the larger class.
+
         Args:
             groups: the token ids of each group, each once.
         """
         counts = np.frombuffer(self.presence).reshape(2, self.vocabulary)
-        totals = np.array(self.weights)
-        present = np.log(counts + _SMOOTHING) - np.log(totals + 2 * _SMOOTHING)[:, None]
-        absent = np.log1p(-np.exp(present))
-        prior = np.log(totals + _SMOOTHING) - math.log(totals.sum() + 2 * _SMOOTHING)
+        totals = np.array(self.weights) + 1.0
+        smoothing = 2 * totals / totals.sum()
+        shares = (counts + smoothing[:, None]) / (totals + 2 * smoothing)[:, None]
+        present, absent = np.log(shares), np.log1p(-shares)
+        prior = np.log(totals / totals.sum())
         nothing, gains = prior + absent.sum(axis=1), present - absent
         joint = np.array([nothing + gains[:, np.fromiter(tokens, int)].sum(axis=1) for tokens in groups]).reshape(-1, 2)
-        return joint - np.logaddexp(joint[:, 0], joint[:, 1])[:, None]
+        joint -= np.logaddexp(joint[:, 0], joint[:, 1])[:, None]
+        return joint
 
     def updated(
         self, groups: Sequence[Iterable[int]], is_hard: Sequence[bool], weights: Sequence[float]

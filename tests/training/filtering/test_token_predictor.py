@@ -11,23 +11,42 @@ import pytest
 from cerank.training.filtering.token_predictor import TokenPredictor
 
 
-def test_its_probabilities_are_those_of_scikit_learns_bernoulli_naive_bayes():
-    bayes = pytest.importorskip("sklearn.naive_bayes")
+def examples(count):
+    """Groups of tokens below 40, and which are hard: as many as are easy."""
     draw = random.Random(3)
-    groups = [set(draw.sample(range(40), draw.randint(1, 20))) for _ in range(60)]
-    is_hard = [bool(tokens & {1, 2, 3}) for tokens in groups]
-    weights = [float(draw.choice([1, 1, 20])) for _ in groups]
+    groups = [set(draw.sample(range(8, 40), draw.randint(1, 20))) | {draw.randrange(4)} for _ in range(count)]
+    is_hard = [bool(at % 2) for at in range(count)]
+    return [tokens | {4} if hard else tokens for tokens, hard in zip(groups, is_hard, strict=True)], is_hard
+
+
+def test_with_as_many_easy_as_hard_groups_it_is_scikit_learns_bernoulli_naive_bayes():
+    bayes = pytest.importorskip("sklearn.naive_bayes")
+    groups, is_hard = examples(60)
     predictor = TokenPredictor.untrained(40)
     for start in range(0, 50, 7):
         part = slice(start, min(start + 7, 50))
-        predictor = predictor.updated(groups[part], is_hard[part], weights[part])
-    presence = np.array([[token in tokens for token in range(40)] for tokens in groups])
-    hard = sum(weight for weight, value in zip(weights[:50], is_hard, strict=False) if value)
-    total = sum(weights[:50])
-    prior = [(total - hard + 1) / (total + 2), (hard + 1) / (total + 2)]  # smoothed: neither class is ever impossible
-    theirs = bayes.BernoulliNB(class_prior=prior)
-    theirs.fit(presence[:50], is_hard[:50], sample_weight=weights[:50])
-    assert predictor.log_probabilities(groups[50:]) == pytest.approx(theirs.predict_log_proba(presence[50:]), abs=1e-9)
+        predictor = predictor.updated(groups[part], is_hard[part], [1.0] * len(groups[part]))
+    presence = np.array([[token in tokens for token in range(40)] for tokens in [*groups, set(), set()]])
+    learned = [*range(50), 60, 61]  # with one group without tokens in each class
+    theirs = bayes.BernoulliNB().fit(presence[learned], [*is_hard[:50], False, True])
+    assert predictor.log_probabilities(groups[50:]) == pytest.approx(theirs.predict_log_proba(presence[50:60]), abs=1e-9)
+
+
+def test_a_weight_counts_a_group_several_times():
+    groups, is_hard = examples(6)
+    weighted = TokenPredictor.untrained(40).updated(groups, is_hard, [3.0, *[1.0] * 5])
+    repeated = TokenPredictor.untrained(40).updated([groups[0]] * 2 + groups, [is_hard[0]] * 2 + is_hard, [1.0] * 8)
+    assert weighted == repeated
+
+
+def test_tokens_that_no_group_held_do_not_decide_for_the_larger_class():
+    groups = [{1, 2}, {1, 3}, {1}, {4}]
+    few, many = (
+        TokenPredictor.untrained(size).updated(groups, [False, False, False, True], [1.0] * 4).log_probabilities([{4}])
+        for size in (8, 50_000)
+    )
+    assert many == pytest.approx(few, abs=1e-6)
+    assert few[0, 1] > few[0, 0]
 
 
 def test_before_it_has_learned_both_are_equally_likely():
