@@ -16,6 +16,7 @@ import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.filter_specs import FilterSpec
 from cerank.recipes.matrix_schema import Matrix
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 from cerank.recipes.teacher_specs import TeacherSpec
@@ -40,6 +41,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("[evaluate]", "What is measured on the test datasets.", Evaluate),
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
     ("[stages.NAME.adapter]", "Train a low-rank adapter; see `cerank guide models`.", AdapterSpec),
+    ("[stages.NAME.filter]", "Train on a part of the groups; see `cerank guide recipes`.", FilterSpec),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
 )

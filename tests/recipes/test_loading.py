@@ -16,6 +16,8 @@ from cerank.errors import CerankError, FormatError, RecipeError, UsageError
 CHAINS = {
     "contrastive": ("contrastive",),
     "contrastive-lora-8": ("contrastive",),
+    "contrastive-filtered": ("contrastive",),
+    "contrastive-random-subset": ("contrastive",),
     "contrastive-lora-64": ("contrastive",),
     "contrastive-continued": ("contrastive", "continued"),
     "distill": ("distill",),

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+
 class TokenPredictor(msgspec.Struct, frozen=True):
     """Counts of the tokens that are present in easy and in hard groups.
 
@@ -32,8 +33,8 @@ class TokenPredictor(msgspec.Struct, frozen=True):
     def log_probabilities(self, groups: Sequence[Iterable[int]]) -> NDArray[np.float64]:
         """Return (groups, 2): the log of each group's probability to be easy and to be hard.
 
-        A group without tokens counts as seen in each class. Laplace's 1 is divided between the classes by their size: with
-        1 in each, the thousands of tokens that no group held would by themselves decide for the larger class.
+        A group without tokens counts as seen in each class. Laplace's ones are divided between the classes by their size:
+        with 1 in each, the thousands of tokens that no group held would by themselves decide for the larger class.
 
         Args:
             groups: the token ids of each group, each once.

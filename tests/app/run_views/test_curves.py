@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,15 @@ def test_steps_done_again_replace_what_came_after_them_in_a_later_stage_too(tmp_
     assert curves.columns.boundaries == (Boundary(0, 0),)
     assert [row.measures["m"] for _, row in curves.columns.validations] == [0.5]
     assert before.values["loss"].tolist() == [1, 2, 3]  # what was handed out stands
+
+
+def test_a_step_that_a_filter_left_without_an_update_is_no_point_of_a_curve(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    skipped = msgspec.structs.replace(reading(0, 2, 0.0), groups=0, pairs=0, forward_pairs=8)
+    _write(folder, reading(0, 1, 1.0), skipped, reading(0, 3, 0.5))
+    columns = _read(folder).columns
+    assert columns.steps.tolist() == [1, 3]
+    assert columns.values["loss"].tolist() == [1.0, 0.5]
 
 
 def test_a_journal_that_is_replaced_is_read_from_its_start(tmp_path: Path) -> None:

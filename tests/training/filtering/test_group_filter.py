@@ -27,7 +27,9 @@ def group(name, loss):
 
 
 def stage(steps, **settings):
-    spec = FilterSpec(**{"kind": "multistage", "plain": 0.2, "window": 4, "floor": 0.0, "predictor_loss": 0.0} | settings)
+    spec = FilterSpec(
+        **{"kind": "multistage", "plain": 0.2, "window": 4, "floor": 0.0, "predictor_loss": 0.0} | settings
+    )
     return Stage(steps=steps, groups_per_step=2, filter=spec)
 
 

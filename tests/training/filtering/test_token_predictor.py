@@ -29,7 +29,9 @@ def test_with_as_many_easy_as_hard_groups_it_is_scikit_learns_bernoulli_naive_ba
     presence = np.array([[token in tokens for token in range(40)] for tokens in [*groups, set(), set()]])
     learned = [*range(50), 60, 61]  # with one group without tokens in each class
     theirs = bayes.BernoulliNB().fit(presence[learned], [*is_hard[:50], False, True])
-    assert predictor.log_probabilities(groups[50:]) == pytest.approx(theirs.predict_log_proba(presence[50:60]), abs=1e-9)
+    assert predictor.log_probabilities(groups[50:]) == pytest.approx(
+        theirs.predict_log_proba(presence[50:60]), abs=1e-9
+    )
 
 
 def test_a_weight_counts_a_group_several_times():
