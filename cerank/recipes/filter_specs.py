@@ -47,7 +47,7 @@ class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     predictor_reads: Annotated[
         Literal["query", "group"],
         help_text("multistage: which tokens the predictor looks at: those of the query, or of its documents, too"),
-    ] = "group"
+    ] = "query"
     share: Annotated[
         float, msgspec.Meta(gt=0.0, lt=1.0), help_text("random: share of the groups that is trained on")
     ] = 0.5

@@ -63,6 +63,7 @@ def run(
     name: options.MatrixTitle = "",
     seeds: options.Seeds = "",
     baseline: options.Baseline = "",
+    folds: options.Folds = "",
     pairs_per_second: options.Speed = 0.0,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Label for the run.")] = "",
     dry_run: Annotated[
@@ -135,10 +136,17 @@ def run(
         seeds=seeds,
         baseline=baseline,
     )
-    if request.is_matrix:
+    if folds or request.is_matrix:
+        is_tracked = bool(tracking.kinds)
+        if folds:
+            _check_fold_options(
+                label, is_matrix=request.is_matrix, detach=detach or print_command, is_tracked=is_tracked
+            )
+            _run_folds(lab_of_runs, request, folds, pairs_per_second, dry_run=dry_run, wide=wide)
+            return
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach or print_command, is_tracked=bool(tracking.kinds))
+        _check_matrix_options(label, detach=detach or print_command, is_tracked=is_tracked)
         run_matrix.run(lab_of_runs, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
@@ -162,6 +170,33 @@ def run(
         live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
+
+
+def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, *, dry_run: bool, wide: bool) -> None:
+    """Queue (or submit) a run for each fold, once all of them are planned; a dry run shows that of the first."""
+    from cerank.app.rankings import cross_validation
+    from cerank.cli import live_status
+
+    rounds = cross_validation.fold_recipes(request, of)
+    now = datetime.now(UTC)
+    with live_status.status_line() as tell:
+        planned = [
+            (plans.plan_of(recipe, lab.settings, now=now, label=label, tell=tell), toml)
+            for recipe, toml, label in rounds[: 1 if dry_run else len(rounds)]
+        ]
+    if dry_run:
+        _show_plan(planned[0][0], lab.settings, pairs_per_second, wide=wide, is_measured=lab.executor is None)
+        info(f"{counted(len(rounds), 'run')} like this one, the first of them shown")
+        return
+    if lab.executor is not None:
+        started = [lab.start_elsewhere(plan, toml) for plan, toml in planned]
+        live_status.tell_submitted(lab, [folder for folder, _ in started], [record for _, record in started])
+    else:
+        for plan, toml in planned:
+            write_output(lab.enqueue(plan, toml).name + "\n")
+    info(
+        f"{counted(len(rounds), 'run')}, one for each fold; once they are finished, `cerank folds RUN` with any of them"
+    )
 
 
 def _executor_settings(

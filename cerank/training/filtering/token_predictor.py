@@ -33,7 +33,7 @@ class TokenPredictor(msgspec.Struct, frozen=True):
     def log_probabilities(self, groups: Sequence[Iterable[int]]) -> NDArray[np.float64]:
         """Return (groups, 2): the log of each group's probability to be easy and to be hard.
 
-        A group without tokens counts as seen in each class. Laplace's ones are divided between the classes by their size:
+        A group without tokens counts as seen in each class. Laplace's ones are divided between the classes by size:
         with 1 in each, the thousands of tokens that no group held would by themselves decide for the larger class.
 
         Args:
