@@ -172,6 +172,14 @@ def run(
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
 
 
+def _check_fold_options(label: str, *, is_matrix: bool, detach: bool, is_tracked: bool) -> None:
+    """Reject options that have no effect on the runs of folds."""
+    if is_matrix or detach or label or is_tracked:
+        what = "--folds makes a run for each fold of one recipe, with one base model and seed, in the queue"
+        hint = "leave out --matrix, --seeds, --name, --label, --detach, --print-command and --track"
+        raise UsageError(what, where="--folds", hint=hint, code="options-conflict")
+
+
 def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, *, dry_run: bool, wide: bool) -> None:
     """Queue (or submit) a run for each fold, once all of them are planned; a dry run shows that of the first."""
     from cerank.app.rankings import cross_validation
