@@ -28,6 +28,8 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "fetch"): "downloads",
     ("data", "import"): "needs files that are published under these names",
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
+    ("run", "--folds"): "queues five runs; tests/app/rankings/test_cross_validation.py carries three out",
+    ("folds",): "needs a finished run for each fold, as there",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("report", "is-the-second-stage-worth-it"): "needs its fifteen runs",
     ("run", "--base", "electra"): "needs the model",
