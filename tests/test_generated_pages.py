@@ -48,7 +48,7 @@ def test_error_codes_are_words_joined_by_hyphens() -> None:
 def test_the_recipe_reference_has_a_row_for_every_key() -> None:
     assert recipe_reference.page().count("\n| `") == sum(
         len(kind.__struct_fields__) for _, _, kind in recipe_reference.SECTIONS
-    ) - len(("data", "evaluate", "stages", "teachers", "adapter"))
+    ) - len(("data", "evaluate", "stages", "teachers", "adapter", "filter"))
 
 
 @pytest.mark.parametrize("requirement", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])

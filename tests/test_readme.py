@@ -207,11 +207,13 @@ def test_every_package_on_the_map_is_there_and_none_is_missing():
 
 
 def test_the_recipe_shown_loads(tmp_path):
-    text, baselines = blocks(DOCUMENTS["recipes"], "toml")
+    text, baselines, filter_of_stage = blocks(DOCUMENTS["recipes"], "toml")
     (tmp_path / "gentle.toml").write_text(baselines + text)  # a key before the file's tables is the recipe's own
     recipe = recipes.load(str(tmp_path / "gentle.toml")).recipe
     assert recipe.base == "roberta"
     assert len(recipe.baselines) == 2
+    (tmp_path / "filtered.toml").write_text(f'extends = "contrastive"\nname = "filtered"\n{filter_of_stage}')
+    assert recipes.load(str(tmp_path / "filtered.toml")).recipe.stages["contrastive"].filter.is_on
 
 
 def test_the_teacher_prices_and_template_shown_load(tmp_path):

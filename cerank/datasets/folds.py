@@ -78,20 +78,19 @@ def part_of_folds(dataset: Dataset, part: str) -> Dataset:
         UsageError: no such part; more folds than queries; a file that does not place each query in one fold.
     """
     where = f"{dataset.name}{part}"
-    asked = parse_fold(part)
-    if asked is None:
+    fold_part = parse_fold(part)
+    if fold_part is None:
         raise UsageError(f"'{shown(part, 60)}' names no folds", where=where, hint=_HINT, code="fold-not-found")
-    count = count_of(asked.of)
-    beyond = [number for number in asked.numbers if not 1 <= number <= count]
+    count = count_of(fold_part.of)
+    beyond = [number for number in fold_part.numbers if not 1 <= number <= count]
     if beyond:
         what = f"there is no fold {beyond[0]} of {count}"
         raise UsageError(what, where=where, hint=_HINT, code="fold-not-found")
-    if re.fullmatch(r"[0-9]+", asked.of):
-        fold_of, notes = assign_folds(dataset.queries, dataset.qrels, count, where), ()
+    if re.fullmatch(r"[0-9]+", fold_part.of):
+        fold_of = assign_folds(dataset.queries, dataset.qrels, count, where)
     else:
-        fold_of = _published(dataset.queries, read_folds(asked.of), where)
-        notes = _split_notes(dataset, fold_of)
-    picked = {query for query, fold in fold_of.items() if (fold in asked.numbers) != asked.is_rest}
+        fold_of = _published(dataset.queries, read_folds(fold_part.of), where)
+    picked = {query for query, fold in fold_of.items() if (fold in fold_part.numbers) != fold_part.is_rest}
     if not picked:
         raise UsageError("these folds hold no query", where=where, hint=_HINT, code="query-range-empty")
     ids = hashlib.sha256(json.dumps(sorted(picked)).encode()).hexdigest()[:16]
@@ -101,7 +100,7 @@ def part_of_folds(dataset: Dataset, part: str) -> Dataset:
         part=f"{part.partition('/')[0]} of {ids}",  # by the queries, wherever a file of folds is
         queries={query: text for query, text in dataset.queries.items() if query in picked},
         qrels={query: row for query, row in dataset.qrels.items() if query in picked},
-        notes=(*dataset.notes, *notes),
+        notes=(*dataset.notes, *_split_notes(dataset, fold_of)),
     )
 
 
@@ -138,7 +137,7 @@ def assign_folds(
 
 
 def near_duplicates(queries: Mapping[str, str]) -> list[list[str]]:
-    """Return the queries in groups of nearly one text; most groups hold one. Texts without a word are all different."""
+    """Return the queries in groups of nearly one text; most hold one. Texts that hold no word are all different."""
     words = {query: set(normalized(text).split()) for query, text in queries.items()}
     frequency = Counter(word for each in words.values() for word in each)
     leader = {query: query for query in queries}
@@ -179,12 +178,12 @@ def read_folds(path: str) -> list[list[str]]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise FormatError("too large for a file of folds", where=path, code="file-too-large")
-        found = json.loads(file.read_text(encoding="utf8"))
+        content = json.loads(file.read_text(encoding="utf8"))
     except OSError as error:
         raise os_error(error, file) from error
     except (ValueError, RecursionError) as error:
         raise FormatError("not a JSON file of folds", where=path, hint=_HINT, code="folds-format") from error
-    parts = [found[name] for name in sorted(found)] if isinstance(found, dict) else found
+    parts = [content[name] for name in sorted(content)] if isinstance(content, dict) else content
     if isinstance(parts, list) and parts and all(isinstance(part, dict) for part in parts):
         predicted = [part.get("predict") for part in parts]
         parts = [part.get("test") if isinstance(part, dict) else None for part in predicted]

@@ -79,8 +79,8 @@ def fold_recipes(request: RunRequest, of: str) -> list[tuple[Recipe, bytes, str]
     for number in range(1, count + 1):
         train, validation, test = folds.fold_names(request.dataset, number, count, of)
         overrides = [f"data.train={train}", f"data.validation={validation}", f'data.test=["{test}"]']
-        one = msgspec.structs.replace(request, dataset="", overrides=(*overrides, *request.overrides))
-        recipe = plans.absolute(plans.checked(run_request.load_recipe(one).recipe))
+        of_fold = msgspec.structs.replace(request, dataset="", overrides=(*overrides, *request.overrides))
+        recipe = plans.absolute(plans.checked(run_request.load_recipe(of_fold).recipe))
         loaded.append((recipe, recipes.render(recipe).encode(), f"{recipe.name} fold {number} of {count}"))
     return loaded
 
@@ -120,7 +120,9 @@ def of_run(settings: Settings, name: str, confidence: float) -> CrossValidation:
         each = []
         for fold in measured:
             left, right = fold[by_label[row.left]], fold[by_label[row.right]]
-            at = next(one.condition for one in left.measured if one.condition.first_stage == row.condition.first_stage)
+            at = next(
+                entry.condition for entry in left.measured if entry.condition.first_stage == row.condition.first_stage
+            )
             _, (lower, upper) = values_by_query(left, right, at, row.measure)
             each.append([right_value - left_value for left_value, right_value in zip(lower, upper, strict=True)])
         if all(len(fold) > 1 for fold in each):
@@ -141,8 +143,12 @@ def _fold_of(plan: Plan) -> tuple[int, str] | None:
     if len(plan.recipe.data.test) != 1:
         return None
     match = folds.FOLD.search(plan.recipe.data.test[0])
-    asked = folds.parse_fold(match.group()) if match else None
-    return (asked.numbers[0], asked.of) if asked and not asked.is_rest and len(asked.numbers) == 1 else None
+    fold_part = folds.parse_fold(match.group()) if match else None
+    return (
+        (fold_part.numbers[0], fold_part.of)
+        if fold_part and not fold_part.is_rest and len(fold_part.numbers) == 1
+        else None
+    )
 
 
 def _family(plan: Plan) -> bytes:
@@ -157,7 +163,7 @@ def _members(settings: Settings, folder: RunFolder) -> list[tuple[RunFolder, Pla
     if own is None:
         hint = "`cerank run --recipe NAME --dataset NAME --folds 5` makes a run for each fold"
         raise UsageError("is no run of a fold", where=run_store.title(folder), hint=hint, code="not-a-fold")
-    found: dict[int, tuple[RunFolder, Plan]] = {}
+    run_of: dict[int, tuple[RunFolder, Plan]] = {}
     for other in run_store.folders(settings.lab):
         try:
             theirs = run_store.load_plan(other)
@@ -165,13 +171,13 @@ def _members(settings: Settings, folder: RunFolder) -> list[tuple[RunFolder, Pla
             continue
         fold = _fold_of(theirs)
         if fold is not None and _family(theirs) == _family(plan) and _is_measured(other, theirs):
-            found[fold[0]] = (other, theirs)
+            run_of[fold[0]] = (other, theirs)
     count = folds.count_of(own[1])
-    missing = [str(number) for number in range(1, count + 1) if number not in found]
+    missing = [str(number) for number in range(1, count + 1) if number not in run_of]
     if missing:
         what = f"fold {', '.join(missing)} of {count}: no run of it has finished"
         raise MissingError(what, where=run_store.title(folder), hint="`cerank ps` lists the runs", code="folds-missing")
-    return [found[number] for number in range(1, count + 1)]
+    return [run_of[number] for number in range(1, count + 1)]
 
 
 def _is_measured(folder: RunFolder, plan: Plan) -> bool:

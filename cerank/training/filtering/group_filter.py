@@ -149,15 +149,15 @@ class GroupFilter:
         """Return the state after all groups of a step went forward: the hard ones are in the queue."""
         counts = state.counts
         is_hard = [_reaches(losses[place], state.threshold) for place in range(len(batch))]
-        chosen, easy, kept = [], counts.easy_by_loss, counts.kept_easy
+        chosen, easy, kept_easy = [], counts.easy_by_loss, counts.kept_easy
         for encoded, hard in zip(batch, is_hard, strict=True):
             easy += not hard
             if hard or self._is_kept(easy):
                 chosen.append(encoded)
-                kept += not hard
+                kept_easy += not hard
         scored = counts.scored + len(batch)
         counts = msgspec.structs.replace(
-            counts, seen=counts.seen + len(batch), scored=scored, easy_by_loss=easy, kept_easy=kept
+            counts, seen=counts.seen + len(batch), scored=scored, easy_by_loss=easy, kept_easy=kept_easy
         )
         return _queued(self._learned(state, batch, is_hard, [1.0] * len(batch)), chosen, counts)
 
@@ -170,12 +170,12 @@ class GroupFilter:
         each counts 1 / share times. From the predicted hard ones alone it would unlearn what easy groups look like.
         """
         predicted_easy, counts = self._predicted_easy(state, batch), state.counts
-        chosen, weights, kept, easy_by_loss = [], [], counts.kept_easy, counts.easy_by_loss
+        chosen, weights, kept_easy, easy_by_loss = [], [], counts.kept_easy, counts.easy_by_loss
         for place in sorted(losses):
             hard, expected_easy = _reaches(losses[place], state.threshold), predicted_easy[place]
             easy_by_loss += not hard and not expected_easy
             is_kept = not hard and (expected_easy or self._is_kept(easy_by_loss))
-            kept += is_kept
+            kept_easy += is_kept
             chosen += [batch[place]] if hard or is_kept else []
             weights.append(1.0 / self._spec.floor if expected_easy else 1.0)
         counts = msgspec.structs.replace(
@@ -184,7 +184,7 @@ class GroupFilter:
             scored=counts.scored + len(losses),
             easy_by_loss=easy_by_loss,
             easy_by_prediction=counts.easy_by_prediction + sum(predicted_easy),
-            kept_easy=kept,
+            kept_easy=kept_easy,
         )
         if not self._spec.floor:  # nothing would be learned of the groups that are predicted easy
             return _queued(state, chosen, counts)
