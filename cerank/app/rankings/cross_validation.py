@@ -1,28 +1,22 @@
-"""Cross-validation: one run for each fold, and one comparison of what all of them scored.
+"""Cross-validation: one comparison of what the runs of all folds scored.
 
 Invariant: in the pooled comparison each query counts once, with the values of the run that was not trained on it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank import recipes
-from cerank.app import plans, run_request
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import ComparisonRequest, declared_margins
 from cerank.app.comparison.named_systems import RunTarget, short_name, systems_of
-from cerank.app.run_request import RunRequest
 from cerank.datasets import folds
 from cerank.errors import MissingError, UsageError
 from cerank.files.disk import DamagedError
-from cerank.files.line_reader import local_path
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
@@ -50,39 +44,6 @@ class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison
     rows: tuple[FoldRow, ...]
     confidence: float
-
-
-def fold_recipes(request: RunRequest, of: str) -> list[tuple[Recipe, bytes, str]]:
-    """Return (recipe, TOML, label) of the run of each fold.
-
-    Args:
-        request: one recipe with one dataset.
-        of: number of folds, or the file that says which.
-
-    Raises:
-        UsageError: no dataset, or a part of one; fewer than three folds.
-        CerankError: the recipe or the file cannot be read.
-    """
-    if not request.dataset or request.tests:
-        raise UsageError(
-            "folds are made of the queries of one dataset, which is trained and tested on",
-            where="--folds",
-            hint="name it with --dataset, without --test",
-            code="folds-dataset",
-        )
-    if request.dataset.endswith("]"):
-        raise UsageError("folds are made of a whole dataset", where="--dataset", code="folds-dataset")
-    if not re.fullmatch(r"[0-9]+", of):
-        of = str(local_path(of).resolve())
-    count = folds.count_of(of)
-    loaded = []
-    for number in range(1, count + 1):
-        train, validation, test = folds.fold_names(request.dataset, number, count, of)
-        overrides = [f"data.train={train}", f"data.validation={validation}", f'data.test=["{test}"]']
-        of_fold = msgspec.structs.replace(request, dataset="", overrides=(*overrides, *request.overrides))
-        recipe = plans.absolute(plans.checked(run_request.load_recipe(of_fold).recipe))
-        loaded.append((recipe, recipes.render(recipe).encode(), f"{recipe.name} fold {number} of {count}"))
-    return loaded
 
 
 def of_run(settings: Settings, name: str, confidence: float) -> CrossValidation:

@@ -182,10 +182,9 @@ def _check_fold_options(label: str, *, is_matrix: bool, detach: bool, is_tracked
 
 def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, *, dry_run: bool, wide: bool) -> None:
     """Queue (or submit) a run for each fold, once all of them are planned; a dry run shows that of the first."""
-    from cerank.app.rankings import cross_validation
     from cerank.cli import live_status
 
-    rounds = cross_validation.fold_recipes(request, of)
+    rounds = run_request.load_folds(request, of)
     now = datetime.now(UTC)
     with live_status.status_line() as tell:
         planned = [

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cerank import recipes
-from cerank.app import plans
+from cerank.app import plans, run_request
 from cerank.app.comparison import comparisons
 from cerank.app.rankings import cross_validation
 from cerank.app.run_request import RunRequest
@@ -53,7 +53,7 @@ def finished(lab):
     """The runs of three folds."""
     settings, request = lab
     runs = []
-    for second, (recipe, toml, label) in enumerate(cross_validation.fold_recipes(request, "3")):
+    for second, (recipe, toml, label) in enumerate(run_request.load_folds(request, "3")):
         now = datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
         run = run_store.create(settings.lab, plans.plan_of(recipe, settings, now=now, label=label), toml, now)
         assert forked(run) == (1, 0), run.log.read_text()
@@ -63,7 +63,7 @@ def finished(lab):
 
 def test_each_fold_is_tested_once_and_the_next_one_chooses_checkpoints(lab):
     _, request = lab
-    data = [recipe.data for recipe, _, _ in cross_validation.fold_recipes(request, "3")]
+    data = [recipe.data for recipe, _, _ in run_request.load_folds(request, "3")]
     assert [each.test[0].removeprefix(request.dataset) for each in data] == ["[fold=1/3]", "[fold=2/3]", "[fold=3/3]"]
     assert [each.validation for each in data] == [each.test[0] for each in (*data[1:], data[0])]
     assert [each.train.removeprefix(request.dataset) for each in data] == [
@@ -74,7 +74,7 @@ def test_each_fold_is_tested_once_and_the_next_one_chooses_checkpoints(lab):
 @pytest.mark.parametrize("changes", [{"dataset": ""}, {"tests": ("pydocs/test",)}, {"dataset": "pydocs/test[:50%]"}])
 def test_folds_need_one_whole_dataset(lab, changes):
     with refused(UsageError, "folds-dataset"):
-        cross_validation.fold_recipes(msgspec.structs.replace(lab[1], **changes), "3")
+        run_request.load_folds(msgspec.structs.replace(lab[1], **changes), "3")
 
 
 @pytest.mark.slow  # three small runs
