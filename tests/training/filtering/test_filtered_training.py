@@ -69,8 +69,14 @@ def trained(files, folder, stage=STAGE, stop_after=None, values=(), change=None)
     return model, trainer.train(model, data, callback), callback
 
 
-def test_steps_without_enough_chosen_groups_make_no_update(tiny, tmp_path):
-    _, state, callback = trained(tiny, tmp_path)
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """A stage that nobody stopped: its model, its last state, and what the callback was told."""
+    return trained(tiny, tmp_path_factory.mktemp("whole"))
+
+
+def test_steps_without_enough_chosen_groups_make_no_update(whole):
+    _, state, callback = whole
     counts = state.filter.counts
     rows = callback.readings
     assert [row.step for row in rows] == list(range(1, 25))
@@ -81,8 +87,8 @@ def test_steps_without_enough_chosen_groups_make_no_update(tiny, tmp_path):
     assert callback.changes == [7, state.filter.by_prediction_from - 1]
 
 
-def test_the_threshold_is_the_mean_loss_of_the_last_groups_of_the_first_steps(tiny, tmp_path):
-    _, state, callback = trained(tiny, tmp_path)
+def test_the_threshold_is_the_mean_loss_of_the_last_groups_of_the_first_steps(whole):
+    _, state, callback = whole
     plain = [row.loss for row in callback.readings[2:6]]  # each the mean of two groups, eight in all
     assert state.filter.threshold == pytest.approx(sum(plain) / 4)
 
@@ -96,30 +102,34 @@ def test_a_filter_that_chooses_everything_in_its_own_step_trains_as_a_stage_with
     assert state.filter is None
 
 
-@pytest.mark.parametrize("stop_after", [3, 10, 21])  # in each of the three phases
-def test_a_stage_stopped_in_any_phase_resumes_to_the_same_bits(tiny, tmp_path, stop_after):
-    whole, state, callback = trained(tiny, tmp_path / "whole")
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow), 21]
+)  # in each of the three phases
+def test_a_stage_stopped_in_any_phase_resumes_with_the_same_bits(whole, tiny, tmp_path, stop_after):
+    model, state, callback = whole
     phases = (state.filter.by_loss_from, state.filter.by_prediction_from)
     assert phases[0] <= 10 < phases[1] <= 21
     with pytest.raises(PausedError):
         trained(tiny, tmp_path / "stopped", stop_after=stop_after)
     resumed, after, rest = trained(tiny, tmp_path / "stopped")
-    assert same_weights(whole, resumed)
+    assert same_weights(model, resumed)
     assert after.filter == state.filter
     assert rest.readings == callback.readings[stop_after:]
 
 
-def test_a_stage_killed_between_checkpoints_repeats_its_steps_with_the_same_bits(tiny, tmp_path):
-    whole, _, callback = trained(tiny, tmp_path / "whole")
+@pytest.mark.slow
+def test_a_stage_killed_between_checkpoints_repeats_its_steps_with_the_same_bits(whole, tiny, tmp_path):
+    model, _, callback = whole
     trained(tiny, tmp_path / "killed")
     for step in (16, 24):
         checkpoint = tmp_path / "killed" / checkpoints.folder_name(step)
         (checkpoint / "model.safetensors").write_bytes(b"half of it")
     again, _, rest = trained(tiny, tmp_path / "killed")
-    assert same_weights(whole, again)
+    assert same_weights(model, again)
     assert rest.readings == callback.readings
 
 
+@pytest.mark.slow
 def test_short_memory_in_an_update_repeats_the_choice_too_and_a_resume_gives_the_same_bits(tiny, tmp_path):
     def fails_once(trainer):
         usual, failed = trainer.forward_backward, []
@@ -133,15 +143,16 @@ def test_short_memory_in_an_update_repeats_the_choice_too_and_a_resume_gives_the
         trainer.forward_backward = forward_backward
 
     every = msgspec.structs.replace(STAGE, filter=FilterSpec(kind="multistage", plain=0.25, window=8, floor=0.9))
-    whole, state, callback = trained(tiny, tmp_path, every, change=fails_once)
+    model, state, callback = trained(tiny, tmp_path, every, change=fails_once)
     assert callback.memory
     checkpoint = tmp_path / checkpoints.folder_name(24)
     (checkpoint / "model.safetensors").write_bytes(b"half of it")
     again, after, _ = trained(tiny, tmp_path, every)
-    assert same_weights(whole, again)
+    assert same_weights(model, again)
     assert after.filter == state.filter
 
 
+@pytest.mark.slow
 def test_a_stage_that_stops_early_says_how_many_chosen_groups_were_left(tiny, tmp_path):
     patient = msgspec.structs.replace(STAGE, patience=1, validate_every=1)
     _, state, _ = trained(tiny, tmp_path, patient, values=[0.0, *range(1, 12), 0.0])
