@@ -69,8 +69,17 @@ def trained(files, folder, stage=STAGE, stop_after=None, values=(), change=None)
     return model, trainer.train(model, data, callback), callback
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that wait for each other on a busy machine would take most of the time of so small a model."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def whole(tiny, tmp_path_factory):
+def whole(one_thread, tiny, tmp_path_factory):
     """A stage that nobody stopped: its model, its last state, and what the callback was told."""
     return trained(tiny, tmp_path_factory.mktemp("whole"))
 
