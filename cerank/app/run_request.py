@@ -106,7 +106,8 @@ def load_folds(request: RunRequest, of: str) -> list[tuple[Recipe, bytes, str]]:
     loaded = []
     for number in range(1, count + 1):
         train, validation, test = folds.fold_names(request.dataset, number, count, of)
-        overrides = [f"data.train={train}", f"data.validation={validation}", f'data.test=["{test}"]']
+        parts = {"train": train, "validation": validation, "test": [test]}
+        overrides = [f"data.{key}={json.dumps(value)}" for key, value in parts.items()]
         of_fold = msgspec.structs.replace(request, dataset="", overrides=(*overrides, *request.overrides))
         recipe = plans.absolute(plans.checked(load_recipe(of_fold).recipe))
         loaded.append((recipe, recipes.render(recipe).encode(), f"{recipe.name} fold {number} of {count}"))

@@ -185,14 +185,14 @@ def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, 
     from cerank.cli import live_status
 
     rounds = run_request.load_folds(request, of)
-    now = datetime.now(UTC)
+    settings, now = lab.plan_settings(), datetime.now(UTC)
     with live_status.status_line() as tell:
         planned = [
-            (plans.plan_of(recipe, lab.settings, now=now, label=label, tell=tell), toml)
+            (plans.plan_of(recipe, settings, now=now, label=label, tell=tell), toml)
             for recipe, toml, label in rounds[: 1 if dry_run else len(rounds)]
         ]
     if dry_run:
-        _show_plan(planned[0][0], lab.settings, pairs_per_second, wide=wide, is_measured=lab.executor is None)
+        _show_plan(planned[0][0], settings, pairs_per_second, wide=wide, is_measured=lab.executor is None)
         info(f"{counted(len(rounds), 'run')} like this one, the first of them shown")
         return
     if lab.executor is not None:
