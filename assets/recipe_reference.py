@@ -16,6 +16,7 @@ import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.filter_specs import FilterSpec
 from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.matrix_schema import Matrix
 from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
@@ -59,6 +60,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
         "Cut long documents into passages; also [stages.NAME.passages]. See `cerank guide long-documents`.",
         PassageSpec,
     ),
+    ("[stages.NAME.filter]", "Train on a part of the groups; see `cerank guide recipes`.", FilterSpec),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
 )

@@ -28,6 +28,8 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "fetch"): "downloads",
     ("data", "import"): "needs files that are published under these names",
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
+    ("run", "--folds"): "queues five runs; tests/app/rankings/test_cross_validation.py carries three out",
+    ("folds",): "needs a finished run for each fold, as there",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("report", "is-the-second-stage-worth-it"): "needs its fifteen runs",
     ("run", "--base", "electra"): "needs the model",
@@ -206,7 +208,7 @@ def test_every_package_on_the_map_is_there_and_none_is_missing():
 
 
 def test_the_recipe_shown_loads(tmp_path):
-    text, losses, sources, filters, baselines = blocks(DOCUMENTS["recipes"], "toml")
+    text, losses, sources, filters, baselines, filter_of_stage = blocks(DOCUMENTS["recipes"], "toml")
     # a key before the file's tables is the recipe's own
     (tmp_path / "gentle.toml").write_text(baselines + text + sources + filters)
     recipe = recipes.load(str(tmp_path / "gentle.toml")).recipe
@@ -217,6 +219,8 @@ def test_the_recipe_shown_loads(tmp_path):
     (tmp_path / "both.toml").write_text(f'extends = "joint"\nname = "both"\n{losses}')
     parts = recipes.load(str(tmp_path / "both.toml")).recipe.stages["joint"].losses
     assert [(part.name, part.teacher, part.weight) for part in parts] == [("lce", "", 1.0), ("kl", "embedding", 0.5)]
+    (tmp_path / "filtered.toml").write_text(f'extends = "contrastive"\nname = "filtered"\n{filter_of_stage}')
+    assert recipes.load(str(tmp_path / "filtered.toml")).recipe.stages["contrastive"].filter.is_on
 
 
 def test_the_teacher_prices_and_template_shown_load(tmp_path):

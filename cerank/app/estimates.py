@@ -20,6 +20,7 @@ from cerank.files import journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
+from cerank.recipes.filter_specs import FORWARD_COST
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
 from cerank.runs import run_store
@@ -176,7 +177,7 @@ def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
     seconds = sum(row.seconds for row in steps)
     if seconds <= 0:
         return None
-    train = sum(row.pairs for row in steps) / seconds
+    train = sum(row.pairs + FORWARD_COST * row.forward_pairs for row in steps) / seconds
     validations = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
     pairs = len(validations) * stage.validation_queries * stage.validation_depth
     # at most: a validation dataset may have fewer queries, and lists be shorter, than the stage asks for

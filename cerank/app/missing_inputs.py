@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app import plans
-from cerank.datasets import aliases, irds
+from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
 from cerank.errors import CerankError, MissingError
@@ -109,7 +109,8 @@ class _InputChecker:
                 dataset = self._open[name] = open_dataset(name, self._cache)
         except CerankError as error:
             self._note("dataset", base_name, error)
-            self._queries[name] = part_size(part, _known_queries(base_name))
+            fold, known = folds.parse_fold(part), _known_queries(base_name)
+            self._queries[name] = folds.size_of(fold, known) if fold is not None else part_size(part, known)
             return
         self._queries[name] = len(dataset.queries)
         if dataset.location == CATALOG:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,11 @@ from cerank.app import plans
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.drafts import seeds_in
 from cerank.app.matrix.matrix_runs import MatrixRuns
+from cerank.datasets import folds
 from cerank.errors import UsageError
+from cerank.files.line_reader import local_path
 from cerank.recipes.matrix_schema import matrix_from
+from cerank.recipes.schema import Recipe
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +78,40 @@ def load_recipe(request: RunRequest) -> recipes.LoadedRecipe:
     if data := request.data():
         changes["data"] = data
     return recipes.load(request.recipes[0], request.overrides, changes)
+
+
+def load_folds(request: RunRequest, of: str) -> list[tuple[Recipe, bytes, str]]:
+    """Return (recipe, TOML, label) of the run of each fold.
+
+    Args:
+        request: one recipe with one dataset.
+        of: number of folds, or the file that says which.
+
+    Raises:
+        UsageError: no dataset, or a part of one; fewer than three folds.
+        CerankError: the recipe or the file cannot be read.
+    """
+    if not request.dataset or request.tests:
+        raise UsageError(
+            "folds are made of the queries of one dataset, which is trained and tested on",
+            where="--folds",
+            hint="name it with --dataset, without --test",
+            code="folds-dataset",
+        )
+    if request.dataset.endswith("]"):
+        raise UsageError("folds are made of a whole dataset", where="--dataset", code="folds-dataset")
+    if not re.fullmatch(r"[0-9]+", of):
+        of = str(local_path(of).resolve())
+    count = folds.count_of(of)
+    loaded = []
+    for number in range(1, count + 1):
+        train, validation, test = folds.fold_names(request.dataset, number, count, of)
+        parts = {"train": train, "validation": validation, "test": [test]}
+        overrides = [f"data.{key}={json.dumps(value)}" for key, value in parts.items()]
+        of_fold = msgspec.structs.replace(request, dataset="", overrides=(*overrides, *request.overrides))
+        recipe = plans.absolute(plans.checked(load_recipe(of_fold).recipe))
+        loaded.append((recipe, recipes.render(recipe).encode(), f"{recipe.name} fold {number} of {count}"))
+    return loaded
 
 
 def load_matrix(request: RunRequest) -> MatrixRuns:

@@ -168,6 +168,9 @@ class _SilentCallback:
     def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
         """Do nothing: a single process is measured."""
 
+    def on_filter(self, step: int, what: str) -> None:
+        """Do nothing: a stage without a filter is measured."""
+
     def should_stop(self) -> bool:
         return False
 

@@ -172,6 +172,15 @@ MatrixTitle = Annotated[
 Seeds = Annotated[
     str, typer.Option("--seeds", metavar="SEEDS", help='Seeds, such as "1,2,3" or 1-5.', rich_help_panel=_MATRIX)
 ]
+Folds = Annotated[
+    str,
+    typer.Option(
+        "--folds",
+        metavar="NUMBER|FILE",
+        help="Cross-validate on --dataset: a run for each fold of its queries, made here or read from a JSON file.",
+        rich_help_panel=_MATRIX,
+    ),
+]
 Baseline = Annotated[
     str,
     typer.Option(

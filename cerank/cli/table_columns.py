@@ -174,7 +174,9 @@ def work_table(parts: Sequence[WorkItem]) -> Table:
     )
     rows = [(part.part, part.units, part.pairs, estimates.format_minutes(part.minutes)) for part in parts]
     sums = (sum(part.pairs for part in parts), estimates.format_minutes(estimates.total(parts)))
-    return Table("work", columns, (*rows, ("all", None, *sums)), "Work, at most")
+    is_assumed = any(part.part.startswith("choose ") for part in parts)
+    title = "Work, if filters keep half of the groups" if is_assumed else "Work, at most"
+    return Table("work", columns, (*rows, ("all", None, *sums)), title)
 
 
 def validation_table(folder: RunFolder, plan: Plan) -> Table:
@@ -286,6 +288,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
     tied = [(row.stage, row.teacher_ties) for row in summaries if row is not None and row.teacher_ties is not None]
     notes += tuple(f"{stage}: {ties}" for stage, ties in tied if ties.tied)
     notes += tuple(f"{row.stage}: {row.no_gain}" for row in summaries if row is not None and row.no_gain)
+    notes += tuple(f"{row.stage}: {row.filter}" for row in summaries if row is not None and row.filter is not None)
     note = "weight change: the norm of the change of the weights, divided by their norm"
     return Table("stages", columns, rows, "Stages", (note, *notes) if rows else (), empty="No stage is finished yet.")
 
@@ -353,7 +356,7 @@ def result_tables(
         if format_of(form) == "table"
         else [export_comparison.short_table(run_answer_.comparison)]
     )
-    notes = [*shown[-1].notes, *(() if is_short else run_answer_.spreads), *run_answer_.no_gains]
+    notes = [*shown[-1].notes, *(() if is_short else run_answer_.spreads), *run_answer_.no_gains, *run_answer_.filters]
     if is_short:
         every = export_comparison.by_stage(run_answer_.comparison)[-1].notes
         more = len(every) - len(shown[-1].notes) + len(run_answer_.spreads)

@@ -178,6 +178,13 @@ class _Commands(GroupOnUse):
             "where it starts to hurt, and which depth is enough.",
         ),
         ListedCommand(
+            "folds",
+            "rankings.folds_command",
+            "folds",
+            _MEASURING,
+            "Compare by cross-validation: each query counts once, as the model scored it that was not trained on it.",
+        ),
+        ListedCommand(
             "interaction",
             "rankings.interaction_command",
             "interaction",

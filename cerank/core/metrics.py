@@ -23,13 +23,14 @@ class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
     loss: float
     learning_rate: float
     grad_norm: float
-    groups: int  # groups the loss was the mean of
-    pairs: int  # query-document pairs that went through the model
+    groups: int  # groups the loss was the mean of; 0: a filter left the step without an update, and loss and norm are 0
+    pairs: int  # query-document pairs that went through the model, forward and backward
     seconds: float = 0.0  # wall time of the step
     attempt: int = 0
     parts: dict[str, float] = {}  # where the stage trains several losses: each by name, before its weight
     cosines: dict[str, float] = {}  # "LOSS, LOSS" -> cosine of their gradients; {} at steps where it is not read
     sets: dict[str, int] = {}  # of a mixture of training sets: name -> groups of this step
+    forward_pairs: int = 0  # pairs that went forward alone, for a filter to choose the groups
 
 
 class Validation(msgspec.Struct, frozen=True, tag="validation"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.datasets import aliases
+from cerank.datasets import aliases, folds
 from cerank.datasets.dataset import CATALOG, Dataset, part_of
 from cerank.datasets.local_folders import open_folder
 from cerank.datasets.mixtures import mixed
@@ -26,7 +26,7 @@ from cerank.text.safe_text import shown
 from cerank.trec.open_run import open_run_file
 from cerank.trec.rows import RunFile
 
-_PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
+_PART = re.compile(r"(?P<name>.*?)(?P<part>\[(?:fold!?=[^\[\]]*|[^\[\]]*:[^\[\]]*)\])?", re.DOTALL)
 _PYDOCS_IS = (
     "known-item search in the documentation of the installed Python's standard library: a query is the summary of one "
     "docstring, and that docstring's object is its only relevant document. For trying things out and for tests; not a "
@@ -121,7 +121,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
             holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
             ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
-            `[:100]`. A mixture of several is written `NAME * 2 + OTHER`.
+            `[:100]`, or in folds of them: `[fold=2/5]` (see `folds`). `NAME * 2 + OTHER` is a mixture of several.
         cache: folder where built datasets are kept, and where the user places runs for datasets of the catalog.
 
     Raises:
@@ -133,6 +133,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         return replace(mixed(name, lambda set_name: open_dataset(set_name, cache)), cache=cache)
     base_name, part = whole_and_part(name)
     dataset = replace(_open_whole(base_name, cache), cache=cache)
+    if part.startswith("[fold"):
+        return folds.part_of_folds(dataset, part)
     return part_of(dataset, part) if part else dataset
 
 

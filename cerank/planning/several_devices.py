@@ -113,6 +113,13 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             code="run-not-divided",
         )
     for name, stage in recipe.chained() if step_shards else ():
+        if stage.filter.is_on:
+            raise UsageError(
+                "a stage whose groups are chosen by their losses is trained on one device: its updates are not divided",
+                where=f"stages.{name}.filter",
+                hint='leave out --devices, or set filter.kind = "none"',
+                code="filter-not-divided",
+            )
         shards = shard_count(stage.groups_per_step, step_shards)
         if shards % count:
             possible = [str(1 << power) for power in range(shards.bit_length())]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from cerank.recipes.filter_specs import ASSUMED_SHARE
 from cerank.recipes.schema import Recipe, Stage
+from cerank.text.safe_text import counted
 
 
 class WorkItem(msgspec.Struct, frozen=True):
     """A part of a run's work, counted in pairs through the model before anything is started."""
 
-    part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
+    part: str  # "train contrastive", "choose contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
     units: int  # steps, validations, queries, texts
     pairs: int  # 0 for an embedding teacher, which reads texts one by one
     stage: str = ""  # whose work it is; "" for a sum over several
@@ -33,7 +36,12 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
         steps = _steps(stage, queries[stage.dataset or recipe.data.train])
         passages = _passages(recipe, name)
         size = (stage.group_size + stage.in_batch) * (passages if recipe.passages_of(name).train_on == "all" else 1)
-        items.append(WorkItem(f"train {name}", steps, steps * stage.groups_per_step * size, name))
+        passes = filter_passes(stage, steps)
+        items.append(WorkItem(f"train {name}", steps, passes.trained * size, name))
+        if passes.scored:
+            items.append(
+                WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name)
+            )
         times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
@@ -52,6 +60,43 @@ def _passages(recipe: Recipe, system: str) -> int:
     """Return how many passages of a document a system scores at most."""
     spec = recipe.passages_of(system)
     return spec.max_passages if spec.has_passages else 1
+
+
+class FilterPasses(msgspec.Struct, frozen=True):
+    """Passes of a stage's groups through the model, as expected before it is trained."""
+
+    seen: int  # groups that its steps see
+    plain: int  # of them, those of the first steps, which are trained on whatever their loss is
+    scored: int  # go forward alone, at most, to be chosen or left out
+    trained: int  # go forward and backward; for a multistage filter an assumption
+
+
+def filter_passes(stage: Stage, steps: int) -> FilterPasses:
+    """Return the expected passes of a stage's groups; without a filter each goes forward and backward."""
+    spec, seen = stage.filter, steps * stage.groups_per_step
+    if spec.kind == "random":
+        return FilterPasses(seen, 0, 0, math.ceil(seen * spec.share))
+    plain = spec.plain_steps(steps) * stage.groups_per_step if spec.is_on else seen
+    return FilterPasses(seen, plain, seen - plain, plain + math.ceil(ASSUMED_SHARE * (seen - plain)))
+
+
+def filter_sentences(recipe: Recipe, work: Sequence[WorkItem]) -> list[str]:
+    """Return what the filters of a recipe come to before it is trained, a sentence each; [] without one."""
+    steps = {item.stage: item.units for item in work if item.part.startswith("train ")}
+    sentences = []
+    for name, stage in recipe.chained():
+        if not stage.filter.is_on or name not in steps:
+            continue
+        passes = filter_passes(stage, steps[name])
+        text = f"{name}: of {counted(passes.seen, 'group')} {passes.trained:,} go forward and backward"
+        if stage.filter.kind == "multistage":
+            text += (
+                f": the first {passes.plain:,}, and half of the {passes.scored:,} others (assumed), each of which goes "
+                "forward once before it is chosen, unless the predictor spares it that. By loss alone this is faster "
+                "than training on all only if less than two thirds are chosen"
+            )
+        sentences.append(text)
+    return sentences
 
 
 def _steps(stage: Stage, queries: int) -> int:
@@ -118,6 +163,6 @@ def estimate_minutes(
             minutes = (count / speed.embed + speed.load) / 60
             out.append(WorkItem(f"teacher {part.stage}", count, 0, part.stage, minutes))
         rate = speed.train if part.part.startswith("train ") else speed.score
-        beside = 0.0 if part.part.startswith("validate ") else speed.load + _OVERHEAD_SECONDS
+        beside = 0.0 if part.part.startswith(("validate ", "choose ")) else speed.load + _OVERHEAD_SECONDS
         out.append(msgspec.structs.replace(part, minutes=(part.pairs / rate + beside) / 60))
     return tuple(out)

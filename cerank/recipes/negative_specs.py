@@ -119,7 +119,7 @@ def source_mistakes(at: str, sources: tuple[NegativeSource, ...], groups_per_ste
     return mistakes
 
 
-def filter_mistakes(at: str, filters: FalseNegativeFilters) -> list[str]:
+def false_negative_mistakes(at: str, filters: FalseNegativeFilters) -> list[str]:
     """Return an error for each filter that lacks what it needs, as `key.path: what`."""
     if filters.needs_scores and not filters.scores:
         return [f"{at}.scores: missing; name a scored run of a re-ranker, or a cross-encoder in [teachers]"]

@@ -15,8 +15,9 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError, UsageError
 from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.filter_specs import FilterSpec, filter_mistakes
 from cerank.recipes.loss_parts import LossPart
-from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource, filter_mistakes, source_mistakes
+from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource, false_negative_mistakes, source_mistakes
 from cerank.recipes.passage_specs import PassageSpec, passage_mistakes, room_mistakes
 from cerank.recipes.set_mixtures import is_mixture, name_of_tables, sets_of
 from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
@@ -144,6 +145,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 0
     adapter: Annotated[AdapterSpec, help_text("train a low-rank adapter and the head in place of all weights")] = (
         AdapterSpec()
+    )
+
+    filter: Annotated[FilterSpec, help_text("train on a part of the groups, chosen by their loss or at random")] = (
+        FilterSpec()
     )
 
     # what the model reads
@@ -422,6 +427,7 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.negatives: no sampler of negatives is called '{stage.negatives}'; {hint}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
+    mistakes += filter_mistakes(f"{at}.filter", stage.filter, stage.steps, stage.groups_per_step)
     return mistakes + _group_mistakes(at, sampled)
 
 
@@ -455,6 +461,8 @@ def _joint_mistakes(at: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.labels_by: none of the losses learns from labels; leave it out")
     if stage.gradient_cosine_every and len(stage.losses) < 2:
         mistakes.append(f"{at}.gradient_cosine_every: needs two losses or more")
+    if stage.filter.is_on and len(stage.losses) > 1:
+        mistakes.append(f"{at}.filter: chooses groups by one loss; leave it out, or give the stage one loss")
     if any(part.teacher for part in stage.losses):
         of_labels = {"negative_sources": (), "false_negatives": FalseNegativeFilters()}
         what = "needs losses that all learn from labels; a teacher's loss takes candidates that the teacher ranks"
@@ -492,7 +500,7 @@ def _source_mistakes(at: str, stage: Stage) -> list[str]:
     """Return the mistakes in where a stage's negatives come from, and in the filters against false ones."""
     kinds = {source.source for source in stage.negative_sources}
     mistakes = source_mistakes(f"{at}.negative_sources", stage.negative_sources, stage.groups_per_step)
-    mistakes += filter_mistakes(f"{at}.false_negatives", stage.false_negatives)
+    mistakes += false_negative_mistakes(f"{at}.false_negatives", stage.false_negatives)
     if "in-batch" in kinds and stage.in_batch:
         mistakes.append(f'{at}.in_batch: adds what the source "in-batch" gives already; leave one of them out')
     if kinds and stage.unretrieved == "judged":

@@ -1,6 +1,7 @@
 """Save a stage's weights, optimizer and position, and resume from the newest checkpoint whose checksums fit.
 
-Invariant: no state of a random generator or a loader is saved; a position is two integers (see core/seeds.py).
+Invariant: no state of a random generator or a loader is saved; a position is two integers (see core/seeds.py) and, in a
+stage with a filter, what the filter has learned.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.optim import AdamW
 from cerank.errors import RunFailedError
 from cerank.files import disk, manifests
 from cerank.models.cross_encoder import CrossEncoder
+from cerank.training.filtering.filter_state import FilterState
 
 _MICROBATCHES = "microbatches.json"  # beside the checkpoints
 NEWEST_KEPT = 2  # newest checkpoints kept beside the best: one to use, one in case it is damaged
@@ -35,6 +37,7 @@ class TrainingState(msgspec.Struct, frozen=True):
     microbatch: int = 0  # largest number of tokens at once since memory was short; 0: the stage's own
     start_value: float | None = None  # before the first step; None where an earlier release began the stage
     last_value: float | None = None  # of the newest validation
+    filter: FilterState | None = None  # of a stage with a filter
 
     def after_validation(self, value: float, patience: int) -> TrainingState:
         """Return the state after a validation gave `value`; larger is better, and an equal value is no improvement."""

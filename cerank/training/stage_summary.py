@@ -13,6 +13,7 @@ from cerank.core.rankings import Ranking, tied_share
 from cerank.files import json_records
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
+from cerank.training.filtering.filter_state import FilterSummary
 from cerank.training.sampler import SamplingStats, TeacherTies
 
 FILE_NAME = "facts.json"  # beside the model that the stage hands on; the name is that of earlier releases
@@ -53,6 +54,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     start: float | None = None  # value of the measure before the first step; None in runs of earlier releases
     end: float | None = None  # at the weights that the stage hands on
     fresh_head: bool = False  # the stage started with a head that was just sampled, so that `start` is noise
+    filter: FilterSummary | None = None  # what a filter came to; None for a stage without one
 
     @property
     def gain(self) -> float | None:

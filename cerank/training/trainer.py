@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import torch
@@ -38,6 +38,9 @@ from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens
 from cerank.training.checkpoints import CheckpointWriter, TrainingState
+from cerank.training.filtering.filter_state import FilterState
+from cerank.training.filtering.filtered_steps import LossProbe, changes
+from cerank.training.filtering.group_filter import GroupFilter
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.gradient_cosines import cosines_of
 from cerank.training.objective import Objective
@@ -53,6 +56,20 @@ class PausedError(Exception):
     def __init__(self, step: int) -> None:
         super().__init__(f"paused after step {step}")
         self.step = step
+
+
+class StepResult(NamedTuple):
+    """What the passes of a step gave."""
+
+    losses: list[Tensor]  # each microbatch's part of the mean; [] where the step's groups wait for more
+    batch: list[EncodedGroup]  # what was trained on
+    filter_state: FilterState | None = None  # of a stage with a filter, after the step
+    scored: int = 0  # pairs that went forward alone, to choose the groups
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Return how many groups and pairs were trained on."""
+        return len(self.batch), sum(len(encoded.pairs) for encoded in self.batch)
 
 
 class TrainerCallback(Protocol):
@@ -78,6 +95,9 @@ class TrainerCallback(Protocol):
 
     def on_out_of_memory(self, what: str) -> None:
         """Record that fewer tokens go through the model at once from here on; the groups of a step stay the same."""
+
+    def on_filter(self, step: int, what: str) -> None:
+        """Record how groups are chosen from here on, in a stage with a filter."""
 
     def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
         """Log what each process did since the last validation; called only where several share the steps."""
@@ -123,6 +143,9 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self._shard_count = shard_count(stage.groups_per_step, shards) if shards else 0
         self._shards: StepShards | None = None  # the shards of a step, where it is divided into shards
+        self._filter: GroupFilter | None = None  # chooses among a step's groups, where the stage has a filter
+        self._probe: LossProbe | None = None  # with it: computes the losses that it chooses by
+        self._group_loss_parts: list[Tensor] = []  # with it: losses of the groups that the step trained on
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.
@@ -140,12 +163,9 @@ class Trainer:
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
         self._shards = self._divide_steps(passes)
-        if self.probes_memory and not state.step and not microbatches:
-            self.probe_memory(model, passes, callback)
-            # recorded as it is, too: a stage that is killed before its first checkpoint begins again in the same parts,
-            # whatever else is on the GPU by then
-            self._record_microbatch(0, passes.microbatch)
-        state = self._with_start(state, callback)
+        if not state.step and not microbatches:
+            self._fit_microbatch(model, passes, callback)
+        state = self._start_filter(self._with_start(state, callback), model, data, passes)
 
         with Prefetcher(data, steps) as prefetcher, self._writer(callback) as writer:
             for step in range(state.step + 1, steps + 1):
@@ -164,13 +184,17 @@ class Trainer:
                 cosines = self._gradient_cosines(passes, batch, step, model, callback)
 
                 # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
-                # on several devices: the gradient of the whole step, added in the same order for any number of them
-                compute = partial(self.forward_backward, passes, batch, step)
-                losses = self._sum_over_ranks(self._within_memory(compute, step, model, passes, callback))
+                compute = partial(self._pass_of_step, passes, batch, step, state.filter)
+                result = self._within_memory(compute, step, model, passes, callback)
+                self._tell_of_filter(state.filter, result.filter_state, step, callback)
 
-                # clip; the only time in a step that the device is waited for
+                # on several devices: the gradient of the whole step, added in the same order for any number of them
+                losses = self._sum_over_ranks(result.losses)
+
+                # clip; the only time in a step that the device is waited for, but for a filter's losses
                 gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
-                *parts, norm, spread = torch.stack([*losses, gradient_norm, self._spread]).tolist()
+                # `to`: where nothing has a gradient, torch's norm of 0 is on the CPU
+                *parts, norm, spread = torch.stack([*losses, gradient_norm.to(self.device), self._spread]).tolist()
                 loss, values = self.objective.sum_up(parts)
                 callback.on_scores(step, spread)
 
@@ -178,16 +202,15 @@ class Trainer:
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
                 is_finite = math.isfinite(loss) and math.isfinite(norm)
                 if is_finite:
-                    for parameters in optimizer.param_groups:
-                        parameters["lr"] = rate
-                    self.update_within_memory(optimizer)
+                    self._update(optimizer, rate)
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
-                state = msgspec.structs.replace(state, step=step, microbatch=passes.reduced_from(stage.tokens_at_once))
+                reduced = passes.reduced_from(stage.tokens_at_once)
+                state = msgspec.structs.replace(state, step=step, microbatch=reduced, filter=result.filter_state)
                 if is_finite:
-                    seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
-                    row = StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds)
+                    figures = (loss, rate, norm, *result.sizes, time.perf_counter() - started)
+                    row = StepMetrics(self.index, step, *figures, forward_pairs=result.scored)
                     callback.on_step(self._with_parts(row, values, cosines))
                 else:
                     state = self._skip_update(state, loss, norm, callback)
@@ -204,6 +227,16 @@ class Trainer:
                     self._save(writer, model, optimizer, state, callback)
         return state
 
+    def _fit_microbatch(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> None:
+        """Find how many tokens the device's memory holds at once, before the first step of a stage; on a GPU alone.
+
+        The number is recorded even if it is as the stage has it: a stage that is killed before its first checkpoint
+        begins again in the same parts, whatever else is on the GPU by then.
+        """
+        if self.probes_memory:
+            self.probe_memory(model, passes, callback)
+            self._record_microbatch(0, passes.microbatch)
+
     def _prepare(self, model: CrossEncoder) -> None:
         """Make the model what the stage trains: dropout, an adapter if there is one, and what stays as it is."""
         set_dropout(model, self.stage.dropout)
@@ -216,6 +249,47 @@ class Trainer:
         if state.step:
             return state
         return msgspec.structs.replace(state, start_value=self.ranks.agree(callback.validate(0)))
+
+    def _start_filter(
+        self, state: TrainingState, model: CrossEncoder, data: TrainingData, passes: ForwardBackward
+    ) -> TrainingState:
+        """Return the state with that of the stage's filter, if it has one: as it was saved, or at its start."""
+        if not self.stage.filter.is_on:
+            return state
+        settings: Any = model.encoder.config
+        self._filter = GroupFilter(self.name, self.stage, data.sampler.steps, settings.vocab_size)
+        self._probe = LossProbe(passes, self.name, self.seed)
+        if state.filter is None:
+            return msgspec.structs.replace(state, filter=self._filter.start())
+        self._filter.resume(state.filter, data)
+        return state
+
+    def _pass_of_step(
+        self, passes: ForwardBackward, batch: list[EncodedGroup], step: int, filter_state: FilterState | None
+    ) -> StepResult:
+        """Choose the groups of the step if the stage has a filter, and add the gradient of their mean loss.
+
+        Nothing is changed but gradients, so that it can be done again where memory was short.
+        """
+        if self._filter is None or self._probe is None or filter_state is None:
+            return StepResult(self.forward_backward(passes, batch, step), batch)
+        places = self._filter.places_to_score(filter_state, step, batch)
+        to_score = [batch[place] for place in places]
+        losses = self._probe.losses(to_score, step, lambda scores, groups: self._group_losses(scores, groups)[0])
+        choice = self._filter.choose(filter_state, step, batch, dict(zip(places, losses, strict=True)))
+        self._group_loss_parts = []
+        parts = self.forward_backward(passes, choice.groups, step) if choice.groups else []
+        seen = torch.cat(self._group_loss_parts).tolist() if self._group_loss_parts else []
+        chosen = self._filter.with_losses(choice.state, step, seen)
+        return StepResult(parts, choice.groups, chosen, sum(len(encoded.pairs) for encoded in to_score))
+
+    def _tell_of_filter(
+        self, before: FilterState | None, after: FilterState | None, step: int, callback: TrainerCallback
+    ) -> None:
+        """Tell the callback of each phase of a filter that a step began or announced."""
+        if before is not None and after is not None:
+            for what in changes(before, after):
+                callback.on_filter(step, what)
 
     def _divide_steps(self, passes: ForwardBackward) -> StepShards | None:
         """Return the shards of the steps; None where the stage stays in one process for good."""
@@ -342,6 +416,8 @@ class Trainer:
             scores = passes.forward(pairs, (*position, number))
             end = start + len(microbatch)
             losses = self._group_losses(scores, microbatch)
+            if self._filter is not None:
+                self._group_loss_parts.append(losses[0].detach())
             values = [(loss * of_loss[start:end]).sum() for loss, of_loss in zip(losses, weights, strict=True)]
             passes.backward(self.objective.total(values) if only is None else values[only])
             parts += [value.detach() for value in values]
@@ -375,6 +451,12 @@ class Trainer:
 
         self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
+
+    def _update(self, optimizer: AdamW, rate: float) -> None:
+        """Make the optimizer's step at a learning rate; without a gradient nothing changes."""
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate
+        self.update_within_memory(optimizer)
 
     def update_within_memory(self, optimizer: AdamW) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.

@@ -140,8 +140,12 @@ def progress_parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
     out: list[ProgressPart] = []
     stages = {part.stage for part in work if part.part.startswith("train ")}
     baselines = [part for part in work if part.stage not in stages]
+    choosing = {part.stage: part.minutes or 0.0 for part in work if part.part.startswith("choose ")}
     for part in [*baselines, *(part for part in work if part.stage in stages)]:
         verb, _, rest = part.part.partition(" ")
+        if verb == "choose":
+            continue  # goes on within the steps of training
+        seconds = 60 * ((part.minutes or 0.0) + (choosing.get(part.stage, 0.0) if verb == "train" else 0.0))
         order, detail = len(out), part.stage
         kind = {"teacher": "embed", "train": "train"}.get(verb, "score")
         if verb == "validate":
@@ -149,7 +153,7 @@ def progress_parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
         elif verb == "re-rank":
             detail = f"{part.stage} on {rest.removesuffix(f' by {part.stage}')}"
         times = part.units if verb == "validate" else 1
-        out.append(ProgressPart(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
+        out.append(ProgressPart(verb, detail, order, kind, seconds, times))
     return out
 
 

@@ -36,6 +36,7 @@ from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
+from cerank.training.filtering.filter_state import FilterSummary
 from cerank.training.joint_sampler import JointSampler
 from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
@@ -230,6 +231,7 @@ class StageWork:
             start=sign * state.start_value if state.start_value is not None else None,
             end=sign * end if end is not None else None,
             fresh_head=self._has_fresh_head,
+            filter=FilterSummary.of(stage.filter.kind, state.filter) if state.filter is not None else None,
         )
 
     def _finish(self, summary: StageSummary) -> None:
@@ -252,6 +254,8 @@ class StageWork:
                 f"a learning rate of {summary.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
+        if summary.filter is not None:
+            self._context.log.event("groups filtered", f"{self._name}: {summary.filter}", position)
         self._warn_at_the_end(position)
         if summary.no_gain:
             hint = "if more queries show the same, a lower learning_rate, fewer steps or other negatives may help"
@@ -444,8 +448,8 @@ class StageWork:
             counts = self._sets.set_counts(metrics.step)
             metrics = msgspec.structs.replace(metrics, sets={names[key]: count for key, count in counts.items()})
         self._context.log.write_metrics(metrics)
-        self._context.heartbeat.advance(1, metrics.pairs)
-        if self._guard is not None:
+        self._context.heartbeat.advance(1, metrics.pairs + metrics.forward_pairs)
+        if self._guard is not None and metrics.groups:
             for kind, what in self._guard.look(metrics.step, metrics.loss, self._spread).items():
                 where = Position(self._index, metrics.step)
                 self._context.log.event(kind, f"{self._name}: step {metrics.step}: {what}; {HINTS[kind]}", where)
@@ -517,6 +521,10 @@ class StageWork:
     def on_out_of_memory(self, what: str) -> None:
         """Log that fewer tokens go through the model at once from here on."""
         self._context.log.event("out of memory", f"{self._name}: {what}")
+
+    def on_filter(self, step: int, what: str) -> None:
+        """Log how groups are chosen from here on."""
+        self._context.log.event("filter changed", f"{self._name}: {what}", Position(self._index, step))
 
     def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
         """Log what each process did since the last validation."""

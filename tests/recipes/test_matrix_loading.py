@@ -14,7 +14,7 @@ from tests.refusals import refused
 
 
 def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
-    shipped = ["ecir2025", "ecir2025-as-published", "ecir2025-ood", "ecir2025-small"]
+    shipped = ["all-or-filtered", "ecir2025", "ecir2025-as-published", "ecir2025-ood", "ecir2025-small"]
     shipped += ["full-or-lora", "is-the-second-stage-worth-it"]
     shipped += ["labels-or-llm", "one-two-joint", "rank-distillm"]
     assert recipes.shipped_matrices() == shipped

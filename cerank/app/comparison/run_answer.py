@@ -19,6 +19,7 @@ from cerank.text.table_data import Column, Table
 if TYPE_CHECKING:
     from cerank.evaluation.answers import Answer, Cost
     from cerank.evaluation.compare import Comparison
+    from cerank.training.stage_summary import StageSummary
 
 
 class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,7 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     costs: tuple[stage_costs.StageCost, ...]
     spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
     no_gains: tuple[str, ...] = ()  # of stages that ended no better in validation than they started
+    filters: tuple[str, ...] = ()  # what the filter of each stage that has one came to
 
     @property
     def by_stage(self) -> dict[str, Cost]:
@@ -67,6 +69,7 @@ def of_run(folder: RunFolder) -> RunAnswer:
         costs=stage_costs.of_run(folder, plan),
         spreads=_spreads(folder, plan, comparison),
         no_gains=_no_gains(folder, plan),
+        filters=_filters(folder, plan),
     )
 
 
@@ -88,10 +91,19 @@ def what_was_read(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
 
 def _no_gains(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
     """Return a sentence for each stage that validation shows no better at its end than at its start."""
+    return tuple(f"{row.stage}: {row.no_gain}" for row in _summaries(folder, plan) if row.no_gain)
+
+
+def _filters(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
+    """Return a sentence for each stage that had a filter: the passes it made, and whether it saved any."""
+    return tuple(f"{row.stage}: {row.filter}" for row in _summaries(folder, plan) if row.filter is not None)
+
+
+def _summaries(folder: RunFolder, plan: Plan) -> list[StageSummary]:
     from cerank.training import stage_summary
 
-    summaries = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
-    return tuple(f"{row.stage}: {row.no_gain}" for row in summaries if row is not None and row.no_gain)
+    every = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
+    return [row for row in every if row is not None]
 
 
 def _spreads(folder: RunFolder, plan: Plan, comparison: Comparison) -> tuple[str, ...]:

@@ -30,10 +30,11 @@ class StageCost(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None  # of training, validations included
     validation_seconds: float | None
     steps: int
-    pairs: int  # query-document pairs that training took through the model
+    pairs: int  # query-document pairs that training took through the model, forward and backward
     reranked: int  # pairs that re-ranking took through the model
     reranking_seconds: float
     reused_from: str = ""  # the run that trained it, whose cost this is; "" where it was trained here
+    forward_pairs: int = 0  # pairs that went forward alone in training, for a filter to choose groups
     teacher: TeacherCost = TeacherCost()  # of the answers that its teacher's lists or labels rest on
 
     @property
@@ -68,6 +69,7 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
                 validation_seconds=sum(row.seconds for row in own) - sum(row.seconds for row in steps) if own else None,
                 steps=len(steps),
                 pairs=sum(row.pairs for row in steps),
+                forward_pairs=sum(row.forward_pairs for row in steps),
                 reranked=sum(row.pairs for row in pieces),
                 reranking_seconds=sum(row.seconds for row in pieces),
                 reused_from=run_store.short_name(source_run) if source_run is not None else "",
@@ -146,12 +148,14 @@ def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
 def table(costs: tuple[StageCost, ...], hour_price: float = 0.0) -> Table:
     """Return the costs as a table, the training in money too where an hour of the device has a price."""
     has_reused = any(cost.reused_from for cost in costs)
+    has_filter = any(cost.forward_pairs for cost in costs)
     has_calls = any(cost.teacher.calls for cost in costs)
     currency = next((cost.teacher.currency for cost in costs if cost.teacher.currency), "")
     columns = (
         Column("stage", "stage", "name"),
         Column("seconds", "training time", "seconds"),
         Column("pairs", "training pairs", "number", 0),
+        *([Column("forward_pairs", "pairs forward only", "number", 0)] if has_filter else []),
         Column("reranking", "re-ranking, pairs/s", "number", 0),
         Column("validation_seconds", "of it validation", "seconds", priority=2),
         Column("steps", "steps", "number", 0, priority=1),
@@ -173,6 +177,7 @@ def table(costs: tuple[StageCost, ...], hour_price: float = 0.0) -> Table:
             cost.stage,
             cost.seconds,
             cost.pairs,
+            *([cost.forward_pairs] if has_filter else []),
             cost.pairs_per_second,
             cost.validation_seconds,
             cost.steps,

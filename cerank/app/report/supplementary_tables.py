@@ -73,6 +73,7 @@ def stages(report: Report) -> Table:
             )
         )
         worse += [f"{run}, {facts.stage}: {facts.no_gain}"] if facts.no_gain else []
+        worse += [f"{run}, {facts.stage}: {facts.filter}"] if facts.filter is not None else []
         still += [f"{run}, {facts.stage}: {moved.norm:.2g}"] if moved.is_negligible else []
     notes = ["weights moved: the norm of their change over the stage, divided by their norm"] if rows else []
     notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []

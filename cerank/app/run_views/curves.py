@@ -105,6 +105,8 @@ class Curves:
                 self._enter(row.stage)
                 self._validations[row.stage, row.step] = row
                 continue
+            if not row.groups:  # a filter left the step without an update: it has neither loss nor gradient
+                continue
             if run and (row.stage != run[-1].stage or row.step <= run[-1].step):
                 self._flush(run)
                 run = []

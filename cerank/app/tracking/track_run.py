@@ -170,6 +170,8 @@ class RunReader:
     def _values(self, row: ReadingRow) -> dict[str, float]:
         stage = self._chain[row.stage] if row.stage < len(self._chain) else str(row.stage)
         if isinstance(row, StepMetrics):
+            if not row.groups:  # a filter left the step without an update
+                return {}
             values = {"loss": row.loss, "learning_rate": row.learning_rate, "gradient_norm": row.grad_norm}
             values |= {f"loss/{name}": value for name, value in row.parts.items()}
             values |= {f"gradient_cosine/{name}": value for name, value in row.cosines.items()}

@@ -60,7 +60,9 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
         f"Matrix {matrix.name}: {counted(len(matrix_outline.rows), 'run')}, {counted(stages, 'stage')}: "
         f"{trained} to train, {stages - trained} reused from another run."
     )
-    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
+    has_filter = any(stage.filter.is_on for cell in grid.cells for _, stage in cell.recipe.chained())
+    bound = "About" if has_filter else "At most"
+    left = f"{bound} {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
     info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)

@@ -20,7 +20,7 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import several_devices, training_memory, truncation_estimates
+from cerank.planning import several_devices, training_memory, truncation_estimates, workload
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.layout import RunFolder
@@ -63,6 +63,7 @@ def run(
     name: options.MatrixTitle = "",
     seeds: options.Seeds = "",
     baseline: options.Baseline = "",
+    folds: options.Folds = "",
     pairs_per_second: options.Speed = 0.0,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Label for the run.")] = "",
     dry_run: Annotated[
@@ -135,10 +136,17 @@ def run(
         seeds=seeds,
         baseline=baseline,
     )
-    if request.is_matrix:
+    if folds or request.is_matrix:
+        is_tracked = bool(tracking.kinds)
+        if folds:
+            _check_fold_options(
+                label, is_matrix=request.is_matrix, detach=detach or print_command, is_tracked=is_tracked
+            )
+            _run_folds(lab_of_runs, request, folds, pairs_per_second, dry_run=dry_run, wide=wide)
+            return
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach or print_command, is_tracked=bool(tracking.kinds))
+        _check_matrix_options(label, detach=detach or print_command, is_tracked=is_tracked)
         run_matrix.run(lab_of_runs, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
@@ -162,6 +170,40 @@ def run(
         live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
+
+
+def _check_fold_options(label: str, *, is_matrix: bool, detach: bool, is_tracked: bool) -> None:
+    """Reject options that have no effect on the runs of folds."""
+    if is_matrix or detach or label or is_tracked:
+        what = "--folds makes a run for each fold of one recipe, with one base model and seed, in the queue"
+        hint = "leave out --matrix, --seeds, --name, --label, --detach, --print-command and --track"
+        raise UsageError(what, where="--folds", hint=hint, code="options-conflict")
+
+
+def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, *, dry_run: bool, wide: bool) -> None:
+    """Queue (or submit) a run for each fold, once all of them are planned; a dry run shows that of the first."""
+    from cerank.cli import live_status
+
+    rounds = run_request.load_folds(request, of)
+    settings, now = lab.plan_settings(), datetime.now(UTC)
+    with live_status.status_line() as tell:
+        planned = [
+            (plans.plan_of(recipe, settings, now=now, label=label, tell=tell), toml)
+            for recipe, toml, label in rounds[: 1 if dry_run else len(rounds)]
+        ]
+    if dry_run:
+        _show_plan(planned[0][0], settings, pairs_per_second, wide=wide, is_measured=lab.executor is None)
+        info(f"{counted(len(rounds), 'run')} like this one, the first of them shown")
+        return
+    if lab.executor is not None:
+        started = [lab.start_elsewhere(plan, toml) for plan, toml in planned]
+        live_status.tell_submitted(lab, [folder for folder, _ in started], [record for _, record in started])
+    else:
+        for plan, toml in planned:
+            write_output(lab.enqueue(plan, toml).name + "\n")
+    info(
+        f"{counted(len(rounds), 'run')}, one for each fold; once they are finished, `cerank folds RUN` with any of them"
+    )
 
 
 def _executor_settings(
@@ -261,6 +303,8 @@ def _show_plan(
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     for sentence in several_devices.in_words(plan):
+        info(sentence)
+    for sentence in workload.filter_sentences(plan.recipe, work):
         info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")

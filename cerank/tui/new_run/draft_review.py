@@ -152,9 +152,9 @@ def work(state: LaunchState) -> Content:
     matrix = state.matrix
     parts = [(_named(part.part), part) for part in matrix.work]
     width = max(18, *(len(name) for name, _ in parts))
-    head = joined(
-        (f"{'Work (upper bound)':<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary")
-    )
+    is_assumed = any(part.part.startswith("choose ") for part in matrix.work)
+    title = "Work (estimate)" if is_assumed else "Work (upper bound)"
+    head = joined((f"{title:<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary"))
     rows = [
         content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>11,}  {_time(part.minutes)}") for name, part in parts
     ]

@@ -66,6 +66,15 @@ def test_steps_done_again_replace_what_came_after_them_in_a_later_stage_too(tmp_
     assert before.values["loss"].tolist() == [1, 2, 3]  # what was handed out stands
 
 
+def test_a_step_that_a_filter_left_without_an_update_is_no_point_of_a_curve(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    skipped = msgspec.structs.replace(reading(0, 2, 0.0), groups=0, pairs=0, forward_pairs=8)
+    _write(folder, reading(0, 1, 1.0), skipped, reading(0, 3, 0.5))
+    columns = _read(folder).columns
+    assert columns.steps.tolist() == [1, 3]
+    assert columns.values["loss"].tolist() == [1.0, 0.5]
+
+
 def test_a_journal_that_is_replaced_is_read_from_its_start(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     _write(folder, *(reading(0, step, 1.0) for step in range(1, 9)))

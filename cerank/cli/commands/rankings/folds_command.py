@@ -1,0 +1,35 @@
+"""The command that compares what the runs of all folds scored together."""
+
+from __future__ import annotations
+
+from cerank.cli import options
+from cerank.cli.commands.measure import Alpha, Confidence, confidence_of
+from cerank.cli.commands.start_run import RunName, settings_of
+from cerank.cli.output import emit
+
+
+def folds(
+    name: RunName,
+    confidence: Confidence = None,
+    alpha: Alpha = None,
+    wide: options.Wide = False,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Compare by cross-validation: each query counts once, as the model scored it that was not trained on it.
+
+    Give the run of any fold; `cerank run --folds` makes them. The second table has the differences fold by fold, with
+    the fold as a block.
+    """
+    from cerank.app.comparison import export_comparison
+    from cerank.app.rankings import cross_validation
+
+    settings = settings_of(lab, cache, form=form, json=json)
+    study = cross_validation.of_run(settings, name, confidence_of(confidence, alpha))
+    emit(
+        [export_comparison.short_table(study.comparison), cross_validation.fold_table(study)],
+        settings.format,
+        wide=wide,
+    )

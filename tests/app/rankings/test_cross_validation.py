@@ -1,0 +1,119 @@
+"""Cross-validation from a run for each fold to one comparison in which every query counts once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from cerank import recipes
+from cerank.app import plans, run_request
+from cerank.app.comparison import comparisons
+from cerank.app.rankings import cross_validation
+from cerank.app.run_request import RunRequest
+from cerank.errors import MissingError, UsageError
+from cerank.runs import run_store
+from cerank.settings import Settings
+from tests.model_fixtures import write_tiny
+from tests.refusals import refused
+from tests.worker.small import STAGE, write_dataset
+from tests.worker.test_whole_runs import forked
+
+RECIPE = """
+name = "small"
+base = {base}
+pooling = "mean"
+chain = ["contrastive"]
+force = ["shared_queries"]  # two words of twenty come again
+[data]
+first_stages = ["oracle"]
+depth = 8
+[evaluate]
+measures = ["nDCG@10"]
+margins = {{ "nDCG@10" = 0.05 }}
+[stages.contrastive]
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Settings of a lab, and the request that folds are made for."""
+    folder = tmp_path_factory.mktemp("folds")
+    stage = "".join(f"{key} = {json.dumps(value)}\n" for key, value in (STAGE | {"steps": 10}).items())
+    recipe = folder / "small.toml"
+    recipe.write_text(RECIPE.format(base=json.dumps(str(write_tiny(folder / "base").folder))) + stage)
+    settings = Settings(lab=folder / "lab", cache=folder / "cache", device="cpu", threads=1, format="")
+    return settings, RunRequest(recipes=(str(recipe),), dataset=str(write_dataset(folder / "data")))
+
+
+@pytest.fixture(scope="module")
+def finished(lab):
+    """The runs of three folds."""
+    settings, request = lab
+    runs = []
+    for second, (recipe, toml, label) in enumerate(run_request.load_folds(request, "3")):
+        now = datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
+        run = run_store.create(settings.lab, plans.plan_of(recipe, settings, now=now, label=label), toml, now)
+        assert forked(run) == (1, 0), run.log.read_text()
+        runs.append(run)
+    return settings, runs
+
+
+def test_each_fold_is_tested_once_and_the_next_one_chooses_checkpoints(lab):
+    _, request = lab
+    data = [recipe.data for recipe, _, _ in run_request.load_folds(request, "3")]
+    assert [each.test[0].removeprefix(request.dataset) for each in data] == ["[fold=1/3]", "[fold=2/3]", "[fold=3/3]"]
+    assert [each.validation for each in data] == [each.test[0] for each in (*data[1:], data[0])]
+    assert [each.train.removeprefix(request.dataset) for each in data] == [
+        "[fold!=1,2/3]", "[fold!=2,3/3]", "[fold!=3,1/3]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"dataset": ""}, {"tests": ("pydocs/test",)}, {"dataset": "pydocs/test[:50%]"}])
+def test_folds_need_one_whole_dataset(lab, changes):
+    with refused(UsageError, "folds-dataset"):
+        run_request.load_folds(msgspec.structs.replace(lab[1], **changes), "3")
+
+
+@pytest.mark.slow  # three small runs
+def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored_it(finished):
+    settings, runs = finished
+    study = cross_validation.of_run(settings, runs[1].name, 0.95)
+    (row,) = study.comparison.rows
+    system = next(one for one in study.comparison.systems if one.label == row.right)
+    pooled = system.measured[0].values["nDCG@10"]
+    own = {}
+    for run in runs:
+        one = next(one for one in comparisons.of_run(run).systems if one.label == row.right)
+        own |= one.measured[0].values["nDCG@10"]
+    assert pooled == own
+    assert len(pooled) == 40
+    (blocks,) = [each.blocks for each in study.rows]
+    assert sum(blocks.queries) == 40
+    assert blocks.mean == pytest.approx(row.paired.difference)
+    assert len(cross_validation.fold_table(study).rows) == 1
+
+
+@pytest.mark.slow
+def test_a_fold_without_a_finished_run_is_named(finished):
+    settings, runs = finished
+    hidden = runs[2].path.rename(settings.lab / "elsewhere")
+    try:
+        with refused(MissingError, "folds-missing", 3):
+            cross_validation.of_run(settings, runs[0].name, 0.95)
+    finally:
+        hidden.rename(runs[2].path)
+
+
+@pytest.mark.slow
+def test_a_run_of_no_fold_is_refused(lab):
+    settings, request = lab
+    data = {"train": f"{request.dataset}[:50%]", "validation": f"{request.dataset}[50%:70%]"}
+    overrides = [*(f"data.{key}={value}" for key, value in data.items()), f'data.test=["{request.dataset}[70%:]"]']
+    loaded = recipes.load(request.recipes[0], overrides)
+    now = datetime(2026, 1, 3, tzinfo=UTC)
+    run = run_store.create(settings.lab, plans.plan_of(plans.absolute(loaded.recipe), settings, now=now), b"", now)
+    with refused(UsageError, "not-a-fold"):
+        cross_validation.of_run(settings, run.name, 0.95)
