@@ -29,9 +29,9 @@ from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.packing import to_device
 from cerank.kernels.recomputation import recompute_layers
-from cerank.models.adapter_training import add_adapter
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
+from cerank.models.lora.adapter_training import add_adapter
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints

@@ -14,11 +14,11 @@ import torch
 from cerank.core.metrics import StepMetrics
 from cerank.inference.rerank import Scorer
 from cerank.models import cross_encoder
-from cerank.models.adapter_training import add_adapter, take_adapter, write_adapter
 from cerank.models.bases import BaseFiles, locate
 from cerank.models.cross_encoder import CrossEncoder, load_tokenizer
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.load_model import load_model
+from cerank.models.lora.adapter_training import add_adapter, take_adapter, write_adapter
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import TokenLimits
