@@ -23,6 +23,7 @@ _OUTPUT = "Output"
 _WHERE = "Where"
 _RECIPE = "Recipe"
 _MATRIX = "Matrix"
+_METADATA = "ir_metadata"
 _TRACKING = "Tracking"
 
 TRACKER_NAMES = ("mlflow", "tensorboard", "trackio", "wandb")
@@ -251,8 +252,39 @@ TrackOffline = Annotated[
         rich_help_panel=_TRACKING,
     ),
 ]
+Metadata = Annotated[
+    bool,
+    typer.Option(
+        "--metadata",
+        help="Begin each ranking with ir_metadata: comments on machine, model, data, time, memory and energy.",
+        rich_help_panel=_METADATA,
+    ),
+]
+Actor = Annotated[
+    str, typer.Option("--actor", metavar="NAME", help="Your name, for the metadata.", rich_help_panel=_METADATA)
+]
+Team = Annotated[str, typer.Option("--team", metavar="NAME", help="Your team's name.", rich_help_panel=_METADATA)]
+Goal = Annotated[str, typer.Option("--goal", metavar="TEXT", help="What the run is for.", rich_help_panel=_METADATA)]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that exists.", rich_help_panel=_OUTPUT)]
 Measure = Annotated[
     list[str] | None,
     typer.Option("--measure", "-m", metavar="MEASURE", help="Measure, such as nDCG@10 or AP(rel=2). May be repeated."),
 ]
+
+
+def metadata_request(*, actor: str, team: str, goal: str, is_asked: bool) -> MetadataRequest | None:
+    """Return what the header of ir_metadata is to say; None where none is asked for.
+
+    Raises:
+        UsageError: a name or goal is given without --metadata.
+    """
+    from cerank.exporting.run_metadata import MetadataRequest
+
+    if is_asked:
+        return MetadataRequest(command=("cerank", *sys.argv[1:]), actor=actor, team=team, goal=goal)
+    for option, text in (("--actor", actor), ("--team", team), ("--goal", goal)):
+        if text:
+            raise UsageError(
+                "it is written into the metadata", where=option, hint="add --metadata", code="options-conflict"
+            )
+    return None

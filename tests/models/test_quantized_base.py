@@ -63,9 +63,12 @@ def stand_in(monkeypatch):
     is_bnb_available()  # peft remembers what it finds, and must not remember the stand-in
     library = types.ModuleType("bitsandbytes")
     library.__spec__ = importlib.machinery.ModuleSpec("bitsandbytes", None)
-    library.nn = types.SimpleNamespace(Linear8bitLt=StandIn, Linear4bit=StandIn, Int8Params=Rounded, Params4bit=Rounded)
+    layers = types.ModuleType("bitsandbytes.nn")
+    layers.Linear8bitLt = layers.Linear4bit = StandIn
+    layers.Int8Params = layers.Params4bit = Rounded
     if not is_bnb_available():
         monkeypatch.setitem(sys.modules, "bitsandbytes", library)
+        monkeypatch.setitem(sys.modules, "bitsandbytes.nn", layers)
     return is_bnb_available()
 
 

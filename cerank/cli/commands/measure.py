@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cerank.app.comparison.comparisons import ComparisonRequest
     from cerank.evaluation.compare import Comparison
     from cerank.exporting.mteb_files import MtebTask
-    from cerank.exporting.run_metadata import MetadataRequest
     from cerank.settings import Settings
 
 Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and qrels.")]
@@ -33,7 +32,6 @@ _PRECISION = (
     "fp16 and tf32 are for NVIDIA GPUs. Default: fp32, or auto on a GPU."
 )
 _MTEB = "mteb"
-_METADATA = "ir_metadata"
 _MORE = "What to show"
 
 Names = Annotated[
@@ -467,24 +465,10 @@ def rerank(
     mteb_split: Annotated[
         str, typer.Option("--mteb-split", metavar="NAME", help="Split of the task.", rich_help_panel=_MTEB)
     ] = "test",
-    metadata: Annotated[
-        bool,
-        typer.Option(
-            "--metadata",
-            help="Begin FILE with ir_metadata: comments on machine, model, data, time, memory and energy.",
-            rich_help_panel=_METADATA,
-        ),
-    ] = False,
-    actor: Annotated[
-        str,
-        typer.Option("--actor", metavar="NAME", help="Your name, for the metadata.", rich_help_panel=_METADATA),
-    ] = "",
-    team: Annotated[
-        str, typer.Option("--team", metavar="NAME", help="Your team's name.", rich_help_panel=_METADATA)
-    ] = "",
-    goal: Annotated[
-        str, typer.Option("--goal", metavar="TEXT", help="What the run is for.", rich_help_panel=_METADATA)
-    ] = "",
+    metadata: options.Metadata = False,
+    actor: options.Actor = "",
+    team: options.Team = "",
+    goal: options.Goal = "",
     replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -515,7 +499,7 @@ def rerank(
         shard=parse_shard(shard),
         merge=merge,
         mteb=_mteb_task(mteb_predictions, mteb_task, mteb_subset, mteb_split),
-        metadata=_metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
+        metadata=options.metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
     )
     result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
     info(f"{counted(result.queries, 'query')} re-ranked")
@@ -526,24 +510,6 @@ def rerank(
     if shard:
         return  # the output is not there yet
     write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
-
-
-def _metadata_request(*, actor: str, team: str, goal: str, is_asked: bool) -> MetadataRequest | None:
-    """Return what the header of ir_metadata is to say; None where none is asked for.
-
-    Raises:
-        UsageError: a name or goal is given without --metadata.
-    """
-    from cerank.exporting.run_metadata import MetadataRequest
-
-    if is_asked:
-        return MetadataRequest(command=("cerank", *sys.argv[1:]), actor=actor, team=team, goal=goal)
-    for option, text in (("--actor", actor), ("--team", team), ("--goal", goal)):
-        if text:
-            raise UsageError(
-                "it is written into the metadata", where=option, hint="add --metadata", code="options-conflict"
-            )
-    return None
 
 
 def _mteb_task(folder: Path | None, task: str, subset: str, split: str) -> MtebTask | None:

@@ -10,6 +10,7 @@ again; here an adapter is merged into the matrices that its base's files hold, w
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -49,8 +50,7 @@ def quantize_base(model: CrossEncoder, spec: AdapterSpec, precision: str, where:
 
 def _rounded(layer: nn.Linear, quantize: Quantize, precision: str) -> nn.Module:
     """Return a frozen layer of bitsandbytes with the weights of a linear one."""
-    from bitsandbytes import nn as layers
-
+    layers: Any = importlib.import_module("bitsandbytes.nn")
     size, has_bias = (layer.in_features, layer.out_features), layer.bias is not None
     rounded: Any
     if quantize == "8bit":
@@ -66,7 +66,8 @@ def _rounded(layer: nn.Linear, quantize: Quantize, precision: str) -> nn.Module:
         )
     if has_bias:
         rounded.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
-    return rounded
+    frozen: nn.Module = rounded
+    return frozen
 
 
 def restore_base(model: CrossEncoder) -> None:
