@@ -5,13 +5,18 @@ Invariant: nothing here resolves a setting; `settings.resolve` does, so that `co
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerank import recipes
+from cerank.errors import UsageError
 from cerank.settings import FORMATS
+
+if TYPE_CHECKING:
+    from cerank.exporting.run_metadata import MetadataRequest
 
 
 def completed_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
