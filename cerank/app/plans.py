@@ -23,6 +23,7 @@ from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import detect_devices, explain_device, physical_cores
 from cerank.models.bases import BASES, locate
+from cerank.models.finite_weights import check_finite
 from cerank.models.lora.adapter_targets import AdapterShape, adapter_shape, check_library
 from cerank.models.lora.rounded_matrices import check_quantization, rounded_weights
 from cerank.models.model_folders import json_object
@@ -170,6 +171,7 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
     has_one_score = reading.pooling == "classifier" and reading.label is None
     check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
+    check_finite(folder)
     for name, stage in recipe.chained():
         if stage.adapter.is_lora:
             adapter_of_stage(recipe, name, stage)

@@ -69,7 +69,7 @@ def check_prompt_limits(files: BaseFiles, stage: Stage, where: str) -> None:
     if declared is None:
         return
     tokenizer = load_tokenizer(files.folder)
-    answer_ids(tokenizer, declared)
+    answer_ids(tokenizer, declared, files.declared_in)
     try:
         PromptTokenizer(tokenizer, TokenLimits.of_stage(stage), declared.template())
     except UsageError as error:
