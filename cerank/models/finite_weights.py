@@ -1,14 +1,12 @@
 """Find weights that are no numbers before a model is loaded: each of its scores would be none, too.
 
-Invariant: torch is not imported; a tensor is mapped into memory and looked at once.
+Invariant: torch is not imported, and NumPy only where there is a file to look at; a tensor is mapped into memory.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import numpy as np
 
 from cerank.errors import UsageError, os_error
 from cerank.models.preflight import weight_shapes
@@ -24,6 +22,8 @@ def check_finite(folder: Path) -> None:
     Raises:
         UsageError: one is infinite or no number, or a file is damaged.
     """
+    import numpy as np  # the command line imports this module
+
     for path in sorted(folder.glob("*.safetensors")):
         weight_shapes(path)  # what follows may rely on the header
         try:
