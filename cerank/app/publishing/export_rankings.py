@@ -83,7 +83,7 @@ def export_rankings(
             disk.write(file, gzip.compress(head + rows, mtime=0))
             files.append((file.name, file.stat().st_size))
             progress(file.name)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if metadata is not None:
         notes = (
             "user time, memory and energy are not in the metadata: a run records the seconds of its scoring alone",
