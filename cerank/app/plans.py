@@ -23,8 +23,10 @@ from cerank.datasets.dataset import CATALOG
 from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import detect_devices, explain_device, physical_cores
-from cerank.models.adapter_targets import AdapterShape, adapter_shape, check_library
 from cerank.models.bases import BASES, locate
+from cerank.models.finite_weights import check_finite
+from cerank.models.lora.adapter_targets import AdapterShape, adapter_shape, check_library
+from cerank.models.lora.rounded_matrices import check_quantization, rounded_weights
 from cerank.models.model_folders import json_object
 from cerank.models.model_reading import weight_shapes
 from cerank.models.preflight import check_base
@@ -121,6 +123,8 @@ def plan_of(
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
     check_base_of(complete, inputs)
+    for name, stage in complete.chained():
+        check_quantization(stage.adapter, device, f"stages.{name}.adapter")
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
     for setting, reason in reasons.items():
         tell(f"{setting}: {reason}")
@@ -168,6 +172,7 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
     has_one_score = reading.pooling == "classifier" and reading.label is None
     check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
+    check_finite(folder)
     for name, stage in recipe.chained():
         if stage.adapter.is_lora:
             adapter_of_stage(recipe, name, stage)
@@ -209,7 +214,13 @@ def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
         is_lora = stage.adapter.is_lora
         trained = adapter_of_stage(recipe, name, stage).parameters if is_lora else trained_parameters(stage, shapes)
         memory = training_memory(
-            stage, config, parameters=parameters, trained=trained, layers=len(files.layers), device=plan.device
+            stage,
+            config,
+            parameters=parameters,
+            trained=trained,
+            layers=len(files.layers),
+            device=plan.device,
+            rounded=rounded_weights(stage.adapter, shapes, str(config.get("model_type", ""))),
         )
         memories |= {name: memory} if memory is not None else {}
     return memories

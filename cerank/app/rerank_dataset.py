@@ -28,6 +28,7 @@ from cerank.inference.rerank_server import RerankServer, ServerCosts
 from cerank.inference.stored_chunks import OutputShards, ShardIdentity
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
+from cerank.models.prompt_templates import DECLARATION
 from cerank.planning import several_devices
 from cerank.recipes.passage_specs import PassageSpec
 from cerank.registry import nearest
@@ -88,6 +89,9 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     except UsageError:
         if "/" in text and not text.startswith((".", "/", "~")):
             return locate(text).source
+        if path.suffix == ".toml" and path.is_file():
+            what, hint = "a declaration file is no model folder", f"put it into the model's folder as {DECLARATION}"
+            raise UsageError(what, where=shown(text, 200), hint=hint, code="folder-not-run") from None
         if looks_like_a_path(text):
             raise MissingError("no such folder, and no run of the lab is called so", where=shown(text, 200)) from None
         raise

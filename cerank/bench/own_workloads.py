@@ -238,7 +238,8 @@ class CerankTraining:
 
     def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         self._sample, self._stage, self._device = sample, stage, device
-        self.model = load_model(files, files.pooling, _SEED).to(device)
+        precision = str(stage.precision)
+        self.model = load_model(files, files.pooling, _SEED, spec=stage.adapter, precision=precision).to(device)
         self._tokenizer = cross_encoder.load_tokenizer(files.folder)
 
     def train(self, steps: int) -> Timing:

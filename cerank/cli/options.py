@@ -5,13 +5,18 @@ Invariant: nothing here resolves a setting; `settings.resolve` does, so that `co
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerank import recipes
+from cerank.errors import UsageError
 from cerank.settings import FORMATS
+
+if TYPE_CHECKING:
+    from cerank.exporting.run_metadata import MetadataRequest
 
 
 def completed_from(names: Callable[[], Sequence[str]]) -> Callable[[str], list[str]]:
@@ -23,6 +28,7 @@ _OUTPUT = "Output"
 _WHERE = "Where"
 _RECIPE = "Recipe"
 _MATRIX = "Matrix"
+_METADATA = "ir_metadata"
 _TRACKING = "Tracking"
 
 TRACKER_NAMES = ("mlflow", "tensorboard", "trackio", "wandb")
@@ -260,8 +266,39 @@ TrackOffline = Annotated[
         rich_help_panel=_TRACKING,
     ),
 ]
+Metadata = Annotated[
+    bool,
+    typer.Option(
+        "--metadata",
+        help="Begin each ranking with ir_metadata: comments on machine, model, data, time, memory and energy.",
+        rich_help_panel=_METADATA,
+    ),
+]
+Actor = Annotated[
+    str, typer.Option("--actor", metavar="NAME", help="Your name, for the metadata.", rich_help_panel=_METADATA)
+]
+Team = Annotated[str, typer.Option("--team", metavar="NAME", help="Your team's name.", rich_help_panel=_METADATA)]
+Goal = Annotated[str, typer.Option("--goal", metavar="TEXT", help="What the run is for.", rich_help_panel=_METADATA)]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that exists.", rich_help_panel=_OUTPUT)]
 Measure = Annotated[
     list[str] | None,
     typer.Option("--measure", "-m", metavar="MEASURE", help="Measure, such as nDCG@10 or AP(rel=2). May be repeated."),
 ]
+
+
+def metadata_request(*, actor: str, team: str, goal: str, is_asked: bool) -> MetadataRequest | None:
+    """Return what the header of ir_metadata is to say; None where none is asked for.
+
+    Raises:
+        UsageError: a name or goal is given without --metadata.
+    """
+    from cerank.exporting.run_metadata import MetadataRequest
+
+    if is_asked:
+        return MetadataRequest(command=("cerank", *sys.argv[1:]), actor=actor, team=team, goal=goal)
+    for option, text in (("--actor", actor), ("--team", team), ("--goal", goal)):
+        if text:
+            raise UsageError(
+                "it is written into the metadata", where=option, hint="add --metadata", code="options-conflict"
+            )
+    return None

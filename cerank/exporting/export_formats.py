@@ -8,6 +8,7 @@ from typing import Literal, get_args
 ExportFormat = Literal[
     "sentence-transformers", "transformers", "onnx", "onnx-int8", "onnx-int8-static", "openvino", "openvino-int8"
 ]
+RANKINGS = "trec"  # no format of a model: the rankings of its run
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 QUANTIZED: dict[ExportFormat, ExportFormat] = {  # format of 8 bits -> the same in float32

@@ -22,12 +22,12 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What a piece of work took."""
 
     seconds: float  # by the clock on the wall
-    user: float  # seconds of processor time in the program, all its threads together
-    system: float  # seconds of processor time in the operating system on its behalf
-    memory: int | None  # largest bytes of memory that the process has held since it started
-    gpu_memory: int | None  # largest bytes of GPU memory that tensors held; None without a GPU
-    gpu_joules: float | None  # energy of the GPU by its own counter
-    cpu_joules: float | None  # energy of all processors by their counters, other programs' share included
+    user: float | None = None  # seconds of processor time in the program, all its threads together
+    system: float | None = None  # seconds of processor time in the operating system on its behalf
+    memory: int | None = None  # largest bytes of memory that the process has held since it started
+    gpu_memory: int | None = None  # largest bytes of GPU memory that tensors held; None without a GPU
+    gpu_joules: float | None = None  # energy of the GPU by its own counter
+    cpu_joules: float | None = None  # energy of all processors by their counters, other programs' share included
     notes: tuple[str, ...] = ()  # why energy is missing
 
 

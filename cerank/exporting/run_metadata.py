@@ -40,6 +40,13 @@ class MetadataRequest(msgspec.Struct, frozen=True, kw_only=True):
     goal: str = ""  # what the run is for, in a sentence
 
 
+class RecordedMachine(msgspec.Struct, frozen=True):
+    """Another machine, or another time, by what a run recorded there."""
+
+    cpu: str
+    versions: Mapping[str, str]  # of Python, cerank and libraries
+
+
 class RerankedRun(msgspec.Struct, frozen=True, kw_only=True):
     """What was re-ranked, with what."""
 
@@ -58,6 +65,9 @@ class RerankedRun(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     pairs: int  # of queries and documents
     pairs_scored: int  # others had been scored before, and came from the cache
+    dataset_sha256: str = ""  # of texts and judgments together, where that is what was recorded
+    machine: RecordedMachine | None = None  # that scored; None for this one, now
+    training: Mapping[str, object] = {}  # how the model was trained, where a run of the lab did
 
 
 def check_request(request: MetadataRequest) -> None:
@@ -86,7 +96,7 @@ def header(request: MetadataRequest, run: RerankedRun, resources: Resources | No
         "schema-version": SCHEMA,
         "run-version": 1.0,
         "tag": run.tag,
-        "platform": _platform(run.device),
+        "platform": _platform(run.device) if run.machine is None else _recorded_platform(run.machine),
         "research goal": {"description": request.goal},
         "implementation": {
             "executable": {"cmd": shlex.join(_public(word) for word in request.command)},
@@ -100,6 +110,7 @@ def header(request: MetadataRequest, run: RerankedRun, resources: Resources | No
                 "ir_datasets": f"https://ir-datasets.com/{run.ir_datasets.split('/')[0]}" if run.ir_datasets else "",
                 "queries": run.queries,
                 "documents sha256": run.documents_sha256,
+                "sha256": run.dataset_sha256,
             }
         },
         "resources": _resources(resources, run) if resources is not None else {},
@@ -141,6 +152,18 @@ def _platform(device: str) -> dict[str, Any]:
     }
 
 
+def _recorded_platform(machine: RecordedMachine) -> dict[str, Any]:
+    known = {name: machine.versions[name] for name in ("python", *_LIBRARIES) if name in machine.versions}
+    version = machine.versions.get("cerank", "")
+    return {
+        "hardware": {"cpu": {"model": machine.cpu}},
+        "software": {
+            "libraries": {"python": [f"{name}=={number}" for name, number in known.items()]},
+            "retrieval toolkit": [f"cerank=={version}"] if version else [],
+        },
+    }
+
+
 def _method(run: RerankedRun) -> dict[str, Any]:
     first = {
         "name": "first stage",
@@ -156,6 +179,7 @@ def _method(run: RerankedRun) -> dict[str, Any]:
         "device": run.device,
         "threads": run.threads or "",
         "reranks": "first stage",
+        "training": dict(run.training),
     }
     return {"automatic": True, "score ties": "order of the first stage", "retrieval": [first, reranker]}
 
@@ -164,12 +188,15 @@ def _resources(resources: Resources, run: RerankedRun) -> dict[str, Any]:
     def joules(value: float | None) -> str:
         return "" if value is None else f"{value:.0f} J"
 
+    def milliseconds(value: float | None) -> str:
+        return "" if value is None else f"{value * 1000:.0f} ms"
+
     return {
         "pairs": {"ranked": run.pairs, "scored": run.pairs_scored},
         "runtime": {
-            "wallclock": f"{resources.seconds * 1000:.0f} ms",
-            "user": f"{resources.user * 1000:.0f} ms",
-            "system": f"{resources.system * 1000:.0f} ms",
+            "wallclock": milliseconds(resources.seconds),
+            "user": milliseconds(resources.user),
+            "system": milliseconds(resources.system),
         },
         "ram": {
             "used process": {"max": "" if resources.memory is None else f"{resources.memory // 1024} KB"},

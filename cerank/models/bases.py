@@ -111,6 +111,11 @@ class BaseFiles(msgspec.Struct, frozen=True):
         """Return the folder with the head that is not part of the encoder: of an adapter of cerank, its own."""
         return self.adapter.folder if self.adapter is not None and self.adapter.is_own else self.folder
 
+    @property
+    def declared_in(self) -> str:
+        """Return the path of the declaration file that says how a language model judges a pair."""
+        return self.name if self.name.endswith(".toml") else str(self.folder / DECLARATION)
+
     def reading(self) -> ModelReading:
         """Return what the folder holds; raises as `read_model`."""
         return self.found or read_model(self.folder, self.name, self.declaration)

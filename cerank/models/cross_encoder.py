@@ -50,6 +50,7 @@ class CrossEncoder(nn.Module):
         self.encoder, self.pooling, self.head = encoder, pooling, head
         self.label, self.query_prompt = label, query_prompt
         self.adapter: Any = None  # peft's settings of the low-rank adapter that is in the encoder; None without one
+        self.full_precision: dict[str, nn.Module] = {}  # on the CPU: layers of which the encoder has rounded ones
 
     def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
         """Return what turns the texts of a pair into this model's input."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cerank.models.bases import BASES, BaseFiles, locate
 from cerank.models.cross_encoder import load_tokenizer
+from cerank.models.finite_weights import check_finite
 from cerank.models.language_model import answer_ids
 from cerank.models.model_reading import ModelReading, Pooling
 from cerank.models.preflight import check_tokenizer
@@ -30,6 +31,7 @@ def describe(name: str, pooling: str = "auto") -> tuple[tuple[str, str], ...]:
     files = locate(name, pooling=pooling)
     reading = files.reading()
     check_tokenizer(files.folder)
+    check_finite(files.folder)
     rows = [
         ("family", reading.family),
         ("head", "trained" if reading.head == "trained" else "fresh: it must be fine-tuned before it can rank"),
@@ -61,7 +63,7 @@ def _score(files: BaseFiles, reading: ModelReading) -> str:
 def _answers(files: BaseFiles, declared: Declaration) -> str:
     if declared.kind == "causal-classifier":
         return "by its linear head on the last token's state"
-    ids = answer_ids(load_tokenizer(files.folder), declared)
+    ids = answer_ids(load_tokenizer(files.folder), declared, files.declared_in)
     yes = f"{shown(declared.yes, 40)!r} (token {ids[0]})"
     if not declared.no:
         return f"logit of {yes}"

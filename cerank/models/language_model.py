@@ -163,15 +163,15 @@ def load_language_model(files: BaseFiles, seed: int) -> CausalReranker | Sequenc
     if info["missing_keys"]:
         what = f"the model's files lack weights, such as {shown(min(info['missing_keys']), 80)}"
         raise UsageError(what, where=str(files.folder), hint="take the whole model")
-    answers = answer_ids(load_tokenizer(files.folder), declared)
+    answers = answer_ids(load_tokenizer(files.folder), declared, files.declared_in)
     if answers and max(answers) >= model.get_output_embeddings().weight.shape[0]:
         raise UsageError("the tokenizer has more tokens than the model", where=str(files.folder))
     dropout.replace_dropout(model)
     return (SequenceReranker if declared.kind == "encoder-decoder" else CausalReranker)(model, declared, answers)
 
 
-def answer_ids(tokenizer: Any, declared: Declaration) -> tuple[int, ...]:
-    """Return the ids of the answers: yes, and no if it is declared.
+def answer_ids(tokenizer: Any, declared: Declaration, where: str = DECLARATION) -> tuple[int, ...]:
+    """Return the ids of the answers: yes, and no if it is declared; `where` is the declaration's file.
 
     Raises:
         UsageError: an answer is not one token of this tokenizer.
@@ -185,7 +185,7 @@ def answer_ids(tokenizer: Any, declared: Declaration) -> tuple[int, ...]:
             what = f"the answer {key} = {shown(answer, 40)!r} is {len(ids)} tokens of this tokenizer; it must be one"
             raise UsageError(
                 what,
-                where="reranker.toml",
+                where=where,
                 hint="give the token as the model writes it, with its space",
                 code="answer-not-one-token",
             )

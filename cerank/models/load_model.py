@@ -9,22 +9,32 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.models import adapters, cross_encoder
-from cerank.models.adapter_training import continue_adapter
 from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tokenizer
 from cerank.models.foreign.xpm_checkpoint import model_part
 from cerank.models.language_model import answer_ids, load_language_model
+from cerank.models.lora.adapter_training import continue_adapter
+from cerank.models.lora.quantized_base import quantize_base
 from cerank.models.model_reading import CHECKPOINT_CONFIG, ModelReading
 from cerank.models.preflight import check_tokenizer
 from cerank.models.prompt_templates import Declaration, declaration_text
 from cerank.models.prompt_tokens import PromptTokenizer
+from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 _UNKNOWN_LENGTH = 512  # tokens of a pair where a model's files name no limit
 
 
-def load_model(files: BaseFiles, pooling: str, seed: int, *, merges: bool = True) -> CrossEncoder:
+def load_model(
+    files: BaseFiles,
+    pooling: str,
+    seed: int,
+    *,
+    merges: bool = True,
+    spec: AdapterSpec | None = None,
+    precision: str = "fp32",
+) -> CrossEncoder:
     """Return a base of any family as a cross-encoder; a head that its files do not hold is sampled from `seed`.
 
     Args:
@@ -32,6 +42,8 @@ def load_model(files: BaseFiles, pooling: str, seed: int, *, merges: bool = True
         pooling: "auto" for the base's own, or a recipe's.
         seed: seed of a new head's weights.
         merges: whether an adapter is merged into its base; else it stays apart, to be trained on.
+        spec: adapter of the stage that is to train the model, which may want its base in 8 or 4 bits.
+        precision: precision of that stage.
 
     Raises:
         UsageError: the folder holds none that can be read.
@@ -40,7 +52,9 @@ def load_model(files: BaseFiles, pooling: str, seed: int, *, merges: bool = True
     model = load_language_model(files, seed) if chosen == "answer" else cross_encoder.load(files, pooling, seed)
     if files.adapter is not None and merges:
         model.encoder = adapters.merge(model.encoder, files.adapter)
-    elif files.adapter is not None:
+    if spec is not None:
+        quantize_base(model, spec, precision, files.name)
+    if files.adapter is not None and not merges:
         continue_adapter(model, files.adapter)
     return model
 
@@ -55,7 +69,7 @@ def check_prompt_limits(files: BaseFiles, stage: Stage, where: str) -> None:
     if declared is None:
         return
     tokenizer = load_tokenizer(files.folder)
-    answer_ids(tokenizer, declared)
+    answer_ids(tokenizer, declared, files.declared_in)
     try:
         PromptTokenizer(tokenizer, TokenLimits.of_stage(stage), declared.template())
     except UsageError as error:

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from cerank.models.adapter_targets import LAYER_NUMBER
+from cerank.models.lora.adapter_targets import LAYER_NUMBER
+from cerank.models.lora.rounded_matrices import WEIGHT_BYTES
 from cerank.planning.gpu_settings import activation_bytes
 from cerank.recipes.schema import Stage
 
@@ -42,7 +43,14 @@ class TrainingMemory(msgspec.Struct, frozen=True):
 
 
 def training_memory(
-    stage: Stage, config: Mapping[str, Any], *, parameters: int, trained: int, layers: int = 0, device: str = "cpu"
+    stage: Stage,
+    config: Mapping[str, Any],
+    *,
+    parameters: int,
+    trained: int,
+    layers: int = 0,
+    device: str = "cpu",
+    rounded: int = 0,
 ) -> TrainingMemory | None:
     """Return the memory of training a stage; None where config.json does not give the model's sizes.
 
@@ -53,6 +61,7 @@ def training_memory(
         trained: number of those that are trained.
         layers: number of the layers that are used; 0 for all.
         device: device of the plan; a GPU's kernels keep no attention weights.
+        rounded: number of the weights that are held in 8 or 4 bits.
     """
     hidden = _size(config, "hidden_size", "dim", "d_model")
     depth = layers or _size(config, "num_hidden_layers", "n_layers", "num_layers")
@@ -73,7 +82,7 @@ def training_memory(
     layer_input = _FLOAT * tokens * hidden
     everything, again = depth * layer, depth * layer_input + layer
     return TrainingMemory(
-        weights=_FLOAT * parameters,
+        weights=_FLOAT * (parameters - rounded) + round(WEIGHT_BYTES.get(stage.adapter.quantize, _FLOAT) * rounded),
         gradients=_FLOAT * trained,
         moments=2 * _FLOAT * trained,
         activations=again if stage.gradient_checkpointing else everything,

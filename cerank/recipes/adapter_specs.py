@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
 from cerank.core.decode import help_text
 
+Quantize: TypeAlias = Literal["none", "8bit", "4bit"]
 ALL_LINEAR = "all-linear"  # as a target: every linear layer within the model's numbered layers
 
 
@@ -34,6 +35,12 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     modules_to_save: Annotated[
         tuple[str, ...], help_text("further modules that are trained as a whole; the head always is")
     ] = ()
+    quantize: Annotated[
+        Quantize,
+        help_text(
+            "hold the base in 8 or 4 bits while the adapter is trained, on a CUDA GPU; needs the extra `quantized`"
+        ),
+    ] = "none"
     start: Annotated[
         Literal["new", "continue"],
         help_text("new: a new adapter over the model so far; continue: train on the adapter of the stage before"),

@@ -51,6 +51,16 @@ def check_method(method: str) -> None:
         raise UsageError(what, where="--method", hint=nearest(method, METHODS), code="fusion-method-unknown")
 
 
+def reciprocal_ranks(count: int, k: int = RRF_K) -> list[float]:
+    """Return what reciprocal rank fusion gives the documents of one ranking: 1 / (k + rank), ranks from 1.
+
+    Example:
+        >>> [round(value, 4) for value in reciprocal_ranks(2)]
+        [0.0164, 0.0161]
+    """
+    return [1 / (k + rank) for rank in range(1, count + 1)]
+
+
 def rrf(rankings: Sequence[Ranking], k: int = RRF_K) -> Ranking:
     """Return the documents by the sum of 1 / (k + rank) over the rankings.
 
@@ -64,8 +74,8 @@ def rrf(rankings: Sequence[Ranking], k: int = RRF_K) -> Ranking:
     for ranking in rankings:
         for query in ranking:
             row = fused.setdefault(query, {})
-            for rank, doc in enumerate(ranking[query], 1):
-                row[doc] = row.get(doc, 0.0) + 1 / (k + rank)
+            for doc, value in zip(ranking[query], reciprocal_ranks(len(ranking[query]), k), strict=True):
+                row[doc] = row.get(doc, 0.0) + value
     return ordered(fused)
 
 

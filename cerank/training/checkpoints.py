@@ -39,6 +39,16 @@ class TrainingState(msgspec.Struct, frozen=True):
     last_value: float | None = None  # of the newest validation
     filter: FilterState | None = None  # of a stage with a filter
 
+    def after_step(self, step: int, microbatch: int, filter_state: FilterState | None) -> TrainingState:
+        """Return the state after a step.
+
+        Args:
+            step: its number.
+            microbatch: tokens at once, where memory allowed fewer than the stage has; else 0.
+            filter_state: state of the stage's filter, if it has one.
+        """
+        return msgspec.structs.replace(self, step=step, microbatch=microbatch, filter=filter_state)
+
     def after_validation(self, value: float, patience: int) -> TrainingState:
         """Return the state after a validation gave `value`; larger is better, and an equal value is no improvement."""
         if self.best_step == 0 or value > self.best_value:

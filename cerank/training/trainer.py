@@ -29,9 +29,9 @@ from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.packing import to_device
 from cerank.kernels.recomputation import recompute_layers
-from cerank.models.adapter_training import add_adapter
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
+from cerank.models.lora.adapter_training import add_adapter
 from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer
@@ -206,8 +206,7 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
-                reduced = passes.reduced_from(stage.tokens_at_once)
-                state = msgspec.structs.replace(state, step=step, microbatch=reduced, filter=result.filter_state)
+                state = state.after_step(step, passes.reduced_from(stage.tokens_at_once), result.filter_state)
                 if is_finite:
                     figures = (loss, rate, norm, *result.sizes, time.perf_counter() - started)
                     row = StepMetrics(self.index, step, *figures, forward_pairs=result.scored)

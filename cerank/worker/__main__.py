@@ -50,6 +50,7 @@ _PACKAGES = (
     "ir-datasets",
     "bm25s",
     "peft",
+    "bitsandbytes",
 )
 
 

@@ -133,7 +133,10 @@ def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, pr
     own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
     pairs = [(key, origin.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
     if any(stage.adapter.is_lora for _, stage in context.plan.recipe.chained()[: index + 1]):
-        pairs.append(("peft", origin.attempt.versions.get("peft", "-"), own.versions.get("peft", "-")))
+        pairs += [
+            (name, origin.attempt.versions.get(name, "-"), own.versions.get(name, "-"))
+            for name in ("peft", "bitsandbytes")
+        ]
     pairs.append(("processor", origin.attempt.cpu, own.cpu))
     their_precisions = json_records.load_if_there(origin.folder.precisions, Precisions)
     for name, stage in context.plan.recipe.chained()[: index + 1]:

@@ -22,10 +22,11 @@ from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, journal, manifests
 from cerank.inference.rerank import Scorer, chunk_count, rerank
 from cerank.models import adapters, cross_encoder
-from cerank.models.adapter_training import TakenAdapter, take_adapter, write_adapter
 from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
+from cerank.models.lora.adapter_training import TakenAdapter, take_adapter, write_adapter
+from cerank.models.lora.quantized_base import quantize_base
 from cerank.planning import inputs
 from cerank.recipes.loss_specs import part_target
 from cerank.recipes.negative_specs import FalseNegativeFilters
@@ -115,8 +116,11 @@ class StageWork:
         # on the CPU, because a GPU's memory is needed for training
         is_first = context.ranks.is_first
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()} if is_first else {}
-        if stage.adapter.is_lora and stage.adapter.start == "continue":
-            encoder = load_model(files, pooling, recipe.seed, merges=False)
+        adapter, precision = stage.adapter, str(stage.precision)
+        if adapter.is_lora and adapter.start == "continue":
+            encoder = load_model(files, pooling, recipe.seed, merges=False, spec=adapter, precision=precision)
+        else:
+            quantize_base(encoder, adapter, precision, f"stages.{self._name}.adapter")
         encoder.to(context.device)
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
@@ -154,10 +158,10 @@ class StageWork:
         kept_step = state.best_step if stage.keep == "best" else state.step
         if kept_step != state.step:
             checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
-        adapter = take_adapter(encoder)  # and the model is an ordinary one again
+        taken = take_adapter(encoder)  # and the model is an ordinary one again
         summary = self._summary(state, kept_step, sampler.sampling, weight_change(before, encoder))
         summary = msgspec.structs.replace(summary, teacher_ties=ties)
-        self._save_model(encoder, tokenizer, summary, adapter, files)
+        self._save_model(encoder, tokenizer, summary, taken, files)
         self._finish(summary)
 
     def _use_of_ties(self) -> str:

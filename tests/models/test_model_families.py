@@ -14,18 +14,27 @@ import torch
 from cerank.core.metrics import StepMetrics
 from cerank.inference.rerank import Scorer
 from cerank.models import cross_encoder
-from cerank.models.adapter_training import add_adapter, take_adapter, write_adapter
 from cerank.models.bases import BaseFiles, locate
 from cerank.models.cross_encoder import CrossEncoder, load_tokenizer
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.load_model import load_model
+from cerank.models.lora.adapter_training import add_adapter, take_adapter, write_adapter
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import TokenLimits
 from cerank.training.batches import TrainingData
 from cerank.training.sampler import Sampler, TrainingPool
 from cerank.training.trainer import PausedError, Trainer
-from tests.models.family_fixtures import PAIRS, write_causal, write_encoder, write_ettin, write_lightning, write_t5
+from tests.models.family_fixtures import (
+    PAIRS,
+    edit_json,
+    write_causal,
+    write_encoder,
+    write_ettin,
+    write_lightning,
+    write_t5,
+    write_xpm,
+)
 
 LENGTH = 300
 STAGE = Stage(
@@ -57,6 +66,13 @@ def _encoder(architecture: str, **more: object):
     return lambda folder: str(write_encoder(folder / "base", architecture, **more))
 
 
+def _old_layout(folder: Path) -> str:
+    """A re-ranker as sentence-transformers saved it before its modules, such as ms-marco-MiniLM."""
+    base = write_encoder(folder / "base", "BertForSequenceClassification", num_labels=1)
+    edit_json(base / "config.json", sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"})
+    return str(base)
+
+
 FAMILIES = (
     Family("BERT", _encoder("BertModel"), "transformers"),
     Family("RoBERTa", _encoder("RobertaModel", type_vocab_size=2), "transformers"),
@@ -67,8 +83,16 @@ FAMILIES = (
     Family("ModernBERT", _encoder("ModernBertModel"), "transformers"),
     Family("classifier of one label", _encoder("BertForSequenceClassification", num_labels=1), "transformers"),
     Family("classifier of two labels", _encoder("BertForSequenceClassification", num_labels=2), "transformers"),
+    Family(
+        "bge-reranker-v2-m3",
+        _encoder("XLMRobertaForSequenceClassification", num_labels=1, type_vocab_size=2),
+        "transformers",
+    ),
+    Family("gte-reranker-modernbert", _encoder("ModernBertForSequenceClassification", num_labels=1), "transformers"),
+    Family("CrossEncoder, old layout", _old_layout, "CrossEncoder"),
     Family("Ettin re-ranker", lambda folder: str(write_ettin(folder / "base")), "CrossEncoder"),
     Family("lightning-ir", lambda folder: str(write_lightning(folder / "base")), "transformers"),
+    Family("xpmir", lambda folder: str(write_xpm(folder / "base")), "transformers"),
     Family(
         "Qwen3-Reranker",
         lambda folder: str(write_causal(folder / "Qwen3-Reranker-0.6B", "qwen3")),

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from cerank.errors import UsageError
+from cerank.models.finite_weights import check_finite
 from cerank.models.preflight import check_base, read_sizes, weight_shapes
 from tests.refusals import refused
 
@@ -125,3 +127,22 @@ def test_the_shipped_base_passes() -> None:
 
     facts = check_base(locate("minilm").folder, {"stages.a.max_length": 512}, needs_one_score=False)
     assert facts.tokens == facts.embeddings == 30522
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named_before_anything_is_loaded(tmp_path: Path, kind, value) -> None:
+    tensors = {"sound.weight": torch.full((3, 5), 3e4, dtype=kind), "broken.weight": torch.ones(7, dtype=kind)}
+    save_file(tensors | {"steps": torch.ones(2, dtype=torch.int64)}, tmp_path / "model.safetensors")
+    check_finite(tmp_path)
+    tensors["broken.weight"][6] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    with refused(UsageError, "weights-not-finite", "broken.weight"):
+        check_finite(tmp_path)
+
+
+def test_offsets_that_are_none_are_damage(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [-9, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    with refused(UsageError, "weights-damaged"):
+        check_finite(tmp_path)

@@ -10,9 +10,9 @@ import pytest
 
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.inference.rerank import Scorer
-from cerank.models import adapter_targets
 from cerank.models.adapters import read_adapter
 from cerank.models.bases import locate
+from cerank.models.lora import adapter_targets
 from cerank.planning.training_memory import trained_parameters, training_memory
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.plan import without_defaults

@@ -77,6 +77,7 @@ class QueuedMatrix(msgspec.Struct, frozen=True):
 
     record: MatrixRecord
     added: tuple[RunFolder, ...]  # queued now
+    attempts: tuple[int, ...]  # that each of `added` had before
     there: tuple[RunFolder, ...]  # finished, running or queued before
 
 
@@ -351,13 +352,14 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
     waiting = [folder for folder in folders if lab.status(folder).state not in _NOT_TO_QUEUE]
+    attempts = tuple(max(folder.attempt_numbers(), default=0) for folder in waiting)
     if lab.executor is not None and waiting:
         lab.submit(waiting)
     else:
         for folder in waiting:
             lab.resume_queued(folder)
     there = tuple(folder for folder in folders if folder not in waiting)
-    return QueuedMatrix(record, tuple(waiting), there)
+    return QueuedMatrix(record, tuple(waiting), attempts, there)
 
 
 def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: Settings) -> CerankError:

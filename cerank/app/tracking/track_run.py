@@ -17,6 +17,7 @@ import msgspec
 
 from cerank.core.metrics import Position, StepMetrics, Validation
 from cerank.errors import CerankError
+from cerank.executors import polling
 from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.files.journal import Tail
@@ -226,6 +227,7 @@ def follow(
     reader = RunReader(folder, plan, record)
     began = time.monotonic()
     while True:
+        polling.refresh(folder.lab)
         status = run_store.status(folder, datetime.now(UTC))  # first, so that no row of what it says is missed
         if not folder.path.is_dir():
             tracker.close("failed")

@@ -77,7 +77,16 @@ def start(folder: RunFolder, request: TrackingRequest, *, after_attempt: int = 0
     Raises:
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
-    processes = []
+    save_request(folder, request)
+    return [_start_process(folder, kind, after_attempt) for kind in request.kinds]
+
+
+def save_request(folder: RunFolder, request: TrackingRequest) -> None:
+    """Record which trackers a run is to be sent to; what was sent to the same place before stays recorded.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
     for kind in request.kinds:
         before = track_run.load_record(folder, kind)
         project = request.project or (before.project if before is not None else PROJECT)
@@ -85,8 +94,6 @@ def start(folder: RunFolder, request: TrackingRequest, *, after_attempt: int = 0
         if before is not None and (before.project, before.is_offline) == (project, request.is_offline):
             record = msgspec.structs.replace(before, is_over=False, failure="")  # the rest, to the same place
         track_run.save_record(folder, record)
-        processes.append(_start_process(folder, kind, after_attempt))
-    return processes
 
 
 def start_again(folder: RunFolder, after_attempt: int) -> list[Process]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cerank.app import Lab, next_steps
+from cerank.app.tracking import waiting_trackers
 from cerank.cli import options, table_columns
 from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import RunName, settings_of
@@ -96,7 +97,9 @@ def start_queue(lab: options.Lab = None) -> None:
     if before.state == "idle":
         info("No run is waiting, so there is nothing to start.")
         return
+    queued = {folder.path: waiting_trackers.attempts_of(folder) for folder in home.queued()}
     home.start_queue()
+    waiting_trackers.start_when_they_begin(queued)
     print_queue_state(home.queue_state(), home.folder)
 
 
@@ -105,7 +108,9 @@ def add_to_queue(name: RunName, lab: options.Lab = None) -> None:
     """Put a run that has not started, or is paused, lost or failed, at the end of the queue."""
     home = Lab(settings_of(lab))
     folder = home.find(name)
+    before = waiting_trackers.attempts_of(folder)
     home.resume_queued(folder)
+    waiting_trackers.start_when_they_begin({folder.path: before})
     info(f"Run {run_store.title(folder)} is queued. {next_steps.command(home.folder, 'queue')} shows its place.")
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cerank.core.passage_scores import Aggregation
     from cerank.evaluation.compare import Comparison
     from cerank.exporting.mteb_files import MtebTask
-    from cerank.exporting.run_metadata import MetadataRequest
     from cerank.settings import Settings
 
 Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and qrels.")]
@@ -37,7 +36,6 @@ _PRECISION = (
 )
 _MTEB = "mteb"
 _PASSAGES = "Long documents"
-_METADATA = "ir_metadata"
 _MORE = "What to show"
 
 Names = Annotated[
@@ -536,24 +534,10 @@ def rerank(
     mteb_split: Annotated[
         str, typer.Option("--mteb-split", metavar="NAME", help="Split of the task.", rich_help_panel=_MTEB)
     ] = "test",
-    metadata: Annotated[
-        bool,
-        typer.Option(
-            "--metadata",
-            help="Begin FILE with ir_metadata: comments on machine, model, data, time, memory and energy.",
-            rich_help_panel=_METADATA,
-        ),
-    ] = False,
-    actor: Annotated[
-        str,
-        typer.Option("--actor", metavar="NAME", help="Your name, for the metadata.", rich_help_panel=_METADATA),
-    ] = "",
-    team: Annotated[
-        str, typer.Option("--team", metavar="NAME", help="Your team's name.", rich_help_panel=_METADATA)
-    ] = "",
-    goal: Annotated[
-        str, typer.Option("--goal", metavar="TEXT", help="What the run is for.", rich_help_panel=_METADATA)
-    ] = "",
+    metadata: options.Metadata = False,
+    actor: options.Actor = "",
+    team: options.Team = "",
+    goal: options.Goal = "",
     replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -593,7 +577,7 @@ def rerank(
         ),
         passage_scores=passage_scores,
         document_template=template,
-        metadata=_metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
+        metadata=options.metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
     )
     result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
     info(f"{counted(result.queries, 'query')} re-ranked")
@@ -621,24 +605,6 @@ def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengt
         where = reranked_passages.PASSAGE_OPTIONS[changed[0]]
         hint = "add --aggregation, such as --aggregation MaxP"
         raise UsageError("it says how documents are cut into passages", where=where, hint=hint, code="options-conflict")
-    return None
-
-
-def _metadata_request(*, actor: str, team: str, goal: str, is_asked: bool) -> MetadataRequest | None:
-    """Return what the header of ir_metadata is to say; None where none is asked for.
-
-    Raises:
-        UsageError: a name or goal is given without --metadata.
-    """
-    from cerank.exporting.run_metadata import MetadataRequest
-
-    if is_asked:
-        return MetadataRequest(command=("cerank", *sys.argv[1:]), actor=actor, team=team, goal=goal)
-    for option, text in (("--actor", actor), ("--team", team), ("--goal", goal)):
-        if text:
-            raise UsageError(
-                "it is written into the metadata", where=option, hint="add --metadata", code="options-conflict"
-            )
     return None
 
 

@@ -10,6 +10,8 @@ from cerank.app import Lab, estimates, next_steps, run_request
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
+from cerank.app.tracking import waiting_trackers
+from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
 from cerank.runs import job_records, run_store
@@ -18,14 +20,20 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
 
 
-def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
-    """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing."""
+def run(home: Lab, request: RunRequest, tracking: TrackingRequest, *, dry_run: bool, pairs_per_second: float) -> None:
+    """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing.
+
+    Runs that are queued now are sent to the trackers, from their first step on.
+    """
     settings = home.plan_settings()
     grid = run_request.load_matrix(request)
     if dry_run:
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
+    added = zip(queued_matrix.added, queued_matrix.attempts, strict=True)
+    before = {folder.path: count for folder, count in added}
+    waiting_trackers.start_when_they_begin(before, tracking if tracking.kinds else None)
     for folder in queued_matrix.added if home.executor is None else ():
         write_output(folder.name + "\n")
     name = queued_matrix.record.name

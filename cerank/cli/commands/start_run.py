@@ -15,7 +15,7 @@ import typer
 from cerank import recipes
 from cerank.app import Lab, estimates, next_steps, plans, run_request
 from cerank.app.run_request import RunRequest
-from cerank.app.tracking import track_run, tracking_process
+from cerank.app.tracking import track_run, tracking_process, waiting_trackers
 from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
@@ -119,7 +119,7 @@ def run(
     tracking_process.check_request(tracking, "--track")
     lab_of_runs = Lab(settings, options=job_options)
     settings = lab_of_runs.plan_settings()
-    _check_executor_options(lab_of_runs, is_here=queue or print_command, is_tracked=bool(tracking.kinds))
+    _check_executor_options(lab_of_runs, is_here=queue or print_command)
     if settings.executor == "local" and not print_command:
         lab_of_runs.check_devices(settings.devices, settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
@@ -137,17 +137,19 @@ def run(
         baseline=baseline,
     )
     if folds or request.is_matrix:
-        is_tracked = bool(tracking.kinds)
         if folds:
             _check_fold_options(
-                label, is_matrix=request.is_matrix, detach=detach or print_command, is_tracked=is_tracked
+                label,
+                is_matrix=request.is_matrix,
+                detach=detach or print_command,
+                is_tracked=bool(tracking.kinds),
             )
             _run_folds(lab_of_runs, request, folds, pairs_per_second, dry_run=dry_run, wide=wide)
             return
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach or print_command, is_tracked=is_tracked)
-        run_matrix.run(lab_of_runs, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        _check_matrix_options(label, detach=detach or print_command)
+        run_matrix.run(lab_of_runs, request, tracking, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
     from cerank.cli import live_status
@@ -167,6 +169,7 @@ def run(
         _enqueue(lab_of_runs, plan, loaded.toml, tracking)
     elif lab_of_runs.executor is not None:
         folder, record = lab_of_runs.start_elsewhere(plan, loaded.toml)
+        waiting_trackers.start_when_they_begin({folder.path: 0}, tracking)
         live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
@@ -233,23 +236,15 @@ def _executor_settings(
     return settings, job_options
 
 
-def _check_executor_options(lab: Lab, *, is_here: bool, is_tracked: bool) -> None:
+def _check_executor_options(lab: Lab, *, is_here: bool) -> None:
     """Reject options that need the run's processes on this machine, where an executor has them elsewhere."""
     if lab.executor is not None and is_here:
         what = f"--queue and --print-command are for this machine, not for {lab.executor.name}"
         raise UsageError(what, where="--on", hint="leave them out, or give --on local", code="executor-option")
-    if lab.executor is not None and is_tracked:
-        what = "--track cannot be given for a run on other machines"
-        hint = "`cerank track RUN --to TRACKER` sends it, while it runs or afterwards"
-        raise UsageError(what, where="--track", hint=hint, code="executor-option")
 
 
-def _check_matrix_options(label: str, *, detach: bool, is_tracked: bool) -> None:
+def _check_matrix_options(label: str, *, detach: bool) -> None:
     """Reject options that have no effect on a matrix."""
-    if is_tracked:
-        what = "--track cannot be given for a matrix, whose runs start one after another"
-        hint = "`cerank track RUN --to TRACKER` sends each of them, while it runs or afterwards"
-        raise UsageError(what, where="--track", hint=hint, code="matrix-option")
     if label:
         raise UsageError(
             "--label cannot be given for a matrix, whose runs get labels automatically",
@@ -268,7 +263,7 @@ def _check_matrix_options(label: str, *, detach: bool, is_tracked: bool) -> None
 
 def _enqueue(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest) -> None:
     folder = lab.enqueue(plan, toml)
-    tracking_process.start(folder, tracking)
+    waiting_trackers.start_when_they_begin({folder.path: 0}, tracking)
     info(f"Run {run_store.title(folder)} is queued. {next_steps.command(lab.folder, 'queue')} shows its place.")
     write_output(folder.name + "\n")
 
@@ -387,7 +382,9 @@ def resume(
             what = f"a job on {executor.name} uses as many devices as the run was made for"
             raise UsageError(what, where="--devices", hint="omit --devices", code="options-conflict")
         executor.device(run_store.load_plan(folder).device)
+        before = waiting_trackers.attempts_of(folder)
         records = home.submit([folder], executor)
+        waiting_trackers.start_when_they_begin({folder.path: before})
         live_status.tell_submitted(home, [folder], records, executor)
         return
     follower = Follower(folder)

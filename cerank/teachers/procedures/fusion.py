@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cerank.core.rankings import Ranking, ordered
+from cerank.retrieval.rank_fusion import reciprocal_ranks
 from cerank.teachers.procedures import kemeny
-
-_RRF = 60  # Cormack et al. 2009
 
 
 def merge(rankings: Sequence[Ranking], how: Literal["mean", "rrf", "kemeny"]) -> Ranking:
@@ -42,6 +41,6 @@ def _values(ranking: Ranking, query: str, how: str) -> list[float]:
     """Return what each document of a query gets from one teacher, in its order."""
     scores = ranking.scores(query)
     if how == "rrf":
-        return [1.0 / (_RRF + rank) for rank in range(1, len(scores) + 1)]
+        return reciprocal_ranks(len(scores))
     middle, spread = statistics.fmean(scores), statistics.pstdev(scores)
     return [(score - middle) / spread if spread else 0.0 for score in scores]

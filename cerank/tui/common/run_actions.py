@@ -74,8 +74,12 @@ def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
         return
 
     def resume_all() -> None:
+        from cerank.app.tracking import waiting_trackers
+
+        before = {entry.folder.path: waiting_trackers.attempts_of(entry.folder) for entry in able}
         for entry in able:
             lab_app.lab.resume_queued(entry.folder)
+        waiting_trackers.start_when_they_begin(before)
 
     def resumed(_: None) -> None:
         lab_app.show_message(f"{_named(able)}: resumes as soon as its device is free")

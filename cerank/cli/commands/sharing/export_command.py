@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +12,16 @@ from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
-from cerank.exporting.export_formats import FORMATS, QUANTIZED
+from cerank.exporting.export_formats import FORMATS, QUANTIZED, RANKINGS
 
 if TYPE_CHECKING:
     from cerank.app.publishing.export_model import ExportRequest, ExportResult
+    from cerank.exporting.run_metadata import MetadataRequest
+    from cerank.settings import Settings
 
 
 def _formats(incomplete: str) -> list[str]:
-    return [name for name in FORMATS if name.startswith(incomplete)]
+    return [name for name in (*FORMATS, RANKINGS) if name.startswith(incomplete)]
 
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run (its last stage), or RUN:STAGE.")]
@@ -28,7 +31,7 @@ As = Annotated[
         "--as",
         metavar="FORMAT",
         help="sentence-transformers, transformers, onnx, onnx-int8, onnx-int8-static, openvino or openvino-int8 "
-        "(the extras onnx and openvino install what these need).",
+        "(the extras onnx and openvino install what these need); or trec, for rankings.",
         autocompletion=_formats,
     ),
 ]
@@ -57,6 +60,10 @@ def export(
     form: As = "sentence-transformers",
     license_: License = "",
     queries: Queries = None,
+    metadata: options.Metadata = False,
+    actor: options.Actor = "",
+    team: options.Team = "",
+    goal: options.Goal = "",
     lab: options.Lab = None,
     cache: options.Cache = None,
     threads: options.Threads = None,
@@ -65,6 +72,8 @@ def export(
 ) -> None:
     """Write the re-ranker of a run for another library, with a model card, and check its scores there.
 
+    --as trec writes the run's test rankings instead, as TREC files, with --metadata each begun by ir_metadata.
+
     The files are loaded with the library that they are for, and its scores of 100 pairs compared with cerank's; where
     they differ nothing is kept. An 8-bit model is timed beside float32 on this processor, and its ranking compared with
     the run's, before it is recommended.
@@ -72,9 +81,31 @@ def export(
     from cerank.app.publishing.export_model import export as export_model
 
     settings = settings_of(lab, cache, threads=threads, form=output, json=json)
+    described = options.metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata)
+    if form == RANKINGS:
+        _export_rankings(settings, run, to, described, is_for_model=bool(license_) or queries is not None)
+        return
+    if described is not None:
+        what = "--metadata describes rankings, and these are the files of a model"
+        raise UsageError(what, where="--metadata", hint=f"give --as {RANKINGS}", code="options-conflict")
     request = _request(run, form, license_, queries)
     result = export_model(settings, request, to, info)
     _show(result, settings.format)
+
+
+def _export_rankings(
+    settings: Settings, run: str, to: Path, metadata: MetadataRequest | None, *, is_for_model: bool
+) -> None:
+    """Write the rankings of a run, and list the files."""
+    from cerank.app.publishing.export_rankings import export_rankings
+
+    if is_for_model:
+        what = f"--license and --queries are for models, and --as {RANKINGS} writes rankings"
+        raise UsageError(what, where="--as", hint="omit them", code="options-conflict")
+    written = export_rankings(settings, run, to, metadata, info)
+    _show_files(written.files, settings.format)
+    for note in written.notes:
+        info(note)
 
 
 def push(
@@ -135,9 +166,13 @@ def _request(run: str, form: str, license_: str, queries: int | None) -> ExportR
     return ExportRequest(run=run, form=form, license=license_, queries=queries)
 
 
-def _show(result: ExportResult, form: str) -> None:
+def _show_files(files: Sequence[tuple[str, int]], form: str) -> None:
     columns = (Column("file", "File", "name"), Column("bytes", "Bytes", "number", 0))
-    emit(Table("files", columns, result.files), form)
+    emit(Table("files", columns, tuple(files)), form)
+
+
+def _show(result: ExportResult, form: str) -> None:
+    _show_files(result.files, form)
     info(result.check.text)
     for sentence in result.quantized.sentences if result.quantized is not None else ():
         info(sentence)

@@ -28,7 +28,7 @@ FAMILY_TARGETS: Mapping[str, tuple[str, ...]] = {
     "t5": ("q", "k", "v", "o"),
 }
 LAYER_NUMBER = re.compile(r"\.(?:layer|layers|block)\.([0-9]+)\.")  # in a name with a dot before it
-_TABLES = re.compile(r"(?:embeddings?|attention_bias)$")  # matrices that are looked up in, not multiplied with
+LOOKED_UP = re.compile(r"(?:embeddings?|attention_bias)$")  # matrices that are looked up in, not multiplied with
 
 
 class AdapterShape(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ def adapter_shape(
     matrices = {
         name.removesuffix(".weight"): shape
         for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) == 2 and not _TABLES.search(name.removesuffix(".weight"))
+        if name.endswith(".weight") and len(shape) == 2 and not LOOKED_UP.search(name.removesuffix(".weight"))
     }
     if not shapes:
         raise UsageError("the names of its weights cannot be read", where=where, code="weights-damaged")

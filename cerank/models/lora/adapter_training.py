@@ -23,9 +23,10 @@ from cerank.core.seeds import derive
 from cerank.errors import RunFailedError, UsageError
 from cerank.kernels import dropout
 from cerank.models import adapters
-from cerank.models.adapter_targets import LAYER_NUMBER, check_library, is_target, targets_of
 from cerank.models.adapters import Adapter
 from cerank.models.cross_encoder import CrossEncoder, write_checkpoint_config, write_head
+from cerank.models.lora.adapter_targets import LAYER_NUMBER, check_library, is_target, targets_of
+from cerank.models.lora.quantized_base import restore_base
 from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.text.safe_text import shown
 from cerank.tokenization.tokens import TokenLimits
@@ -111,7 +112,7 @@ def continue_adapter(model: CrossEncoder, adapter: Adapter) -> None:
 
 
 def take_adapter(model: CrossEncoder) -> TakenAdapter | None:
-    """Return the model's adapter, after merging it into the weights; None where there is none.
+    """Return the model's adapter, after merging it into the weights of its base's files; None where there is none.
 
     Raises:
         RunFailedError: the merged weights are not finite.
@@ -119,7 +120,7 @@ def take_adapter(model: CrossEncoder) -> TakenAdapter | None:
     config = model.adapter
     if config is None:
         return None
-    from peft import get_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer
 
     encoder: Any = model.encoder
@@ -135,6 +136,10 @@ def take_adapter(model: CrossEncoder) -> TakenAdapter | None:
     values["target_modules"] = sorted(values["target_modules"])
     values["modules_to_save"] = sorted(heads) or None
     values["inference_mode"] = True
+    if model.full_precision:
+        restore_base(model)
+        _inject(model, config)
+        set_peft_model_state_dict(encoder, {k: v for k, v in saved.items() if "lora_" in k}, _NAME)
     for name, layer in [(name, part) for name, part in encoder.named_modules() if isinstance(part, LoraLayer)]:
         try:
             layer.merge(safe_merge=True)
