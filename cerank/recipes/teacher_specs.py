@@ -42,7 +42,6 @@ SET_BY_KEYS = {
     "messages": "template", "prompt": "template", "model": "model", "temperature": "temperature",
     "seed": "sampling_seed", "max_tokens": "max_output",
 }  # fmt: skip
-ANSWERS_ARE_READ_AT_ONCE = ("stream", "n")  # one answer, in one piece
 # How a teacher is asked and billed decides nothing about what it answers.
 OPERATIONAL = frozenset({
     "api_key", "concurrency", "timeout", "attempts", "max_failures", "max_cost", "max_calls", "max_tokens", "prices",
@@ -175,9 +174,8 @@ def _model_mistakes(at: str, spec: TeacherSpec) -> list[str]:
     mistakes += [
         f"{at}.parameters.{name}: set by {at}.{key}" for name, key in SET_BY_KEYS.items() if name in spec.parameters
     ]
-    for name in ANSWERS_ARE_READ_AT_ONCE:
-        if spec.parameters.get(name) not in (None, False, 1):
-            mistakes.append(f"{at}.parameters.{name}: one answer is read, in one piece; leave it out")
+    if spec.parameters.get("stream") or spec.parameters.get("n", 1) != 1:
+        mistakes.append(f"{at}.parameters: one answer is read, in one piece; leave out stream and n")
     if spec.timeout == 0:
         mistakes.append(f"{at}.timeout: 0 s leaves no time for an answer")
     return mistakes
