@@ -22,7 +22,7 @@ from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.theme import state_color
 
-_COLUMNS = ("teacher", "state", "kind", "queries", "failed", "calls", "tokens", "cost", "check")
+_COLUMNS = ("teacher", "state", "kind", "queries", "failed", "calls", "cost", "check", "tokens")
 _COLORS = {"at work": "running", "made": "finished", "declared": "queued"}
 
 
@@ -92,9 +92,9 @@ class TeachersScreen(LabScreen):
                 cell(f"{teacher.queries:,}"),
                 cell(f"{failed:,}" if failed else ""),
                 cell(f"{teacher.calls:,}"),
-                cell(f"{teacher.tokens:,}"),
                 cell(_money(teacher.costs)),
                 cell(teacher.check.verdict if teacher.check else "–"),
+                cell(f"{teacher.tokens:,}"),
             )
         if teachers:
             table.move_cursor(row=min(max(row, 0), len(teachers) - 1))
