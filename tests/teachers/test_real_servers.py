@@ -3,8 +3,8 @@
 The model has random weights and knows six answers, each an order of three passages: whatever the order is, it does not
 come from the passages. What is tested is the machinery, and that a check says how bad such a teacher is.
 
-`transformers serve` needs fastapi, uvicorn, openai and accelerate; llama.cpp's server needs xllamacpp, whose wheel has it,
-and gguf. A test whose packages are not installed is skipped.
+`transformers serve` needs fastapi, uvicorn, openai and accelerate; llama.cpp's server needs gguf and xllamacpp, whose
+wheel has it. A test whose packages are not installed is skipped.
 """
 
 from __future__ import annotations

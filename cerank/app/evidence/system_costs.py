@@ -133,7 +133,7 @@ def table(costs: Mapping[str, Cost]) -> Table:
 
 
 def _paid(cost: Cost) -> float | None:
-    """Return the money of a system beside others that have some: without calls and a price of an hour, none was paid."""
+    """Return the money of a system beside others that have some: 0 without calls and without a price of an hour."""
     return 0.0 if cost.money is None and not cost.calls else cost.money
 
 
@@ -150,7 +150,6 @@ def gains_per_cost(comparison: Comparison, costs: Mapping[str, Cost]) -> Table:
             continue
         gain = row.paired.difference
         hours, calls = (right.seconds - left.seconds) / 3600, (right.calls - left.calls) / 1000
-        # without calls and without a price of an hour nothing was paid
         paid = [_paid(cost) for cost in (left, right)]
         money = None if paid[0] is None or paid[1] is None else paid[1] - paid[0]
         units = [gain / unit if unit is not None and unit > 0 else None for unit in (hours, calls, money)]
