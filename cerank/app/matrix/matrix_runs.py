@@ -20,8 +20,6 @@ from cerank.app.matrix.drafts import MOST_RUNS, DraftRun, FieldError
 from cerank.app.matrix.matrix_planning import ReportProgress, WorkTotals
 from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
-from cerank.app.teaching import planned_teaching
-from cerank.app.teaching.planned_teaching import SharedTeaching
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
@@ -71,7 +69,6 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
     work: tuple[WorkItem, ...]
     shared: tuple[WorkItem, ...]
     needs: tuple[MissingInput, ...]
-    teaching: SharedTeaching  # what its teachers are asked
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
 
 
@@ -277,10 +274,6 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         work=totals.done,
         shared=totals.shared,
         needs=input_check.needs,
-        teaching=planned_teaching.of_recipes(
-            [cell.recipe for cell in grid_.cells],
-            planned_teaching.Machine(settings.lab, settings.cache, device, threads),
-        ),
         comparisons=_comparisons(grid_),
     )
 

@@ -41,17 +41,17 @@ def of_plan(plan: Plan, lab: Path) -> list[PlannedTeaching]:
     """
     from cerank.teachers.estimate import parts_of
 
-    machine = Machine(lab, Path(plan.cache), plan.device, plan.threads)
+    place = TeachingPlace(lab, Path(plan.cache), plan.device, plan.threads)
     seen: set[str] = set()
     return [
         planned
-        for use, request in _requests(plan.recipe, machine)
+        for use, request in _requests(plan.recipe, place)
         for part in parts_of(request)
         for planned in _counted(use, part, seen)
     ]
 
 
-class Machine(msgspec.Struct, frozen=True):
+class TeachingPlace(msgspec.Struct, frozen=True):
     """Where teachers would be made: folders, device and threads."""
 
     lab: Path
@@ -67,7 +67,7 @@ class SharedTeaching(msgspec.Struct, frozen=True):
     unknown: dict[str, str] = {}  # recipe -> why what its teachers take is not known
 
 
-def of_recipes(recipes: Sequence[Recipe], machine: Machine) -> SharedTeaching:
+def of_recipes(recipes: Sequence[Recipe], place: TeachingPlace) -> SharedTeaching:
     """Return what the teachers of recipes take together; answers that runs share count once. Nothing is fetched."""
     from cerank.datasets import irds
     from cerank.teachers import declared
@@ -78,7 +78,7 @@ def of_recipes(recipes: Sequence[Recipe], machine: Machine) -> SharedTeaching:
     with irds.offline():
         for recipe in recipes:
             try:
-                for _, request in _requests(recipe, machine):
+                for _, request in _requests(recipe, place):
                     for part in parts_of(request):
                         identity = declared.identity(part.spec, part.teachers, part.dataset, part.first_stage)
                         each = wanted.setdefault(f"{part.dataset.name} {identity}", _Wanted(part))
@@ -184,7 +184,7 @@ def _multiplied(each: TeachingEstimate, factor: float) -> TeachingEstimate:
     )
 
 
-def _requests(recipe: Recipe, machine: Machine) -> Iterator[tuple[str, TeachRequest]]:
+def _requests(recipe: Recipe, place: TeachingPlace) -> Iterator[tuple[str, TeachRequest]]:
     """Yield what is asked of each teacher, in the order of the work."""
     from cerank.planning import inputs
     from cerank.teachers.requests import TeachRequest
@@ -192,20 +192,20 @@ def _requests(recipe: Recipe, machine: Machine) -> Iterator[tuple[str, TeachRequ
     used = {stage.asked_teacher for _, stage in recipe.chained()} | {*recipe.evaluate.teachers}
     if not used & recipe.teachers.keys():
         return
-    datasets = inputs.open_datasets(recipe, machine.cache)
+    datasets = inputs.open_datasets(recipe, place.cache)
 
     def request(name: str, dataset: str, first: str, queries: Sequence[str], depth: int = 0) -> TeachRequest:
         return TeachRequest(
-            lab=machine.lab,
-            cache=machine.cache,
+            lab=place.lab,
+            cache=place.cache,
             name=name,
             teachers=recipe.teachers,
             dataset=datasets[dataset],
             first_stage=first,
             queries=tuple(queries),
             depth=depth,
-            device=machine.device,
-            threads=machine.threads,
+            device=place.device,
+            threads=place.threads,
             fetch=False,
         )
 
@@ -218,7 +218,7 @@ def _requests(recipe: Recipe, machine: Machine) -> Iterator[tuple[str, TeachRequ
         if stage.asked_teacher not in recipe.teachers:
             continue
         training, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
-        sampled = _sampled_queries(recipe, stage_name, stage, datasets[training], machine.cache)
+        sampled = _sampled_queries(recipe, stage_name, stage, datasets[training], place.cache)
         yield stage_name, request(stage.asked_teacher, training, first, sampled)
         if stage.validates_by_loss and stage.source == "teacher":
             queries = list(datasets[recipe.data.validation].queries)[: stage.validation_queries or None]

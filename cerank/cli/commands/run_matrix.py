@@ -11,8 +11,10 @@ from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
 from cerank.app.teaching import planned_teaching
+from cerank.app.teaching.planned_teaching import TeachingPlace
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
+from cerank.machine.devices import resolve_device
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
@@ -48,7 +50,8 @@ def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: floa
 
 def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings) -> None:
     matrix = grid.matrix
-    teaching = matrix_outline.teaching
+    place = TeachingPlace(settings.lab, settings.cache, resolve_device(settings.device), settings.threads or 1)
+    teaching = planned_teaching.of_recipes([cell.recipe for cell in grid.cells], place)
     shown = [
         _run_table(matrix_outline, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
         *([table_columns.work_table(matrix_outline.work)] if matrix_outline.work else []),
