@@ -136,7 +136,7 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
             failed.update(facts.failed)
         runs = declared.get(key, [])
         kind = (folders[-1].kind if folders else "") or kinds.get(key, "")
-        job, done = next((found for entry in runs if (found := _job(entry, name)) is not None), ("", 0.0))
+        job, done = next((state for entry in runs if (state := _job(entry, name)) is not None), ("", 0.0))
         rows.append(
             LabTeacher(
                 name=name,

@@ -73,7 +73,7 @@ def of_recipes(recipes: Sequence[Recipe], place: TeachingPlace) -> SharedTeachin
     from cerank.teachers import declared
     from cerank.teachers.estimate import parts_of
 
-    wanted: dict[str, _Wanted] = {}
+    requests: dict[str, _Wanted] = {}
     unknown: dict[str, str] = {}
     with irds.offline():
         for recipe in recipes:
@@ -81,14 +81,14 @@ def of_recipes(recipes: Sequence[Recipe], place: TeachingPlace) -> SharedTeachin
                 for _, request in _requests(recipe, place):
                     for part in parts_of(request):
                         identity = declared.identity(part.spec, part.teachers, part.dataset, part.first_stage)
-                        each = wanted.setdefault(f"{part.dataset.name} {identity}", _Wanted(part))
+                        each = requests.setdefault(f"{part.dataset.name} {identity}", _Wanted(part))
                         each.queries |= dict.fromkeys(part.queries)
                         each.recipes |= {recipe.name: None}
             except CerankError as error:
                 unknown.setdefault(recipe.name, error.what)
         rows: dict[tuple[str, str, str], list[PlannedTeaching]] = {}
         seen: set[str] = set()
-        for each in wanted.values():
+        for each in requests.values():
             request = msgspec.structs.replace(each.request, queries=tuple(each.queries))
             use = ", ".join(each.recipes)
             try:
@@ -117,30 +117,32 @@ def _counted(use: str, request: TeachRequest, seen: set[str]) -> list[PlannedTea
     queries = request.queries
     few = queries if len(queries) <= MOST_COUNTED else tuple(random.Random(0).sample(queries, MOST_COUNTED))
     factor = len(queries) / max(1, len(few))
-    found = estimate(msgspec.structs.replace(request, queries=few), seen=seen)
-    return [PlannedTeaching(use=use, estimate=_multiplied(each, factor), is_sampled=factor > 1) for each in found]
+    estimates = estimate(msgspec.structs.replace(request, queries=few), seen=seen)
+    return [PlannedTeaching(use=use, estimate=_multiplied(each, factor), is_sampled=factor > 1) for each in estimates]
 
 
 def _together(planned: Sequence[PlannedTeaching]) -> PlannedTeaching:
     """Return the sum of what one teacher does for different datasets."""
     from cerank.teachers.engines.engine import Usage
 
-    each = [row.estimate for row in planned]
-    costs = [one.cost for one in each]
-    seconds = [one.seconds if one.left else 0.0 for one in each]
+    parts = [row.estimate for row in planned]
+    costs = [part.cost for part in parts]
+    seconds = [part.seconds if part.left else 0.0 for part in parts]
     return PlannedTeaching(
         use=", ".join(dict.fromkeys(name for row in planned for name in row.use.split(", "))),
         estimate=msgspec.structs.replace(
-            each[0],
-            queries=sum(one.queries for one in each),
-            calls=sum(one.calls for one in each),
-            known=sum(one.known for one in each),
-            usage=Usage(sum(one.usage.input_tokens for one in each), sum(one.usage.output_tokens for one in each)),
-            are_tokens_counted=all(one.are_tokens_counted for one in each),
-            are_calls_exact=all(one.are_calls_exact for one in each),
+            parts[0],
+            queries=sum(part.queries for part in parts),
+            calls=sum(part.calls for part in parts),
+            known=sum(part.known for part in parts),
+            usage=Usage(
+                sum(part.usage.input_tokens for part in parts), sum(part.usage.output_tokens for part in parts)
+            ),
+            are_tokens_counted=all(part.are_tokens_counted for part in parts),
+            are_calls_exact=all(part.are_calls_exact for part in parts),
             cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
             seconds=None if None in seconds else math.fsum(time for time in seconds if time is not None),
-            rounds=sum(one.rounds for one in each),
+            rounds=sum(part.rounds for part in parts),
         ),
         is_sampled=any(row.is_sampled for row in planned),
     )
@@ -148,15 +150,15 @@ def _together(planned: Sequence[PlannedTeaching]) -> PlannedTeaching:
 
 def total_in_words(shared: SharedTeaching) -> str:
     """Return the calls, tokens and money of all teachers together, such as for a line below their table."""
-    each = [row.estimate for row in shared.teachers]
-    left = sum(one.left for one in each)
-    tokens = sum(one.usage.input_tokens + one.usage.output_tokens for one in each)
+    parts = [row.estimate for row in shared.teachers]
+    left = sum(part.left for part in parts)
+    tokens = sum(part.usage.input_tokens + part.usage.output_tokens for part in parts)
     money: dict[str, float] = {}
-    for one in each:
-        if one.cost is not None:
-            money[one.currency] = money.get(one.currency, 0.0) + one.cost
+    for part in parts:
+        if part.cost is not None:
+            money[part.currency] = money.get(part.currency, 0.0) + part.cost
     prices = " and ".join(f"{cost:.2f} {currency}" for currency, cost in money.items())
-    unpriced = [one.name for one in each if one.cost is None and one.left]
+    unpriced = [part.name for part in parts if part.cost is None and part.left]
     without = f"{', '.join(unpriced)} without a price" if unpriced else ""
     return f"Teachers: {counted(left, 'call')} to make, {tokens:,} tokens" + "".join(
         f"; {part}" for part in (prices, without) if part

@@ -257,18 +257,18 @@ def _check_output(output: Path) -> None:
 _MANY_UNCHANGED = 0.5  # share of answers
 
 
-def _report(made: MadeTeacher, wanted: int) -> None:
+def _report(made: MadeTeacher, total: int) -> None:
     """Say on stderr what was made and what was wrong with answers.
 
     Args:
         made: rankings that were made now or before.
-        wanted: number of queries that were asked for.
+        total: number of queries that were asked for.
     """
     provenance = made.provenance
     info(f"{counted(len(made.ranking), 'query')} ranked; {counted(made.asked, 'call')} made, {made.reused} reused")
-    without = wanted - len(made.reports)
+    without = total - len(made.reports)
     if without and not made.stopped:
-        info(f"{counted(without, 'query')} left out: the first stage has no candidate with a text for them")
+        info(f"{counted(without, 'query')} not ranked, because the first stage has no candidate with a text for them")
     if provenance.windows and provenance.unchanged_windows > _MANY_UNCHANGED * provenance.windows:
         info(
             f"warning: {provenance.unchanged_windows} of {counted(provenance.windows, 'answer')} gave the order that "

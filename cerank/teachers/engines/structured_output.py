@@ -21,33 +21,33 @@ def ignored(parameters: Mapping[str, object], text: str, *, is_cut: bool) -> str
         text: answer to it.
         is_cut: whether the answer was cut off at its largest number of tokens.
     """
-    for name, form, wanted in _forms(parameters):
-        if not _has_form(form, wanted, text.strip(), is_cut=is_cut):
+    for name, form, required in _forms(parameters):
+        if not _has_form(form, required, text.strip(), is_cut=is_cut):
             return name
     return ""
 
 
 def _forms(parameters: Mapping[str, object]) -> list[tuple[str, str, object]]:
     """Return each parameter with its form, "json", "choice" or "regex", and what it asks for; names of all servers."""
-    found = []
+    forms = []
     for name, value in parameters.items():
         if name == "structured_outputs" and isinstance(value, Mapping):
-            found += [(f"{name}.{key}", key, inner) for key, inner in value.items()]
+            forms += [(f"{name}.{key}", key, inner) for key, inner in value.items()]
         elif name.startswith("guided_"):
-            found.append((name, name.removeprefix("guided_"), value))
+            forms.append((name, name.removeprefix("guided_"), value))
         elif name == "json_schema" or (name == "response_format" and "json" in str(value)):
-            found.append((name, "json", value))
-    return found
+            forms.append((name, "json", value))
+    return forms
 
 
-def _has_form(form: str, wanted: object, text: str, *, is_cut: bool) -> bool:
+def _has_form(form: str, required: object, text: str, *, is_cut: bool) -> bool:
     if form == "json":
         return text[:1] in _JSON_STARTS if is_cut else _is_json(text)
-    if form == "choice" and isinstance(wanted, Sequence):
-        return any(str(choice).startswith(text) if is_cut else choice == text for choice in wanted)
-    if form == "regex" and isinstance(wanted, str) and not is_cut:
+    if form == "choice" and isinstance(required, Sequence):
+        return any(str(choice).startswith(text) if is_cut else choice == text for choice in required)
+    if form == "regex" and isinstance(required, str) and not is_cut:
         try:
-            return re.fullmatch(wanted, text) is not None
+            return re.fullmatch(required, text) is not None
         except re.error:  # of another dialect
             return True
     return True

@@ -40,7 +40,7 @@ _NO_QUERY_BEGINS_SO = re.compile(
 _UNABLE = re.compile(
     rf"^(?:but )?(?:{_INABILITY}|unable to|cannot|can not|can['’]t) {_TASK_VERB}\b(?P<rest>.*)$", re.IGNORECASE
 )
-# What it cannot do: what was asked for, or nothing else. "I can't create a folder in outlook" is a query.
+# What it cannot do: what was asked for, or nothing else. "I can't create a new folder" is a query.
 _OF_THE_TASK = re.compile(
     r"^(?:\W*$"
     r"| (?:you )?(?:with )?(?:that|this|it|one)\b(?: for you\b| because\b|\W*$|\W*[.,;:!—–])"

@@ -6,7 +6,6 @@ Both from public repositories: titles and sentences of issues, and answers of mo
 from __future__ import annotations
 
 QUERIES = (
-    "I can't create a folder in outlook",
     "I can't create a new Folder for my site",
     "I can't create a new folder",
     "I can not create new folder on network drive",
