@@ -57,6 +57,7 @@ _QUERIES = (
 )
 _SHARDS = {"documents": "corpus", "queries": "queries"}  # folders of parquet files in mirrors of BEIR
 _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
+MAKER_ENDING = ".teacher.json"  # of the record beside qrels that a model made
 _LAYOUT = "a dataset folder holds docs.jsonl, queries.tsv and qrels, or BEIR's corpus.jsonl, queries.jsonl and qrels/"
 _SAMPLED_DOCUMENTS = 1000  # at the beginning of a file, whose fields are looked at
 _SAMPLE = 200  # queries that are looked up to see whether they are documents of the collection themselves
@@ -223,10 +224,15 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     files = {"": plain[0]} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
         split = (path.stem if path.suffix in PACKED_ENDINGS else path.name).removeprefix("qrels").removeprefix(".")
-        if path.is_file() and split not in {"", "tsv", "parquet", "json", "csv"}:
+        if (
+            path.is_file()
+            and not path.name.endswith(MAKER_ENDING)
+            and split not in {"", "tsv", "parquet", "json", "csv"}
+        ):
             files[split] = path
     if (folder / "qrels").is_dir():
-        files |= {_stem(path): path for path in sorted((folder / "qrels").iterdir()) if path.is_file()}
+        inside = [path for path in sorted((folder / "qrels").iterdir()) if not path.name.endswith(MAKER_ENDING)]
+        files |= {_stem(path): path for path in inside if path.is_file()}
     return files
 
 

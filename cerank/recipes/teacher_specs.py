@@ -36,6 +36,12 @@ DEFAULT_TEMPLATES: dict[str, str] = {
     "graded": "umbrela",
     "queries": "write-query",
 }
+NEWER_LIMIT = "max_completion_tokens"  # OpenAI's name of max_tokens for models that reject that
+# Members of a request that cerank sets itself, with the key by which each is set.
+SET_BY_KEYS = {
+    "messages": "template", "prompt": "template", "model": "model", "temperature": "temperature",
+    "seed": "sampling_seed", "max_tokens": "max_output",
+}  # fmt: skip
 # How a teacher is asked and billed decides nothing about what it answers.
 OPERATIONAL = frozenset({
     "api_key", "concurrency", "timeout", "attempts", "max_failures", "max_cost", "max_calls", "max_tokens", "prices",
@@ -165,6 +171,11 @@ def _model_mistakes(at: str, spec: TeacherSpec) -> list[str]:
         mistakes.append(f"{at}.api_key: the NAME of a variable or keyring entry, not the key itself")
     if spec.batch and not spec.server:
         mistakes.append(f"{at}.batch: needs a server with a Batch API")
+    mistakes += [
+        f"{at}.parameters.{name}: set by {at}.{key}" for name, key in SET_BY_KEYS.items() if name in spec.parameters
+    ]
+    if spec.parameters.get("stream") or spec.parameters.get("n", 1) != 1:
+        mistakes.append(f"{at}.parameters: one answer is read, in one piece; leave out stream and n")
     if spec.timeout == 0:
         mistakes.append(f"{at}.timeout: 0 s leaves no time for an answer")
     return mistakes

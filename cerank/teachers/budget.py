@@ -72,10 +72,32 @@ def price_of(spec: TeacherSpec, table: Path | None = None) -> Price | None:
     values = toml_table(source, str(path))
     values = _with_text_dates(values)
     prices = decode_table(PriceTable, values, "", mistakes)
-    if prices is None:
+    mistakes += [
+        f"models.{name}.date: not a date such as 2026-11-01; given: {price.date!r:.40}"
+        for name, price in (prices.models if prices else {}).items()
+        if price.date and not _is_date(price.date)
+    ]
+    if prices is None or mistakes:
         hint = '[models."NAME"] with input and output, the price of a million tokens, and the date'
         raise FormatError("\n".join(mistakes), where=str(path), hint=hint)
     return prices.models.get(spec.model)
+
+
+def price_missing(spec: TeacherSpec, table: Path | None = None) -> UsageError:
+    """Return the error that a cap on money has no price to count by; arguments as for `price_of`."""
+    path = table or (Path(spec.prices) if spec.prices else prices_file())
+    hint = f'give [models."{spec.model}"] input and output, the price of a million tokens, and date, in {path}'
+    return UsageError("a cap on money needs the model's price", where="max_cost", hint=hint, code="price-missing")
+
+
+def _is_date(text: str) -> bool:
+    import datetime
+
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_text_dates(values: dict[str, object]) -> dict[str, object]:
@@ -115,17 +137,11 @@ class Budget:
         caps: limits on calls, tokens and money that no call may cross.
         price: price of the model per million tokens; required if money is capped.
         share: fraction of the list price that is paid; below 1 for a Batch API.
-
-    Raises:
-        UsageError: a cap on money without a price.
     """
 
     def __init__(self, caps: Caps, price: Price | None, share: float = 1.0) -> None:
         if caps.cost and price is None:
-            hint = f'give [models."..."] input and output, the price of a million tokens, in {prices_file()}'
-            raise UsageError(
-                "a cap on money needs the model's price", where="max_cost", hint=hint, code="price-missing"
-            )
+            raise ValueError("a cap on money without a price")
         self._caps, self._price, self._share = caps, price, share
         self.calls = 0
         self.spent = Usage()

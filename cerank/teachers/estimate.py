@@ -50,20 +50,32 @@ class TeachingEstimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.calls - self.known
 
 
-def estimate(request: TeachRequest, prompted: Sequence[PromptedQuery] | None = None) -> list[TeachingEstimate]:
+def parts_of(request: TeachRequest) -> list[TeachRequest]:
+    """Return what is asked of each member of an ensemble; of another teacher the request itself."""
+    spec = request.spec
+    if spec.kind != "ensemble":
+        return [request]
+    return [msgspec.structs.replace(request, name=name, depth=spec.depth) for name in spec.members]
+
+
+def estimate(
+    request: TeachRequest, prompted: Sequence[PromptedQuery] | None = None, seen: set[str] | None = None
+) -> list[TeachingEstimate]:
     """Return what the teacher takes; of an ensemble, what each member takes.
 
     Args:
         request: names the teacher and the queries.
         prompted: what is asked about in place of the request's queries with their candidates.
+        seen: keys of calls that were counted before, for another request, and are not counted again; this request's
+            are added. None counts all.
 
     Raises:
         CerankError: the teacher cannot be made as declared.
     """
     spec = request.spec
+    seen = set() if seen is None else seen
     if spec.kind == "ensemble":
-        members = (msgspec.structs.replace(request, name=name, depth=spec.depth) for name in spec.members)
-        return [member_estimate for member in members for member_estimate in estimate(member)]
+        return [each for member in parts_of(request) for each in estimate(member, seen=seen)]
     before = candidates_of(request) if prompted is None else Ranking({}, {})
     if spec.kind == "cross-encoder":
         pairs = sum(map(len, before.values()))
@@ -77,7 +89,7 @@ def estimate(request: TeachRequest, prompted: Sequence[PromptedQuery] | None = N
     asker = Asker(spec, prompts.template_of(spec), request.sample)
     answers = read_answers(declared.answers_file(request.lab, engine.place, spec.model))
     probe = use_known_form(engine, probe_call(asker), answers.get)
-    count = _Count(engine, asker, answers)
+    count = _Count(engine, asker, answers, seen)
     if probe is None:
         count.add(probe_call(asker))
     for query in ranked_queries(request, before) if prompted is None else prompted:
@@ -108,18 +120,26 @@ def estimate(request: TeachRequest, prompted: Sequence[PromptedQuery] | None = N
 class _Count:
     """Goes through procedures with answers from the store, and with made-up ones where there are none."""
 
-    def __init__(self, engine: Engine, asker: Asker, answers: dict[str, ModelAnswer]) -> None:
-        self._engine, self._asker, self._answers = engine, asker, answers
+    def __init__(self, engine: Engine, asker: Asker, answers: dict[str, ModelAnswer], seen: set[str]) -> None:
+        self._engine, self._asker, self._answers, self._seen = engine, asker, answers, seen
         self.calls = self.known = self.input = self.output = self.rounds = 0
         self.is_exact = True
 
     def add(self, call: Call) -> None:
-        """Count a call that will be made."""
+        """Count a call that will be made, unless an equal one was counted."""
+        if not self._is_first(call_key(self._engine, call)):
+            return
         tokens, is_exact = self._engine.input_tokens(call)
         self.calls += 1
         self.input += tokens
         self.output += min(call.expected_output, call.max_output)
         self.is_exact = self.is_exact and is_exact
+
+    def _is_first(self, key: str) -> bool:
+        """Return whether no call with that key was counted before, and remember it."""
+        is_first = key not in self._seen
+        self._seen.add(key)
+        return is_first
 
     def query(self, query: PromptedQuery) -> None:
         """Count the calls of a query."""
@@ -132,13 +152,15 @@ class _Count:
                 values: list[Value] = []
                 before = self.calls - self.known
                 for call in batch:
-                    known = self._answers.get(call_key(self._engine, call))
+                    key = call_key(self._engine, call)
+                    known = self._answers.get(key)
                     if known is None:
                         self.add(call)
                         values.append(_made_up(call, generator))
                         continue
-                    self.calls += 1
-                    self.known += 1
+                    is_first = self._is_first(key)
+                    self.calls += is_first
+                    self.known += is_first
                     reading = read(call, known)
                     if reading.value is None:
                         return  # it failed, and is not asked again

@@ -20,7 +20,7 @@ from cerank.files.json_records import load_if_there, timestamp
 from cerank.retrieval import first_stage
 from cerank.teachers import declared, prompts, ranking_files, secrets
 from cerank.teachers.answer_store import AnswerStore, Call
-from cerank.teachers.budget import Budget, Caps, Price, price_of, price_share
+from cerank.teachers.budget import Budget, Caps, Price, price_missing, price_of, price_share
 from cerank.teachers.engines.batch_records import BatchRecords
 from cerank.teachers.engines.batch_server import BatchServer
 from cerank.teachers.engines.engine import Engine, Usage
@@ -30,6 +30,7 @@ from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, Prompted
 from cerank.teachers.ranking_files import Provenance
 from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.teachers.work import QueryReport, Result, TeachingWork
+from cerank.text.safe_text import shown
 
 _PROBE_QUERY = "capital of France"
 _PROBE_PASSAGES = ("Paris is the capital of France.", "Bananas are rich in potassium.")
@@ -49,16 +50,25 @@ class MadeTeacher(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def candidates_of(request: TeachRequest) -> Ranking:
-    """Return what the teacher ranks: the first documents of the first stage that have a text."""
+    """Return what the teacher ranks: the first documents of the first stage that have a text.
+
+    Raises:
+        UsageError: no such first stage, or none of its documents has a text.
+    """
     ranking = first_stage.candidates(
         request.dataset, request.first_stage, request.spec.depth, request.cache, request.queries
     )
     documents = request.dataset.documents
     rows_of = {query: [(doc, score) for doc, score in zip(docs, ranking.scores(query), strict=True) if doc in documents]
             for query, docs in ranking.items()}  # fmt: skip
+    if not any(rows_of.values()):
+        named = next(doc for docs in ranking.values() for doc in docs)
+        what = f"no candidate of first stage '{shown(request.first_stage, 120)}' has a text in {request.dataset.name}"
+        hint = f"is the run from this collection? It names {shown(named, 40)}"
+        raise UsageError(what, hint=hint, code="no-candidate-texts")
     return Ranking(
-        {query: [doc for doc, _ in rows] for query, rows in rows_of.items()},
-        {query: [score for _, score in rows] for query, rows in rows_of.items()},
+        {query: [doc for doc, _ in rows] for query, rows in rows_of.items() if rows},
+        {query: [score for _, score in rows] for query, rows in rows_of.items() if rows},
     )
 
 
@@ -119,7 +129,10 @@ class Session:
         self.price = price_of(self.spec, request.prices)
         self.interrupted: Result | None = None  # what was done when an error ended it
         self._before, self._hooks = before, hooks
-        self._budget = Budget(request.caps or Caps.of(self.spec), self.price, price_share(self.spec, self.price))
+        caps = request.caps or Caps.of(self.spec)
+        if caps.cost and self.price is None:
+            raise price_missing(self.spec, request.prices)
+        self._budget = Budget(caps, self.price, price_share(self.spec, self.price))
 
     def carry_out(
         self, procedure: Procedure, *, sample: int = 0, prompted: Sequence[PromptedQuery] | None = None
@@ -141,7 +154,7 @@ class Session:
             work = TeachingWork(
                 procedure, asker, engine, store, self._budget,
                 probe=probe_call(msgspec.structs.replace(asker, sample=0)), retry_failed=request.retry_failed,
-                should_stop=hooks.should_stop, progress=hooks.progress,
+                should_stop=hooks.should_stop, progress=hooks.progress, tell=hooks.tell,
             )  # fmt: skip
             try:
                 if prompted is not None:

@@ -43,7 +43,7 @@ def read(call: Call, answer: ModelAnswer) -> Reading:
         return Reading(failure=REFUSED)
     value = _value(call, answer)
     is_cut = answer.finish in {"length", "max_tokens"}
-    if is_cut and not _is_complete(call, value):
+    if is_cut and not call.identifiers and not _is_complete(call, value):  # of a token's alternatives none is cut off
         return Reading(failure=CUT_OFF)
     if value is None:
         has_words = bool(answer.text.strip()) or bool(call.identifiers)

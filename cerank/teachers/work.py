@@ -20,6 +20,7 @@ from cerank.teachers.parsing.choices import Order, Preference
 from cerank.teachers.parsing.permutations import Permutation
 from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery
 from cerank.teachers.reading import Value, explain, read
+from cerank.text.safe_text import shown
 
 FEWEST_FAILED = 5  # failed queries before the work stops because of their share
 PROBE = "(probe)"  # the name of a query under which the answer to the small call is kept
@@ -95,6 +96,7 @@ class TeachingWork:
         retry_failed: whether to make calls again that failed in an earlier attempt.
         should_stop: returns the reason to stop; "" as long as there is none.
         progress: called with the state of the work after each query.
+        tell: called with what the user should know of the server.
     """
 
     def __init__(
@@ -109,10 +111,12 @@ class TeachingWork:
         retry_failed: bool = False,
         should_stop: Callable[[], str] = str,
         progress: Callable[[TeachingProgress], object] = lambda _progress: None,
+        tell: Callable[[str], object] = lambda _text: None,
     ) -> None:
         self._procedure, self._asker, self._engine, self._store, self._budget = procedure, asker, engine, store, budget
         self._probe = probe
         self._retry_failed, self._should_stop, self._progress = retry_failed, should_stop, progress
+        self._tell = tell
         self._outcomes: dict[str, Outcome] = {}
         self._reports: dict[str, QueryReport] = {}
         self._pending: dict[str, asyncio.Future[ModelAnswer]] = {}
@@ -154,7 +158,7 @@ class TeachingWork:
         try:
             await self._try_engine()
         except StopTeachingError as error:
-            self._stopped = str(error)
+            self._stopped = _why(error)
         except BaseException:
             await self._engine.close()
             raise
@@ -191,6 +195,8 @@ class TeachingWork:
             if not answer.failure:
                 break
         self._engine.check_probe(self._probe, answer)
+        if not _is_same_model(self._asker.spec.model, answer.model):
+            self._tell(f"{self._engine.place} says that '{answer.model}' answers, not '{self._asker.spec.model}'")
 
     def _key(self, call: Call) -> str:
         return call_key(self._engine, call)
@@ -230,7 +236,7 @@ class TeachingWork:
             failure, detail = error.failure, error.detail
             self._failed += 1
         except StopTeachingError as error:
-            self._stopped = self._stopped or str(error)
+            self._stopped = self._stopped or _why(error)
             return
         except ServerError as error:
             self._fatal = self._fatal or error
@@ -271,7 +277,7 @@ class TeachingWork:
             self._reused += 1
         reading = read(call, known)
         if reading.value is None:
-            raise _CallFailedError(reading.failure, known.detail or explain(reading.failure))
+            raise _CallFailedError(reading.failure, known.detail or _explained(reading.failure, known.text))
         return _Reply(reading.value, known, is_new)
 
     async def _ask(self, query: str, call: Call, key: str) -> ModelAnswer:
@@ -342,6 +348,23 @@ class _Reply(msgspec.Struct, frozen=True):
     value: Value
     answer: ModelAnswer
     is_new: bool
+
+
+def _why(error: StopTeachingError) -> str:
+    """Return why the work stops, without a hint: whoever tells it knows what continues it."""
+    return f"{error.what} ({error.where})" if error.where else error.what
+
+
+def _is_same_model(declared: str, answered: str) -> bool:
+    """Return whether a server's name for a model may be that of the declared one, such as one with a date."""
+    names = [name.lower().rpartition("/")[2] for name in (declared, answered)]
+    return names[0] in names[1] or names[1] in names[0]
+
+
+def _explained(failure: str, text: str) -> str:
+    """Return what a failure means, with the beginning of the answer, if there is one."""
+    words = " ".join(text.split())
+    return f"{explain(failure)}; it begins: {shown(words, 100)!r}" if words else explain(failure)
 
 
 def call_key(engine: Engine, call: Call) -> str:

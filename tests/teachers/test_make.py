@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cerank.errors import RunFailedError, UsageError
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.teachers import ranking_files
 from cerank.teachers.budget import Caps
 from cerank.teachers.engines import overload
@@ -208,6 +208,7 @@ def test_a_server_that_asks_for_an_hour_pauses_the_work(collection: Path, tmp_pa
     with ScriptedServer(script) as server:
         made = make(request_for(collection, _spec(server), tmp_path))
     assert "come back in 3600 s" in made.stopped
+    assert server.url in made.stopped
 
 
 def test_a_stop_waits_for_the_calls_that_are_out(collection: Path, tmp_path: Path) -> None:
@@ -267,6 +268,58 @@ def test_a_server_without_log_probabilities_is_refused_after_one_call(collection
         with refused(UsageError, "no-log-probabilities"):
             make(request_for(collection, _spec(server, kind="first"), tmp_path))
         assert len(server.bodies) == 1
+
+
+def test_a_server_that_ignores_a_parameter_for_the_answers_form_is_refused_after_one_call(
+    collection: Path, tmp_path: Path
+) -> None:
+    with ScriptedServer() as server:
+        spec = _spec(server, parameters={"guided_regex": r"(\[\d\], )*"})
+        with refused(UsageError, "parameter-ignored", "guided_regex"):
+            make(request_for(collection, spec, tmp_path))
+        assert len(server.bodies) == 1
+
+
+def test_a_server_that_answers_with_another_model_is_told_of(collection: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    with ScriptedServer() as server:
+        for name in ("castorini/rank_zephyr", "Scripted"):
+            make(request_for(collection, _spec(server, model=name), tmp_path), Hooks(tell=told.append))
+    (line,) = told
+    assert "'scripted'" in line
+    assert "'castorini/rank_zephyr'" in line
+
+
+def test_the_newer_name_of_the_largest_answer_replaces_the_other_and_caps_count_it(
+    collection: Path, tmp_path: Path
+) -> None:
+    with ScriptedServer() as server:
+        spec = _spec(server, parameters={"max_completion_tokens": 900})
+        part = make(request_for(collection, spec, tmp_path, caps=Caps(tokens=1500)))
+    assert len(server.bodies) == 2  # the small one and one more; beside it another could take more than is left
+    assert (server.bodies[0]["max_completion_tokens"], "max_tokens" in server.bodies[0]) == (900, False)
+    assert "--max-tokens 1500" in part.stopped
+
+
+@pytest.mark.parametrize("name", ["messages", "model", "temperature", "max_tokens", "stream", "n"])
+def test_parameters_cannot_change_what_other_keys_set_or_how_answers_are_read(name: str) -> None:
+    spec = TeacherSpec(kind="listwise", model="m", server="http://x/v1", parameters={name: 2})
+    (mistake,) = teacher_mistakes({"z": spec})
+    assert name in mistake
+
+
+def test_candidates_without_any_text_are_refused_and_queries_without_are_left_out(
+    collection: Path, tmp_path: Path
+) -> None:
+    rows = (collection / "first.run").read_text().splitlines()
+    others = [row.replace(" d3-", " x3-") for row in rows]
+    with ScriptedServer() as server:
+        (collection / "first.run").write_text("\n".join(others) + "\n")
+        made = make(request_for(collection, _spec(server), tmp_path))
+        assert sorted(made.reports) == ["q0", "q1", "q2", "q4", "q5"]
+        (collection / "first.run").write_text("\n".join(row.replace(" d", " x") for row in rows) + "\n")
+        with refused(UsageError, "no-candidate-texts", "first.run"):
+            make(request_for(collection, _spec(server), tmp_path / "other"))
 
 
 def test_a_server_that_rejects_beginnings_of_answers_is_asked_without(collection: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 The model has random weights and knows six answers, each an order of three passages: whatever the order is, it does not
 come from the passages. What is tested is the machinery, and that a check says how bad such a teacher is.
+
+`transformers serve` needs fastapi, uvicorn, openai and accelerate; llama.cpp's server needs gguf and xllamacpp, whose
+wheel has it. A test whose packages are not installed is skipped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import os
 import socket
@@ -16,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -50,21 +52,32 @@ def _transformers_serve(model: Path, port: int) -> tuple[list[str], str]:
     return command, str(model)
 
 
+_LLAMA_SERVER = """
+import sys, threading, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.model_alias, params.port = sys.argv[1], {"tiny"}, int(sys.argv[2])
+params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.fit_params = 8192, 2, 1, False
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+threading.Event().wait()
+"""  # llama.cpp's own HTTP server, which the package has in a wheel
+
+
 def _llama_cpp(model: Path, port: int) -> tuple[list[str], str]:
-    pytest.importorskip("gguf")
-    if importlib.util.find_spec("llama_cpp") is None or importlib.util.find_spec("sse_starlette") is None:
-        pytest.skip("llama-cpp-python[server] is not installed")
+    for name in ("gguf", "xllamacpp"):
+        pytest.importorskip(name)
     from tests.teachers.tiny_gguf import write_gguf
 
     file = write_gguf(model, model / "tiny.gguf")
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(file), "--n_ctx", "4096", "--port", str(port)]
-    return [*command, "--logits_all", "true", "--model_alias", "tiny"], "tiny"
+    return [sys.executable, "-c", _LLAMA_SERVER, str(file), str(port)], "tiny"
 
 
 @contextlib.contextmanager
-def _serving(make_command: Callable[[Path, int], tuple[list[str], str]], room: Path) -> Iterator[tuple[str, str]]:
+def _serving(
+    make_command: Callable[[Path, int], tuple[list[str], str]], room: Path, says: Sequence[str] = _ANSWERS
+) -> Iterator[tuple[str, str]]:
     """Start a server with the random model; yield its address and what it calls the model."""
-    model = write_language_model(room / "tiny", says=_ANSWERS)
+    model = write_language_model(room / "tiny", says=says)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -156,7 +169,7 @@ def test_what_transformers_serve_lacks_is_found_out_by_one_call(tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["first", "pointwise"])
 def test_llama_cpp_gives_log_probabilities(kind: str, tmp_path: Path) -> None:
-    with _serving(_llama_cpp, tmp_path) as (url, model):
+    with _serving(_llama_cpp, tmp_path, says=["A", "B", "C", "Yes", "No"]) as (url, model):
         spec = TeacherSpec(kind=kind, model=model, server=url, window=3, stride=1, depth=3)  # type: ignore[arg-type]
         request = _request(tmp_path, spec)
         made = make(msgspec.structs.replace(request, queries=request.queries[:3]))

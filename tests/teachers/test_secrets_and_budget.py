@@ -54,6 +54,9 @@ def test_prices_are_read_with_their_date(tmp_path: Path) -> None:
     table.write_text('[models."a/b"]\ninput = "cheap"\n')
     with refused(FormatError, "format", "models.a/b.output"):
         price_of(TeacherSpec(kind="listwise", model="a/b"), table)
+    table.write_text('[models."a/b"]\ninput = 1.0\noutput = 1.0\ndate = "soon"\n')
+    with refused(FormatError, "format", "models.a/b.date"):
+        price_of(TeacherSpec(kind="listwise", model="a/b"), table)
     with pytest.raises(MissingError):
         price_of(TeacherSpec(kind="listwise", model="a/b"), tmp_path / "none.toml")
 

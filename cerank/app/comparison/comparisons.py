@@ -191,9 +191,9 @@ def measured_systems(
     if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
     systems = [_system(target, names, request.dataset, judged, ignores) for target in targets]
-    if maker := _model_labels_note(request.qrels):
-        systems = [msgspec.structs.replace(system, notes=(*system.notes, *maker)) for system in systems]
-    return systems, names
+    tests = dict.fromkeys(test for test, _ in _conditions(runs, request.dataset)) if runs else [request.dataset]
+    makers = [maker for maker in map(_label_maker, [request.qrels, *map(_qrels_of_folder, tests)]) if maker]
+    return [_with_maker_notes(*pair, makers) for pair in zip(systems, targets, strict=True)], names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
@@ -395,16 +395,40 @@ class _LabelMaker(msgspec.Struct, frozen=True):
     model: str
 
 
-def _model_labels_note(qrels: str) -> list[str]:
-    """Return the note that a model made the labels; none for labels of people."""
+def _label_maker(qrels: str) -> _LabelMaker | None:
+    """Return who made the labels in a file, where a model did; None for labels of people."""
     path = Path(f"{qrels}.teacher.json").expanduser()
     if not qrels or qrels == STDIN or not path.is_file():
-        return []
+        return None
     try:
-        maker = json_records.load(path, _LabelMaker)
+        return json_records.load(path, _LabelMaker)
     except CerankError:
-        return ["the record of who made the labels is unreadable"]
-    return [f"the labels are {maker.model}'s: the verdict says how well systems please that model, not people"]
+        return _LabelMaker("")
+
+
+def _qrels_of_folder(dataset: str) -> str:
+    """Return the qrels file of a dataset that is a folder; "" for any other."""
+    from cerank.datasets.open_datasets import whole_and_part
+
+    whole, _ = whole_and_part(dataset)
+    return str(Path(whole) / "qrels") if whole.startswith(("./", "../", "~", "/")) else ""
+
+
+def _with_maker_notes(system: System, target: Target, makers: Sequence[_LabelMaker]) -> System:
+    """Return a system with a note on each model whose labels measure it, and on what it may have in common with it."""
+    from cerank.teachers.judging.labels import family_warnings
+
+    notes: list[str] = []
+    member = target.members[0] if isinstance(target, SeedsTarget) else target
+    named = [system.label, *([member.plan.recipe.base] if isinstance(member, RunTarget) else [])]
+    for maker in dict.fromkeys(makers):
+        what = "the verdict says how well systems please that model, not people"
+        notes.append(f"the labels are {maker.model}'s: {what}" if maker.model else _UNKNOWN_MAKER)
+        notes += family_warnings(maker.model, named)
+    return msgspec.structs.replace(system, notes=(*system.notes, *notes)) if notes else system
+
+
+_UNKNOWN_MAKER = "the record of who made the labels is unreadable"
 
 
 def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], ignores: bool) -> System:

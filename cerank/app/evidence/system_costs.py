@@ -125,11 +125,16 @@ def table(costs: Mapping[str, Cost]) -> Table:
             cost.seconds / 3600,
             cost.pairs,
             *([cost.calls] if has_calls else []),
-            *([cost.money] if has_money else []),
+            *([_paid(cost)] if has_money else []),
         )
         for label, cost in costs.items()
     )
     return Table("cost", columns, rows, "Cost", (NOTE,))
+
+
+def _paid(cost: Cost) -> float | None:
+    """Return the money of a system beside others that have some: 0 without calls and without a price of an hour."""
+    return 0.0 if cost.money is None and not cost.calls else cost.money
 
 
 def gains_per_cost(comparison: Comparison, costs: Mapping[str, Cost]) -> Table:
@@ -145,8 +150,7 @@ def gains_per_cost(comparison: Comparison, costs: Mapping[str, Cost]) -> Table:
             continue
         gain = row.paired.difference
         hours, calls = (right.seconds - left.seconds) / 3600, (right.calls - left.calls) / 1000
-        # without calls and without a price of an hour nothing was paid
-        paid = [0.0 if cost.money is None and not cost.calls else cost.money for cost in (left, right)]
+        paid = [_paid(cost) for cost in (left, right)]
         money = None if paid[0] is None or paid[1] is None else paid[1] - paid[0]
         units = [gain / unit if unit is not None and unit > 0 else None for unit in (hours, calls, money)]
         rows.append((row.condition.dataset, row.measure, row.left, row.right, row.verdict, gain, *units))

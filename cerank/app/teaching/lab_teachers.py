@@ -94,6 +94,7 @@ class LabTeacher(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: float | None = None
     check: KeptCheck | None = None
     job: str = ""  # what a run has it do now
+    done: float = 0.0  # share of that
 
     @property
     def state(self) -> str:
@@ -135,6 +136,7 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
             failed.update(facts.failed)
         runs = declared.get(key, [])
         kind = (folders[-1].kind if folders else "") or kinds.get(key, "")
+        job, done = next((state for entry in runs if (state := _job(entry, name)) is not None), ("", 0.0))
         rows.append(
             LabTeacher(
                 name=name,
@@ -152,7 +154,8 @@ def teachers_of(lab: Path, entries: Iterable[RunEntry]) -> tuple[LabTeacher, ...
                 repaired=sum(facts.repairs.repaired for facts in folders) / windows if windows else None,
                 unchanged=sum(facts.unchanged_windows for facts in folders) / windows if windows else None,
                 check=max(reversed(checks), key=lambda check: check.time, default=None),
-                job=next((job for entry in runs if (job := _job(entry, name))), ""),
+                job=job,
+                done=done,
             )
         )
     return tuple(sorted(rows, key=lambda row: (not row.job, row.name, row.model)))
@@ -177,13 +180,14 @@ def _made(lab: Path) -> list[tuple[_Made, KeptCheck | None]]:
     return sorted(made, key=lambda row: row[0].created)
 
 
-def _job(entry: RunEntry, name: str) -> str:
-    """Return what a run has a teacher do at this moment; "" if it does not."""
+def _job(entry: RunEntry, name: str) -> tuple[str, float] | None:
+    """Return what a run has a teacher do at this moment, and the share of it that is done; None if it does not."""
     progress = entry.progress
     if not entry.is_live or progress is None or progress.phase != "teacher" or entry.plan is None:
-        return ""
+        return None
     stage = dict(entry.plan.recipe.sources()).get(progress.detail.removesuffix(" in validation"))
     is_its = stage.asked_teacher == name if stage is not None else progress.detail.startswith(f"{name} on ")
     if not is_its:
-        return ""
-    return f"{entry.short_name or entry.name}: {progress.done:,} of {counted(progress.total, 'query')}"
+        return None
+    text = f"{entry.short_name or entry.name}: {progress.done:,} of {counted(progress.total, 'query')}"
+    return text, progress.done / progress.total if progress.total else 0.0

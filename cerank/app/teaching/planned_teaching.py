@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cerank.errors import CerankError
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
 from cerank.text.safe_text import counted
@@ -38,18 +39,130 @@ def of_plan(plan: Plan, lab: Path) -> list[PlannedTeaching]:
     Raises:
         CerankError: a teacher cannot be made as declared.
     """
+    from cerank.teachers.estimate import parts_of
+
+    place = TeachingPlace(lab, Path(plan.cache), plan.device, plan.threads)
+    seen: set[str] = set()
+    return [
+        planned
+        for use, request in _requests(plan.recipe, place)
+        for part in parts_of(request)
+        for planned in _counted(use, part, seen)
+    ]
+
+
+class TeachingPlace(msgspec.Struct, frozen=True):
+    """Where teachers would be made: folders, device and threads."""
+
+    lab: Path
+    cache: Path
+    device: str
+    threads: int
+
+
+class SharedTeaching(msgspec.Struct, frozen=True):
+    """What the teachers of several runs take together: one row a teacher, and each call once."""
+
+    teachers: tuple[PlannedTeaching, ...] = ()
+    unknown: dict[str, str] = {}  # recipe -> why what its teachers take is not known
+
+
+def of_recipes(recipes: Sequence[Recipe], place: TeachingPlace) -> SharedTeaching:
+    """Return what the teachers of recipes take together; answers that runs share count once. Nothing is fetched."""
+    from cerank.datasets import irds
+    from cerank.teachers import declared
+    from cerank.teachers.estimate import parts_of
+
+    requests: dict[str, _Wanted] = {}
+    unknown: dict[str, str] = {}
+    with irds.offline():
+        for recipe in recipes:
+            try:
+                for _, request in _requests(recipe, place):
+                    for part in parts_of(request):
+                        identity = declared.identity(part.spec, part.teachers, part.dataset, part.first_stage)
+                        each = requests.setdefault(f"{part.dataset.name} {identity}", _Wanted(part))
+                        each.queries |= dict.fromkeys(part.queries)
+                        each.recipes |= {recipe.name: None}
+            except CerankError as error:
+                unknown.setdefault(recipe.name, error.what)
+        rows: dict[tuple[str, str, str], list[PlannedTeaching]] = {}
+        seen: set[str] = set()
+        for each in requests.values():
+            request = msgspec.structs.replace(each.request, queries=tuple(each.queries))
+            use = ", ".join(each.recipes)
+            try:
+                planned = _counted(use, request, seen)
+            except CerankError as error:
+                unknown |= dict.fromkeys(each.recipes, error.what)
+                continue
+            for row in planned:
+                rows.setdefault((row.estimate.name, request.spec.model, row.estimate.place), []).append(row)
+    return SharedTeaching(tuple(map(_together, rows.values())), unknown)
+
+
+class _Wanted:
+    """What several runs ask one teacher: about which queries of a dataset, and for which recipes."""
+
+    def __init__(self, request: TeachRequest) -> None:
+        self.request = request
+        self.queries: dict[str, None] = {}
+        self.recipes: dict[str, None] = {}
+
+
+def _counted(use: str, request: TeachRequest, seen: set[str]) -> list[PlannedTeaching]:
+    """Return the estimate for a request; of many queries some are counted, and the rest is taken to be like them."""
     from cerank.teachers.estimate import estimate
 
-    planned = []
-    for use, request in _requests(plan, lab):
-        queries = request.queries
-        few = queries
-        if len(queries) > MOST_COUNTED:
-            few = tuple(random.Random(0).sample(queries, MOST_COUNTED))
-        factor = len(queries) / max(1, len(few))
-        for each in estimate(msgspec.structs.replace(request, queries=few)):
-            planned.append(PlannedTeaching(use=use, estimate=_multiplied(each, factor), is_sampled=factor > 1))
-    return planned
+    queries = request.queries
+    few = queries if len(queries) <= MOST_COUNTED else tuple(random.Random(0).sample(queries, MOST_COUNTED))
+    factor = len(queries) / max(1, len(few))
+    estimates = estimate(msgspec.structs.replace(request, queries=few), seen=seen)
+    return [PlannedTeaching(use=use, estimate=_multiplied(each, factor), is_sampled=factor > 1) for each in estimates]
+
+
+def _together(planned: Sequence[PlannedTeaching]) -> PlannedTeaching:
+    """Return the sum of what one teacher does for different datasets."""
+    from cerank.teachers.engines.engine import Usage
+
+    parts = [row.estimate for row in planned]
+    costs = [part.cost for part in parts]
+    seconds = [part.seconds if part.left else 0.0 for part in parts]
+    return PlannedTeaching(
+        use=", ".join(dict.fromkeys(name for row in planned for name in row.use.split(", "))),
+        estimate=msgspec.structs.replace(
+            parts[0],
+            queries=sum(part.queries for part in parts),
+            calls=sum(part.calls for part in parts),
+            known=sum(part.known for part in parts),
+            usage=Usage(
+                sum(part.usage.input_tokens for part in parts), sum(part.usage.output_tokens for part in parts)
+            ),
+            are_tokens_counted=all(part.are_tokens_counted for part in parts),
+            are_calls_exact=all(part.are_calls_exact for part in parts),
+            cost=None if None in costs else math.fsum(cost for cost in costs if cost is not None),
+            seconds=None if None in seconds else math.fsum(time for time in seconds if time is not None),
+            rounds=sum(part.rounds for part in parts),
+        ),
+        is_sampled=any(row.is_sampled for row in planned),
+    )
+
+
+def total_in_words(shared: SharedTeaching) -> str:
+    """Return the calls, tokens and money of all teachers together, such as for a line below their table."""
+    parts = [row.estimate for row in shared.teachers]
+    left = sum(part.left for part in parts)
+    tokens = sum(part.usage.input_tokens + part.usage.output_tokens for part in parts)
+    money: dict[str, float] = {}
+    for part in parts:
+        if part.cost is not None:
+            money[part.currency] = money.get(part.currency, 0.0) + part.cost
+    prices = " and ".join(f"{cost:.2f} {currency}" for currency, cost in money.items())
+    unpriced = [part.name for part in parts if part.cost is None and part.left]
+    without = f"{', '.join(unpriced)} without a price" if unpriced else ""
+    return f"Teachers: {counted(left, 'call')} to make, {tokens:,} tokens" + "".join(
+        f"; {part}" for part in (prices, without) if part
+    )
 
 
 def _multiplied(each: TeachingEstimate, factor: float) -> TeachingEstimate:
@@ -73,29 +186,28 @@ def _multiplied(each: TeachingEstimate, factor: float) -> TeachingEstimate:
     )
 
 
-def _requests(plan: Plan, lab: Path) -> Iterator[tuple[str, TeachRequest]]:
+def _requests(recipe: Recipe, place: TeachingPlace) -> Iterator[tuple[str, TeachRequest]]:
     """Yield what is asked of each teacher, in the order of the work."""
     from cerank.planning import inputs
     from cerank.teachers.requests import TeachRequest
 
-    recipe, cache = plan.recipe, Path(plan.cache)
     used = {stage.asked_teacher for _, stage in recipe.sources()} | {*recipe.evaluate.teachers}
     if not used & recipe.teachers.keys():
         return
-    datasets = inputs.open_datasets(recipe, cache)
+    datasets = inputs.open_datasets(recipe, place.cache)
 
     def request(name: str, dataset: str, first: str, queries: Sequence[str], depth: int = 0) -> TeachRequest:
         return TeachRequest(
-            lab=lab,
-            cache=cache,
+            lab=place.lab,
+            cache=place.cache,
             name=name,
             teachers=recipe.teachers,
             dataset=datasets[dataset],
             first_stage=first,
             queries=tuple(queries),
             depth=depth,
-            device=plan.device,
-            threads=plan.threads,
+            device=place.device,
+            threads=place.threads,
             fetch=False,
         )
 
@@ -108,7 +220,7 @@ def _requests(plan: Plan, lab: Path) -> Iterator[tuple[str, TeachRequest]]:
         if stage.asked_teacher not in recipe.teachers:
             continue
         training, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
-        sampled = _sampled_queries(recipe, name, stage, datasets[training], cache)
+        sampled = _sampled_queries(recipe, name, stage, datasets[training], place.cache)
         yield stage_name, request(stage.asked_teacher, training, first, sampled)
         if stage.validates_by_loss and stage.source == "teacher":
             queries = list(datasets[recipe.data.validation].queries)[: stage.validation_queries or None]

@@ -10,14 +10,19 @@ from cerank.app import Lab, estimates, next_steps, run_request
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
+from cerank.app.teaching import planned_teaching
+from cerank.app.teaching.planned_teaching import TeachingPlace
 from cerank.app.tracking import waiting_trackers
 from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
+from cerank.machine.devices import resolve_device
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
+
+_TEACHERS = "Teachers of all runs together, before anything is asked"
 
 
 def run(home: Lab, request: RunRequest, tracking: TrackingRequest, *, dry_run: bool, pairs_per_second: float) -> None:
@@ -53,10 +58,13 @@ def run(home: Lab, request: RunRequest, tracking: TrackingRequest, *, dry_run: b
 
 def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings) -> None:
     matrix = grid.matrix
+    place = TeachingPlace(settings.lab, settings.cache, resolve_device(settings.device), settings.threads or 1)
+    teaching = planned_teaching.of_recipes([cell.recipe for cell in grid.cells], place)
     shown = [
         _run_table(matrix_outline, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
         *([table_columns.work_table(matrix_outline.work)] if matrix_outline.work else []),
         *([_shared_table(matrix_outline)] if matrix_outline.shared else []),
+        *([planned_teaching.table(teaching.teachers, _TEACHERS)] if teaching.teachers else []),
         _missing_table(matrix_outline),
     ]
     emit(shown, settings.format)
@@ -72,6 +80,10 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
     bound = "About" if has_filter else "At most"
     left = f"{bound} {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
     info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
+    if teaching.teachers:
+        info(f"{planned_teaching.total_in_words(teaching)}. An answer that several runs need is asked for once.")
+    for name, why in teaching.unknown.items():
+        info(f"What the teachers of {name} take is not known: {why}")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
     what = f"every recipe against {grid.baseline}"

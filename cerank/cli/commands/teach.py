@@ -186,16 +186,17 @@ def make(
         planned = [planned_teaching.PlannedTeaching(use="", estimate=each) for each in estimate(request)]
         emit(planned_teaching.table(planned, "Nothing was asked"), settings.format)
         return
-    if output is not None and not output.parent.is_dir():
-        raise UsageError("the output folder does not exist", where=str(output))
+    if output is not None:
+        _check_output(output)
     from cerank.teachers.make import make as make_rankings
 
     with hooks_of(request) as hooks:
         made = make_rankings(request, hooks)
     if output is not None:
         _write_copy(made, output)
-    _report(made)
-    write_output(f"{made.folder / 'ranking.run.gz'}\n")
+    _report(made, len(request.queries))
+    if made.reports:
+        write_output(f"{made.folder / 'ranking.run.gz'}\n")
     if made.stopped:
         info(f"stopped: {made.stopped}; the same command continues")
         raise typer.Exit(ExitCode.PAUSED)
@@ -245,10 +246,34 @@ def _write_copy(made: MadeTeacher, output: Path) -> None:
     disk.write(output.resolve().with_name(f"{output.name}.teacher.json"), (made.folder / "teacher.json").read_bytes())
 
 
-def _report(made: MadeTeacher) -> None:
-    """Say on stderr what was made and what was wrong with answers."""
+def _check_output(output: Path) -> None:
+    """Reject a file that could not be written after hours of work."""
+    if not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
+    if output.is_dir():
+        raise UsageError("a folder, not a file to write", where=str(output))
+
+
+_MANY_UNCHANGED = 0.5  # share of answers
+
+
+def _report(made: MadeTeacher, total: int) -> None:
+    """Say on stderr what was made and what was wrong with answers.
+
+    Args:
+        made: rankings that were made now or before.
+        total: number of queries that were asked for.
+    """
     provenance = made.provenance
     info(f"{counted(len(made.ranking), 'query')} ranked; {counted(made.asked, 'call')} made, {made.reused} reused")
+    without = total - len(made.reports)
+    if without and not made.stopped:
+        info(f"{counted(without, 'query')} not ranked, because the first stage has no candidate with a text for them")
+    if provenance.windows and provenance.unchanged_windows > _MANY_UNCHANGED * provenance.windows:
+        info(
+            f"warning: {provenance.unchanged_windows} of {counted(provenance.windows, 'answer')} gave the order that "
+            f"was shown; a model that does not read its prompt, or a broken server, does that"
+        )
     repairs = provenance.repairs
     if repairs.repaired:
         info(
@@ -404,8 +429,7 @@ def labels(
             prices=prices,
         ),
     )
-    if not output.parent.is_dir():
-        raise UsageError("the output folder does not exist", where=str(output))
+    _check_output(output)
     with hooks_of(request) as hooks:
         result = model_labels.write_labels(
             request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]

@@ -18,9 +18,9 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
-from cerank.recipes.teacher_specs import NEEDS_LOG_PROBABILITIES, TeacherSpec
+from cerank.recipes.teacher_specs import NEEDS_LOG_PROBABILITIES, NEWER_LIMIT, TeacherSpec
 from cerank.teachers.answer_store import Call, ModelAnswer
-from cerank.teachers.engines import overload
+from cerank.teachers.engines import overload, structured_output
 from cerank.teachers.engines.engine import ServerError, StopTeachingError
 from cerank.teachers.engines.overload import CallLimit
 from cerank.teachers.engines.responses import BadResponseError, Response, error_code, error_of, parse
@@ -104,6 +104,8 @@ class OpenAIServer:
                 {"logprobs": True, "top_logprobs": MOST_ALTERNATIVES} if is_chat else {"logprobs": MOST_ALTERNATIVES}
             )
         body |= spec.parameters
+        if NEWER_LIMIT in body:  # who names it means a model that rejects the other
+            del body["max_tokens"]
         if is_chat:
             body["messages"] = [{"role": message.role, "content": message.content} for message in messages]
         else:
@@ -178,13 +180,19 @@ class OpenAIServer:
             hint = f"is {spec.server} the right address, and does it serve {spec.model}?"
             if answer.failure.startswith("rejected"):
                 needs = " with log-probabilities" if spec.kind in NEEDS_LOG_PROBABILITIES else ""
-                hint = f"a {spec.kind} teacher sends such requests{needs}; `parameters` changes their members"
+                asks = f"A {spec.kind} teacher sends such requests{needs}; `parameters` changes their members"
+                hint = f"does it serve {spec.model}? {asks}"
                 raise UsageError(f"the server rejects requests: {answer.detail}", where=self._base, hint=hint)
             raise ServerError(f"no answer: {answer.failure}; {answer.detail}", where=self._base, hint=hint)
         if call.identifiers and not any(answer.tokens):
             hint = "vLLM, llama.cpp, SGLang and OpenAI return them; or take kind listwise, setwise or graded"
             what = f"the server returns no log-probabilities, which a {spec.kind} teacher reads"
             raise UsageError(what, where=self._base, hint=hint, code="no-log-probabilities")
+        ignored = structured_output.ignored(spec.parameters, answer.text, is_cut=answer.finish == "length")
+        if ignored:
+            hint = "vLLM takes structured_outputs, llama.cpp json_schema or grammar, OpenAI response_format"
+            what = f"the server ignores parameters.{ignored}: its answer has another form"
+            raise UsageError(what, where=self._base, hint=hint, code="parameter-ignored")
 
     async def _send(self, body: Mapping[str, object]) -> Response | Trouble:
         """Send one request and return what it holds, or what went wrong."""
@@ -215,11 +223,13 @@ class OpenAIServer:
             ServerError: no call will be answered.
             StopTeachingError: the server asks for a long pause, or the account is used up.
         """
-        detail = self.safe(f"HTTP {status}: {error_of(data)}")
+        detail = self.safe(f"HTTP {status}: {error_of(data)}".removesuffix(": "))
         if status in _NOT_THIS_CALL:
             return Trouble("rejected by the server", detail, is_final=True)
         if status in _NOT_ANSWERED_BY_ANYONE:
-            hint = {401: "check the key", 403: "check the key and its rights"}.get(status, "check server and model")
+            hint = {401: "check the key", 403: "check the key and its rights"}.get(
+                status, f"does it serve {self._spec.model}, and does its address end so, such as in /v1?"
+            )
             raise ServerError(f"the server refuses all calls: {detail}", where=self._base, hint=hint)
         if 300 <= status < 400:
             hint = "give the address that it points to; redirects are not followed, for text goes to that host alone"

@@ -24,7 +24,8 @@ _INSIDE = rf"\s*(?:{_WORD}[\s_:#-]*)?(\d+)\s*"
 _BRACKETED = re.compile(rf"\[{_INSIDE}\]", re.IGNORECASE)
 _BRACKETED_RANGE = re.compile(rf"\[{_INSIDE}\]?\s*(?:-|–|—|\.\.\.?|to|through)\s*\[?{_INSIDE}\]", re.IGNORECASE)
 _LIST_INSIDE = re.compile(rf"\[({_INSIDE}(?:[,;>\s]+{_INSIDE})+)\]", re.IGNORECASE)
-_NAMED = re.compile(rf"\b{_WORD}[\s_:#\[-]*(\d+)", re.IGNORECASE)
+# "passages 1-14" are spoken of together, and not ranked
+_NAMED = re.compile(rf"\b{_WORD}[\s_:#\[-]*(\d+)(?!\d|\s*(?:-|–|—|to|through)\s*\d)", re.IGNORECASE)
 _BARE_CHAIN = re.compile(r"(?<![\w.])\d+(?:\s*[>,;]\s*\d+)+(?![\w])")
 _ONLY_NUMBERS = re.compile(r"[\s\d,;>.\[\]()]*")
 _LINK = re.compile(r"[\s>,;=.|→\-*'\"]*(?:and|then)?[\s>,;=.|→*'\"]*")  # what may stand between two of a chain

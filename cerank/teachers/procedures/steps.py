@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.teacher_specs import NEWER_LIMIT, TeacherSpec
 from cerank.teachers import prompts
 from cerank.teachers.answer_store import Call
 from cerank.teachers.prompts import Template
@@ -56,12 +56,19 @@ class Asker(msgspec.Struct, frozen=True):
             kind=self.spec.kind,
             messages=prompts.fill(template, query.text, [query.passages[place] for place in places]),
             size=len(places),
-            max_output=max_output if reads_tokens else self.spec.max_output or max_output,
+            max_output=self._most_output(max_output, reads_tokens=reads_tokens),
             expected_output=expected,
             answer_start=template.answer_start,
             identifiers=(names if self.spec.kind == "first" else ("yes", "no")) if reads_tokens else (),
             sample=self.sample,
         )
+
+    def _most_output(self, usual: int, *, reads_tokens: bool) -> int:
+        """Return the largest number of tokens of an answer: the declared one, or what its kind needs."""
+        other = self.spec.parameters.get(NEWER_LIMIT)
+        if isinstance(other, int) and not isinstance(other, bool):
+            return other
+        return usual if reads_tokens else self.spec.max_output or usual
 
 
 Procedure: TypeAlias = Callable[[PromptedQuery, Asker], Steps]

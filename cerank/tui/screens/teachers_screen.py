@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -20,7 +22,7 @@ from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.theme import state_color
 
-_COLUMNS = ("teacher", "state", "kind", "queries", "failed", "calls", "tokens", "cost", "check")
+_COLUMNS = ("teacher", "state", "kind", "queries", "failed", "calls", "cost", "check", "tokens")
 _COLORS = {"at work": "running", "made": "finished", "declared": "queued"}
 
 
@@ -77,18 +79,22 @@ class TeachersScreen(LabScreen):
         row = table.cursor_row
         table.clear()
         is_dark = self.app.current_theme.dark
+        names = Counter(teacher.name for teacher in teachers)
         for teacher in teachers:
             failed = sum(teacher.failed.values())
             table.add_row(
-                cell(at_words(teacher.name, 30), "bold"),
-                cell(teacher.state, state_color(_COLORS[teacher.state], is_dark=is_dark)),
+                cell(at_words(_name(teacher, is_alone=names[teacher.name] == 1), 30), "bold"),
+                cell(
+                    f"{teacher.state} {teacher.done:.0%}" if teacher.job else teacher.state,
+                    state_color(_COLORS[teacher.state], is_dark=is_dark),
+                ),
                 cell(teacher.kind),
                 cell(f"{teacher.queries:,}"),
                 cell(f"{failed:,}" if failed else ""),
                 cell(f"{teacher.calls:,}"),
-                cell(f"{teacher.tokens:,}"),
                 cell(_money(teacher.costs)),
                 cell(teacher.check.verdict if teacher.check else "–"),
+                cell(f"{teacher.tokens:,}"),
             )
         if teachers:
             table.move_cursor(row=min(max(row, 0), len(teachers) - 1))
@@ -146,6 +152,14 @@ class TeachersScreen(LabScreen):
     def action_back(self) -> None:
         """Go back to the list."""
         self.app.pop_screen()
+
+
+def _name(teacher: LabTeacher, *, is_alone: bool) -> str:
+    """Return a teacher's name; with its host, or else its model, where another one is called so, too."""
+    if is_alone:
+        return teacher.name
+    host = urlsplit(teacher.place).netloc if teacher.place != IN_PROCESS else teacher.model.rpartition("/")[2]
+    return f"{teacher.name} {host}"
 
 
 def _way(places: Sequence[str]) -> str:

@@ -98,3 +98,18 @@ def test_a_verdict_that_rests_on_a_models_labels_says_so(tmp_path: Path) -> None
     assert (by_model.exit_code, by_people.exit_code) == (0, 0), by_model.output
     assert "the-judge" in by_model.output
     assert "the-judge" not in by_people.output
+
+
+def test_labels_of_a_model_in_a_dataset_folder_are_told_of_and_so_is_a_system_of_its_family(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "collection")
+    with ScriptedServer(lambda _body, _times: completion("##final score: 1")) as server:
+        spec = TeacherSpec(kind="graded", model="Qwen/Qwen3-8B", server=server.url)
+        request = request_for(folder, spec, tmp_path)
+        write_labels(request, Hooks(), folder / "qrels", runs=(), measure="nDCG@10")
+    for name in ("bm25", "qwen3-reranker"):
+        (tmp_path / f"{name}.run").write_text((folder / "first.run").read_text())
+    command = ["compare", str(tmp_path / "bm25.run"), str(tmp_path / "qwen3-reranker.run"), "--dataset", str(folder)]
+    result = CliRunner().invoke(app, [*command, "--lab", str(tmp_path / "lab"), "--cache", str(tmp_path / "cache")])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("labels are Qwen/Qwen3-8B's") == 2
+    assert result.output.count("of one family (qwen)") == 1

@@ -13,7 +13,8 @@ from cerank.teachers.parsing.permutations import read_permutation
 
 def _rank_llm(text: str, size: int) -> tuple[int, ...]:
     """What rank_llm 0.25.7 makes of an answer: every digit counts, and without any the order stays as it was."""
-    digits = re.sub(r"\D", " ", text.rsplit("</think>", maxsplit=1)[-1])
+    circled = str.maketrans("①②③", "123")  # of its table of other digits those that are used here
+    digits = re.sub(r"[^0-9]", " ", text.rsplit("</think>", maxsplit=1)[-1].translate(circled))
     numbers = [int(number) - 1 for number in digits.split()]
     order = list(dict.fromkeys(number for number in numbers if 0 <= number < size))
     return (*order, *(place for place in range(size) if place not in order))
@@ -38,7 +39,7 @@ def _rank_llm(text: str, size: int) -> tuple[int, ...]:
         ("3 > 1 > 2", (2, 0, 1), (2, 0, 1)),
         ("3 1 2", (2, 0, 1), (2, 0, 1)),
         ("**[3]** > **[2]** > **[1]**", (2, 1, 0), (2, 1, 0)),
-        ("③ > ① > ②", (2, 0, 1), (0, 1, 2)),
+        ("③ > ① > ②", (2, 0, 1), (2, 0, 1)),
         ("<answer> [2] > [1] > [3] </answer> [3]", (1, 0, 2), (1, 0, 2)),
     ],
 )
@@ -61,6 +62,7 @@ def test_an_answer_is_read_as_it_was_meant_where_rank_llm_counts_every_digit(
         "<think>[2] > [3] > [1], but wait",
         "None of the passages answers the query of 2024.",
         "[17] > [18]",
+        "[Not considering passages 1-3 as they do not provide information]",
     ],
 )
 def test_a_text_without_any_ranking_is_no_answer(text: str) -> None:
@@ -81,13 +83,16 @@ def test_of_the_real_malformed_answers_none_loses_a_passage_and_refusals_are_no_
     found = [read_permutation(answer, 20) for answer in answers]
     assert all(entry is None or sorted(entry.order) == list(range(20)) for entry in found)
     refused = [answer for answer, entry in zip(answers, found, strict=True) if entry is None]
-    assert len(refused) == 142  # "[ ] > [ ]", "No passage is relevant ...": the identity for every other reader
+    assert len(refused) == 143  # "[ ] > [ ]", "No passage is relevant ..."
+    # rank_llm takes them for the order that was given, and two for one that digits in their prose name
+    assert sum(_rank_llm(answer, 20) == tuple(range(20)) for answer in refused) == 141
     assert not any(re.search(r"\[\d+\]", answer) for answer in refused)
     kept = [(answer, entry) for answer, entry in zip(answers, found, strict=True) if entry is not None]
     other = [answer for answer, entry in kept if entry.order != repair(answer, 20)[0]]
-    # Numbers split by a bracket ("[1]4"), and digits of prose behind the ranking ("Numeric(19, 2)").
-    assert len(other) == 8
-    assert all(re.search(r"\[\d\]\d|Numeric|[a-z] ?\d|\d ?[a-z]", answer) for answer in other)
+    # Six have a number that a bracket splits ("[1]4"), and one digits of prose behind the ranking ("Numeric(19, 2)").
+    assert len(other) == 7
+    assert sum(re.search(r"\[\d\]\d", answer) is not None for answer in other) == 6
+    assert other == [answer for answer, entry in kept if entry.order != _rank_llm(answer, 20)]
 
 
 @given(st.text(alphabet='[]()>0123456789 ,.-ABC\n`{}"passge:thinkr</>', max_size=60), st.integers(2, 20))

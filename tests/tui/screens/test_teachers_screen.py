@@ -145,3 +145,15 @@ async def test_an_ensemble_adds_no_calls_to_its_members_and_shows_their_places(
         words = set(str(detail.render()).split())
         assert {"scorer:", "minilm;", "stay"} <= words
         assert words.isdisjoint({"go", _SERVER})
+
+
+async def test_teachers_of_one_name_are_told_apart_by_their_hosts(folder: LabFolder, app: CerankApp) -> None:
+    _made(folder)
+    _made(folder, "ba9876543210", place="https://elsewhere.example/v1")
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "T")
+        await settle(pilot)
+        seen = text_of(app)
+        assert "zephyr localhost:8000" in seen
+        assert "zephyr elsewhere.example" in seen
