@@ -83,7 +83,7 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
     Args:
         folders: all runs of a lab, the oldest first.
     """
-    own = {folder.name: _read(folder) for folder in folders}
+    own = {folder.name: recorded(folder) for folder in folders}
     named: dict[str, str] = {}
     taken: set[str] = set()
     for run_id, name in own.items():
@@ -97,7 +97,7 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
     return named
 
 
-def _read(folder: RunFolder) -> str:
+def recorded(folder: RunFolder) -> str:
     """Return the name recorded in the folder; "" if there is none that is readable."""
     if folder.path not in cached_names:
         try:

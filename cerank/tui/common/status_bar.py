@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from textual.content import Content
@@ -40,23 +39,18 @@ class StatusBar(Widget):
         """Follow the app."""
         self.watch(self.app, "devices", lambda devices: setattr(self, "devices", devices))
         self.watch(self.app, "entries", lambda entries: setattr(self, "entries", entries))
+        self.watch(self.app, "dropped", lambda _: self.refresh())
         self.watch(self.app, "is_recording", lambda is_on: setattr(self, "is_recording", is_on))
 
     def render(self) -> Content:
         """Return the line: states as words where there is room for them, else as signs."""
-        lab = _with_tilde(cast("LabApp", self.app).lab.folder)
+        lab_app = cast("LabApp", self.app)
+        lab, dropped = lab_app.access.title, lab_app.dropped
         recording = "● recording" if self.is_recording else ""
         pieces: list[str] = []
         for as_words in (True, False):
             counts = state_counts(self.entries, as_words=as_words)
-            pieces = [f"  │  {part}" for part in (recording, self.title, self.devices, counts) if part]
+            pieces = [f"  │  {part}" for part in (dropped, recording, self.title, self.devices, counts) if part]
             if len("cerank ") + len(lab) + sum(map(len, pieces)) <= self.content_size.width:
                 break
         return joined(("cerank ", "bold"), lab, *pieces)
-
-
-def _with_tilde(path: Path) -> str:
-    try:
-        return f"~/{path.relative_to(Path.home())}"
-    except (ValueError, RuntimeError):
-        return str(path)
