@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from cerank.errors import CerankError, UsageError
 from cerank.files import disk
 from cerank.runs.lab_address import is_address, parsed
 from cerank.runs.layout import runs_folder
+
+T = TypeVar("T")
 
 HASHING_PATIENCE = 3600.0  # seconds in which the other side hashes the files of a run
 
@@ -94,8 +96,9 @@ class RemoteFiles:
         """Check every hash and let the run appear in the lab."""
         return self._call("finish", Finished, run=run, files=msgspec.to_builtins(files))
 
-    def _call(self, name: str, kind: Any, **args: Any) -> Any:
-        return self._connection.call(name, args, kind=kind, patience=HASHING_PATIENCE)[0]
+    def _call(self, name: str, kind: type[T], **args: Any) -> T:
+        result: T = self._connection.call(name, args, kind=kind, patience=HASHING_PATIENCE)[0]
+        return result
 
 
 class CopiedRun(msgspec.Struct, frozen=True):

@@ -54,7 +54,7 @@ class ErrorText(msgspec.Struct, frozen=True):
 
     def error(self) -> CerankError:
         """Return the error that was sent."""
-        kinds = {"DamagedError": DamagedError}
+        kinds: dict[str, type[CerankError]] = {"DamagedError": DamagedError}
         kind = kinds.get(self.kind) or getattr(errors, self.kind, RunFailedError)
         if not (isinstance(kind, type) and issubclass(kind, CerankError)):
             kind = RunFailedError
