@@ -33,7 +33,13 @@ Wanted = Literal["journals", "results"]  # by a screen: the small files; ranking
 PIECE = 4 << 20  # bytes that are read or written at once
 _TAIL = 64  # bytes before the end of a journal by which a later look knows that only lines were added
 _STEP = re.compile(r"stages/[^/]+/checkpoints/(step-\d+)/.+")
-_OF_THIS_LAB = ("lease", "stop", "job.json", "damage.json")  # files that are about a run here, not of the run
+_OF_THIS_LAB = (
+    "lease",
+    "stop",
+    "job.json",
+    "submission.json",
+    "damage.json",
+)  # files that are about a run here, not of the run
 _MAY_DIFFER = re.compile(r"notes\.json|note\.md|name\.json|log\.txt|jobs\.jsonl|usage\.jsonl|trackers/.*")
 _MAY_LACK = re.compile(r"stages/[^/]+/checkpoints/.*|scores/.*")
 _RESULTS = ("candidates", "teachers", "qrels", "rankings", "measures")
