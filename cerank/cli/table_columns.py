@@ -14,6 +14,7 @@ from cerank.app.run_views.display import GLYPHS, age, at_words, clock
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
+from cerank.files.overlapped_reads import read_all
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_summaries
 from cerank.runs.job_records import JobStart
@@ -38,8 +39,8 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         keys = (*first, "created", "measure", "score")
-        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
-    scores = [_score(row) for row in rows]
+        return Table("runs", tuple(Column(key, key) for key in keys), tuple(read_all(_full_row, rows)), empty=empty)
+    scores = read_all(_score, rows)
     measures = {measure for measure, _ in scores if measure}
     heading = measures.pop() if len(measures) == 1 else "score"
     columns = (

@@ -94,14 +94,10 @@ class NodeJob:
 
     def carry_out(self) -> int:
         """Carry the run out and return the exit code of the job; `REQUEUE` asks for a requeue."""
-        if not self.folder.path.is_dir():
-            say(f"{self.folder.path} is not seen from {this_node()}; the lab must be on a shared file system")
-            return ExitCode.USAGE
-        if self.submission and not job_records.is_newest_submission(self.folder, self.submission):
-            record = job_records.load(self.folder)
-            newer = f"by {record.executor} job {record.id}" if record is not None else "elsewhere"
-            say(f"this job is not the run's any more: the run was started again {newer}; nothing is done here")
-            return ExitCode.PAUSED
+        refusal = self._refusal()
+        if refusal is not None:
+            say(refusal[1])
+            return refusal[0]
         try:
             plan = run_store.load_plan(self.folder)
             self._check_code(plan)
@@ -126,6 +122,18 @@ class NodeJob:
             return self._requeued()
         self._write("ended", f"exit code {int(code)}")
         return code
+
+    def _refusal(self) -> tuple[ExitCode, str] | None:
+        """Return why this job has nothing to do with the run, with the exit code for that; None where it has."""
+        if not self.folder.path.is_dir():
+            text = f"{self.folder.path} is not seen from {this_node()}; the lab must be on a shared file system"
+            return ExitCode.USAGE, text
+        if self.submission and not job_records.is_newest_submission(self.folder, self.submission):
+            record = job_records.load(self.folder)
+            newer = f"by {record.executor} job {record.id}" if record is not None else "elsewhere"
+            text = f"this job is not the run's any more: the run was started again {newer}; nothing is done here"
+            return ExitCode.PAUSED, text
+        return None
 
     def _check_code(self, plan: Plan) -> None:
         """Check that the plan was made by the cerank of this machine.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.files import json_records
+from cerank.files import json_records, overlapped_reads
 from cerank.files.disk import DamagedError
 from cerank.runs.layout import RunFolder
 
@@ -83,7 +83,8 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
     Args:
         folders: all runs of a lab, the oldest first.
     """
-    own = {folder.name: recorded(folder) for folder in folders}
+    names = overlapped_reads.read_all(recorded, folders)
+    own = {folder.name: name for folder, name in zip(folders, names, strict=True)}
     named: dict[str, str] = {}
     taken: set[str] = set()
     for run_id, name in own.items():

@@ -39,7 +39,7 @@ _OF_THIS_LAB = (
     "job.json",
     "submission.json",
     "damage.json",
-)  # files that are about a run here, not of the run
+)  # about a run here, not of it
 _MAY_DIFFER = re.compile(r"notes\.json|note\.md|name\.json|log\.txt|jobs\.jsonl|usage\.jsonl|trackers/.*")
 _MAY_LACK = re.compile(r"stages/[^/]+/checkpoints/.*|scores/.*")
 _RESULTS = ("candidates", "teachers", "qrels", "rankings", "measures")
