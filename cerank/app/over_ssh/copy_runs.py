@@ -166,6 +166,9 @@ def _copied(source: RunStorage, target: RunStorage, run: str, checkpoints: Check
     except CerankError as error:
         if error.exit_code == 1:  # the disk or the line, which holds for every run
             raise
+        if error.code == "run-differs":
+            what = f"{error.what}; the run to copy is in {source.title}"
+            error = UsageError(what, where=error.where, hint=error.hint, code=error.code)
         return CopiedRun(run, "refused", notes=(str(error),), error=error)
     if received.is_there:
         return CopiedRun(run, "there already")

@@ -259,6 +259,7 @@ class LabFiles:
             path = incoming.path / _checked(file.path)
             if not path.is_file() or path.stat().st_size != file.size or sha256_file(path) != file.sha256:
                 wrong.append(file.path)
+                disk.remove(path)
         if wrong:
             return Finished(wrong=tuple(wrong))
         disk.make_folder(incoming.attempts)
@@ -289,7 +290,7 @@ class LabFiles:
             else:
                 continue
             hint = "keep one: `cerank rm` deletes it from a lab; or copy it to another lab"
-            here = f"run {folder.name} is in {self.lab} already, with other content than the one to copy: {what}"
+            here = f"run {folder.name} is in {self.lab} already, with other content: {what}"
             raise UsageError(here, where=run_store.title(folder), hint=hint, code="run-differs")
 
     def _notes(self, folder: RunFolder) -> Iterator[str]:
