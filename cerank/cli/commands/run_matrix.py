@@ -7,23 +7,36 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from cerank.app import Lab, estimates, next_steps, run_request
-from cerank.app.matrix import matrix_runs
+from cerank.app.matrix import cluster_forecast, matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
+from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
 
 
-def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
-    """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing."""
+def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: float, nodes: int = 0) -> None:
+    """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing.
+
+    Args:
+        home: lab of the runs.
+        request: which runs.
+        dry_run: only show them.
+        pairs_per_second: training speed, where the user knows it; 0 estimates it.
+        nodes: how many nodes share the runs, for a prediction; 0 makes none.
+    """
     settings = home.plan_settings()
     grid = run_request.load_matrix(request)
     if dry_run:
-        _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
+        devices = several_devices.device_count(settings)
+        found = matrix_runs.outline(grid, settings, pairs_per_second, devices)
+        _show_outline(grid, found, settings)
+        if nodes:
+            info(cluster_forecast.in_words(found.tasks, nodes, devices, settings.hour_price))
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
     for folder in queued_matrix.added if home.executor is None else ():
