@@ -112,19 +112,7 @@ def run(
     """
     given = settings_of(lab, cache, device, threads, form, json, devices, on)
     settings, job_options = _executor_settings(given, on, slurm)
-    if pairs_per_second and not dry_run:
-        raise UsageError(
-            "--pairs-per-second only works with --dry-run",
-            where="--pairs-per-second",
-            hint="add --dry-run",
-            code="option-needs-dry-run",
-        )
-    if nodes and not dry_run:
-        hint = "add --dry-run; how many jobs run at once is the executor's: --slurm array_limit=8"
-        raise UsageError("--nodes only predicts", where="--nodes", hint=hint, code="option-needs-dry-run")
-    if not 0 <= nodes <= node_schedule.MOST_NODES:
-        what = f"must be 1 to {node_schedule.MOST_NODES:,}; given: {nodes}"
-        raise UsageError(what, where="--nodes", code="nodes-out-of-range")
+    _check_forecast_options(pairs_per_second, nodes, dry_run=dry_run)
     if print_command and (detach or queue or dry_run):
         what = "--print-command leaves the start to you"
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
@@ -176,6 +164,23 @@ def run(
         live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
+
+
+def _check_forecast_options(pairs_per_second: float, nodes: int, *, dry_run: bool) -> None:
+    """Reject options that only predict, where something is to be started."""
+    if pairs_per_second and not dry_run:
+        raise UsageError(
+            "--pairs-per-second only works with --dry-run",
+            where="--pairs-per-second",
+            hint="add --dry-run",
+            code="option-needs-dry-run",
+        )
+    if nodes and not dry_run:
+        hint = "add --dry-run; how many jobs run at once is the executor's: --slurm array_limit=8"
+        raise UsageError("--nodes only predicts", where="--nodes", hint=hint, code="option-needs-dry-run")
+    if not 0 <= nodes <= node_schedule.MOST_NODES:
+        what = f"must be 1 to {node_schedule.MOST_NODES:,}; given: {nodes}"
+        raise UsageError(what, where="--nodes", code="nodes-out-of-range")
 
 
 def _executor_settings(
