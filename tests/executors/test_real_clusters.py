@@ -143,6 +143,13 @@ exec "$@"
 """
 
 
+def place_says(place: Place, folder: RunFolder) -> str:
+    """How a run stands, asked for anew."""
+    place.there.refresh_jobs(force=True)
+    status = place.there.status(folder)
+    return f"{status.state} {status.text}"
+
+
 def nodes() -> list[str]:
     found = subprocess.run(["sinfo", "-h", "-N", "-o", "%N"], capture_output=True, text=True, check=False).stdout
     return sorted(set(found.split()))
@@ -182,8 +189,11 @@ def test_a_run_whose_node_dies_continues_bit_for_bit_on_a_node_whose_clock_is_te
     dead = json_records.load(folder.attempt(1), Attempt).hostname
     assert dead in nodes()
     kill_machine(record, folder)
-    subprocess.run(["scontrol", "update", f"NodeName={dead}", "State=DOWN", "Reason=test"], check=True)
+    for state in ("DOWN", "DRAIN"):  # the second, or it would come back at once: its slurmd answers
+        subprocess.run(["scontrol", "update", f"NodeName={dead}", f"State={state}", "Reason=test"], check=True)
     try:
+        eventually(lambda: place_says(slurm_place, folder).startswith("queued"))
+        subprocess.run(["scontrol", "update", f"JobId={record.id}", "StartTime=now"], check=True)  # not in 2 minutes
         eventually(lambda: slurm_place.is_finished(folder))
     finally:
         subprocess.run(["scontrol", "update", f"NodeName={dead}", "State=RESUME"], check=True)

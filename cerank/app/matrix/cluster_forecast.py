@@ -27,7 +27,7 @@ def in_words(tasks: Sequence[StageTask] | None, nodes: int, devices: int, hour_p
     found = node_schedule.schedule(tasks, nodes)
     hours = found.busy_minutes / 60 * devices
     parts = [f"about {format_minutes(found.minutes)}", f"{hours:,.2f} device hours"]
-    parts += [f"{hours * hour_price:,.2f} of money"] if hour_price else []
+    parts += [f"a cost of {hours * hour_price:,.2f}"] if hour_price else []
     sentences = [f"On {where}: {', '.join(parts)}, waiting in the queue not counted."]
     if devices > 1:
         sentences.append("The devices of a node count as if they shared the work without loss.")
