@@ -68,7 +68,8 @@ def schedule(tasks: Iterable[StageTask], nodes: int) -> NodeSchedule:
         followers.setdefault(task.after if task.after in known else "", []).append(task.key)
     ready = [(-rest[key], key) for key in followers.get("", [])]
     heapq.heapify(ready)
-    free, at_work, now, busy, most = nodes, [], 0.0, 0.0, 0
+    at_work: list[tuple[float, str]] = []  # (when it is done, key)
+    free, now, busy, most = nodes, 0.0, 0.0, 0
     while ready or at_work:
         while ready and free:
             key = heapq.heappop(ready)[1]
