@@ -23,7 +23,7 @@ from cerank.app.over_ssh.lab_files import (
     received_error,
 )
 from cerank.app.over_ssh.ssh_connection import SshConnection
-from cerank.errors import CerankError, UsageError
+from cerank.errors import CerankError, ExitCode, UsageError
 from cerank.files import disk
 from cerank.runs.lab_address import is_address, parsed
 from cerank.runs.layout import runs_folder
@@ -164,7 +164,7 @@ def _copied(source: RunStorage, target: RunStorage, run: str, checkpoints: Check
         files = source.listing(run, checkpoints)
         received = target.begin(run, files)
     except CerankError as error:
-        if error.exit_code == 1:  # the disk or the line, which holds for every run
+        if error.exit_code == ExitCode.FAILED:  # the disk or the line, which holds for every run
             raise
         if error.code == "run-differs":
             what = f"{error.what}; the run to copy is in {source.title}"

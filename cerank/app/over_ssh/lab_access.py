@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cerank.app.lab import Lab
-from cerank.app.matrix import matrix_planning
-from cerank.app.matrix.drafts import DraftRun
-from cerank.app.matrix.matrix_planning import PlannedMatrix
-from cerank.app.over_ssh.lab_files import Wanted
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.machine import system_usage
 from cerank.runs import run_store, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
+
+if TYPE_CHECKING:
+    from cerank.app.matrix.drafts import DraftRun
+    from cerank.app.matrix.matrix_planning import PlannedMatrix
+    from cerank.app.over_ssh.lab_files import Wanted
 
 
 class LookedAt(msgspec.Struct, frozen=True):
@@ -95,6 +97,10 @@ class LabAccess:
         """Have the verdicts of finished runs computed."""
         verdict_summaries.compute_in_process(self.lab.settings.cache, folders, is_canceled)
 
+    def bases_at_hand(self) -> tuple[dict[str, bool], bool]:
+        """Return which base models are on the lab's machine, and whether it can download none."""
+        return bases_at_hand()
+
     def sizes(self, entries: Sequence[RunEntry]) -> str:
         """Return what deleting runs takes with it, in words."""
         return run_list.goes_with(entries)
@@ -131,12 +137,23 @@ class LabAccess:
 
     def plan(self, cells: Sequence[DraftRun], device: str) -> PlannedMatrix:
         """Plan the runs of a draft."""
+        from cerank.app.matrix import matrix_planning
+
         return matrix_planning.plan_runs(cells, self.lab.plan_settings(device), datetime.now(UTC), lambda _: None)
 
     def launch(self, matrix: PlannedMatrix) -> list[str]:
         """Put planned runs in the queue and return their ids."""
+        from cerank.app.matrix import matrix_planning
+
         return [folder.name for folder in matrix_planning.launch(self.lab, matrix)]
 
     def shown_name(self, run: str) -> str:
         """Return what a message calls a run that was just launched."""
         return run_store.title(RunFolder(runs_folder(self.lab.folder) / run))
+
+
+def bases_at_hand() -> tuple[dict[str, bool], bool]:
+    """Return which base models are on this machine's disk, and whether none can be downloaded."""
+    from cerank.models import bases
+
+    return {name: bases.is_on_this_machine(base) for name, base in bases.BASES.items()}, bases.is_offline()

@@ -23,6 +23,7 @@ from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import DraftRun
 from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.app.over_ssh import lab_messages
+from cerank.app.over_ssh.lab_access import bases_at_hand
 from cerank.app.over_ssh.lab_files import Checkpoints, FilePiece, FileToReceive, LabFiles, SeenFile, Wanted
 from cerank.app.over_ssh.lab_messages import BANNER, Answer, Call, ErrorText, Greeting, ListAnswer, SentEntry
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
@@ -51,7 +52,7 @@ class LabServer:
         self.files = LabFiles(lab.folder)
         self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
         self._machine = system_usage.Machine(lab.folder)
-        self._sent: dict[str, RunEntry] = {}
+        self._sent: dict[str, RunEntry] | None = None  # None before the first list, which has everything
         self._again: set[str] = set()
         self._polling = threading.Lock()
         self._calls: dict[str, Callable[..., Result]] = {
@@ -60,6 +61,7 @@ class LabServer:
             "label": self.label,
             "note": self.note,
             "sizes": self.sizes,
+            "bases": lambda: (bases_at_hand(), b""),
             "verdicts": self.verdicts,
             "looks": self.looks,
             "plan": self.plan,
@@ -90,15 +92,15 @@ class LabServer:
 
     # looking
 
-    def poll(self, again: Sequence[str] = (), everything: bool = False) -> Result:
+    def poll(self, again: Sequence[str] = ()) -> Result:
         """Return which runs there are, with the entries that changed since the last call."""
         with self._polling:
             named, self._again = {*again, *self._again}, set()
             entries = self._monitor.poll(named)
-            before = {} if everything else self._sent
+            before = self._sent or {}
             now = {entry.name: entry for entry in entries}
             changed = [SentEntry.of(entry) for entry in entries if before.get(entry.name) is not entry]
-            names = None if list(before) == list(now) else tuple(now)
+            names = None if self._sent is not None and list(before) == list(now) else tuple(now)
             self._sent = now
             answer = ListAnswer(names=names, devices=system_usage.briefly(self._machine.gpus()))
         return answer, lab_messages.packed(changed) if changed else b""
@@ -128,7 +130,7 @@ class LabServer:
     def sizes(self, runs: Sequence[str]) -> Result:
         """Return what deleting runs takes with it, in words."""
         wanted = set(runs)
-        return run_list.goes_with([entry for name, entry in self._sent.items() if name in wanted]), b""
+        return run_list.goes_with([entry for name, entry in (self._sent or {}).items() if name in wanted]), b""
 
     # acting
 

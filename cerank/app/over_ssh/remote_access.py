@@ -60,7 +60,6 @@ class RemoteAccess(LabAccess):
         super().__init__(Lab(msgspec.structs.replace(settings, lab=self.mirror, executor="local"), devices=()))
         self._entries: dict[str, RunEntry] = {}
         self._devices = ""
-        self._opened = -1  # the opening of the line whose list `_entries` is
         self._read_at = ""
         self._seen: dict[str, dict[str, SeenFile]] = {}
         self._copying = threading.Lock()
@@ -90,12 +89,9 @@ class RemoteAccess(LabAccess):
     def poll(self, again: Collection[str] = (), followed: Collection[str] = ()) -> LookedAt:
         """Return the runs as the other side has them; the ones that were seen last where it is not reached."""
         try:
-            is_new = self._connection.opened != self._opened
-            args = {"again": sorted(again), "everything": is_new}
+            # a line that was opened anew ends at a new server, which sends everything
+            args = {"again": sorted(again)}
             answer, data = self._connection.call("poll", args, kind=ListAnswer, patience=120.0)
-            if self._connection.opened != self._opened and not is_new:  # opened again meanwhile: nothing is known there
-                answer, data = self._connection.call("poll", {"everything": True}, kind=ListAnswer, patience=120.0)
-            self._opened = self._connection.opened
             self._take(answer, data)
             self._send_looks()
             for name in followed:
@@ -210,6 +206,11 @@ class RemoteAccess(LabAccess):
         entry = self._entries.get(folder.name)
         if entry is not None and run_names.recorded(folder) != entry.short_name:
             run_names.cached_names[folder.path] = entry.short_name
+
+    def bases_at_hand(self) -> tuple[dict[str, bool], bool]:
+        """Return which base models are on the other machine's disk, and whether it can download none."""
+        found: tuple[dict[str, bool], bool] = self._connection.call("bases", kind=tuple[dict[str, bool], bool])[0]
+        return found
 
     def compute_verdicts(self, folders: Sequence[RunFolder], is_canceled: Callable[[], bool]) -> None:  # noqa: ARG002
         """Have the verdicts of finished runs computed where the lab is; the list shows them later."""

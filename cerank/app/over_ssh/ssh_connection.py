@@ -45,7 +45,7 @@ class SshConnection:
     def __init__(self, address: LabAddress) -> None:
         self.address = address
         self.greeting: Greeting | None = None
-        self.opened = 0  # how often a line was opened
+        self._is_closed = False
         self._line: _Line | None = None
         self._failures = 0
         self._retry_at = 0.0
@@ -95,6 +95,7 @@ class SshConnection:
     def close(self) -> None:
         """Close the line."""
         with self._opening:
+            self._is_closed = True
             if self._line is not None:
                 self._line.close()
                 self._line = None
@@ -105,7 +106,7 @@ class SshConnection:
                 return self._line
             if self._line is not None:
                 self._fail(self._line)
-            if time.monotonic() < self._retry_at:
+            if self._is_closed or time.monotonic() < self._retry_at:
                 raise self._error()
             is_first = self.greeting is None
             line = _Line(self.address, () if is_first else ("-o", "BatchMode=yes"))
@@ -118,7 +119,6 @@ class SshConnection:
                 line.close()
                 raise
             self.greeting, self._line, self._failures, self._why = greeting, line, 0, ""
-            self.opened += 1
             return line
 
     def _drop(self, line: _Line, why: str) -> None:

@@ -24,7 +24,7 @@ from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import display
 from cerank.errors import CerankError
-from cerank.models.bases import BASES, is_offline, is_on_this_machine
+from cerank.models.bases import BASES
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.text.safe_text import counted, shown
@@ -152,7 +152,7 @@ class NewRunScreen(LabScreen):
             ).title = f"new run, draft of {display.local_time(self._saved_draft.saved)} (X starts afresh)"
             self.action_step(self._saved_draft.step)
         self.run_in_thread(
-            lambda: ({name: is_on_this_machine(base) for name, base in BASES.items()}, is_offline()),
+            self.lab_app.access.bases_at_hand,
             lambda looked_up: self._show_bases(*looked_up),
             group="here",
         )
@@ -223,7 +223,7 @@ class NewRunScreen(LabScreen):
 
     def check(self) -> None:
         """Show what the draft stands for, or what is wrong with it, everywhere it is shown."""
-        self.checked = drafts.check_draft(self.draft)
+        self.checked = drafts.check_draft(self.draft, is_elsewhere=self.lab_app.access.is_remote)
         self._find_limits()
         self._show_errors()
         if self.query_one(ContentSwitcher).current == "launch":
@@ -232,7 +232,7 @@ class NewRunScreen(LabScreen):
     def _find_limits(self) -> None:
         """Look up, in a thread, what the chosen base models and first stages hold at most."""
         names = input_limits.names_of(self.checked.cells)
-        if not self.checked.cells or names == self._limited:
+        if not self.checked.cells or names == self._limited or self.lab_app.access.is_remote:
             return
         self._limited = names
         cache = self.lab.settings.cache
