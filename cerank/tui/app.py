@@ -310,7 +310,7 @@ class CerankApp(App[str], inherit_bindings=False):
         if bool(before) == bool(now):
             return
         if now:
-            self._filters.append(self._grey)
+            self._filters.insert(0, self._grey)
         else:
             self._filters.remove(self._grey)
             self.show_message("The lab is reached again.")
