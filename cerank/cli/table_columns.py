@@ -14,11 +14,11 @@ from cerank.app.run_views.display import GLYPHS, age, at_words, clock
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
-from cerank.files.overlapped_reads import read_all
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_summaries
 from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.overlapped_reads import read_all
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 

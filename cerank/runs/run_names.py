@@ -13,8 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.files import json_records, overlapped_reads
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
+from cerank.runs import overlapped_reads
 from cerank.runs.layout import RunFolder
 
 ADJECTIVES = tuple(

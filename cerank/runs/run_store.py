@@ -19,10 +19,10 @@ import msgspec
 
 from cerank.core.metrics import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError, near_files, os_error
-from cerank.files import disk, journal, json_records, lease, lease_files, overlapped_reads
+from cerank.files import disk, journal, json_records, lease, lease_files
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, job_records, queue, run_names, user_labels
+from cerank.runs import checksums, job_records, overlapped_reads, queue, run_names, user_labels
 from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry

@@ -159,7 +159,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._at_work: set[Worker[None]] = set()
         self._recording: Recording | None = None
         self._frame_timer: Timer | None = None
-        self._grey = Monochrome()
+        self._gray = Monochrome()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
@@ -306,13 +306,13 @@ class CerankApp(App[str], inherit_bindings=False):
             self.run_in_thread(lambda: notify.send(target, line), group="notify")
 
     def watch_dropped(self, before: str, now: str) -> None:
-        """Turn every screen grey while the lab's machine is not reached."""
+        """Turn every screen gray while the lab's machine is not reached."""
         if bool(before) == bool(now):
             return
         if now:
-            self._filters.insert(0, self._grey)
+            self._filters.insert(0, self._gray)
         else:
-            self._filters.remove(self._grey)
+            self._filters.remove(self._gray)
             self.show_message("The lab is reached again.")
         for screen in self.screen_stack:
             for widget in screen.walk_children(with_self=True):

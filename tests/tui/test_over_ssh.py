@@ -1,4 +1,4 @@
-"""The dashboard over a lab on another machine: grey with words while it is not reached, and back by itself."""
+"""The dashboard over a lab on another machine: gray with words while it is not reached, and back by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import pytest
 
 from cerank.app.over_ssh.lab_access import LabAccess, LookedAt
-from cerank.app.over_ssh.lab_files import Wanted
+from cerank.app.over_ssh.lab_files import FileSet
 from cerank.runs.layout import RunFolder
 from cerank.tui.app import CerankApp
 from cerank.tui.runs.run_screen import RunScreen
@@ -28,7 +28,7 @@ class FarLab(LabAccess):
     def __init__(self, folder: LabFolder) -> None:
         super().__init__(folder.lab)
         self.followed: set[str] = set()
-        self.brought: list[tuple[str, Wanted]] = []
+        self.brought: list[tuple[str, FileSet]] = []
         self.targets: list[str] = []
         self.stopped: list[str] = []
 
@@ -37,8 +37,8 @@ class FarLab(LabAccess):
         looked = super().poll(again)
         return LookedAt(looked.entries, looked.devices, self.dropped)
 
-    def bring(self, names: Collection[str], wanted: Wanted) -> None:
-        self.brought += [(name, wanted) for name in names]
+    def bring(self, names: Collection[str], file_set: FileSet) -> None:
+        self.brought += [(name, file_set) for name in names]
 
     def bring_targets(self, targets: Sequence[str]) -> None:
         self.targets += targets
@@ -55,7 +55,7 @@ def far(folder: LabFolder) -> FarLab:
     return FarLab(folder)
 
 
-def is_grey(app: CerankApp) -> bool:
+def is_gray(app: CerankApp) -> bool:
     """Whether nothing on the screen has a color, as it is sent to the terminal."""
     colors = set()
     for strip in drawn(app):
@@ -65,7 +65,7 @@ def is_grey(app: CerankApp) -> bool:
     return all(color.red == color.green == color.blue for color in colors)
 
 
-async def test_the_screen_is_grey_with_words_while_the_lab_is_not_reached_and_comes_back(
+async def test_the_screen_is_gray_with_words_while_the_lab_is_not_reached_and_comes_back(
     folder: LabFolder, far: FarLab
 ) -> None:
     folder.run("first")
@@ -73,18 +73,18 @@ async def test_the_screen_is_grey_with_words_while_the_lab_is_not_reached_and_co
     async with app.run_test(size=(150, 30)) as pilot:
         await look(pilot)
         assert ADDRESS in text_of(app)
-        assert not is_grey(app)
+        assert not is_gray(app)
         far.dropped = "node is not reached: no route to host"
         await look(pilot)
         assert far.dropped in text_of(app)
         assert "first" in text_of(app)
-        assert is_grey(app)
+        assert is_gray(app)
         await press(pilot, "enter")
-        assert is_grey(app)  # a screen that is opened meanwhile, too
+        assert is_gray(app)  # a screen that is opened meanwhile, too
         far.dropped = ""
         await look(pilot)
         assert "no route" not in text_of(app)
-        assert not is_grey(app)
+        assert not is_gray(app)
 
 
 @pytest.mark.slow

@@ -24,17 +24,17 @@ def in_words(tasks: Sequence[StageTask] | None, nodes: int, devices: int, hour_p
         return f"On {where}: time unknown, because the speed of a stage is; run one, or give --pairs-per-second."
     if not tasks:
         return f"On {where}: nothing is left to do."
-    found = node_schedule.schedule(tasks, nodes)
-    hours = found.busy_minutes / 60 * devices
-    parts = [f"about {format_minutes(found.minutes)}", f"{hours:,.2f} device hours"]
+    plan_of_nodes = node_schedule.schedule(tasks, nodes)
+    hours = plan_of_nodes.busy_minutes / 60 * devices
+    parts = [f"about {format_minutes(plan_of_nodes.minutes)}", f"{hours:,.2f} device hours"]
     parts += [f"a cost of {hours * hour_price:,.2f}"] if hour_price else []
     sentences = [f"On {where}: {', '.join(parts)}, waiting in the queue not counted."]
     if devices > 1:
         sentences.append("The devices of a node count as if they shared the work without loss.")
-    if found.nodes < nodes:
-        sentences.append(f"At most {counted(found.nodes, 'node')} ever have work at once.")
-    if found.longest_minutes > 0.9 * found.minutes:
+    if plan_of_nodes.nodes < nodes:
+        sentences.append(f"At most {counted(plan_of_nodes.nodes, 'node')} ever have work at once.")
+    if plan_of_nodes.longest_minutes > 0.9 * plan_of_nodes.minutes:
         sentences.append(
-            f"More nodes make it no shorter: one chain of stages takes {format_minutes(found.longest_minutes)}."
+            f"More nodes make it no shorter: one chain of stages takes {format_minutes(plan_of_nodes.longest_minutes)}."
         )
     return " ".join(sentences)

@@ -23,7 +23,7 @@ from cerank.runs.layout import RunFolder, runs_folder
 if TYPE_CHECKING:
     from cerank.app.matrix.drafts import DraftRun
     from cerank.app.matrix.matrix_planning import PlannedMatrix
-    from cerank.app.over_ssh.lab_files import Wanted
+    from cerank.app.over_ssh.lab_files import FileSet
 
 
 class LookedAt(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class LabAccess:
         """
         return LookedAt(self._monitor.poll(again), system_usage.briefly(self._machine.gpus()))
 
-    def bring(self, names: Collection[str], wanted: Wanted) -> None:
+    def bring(self, names: Collection[str], file_set: FileSet) -> None:
         """Make sure that the files of runs can be read here.
 
         Raises:

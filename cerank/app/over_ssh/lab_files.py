@@ -28,7 +28,7 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import ReusedStage
 
 Checkpoints = Literal["none", "last", "all"]
-Wanted = Literal["journals", "results"]  # by a screen: the small files; rankings, too
+FileSet = Literal["journals", "results"]  # by a screen: the small files; rankings, too
 
 PIECE = 4 << 20  # bytes that are read or written at once
 _TAIL = 64  # bytes before the end of a journal by which a later look knows that only lines were added
@@ -161,27 +161,27 @@ class LabFiles:
             try:
                 with open_file(path) as file:
                     file.seek(piece.start)
-                    found = file.read(piece.size)
+                    block = file.read(piece.size)
             except OSError as error:
                 raise os_error(error, path, MissingError) from error
-            if len(found) < piece.size:
+            if len(block) < piece.size:
                 raise MissingError("the file became shorter while it was read", where=str(path), code="file-changed")
-            data += found
+            data += block
         return bytes(data)
 
     def changed(
-        self, run: str, known: Mapping[str, SeenFile], wanted: Wanted
+        self, run: str, known: Mapping[str, SeenFile], file_set: FileSet
     ) -> tuple[tuple[ChangedFile, ...], tuple[str, ...]]:
         """Return the files that differ from those known, and the known ones that are gone.
 
         Args:
             run: id of the run.
             known: path -> the file as it was last looked at.
-            wanted: which files of the run count.
+            file_set: which files of the run count.
         """
         folder = self.folder(run)
         out, seen = [], set()
-        for path in _looked_at(folder, wanted):
+        for path in _looked_at(folder, file_set):
             with contextlib.suppress(OSError):
                 state, before = (folder.path / path).stat(), known.get(path)
                 seen.add(path)
@@ -192,7 +192,7 @@ class LabFiles:
                 if start and before and tail_of(folder.path / path, start) != before.tail:
                     start = 0
                 out.append(ChangedFile(path, state.st_size, state.st_mtime_ns, start))
-        is_whole = wanted == "results"
+        is_whole = file_set == "results"
         gone = [path for path in known if path not in seen and (is_whole or not path.startswith(_RESULTS))]
         return tuple(out), tuple(gone)
 
@@ -214,9 +214,9 @@ class LabFiles:
         if run not in self._leases:
             self._leases[run] = Lease.take(self._lock(run))
         sizes = {file.path: file.size for file in files}
-        found, _ = disk.list_content(incoming.path)
+        present, _ = disk.list_content(incoming.path)
         came: dict[str, int] = {}
-        for path in found:
+        for path in present:
             name = path.relative_to(incoming.path).as_posix()
             if name in sizes and not path.is_symlink() and path.stat().st_size <= sizes[name]:
                 came[name] = path.stat().st_size
@@ -368,7 +368,7 @@ def _number(step: str) -> int:
     return int(step.rpartition("-")[2] or 0)
 
 
-def _looked_at(folder: RunFolder, wanted: Wanted) -> Iterator[str]:
+def _looked_at(folder: RunFolder, file_set: FileSet) -> Iterator[str]:
     """Yield the files that a screen may show."""
     try:
         with os.scandir(folder.path) as entries:
@@ -376,7 +376,7 @@ def _looked_at(folder: RunFolder, wanted: Wanted) -> Iterator[str]:
     except OSError as error:
         raise os_error(error, folder.path, MissingError, doing="cannot read the run") from error
     yield from sorted(name for name in names if not name.startswith((".", "lease", "stop")))
-    folders = ["attempts", *(_RESULTS if wanted == "results" else ())]
+    folders = ["attempts", *(_RESULTS if file_set == "results" else ())]
     paths = [path for name in folders for path in sorted((folder.path / name).rglob("*"))]
     paths += sorted(folder.path.glob("stages/*/adopted.json"))
     for path in paths:

@@ -29,7 +29,7 @@ class Greeting(msgspec.Struct, frozen=True):
     lab: str  # its folder, absolute
 
 
-class Call(msgspec.Struct, frozen=True):
+class LabCall(msgspec.Struct, frozen=True):
     """A request; `size` bytes follow."""
 
     id: int
@@ -61,7 +61,7 @@ class ErrorText(msgspec.Struct, frozen=True):
         return kind(self.what, where=self.where, hint=self.hint, code=self.code)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class LabAnswer(msgspec.Struct, frozen=True):
     """The answer to a call; `size` bytes follow."""
 
     id: int
@@ -111,7 +111,7 @@ def unpacked(data: bytes, kind: Any) -> Any:
     return msgspec.json.decode(zlib.decompress(data), type=kind)
 
 
-def send(stream: BinaryIO, message: Call | Answer, data: bytes = b"") -> None:
+def send(stream: BinaryIO, message: LabCall | LabAnswer, data: bytes = b"") -> None:
     """Write a message with its bytes."""
     stream.write(msgspec.json.encode(message) + b"\n")
     stream.write(data)

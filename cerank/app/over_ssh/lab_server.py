@@ -24,8 +24,8 @@ from cerank.app.matrix.drafts import DraftRun
 from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.app.over_ssh import lab_messages
 from cerank.app.over_ssh.lab_access import bases_at_hand
-from cerank.app.over_ssh.lab_files import Checkpoints, FilePiece, FileToReceive, LabFiles, SeenFile, Wanted
-from cerank.app.over_ssh.lab_messages import BANNER, Answer, Call, ErrorText, Greeting, ListAnswer, SentEntry
+from cerank.app.over_ssh.lab_files import Checkpoints, FilePiece, FileSet, FileToReceive, LabFiles, SeenFile
+from cerank.app.over_ssh.lab_messages import BANNER, ErrorText, Greeting, LabAnswer, LabCall, ListAnswer, SentEntry
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.errors import CerankError, RunFailedError, UsageError
@@ -35,7 +35,7 @@ from cerank.runs import test_set_looks, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.test_set_looks import Look
 
-_THREADS = 16  # calls that are worked on at once: a plan may take minutes, and the list goes on meanwhile
+_THREADS = 16  # calls that are worked on at once: a plan may take minutes, and the list is asked for meanwhile
 
 Result = tuple[object, bytes]
 
@@ -75,7 +75,7 @@ class LabServer:
             "finish": self.finish,
         }
 
-    def answer(self, call: Call, data: bytes) -> tuple[Answer, bytes]:
+    def answer(self, call: LabCall, data: bytes) -> tuple[LabAnswer, bytes]:
         """Return the answer to a call; an error is one, too."""
         try:
             act = self._calls.get(call.name)
@@ -83,12 +83,12 @@ class LabServer:
                 raise UsageError(f"there is no call {call.name[:40]}")
             given = {"data": data} if call.name in {"write", "launch", "plan"} else {}
             result, out = act(**call.args, **given)
-            return Answer(call.id, msgspec.Raw(msgspec.json.encode(result)), None, len(out)), out
+            return LabAnswer(call.id, msgspec.Raw(msgspec.json.encode(result)), None, len(out)), out
         except CerankError as error:
-            return Answer(call.id, error=ErrorText.of(error)), b""
+            return LabAnswer(call.id, error=ErrorText.of(error)), b""
         except Exception as error:  # noqa: BLE001 - the boundary to the other machine, which shows it
             text = f"internal error on {socket.gethostname()}: {type(error).__name__}: {error}"
-            return Answer(call.id, error=ErrorText.of(RunFailedError(text[:1000]))), b""
+            return LabAnswer(call.id, error=ErrorText.of(RunFailedError(text[:1000]))), b""
 
     # looking
 
@@ -105,9 +105,9 @@ class LabServer:
             answer = ListAnswer(names=names, devices=system_usage.briefly(self._machine.gpus()))
         return answer, lab_messages.packed(changed) if changed else b""
 
-    def changed(self, run: str, known: dict[str, Any], wanted: Wanted) -> Result:
+    def changed(self, run: str, known: dict[str, Any], file_set: FileSet) -> Result:
         """Return which files of a run are not as they were last looked at."""
-        return self.files.changed(run, msgspec.convert(known, dict[str, SeenFile]), wanted), b""
+        return self.files.changed(run, msgspec.convert(known, dict[str, SeenFile]), file_set), b""
 
     def verdicts(self, runs: Sequence[str]) -> Result:
         """Have the verdicts of finished runs computed; the list shows them when they are there."""
@@ -129,8 +129,8 @@ class LabServer:
 
     def sizes(self, runs: Sequence[str]) -> Result:
         """Return what deleting runs takes with it, in words."""
-        wanted = set(runs)
-        return run_list.goes_with([entry for name, entry in (self._sent or {}).items() if name in wanted]), b""
+        names = set(runs)
+        return run_list.goes_with([entry for name, entry in (self._sent or {}).items() if name in names]), b""
 
     # acting
 
@@ -202,13 +202,13 @@ class LabServer:
 
 
 def serve(lab: Lab, read: BinaryIO, write: BinaryIO) -> None:
-    """Answer calls until the input ends."""
+    """LabAnswer calls until the input ends."""
     server, writing = LabServer(lab), threading.Lock()
     greeting = Greeting(cerank.__version__, socket.gethostname(), str(lab.folder.absolute()))
     write.write(BANNER + msgspec.json.encode(greeting) + b"\n")
     write.flush()
 
-    def work(call: Call, data: bytes) -> None:
+    def work(call: LabCall, data: bytes) -> None:
         answer, out = server.answer(call, data)
         try:
             with writing:
@@ -217,14 +217,14 @@ def serve(lab: Lab, read: BinaryIO, write: BinaryIO) -> None:
             os._exit(0)  # the line dropped; nobody reads any more
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        while (received := lab_messages.receive(read, Call)) is not None:
+        while (received := lab_messages.receive(read, LabCall)) is not None:
             threads.submit(work, *received)
         sys.stderr.flush()
         os._exit(0)  # what is still computed is for nobody
 
 
 def serve_standard_streams(lab: Lab) -> None:
-    """Answer on the streams of this process; whatever else prints goes to standard error."""
+    """LabAnswer on the streams of this process; whatever else prints goes to standard error."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(lab, sys.stdin.buffer, out)

@@ -23,7 +23,7 @@ from cerank.app.matrix.drafts import DraftRun
 from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.app.over_ssh import lab_messages
 from cerank.app.over_ssh.lab_access import LabAccess, LookedAt
-from cerank.app.over_ssh.lab_files import ChangedFile, SeenFile, Wanted, pieces_of, tail_of
+from cerank.app.over_ssh.lab_files import ChangedFile, FileSet, SeenFile, pieces_of, tail_of
 from cerank.app.over_ssh.lab_messages import ListAnswer, SentEntry
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
 from cerank.app.run_views.run_monitor import RunEntry
@@ -133,7 +133,7 @@ class RemoteAccess(LabAccess):
             waits_for=sent.waits_for,
         )
 
-    def bring(self, names: Collection[str], wanted: Wanted) -> None:
+    def bring(self, names: Collection[str], file_set: FileSet) -> None:
         """Copy what changed of the files of runs.
 
         Raises:
@@ -141,7 +141,7 @@ class RemoteAccess(LabAccess):
         """
         for name in names:
             with self._copying:
-                self._bring(name, wanted)
+                self._bring(name, file_set)
 
     def bring_targets(self, targets: Sequence[str]) -> None:
         """Copy the rankings of the runs that a comparison names."""
@@ -165,11 +165,11 @@ class RemoteAccess(LabAccess):
                 known[name] = SeenFile(state.st_size, state.st_mtime_ns, tail_of(path, state.st_size))
         return known
 
-    def _bring(self, name: str, wanted: Wanted) -> None:
+    def _bring(self, name: str, file_set: FileSet) -> None:
         if name not in self._seen:
             self._seen[name] = self._known_here(self._folder(name))
         known = self._seen[name]
-        args = {"run": name, "known": msgspec.to_builtins(known), "wanted": wanted}
+        args = {"run": name, "known": msgspec.to_builtins(known), "file_set": file_set}
         kind = tuple[tuple[ChangedFile, ...], tuple[str, ...]]
         (changed, gone), _ = self._connection.call("changed", args, kind=kind)
         folder = self._folder(name)
@@ -209,8 +209,8 @@ class RemoteAccess(LabAccess):
 
     def bases_at_hand(self) -> tuple[dict[str, bool], bool]:
         """Return which base models are on the other machine's disk, and whether it can download none."""
-        found: tuple[dict[str, bool], bool] = self._connection.call("bases", kind=tuple[dict[str, bool], bool])[0]
-        return found
+        bases: tuple[dict[str, bool], bool] = self._connection.call("bases", kind=tuple[dict[str, bool], bool])[0]
+        return bases
 
     def compute_verdicts(self, folders: Sequence[RunFolder], is_canceled: Callable[[], bool]) -> None:  # noqa: ARG002
         """Have the verdicts of finished runs computed where the lab is; the list shows them later."""

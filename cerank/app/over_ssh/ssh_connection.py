@@ -20,7 +20,7 @@ import msgspec
 
 import cerank
 from cerank.app.over_ssh import lab_messages
-from cerank.app.over_ssh.lab_messages import BANNER, Answer, Call, Greeting
+from cerank.app.over_ssh.lab_messages import BANNER, Greeting, LabAnswer, LabCall
 from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.runs.lab_address import COMMAND, NOT_FOUND, SSH_FAILED, LabAddress, remote_command
 
@@ -145,7 +145,7 @@ class _Line:
         self.address = address
         self.is_open = True
         self._said: deque[str] = deque(maxlen=5)  # by ssh, and by the other side on its standard error
-        self._waiting: dict[int, queue.Queue[tuple[Answer, bytes] | None]] = {}
+        self._waiting: dict[int, queue.Queue[tuple[LabAnswer, bytes] | None]] = {}
         self._next = 1
         self._writing = threading.Lock()
         command = f"{remote_command()} lab-server --lab {shlex.quote(address.folder)}"
@@ -202,16 +202,16 @@ class _Line:
                 raise UsageError(what, where="--lab", code="remote-lab")
         raise LineDroppedError(self.why or f"no answer within {patience:.0f} s")
 
-    def call(self, name: str, args: dict[str, Any], data: bytes, patience: float) -> tuple[Answer, bytes] | None:
+    def call(self, name: str, args: dict[str, Any], data: bytes, patience: float) -> tuple[LabAnswer, bytes] | None:
         """Return the answer to a call; None where the line dropped or the patience ended."""
-        answers: queue.Queue[tuple[Answer, bytes] | None] = queue.Queue()
+        answers: queue.Queue[tuple[LabAnswer, bytes] | None] = queue.Queue()
         try:
             with self._writing:
                 number, self._next = self._next, self._next + 1
                 self._waiting[number] = answers
                 if not self.is_open:
                     return None
-                lab_messages.send(self._in, Call(number, name, args, len(data)), data)
+                lab_messages.send(self._in, LabCall(number, name, args, len(data)), data)
             return answers.get(timeout=patience)
         except (OSError, ValueError, queue.Empty):  # ValueError: closed by another thread
             return None
@@ -234,7 +234,7 @@ class _Line:
 
     def _read_answers(self) -> None:
         try:
-            while (received := lab_messages.receive(self._out, Answer)) is not None:
+            while (received := lab_messages.receive(self._out, LabAnswer)) is not None:
                 answers = self._waiting.get(received[0].id)
                 if answers is not None:
                     answers.put(received)

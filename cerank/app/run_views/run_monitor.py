@@ -16,10 +16,9 @@ from cerank.app.run_views import display, verdict_summaries
 from cerank.app.run_views.run_index import KEPT_STATES, IndexedRun, RunIndex, StoredRun
 from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
-from cerank.files import overlapped_reads
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import queue, run_names, run_store, run_summaries, user_labels
+from cerank.runs import overlapped_reads, queue, run_names, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
 from cerank.runs.run_summaries import LatestValidation

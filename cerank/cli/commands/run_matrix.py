@@ -33,10 +33,10 @@ def run(home: Lab, request: RunRequest, *, dry_run: bool, pairs_per_second: floa
     grid = run_request.load_matrix(request)
     if dry_run:
         devices = several_devices.device_count(settings)
-        found = matrix_runs.outline(grid, settings, pairs_per_second, devices)
-        _show_outline(grid, found, settings)
+        outlined = matrix_runs.outline(grid, settings, pairs_per_second, devices)
+        _show_outline(grid, outlined, settings)
         if nodes:
-            info(cluster_forecast.in_words(found.tasks, nodes, devices, settings.hour_price))
+            info(cluster_forecast.in_words(outlined.tasks, nodes, devices, settings.hour_price))
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
     for folder in queued_matrix.added if home.executor is None else ():

@@ -45,7 +45,7 @@ def test_a_run_goes_to_another_lab_and_all_come_back(
     [
         (("copy", "other"), "no-run-named", "LAB"),
         (("copy", "first try", "other", "--all"), "no-run-named", "--all"),
-        (("copy", "first try", "other", "--checkpoints", "lst"), "checkpoints", "last"),
+        (("copy", "first try", "other", "--checkpoints", "lst"), "unknown-checkpoints", "last"),
         (("copy", "second", "other"), "run-not-found", "second"),
         (("copy", "--all", "lab"), "same-lab", "lab"),
         (("pull", "nowhere", "--all"), "lab-not-found", "nowhere"),

@@ -96,7 +96,7 @@ def _copy(source: str, target: str, runs: list[str], checkpoints: str, settings:
     if checkpoints not in get_args(Checkpoints):
         hint = nearest(checkpoints, get_args(Checkpoints))
         what = f"must be none, last or all; given: {checkpoints!r:.40}"
-        raise UsageError(what, where="--checkpoints", hint=hint, code="checkpoints")
+        raise UsageError(what, where="--checkpoints", hint=hint, code="unknown-checkpoints")
     which: Checkpoints = "none" if checkpoints == "none" else "last" if checkpoints == "last" else "all"
     copied = copy_runs(storage_of(source, "LAB"), storage_of(target, "LAB"), runs, which, info)
     emit(_copied_table(copied), settings.format)
