@@ -36,6 +36,7 @@ REPORTED_EVENTS = {
     "replay mismatch",
     "environment changed",
     "teacher repaired",
+    "teacher lists dropped",
 }
 REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties", "stage gained nothing"}
 REPORTED_EVENTS |= {"scores collapsed", "loss does not move", "stage moved nothing"}

@@ -207,6 +207,14 @@ class _Commands(GroupOnUse):
             "Test whether the order of re-rankers holds behind another first stage: first stages by re-rankers.",
         ),
         ListedCommand(
+            "effects",
+            "rankings.effects_command",
+            "effects",
+            _MEASURING,
+            "Show what each factor of a matrix changes: "
+            "the effect of a setting, of a recipe or of a base model, by query.",
+        ),
+        ListedCommand(
             "fuse",
             "rankings.fuse_command",
             "fuse",

@@ -107,6 +107,20 @@ def float32(value: float) -> float:
         raise ValueError(f"score {value} is not finite as a float32") from None
 
 
+def bfloat16(value: float) -> float:
+    """Return `value` rounded to bfloat16, to even where two are as near; three digits or so are left.
+
+    Raises:
+        ValueError: it lies beyond the largest float32, some 3.4e38.
+
+    Example:
+        >>> bfloat16(1.001), bfloat16(1.01)
+        (1.0, 1.0078125)
+    """
+    (bits,) = struct.unpack("<I", struct.pack("<f", float32(value)))
+    return float(struct.unpack("<f", struct.pack("<I", (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000))[0])
+
+
 def tie_starts(scores: Sequence[float]) -> list[int]:
     """Return for each place of a list the first place of those that tie with it: its own where none before it does.
 

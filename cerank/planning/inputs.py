@@ -240,7 +240,7 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         first = training_first_stage(recipe, stage)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
-    teacher = read_teacher(stage.teacher, dataset)
+    teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
     if not ranked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -276,7 +276,16 @@ def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str,
     changed = {key: here(value) if key in keys else value for key, value in table.items()}
     if isinstance(settings := table.get("settings"), Mapping):
         changed["settings"] = {key: here(value) for key, value in settings.items()}
+    if isinstance(factors := table.get("factors"), Mapping):
+        changed["factors"] = _with_absolute_settings(factors, here)
     return changed
+
+
+def _with_absolute_settings(node: object, here: Callable[[object], object]) -> object:
+    """Return factors, levels or settings with the paths in them made absolute."""
+    if isinstance(node, Mapping):
+        return {key: _with_absolute_settings(value, here) for key, value in node.items()}
+    return here(node)
 
 
 def _changes_with_baseline(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

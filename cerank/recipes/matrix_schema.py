@@ -1,4 +1,4 @@
-"""A matrix: bases x recipes x seeds on the same test sets and first stages; what was declared, and its runs.
+"""A matrix: bases x recipes x factors x seeds on the same test sets and first stages; what was declared, and its runs.
 
 Invariant: the declared family (baseline, measures, test sets, first stages) is recorded before any run starts.
 """
@@ -14,6 +14,7 @@ import msgspec
 from cerank.core import decode
 from cerank.core.decode import help_text
 from cerank.errors import RecipeError
+from cerank.recipes.factors import Fraction, fraction_mistake
 from cerank.recipes.schema import Positive, Seed, Size, size_mistakes
 
 MATRIX_FORMAT = 1
@@ -47,6 +48,17 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     settings: Annotated[
         dict[str, object], help_text("key path -> value, laid over each recipe that has the place")
     ] = {}
+    factors: Annotated[
+        dict[str, dict[str, dict[str, object]]],
+        help_text("factor -> level -> settings as above; every combination is run; the first level is the reference"),
+    ] = {}
+    fraction: Annotated[
+        Fraction, help_text("share of the combinations that is run, so that each factor can still be judged")
+    ] = "full"
+
+    def levels(self) -> dict[str, tuple[str, ...]]:
+        """Return each factor with its levels, the reference first."""
+        return {name: tuple(levels) for name, levels in self.factors.items()}
 
 
 class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +68,8 @@ class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str  # `Recipe.name`
     base: str  # as the plan's recipe names it
     seed: int
+    levels: dict[str, str] = {}  # factor -> level, of the factors that change its recipe
+    varied: str = ""  # the recipe's name without the levels; "" in a matrix without factors
 
 
 class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +90,8 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     primary: tuple[str, ...] = ()
     worth: dict[str, float | str] = {}
     harm: dict[str, float | str] = {}
+    factors: dict[str, tuple[str, ...]] = {}  # factor -> its levels, the reference first
+    fraction: Fraction = "full"
     cells: tuple[MatrixCell, ...]
 
 
@@ -113,6 +129,36 @@ def _mistakes(matrix: Matrix) -> list[str]:
         mistakes += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
     for key, sizes in (("margins", matrix.margins), ("worth", matrix.worth), ("harm", matrix.harm)):
         mistakes += size_mistakes(sizes, key)
+    mistakes += _factor_mistakes(matrix)
     if matrix.baseline and matrix.baseline not in matrix.recipes:
         mistakes.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
     return mistakes
+
+
+def _factor_mistakes(matrix: Matrix) -> list[str]:
+    mistakes = []
+    taken = {"recipe", "base", "seed"}
+    for name, levels in matrix.factors.items():
+        at = f"factors.{name}"
+        if not _is_plain(name) or name in taken:
+            what = "letters, digits, '-' and '_' only" if name not in taken else f"a name other than {', '.join(taken)}"
+            mistakes.append(f"{at}: a factor needs {what}")
+        if len(levels) < 2:
+            mistakes.append(f"{at}: {len(levels)} of two or more levels")
+        mistakes += [
+            f"{at}.{level}: a level's name holds letters, digits, '.', '-' and '_' only"
+            for level in levels
+            if not _is_plain(level.replace(".", ""))
+        ]
+        given = [msgspec.json.encode(settings, order="deterministic") for settings in levels.values()]
+        mistakes += [
+            f"{at}.{level}: the same settings as the level before it"
+            for place, level in enumerate(levels)
+            if given[place] in given[:place]
+        ]
+    fraction = fraction_mistake(matrix.levels(), matrix.fraction)
+    return [*mistakes, *([f"fraction: {fraction}"] if fraction else [])]
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()

@@ -55,6 +55,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     teacher: Annotated[
         str, help_text('"embedding", one of [teachers], a TREC run file, or RankGPT permutations (.json with .jsonl)')
     ] = ""
+    malformed_lists: Annotated[
+        Literal["repair", "drop"],
+        help_text("RankGPT permutations with missing or repeated numbers: repair them as RankGPT does, or drop them"),
+    ] = "repair"
     labels_by: Annotated[
         str, help_text('source "labels": a graded teacher in [teachers] whose grades replace the qrels; "" takes these')
     ] = ""
@@ -248,6 +252,10 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "smaller depths at which the one re-ranking is measured, too; tests say which is enough, or too deep"
         ),
     ] = ()
+    score_precision: Annotated[
+        Literal["fp32", "bf16"],
+        help_text("bf16: rank by scores rounded to it, ties as trec_eval orders them: by document id, largest first"),
+    ] = "fp32"
     teachers: Annotated[
         tuple[str, ...],
         help_text("teachers in [teachers] that rank the test queries, too: rows beside the stages, which they bound"),
@@ -503,6 +511,9 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(
                 f'{at}.labels_by: a teacher of kind "{spec.kind}" gives no grades; take one of kind "graded"'
             )
+        elif stage.malformed_lists == "drop" and (stage.source != "teacher" or spec or stage.teacher == "embedding"):
+            what = "only permutations of RankGPT (.json with .jsonl) can be malformed; this stage reads none"
+            mistakes.append(f"{at}.malformed_lists: {what}")
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}

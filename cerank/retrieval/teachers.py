@@ -34,6 +34,7 @@ class Repairs(msgspec.Struct, frozen=True):
     missing: int = 0  # candidates that were not named, appended in their first-stage order
     repeated: int = 0  # numbers that appeared again, dropped
     out_of_range: int = 0  # numbers that name no candidate, dropped
+    dropped: int = 0  # permutations with a fault that were left out instead
 
     def plus(self, other: Repairs) -> Repairs:
         """Return the sum of both."""
@@ -42,6 +43,7 @@ class Repairs(msgspec.Struct, frozen=True):
             self.missing + other.missing,
             self.repeated + other.repeated,
             self.out_of_range + other.out_of_range,
+            self.dropped + other.dropped,
         )
 
 
@@ -161,10 +163,15 @@ def _rows_file(path: Path) -> Path:
     )
 
 
-def read_permutations(path: Path, rows: Path) -> Teacher:
+def read_permutations(path: Path, rows: Path, *, drops_malformed: bool = False) -> Teacher:
     """Return RankGPT's teacher: a JSON array of texts in `path`, one for each line of the JSONL file `rows`.
 
     A document's score is `size - rank + 1`, so the best of 20 has 20.
+
+    Args:
+        path: file of the permutations.
+        rows: file of their queries, with the candidates that the numbers mean.
+        drops_malformed: leave a query out whose permutation would have to be repaired.
 
     Raises:
         FormatError: either file malformed, a query or document twice, or more lines in one than in the other.
@@ -183,6 +190,9 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
                 f"query '{shown(row.query_id, 80)}' has no retrieved passages", where=where, code="no-ranked-document"
             )
         order, repaired = repair(permutation or "", len(ids))
+        if drops_malformed and repaired.repaired:
+            repairs = repairs.plus(Repairs(dropped=1))
+            continue
         documents[str(row.query_id)] = [ids[place] for place in order]
         repairs = repairs.plus(repaired)
     scores = {query: [float(len(ids) - rank) for rank in range(len(ids))] for query, ids in documents.items()}
@@ -190,17 +200,22 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
     return Teacher(Ranking(documents, scores), sha256_text("\n".join(hashes)), repairs)
 
 
-def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
+def read_teacher(spec: str, dataset: Dataset | None = None, *, drops_malformed: bool = False) -> Teacher:
     """Return the teacher that a recipe names.
 
     Args:
         spec: a TREC run file; RankGPT permutations (`NAME.json` beside `NAME.jsonl`); or, with a dataset, the name of a
             run that it brings, which goes before a file of that name.
+        dataset: brings runs by name.
+        drops_malformed: see `read_permutations`.
 
     Raises:
         UsageError: it is none of these, or it prefers no document to another.
         FormatError, MissingError: a malformed or missing file.
     """
+    if drops_malformed and not spec.endswith(".json"):
+        what = "a ranking that is no list of RankGPT permutations has no malformed lists to drop"
+        raise UsageError(what, where=spec, hint='leave malformed_lists = "drop" out', code="no-permutations")
     if dataset is not None and spec in dataset.runs:
         run = dataset.run(spec)
         return without_ties(Teacher(run.ranking, run.sha256 or dataset.identity))
@@ -211,7 +226,7 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
     if missing is not None:
         raise missing
     if path.suffix == ".json":
-        return read_permutations(path, _rows_file(path))
+        return read_permutations(path, _rows_file(path), drops_malformed=drops_malformed)
     run = open_run_file(path, dataset.cache if dataset else None)
     return without_ties(Teacher(run.ranking, run.sha256))
 

@@ -36,6 +36,7 @@ from cerank.teachers.make import MadeTeacher, make
 from cerank.teachers.ranking_files import Provenance
 from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.teachers.work import TeachingProgress
+from cerank.text.safe_text import counted
 from cerank.tokenization import token_store
 from cerank.tokenization.token_store import TokenStore
 from cerank.trec.mapped_run import MappedRanking
@@ -182,11 +183,15 @@ class RunInputs:
         return json_records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
 
     def _read_teacher(self, name: str, stage: Stage) -> Ranking:
-        teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
+        dataset = self.datasets[inputs.training_dataset(self._plan.recipe, stage)]
+        teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
         repairs = teacher.repairs
         checksums.save(self._folder, self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
         if teacher.ties:
             self._context.log.event("teacher ties", f"{name}: {teacher.ties}")
+        if repairs.dropped:
+            lists = counted(len(teacher.ranking) + repairs.dropped, "list")
+            self._context.log.event("teacher lists dropped", f"{name}: {repairs.dropped} of {lists} were malformed")
         if repairs.repaired:
             self._context.log.event(
                 "teacher repaired",

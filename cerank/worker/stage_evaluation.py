@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.metrics import Scoring
-from cerank.core.rankings import Ranking, ordered
+from cerank.core.rankings import Ranking, bfloat16, ordered
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk
 from cerank.inference.rerank import CHUNK, Scorer, chunk_count, rerank
 from cerank.inference.score_cache import ScoreCache, score_cache_key
 from cerank.inference.stored_chunks import StoredChunks
+from cerank.recipes.schema import Recipe
 from cerank.runs import checksums
 from cerank.runs.records import encode_measures
 from cerank.training.stage_summary import ranking_stats
@@ -80,7 +81,7 @@ class StageEvaluation:
             scores = self._scores(system, test, scorer)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
-                self._write_ranking(system, test, first, _reranked(before, rankings, scores))
+                self._write_ranking(system, test, first, _reranked(before, rankings, scores, self._plan.recipe))
             disk.remove_tree(self._folder.scores(system, test, "all"))
 
     def share(self, order: orders.RerankOrder) -> None:
@@ -242,7 +243,9 @@ class StageEvaluation:
         self._context.log.event("measured", f"{system} on {test} over {first}: {figures}")
 
 
-def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:
+def _reranked(
+    before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]], recipe: Recipe
+) -> Ranking:
     """Return one first stage's candidates by their scores, query by query.
 
     Millions of scores by name would take gigabytes.
@@ -251,6 +254,11 @@ def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str,
     values: dict[str, tuple[float, ...]] = {}
     for query, docs in before.items():
         known = dict(zip(candidate_union(rankings, query), scores[query], strict=True))
-        ordered_query = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
+        of_query = {doc: known[doc] for doc in docs}
+        order = docs
+        if recipe.evaluate.score_precision == "bf16":
+            of_query = {doc: bfloat16(score) for doc, score in of_query.items()}
+            order = tuple(sorted(docs, reverse=True))
+        ordered_query = ordered({query: of_query}, {query: order})
         documents[query], values[query] = ordered_query[query], ordered_query.scores(query)
     return Ranking(documents, values)

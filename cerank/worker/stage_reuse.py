@@ -210,6 +210,8 @@ def _is_evaluated_alike(plan: Plan, other: Plan, test: str) -> bool:
         return False
     if plan.measures_on(test) != other.measures_on(test):
         return False
+    if plan.recipe.evaluate.score_precision != other.recipe.evaluate.score_precision:
+        return False
     inputs = [("dataset", test), *(("first_stage", f"{first} on {test}") for first in data.first_stages)]
     return all(plan.input(*role_and_name).sha256 == other.input(*role_and_name).sha256 for role_and_name in inputs)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerank.core.rankings import Ranking, float32, float32_below, ordered, strictly_decreasing
+from cerank.core.rankings import Ranking, bfloat16, float32, float32_below, ordered, strictly_decreasing
 
 LARGEST = 3.0e38  # just inside float32
 FINITE = st.floats(min_value=-LARGEST, max_value=LARGEST)
@@ -92,3 +94,21 @@ def test_a_ranking_keeps_the_order_of_queries_and_can_be_cut() -> None:
     assert dict(ranking.top(1)) == {"q2": ("b",), "q1": ("c",)}
     assert ranking.top(1).scores("q2") == (2.0,)
     assert list(ranking.only(["q1", "missing", "q2"])) == ["q1", "q2"]
+
+
+def test_rounding_to_bfloat16_is_that_of_torch() -> None:
+    values = [
+        0.0,
+        -0.0,
+        1.001,
+        -2.71828,
+        1e-40,
+        3.3e38,
+        0.1,
+        257.0,
+        258.0,
+        259.0,
+        *np.random.default_rng(3).normal(size=500),
+    ]
+    expected = torch.tensor(values, dtype=torch.float32).bfloat16().tolist()
+    assert [bfloat16(value) for value in values] == expected

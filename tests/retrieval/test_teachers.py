@@ -130,3 +130,14 @@ def test_a_few_ties_are_chance_and_nothing_is_left_out(tmp_path: Path) -> None:
     teacher = read_teacher(str(_run(tmp_path, {"q1": scores})))
     assert len(teacher.ranking["q1"]) == 50
     assert not teacher.ties
+
+
+def test_malformed_lists_can_be_dropped_and_are_counted(tmp_path: Path) -> None:
+    spec = _pair(tmp_path, ["[2] > [3] > [1]", "[3]", "[1] > [1] > [2] > [3]"], _rows(3))
+    teacher = read_teacher(spec, drops_malformed=True)
+    assert list(teacher.ranking) == ["q0"]
+    assert teacher.repairs == Repairs(dropped=2)
+    run = tmp_path / "teacher.run"
+    run.write_text("q0 Q0 d1 1 2.0 t\nq0 Q0 d2 2 1.0 t\n")
+    with refused(UsageError, "no-permutations", run):
+        read_teacher(str(run), drops_malformed=True)

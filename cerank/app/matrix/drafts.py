@@ -67,6 +67,8 @@ class DraftRun(msgspec.Struct, frozen=True):
     given: bytes  # the recipe's own TOML; empty where the draft changes it
     label: str
     command: str  # the same by the command line
+    levels: dict[str, str] = {}  # factor -> level, in a matrix with factors
+    varied: str = ""  # the recipe's name without the levels; "" in a matrix without factors
 
     @property
     def toml(self) -> bytes:

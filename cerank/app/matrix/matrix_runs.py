@@ -7,7 +7,7 @@ queues only what is missing, and no stage that runs share is trained twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -26,6 +26,7 @@ from cerank.files.disk import DamagedError
 from cerank.machine import devices
 from cerank.planning import node_schedule, stage_keys
 from cerank.planning.node_schedule import StageTask
+from cerank.recipes import factors
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Evaluate, Recipe
@@ -104,32 +105,65 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
             f"two recipes of the matrix are called '{twice}'", where=f"matrix {matrix.name}", code="name-twice"
         )
     stages = [set(named_recipe.recipe.stages) for named_recipe in plain]
-    _check_stages_exist([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
+    varied = [path for levels in matrix.factors.values() for settings in levels.values() for path in settings]
+    given = [*matrix.settings, *varied, *(text.partition("=")[0] for text in overrides)]
+    _check_stages_exist(given, set().union(*stages))
     over = _matrix_tables(matrix)
-    draft_runs: list[DraftRun] = []
-    count = len(matrix.recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
+    loaded_recipes = []
+    for name, known, unchanged in zip(matrix.recipes, stages, plain, strict=True):
+        fitting = [text for text in overrides if _fits(text, known)]
+        for levels in _combinations(matrix, set(unchanged.recipe.chain)):
+            settings = {**matrix.settings, **_settings_at(matrix, levels)}
+            varied_recipe = recipes.load(
+                name,
+                fitting,
+                _changes(over, settings, known),
+                given=f"in matrix {matrix.name} or on the command line",
+            )
+            named = _named(varied_recipe.recipe, matrix, levels)
+            loaded_recipes.append((named, levels, varied_recipe.recipe.name))
+    count = len(loaded_recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
     if count > MOST_RUNS:
         raise UsageError(
             f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}", code="matrix-too-large"
         )
-    loaded_recipes = [
-        recipes.load(
-            name,
-            [text for text in overrides if _fits(text, known)],
-            _changes(over, matrix.settings, known),
-            given=f"in matrix {matrix.name} or on the command line",
-        )
-        for name, known in zip(matrix.recipes, stages, strict=True)
-    ]
+    draft_runs: list[DraftRun] = []
     for base in matrix.bases or ("",):
         for seed in matrix.seeds or (None,):
-            for loaded_recipe in loaded_recipes:
-                recipe = plans.absolute(plans.checked(_with(loaded_recipe.recipe, base, seed)))
+            for named, levels, unvaried_name in loaded_recipes:
+                recipe = plans.absolute(plans.checked(_with(named, base, seed)))
                 label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
-                draft_runs.append(DraftRun(recipe, recipes.render(recipe).encode(), label, ""))
+                toml = recipes.render(recipe).encode()
+                draft_runs.append(DraftRun(recipe, toml, label, "", levels, unvaried_name if matrix.factors else ""))
     _check_one_family(draft_runs)
     at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
     return MatrixRuns(matrix, tuple(draft_runs), names[at])
+
+
+def _combinations(matrix: Matrix, stages: set[str]) -> list[dict[str, str]]:
+    """Return the combinations of levels at which a recipe that runs these stages is run, by factors that change it."""
+    levels = {
+        name: names for name, names in matrix.levels().items() if _changes_recipe(matrix.factors[name].values(), stages)
+    }
+    rows = [{name: row[name] for name in levels} for row in factors.design(matrix.levels(), matrix.fraction)]
+    return list({tuple(row.items()): row for row in rows}.values())
+
+
+def _changes_recipe(levels: Iterable[Mapping[str, object]], stages: set[str]) -> bool:
+    """Return whether any level of a factor sets something that a recipe which runs these stages has a place for."""
+    paths = [path for settings in levels for path in settings]
+    of_stages = [path for path in paths if _stage_of(path)]
+    return any(_fits(path, stages) for path in of_stages) if of_stages else bool(paths)
+
+
+def _settings_at(matrix: Matrix, levels: Mapping[str, str]) -> dict[str, object]:
+    return {path: value for name, level in levels.items() for path, value in matrix.factors[name][level].items()}
+
+
+def _named(recipe: Recipe, matrix: Matrix, levels: Mapping[str, str]) -> Recipe:
+    """Return the recipe with the levels off the reference in its name, by which tables tell it apart."""
+    off = [f"{name}={level}" for name, level in levels.items() if level != next(iter(matrix.factors[name]))]
+    return msgspec.structs.replace(recipe, name=" ".join([recipe.name, *off]))
 
 
 def _check_one_family(cells: Sequence[DraftRun]) -> None:
@@ -377,9 +411,14 @@ def _record(
     data, time = first.recipe.data, json_records.timestamp(now)
     cells = {
         (plan.recipe.name, plan.recipe.base, plan.recipe.seed): MatrixCell(
-            run=name, recipe=plan.recipe.name, base=plan.recipe.base, seed=plan.recipe.seed
+            run=name,
+            recipe=plan.recipe.name,
+            base=plan.recipe.base,
+            seed=plan.recipe.seed,
+            levels=cell.levels,
+            varied=cell.varied,
         )
-        for plan, name in zip(planned, names, strict=True)
+        for cell, plan, name in zip(grid_.cells, planned, names, strict=True)
     }
     earlier = {(cell.recipe, cell.base, cell.seed): cell for cell in before.cells} if before else {}
     return MatrixRecord(
@@ -394,6 +433,8 @@ def _record(
         depth=data.depth,
         measures={test: first.measures_on(test) for test in data.test},
         **{key: getattr(first.recipe.evaluate, key) for key in DECLARED},
+        factors=grid_.matrix.levels(),
+        fraction=grid_.matrix.fraction,
         cells=tuple({**earlier, **cells}.values()),
     )
 
@@ -422,9 +463,10 @@ def _declared(planned: Sequence[Plan]) -> str:
 
 def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRecord) -> None:
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
-    if before is None or (before.sha256, before.baseline) == (matrix_record.sha256, matrix_record.baseline):
+    same = ("sha256", "baseline", "factors", "fraction")
+    if before is None or all(getattr(before, key) == getattr(matrix_record, key) for key in same):
         return
-    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins", "primary", "worth", "harm")
+    keys = ("baseline", "tests", "first_stages", "depth", "measures", *DECLARED, "factors", "fraction")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
     raise UsageError(what, hint="give the new matrix another name with --name", code="matrix-exists")

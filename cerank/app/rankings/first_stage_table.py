@@ -11,6 +11,7 @@ import msgspec
 from cerank.app.comparison import comparisons, named_systems
 from cerank.app.comparison import margins as margins_of
 from cerank.errors import UsageError
+from cerank.evaluation.studies.interaction import FIRST_STAGES_BY_RERANKERS
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -97,19 +98,20 @@ def tables(done: InteractionStudy) -> list[Table]:
     means = Table(
         "means",
         (
-            Column("reranker", "re-ranker", "name"),
+            Column("reranker", done.factors[1], "name"),
             *(Column(f"first_stage_{place}", name, "number") for place, name in enumerate(done.first_stages, 1)),
         ),
         tuple((name, *row) for name, row in zip(done.rerankers, done.means, strict=True)),
-        f"{done.measure} by first stage and re-ranker, {done.queries} queries",
+        f"{done.measure} by {done.factors[0]} and {done.factors[1]}, {done.queries} queries",
         tuple(_order(done)),
     )
+    behind = "behind" if done.factors == FIRST_STAGES_BY_RERANKERS else "with"
     columns = (
-        Column("reranker", "re-ranker", "name"),
+        Column("reranker", done.factors[1], "name"),
         Column("against", "against", "name"),
-        Column("first_stage", "behind", "name"),
+        Column("first_stage", behind, "name"),
         Column("gain", "gain", "signed"),
-        Column("other_first_stage", "and behind", "name"),
+        Column("other_first_stage", f"and {behind}", "name"),
         Column("other_gain", "gain ", "signed"),
         Column("difference", "difference", "signed"),
         Column("low", "low", "signed", priority=1),
@@ -125,18 +127,20 @@ def tables(done: InteractionStudy) -> list[Table]:
         )
         for each in done.contrasts
     )
-    return [means, Table("interaction", columns, rows, "Does a gain depend on the first stage?", tuple(_notes(done)))]
+    title = f"Does a gain depend on the {done.factors[0]}?"
+    return [means, Table("interaction", columns, rows, title, tuple(_notes(done)))]
 
 
 def _order(done: InteractionStudy) -> list[str]:
-    """Return the order of the re-rankers behind each first stage, and whether it is one."""
+    """Return the order of the re-rankers behind each first stage (or of one factor's levels), and whether it is one."""
+    where = "behind" if done.factors == FIRST_STAGES_BY_RERANKERS else "with"
     orders = []
     for place in range(len(done.first_stages)):
         best = sorted(range(len(done.rerankers)), key=lambda at: (-done.means[at][place], at))
         orders.append(tuple(done.rerankers[at] for at in best))
     if all(order == following for order, following in pairwise(orders)):
-        return [f"by the means the order is the same behind each first stage: {' > '.join(orders[0])}"]
-    lines = [f"behind {name}: {' > '.join(order)}" for name, order in zip(done.first_stages, orders, strict=True)]
+        return [f"by the means the order is the same {where} each {done.factors[0]}: {' > '.join(orders[0])}"]
+    lines = [f"{where} {name}: {' > '.join(order)}" for name, order in zip(done.first_stages, orders, strict=True)]
     return ["by the means the order differs", *lines]
 
 

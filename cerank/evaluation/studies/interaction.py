@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+FIRST_STAGES_BY_RERANKERS = ("first stage", "re-ranker")
 ContrastVerdict = Literal["gain differs", "gain is the same", "cannot tell"]
 
 
@@ -73,6 +74,7 @@ class InteractionStudy(msgspec.Struct, frozen=True, kw_only=True):
     contrasts: tuple[Contrast, ...]
     alpha: float
     margin: Margin | None
+    factors: tuple[str, str] = FIRST_STAGES_BY_RERANKERS  # what `first_stages` and `rerankers` are levels of
 
 
 def interaction_test(values: NDArray[np.float64]) -> InteractionTest:
@@ -120,6 +122,7 @@ def interaction_study(
     *,
     margin: Margin | None = None,
     alpha: float = 0.05,
+    factors: tuple[str, str] = FIRST_STAGES_BY_RERANKERS,
 ) -> InteractionStudy:
     """Return the table with its tests.
 
@@ -130,12 +133,13 @@ def interaction_study(
         measure: what the values are.
         margin: the largest difference between two gains that does not matter.
         alpha: error rate of the family of contrasts.
+        factors: what the second and third axes are, for a table of two other factors.
 
     Raises:
         UsageError: fewer than two first stages, re-rankers or queries.
     """
     n = len(values)
-    for what, count in (("first stage", len(first_stages)), ("re-ranker", len(rerankers)), ("query", n)):
+    for what, count in ((factors[0], len(first_stages)), (factors[1], len(rerankers)), ("query", n)):
         if count < 2:
             hint = "an interaction takes at least two of each"
             raise UsageError(f"only one {what}", hint=hint, code="interaction-of-one")
@@ -186,4 +190,5 @@ def interaction_study(
         contrasts=tuple(contrasts),
         alpha=alpha,
         margin=margin,
+        factors=factors,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +10,14 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from cerank import recipes
 from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_runs
+from cerank.app.rankings import factor_table
+from cerank.app.rankings.factor_table import EffectRequest
+from cerank.cli.typer_app import app
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import journal, json_records
@@ -20,7 +25,7 @@ from cerank.files.lease import Lease
 from cerank.machine.devices import Device
 from cerank.runs import declared_matrices, run_store
 from cerank.runs.layout import QueueFolder
-from cerank.runs.records import ReusedStage
+from cerank.runs.records import ReusedStage, decode_measures
 from cerank.worker.__main__ import run_attempt
 from cerank.worker.run_context import StopFlag
 from tests.refusals import refused
@@ -248,3 +253,68 @@ def test_a_matrix_that_cannot_be_planned_leaves_nothing_in_the_lab_and_says_ever
     assert str(made.folder / "gone") in caught.value.what
     assert run_store.folders(made.settings.lab) == []
     assert not list(made.settings.lab.glob("matrices/*"))
+
+
+FACTORS = """
+[factors.rate.low]
+[factors.rate.high]
+"stages.distill.learning_rate" = 1e-3
+
+[factors.scores.fp32]
+[factors.scores.bf16]
+"evaluate.score_precision" = "bf16"
+"""
+
+
+def test_factors_multiply_the_recipes_that_they_change(made: SimpleNamespace) -> None:
+    made.file.write_text(made.file.read_text() + FACTORS)
+    found = grid_of(made, seeds=[1])
+    assert [(cell.varied, cell.levels) for cell in found.cells[:2]] == [
+        ("cl", {"scores": "fp32"}),  # it has no stage that distills
+        ("cl", {"scores": "bf16"}),
+    ]
+    assert [cell.recipe.name for cell in found.cells[2:6]] == [
+        "kd",
+        "kd scores=bf16",
+        "kd rate=high",
+        "kd rate=high scores=bf16",
+    ]
+    assert found.cells[4].recipe.stages["distill"].learning_rate == 1e-3
+    assert found.baseline == "cl"
+    record = matrix_runs.queue_missing_runs(made.lab, found, NOW, unheard).record
+    assert record.factors == {"rate": ("low", "high"), "scores": ("fp32", "bf16")}
+    assert (record.cells[5].varied, record.cells[5].levels) == ("kd", {"rate": "high", "scores": "bf16"})
+    made.file.write_text(
+        made.file.read_text() + '[factors.other.a]\n[factors.other.b]\n"stages.contrastive.clip" = 2.0\n'
+    )
+    with refused(UsageError, "matrix-exists", "factors"):
+        matrix_runs.queue_missing_runs(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
+
+
+def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleNamespace) -> None:
+    made.file.write_text(made.file.read_text() + FACTORS)
+    grid = grid_of(made, recipes=[str(made.folder / "cl-kd.toml")], seeds=[1])
+    request = EffectRequest(matrix="grid", first_stage="bm25")
+    with refused(UsageError, "matrix-not-found", "grid"):
+        factor_table.study(made.settings, request)
+    queued = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
+    with refused(UsageError, "matrix-unfinished", 4):
+        factor_table.study(made.settings, request)
+    work_off(made.lab)
+    done = factor_table.study(made.settings, msgspec.structs.replace(request, by=("rate", "scores")))
+    means = []
+    for folder in queued.added:
+        rows = decode_measures(folder.measures("distill", done.record.tests[0], "bm25").read_bytes())
+        means.append(sum(row.measures["nDCG@10"] for row in rows) / len(rows))
+    rate, scores = done.effects.effects
+    assert rate.figures.difference == pytest.approx((means[2] + means[3] - means[0] - means[1]) / 2)
+    assert scores.figures.difference == pytest.approx((means[1] + means[3] - means[0] - means[2]) / 2)
+    assert done.interaction.factors == ("rate", "scores")
+    gain = factor_table.study(made.settings, msgspec.structs.replace(request, of_gain=True))
+    assert gain.effects.effects[0].figures.difference == pytest.approx(rate.figures.difference)  # one stage before it
+    command = ["effects", "grid", "--first-stage", "bm25", "--by", "rate,scores", "--json"]
+    result = CliRunner().invoke(app, [*command, "--lab", str(made.settings.lab), "--cache", str(made.settings.cache)])
+    assert [row["factor"] for row in json.loads(result.stdout)["effects"]] == ["rate", "scores"]
+    for changes, code in (({"first_stage": ""}, "ranking-not-unique"), ({"by": ("rate",)}, "factor-pair")):
+        with refused(UsageError, code):
+            factor_table.study(made.settings, msgspec.structs.replace(request, **changes))
