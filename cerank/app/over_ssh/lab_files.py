@@ -157,7 +157,7 @@ class LabFiles:
         folder = self.folder(run)
         data = bytearray()
         for piece in pieces:
-            path = folder.path / _checked(piece.path)
+            path = folder.path / checked_path(piece.path)
             try:
                 with open_file(path) as file:
                     file.seek(piece.start)
@@ -235,7 +235,7 @@ class LabFiles:
             raise UsageError("this run is not being received", where=run)
         incoming, at = self._incoming(run), 0
         for piece in pieces:
-            path = incoming.path / _checked(piece.path)
+            path = incoming.path / checked_path(piece.path)
             if path.parent != incoming.path:
                 disk.make_folder(path.parent)
             handle = disk.open_append(path)
@@ -256,7 +256,7 @@ class LabFiles:
         incoming, folder = self._incoming(run), self.folder(run)
         wrong = []
         for file in files:
-            path = incoming.path / _checked(file.path)
+            path = incoming.path / checked_path(file.path)
             if not path.is_file() or path.stat().st_size != file.size or sha256_file(path) != file.sha256:
                 wrong.append(file.path)
                 disk.remove(path)
@@ -312,13 +312,13 @@ class LabFiles:
         Raises:
             UsageError: it is none.
         """
-        return RunFolder(runs_folder(self.lab) / _checked_name(run))
+        return RunFolder(runs_folder(self.lab) / checked_run(run))
 
     def _incoming(self, run: str) -> RunFolder:
-        return RunFolder(runs_folder(self.lab) / f".{_checked_name(run)}.incoming")
+        return RunFolder(runs_folder(self.lab) / f".{checked_run(run)}.incoming")
 
     def _lock(self, run: str) -> Path:
-        return runs_folder(self.lab) / f".{_checked_name(run)}.incoming-lease"
+        return runs_folder(self.lab) / f".{checked_run(run)}.incoming-lease"
 
 
 def tail_of(path: Path, end: int) -> int:
@@ -384,7 +384,7 @@ def _looked_at(folder: RunFolder, file_set: FileSet) -> Iterator[str]:
             yield path.relative_to(folder.path).as_posix()
 
 
-def _checked(path: str) -> str:
+def checked_path(path: str) -> str:
     """Return a relative path that leads out of no folder.
 
     Raises:
@@ -396,8 +396,13 @@ def _checked(path: str) -> str:
     return path
 
 
-def _checked_name(run: str) -> str:
-    if "/" in _checked(run):
+def checked_run(run: str) -> str:
+    """Return the id of a run, which leads out of no lab.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if "/" in checked_path(run):
         raise UsageError("not the id of a run", where=run[:200], code="path-outside")
     return run
 

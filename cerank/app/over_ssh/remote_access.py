@@ -23,11 +23,19 @@ from cerank.app.matrix.drafts import DraftRun
 from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.app.over_ssh import lab_messages
 from cerank.app.over_ssh.lab_access import LabAccess, LookedAt
-from cerank.app.over_ssh.lab_files import ChangedFile, FileSet, SeenFile, pieces_of, tail_of
+from cerank.app.over_ssh.lab_files import (
+    ChangedFile,
+    FileSet,
+    SeenFile,
+    checked_path,
+    checked_run,
+    pieces_of,
+    tail_of,
+)
 from cerank.app.over_ssh.lab_messages import ListAnswer, SentEntry
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.errors import CerankError
+from cerank.errors import CerankError, MissingError
 from cerank.files import disk
 from cerank.runs import run_names, test_set_looks
 from cerank.runs.layout import RunFolder, runs_folder
@@ -96,7 +104,8 @@ class RemoteAccess(LabAccess):
             self._send_looks()
             for name in followed:
                 if name in self._entries:
-                    self.bring([name], "journals")
+                    with contextlib.suppress(MissingError):  # a file that is rewritten now comes with the next look
+                        self.bring([name], "journals")
         except LineDroppedError as error:
             since = f"; this is how it was at {self._read_at}" if self._read_at else ""
             return LookedAt(tuple(self._entries.values()), self._devices, f"{error.what}{since}")
@@ -181,6 +190,8 @@ class RemoteAccess(LabAccess):
         self._name(folder)
 
     def _copy(self, folder: RunFolder, changed: Sequence[ChangedFile], known: dict[str, SeenFile]) -> None:
+        for file in changed:
+            checked_path(file.path)  # whatever runs on the other machine, nothing is written outside the copy
         parts = {file.path: _part_of(folder, file) for file in changed}
         for file in changed:
             parts[file.path].parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +291,7 @@ class RemoteAccess(LabAccess):
         self._connection.call("act", {"verb": verb, "run": run}, patience=120.0)
 
     def _folder(self, name: str) -> RunFolder:
-        return RunFolder(runs_folder(self.mirror) / name)
+        return RunFolder(runs_folder(self.mirror) / checked_run(name))
 
 
 def _part_of(folder: RunFolder, file: ChangedFile) -> Path:
