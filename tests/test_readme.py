@@ -44,6 +44,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("run", "--devices"): "needs two GPUs; tests/worker/test_several_devices.py has two processes on a CPU",
     ("copy",): "needs other labs; tests/app/over_ssh copies runs between two, and over a scripted ssh",
     ("pull",): "needs another machine, too",
+    ("rerank", "--devices"): "needs two GPUs; tests/inference/test_rerank_command.py has processes on a CPU",
     ("push",): "needs an account on the hub; tests/app/publishing/test_push_model.py pushes to a stand-in",
     ("--on",): "needs a cluster; tests/executors has a scripted one, and a real one where there is one",
     (

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.lab import Lab
+from cerank.app.score_pairs import ScoredPairs, score_by_model
+from cerank.app.shared_reranking import ScoringShare, score_on_devices
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import CATALOG, Dataset
-from cerank.errors import CerankError, MissingError, RunFailedError, UsageError
+from cerank.errors import CerankError, MissingError, UsageError
 from cerank.exporting import mteb_files, run_metadata
 from cerank.exporting.mteb_files import MtebTask
 from cerank.exporting.resource_meter import ResourceMeter
@@ -24,10 +25,9 @@ from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
 from cerank.inference.stored_chunks import OutputShards, ShardIdentity
-from cerank.machine import process_environment
-from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
+from cerank.planning import several_devices
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import RETRIEVERS, is_built_in_bm25, open_given_run
 from cerank.retrieval.first_stage import fingerprint as first_stage_fingerprint
@@ -55,6 +55,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     replace: bool = False  # whether an existing file is overwritten
     shard: tuple[int, int] | None = None  # (number from 1, of how many): only these queries, beside the output
     merge: bool = False  # write the output from shards that are finished
+    devices: str = ""  # share the queries among these: "all", how many, or which; "" for the one of the settings
     mteb: MtebTask | None = None  # whose files are written, too
     metadata: MetadataRequest | None = None  # begin the file with the header of ir_metadata
 
@@ -66,14 +67,6 @@ class RerankResult(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]  # what the user should know of queries and candidates
     run: bytes  # the TREC run as text, where it goes to standard output; b"" after a shard
     costs: ServerCosts | None = None
-
-
-class _ScoredPairs(msgspec.Struct, frozen=True):
-    """The scores of all candidates, and how they came about."""
-
-    scores: dict[str, dict[str, float]]
-    computed: int = 0  # pairs that were scored now; others came from the cache or a shard
-    precision: str = ""  # of the model's numbers; "" for a server, or where shards were scored before
 
 
 def checkpoint_folder(lab: Path, text: str) -> Path:
@@ -128,29 +121,30 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     _check_request(request)
     is_server = request.checkpoint.startswith(("http://", "https://"))
     if not is_server and not request.merge:
-        Lab(settings).check_device(settings.device)
+        Lab(settings).check_devices(request.devices, settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     meter = ResourceMeter(_metered_device(settings, request)) if request.metadata and not request.shard else None
     costs, began = None, time.monotonic()
-    if folder is not None and (request.shard or request.merge):
-        shards = _shards_of(request, folder, dataset, before)
-        if request.shard:
-            return _score_shard(settings, request, folder, dataset, before, shards=shards, progress=progress)
-        scored, tag = _ScoredPairs(shards.merged()), _tag(folder)
-    elif folder is None:
+    shards = _shards_of(request, folder, dataset, before) if folder is not None and _is_shared(request) else None
+    if folder is None:
         server = RerankServer(request.checkpoint, request.server_model, settings.cache)
         scored = _score_by_server(server, dataset, before, progress)
         costs = server.costs
         tag = "-".join(request.server_model.split()) or "rerank-server"
-    else:
-        scored = _score_by_model(settings, request, folder, dataset, before, progress=progress)
+    elif shards is None:
+        scored = score_by_model(settings, folder, dataset, before, precision=request.precision, progress=progress)
         tag = _tag(folder)
+    else:
+        scored = _score_chunks(settings, request, folder, dataset, before, shards=shards, progress=progress)
+        if request.shard:
+            return _shard_result(shards, *request.shard, len(before))
+        scored, tag = msgspec.structs.replace(scored, scores=shards.merged()), _tag(folder)
     ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
     head, head_notes = list[str](), tuple[str, ...]()
     if request.metadata is not None and meter is not None:
-        resources = None if request.merge else meter.stop()
+        resources = None if shards is not None else meter.stop()
         source = _reranked(settings, request, dataset, folder, scored, tag=tag, pairs=sum(map(len, before.values())))
         head = run_metadata.header(request.metadata, source, resources)
         head_notes = run_metadata.notes(source, resources)
@@ -158,7 +152,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
     if str(output) not in STDOUT:
         disk.write(output.resolve(), plain)
-        if request.merge:
+        if shards is not None:
             disk.remove_tree(shards.folder)
     notes = _notes(dataset, request.first_stage, before) + head_notes
     if request.mteb is not None:
@@ -209,12 +203,13 @@ def _check_shards(request: RerankRequest) -> None:
     Raises:
         UsageError: it contradicts itself.
     """
-    option = "--shard" if request.shard else "--merge"
-    if not (request.shard or request.merge):
+    if not _is_shared(request):
         return
-    if request.shard and request.merge:
+    option = "--shard" if request.shard else "--merge" if request.merge else "--devices"
+    if request.merge and (request.shard or request.devices):
+        other = "--shard" if request.shard else "--devices"
         hint = "first every shard, then --merge alone"
-        raise UsageError("--shard and --merge cannot be combined", where=option, hint=hint, code="options-conflict")
+        raise UsageError(f"{other} and --merge cannot be combined", where=other, hint=hint, code="options-conflict")
     if str(request.output) in STDOUT:
         what = f"{option} needs an output file, beside which the shards lie"
         raise UsageError(what, where="--output", code="options-conflict")
@@ -237,7 +232,7 @@ def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: R
             "\0".join((query, dataset.queries[query], *before[query], "\n")).encode("utf-8", "surrogatepass")
         )
     identity = ShardIdentity(
-        shards=request.shard[1] if request.shard else 0,
+        shards=request.shard[1] if request.shard else 1 if request.devices else 0,
         chunks=-(-len(before) // CHUNK),
         model=fingerprint(folder),
         candidates=candidates.hexdigest(),
@@ -247,8 +242,8 @@ def _shards_of(request: RerankRequest, folder: Path, dataset: Dataset, before: R
 
 
 def _metered_device(settings: Settings, request: RerankRequest) -> str:
-    """Return the device that scores; "cpu" where a server or earlier commands do."""
-    is_elsewhere = request.merge or request.checkpoint.startswith(("http://", "https://"))
+    """Return the device that scores; "cpu" where a server or other processes do."""
+    is_elsewhere = request.merge or request.devices or request.checkpoint.startswith(("http://", "https://"))
     return "cpu" if is_elsewhere else resolve_device(settings.device)
 
 
@@ -257,7 +252,7 @@ def _reranked(
     request: RerankRequest,
     dataset: Dataset,
     folder: Path | None,
-    scored: _ScoredPairs,
+    scored: ScoredPairs,
     *,
     tag: str,
     pairs: int,
@@ -294,7 +289,12 @@ def _reranked(
     )
 
 
-def _score_shard(
+def _is_shared(request: RerankRequest) -> bool:
+    """Return whether chunks of scores are kept beside the output."""
+    return bool(request.shard or request.merge or request.devices)
+
+
+def _score_chunks(
     settings: Settings,
     request: RerankRequest,
     folder: Path,
@@ -303,17 +303,56 @@ def _score_shard(
     *,
     shards: OutputShards,
     progress: Callable[[int, int], None],
-) -> RerankResult:
-    """Score the queries of one shard, as far as they are not there yet."""
-    number, count = request.shard or (1, 1)
-    chunks = shards.numbers_of(number)
-    total = sum(min(CHUNK, len(before) - chunk * CHUNK) for chunk in chunks)
-    scored = _score_by_model(
-        settings, request, folder, dataset, before, shards=shards, progress=lambda done, _: progress(done, total)
+) -> ScoredPairs:
+    """Score the chunks of a shard, or all, as far as they are not there yet; nothing where shards are only merged.
+
+    The scores themselves are kept beside the output.
+    """
+    if request.merge:
+        return ScoredPairs({})
+    shard = request.shard[0] if request.shard else 1
+    total = _queries_of(shards.numbers_of(shard), len(before))
+    if not request.devices:
+        return score_by_model(
+            settings,
+            folder,
+            dataset,
+            before,
+            precision=request.precision,
+            progress=lambda done, _: progress(done, total),
+            shards=shards,
+            numbers=shards.numbers_of(shard),
+        )
+    missing = shards.missing(shard)
+    if not missing:
+        return ScoredPairs({})
+    known = total - _queries_of(missing, len(before))
+    share = ScoringShare(
+        settings,
+        folder,
+        request.dataset,
+        request.first_stage,
+        request.depth,
+        request.precision,
+        shards.output,
+        shards.identity,
     )
+    devices = several_devices.parse_devices(request.devices, resolve_device(settings.device), None)
+    done = score_on_devices(share, devices[: len(missing)], missing, lambda queries: progress(known + queries, total))
+    return ScoredPairs({}, sum(each.computed for each in done), next((each.precision for each in done), ""))
+
+
+def _queries_of(chunks: Iterable[int], queries: int) -> int:
+    """Return how many of all queries are in some chunks."""
+    return sum(min(CHUNK, queries - chunk * CHUNK) for chunk in chunks)
+
+
+def _shard_result(shards: OutputShards, number: int, count: int, queries: int) -> RerankResult:
+    """Return the result of a shard: how many of all queries are in it, and what is to be done next."""
     left = [f"{shard}/{count}" for shard in shards.unfinished()]
     next_step = "--merge writes the output" if not left else f"not finished yet: {', '.join(left[:8])}"
-    return RerankResult(len(scored.scores), (f"shard {number} of {count} is in {shards.folder}; {next_step}",), b"")
+    note = f"shard {number} of {count} is in {shards.folder}; {next_step}"
+    return RerankResult(_queries_of(shards.numbers_of(number), queries), (note,), b"")
 
 
 def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
@@ -333,60 +372,9 @@ def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, 
     return tuple(notes)
 
 
-def _score_by_model(
-    settings: Settings,
-    request: RerankRequest,
-    folder: Path,
-    dataset: Dataset,
-    before: Ranking,
-    *,
-    progress: Callable[[int, int], None],
-    shards: OutputShards | None = None,
-) -> _ScoredPairs:
-    from cerank.inference.rerank import Scorer
-    from cerank.inference.rerank import rerank as rerank_chunks
-    from cerank.inference.score_cache import ScoreCache, score_cache_key
-    from cerank.kernels.determinism import make_deterministic
-
-    os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts
-    device = resolve_device(settings.device)
-    threads = settings.threads or physical_cores()
-    with hold_gpu(device, settings.lab, "cerank rerank"):
-        make_deterministic(device, threads)
-        scorer = Scorer.load(folder, device, request.precision)
-        collection = dataset.documents.fingerprint()
-        key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-        cache = ScoreCache(settings.cache, key)
-        numbers = None
-        if shards is not None and request.shard is not None:
-            identity = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
-            shards = OutputShards(request.output.resolve(), msgspec.structs.replace(shards.identity, computed=identity))
-            shards.begin()
-            numbers = shards.numbers_of(request.shard[0])
-
-        def query_texts(ids: Sequence[str]) -> list[str]:
-            return [dataset.queries[query] for query in ids]
-
-        scores, computed = dict[str, dict[str, float]](), 0
-        texts = query_texts, dataset.documents.texts
-        store = shards.chunks if shards is not None else None
-        try:
-            for chunk in rerank_chunks(
-                scorer, before, before.__getitem__, *texts, cache=cache, store=store, numbers=numbers
-            ):
-                scores |= chunk.scores
-                computed += chunk.pairs
-                progress(len(scores), len(before))
-        except RunFailedError as error:
-            error.where = error.where or str(folder)  # a score that is no number: the model that gave it
-            raise
-        cache.trim()
-    return _ScoredPairs(scores, computed, scorer.precision)
-
-
 def _score_by_server(
     server: RerankServer, dataset: Dataset, before: Ranking, progress: Callable[[int, int], None]
-) -> _ScoredPairs:
+) -> ScoredPairs:
     scores, pairs_asked = dict[str, dict[str, float]](), 0
     for query in before:
         doc_ids, requests = before[query], server.costs.requests
@@ -395,7 +383,7 @@ def _score_by_server(
         scores[query] = dict(zip(doc_ids, values, strict=True))
         if len(scores) % CHUNK == 0 or len(scores) == len(before):
             progress(len(scores), len(before))
-    return _ScoredPairs(scores, pairs_asked)
+    return ScoredPairs(scores, pairs_asked)
 
 
 def _trained_on(settings: Settings, folder: Path, name: str, dataset: Dataset) -> tuple[str, ...]:

@@ -50,6 +50,20 @@ class Scoring(msgspec.Struct, frozen=True):
     attempt: int = 0
 
 
+class RankRow(msgspec.Struct, frozen=True):
+    """What one of several processes did in the steps of a stage since the row before; written at each validation."""
+
+    stage: int
+    step: int  # the last of them
+    rank: int
+    device: str
+    tokens: int
+    seconds: float  # in forward and backward passes of its own shards
+    waited: float  # seconds until the others were done, and for the exchange of gradients
+    memory: int = 0  # bytes of the GPU that were in use at most; 0 on a CPU
+    attempt: int = 0
+
+
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine and the worker's process were doing at one moment of a run; None where it was not known."""
 

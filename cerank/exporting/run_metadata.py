@@ -111,7 +111,7 @@ def header(request: MetadataRequest, run: RerankedRun, resources: Resources | No
 def notes(run: RerankedRun, resources: Resources | None) -> tuple[str, ...]:
     """Return sentences on what the header does not hold, and why."""
     if resources is None:
-        return ("time, memory and energy are not in the metadata: the shards were scored by other commands",)
+        return ("time, memory and energy are not in the metadata: other commands or processes scored the pairs",)
     known = run.pairs - run.pairs_scored
     if not known:
         return resources.notes

@@ -71,7 +71,7 @@ class OutputShards:
     """
 
     def __init__(self, output: Path, identity: ShardIdentity) -> None:
-        self.folder = output.with_name(f"{output.name}.shards")
+        self.output, self.folder = output, output.with_name(f"{output.name}.shards")
         self.chunks = StoredChunks(lambda number: self.folder / f"chunk-{number:06d}")
         known = json_records.load_if_there(self.folder / _IDENTITY, ShardIdentity)
         self.identity = known or identity
@@ -102,6 +102,10 @@ class OutputShards:
     def numbers_of(self, shard: int) -> range:
         """Return the numbers of the chunks of a shard, from 1: every so many, so that all shards have equal work."""
         return range(shard - 1, self.identity.chunks, self.identity.shards)
+
+    def missing(self, shard: int) -> list[int]:
+        """Return the numbers of the chunks of a shard, from 1, that are not there, or damaged."""
+        return [number for number in self.numbers_of(shard) if self.chunks.load(number) is None]
 
     def unfinished(self) -> list[int]:
         """Return the shards, from 1, of which chunks are missing."""

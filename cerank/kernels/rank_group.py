@@ -24,7 +24,7 @@ from cerank.errors import RunFailedError
 Value = TypeVar("Value")
 
 # for one exchange: the first process may save or measure meanwhile, and another may read its inputs. Processes that
-# died or stand still are found much sooner, by their signs of life (worker/ranks/rank_signs.py)
+# died, are frozen or are stuck are found much sooner, by their signs of life (worker/ranks/rank_signs.py)
 LONGEST_WAIT = timedelta(minutes=30)
 # the newer name of the same, from torch 2.13 on
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
@@ -44,6 +44,7 @@ class RankGroup(Ranks):
         self._device = device
         self._store = dist.distributed_c10d._get_default_store()
         self._told = 0
+        self._entered, self._depth = 0, 0  # exchanges so far; how deep in one the main thread is
         self._messages = dist.group.WORLD
         self._tensors = (
             dist.new_group(backend="nccl", timeout=LONGEST_WAIT) if device.type == "cuda" else dist.group.WORLD
@@ -54,17 +55,33 @@ class RankGroup(Ranks):
         with contextlib.suppress(RuntimeError):  # another process is gone already
             dist.destroy_process_group()
 
+    def exchange(self) -> tuple[int, bool]:
+        """Return how many exchanges this process has entered, and whether it is in one; any thread may ask."""
+        return self._entered, self._depth > 0
+
+    @contextlib.contextmanager
+    def _exchanging(self) -> Iterator[None]:
+        """Count an exchange, and note that this process waits in it for the others during the `with` block."""
+        self._entered += not self._depth
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
     def agree(self, value: Value) -> Value:
         """Return the value that the first process gave."""
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0, group=self._messages)
+        with self._exchanging():
+            dist.broadcast_object_list(box, src=0, group=self._messages)
         agreed: Value = box[0]
         return agreed
 
     def any(self, reason: str) -> str:
         """Return the first reason that is not empty, in the order of the processes; "" if none has one."""
         has_reason = torch.tensor([int(bool(reason))])
-        dist.all_reduce(has_reason, dist.ReduceOp.MAX, group=self._messages)
+        with self._exchanging():
+            dist.all_reduce(has_reason, dist.ReduceOp.MAX, group=self._messages)
         if not has_reason.item():
             return ""
         numbered = f"rank {self.number}: {reason}" if reason else ""
@@ -73,7 +90,8 @@ class RankGroup(Ranks):
     def gather(self, value: Value) -> list[Value]:
         """Return the values of all processes, in their order."""
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value, group=self._messages)
+        with self._exchanging():
+            dist.all_gather_object(values, value, group=self._messages)
         return values
 
     @contextlib.contextmanager
@@ -107,9 +125,12 @@ class RankGroup(Ranks):
             yield self._store.get(key)
 
     def gather_tensor(self, values: Tensor) -> Tensor:
-        """Return the vectors (n,) of all processes as (processes, n), without waiting for the device."""
+        """Return the vectors (n,) of all processes as (processes, n)."""
         every = values.new_empty(self.count * values.numel())
-        _all_gather(every, values.contiguous(), group=self._tensors)
+        self._wait_for_device()
+        with self._exchanging():
+            _all_gather(every, values.contiguous(), group=self._tensors)
+            self._wait_for_device()
         return every.view(self.count, -1)
 
     def sum_tree(self, values: Tensor) -> Tensor:
@@ -121,12 +142,21 @@ class RankGroup(Ranks):
         width = -(-values.numel() // self.count)
         padded = torch.nn.functional.pad(values, (0, width * self.count - values.numel()))
         received = torch.empty_like(padded)
-        dist.all_to_all_single(received, padded, group=self._tensors)
+        self._wait_for_device()
+        with self._exchanging():
+            dist.all_to_all_single(received, padded, group=self._tensors)
         parts = list(received.view(self.count, width))
         while len(parts) > 1:
             parts = [left.add_(right) for left, right in zip(parts[::2], parts[1::2], strict=True)]
-        _all_gather(padded, parts[0].contiguous(), group=self._tensors)
+        with self._exchanging():
+            _all_gather(padded, parts[0].contiguous(), group=self._tensors)
+            self._wait_for_device()
         return padded[: values.numel()]
+
+    def _wait_for_device(self) -> None:
+        """Wait until a GPU has done all so far: what it computes is no exchange, and an exchange has an end."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
 
     def check_equal(self, weights: Tensor, where: str) -> None:
         """Check that all processes have the same weights (n,) of integers, such as the sums of their bits.
@@ -144,3 +174,13 @@ class RankGroup(Ranks):
                 "the last checkpoint",
                 code="ranks-differ",
             )
+
+
+def is_computing(device: torch.device) -> bool:
+    """Return whether a GPU has work left that this process gave it; any thread may ask."""
+    if device.type != "cuda":
+        return False
+    try:
+        return not torch.cuda.default_stream(device).query()
+    except RuntimeError:  # it failed, which the main thread will hear, too
+        return False

@@ -123,10 +123,11 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
         shards = shard_count(stage.groups_per_step, step_shards)
         if shards % count:
             possible = [str(1 << power) for power in range(shards.bit_length())]
+            fitting = f"take {' or '.join(possible)} devices" if len(possible) > 1 else "take 1 device"
             raise UsageError(
                 f"{count} devices cannot share a step of {counted(stage.groups_per_step, 'group')} evenly",
                 where=f"stages.{name}.groups_per_step",
-                hint=f"take {' or '.join(possible)} devices, or set groups_per_step to 8 or more and take 2, 4 or 8",
+                hint=f"{fitting}, or set groups_per_step to 8 or more and take 2, 4 or 8",
                 code="batch-not-divisible",
             )
 

@@ -180,6 +180,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "scorings.jsonl"
 
     @property
+    def rank_rows(self) -> Path:
+        """Journal of `core.metrics.RankRow`: what each of several processes did; it decides nothing and has no hash."""
+        return self.path / "ranks.jsonl"
+
+    @property
     def usage(self) -> Path:
         """Journal of `core.metrics.UsageRow`: what the machine was doing; it decides nothing, and has no hash."""
         return self.path / "usage.jsonl"

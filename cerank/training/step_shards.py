@@ -42,6 +42,7 @@ class RankStats(msgspec.Struct):
     seconds: float = 0.0  # in forward and backward passes of its own shards
     waited: float = 0.0  # seconds until the others were done, and for the exchange of gradients
     memory: int = 0  # bytes of the GPU that were in use at most; 0 on a CPU
+    device: str = ""
 
 
 def describe(stats: Sequence[RankStats]) -> str:
@@ -84,6 +85,8 @@ class StepShards:
         for number in range(self._ranks.number * each, (self._ranks.number + 1) * each):
             self._stats.tokens += sum(batch[place].tokens for place in dealt[number])
             yield number, dealt[number]
+        if self._weights[0].is_cuda:  # else the time would be that of giving it work
+            torch.cuda.current_stream(self._weights[0].device).synchronize()
         self._stats.seconds += time.perf_counter() - self._began
         self._began = time.perf_counter()
 
@@ -117,6 +120,7 @@ class StepShards:
 
     def report(self) -> list[RankStats]:
         """Return what each process did since the last report, and begin a new one."""
+        self._stats.device = str(self._weights[0].device)
         if self._weights[0].is_cuda:
             self._stats.memory = torch.cuda.max_memory_allocated(self._weights[0].device)
         stats, self._stats = self._stats, RankStats()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
 
-from cerank.core.metrics import Event, Position, Scoring
+from cerank.core.metrics import Event, Position, RankRow, Scoring
 from cerank.files import journal, json_records
 from cerank.files.journal import Journal
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -33,6 +33,7 @@ class RunLog:
         self._events: Journal[Event] = Journal(folder.events, Event)
         self._readings: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
         self._scorings: Journal[Scoring] = Journal(folder.scorings, Scoring)
+        self._rank_rows = folder.rank_rows
         before: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
         self._before: dict[_Key, ReadingRow] = {_key(row): row for row in before}
         self.replayed = 0
@@ -65,6 +66,12 @@ class RunLog:
     def write_scoring(self, row: Scoring) -> None:
         """Add what re-ranking a chunk of queries took."""
         self._scorings.append(msgspec.structs.replace(row, attempt=self.attempt))
+
+    def write_ranks(self, rows: Sequence[RankRow]) -> None:
+        """Add what the processes of the run did since the last validation."""
+        with Journal(self._rank_rows, RankRow) as journal_of_ranks:
+            for row in rows:
+                journal_of_ranks.append(msgspec.structs.replace(row, attempt=self.attempt))
 
     def sync(self) -> None:
         """Return once all readings survive a power cut."""

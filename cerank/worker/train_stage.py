@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import torch
 
-from cerank.core.metrics import Event, Position, StepMetrics, Validation
+from cerank.core.metrics import Event, Position, RankRow, StepMetrics, Validation
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
@@ -468,6 +468,12 @@ class StageWork:
     def on_rank_stats(self, stats: Sequence[RankStats]) -> None:
         """Log what each process did since the last validation."""
         self._context.log.event("ranks", f"{self._name}: {describe(stats)}", Position(self._index, self._at))
+        self._context.log.write_ranks(
+            [
+                RankRow(self._index, self._at, rank, of.device, of.tokens, of.seconds, of.waited, of.memory)
+                for rank, of in enumerate(stats)
+            ]
+        )
 
     def should_stop(self) -> bool:
         """Return whether a signal or a stop request came."""

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ import msgspec
 import pytest
 
 from cerank.app import Lab
+from cerank.app.plans import plan_of
 from cerank.errors import UsageError
-from cerank.files import json_records, lease_files
+from cerank.files import json_records, lease, lease_files
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records
 from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
-from cerank.runs.records import Attempt
+from cerank.runs.records import Attempt, Failure
 from tests.refusals import refused
 from tests.worker.small import STAGE, bits_of, small_plan
 
@@ -274,6 +276,34 @@ def test_runs_on_ray_take_part_of_a_gpu_are_stopped_resumed_and_give_the_bits_of
     assert newest is not None
     assert record.log.startswith("ray job logs")
     assert place.there.executor.states([newest.id])[newest.id].word in {"RUNNING", "SUCCEEDED"}
+
+
+@needs_ray
+def test_a_run_of_two_processes_on_ray_is_killed_resumed_and_gives_the_bits_of_this_machine(
+    tmp_path: Path, ray_address: str
+) -> None:
+    place = Place(tmp_path, "ray", {"address": ray_address, "gpus": 0, "cpus": 1})
+    there = msgspec.structs.replace(place.there.settings, device="cpu", devices="2")
+    settings = Lab(there).plan_settings()
+    assert settings.devices == "2"
+    plan = plan_of(place.plan.recipe, settings, now=datetime(2026, 1, 2, tzinfo=UTC))
+    plan = msgspec.structs.replace(plan, shares=False)
+    assert plan.devices == ("cpu", "cpu")
+    folder = place.there.create(plan, b"")
+    (record,) = place.there.submit([folder])
+    eventually(lambda: folder.readings.exists() and folder.readings.stat().st_size > 500)
+    owner = lease.owner(folder.lease)
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGKILL)  # the first of its processes
+    eventually(lambda: place.there.refresh_jobs(force=True) or place.there.status(folder).state == "failed")
+    assert json_records.load(folder.failure, Failure).where == "rank 0"
+    executor = place.there.executor
+    assert executor is not None
+    eventually(lambda: executor.states([record.id])[record.id].word == "FAILED")
+    place.there.submit([folder])
+    eventually(lambda: place.is_finished(folder))
+    assert starts_of(folder) == 2
+    assert weights_and_rankings(folder) == place.local_bits(plan)
 
 
 @needs_ray

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from cerank.app import rerank_dataset
+from cerank.app import rerank_dataset, shared_reranking
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.inference import rerank as rerank_module
@@ -130,6 +132,87 @@ def test_shards_by_hand_are_resumed_and_merged_to_the_bytes_of_one_command(texts
     command(output, "--merge")
     assert output.read_bytes() == (one / "out.run").read_bytes()
     assert not output.with_name("out.run.shards").exists()
+
+
+@pytest.fixture
+def shared(texts, tmp_path, monkeypatch):
+    """A function that calls the command on the CPU in chunks of one query; further processes are forks of this one."""
+    monkeypatch.setattr(rerank_dataset, "CHUNK", 1)
+    monkeypatch.setattr(rerank_module, "CHUNK", 1)
+    monkeypatch.setattr(shared_reranking, "START", "fork")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # a fork cannot set them
+    model = model_of(tmp_path, "head")
+    collection = tmp_path / "data"
+    collection.mkdir()
+    write_collection(collection, texts)
+
+    def command(output, *options):
+        words = ["rerank", str(model), "--run", str(collection / "first.run"), "--dataset", str(collection)]
+        words += ["-o", str(output), "--cache", str(tmp_path / f"cache-of-{output.name}"), "--lab", str(tmp_path)]
+        result = CliRunner().invoke(app, [*words, "--device", "cpu", "--threads", "1", *options])
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    return command
+
+
+def test_several_devices_share_the_queries_and_write_the_bytes_of_one(shared, tmp_path):
+    one, two, of_shards = (tmp_path / name for name in ("one.run", "two.run", "shards.run"))
+    shared(one)
+    assert "6 of 6 queries" in shared(two, "--devices", "2")
+    assert two.read_bytes() == one.read_bytes()
+    assert not two.with_name("two.run.shards").exists()
+    shared(of_shards, "--shard", "1/2")
+    shared(of_shards, "--shard", "2/2", "--devices", "cpu,cpu")  # on one machine of two
+    shared(of_shards, "--shard", "2/2", "--devices", "2")  # nothing is left to do
+    shared(of_shards, "--merge")
+    assert of_shards.read_bytes() == one.read_bytes()
+
+
+def test_a_shared_reranking_that_was_stopped_goes_on_with_another_number_of_devices(shared, tmp_path, monkeypatch):
+    real, scored, parent = rerank_module.Scorer.score_pairs, tmp_path / "scored", os.getpid()
+
+    def score_pairs(self, pairs):
+        with scored.open("a") as file:
+            file.write("x")
+        if scored.stat().st_size == 4 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, pairs)
+
+    monkeypatch.setattr(rerank_module.Scorer, "score_pairs", score_pairs)
+    shared(tmp_path / "one.run")
+    size = scored.stat().st_size
+    scored.write_text("")
+    with refused(RunFailedError, "rank-lost", "cpu", "SIGKILL"):
+        shared(tmp_path / "two.run", "--devices", "2")
+    assert not (tmp_path / "two.run").exists()
+    shared(tmp_path / "two.run", "--devices", "3")
+    assert (tmp_path / "two.run").read_bytes() == (tmp_path / "one.run").read_bytes()
+    assert size <= scored.stat().st_size <= size + 2  # those that were killed were scored twice
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--devices", "2", "--merge"], "options-conflict"),
+        (["--devices", "2", "-o", "-"], "options-conflict"),
+        (["--devices", "0,1"], "device-not-found"),
+        (["--devices", "99"], "batch-not-divisible"),
+    ],
+)
+def test_devices_that_cannot_share_a_reranking_are_refused(shared, tmp_path, options, code):
+    with refused(UsageError, code):
+        shared(tmp_path / "out.run", *options)
+
+
+def test_the_error_of_a_process_is_that_of_the_command(shared, tmp_path, monkeypatch):
+    def score_pairs(self, pairs):
+        raise RunFailedError("the disk is full", where="/data", hint="free some", code="disk-full")
+
+    monkeypatch.setattr(rerank_module.Scorer, "score_pairs", score_pairs)
+    with refused(RunFailedError, "disk-full", "cpu", "/data"):
+        shared(tmp_path / "out.run", "--devices", "2")
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0"])

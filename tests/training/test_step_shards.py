@@ -79,6 +79,36 @@ def test_two_processes_train_to_the_bits_of_one_and_save_one_checkpoint(tiny, tm
         }
     assert [len(of_ranks) for of_ranks in stats] == [2, 2]
     assert all(of_rank.tokens and of_rank.seconds for of_ranks in stats for of_rank in of_ranks)
+    # 5 groups of about 3 pairs in 4 shards: one of the two has 3 groups
+    assert all(max(of.tokens for of in of_ranks) < 0.7 * sum(of.tokens for of in of_ranks) for of_ranks in stats)
+
+
+def test_gradients_are_clipped_by_the_norm_of_the_whole_step(tiny, tmp_path):
+    clipped = msgspec.structs.replace(SHARED, clip=1e-3, steps=2)  # far less than any norm here
+
+    def work(ranks):
+        return train(tiny, tmp_path / "two", ranks, SilentRecorder(), clipped)
+
+    first, second = run_ranks(2, work, tmp_path)
+    assert (
+        first
+        == second
+        == run_ranks(1, lambda ranks: train(tiny, tmp_path / "one", ranks, SilentRecorder(), clipped), tmp_path)[0]
+    )
+    assert all(reading.grad_norm > 1e-3 for reading in first[1])
+
+
+def test_all_processes_stop_early_by_the_values_of_the_first(tiny, tmp_path):
+    stage = msgspec.structs.replace(SHARED, steps=8, patience=1)
+
+    def work(ranks):
+        values = [0.0, 5.0, 1.0] if ranks.is_first else [0.0, 1.0, 2.0, 3.0, 4.0]
+        state, _, weights = train(tiny, tmp_path / "two", ranks, SilentRecorder(values=values), stage)
+        return state.step, state.stopped_early, state.best_step, weights
+
+    first, second = run_ranks(2, work, tmp_path)
+    assert first == second
+    assert first[:3] == (4, True, 2)
 
 
 def test_a_stage_that_two_processes_left_goes_on_in_one(tiny, tmp_path, one_process):

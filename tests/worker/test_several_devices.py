@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from cerank.app.plans import plan_of
+from cerank.cli.rank_table import rank_table
 from cerank.core.metrics import Event
 from cerank.errors import ExitCode, RunFailedError, UsageError
 from cerank.files import journal, json_records
@@ -25,7 +26,7 @@ from cerank.scheduler.local_launcher import WORKER
 from cerank.training.forward_backward import ForwardBackward
 from cerank.training.trainer import Trainer
 from cerank.worker import __main__ as worker_main
-from cerank.worker.ranks import launch_ranks
+from cerank.worker.ranks import join_ranks, launch_ranks
 from cerank.worker.ranks.join_ranks import is_broken_connection
 from cerank.worker.run_inputs import RunInputs
 from tests.rank_processes import in_processes
@@ -119,6 +120,17 @@ def test_only_errors_of_exchange_count_as_a_lost_connection():
     assert not is_broken_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
+def test_processes_on_unlike_devices_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(join_ranks, "gpu_environment", lambda _: {"gpu": ["H100", "T4"][int(os.environ["RANK"])]})
+
+    def work():
+        with refused(UsageError, "devices-differ", "rank 1", "T4"), join_ranks.joined_ranks("cpu"):
+            raise AssertionError
+        return True
+
+    assert in_processes(2, work, tmp_path) == [True, True]
+
+
 @pytest.fixture
 def launched(tmp_path, monkeypatch):
     """A function that launches a run on two devices, with something else in place of what checks them and torchrun."""
@@ -204,6 +216,14 @@ def test_a_request_to_stop_pauses_all_processes_and_another_number_goes_on_to_th
     kinds = {event.kind for event in journal.read_valid_rows(run.events, Event)[0]}
     assert {"ranks joined", "ranks", "ranks shared", "checkpoint saved"} <= kinds
     assert "replay mismatch" not in kinds
+    table = rank_table(run, plan[1])
+    assert table is not None
+    assert [row[:4] for row in table.rows] == [
+        (stage, count, rank, "cpu")
+        for stage, count in (("contrastive", 2), ("contrastive", 4), ("distill", 4))
+        for rank in range(count)
+    ]
+    assert all(0.4 < row[6] * row[1] < 2.0 and row[5] > 0 for row in table.rows), table.rows
 
 
 @pytest.mark.slow
@@ -226,35 +246,60 @@ def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
 # by torchrun itself: each process imports torch and transformers anew
 
 FAULT = """
-import os, threading, time
+import os, signal, sys, threading, time
 from pathlib import Path
 if os.environ.get("RANK") == "1":
     def fail():
         while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
             time.sleep(0.01)
-        os.kill(os.getpid(), int(os.environ["FAULT"]))
+        if os.environ["FAULT"] == "stuck":
+            sys.modules["cerank.worker.ranks.rank_signs"].STANDSTILL = 6.0
+            passes = sys.modules["cerank.training.forward_backward"].ForwardBackward
+            passes.forward = lambda *_: threading.Event().wait()
+        else:
+            os.kill(os.getpid(), signal.Signals[os.environ["FAULT"]])
     threading.Thread(target=fail, daemon=True).start()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_process_that_dies_or_is_frozen_ends_the_run_and_is_named(plan, tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("SIGKILL", "LostRankError"), ("SIGSTOP", "LostRankError"), ("stuck", "RunFailedError")]
+)
+def test_a_process_that_dies_is_frozen_or_stuck_ends_the_run_and_is_named(plan, tmp_path, fault, kind):
     run = small_run(tmp_path, plan[1], plan[2], 4)
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     run.readings.touch()
     environment = inherited_environment(os.environ) | pinned_environment(1)
     environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
-    environment |= {"FAULT": str(int(fault)), "READINGS": str(run.readings)}
+    environment |= {"FAULT": fault, "READINGS": str(run.readings)}
     with run.log.open("ab") as log:
         code = subprocess.run(
             [*WORKER, str(run.path)], env=environment, stdout=log, stderr=log, check=False, timeout=600
         ).returncode
     assert code == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
-    assert (failure.kind, failure.where) == ("LostRankError", "rank 1")
-    assert (fault.name in failure.what) == (fault == signal.SIGKILL)
+    assert (failure.kind, failure.where) == (kind, "rank 1")
+    assert ("SIGKILL" in failure.what) == (fault == "SIGKILL")
     assert run.checkpoint_steps(0, "contrastive") == [4]
+    if fault == "stuck":
+        assert "trainer.py" in failure.what  # whose call it is that does not come back
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_to_the_same_bits_by_any_number_of_processes(tmp_path):
+    pytest.importorskip("peft")
+    stage = {**STAGE, "steps": 6, "groups_per_step": 4, "validate_every": 3, "learning_rate": 1e-2, "dropout": 0.1}
+    stage |= {"adapter": {"kind": "lora", "rank": 4, "dropout": 0.1}}
+    made, settings = small_plan(tmp_path, chain=["contrastive"], stages={"contrastive": stage})
+    shared = plan_of(made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC))
+    one, two, four = (small_run(tmp_path, shared, settings, second) for second in (5, 6, 7))
+    assert by_forks(one, 1) == [ExitCode.OK]
+    assert by_forks(two, 2, fault=(0, signal.SIGTERM)) == [ExitCode.PAUSED, ExitCode.OK]
+    assert by_forks(two, 1) == [ExitCode.OK]  # resumed by another number
+    assert by_forks(four, 4) == [ExitCode.OK] * 4
+    assert bits_of(one) == bits_of(two) == bits_of(four)
+    assert (one.final(0, "contrastive") / "adapter" / "adapter_model.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -448,6 +448,14 @@ def rerank(
         ),
     ] = "",
     merge: Annotated[bool, typer.Option("--merge", help="Write FILE from its finished shards.")] = False,
+    devices: Annotated[
+        str,
+        typer.Option(
+            "--devices",
+            metavar="DEVICES",
+            help="Share the queries among several devices: all GPUs (all), how many (2), or which (0,1).",
+        ),
+    ] = "",
     mteb_predictions: Annotated[
         Path | None,
         typer.Option(
@@ -496,8 +504,8 @@ def rerank(
     A server (Cohere, Jina, Voyage, vLLM, text-embeddings-inference) is asked once for each query; its answers are kept
     in the cache. Keys are read from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY or CERANK_RERANK_API_KEY.
 
-    Several devices or machines share the queries by --shard: each shard resumes where it was stopped, and --merge
-    writes the same bytes as one device would.
+    Several devices of a machine share the queries by --devices, several machines by --shard: what is finished is kept
+    beside FILE, the same command continues after it, and the bytes are those of one device.
     """
     from cerank.app import rerank_dataset
     from cerank.inference.stored_chunks import parse_shard
@@ -514,6 +522,7 @@ def rerank(
         replace=replace,
         shard=parse_shard(shard),
         merge=merge,
+        devices=devices,
         mteb=_mteb_task(mteb_predictions, mteb_task, mteb_subset, mteb_split),
         metadata=_metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
     )

@@ -12,6 +12,7 @@ from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import emit, info, is_for_machines, write_output
+from cerank.cli.rank_table import rank_table
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
@@ -109,6 +110,7 @@ def show(
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))
         shown.append(table_columns.stage_table(folder, row.plan))
+        shown += [devices] if (devices := rank_table(folder, row.plan)) is not None else []
         overlaps = json_records.load_if_there(folder.overlaps, SharedQueries)
         shown += [table_columns.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         shown += [table_columns.input_table(row.plan), table_columns.ranking_table(folder, row.plan)]

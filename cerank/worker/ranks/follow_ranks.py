@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from cerank.core.metrics import Position, Scoring
+from cerank.core.metrics import Position, RankRow, Scoring
 from cerank.errors import CerankError, ExitCode
 from cerank.files import json_records
 from cerank.kernels import determinism
@@ -43,6 +43,9 @@ class SilentLog(RunLog):
         """Do nothing."""
 
     def write_metrics(self, row: ReadingRow) -> None:
+        """Do nothing."""
+
+    def write_ranks(self, rows: Sequence[RankRow]) -> None:
         """Do nothing."""
 
     def write_scoring(self, row: Scoring) -> None:

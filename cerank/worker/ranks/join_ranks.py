@@ -7,15 +7,17 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from cerank.errors import CerankError, ExitCode, RunFailedError, UsageError
 from cerank.kernels.determinism import gpu_environment
-from cerank.kernels.rank_group import RankGroup
+from cerank.kernels.rank_group import RankGroup, is_computing
 from cerank.training.trainer import PausedError
-from cerank.worker.ranks.rank_signs import LostRankError, RankError, RankSigns
+from cerank.worker.ranks.main_thread import MainThread
+from cerank.worker.ranks.rank_signs import Fault, LostRankError, RankError, RankSigns
 
 
 @contextlib.contextmanager
@@ -27,7 +29,9 @@ def joined_ranks(device: str) -> Iterator[tuple[RankGroup, list[str]]]:
         RunFailedError: another process failed; the error is that one's.
     """
     group = RankGroup(torch.device(device))
-    signs = RankSigns(group.number, group.count, _end_for_silence)
+    main_thread = MainThread(partial(is_computing, torch.device(device)))
+    is_gpu = torch.device(device).type == "cuda"
+    signs = RankSigns(group.number, group.count, _end, group.exchange, main_thread, waits_busily=is_gpu)
     signs.start()
     try:
         _check_alike(group, device)
@@ -93,14 +97,15 @@ def _check_alike(group: RankGroup, device: str) -> None:
             )
 
 
-def _end_for_silence(rank: int) -> None:
-    """End this process at once: its main thread may wait for the silent one in a call that nothing interrupts.
+def _end(fault: Fault) -> None:
+    """End this process at once: its main thread may wait in a call that nothing interrupts.
 
     Why it ends goes into the file in which torchrun looks for the errors of its processes.
     """
-    who = f"rank {rank} shows no sign of life" if rank >= 0 else "torchrun is gone"
-    os.write(2, f"rank {os.environ['RANK']}: {who}; this process ends\n".encode())
+    who = "" if fault.is_own else f"{fault.where}: "
+    os.write(2, f"rank {os.environ['RANK']}: {who}{fault.what}; this process ends\n{fault.log}".encode())
     if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        record = {"message": fault.what, "timestamp": int(time.time()), "where": fault.where}
         with contextlib.suppress(OSError):  # a full disk: the line above remains
-            Path(place).write_text(json.dumps({"message": who, "timestamp": int(time.time()), "rank": rank}))
+            Path(place).write_text(json.dumps(record))
     os._exit(ExitCode.FAILED)

@@ -87,9 +87,8 @@ def _outcome(folder: RunFolder, error: ChildFailedError) -> ExitCode:
 def _record(folder: RunFolder, rank: int, failure: ProcessFailure) -> None:
     """Record a process that ended without reporting."""
     hint, where = "log.txt may say why; ", f"rank {rank}"
-    if "timestamp" in failure.error_file_data:
-        # it noticed that another one does nothing
-        what, where = failure.message, f"rank {failure.error_file_data['rank']}"
+    if "where" in failure.error_file_data:  # it noticed that it, another one, or all of them do nothing
+        what, where = failure.message, str(failure.error_file_data["where"])
     elif failure.exitcode < 0:
         what = f"rank {rank} was killed by {failure.signal_name()}"
         if failure.exitcode == -signal.SIGKILL:
