@@ -134,6 +134,7 @@ class Lab:
             command = (*command, "--devices", ",".join(names))
         self.unqueue(folder)
         disk.remove(folder.job)  # from now on this machine carries it out
+        job_records.mark_submission(folder, None)
         return local_launcher.start(plan, folder, command=command)
 
     def check_resumable(self, folder: RunFolder) -> None:

@@ -55,7 +55,8 @@ def _run_command(app: Callable[[], object]) -> None:
     if any("ssh://" in word for word in sys.argv):
         from cerank.cli import remote_lab
 
-        if address := remote_lab.address_in(sys.argv[1:]):
+        address = remote_lab.address_in(sys.argv[1:])
+        if address and not remote_lab.runs_here(sys.argv[1:]):
             sys.exit(remote_lab.run_there(sys.argv[1:], address))
     app()
 

@@ -23,6 +23,7 @@ class ListedCommand(NamedTuple):
     attribute: str  # a function, or the `CommandLine` of a group
     panel: str  # heading under which the help lists it
     summary: str  # first paragraph of its help
+    is_hidden: bool = False  # from the help: another cerank calls it
 
     def load(self) -> Any:
         """Import the command and return it as Typer runs it."""
@@ -33,13 +34,13 @@ class ListedCommand(NamedTuple):
             alone = CommandLine(add_completion=False)
             alone.command()(target)
             command = get_command(alone)
-        command.name, command.rich_help_panel = self.name, self.panel
+        command.name, command.rich_help_panel, command.hidden = self.name, self.panel, self.is_hidden
         return command
 
     def without_code(self) -> Command:
         """Return a command that has a name and a summary alone, for a list."""
         summary = self.summary.replace("[", "\\[")  # Rich would take "[teachers.NAME]" for markup
-        return Command(self.name, help=summary, rich_help_panel=self.panel)
+        return Command(self.name, help=summary, rich_help_panel=self.panel, hidden=self.is_hidden)
 
 
 class CommandsOnUse(dict[str, Any]):

@@ -42,6 +42,15 @@ Lab = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+LabOrAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--lab",
+        metavar="FOLDER",
+        help="Folder where runs are kept, or ssh://HOST/FOLDER of another machine. Default: see `cerank config show`.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Cache = Annotated[
     str | None,
     typer.Option(

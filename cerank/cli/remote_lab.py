@@ -7,34 +7,16 @@ Invariant: ssh is called as the user would call it, so that keys, jump hosts and
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from cerank.errors import MissingError, RunFailedError, UsageError
+from cerank.runs.lab_address import COMMAND, NOT_FOUND, SSH_FAILED, is_address, parsed, remote_command
 
-COMMAND = "CERANK_REMOTE"  # environment variable: how cerank is called on the other side; default: cerank
 COMMANDS = ("ps", "show", "logs", "compare", "stop", "resume", "queue")  # those that only read or change the lab
-_ADDRESS = re.compile(r"ssh://(?:([\w.-]+)@)?([\w][\w.-]*|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?(/.*)")
-_SSH_FAILED, _NOT_FOUND = 255, 127  # exit codes of ssh, and of the other side's shell
-
-
-class RemoteLab(NamedTuple):
-    """Where a lab is."""
-
-    user: str
-    host: str
-    port: str
-    folder: str
-
-    @property
-    def words(self) -> list[str]:
-        """Return the words by which ssh is called."""
-        port = ["-p", self.port] if self.port else []
-        return ["ssh", *port, "--", f"{self.user}@{self.host}" if self.user else self.host]
+HERE = ("tui", "copy", "pull")  # those that run here and speak with the other side
 
 
 def address_in(words: Sequence[str]) -> str:
@@ -42,27 +24,14 @@ def address_in(words: Sequence[str]) -> str:
     for number, word in enumerate(words):
         value = word.removeprefix("--lab=") if word.startswith("--lab=") else ""
         value = words[number + 1] if word == "--lab" and number + 1 < len(words) else value
-        if value.startswith("ssh://"):
+        if is_address(value):
             return value
     return ""
 
 
-def parsed(address: str) -> RemoteLab:
-    """Return the parts of an address.
-
-    Raises:
-        UsageError: it is none.
-
-    Example:
-        >>> parsed("ssh://me@login:2222/shared/lab").words
-        ['ssh', '-p', '2222', '--', 'me@login']
-    """
-    match = _ADDRESS.fullmatch(address)
-    if match is None:
-        what = f"not the address of a lab; given: {address!r:.100}"
-        raise UsageError(what, where="--lab", hint="such as ssh://login-node/shared/me/lab", code="remote-lab")
-    user, host, port, folder = (part or "" for part in match.groups())
-    return RemoteLab(user, host.strip("[]"), port, folder)
+def runs_here(words: Sequence[str]) -> bool:
+    """Return whether the command itself speaks with the machine of the lab."""
+    return next((word for word in words if not word.startswith("-")), "") in HERE
 
 
 def run_there(words: Sequence[str], address: str) -> int:
@@ -80,21 +49,21 @@ def run_there(words: Sequence[str], address: str) -> int:
     lab = parsed(address)
     command = next((word for word in words if not word.startswith("-")), "")
     if command not in COMMANDS:
-        hint = f"log in there for it; these work from here: {', '.join(COMMANDS)}"
+        hint = f"log in there for it; these work from here: {', '.join((*COMMANDS, *HERE))}"
         raise UsageError(f"'{command}' cannot use a lab over ssh", where="--lab", hint=hint, code="remote-lab")
     local = [word.replace(address, lab.folder) if address in word else word for word in words]
     is_chosen = any(word in {"--format", "--json"} or word.startswith("--format=") for word in words)
     if _shows_a_table(command, words) and sys.stdout.isatty() and not is_chosen:
         local += ["--format", "table"]  # the other side sees no terminal
-    there = os.environ.get(COMMAND, "cerank")
+    there = remote_command()
     width = f"COLUMNS={os.get_terminal_size().columns} " if sys.stdout.isatty() else ""
     try:
         done = subprocess.run([*lab.words, f"{width}{there} {shlex.join(local)}"], check=False)
     except FileNotFoundError:
         raise MissingError("there is no ssh on this machine", where="--lab", code="remote-lab") from None
-    if done.returncode == _SSH_FAILED:
+    if done.returncode == SSH_FAILED:
         raise RunFailedError(f"{lab.host} was not reached by ssh", where="--lab", code="remote-lab")
-    if done.returncode == _NOT_FOUND:
+    if done.returncode == NOT_FOUND:
         hint = f"set {COMMAND}, such as /shared/me/venv/bin/cerank"
         raise MissingError(f"{lab.host} has no command {there}", where="--lab", hint=hint, code="remote-lab")
     return done.returncode

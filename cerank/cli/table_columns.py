@@ -18,6 +18,7 @@ from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_summaries
 from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.overlapped_reads import read_all
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 
@@ -38,8 +39,8 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         keys = (*first, "created", "measure", "score")
-        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
-    scores = [_score(row) for row in rows]
+        return Table("runs", tuple(Column(key, key) for key in keys), tuple(read_all(_full_row, rows)), empty=empty)
+    scores = read_all(_score, rows)
     measures = {measure for measure, _ in scores if measure}
     heading = measures.pop() if len(measures) == 1 else "score"
     columns = (

@@ -72,6 +72,28 @@ class _Commands(GroupOnUse):
             _RUNS,
             "Send the curves, tables and verdict of a run to wandb, trackio, mlflow or tensorboard.",
         ),
+        ListedCommand(
+            "copy",
+            "sharing.move_runs",
+            "copy",
+            _RUNS,
+            "Copy runs to another lab, with every hash checked; after a cut, the same command continues.",
+        ),
+        ListedCommand(
+            "pull",
+            "sharing.move_runs",
+            "pull",
+            _RUNS,
+            "Copy runs from another lab into this one, every hash checked; after a cut, the same command continues.",
+        ),
+        ListedCommand(
+            "lab-server",
+            "sharing.move_runs",
+            "lab_server",
+            _RUNS,
+            "Answer a dashboard or a copy on another machine, which starts this over ssh with --lab ssh://HOST/FOLDER.",
+            is_hidden=True,
+        ),
         ListedCommand("rm", "start_run", "rm", _RUNS, "Delete runs with their checkpoints, rankings and measures."),
         ListedCommand(
             "verify",

@@ -72,6 +72,7 @@ class NodeJob:
         until: index of the stage after which this job ends, because others wait for it; None carries all out.
         max_requeues: how often the job may be requeued.
         code: hash of the computing code where the job was submitted; "" checks the version only.
+        submission: the submission that the job is part of; "" for a job of a release that did not say.
         command: the program that carries a run out.
     """
 
@@ -83,17 +84,20 @@ class NodeJob:
         until: int | None = None,
         max_requeues: int = 0,
         code: str = "",
+        submission: str = "",
         command: Sequence[str] = local_launcher.WORKER,
     ) -> None:
         self.folder, self.signals, self.until, self.max_requeues, self.code = folder, signals, until, max_requeues, code
+        self.submission = submission
         self.command = tuple(command)
         self.restarts = int(os.environ.get(_RESTARTS, "0") or 0)
 
     def carry_out(self) -> int:
         """Carry the run out and return the exit code of the job; `REQUEUE` asks for a requeue."""
-        if not self.folder.path.is_dir():
-            say(f"{self.folder.path} is not seen from {this_node()}; the lab must be on a shared file system")
-            return ExitCode.USAGE
+        refusal = self._refusal()
+        if refusal is not None:
+            say(refusal[1])
+            return refusal[0]
         try:
             plan = run_store.load_plan(self.folder)
             self._check_code(plan)
@@ -118,6 +122,18 @@ class NodeJob:
             return self._requeued()
         self._write("ended", f"exit code {int(code)}")
         return code
+
+    def _refusal(self) -> tuple[ExitCode, str] | None:
+        """Return why this job has nothing to do with the run, with the exit code for that; None where it has."""
+        if not self.folder.path.is_dir():
+            text = f"{self.folder.path} is not seen from {this_node()}; the lab must be on a shared file system"
+            return ExitCode.USAGE, text
+        if self.submission and not job_records.is_newest_submission(self.folder, self.submission):
+            record = job_records.load(self.folder)
+            newer = f"by {record.executor} job {record.id}" if record is not None else "elsewhere"
+            text = f"this job is not the run's any more: the run was started again {newer}; nothing is done here"
+            return ExitCode.PAUSED, text
+        return None
 
     def _check_code(self, plan: Plan) -> None:
         """Check that the plan was made by the cerank of this machine.
@@ -273,9 +289,12 @@ def computing_code() -> str:
     return code_sha256(*COMPUTING_PACKAGES)[:12]
 
 
-def arguments_for(folders: Sequence[RunFolder], *, until: int | None = None, max_requeues: int = 20) -> tuple[str, ...]:
+def arguments_for(
+    folders: Sequence[RunFolder], *, until: int | None = None, max_requeues: int = 20, submission: str = ""
+) -> tuple[str, ...]:
     """Return the arguments by which this program carries the runs out."""
     words = ["--code", computing_code(), "--max-requeues", str(max_requeues)]
+    words += ["--submission", submission] if submission else []
     words += [] if until is None else ["--until", str(until)]
     return (*words, *(str(folder.path.resolve()) for folder in folders))
 
@@ -287,6 +306,7 @@ def main() -> int:
     parser.add_argument("--until", type=int, help="index of the stage after which to end")
     parser.add_argument("--max-requeues", type=int, default=20)
     parser.add_argument("--code", default="", help="hash of the computing code where the job was submitted")
+    parser.add_argument("--submission", default="", help="the submission that this job is part of")
     arguments = parser.parse_args()
     signals = Signals()
     signals.install()
@@ -298,6 +318,7 @@ def main() -> int:
             until=arguments.until,
             max_requeues=arguments.max_requeues,
             code=arguments.code,
+            submission=arguments.submission,
         )
         code = job.carry_out()
         worst = worst or code

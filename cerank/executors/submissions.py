@@ -8,6 +8,7 @@ job, which carries them out one after another.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from cerank.files import json_records
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
-from cerank.runs.job_records import JobRecord
+from cerank.runs.job_records import JobRecord, SubmissionMark
 from cerank.runs.layout import RunFolder
 
 Keys = tuple[str, ...]  # of a run's stages, in order; none where it may not use those of other runs
@@ -78,6 +79,7 @@ class Submission:
         self._submitted: list[str] = []
         limit = executor.options.get("max_requeues", 20)
         self._max_requeues = limit if isinstance(limit, int) else 20
+        self._mark: SubmissionMark | None = None  # jobs that the user starts by hand belong to no submission
 
     def submit(self) -> list[JobRecord]:
         """Submit all of them and return the record of each run's job, which is in its folder by then.
@@ -89,7 +91,10 @@ class Submission:
         for plan in self._plans:
             if len(plan.devices) > 1:
                 self.executor.devices(str(len(plan.devices)), plan.device)  # it raises if its jobs get fewer
+        self._mark = SubmissionMark(id=secrets.token_hex(6), time=json_records.timestamp(datetime.now(UTC)))
         try:
+            for folder in self.folders:  # before a job can begin: one of an earlier submission ends as it starts
+                job_records.mark_submission(folder, self._mark)
             records = self._submit_in_order() if self.executor.waits_for_jobs else self._submit_groups()
             for folder, record in zip(self.folders, records, strict=True):
                 run_store.clear_stop(folder)
@@ -147,7 +152,12 @@ class Submission:
             needs=max(needs, key=lambda own: own.processes),
             name=f"cerank-{run_store.short_name(folders[0])}{stage}",
             lab=folders[0].lab.resolve(),
-            arguments=arguments_for(folders, until=until, max_requeues=self._max_requeues),
+            arguments=arguments_for(
+                folders,
+                until=until,
+                max_requeues=self._max_requeues,
+                submission=self._mark.id if self._mark is not None else "",
+            ),
         )
 
     def _submit_all(self, jobs: Sequence[Job], waits: Sequence[str]) -> Iterator[SubmittedJob]:

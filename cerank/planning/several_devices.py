@@ -13,6 +13,7 @@ from cerank.errors import UsageError
 from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
+from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
 
 
@@ -92,6 +93,12 @@ def _check_present(names: Sequence[str], gpus: Sequence[Device]) -> None:
         what = f"the GPUs are of different kinds: {', '.join(sorted(models))}"
         hint = "name GPUs of one kind, as in --devices 0,1: others round differently, and wait for the slowest"
         raise UsageError(what, where="devices", hint=hint, code="devices-differ")
+
+
+def device_count(settings: Settings) -> int:
+    """Return how many devices share a run by the settings, where they say a number; else 1."""
+    text = settings.devices
+    return int(text) if text.isdecimal() and int(text) else max(1, len(text.split(",")))
 
 
 def check_division(recipe: Recipe, step_shards: int, count: int) -> None:

@@ -7,6 +7,7 @@ checksum of a file counts. Folders with a manifest (models, checkpoints, parts o
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -115,11 +116,12 @@ def find_problem(folder: RunFolder, checksum: FileChecksum) -> str:
 def _size_problem(path: Path, checksum: FileChecksum) -> str:
     """Return what is wrong with a file by its size alone; "" if nothing is."""
     try:
-        size = path.stat(follow_symlinks=False).st_size
+        state = path.stat(follow_symlinks=False)
     except OSError:
         return "the file is missing"
-    if path.is_symlink():
+    if stat.S_ISLNK(state.st_mode):
         return "not a plain file"
+    size = state.st_size
     return "" if size == checksum.size else f"it has {counted(size, 'byte')}; {checksum.size:,} were written"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from cerank.files import json_records
+from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.runs.layout import JobFolder, RunFolder
 
@@ -54,6 +54,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     def ids(self) -> tuple[str, ...]:
         """Return all jobs in the order in which they run."""
         return (*self.before, self.id)
+
+
+class SubmissionMark(msgspec.Struct, frozen=True, kw_only=True):
+    """Which submission of a run is the newest; it is written before the executor hears of it."""
+
+    id: str
+    time: str = ""  # UTC, ISO 8601
 
 
 class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +119,27 @@ def save(folder: RunFolder, record: JobRecord) -> None:
         RunFailedError: the disk refuses.
     """
     json_records.save(folder.job, record)
+
+
+def mark_submission(folder: RunFolder, mark: SubmissionMark | None) -> None:
+    """Make a submission the one whose jobs may carry the run out; None lets no job do so.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    if mark is None:
+        disk.remove(folder.submission)
+    else:
+        json_records.save(folder.submission, mark)
+
+
+def is_newest_submission(folder: RunFolder, submission: str) -> bool:
+    """Return whether the jobs of a submission may carry the run out."""
+    try:
+        mark = json_records.load_if_there(folder.submission, SubmissionMark)
+    except DamagedError:
+        return True  # who holds the run's lease decides
+    return mark is not None and mark.id == submission
 
 
 def job_of(folder: RunFolder) -> RunJob | None:

@@ -230,6 +230,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "job.json"
 
     @property
+    def submission(self) -> Path:
+        """`job_records.SubmissionMark`: the submission whose jobs may carry the run out; absent before the first."""
+        return self.path / "submission.json"
+
+    @property
     def job_starts(self) -> Path:
         """Journal of `job_records.JobStart`: where jobs began to carry the run out, and how each of them ended."""
         return self.path / "jobs.jsonl"

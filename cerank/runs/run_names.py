@@ -15,6 +15,7 @@ import msgspec
 
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
+from cerank.runs import overlapped_reads
 from cerank.runs.layout import RunFolder
 
 ADJECTIVES = tuple(
@@ -83,7 +84,8 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
     Args:
         folders: all runs of a lab, the oldest first.
     """
-    own = {folder.name: _read(folder) for folder in folders}
+    names = overlapped_reads.read_all(recorded, folders)
+    own = {folder.name: name for folder, name in zip(folders, names, strict=True)}
     named: dict[str, str] = {}
     taken: set[str] = set()
     for run_id, name in own.items():
@@ -97,7 +99,7 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
     return named
 
 
-def _read(folder: RunFolder) -> str:
+def recorded(folder: RunFolder) -> str:
     """Return the name recorded in the folder; "" if there is none that is readable."""
     if folder.path not in cached_names:
         try:

@@ -22,7 +22,7 @@ from cerank.errors import CerankError, RunFailedError, UsageError, near_files, o
 from cerank.files import disk, journal, json_records, lease, lease_files
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, job_records, queue, run_names, user_labels
+from cerank.runs import checksums, job_records, overlapped_reads, queue, run_names, user_labels
 from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
@@ -164,11 +164,12 @@ def list_runs(lab: Path, now: datetime) -> list[RunRow]:
     """Return a row for each run, the oldest first; a damaged run has the state "damaged" and a reason."""
     waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
     named = short_names(lab)
-    return [
-        msgspec.structs.replace(_row(folder, now, waiting.get(folder.name)), short_name=named[folder.name])
-        for folder in folders(lab)
-        if folder.name in named
-    ]
+
+    def read(folder: RunFolder) -> RunRow:
+        row = _row(folder, now, waiting.get(folder.name))
+        return msgspec.structs.replace(row, short_name=named[folder.name])
+
+    return overlapped_reads.read_all(read, [folder for folder in folders(lab) if folder.name in named])
 
 
 def short_names(lab: Path) -> dict[str, str]:
@@ -227,17 +228,20 @@ def status(folder: RunFolder, now: datetime) -> Status:
 
 
 def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Status:
-    done = json_records.load_if_there(folder.done, Done)
-    mark = checksums.damage_of(folder)
-    failure = None if done else json_records.load_if_there(folder.failure, Failure)
-    events, damage = journal.read_valid_rows(folder.events, Event)
+    names = {path.name for path in folder.path.iterdir()}  # spares a look for each file that is not there
+    done = json_records.load_if_there(folder.done, Done) if folder.done.name in names else None
+    mark = checksums.damage_of(folder) if folder.damage.name in names else ""
+    has_failed = not done and folder.failure.name in names
+    failure = json_records.load_if_there(folder.failure, Failure) if has_failed else None
+    events, damage = journal.read_valid_rows(folder.events, Event) if folder.events.name in names else ([], [])
     attempts = len(folder.attempt_numbers())
     seconds_since_heartbeat = 0.0
-    with contextlib.suppress(OSError):
-        seconds_since_heartbeat = max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
+    if folder.progress.name in names:
+        with contextlib.suppress(OSError):
+            seconds_since_heartbeat = max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
     missing = checksums.first_missing(folder) if done else ""
-    job = None if done else job_records.job_of(folder)
-    is_held = lease.is_held(folder.lease)
+    job = job_records.job_of(folder) if not done and folder.job.name in names else None
+    is_held = lease.is_held(folder.lease) if folder.lease.name in names else False
     is_alive_elsewhere = bool(attempts) and not done and not is_held and _is_alive_elsewhere(folder, events, now)
     is_in_queue = entry is not None and not done and not queue.is_consumed(entry, events) and not is_held
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
@@ -262,7 +266,7 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
     return Status(
         state=state,
         attempts=attempts,
-        progress=_progress(folder),
+        progress=_progress(folder) if folder.progress.name in names else None,
         seconds_since_heartbeat=seconds_since_heartbeat,
         done=done,
         failure=failure,

@@ -20,6 +20,7 @@ import msgspec
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.filter import Monochrome
 from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.screen import Screen
@@ -29,11 +30,11 @@ from textual.worker import Worker, get_current_worker
 
 from cerank.app import Lab, dashboard_state, notify
 from cerank.app.comparison import export_comparison
+from cerank.app.over_ssh.lab_access import LabAccess, LookedAt
 from cerank.app.run_views import verdict_summaries
 from cerank.app.run_views.display import GLYPHS, clock, short
-from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
+from cerank.app.run_views.run_monitor import RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
-from cerank.machine import system_usage
 from cerank.recipes import shipped
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme
@@ -57,6 +58,7 @@ class CerankApp(App[str], inherit_bindings=False):
         entries: the runs as they were last read, the oldest first.
         marked: names of marked runs, in the order they were marked.
         devices: GPUs in a few characters each; "" where there are none.
+        dropped: why the lab's machine is not reached; "" where it is.
         has_loaded: whether the lab was read once.
         polls: how often the lab was read.
         is_recording: whether the screen is being recorded to a file.
@@ -66,6 +68,7 @@ class CerankApp(App[str], inherit_bindings=False):
     entries: var[tuple[RunEntry, ...]] = var(())
     marked: var[tuple[str, ...]] = var(())
     devices: var[str] = var("")
+    dropped: var[str] = var("")
     has_loaded: var[bool] = var(False)
     polls: var[int] = var(0)
     is_recording: var[bool] = var(False)
@@ -123,15 +126,29 @@ class CerankApp(App[str], inherit_bindings=False):
     DataTable > .datatable--cursor { background: $primary 25%; color: $foreground; text-style: none; }
     """
 
-    def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        open_at: str = "",
+        access: LabAccess | None = None,
+    ) -> None:
+        """Make the dashboard of a lab.
+
+        Args:
+            lab: the lab, whose folder screens read.
+            poll_seconds: pause between two looks; 0 looks only when told.
+            open_at: id of a run to open at once; "" opens the list of runs.
+            access: how the lab is listed and changed; default: as a folder of this machine.
+        """
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in grays
         self.lab = lab
+        self.access = access or LabAccess(lab)
         self.state = dashboard_state.DashboardState()
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
-        self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
         self._is_polling = self._is_warm = self._is_judging = False
         self._interrupted_at = -_TWICE
@@ -142,6 +159,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._at_work: set[Worker[None]] = set()
         self._recording: Recording | None = None
         self._frame_timer: Timer | None = None
+        self._gray = Monochrome()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
@@ -190,11 +208,9 @@ class CerankApp(App[str], inherit_bindings=False):
             return
         self._is_polling = True
         named, self._again = self._again, set()
-
-        def job() -> tuple[tuple[RunEntry, ...], str]:
-            return self._monitor.poll(named), system_usage.briefly(self._machine.gpus())
-
-        self.run_in_thread(job, lambda polled: self._show_poll(*polled), group="poll", last=self._polled)
+        screens = [screen for screen in self.screen_stack if isinstance(screen, LabScreen)]
+        followed = {name for screen in screens for name in screen.followed_runs()}
+        self.run_in_thread(lambda: self.access.poll(named, followed), self._show_poll, group="poll", last=self._polled)
 
     def _polled(self) -> None:
         self._is_polling = False
@@ -204,12 +220,16 @@ class CerankApp(App[str], inherit_bindings=False):
         if self._again:
             self.poll()
 
-    def _show_poll(self, entries: tuple[RunEntry, ...], devices: str) -> None:
+    def _show_poll(self, looked: LookedAt) -> None:
+        entries = looked.entries
+        if looked.dropped and not self.has_loaded and not entries:
+            self.dropped = looked.dropped
+            return
         changes = state_changes(self.entries, entries)
         names = {entry.name for entry in entries}
         is_first = not self.has_loaded
         self.marked = tuple(name for name in self.marked if name in names)
-        self.devices = devices
+        self.devices, self.dropped = looked.devices, looked.dropped
         self.entries = entries
         self.has_loaded = True
         self.polls += 1
@@ -218,7 +238,7 @@ class CerankApp(App[str], inherit_bindings=False):
         for change in changes:
             self._toast(change)
         self._announce_verdicts()
-        if self._poll_seconds:
+        if self._poll_seconds and not looked.dropped:
             self._compute_verdicts()
         if is_first and self._open_at in names:
             self.open_run(self._open_at)
@@ -250,7 +270,7 @@ class CerankApp(App[str], inherit_bindings=False):
 
         def compute() -> None:
             worker = get_current_worker()  # canceled when the dashboard ends, which must not wait for minutes
-            verdict_summaries.compute_in_process(self.lab.settings.cache, folders, lambda: worker.is_cancelled)
+            self.access.compute_verdicts(folders, lambda: worker.is_cancelled)
 
         self.run_in_thread(compute, group="verdicts", last=done)
 
@@ -284,6 +304,19 @@ class CerankApp(App[str], inherit_bindings=False):
         target = os.environ.get(notify.VARIABLE, "")
         if target:
             self.run_in_thread(lambda: notify.send(target, line), group="notify")
+
+    def watch_dropped(self, before: str, now: str) -> None:
+        """Turn every screen gray while the lab's machine is not reached."""
+        if bool(before) == bool(now):
+            return
+        if now:
+            self._filters.insert(0, self._gray)
+        else:
+            self._filters.remove(self._gray)
+            self.show_message("The lab is reached again.")
+        for screen in self.screen_stack:
+            for widget in screen.walk_children(with_self=True):
+                widget.refresh()
 
     def watch_polls(self) -> None:
         """Show in the terminal's title how far the run is that ends first."""
@@ -492,8 +525,9 @@ class CerankApp(App[str], inherit_bindings=False):
             self.show_message(f"wrote {recording.path}")
 
     def on_unmount(self) -> None:
-        """Close a recording when the dashboard ends."""
+        """Close a recording, and the line to a lab on another machine, when the dashboard ends."""
         self._close_recording()
+        self.access.close()
 
     def action_interrupt(self) -> None:
         """Copy the selection; where there is none, say how to leave, and leave when pressed again at once."""
@@ -555,10 +589,12 @@ def _warm_up() -> None:
     import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 
-def run(lab: Lab, name: str = "") -> str:
+def run(lab: Lab, name: str = "", access: LabAccess | None = None) -> str:
     """Run the dashboard until the user leaves; return the message to print then.
 
     Args:
+        lab: the lab.
         name: id of a run to open at once; "" opens the list of runs.
+        access: how the lab is listed and changed; default: as a folder of this machine.
     """
-    return CerankApp(lab, open_at=name).run() or ""
+    return CerankApp(lab, open_at=name, access=access).run() or ""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from cerank.app import Lab
     from cerank.app.dashboard_state import DashboardState
+    from cerank.app.over_ssh.lab_access import LabAccess
     from cerank.app.run_views.run_monitor import RunEntry
     from cerank.errors import CerankError
     from cerank.recipes.schema import Recipe
@@ -23,9 +24,11 @@ class LabApp(Protocol):
     """The dashboard's app over a lab; `CerankApp` is one."""
 
     lab: Lab
+    access: LabAccess
     entries: tuple[RunEntry, ...]
     marked: tuple[str, ...]
     devices: str
+    dropped: str
     files: Path
     has_loaded: bool
     deleted: list[tuple[str, ...]]

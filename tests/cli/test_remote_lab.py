@@ -11,26 +11,15 @@ import pytest
 
 from cerank.cli import remote_lab
 from cerank.errors import ExitCode, MissingError, RunFailedError, UsageError
-from cerank.runs import run_store
+from cerank.runs import lab_address, run_store
+from tests import ssh_standin
 from tests.refusals import refused
 from tests.scheduler.conftest import TOML, plan_for
-
-SSH = """#!/bin/sh
-echo "$@" >{folder}/words.txt
-shift $(($# - 1))
-exec sh -c "$1"
-"""
 
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    program = tmp_path / "bin" / "ssh"
-    program.parent.mkdir()
-    program.write_text(SSH.format(folder=tmp_path))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv(remote_lab.COMMAND, f"{sys.executable} -m cerank")
-    return tmp_path / "words.txt"
+    return ssh_standin.put_on_path(tmp_path, monkeypatch)
 
 
 def test_the_command_runs_where_the_lab_is_and_its_words_arrive_whole(
@@ -80,7 +69,7 @@ def test_a_command_that_needs_more_than_the_lab_is_refused(ssh: Path) -> None:
 def test_a_machine_that_is_away_or_has_no_cerank_is_named(
     ssh: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[RunFailedError | MissingError]
 ) -> None:
-    monkeypatch.setenv(remote_lab.COMMAND, f"exit {code};")
+    monkeypatch.setenv(lab_address.COMMAND, f"exit {code};")
     with refused(error, "remote-lab", "node"):
         remote_lab.run_there(["ps", "--lab", "ssh://node/lab"], "ssh://node/lab")
 

@@ -19,7 +19,7 @@ from cerank.files import journal, json_records
 from cerank.files.journal import Journal
 from cerank.machine import devices
 from cerank.runs import job_records, run_store
-from cerank.runs.job_records import JobRecord, JobStart
+from cerank.runs.job_records import JobRecord, JobStart, SubmissionMark
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Failure
 from tests.scheduler.conftest import GPUS, STANDIN, TOML, plan_for
@@ -122,6 +122,25 @@ def test_a_run_that_was_stopped_before_its_job_began_is_not_started(tmp_path: Pa
     job_records.save(folder, JobRecord(executor="s", kind="slurm", id="42", is_canceled=True))
     assert NodeJob(folder, Signals(), command=STANDIN).carry_out() == ExitCode.PAUSED
     assert not folder.log.exists()
+
+
+def test_a_job_of_an_earlier_submission_ends_at_once_and_leaves_the_run_to_the_newer_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = waiting_run(tmp_path)
+    job_records.save(folder, JobRecord(executor="bigbox", kind="slurm", id="57"))
+    job_records.mark_submission(folder, SubmissionMark(id="newer"))
+    assert NodeJob(folder, Signals(), submission="older", command=STANDIN).carry_out() == ExitCode.PAUSED
+    assert "bigbox job 57" in capfd.readouterr().out
+    assert not folder.log.exists()
+    assert not folder.failure.exists()
+    assert not folder.job_starts.exists()
+    job_records.mark_submission(folder, None)  # resumed on another machine, without an executor
+    assert NodeJob(folder, Signals(), submission="older", command=STANDIN).carry_out() == ExitCode.PAUSED
+    assert not folder.log.exists()
+    job_records.mark_submission(folder, SubmissionMark(id="newer"))
+    assert NodeJob(folder, Signals(), submission="newer", command=STANDIN).carry_out() == ExitCode.OK
+    assert folder.log.exists()
 
 
 @pytest.mark.parametrize("code", ["", "another code"])

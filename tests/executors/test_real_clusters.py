@@ -25,11 +25,12 @@ import pytest
 from cerank.app import Lab
 from cerank.app.plans import plan_of
 from cerank.errors import UsageError
-from cerank.files import json_records, lease
+from cerank.files import json_records, lease, lease_files
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records
+from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
-from cerank.runs.records import Failure
+from cerank.runs.records import Attempt, Failure
 from tests.refusals import refused
 from tests.worker.small import STAGE, bits_of, small_plan
 
@@ -132,6 +133,75 @@ def test_a_job_that_is_warned_or_requeued_in_training_continues_bit_for_bit(slur
     eventually(lambda: place.is_finished(folder))
     assert starts_of(folder) == 2
     assert weights_and_rankings(folder) == place.local_bits(msgspec.structs.replace(plan, shares=False))
+
+
+AS_NODE = """#!/bin/sh
+# runs the rest in a machine of the node's name; the clock of every machine but the first is ten minutes late
+hostname "$SLURMD_NODENAME"
+if [ "$SLURMD_NODENAME" != {first} ]; then
+  export LD_PRELOAD={library} FAKETIME=-10m NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1
+fi
+exec "$@"
+"""
+
+
+def place_says(place: Place, folder: RunFolder) -> str:
+    """How a run stands, asked for anew."""
+    place.there.refresh_jobs(force=True)
+    status = place.there.status(folder)
+    return f"{status.state} {status.text}"
+
+
+def nodes() -> list[str]:
+    found = subprocess.run(["sinfo", "-h", "-N", "-o", "%N"], capture_output=True, text=True, check=False).stdout
+    return sorted(set(found.split()))
+
+
+def kill_machine(record: JobRecord, folder: RunFolder) -> None:
+    """Kill what Slurm and the job have there at once, as a power cut would."""
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        is_of_job = f"[{record.id}." in words or str(folder.path) in words
+        if process.name.isdigit() and int(process.name) != os.getpid() and is_of_job:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+@needs_slurm
+def test_a_run_whose_node_dies_continues_bit_for_bit_on_a_node_whose_clock_is_ten_minutes_off(
+    tmp_path: Path, slurm_place: Place
+) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None or os.geteuid() or len(nodes()) < 2:
+        pytest.skip("needs two nodes on this machine, faketime, and root, who gives each node a host name")
+    as_node = tmp_path / "as-node"
+    as_node.write_text(AS_NODE.format(first=nodes()[0], library=library))
+    as_node.chmod(0o755)
+    options = {"container": f"unshare --uts {as_node}", "setup": [f"export {lease_files.SHARED}=1"]}
+    lab = Lab(slurm_place.there.settings, options=options)
+    recipe = slurm_place.plan.recipe
+    long = msgspec.structs.replace(recipe.stages["contrastive"], steps=400, validate_every=50)
+    stages = {**recipe.stages, "contrastive": long}
+    plan = msgspec.structs.replace(slurm_place.plan, recipe=msgspec.structs.replace(recipe, stages=stages))
+    folder, record = lab.start_elsewhere(plan, b"")
+    eventually(lambda: len(folder.checkpoint_steps(0, "contrastive")) > 0)
+    dead = json_records.load(folder.attempt(1), Attempt).hostname
+    assert dead in nodes()
+    kill_machine(record, folder)
+    for state in ("DOWN", "DRAIN"):  # the second, or it would come back at once: its slurmd answers
+        subprocess.run(["scontrol", "update", f"NodeName={dead}", f"State={state}", "Reason=test"], check=True)
+    try:
+        eventually(lambda: place_says(slurm_place, folder).startswith("queued"))
+        subprocess.run(["scontrol", "update", f"JobId={record.id}", "StartTime=now"], check=True)  # not in 2 minutes
+        eventually(lambda: slurm_place.is_finished(folder))
+    finally:
+        subprocess.run(["scontrol", "update", f"NodeName={dead}", "State=RESUME"], check=True)
+    second = json_records.load(folder.attempt(2), Attempt).hostname
+    assert (second in nodes(), second != dead, starts_of(folder)) == (True, True, 2)
+    assert weights_and_rankings(folder) == slurm_place.local_bits(msgspec.structs.replace(plan, shares=False))
 
 
 @needs_slurm

@@ -219,3 +219,14 @@ def test_a_run_whose_executor_is_gone_can_be_stopped_and_then_resumed_elsewhere(
     assert kept is not None
     assert kept.is_canceled
     lab.check_resumable(folder)
+
+
+def test_the_run_knows_its_newest_submission_before_a_job_of_it_can_begin(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, 1)
+    marks = []
+    for _ in range(2):
+        executor = MemoryExecutor()
+        Submission(executor, [folder]).submit()
+        (_, arguments, _), *_ = executor.submitted
+        marks.append(arguments[arguments.index("--submission") + 1])
+    assert [job_records.is_newest_submission(folder, mark) for mark in marks] == [False, True]

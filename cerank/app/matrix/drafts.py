@@ -147,10 +147,14 @@ def as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
 # --- what is wrong
 
 
-def check_draft(draft: Draft) -> CheckedDraft:
+def check_draft(draft: Draft, *, is_elsewhere: bool = False) -> CheckedDraft:
     """Return the runs of the draft, or every mistake in it that shows without opening a dataset or model.
 
     Quick enough for every key typed: some milliseconds a recipe.
+
+    Args:
+        draft: what was chosen and typed.
+        is_elsewhere: whether another machine carries the runs out, whose folders are not known here.
     """
     errors = [] if draft.sources else [FieldError("recipes", "choose at least one recipe")]
     values: dict[str, object] = {}
@@ -160,7 +164,8 @@ def check_draft(draft: Draft) -> CheckedDraft:
         except ValueError as error:
             errors.append(FieldError(path, str(error)))
     choices = [chosen for source in draft.sources if (chosen := _with_values(source, values, errors))]
-    errors += [FieldError("base", text) for base in draft.bases if (text := base_error(base))]
+    names = [base for base in draft.bases if not (is_elsewhere and base.startswith(("/", "~")))]
+    errors += [FieldError("base", text) for base in names if (text := base_error(base))]
     seeds, wrong = seeds_in(draft.seeds)
     errors += [FieldError("seeds", wrong)] if wrong else []
     errors += [FieldError("device", text)] if draft.device and (text := device_mistake(draft.device)) else []

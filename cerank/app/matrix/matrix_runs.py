@@ -24,7 +24,8 @@ from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.machine import devices
-from cerank.planning import stage_keys
+from cerank.planning import node_schedule, stage_keys
+from cerank.planning.node_schedule import StageTask
 from cerank.recipes import factors
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
@@ -69,6 +70,7 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
     work: tuple[WorkItem, ...]
     shared: tuple[WorkItem, ...]
     needs: tuple[MissingInput, ...]
+    tasks: tuple[StageTask, ...] | None = ()  # what is left to do, stage by stage; None where a time is unknown
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
 
 
@@ -243,7 +245,9 @@ def _check_stages_exist(paths: Sequence[str], stages: set[str]) -> None:
 # --- what it comes to
 
 
-def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0) -> MatrixOutline:
+def outline(
+    grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0, node_devices: int = 1
+) -> MatrixOutline:
     """Return what the matrix comes to: runs, work with its time, and everything missing, not only the first thing.
 
     Args:
@@ -251,6 +255,7 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         settings: settings in force; their lab has finished runs to reuse and the speed of earlier training.
         pairs_per_second: training speed, where the user knows it; scoring is assumed three times as fast. 0 estimates
             it.
+        node_devices: devices of a node that share a run; `tasks` are timed for them.
     """
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
@@ -258,6 +263,7 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
     lab, totals, rows = Lab(settings), WorkTotals(), []
     coming: set[str] = set()
+    tasks: list[StageTask] | None = []
     for cell in grid_.cells:
         recipe = cell.recipe
         known = estimates.rates(settings.lab, recipe, device, threads)
@@ -268,13 +274,19 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(cache_keys)
         given = cache_keys if state == "finished" else ()
-        totals.add(recipe, cache_keys, estimates.timed(plans.count_work(recipe, input_check.queries), known), given)
+        work = estimates.timed(plans.count_work(recipe, input_check.queries), known)
+        totals.add(recipe, cache_keys, work, given)
+        if state != "finished" and tasks is not None:
+            chain = list(zip(recipe.chain, cache_keys, strict=True))
+            own = node_schedule.tasks_of(chain, work, node_devices)
+            tasks = None if own is None else tasks + own
         rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
     return MatrixOutline(
         rows=tuple(rows),
         work=totals.done,
         shared=totals.shared,
         needs=input_check.needs,
+        tasks=None if tasks is None else tuple(tasks),
         comparisons=_comparisons(grid_),
     )
 

@@ -18,7 +18,7 @@ from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import queue, run_names, run_store, run_summaries, user_labels
+from cerank.runs import overlapped_reads, queue, run_names, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
 from cerank.runs.run_summaries import LatestValidation
@@ -248,30 +248,31 @@ class LabMonitor:
                 self._kept[name].mark = marks[name]
                 self._kept[name].entry = self._of_index(name, run)
         period = max(_POLLS_PER_FULL_READ, len(marks) // _MOST_READ_AGAIN)
-        out = [
-            self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % period == 0))
+        stale = [
+            name
             for index, (name, mark) in enumerate(marks.items())
+            if self._is_stale(name, mark) or name in anew or (self._looks > 0 and (index + self._looks) % period == 0)
         ]
+        overlapped_reads.read_all(lambda name: self._read(name, marks[name]), stale)
+        out = [entry for name in marks if (entry := self._kept[name].entry) is not None]
         if self._looks % _POLLS_PER_SAVE == 1:  # not in the first, which someone waits for
             self.save_index()
         self._looks += 1
         return tuple(self._with_queue_places(out, queued)) if queued else tuple(out)
 
-    def _looked(self, name: str, mark: int, *, is_due: bool) -> RunEntry:
+    def _is_stale(self, name: str, mark: int) -> bool:
+        """Return whether a run may be otherwise than it was read."""
+        entry = self._kept[name].entry
+        return entry is None or mark != self._kept[name].mark or entry.is_live or entry.state == "queued"
+
+    def _read(self, name: str, mark: int) -> None:
+        """Read a run; its entry stays the same object where nothing changed."""
         cached_entry = self._kept[name]
-        if (
-            cached_entry.entry is None
-            or is_due
-            or mark != cached_entry.mark
-            or cached_entry.entry.is_live
-            or cached_entry.entry.state == "queued"
-        ):
-            cached_entry.mark = mark
-            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
-            if cached_entry.entry is None or _without_time(entry) != _without_time(cached_entry.entry):
-                cached_entry.entry = entry
-                self._to_save.add(name)
-        return cached_entry.entry
+        cached_entry.mark = mark
+        entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
+        if cached_entry.entry is None or _without_time(entry) != _without_time(cached_entry.entry):
+            cached_entry.entry = entry
+            self._to_save.add(name)
 
     def _of_index(self, name: str, run: IndexedRun) -> RunEntry:
         """Return the entry of a run as the index has it."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from cerank.app import Lab, estimates, next_steps, run_request
-from cerank.app.matrix import matrix_runs
+from cerank.app.matrix import cluster_forecast, matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.app.run_request import RunRequest
 from cerank.app.teaching import planned_teaching
@@ -17,6 +17,7 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
 from cerank.machine.devices import resolve_device
+from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
@@ -25,15 +26,33 @@ from cerank.text.table_data import Kind
 _TEACHERS = "Teachers of all runs together, before anything is asked"
 
 
-def run(home: Lab, request: RunRequest, tracking: TrackingRequest, *, dry_run: bool, pairs_per_second: float) -> None:
+def run(
+    home: Lab,
+    request: RunRequest,
+    tracking: TrackingRequest,
+    *,
+    dry_run: bool,
+    pairs_per_second: float,
+    nodes: int = 0,
+) -> None:
     """Show the matrix, or queue (or submit, where the lab has an executor) those of its runs that are missing.
 
-    Runs that are queued now are sent to the trackers, from their first step on.
+    Args:
+        home: lab of the runs.
+        request: which runs.
+        tracking: trackers that runs queued now are sent to, from their first step on.
+        dry_run: only show them.
+        pairs_per_second: training speed, where the user knows it; 0 estimates it.
+        nodes: how many nodes share the runs, for a prediction; 0 makes none.
     """
     settings = home.plan_settings()
     grid = run_request.load_matrix(request)
     if dry_run:
-        _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
+        devices = several_devices.device_count(settings)
+        outlined = matrix_runs.outline(grid, settings, pairs_per_second, devices)
+        _show_outline(grid, outlined, settings)
+        if nodes:
+            info(cluster_forecast.in_words(outlined.tasks, nodes, devices, settings.hour_price))
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
     added = zip(queued_matrix.added, queued_matrix.attempts, strict=True)

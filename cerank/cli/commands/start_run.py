@@ -20,7 +20,7 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import several_devices, training_memory, truncation_estimates, workload
+from cerank.planning import node_schedule, several_devices, training_memory, truncation_estimates, workload
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.layout import RunFolder
@@ -65,6 +65,14 @@ def run(
     baseline: options.Baseline = "",
     folds: options.Folds = "",
     pairs_per_second: options.Speed = 0.0,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            "--nodes",
+            metavar="N",
+            help="With --dry-run: predict time and cost if N machines share the runs, each stage on one of them.",
+        ),
+    ] = 0,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Label for the run.")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run would read and do, without starting it.")
@@ -105,13 +113,7 @@ def run(
     """
     given = settings_of(lab, cache, device, threads, form, json, devices, on)
     settings, job_options = _executor_settings(given, on, slurm)
-    if pairs_per_second and not dry_run:
-        raise UsageError(
-            "--pairs-per-second only works with --dry-run",
-            where="--pairs-per-second",
-            hint="add --dry-run",
-            code="option-needs-dry-run",
-        )
+    _check_forecast_options(pairs_per_second, nodes, dry_run=dry_run)
     if print_command and (detach or queue or dry_run):
         what = "--print-command leaves the start to you"
         raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
@@ -149,7 +151,7 @@ def run(
         from cerank.cli.commands import run_matrix
 
         _check_matrix_options(label, detach=detach or print_command)
-        run_matrix.run(lab_of_runs, request, tracking, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        run_matrix.run(lab_of_runs, request, tracking, dry_run=dry_run, pairs_per_second=pairs_per_second, nodes=nodes)
         return
     loaded = run_request.load_recipe(request)
     from cerank.cli import live_status
@@ -158,7 +160,7 @@ def run(
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
         is_here = lab_of_runs.executor is None
-        _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here)
+        _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here, nodes=nodes)
     elif print_command:
         folder, command = lab_of_runs.prepare(plan, loaded.toml)
         tracking_process.start(folder, tracking)
@@ -207,6 +209,23 @@ def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, 
     info(
         f"{counted(len(rounds), 'run')}, one for each fold; once they are finished, `cerank folds RUN` with any of them"
     )
+
+
+def _check_forecast_options(pairs_per_second: float, nodes: int, *, dry_run: bool) -> None:
+    """Reject options that only predict, where something is to be started."""
+    if pairs_per_second and not dry_run:
+        raise UsageError(
+            "--pairs-per-second only works with --dry-run",
+            where="--pairs-per-second",
+            hint="add --dry-run",
+            code="option-needs-dry-run",
+        )
+    if nodes and not dry_run:
+        hint = "add --dry-run; how many jobs run at once is the executor's: --slurm array_limit=8"
+        raise UsageError("--nodes only predicts", where="--nodes", hint=hint, code="option-needs-dry-run")
+    if not 0 <= nodes <= node_schedule.MOST_NODES:
+        what = f"must be 1 to {node_schedule.MOST_NODES:,}; given: {nodes}"
+        raise UsageError(what, where="--nodes", code="nodes-out-of-range")
 
 
 def _executor_settings(
@@ -269,10 +288,11 @@ def _enqueue(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest) -> No
 
 
 def _show_plan(
-    plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True
+    plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
     from cerank.app.comparison import power_analysis
+    from cerank.app.matrix import cluster_forecast
     from cerank.app.mining import planned_negatives
     from cerank.app.teaching import planned_teaching
 
@@ -297,6 +317,11 @@ def _show_plan(
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    if nodes:
+        chain = [(name, name) for name in plan.recipe.chain]
+        devices = max(1, len(plan.devices))
+        tasks = node_schedule.tasks_of(chain, work, devices)
+        info(cluster_forecast.in_words(tasks, nodes, devices, settings.hour_price))
     for sentence in several_devices.in_words(plan):
         info(sentence)
     for sentence in workload.filter_sentences(plan.recipe, work):

@@ -55,6 +55,10 @@ class LabScreen(Screen[None]):
         """Catch up with what happened while another screen was in front."""
         self.show_runs(self.lab_app.entries)
 
+    def followed_runs(self) -> tuple[str, ...]:
+        """Return the runs whose files this screen shows, by id: those of a lab on another machine are copied."""
+        return ()
+
     def unsaved_work(self) -> str:
         """Return what quitting now would lose, in a sentence; "" for nothing."""
         return ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cerank.app import dashboard_state
 from cerank.app.matrix.recipe_form import FieldSpec
-from cerank.app.run_views import label_runs, run_list
+from cerank.app.run_views import label_runs
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError, UsageError
 from cerank.runs import user_labels
@@ -48,7 +48,7 @@ def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
 
     def stop_all() -> None:
         for entry in able:
-            lab_app.lab.stop(entry.folder)
+            lab_app.access.stop(entry.folder)
 
     def stopped(_: None) -> None:
         said = "removed from the queue" if is_queued else "stops after the current step"
@@ -74,12 +74,8 @@ def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
         return
 
     def resume_all() -> None:
-        from cerank.app.tracking import waiting_trackers
-
-        before = {entry.folder.path: waiting_trackers.attempts_of(entry.folder) for entry in able}
         for entry in able:
-            lab_app.lab.resume_queued(entry.folder)
-        waiting_trackers.start_when_they_begin(before)
+            lab_app.access.resume(entry.folder)
 
     def resumed(_: None) -> None:
         lab_app.show_message(f"{_named(able)}: resumes as soon as its device is free")
@@ -96,7 +92,7 @@ def delete(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
         screen.lab_app.show_message(f"{_named(entries)}{state}; stop it first", "warning")
         return
     screen.run_in_thread(
-        lambda: run_list.goes_with(able), lambda what: _confirm_delete(screen, able, what), group="size"
+        lambda: screen.lab_app.access.sizes(able), lambda what: _confirm_delete(screen, able, what), group="size"
     )
 
 
@@ -110,7 +106,7 @@ def _confirm_delete(screen: LabScreen, entries: Sequence[RunEntry], what: str) -
 
     def delete_all() -> None:
         for entry in entries:
-            lab_app.lab.trash(entry.folder)
+            lab_app.access.trash(entry.folder)
 
     def deleted(_: None) -> None:
         lab_app.deleted.append(tuple(entry.name for entry in entries))
@@ -134,7 +130,7 @@ def undo_delete(screen: LabScreen) -> None:
 
     def restore_all() -> None:
         for name in names:
-            lab_app.lab.restore(name)
+            lab_app.access.restore(name)
 
     def restored(_: None) -> None:
         lab_app.show_message(f"{counted(len(names), 'run')} brought back")
@@ -148,7 +144,7 @@ def edit_note(screen: LabScreen, entry: RunEntry) -> None:
 
     def take(text: str) -> tuple[str, ...]:
         try:
-            user_labels.save_note(entry.folder, text)
+            screen.lab_app.access.save_note(entry.folder, text)
         except CerankError as error:
             return (str(error),)
         screen.lab_app.poll(entry.name)
@@ -176,7 +172,7 @@ def edit_label(screen: LabScreen, entry: RunEntry) -> None:
     def answered(texts: dict[str, str] | None) -> None:
         if texts is not None:
             screen.run_in_thread(
-                lambda: label_runs.note(entry.folder, texts["label"], texts["tags"]),
+                lambda: screen.lab_app.access.save_label(entry.folder, texts["label"], texts["tags"]),
                 lambda _: screen.lab_app.poll(entry.name),
                 group="note",
             )

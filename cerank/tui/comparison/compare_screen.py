@@ -145,10 +145,11 @@ class CompareScreen(LabScreen):
             self._show_text(empty_message(self.named.targets))
             return
         self._show_text(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
-        named, settings = self.named, self.lab.settings
+        named, settings, access = self.named, self.lab.settings, self.lab_app.access
 
         def look() -> ComparisonSession | CerankError:
             try:
+                access.bring_targets(named.targets)
                 return ComparisonSession(settings, named)
             except CerankError as error:
                 return error
@@ -380,6 +381,8 @@ class CompareScreen(LabScreen):
                 self.measure_by(targets=(*self.named.targets, texts["target"].strip()))
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
+            if self.lab_app.access.is_remote:  # known once its files came
+                return {}
             text = comparison_session.target_error(self.lab.folder, texts["target"].strip(), self.named.targets)
             return {"target": text} if text else {}
 

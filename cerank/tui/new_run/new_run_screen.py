@@ -24,11 +24,9 @@ from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import display
 from cerank.errors import CerankError
-from cerank.models.bases import BASES, is_offline, is_on_this_machine
+from cerank.models.bases import BASES
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
-from cerank.runs import run_store
-from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
 from cerank.tui.common.dialogs import ConfirmDialog, ask_for_file
@@ -154,13 +152,16 @@ class NewRunScreen(LabScreen):
             ).title = f"new run, draft of {display.local_time(self._saved_draft.saved)} (X starts afresh)"
             self.action_step(self._saved_draft.step)
         self.run_in_thread(
-            lambda: ({name: is_on_this_machine(base) for name, base in BASES.items()}, is_offline()),
+            self.lab_app.access.bases_at_hand,
             lambda looked_up: self._show_bases(*looked_up),
             group="here",
         )
-        self.run_in_thread(
-            lambda: drafts.lab_option(self.lab.settings.lab, os.environ, Path.cwd()), self._see_lab, group="lab"
-        )
+        if self.lab_app.access.is_remote:
+            self._see_lab(self.lab_app.access.folder_there)
+        else:
+            self.run_in_thread(
+                lambda: drafts.lab_option(self.lab.settings.lab, os.environ, Path.cwd()), self._see_lab, group="lab"
+            )
         self.call_after_refresh(self._mount_rows)
         if self._refused:
             self.lab_app.show_error(self._refused)
@@ -222,7 +223,7 @@ class NewRunScreen(LabScreen):
 
     def check(self) -> None:
         """Show what the draft stands for, or what is wrong with it, everywhere it is shown."""
-        self.checked = drafts.check_draft(self.draft)
+        self.checked = drafts.check_draft(self.draft, is_elsewhere=self.lab_app.access.is_remote)
         self._find_limits()
         self._show_errors()
         if self.query_one(ContentSwitcher).current == "launch":
@@ -231,7 +232,7 @@ class NewRunScreen(LabScreen):
     def _find_limits(self) -> None:
         """Look up, in a thread, what the chosen base models and first stages hold at most."""
         names = input_limits.names_of(self.checked.cells)
-        if not self.checked.cells or names == self._limited:
+        if not self.checked.cells or names == self._limited or self.lab_app.access.is_remote:
             return
         self._limited = names
         cache = self.lab.settings.cache
@@ -386,13 +387,12 @@ class NewRunScreen(LabScreen):
             self._show_launch()
 
     def _plan(self) -> None:
-        draft, cells, lab = self.draft, self.checked.cells, self.lab
+        draft, cells, access = self.draft, self.checked.cells, self.lab_app.access
         if not cells:
             return
 
         def look() -> tuple[Draft, matrix_planning.PlannedMatrix]:
-            settings = lab.plan_settings(draft.device)
-            return draft, matrix_planning.plan_runs(cells, settings, datetime.now(UTC), lambda _: None)
+            return draft, access.plan(cells, draft.device)
 
         self.lab_app.run_in_thread(look, self._see_plan, group="plan", node=self)
 
@@ -414,23 +414,22 @@ class NewRunScreen(LabScreen):
             matrix = self.matrix
             self.run_in_thread(lambda: self._launched(matrix), self._see_launched, group="launch")
 
-    def _launched(self, matrix: matrix_planning.PlannedMatrix) -> tuple[RunFolder, ...] | CerankError:
+    def _launched(self, matrix: matrix_planning.PlannedMatrix) -> list[str] | CerankError:
         try:
-            return matrix_planning.launch(self.lab, matrix)
+            return self.lab_app.access.launch(matrix)
         except CerankError as error:
             return error
 
-    def _see_launched(self, launched: tuple[RunFolder, ...] | CerankError) -> None:
+    def _see_launched(self, launched: list[str] | CerankError) -> None:
         if isinstance(launched, CerankError):
             self._refusal = matrix_planning.one_line(launched)
             self._show_launch()
             return
-        self.lab_app.show_message(
-            f"{counted(len(launched), 'run')} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
-        )
+        first = self.lab_app.access.shown_name(launched[0])
+        self.lab_app.show_message(f"{counted(len(launched), 'run')} queued: {first}{' …' if len(launched) > 1 else ''}")
         if not self._is_example:
             dashboard_state.delete_draft(self._copied_from)
-        self.lab_app.poll(*(folder.name for folder in launched))
+        self.lab_app.poll(*launched)
         self.dismiss(None)
 
     # actions

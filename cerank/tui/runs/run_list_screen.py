@@ -275,6 +275,9 @@ class RunsScreen(LabScreen):
         """Show the lab's teachers."""
         from cerank.tui.screens.teachers_screen import TeachersScreen
 
+        if refusal := self.lab_app.access.refusal("The list of teachers"):
+            self.lab_app.show_message(refusal, "warning")
+            return
         self.app.push_screen(TeachersScreen())
 
     def action_fold(self) -> None:
@@ -448,6 +451,9 @@ class RunsScreen(LabScreen):
         """Open the lab book."""
         from cerank.tui.runs.book_screen import BookScreen
 
+        if refusal := self.lab_app.access.refusal("The lab book"):
+            self.lab_app.show_message(refusal, "warning")
+            return
         entry = self.query_one(RunTable).highlighted
         is_judged = entry is not None and entry.verdict is not None
         self.app.push_screen(BookScreen([entry.short_name] if entry is not None and is_judged else []))
@@ -463,7 +469,7 @@ class RunsScreen(LabScreen):
             return
         entry = min(queued, key=lambda run: run.place)
         self.run_in_thread(
-            lambda: self.lab_app.lab.move(entry.folder, entry.place + by),
+            lambda: self.lab_app.access.move(entry.folder, entry.place + by),
             lambda _: self.lab_app.poll(entry.name),
             group="move",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -94,6 +95,8 @@ class RunScreen(LabScreen):
         self._title = name  # until it was seen
         self._front = 1
         self._state = ""
+        self._brought: tuple[str, ...] = ()  # run, state and stage whose results can be read here
+        self._is_bringing = False
         self._is_listed: bool | None = None  # whether the list is shown beside; None: where there is room
 
     def compose(self) -> ComposeResult:
@@ -113,6 +116,8 @@ class RunScreen(LabScreen):
         """Bring the first tab to the front."""
         self.query_one(TabLine).show(1)
         self.query_one(RunTable).highlight(self._run_name)
+        if self.lab_app.access.is_remote:
+            self.lab_app.poll()  # its files are not here yet
 
     def on_resize(self, event: Resize) -> None:
         """Show the list of runs beside this one where there is room, or where the user asked for it."""
@@ -155,8 +160,31 @@ class RunScreen(LabScreen):
         self.query_one("#where", Static).update(self._where(entry))
         self.query_one(RunTable).show(entries[::-1], frozenset(self.lab_app.marked))
         pane = self._pane()
-        if pane is not None:
+        if pane is not None and self._has_files(entry):
             pane.show_entry(entry)
+
+    def followed_runs(self) -> tuple[str, ...]:
+        """Return the run that is shown, and those whose curves may be drawn over its own."""
+        return (self._run_name, *self.lab_app.marked)
+
+    def _has_files(self, entry: RunEntry) -> bool:
+        """Return whether the tab in front can read what it shows; rankings in a lab elsewhere are copied first."""
+        access, key = self.lab_app.access, (entry.name, entry.state, entry.stage)
+        if not access.is_remote or TABS[self._front - 1] not in {"Results", "Rankings"} or key == self._brought:
+            return True
+        if not self._is_bringing and not self.lab_app.dropped:
+            self._is_bringing = True
+
+            def brought(_: None) -> None:
+                self._brought = key
+                self.show_runs(self.lab_app.entries)
+
+            def over() -> None:
+                self._is_bringing = False
+
+            bring = partial(access.bring, (entry.name,), "results")
+            self.lab_app.run_in_thread(bring, brought, node=self, group="bring", last=over)
+        return False
 
     def _where(self, entry: RunEntry) -> Content:
         """Return the line about the run: as many whole parts as fit, what matters first."""
@@ -266,6 +294,9 @@ class RunScreen(LabScreen):
         """Open the lab book."""
         from cerank.tui.runs.book_screen import BookScreen
 
+        if refusal := self.lab_app.access.refusal("The lab book"):
+            self.lab_app.show_message(refusal, "warning")
+            return
         entry = self.entry
         self.app.push_screen(BookScreen([entry.short_name] if entry is not None and entry.finals else []))
 

@@ -61,12 +61,13 @@ class SystemPane(RunPane):
         if self._is_sampling:
             return
         self._is_sampling = True
+        is_remote = self.lab_app.access.is_remote
         machine = self._machine = self._machine or Machine(self.lab_app.lab.folder)
         lease_file = entry.folder.lease if entry.is_live else None
         history = self._history
 
         def job() -> tuple[UsageSample, list[UsageRow]]:
-            return machine.sample(lease_file), history.new() if history else []
+            return UsageSample() if is_remote else machine.sample(lease_file), history.new() if history else []
 
         def have(sampled: tuple[UsageSample, list[UsageRow]]) -> None:
             if history is self._history:
@@ -90,7 +91,11 @@ class SystemPane(RunPane):
                 gpu_memory=gpu.memory if gpu else None,
             )
         )
-        self.query_one("#figures", Static).update(stacked(*_figures(sample)))
+        self.query_one("#figures", Static).update(
+            content("The lab's machine as the run's worker recorded it, every 15 seconds.", "dim")
+            if self.lab_app.access.is_remote
+            else stacked(*_figures(sample))
+        )
         usages, since = (
             (self._rows, "over the run") if self._rows else (list(self.samples), "since this tab was opened")
         )

@@ -21,7 +21,6 @@ from cerank.machine.devices import Device
 from cerank.tui.app import CerankApp
 from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow, LineInput
 from cerank.tui.common.text_editor import MistakesDialog
-from cerank.tui.new_run import new_run_screen
 from cerank.tui.new_run.dataset_search import DatasetSearch
 from cerank.tui.new_run.new_run_screen import NewRunScreen
 from tests.tui.conftest import press, settle, text_of
@@ -435,7 +434,7 @@ def test_the_form_looks_as_it_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # whatever this machine has
-    monkeypatch.setattr(new_run_screen, "is_on_this_machine", lambda known: known.name == "minilm")
+    monkeypatch.setattr("cerank.models.bases.is_on_this_machine", lambda known: known.name == "minilm")
 
     Path("plain.toml").write_text(PLAIN)
     monkeypatch.setenv("CERANK_LAB", str(folder.path))

@@ -1,0 +1,158 @@
+"""A lab on another machine as the dashboard uses it; a script stands for ssh."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import cerank
+from cerank.app.over_ssh import copy_runs, ssh_connection
+from cerank.app.over_ssh.lab_access import LookedAt
+from cerank.app.over_ssh.lab_messages import BANNER, Greeting
+from cerank.app.over_ssh.remote_access import RemoteAccess
+from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
+from cerank.core.metrics import Event
+from cerank.errors import MissingError, UsageError
+from cerank.files import journal
+from cerank.files.journal import Journal
+from cerank.runs import lab_address, run_store, test_set_looks, user_labels
+from cerank.runs.layout import RunFolder
+from cerank.runs.test_set_looks import Look
+from cerank.settings import Settings
+from tests import ssh_standin
+from tests.refusals import refused
+from tests.scheduler.conftest import TOML, plan_for
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ssh_connection, "PAUSES", (0.0,))
+    return ssh_standin.put_on_path(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return run_store.create(tmp_path / "a lab", plan_for(label="first try"), TOML, datetime.now(UTC))
+
+
+@pytest.fixture
+def access(tmp_path: Path, ssh: Path, run: RunFolder) -> Iterator[RemoteAccess]:
+    (tmp_path / "noise").write_text("Welcome to the cluster.\n\n")
+    connection = SshConnection(lab_address.parsed(f"ssh://me@node:2222{run.lab}"))
+    connection.open()
+    settings = Settings(lab=tmp_path / "own", cache=tmp_path / "cache", device="cpu", threads=1, format="")
+    made = RemoteAccess(connection, settings)
+    yield made
+    made.close()
+
+
+def polled_until_dropped(access: RemoteAccess) -> LookedAt:
+    deadline = time.monotonic() + 60
+    while not (looked := access.poll()).dropped:
+        assert time.monotonic() < deadline
+    return looked
+
+
+def test_runs_are_listed_read_and_changed_where_the_lab_is(
+    tmp_path: Path, access: RemoteAccess, run: RunFolder, ssh: Path
+) -> None:
+    (entry,) = access.poll(followed=[run.name]).entries
+    assert (entry.name, entry.label, entry.state, entry.short_name) == (
+        run.name,
+        "first try",
+        "waiting",
+        run_store.short_name(run),
+    )
+    assert entry.folder.path.is_relative_to(tmp_path / "cache")
+    assert entry.folder.plan.read_bytes() == run.plan.read_bytes()
+    with Journal(run.events, Event) as out:
+        out.append(Event(time="2026-01-01T00:00:00+00:00", kind="started", text="one"))
+    access.poll(followed=[run.name])
+    assert [event.text for event in journal.read(entry.folder.events, Event)] == ["one"]
+    with Journal(run.events, Event) as out:
+        out.append(Event(time="2026-01-01T00:00:01+00:00", kind="paused", text="two"))
+    access.bring([run.name], "journals")
+    assert entry.folder.events.read_bytes() == run.events.read_bytes()
+    access.save_label(run, "second try", "a b")
+    access.save_note(run, "a note")
+    (labeled,) = access.poll([run.name]).entries
+    assert (labeled.label, labeled.notes.tags, labeled.note) == ("second try", ("a", "b"), "a note")
+    assert user_labels.load(run).label == "second try"
+    look = Look(time="2026-01-01T00:00:00+00:00", by="dashboard", comparisons={"a": ("b",)})
+    test_set_looks.record(access.mirror, look)
+    with refused(UsageError, "run-state"):
+        access.stop(run)
+    access.trash(run)
+    assert not run.path.exists()
+    assert access.poll().entries == ()
+    assert not entry.folder.path.exists()
+    assert [look.by for look in test_set_looks.load(run.lab)] == ["dashboard"]
+    access.restore(run.name)
+    assert [entry.name for entry in access.poll().entries] == [run.name]
+    (words,) = ssh.read_text().splitlines()
+    assert words.startswith("-T -p 2222 -- me@node ")
+
+
+def test_a_line_that_drops_keeps_what_was_seen_and_comes_back_by_itself(
+    tmp_path: Path, access: RemoteAccess, run: RunFolder, ssh: Path
+) -> None:
+    entries = access.poll().entries
+    (tmp_path / "away").write_text("No route to host\n")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    looked = polled_until_dropped(access)
+    assert looked.entries == entries
+    assert "node" in looked.dropped
+    with refused(LineDroppedError, "line-dropped", "node", "No route to host"):
+        access.stop(run)
+    (tmp_path / "away").unlink()
+    user_labels.save(run, user_labels.UserLabels(label="changed meanwhile"))
+    looked = access.poll()
+    assert (looked.dropped, looked.entries[0].label) == ("", "changed meanwhile")
+    assert "BatchMode=yes" in ssh.read_text().splitlines()[-1]  # no password is asked for over a screen
+
+
+@pytest.mark.slow
+def test_runs_are_copied_over_ssh_in_both_directions(tmp_path: Path, ssh: Path, run: RunFolder) -> None:
+    afar = copy_runs.storage_of(f"ssh://node{run.lab}", "LAB")
+    here = copy_runs.storage_of(str(tmp_path / "pulled"), "LAB")
+    assert [copied.outcome for copied in copy_runs.copy_runs(afar, here, ["first try"], "last")] == ["copied"]
+    assert (tmp_path / "pulled" / "runs" / run.name / "plan.json").read_bytes() == run.plan.read_bytes()
+    assert [copied.outcome for copied in copy_runs.copy_runs(here, afar, [], "last")] == ["there already"]
+    run_store.remove(run)
+    assert [copied.outcome for copied in copy_runs.copy_runs(here, afar, [], "last")] == ["copied"]
+    assert run_store.row(run, datetime.now(UTC)).label == "first try"
+    with refused(UsageError, "run-not-found", "nothing"):
+        copy_runs.copy_runs(afar, here, ["nothing"], "last")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code", "named"),
+    [
+        ("exit 127;", MissingError, "remote-lab", "node"),
+        ("echo no such lab >&2; exit 2;", UsageError, "remote-lab", "no such lab"),
+        ("exit 255;", LineDroppedError, "line-dropped", "node"),
+        ("cat {greeting}; cat;", UsageError, "remote-version", "9.9"),
+    ],
+)
+def test_a_machine_that_cannot_answer_is_refused_with_the_reason(
+    tmp_path: Path,
+    ssh: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    kind: type[UsageError | MissingError | LineDroppedError],
+    code: str,
+    named: str,
+) -> None:
+    greeting = tmp_path / "greeting"
+    greeting.write_bytes(BANNER + msgspec.json.encode(Greeting("9.9", "node", "/lab")) + b"\n")
+    monkeypatch.setenv(lab_address.COMMAND, answer.format(greeting=greeting))
+    with refused(kind, code, named):
+        SshConnection(lab_address.parsed("ssh://node/lab")).open()
+    assert cerank.__version__ != "9.9"
