@@ -14,7 +14,7 @@ from cerank.models.cross_encoder import load, load_tokenizer, save
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.batches import TrainingData
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from tests.training.test_trainer import Recorder
 
 PACKAGE = Path(cerank.__file__).parent
@@ -37,7 +37,7 @@ FIRST_CALLS = [
     "models.cross_encoder.load",
     "recipes.loading.load",
     "training.losses",
-    "training.sampler.Sampler",
+    "training.sampling.sampler.Sampler",
     "training.trainer.Trainer",
     "trec.text_io.read_qrels",
     "trec.text_io.read_run",

@@ -35,7 +35,7 @@ from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.step_shards import RankStats
 from cerank.training.trainer import Trainer
 

@@ -15,7 +15,7 @@ import msgspec
 from cerank.core.groups import Group
 from cerank.inference.rerank import TextLookup
 from cerank.tokenization.tokens import Pair, PairTokenizer
-from cerank.training.sampler import Sampler
+from cerank.training.sampling.sampler import Sampler
 
 
 class EncodedGroup(msgspec.Struct, frozen=True):

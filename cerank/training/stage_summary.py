@@ -14,7 +14,7 @@ from cerank.files import json_records
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.training.filtering.filter_state import FilterSummary
-from cerank.training.sampler import SamplingStats, TeacherTies
+from cerank.training.sampling.sampler import SamplingStats, TeacherTies
 
 FILE_NAME = "facts.json"  # beside the model that the stage hands on; the name is that of earlier releases
 

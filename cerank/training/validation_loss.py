@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from cerank.recipes.schema import VALIDATION_LOSS, Stage
 from cerank.training.objective import Objective
-from cerank.training.sampler import Sampler, SamplingStats
+from cerank.training.sampling.sampler import Sampler, SamplingStats
 
 
 class ValidationLoss:

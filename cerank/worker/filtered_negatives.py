@@ -24,7 +24,7 @@ from cerank.teachers.cross_encoder_scores import scores_of
 from cerank.teachers.engines.engine import StopTeachingError
 from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.teachers.work import TeachingProgress
-from cerank.training.sampler import Sampler
+from cerank.training.sampling.sampler import Sampler
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 

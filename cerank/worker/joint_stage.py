@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from cerank.core.rankings import Ranking
 from cerank.planning import inputs
 from cerank.recipes.schema import Recipe, Stage
-from cerank.training.joint_sampler import JointSampler
-from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
-from cerank.training.sampler import TrainingPool
+from cerank.training.sampling.joint_sampler import JointSampler
+from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
+from cerank.training.sampling.sampler import TrainingPool
 from cerank.worker.run_inputs import RunInputs
 
 Qrels = Mapping[str, Mapping[str, int]]

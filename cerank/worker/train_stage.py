@@ -38,9 +38,9 @@ from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
 from cerank.training.filtering.filter_state import FilterSummary
-from cerank.training.joint_sampler import JointSampler
-from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
-from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
+from cerank.training.sampling.joint_sampler import JointSampler
+from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
+from cerank.training.sampling.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_guard import HINTS, StageGuard
 from cerank.training.stage_summary import StageSummary, WeightChange
 from cerank.training.step_shards import RankStats, describe

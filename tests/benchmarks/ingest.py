@@ -71,7 +71,7 @@ def ingest(path: Path, cache: Path) -> None:
 def sample(path: Path, cache: Path, groups: int) -> None:
     """Opens the ranking and draws groups of 8 from ranks 1 to 200, as a stage does."""
     from cerank.recipes.schema import Stage
-    from cerank.training.sampler import Sampler, TrainingPool
+    from cerank.training.sampling.sampler import Sampler, TrainingPool
     from cerank.trec.ingest import ingest_run
 
     began = time.perf_counter()

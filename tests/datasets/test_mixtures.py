@@ -15,8 +15,8 @@ from cerank.recipes.negative_specs import NegativeSource
 from cerank.recipes.schema import Stage, recipe_from
 from cerank.recipes.set_mixtures import name_of_tables, sets_of
 from cerank.retrieval import first_stage
-from cerank.training.negative_rankings import set_shares, source_collections
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.negative_rankings import set_shares, source_collections
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from tests.refusals import refused
 
 

@@ -23,7 +23,7 @@ from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import TokenLimits
 from cerank.training.batches import TrainingData
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.trainer import PausedError, Trainer
 from tests.models.family_fixtures import (
     PAIRS,

@@ -93,7 +93,7 @@ def test_trap_14_each_test_set_is_measured_by_thresholds_that_its_labels_can_mee
     assert caught.value.code == "measure-always-0"
     for name in recipes.shipped_matrices():
         matrix = recipes.load_matrix(name).matrix
-        for test in matrix.test:
+        for test in (name for name in matrix.test if name in ALIASES):
             grade = irds.catalog_metadata(ALIASES[test].id).largest_grade
             asked = declared_measures(test, grade) if matrix.measures == ("auto",) else matrix.measures
             assert check(asked, {"q": {"d": grade}}, test) == asked

@@ -37,7 +37,7 @@ from cerank.recipes.schema import Stage, recipe_from
 from cerank.retrieval.teachers import repair
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.losses import LOSSES
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.stage_summary import WeightChange, ranking_stats
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker.train_stage import weight_change
@@ -128,8 +128,8 @@ def test_trap_5_the_validation_of_a_distillation_is_by_the_teacher_and_not_by_la
     stage = Stage(steps=1, loss="ranknet", source="teacher", teacher="t", group_size=3, groups_per_step=1)
     teacher = {"q": ["c", "a", "b"]}
     held = ValidationLoss(sampler(stage, {"q": {"b": 1}}, teacher), stage)
-    agreeing = held.loss({"q": {"c": 3.0, "a": 2.0, "b": 1.0}})
-    by_label = held.loss({"q": {"b": 3.0, "a": 2.0, "c": 1.0}})
+    agreeing = held.losses({"q": {"c": 3.0, "a": 2.0, "b": 1.0}})["loss"]
+    by_label = held.losses({"q": {"b": 3.0, "a": 2.0, "c": 1.0}})["loss"]
     assert agreeing < 0.3 < by_label
 
 
@@ -270,5 +270,6 @@ class TestTrap19Memory:
         assert peak < 2e6  # bytes; the lists themselves are 9 million
 
     def test_nothing_that_draws_groups_knows_pandas(self):
-        code = "import sys, cerank.training.sampler, cerank.worker.train_stage; sys.exit('pandas' in sys.modules)"
+        modules = "cerank.training.sampling.sampler, cerank.worker.train_stage"
+        code = f"import sys, {modules}; sys.exit('pandas' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,9 +17,9 @@ from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.batches import TrainingData
 from cerank.training.gradient_cosines import cosines_of
-from cerank.training.joint_sampler import JointSampler
 from cerank.training.objective import Objective
-from cerank.training.sampler import TrainingPool
+from cerank.training.sampling.joint_sampler import JointSampler
+from cerank.training.sampling.sampler import TrainingPool
 from cerank.training.trainer import PausedError, Trainer
 from tests.refusals import refused
 from tests.training.test_trainer import DOCUMENTS, QRELS, QUERIES, RANKING, STAGE, Recorder, same_weights

@@ -12,8 +12,8 @@ from cerank.datasets.collection_ids import CollectionIds
 from cerank.errors import RunFailedError
 from cerank.recipes.negative_specs import NegativeSource
 from cerank.recipes.schema import Stage
-from cerank.training.mixed_negatives import divide
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.mixed_negatives import divide
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from tests.refusals import refused
 
 QUERIES = [f"q{n}" for n in range(6)]

@@ -14,7 +14,7 @@ from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.batches import TrainingData, encode_passages
 from cerank.training.passage_pooling import pool_passages
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
 from tests.training.test_trainer import QRELS, QUERIES, RANKING, STAGE, Recorder, same_weights

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cerank.core.rankings import ordered
 from cerank.errors import RunFailedError
 from cerank.recipes.schema import Stage
-from cerank.training.sampler import Sampler, TeacherTies, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TeacherTies, TrainingPool
 from tests.refusals import refused
 
 STAGE = Stage(steps=10, group_size=4, groups_per_step=2, window=(1, 6))

@@ -17,7 +17,7 @@ from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, TrainingData
 from cerank.training.forward_backward import ForwardBackward
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.step_shards import deal_groups
 from cerank.training.trainer import PausedError, Trainer
 from tests.rank_processes import run_ranks

@@ -26,8 +26,8 @@ from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
-from cerank.training.negative_rankings import set_shares, source_collections, source_rankings
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.trec.open_run import open_run_file
 
 

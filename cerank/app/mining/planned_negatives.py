@@ -11,7 +11,7 @@ from cerank.recipes.schema import Recipe, Stage
 from cerank.recipes.set_mixtures import is_mixture
 from cerank.retrieval import first_stage
 from cerank.text.table_data import Column, Table
-from cerank.training.negative_rankings import set_shares
+from cerank.training.sampling.negative_rankings import set_shares
 
 _COLUMNS = (
     Column("stage", "stage", "name"),

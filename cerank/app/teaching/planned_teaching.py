@@ -232,7 +232,7 @@ def _sampled_queries(recipe: Recipe, name: str, stage: Stage, dataset: Dataset, 
     """Return the training queries that a stage samples, or as many others where the training dataset is large."""
     from cerank.planning import inputs
     from cerank.retrieval import first_stage
-    from cerank.training.sampler import Sampler, TrainingPool
+    from cerank.training.sampling.sampler import Sampler, TrainingPool
 
     queries = list(dataset.queries)
     if len(queries) > MOST_EXACT:

@@ -14,7 +14,7 @@ from cerank.training.filtering.token_predictor import TokenPredictor
 Phase = Literal["plain", "by loss", "by prediction"]
 
 
-class FilterCounts(msgspec.Struct, frozen=True, kw_only=True):
+class ChoiceCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the groups that a stage saw. "Easy" are those whose loss is below the threshold."""
 
     seen: int = 0
@@ -41,7 +41,7 @@ class FilterState(msgspec.Struct, frozen=True, kw_only=True):
     log_losses: tuple[float, ...] = ()  # the predictor's, on the newest groups, each before it learned from them
     predictor: TokenPredictor | None = None  # None: there is none to learn
     queue: tuple[Group, ...] = ()  # chosen, and not trained on yet
-    counts: FilterCounts = FilterCounts()
+    counts: ChoiceCounts = ChoiceCounts()
     by_loss_from: int = 0  # first step of that phase; 0: it was not reached
     by_prediction_from: int = 0
 
@@ -50,7 +50,7 @@ class FilterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage's filter came to; stored with the stage's model."""
 
     kind: str
-    counts: FilterCounts
+    counts: ChoiceCounts
     threshold: float
     by_loss_from: int
     by_prediction_from: int

@@ -17,7 +17,7 @@ from cerank.core.groups import Group
 from cerank.errors import RunFailedError
 from cerank.recipes.schema import Stage
 from cerank.training.batches import EncodedGroup, TrainingData
-from cerank.training.filtering.filter_state import FilterCounts, FilterState
+from cerank.training.filtering.filter_state import ChoiceCounts, FilterState
 from cerank.training.filtering.token_predictor import TokenPredictor
 
 
@@ -233,6 +233,6 @@ def _reaches(loss: float, threshold: float) -> bool:
     return not loss < threshold
 
 
-def _queued(state: FilterState, chosen: Sequence[EncodedGroup], counts: FilterCounts) -> FilterState:
+def _queued(state: FilterState, chosen: Sequence[EncodedGroup], counts: ChoiceCounts) -> FilterState:
     counts = msgspec.structs.replace(counts, chosen=counts.chosen + len(chosen))
     return msgspec.structs.replace(state, queue=(*state.queue, *(encoded.group for encoded in chosen)), counts=counts)

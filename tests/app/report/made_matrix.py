@@ -18,7 +18,7 @@ from cerank.retrieval.teachers import Repairs
 from cerank.runs import declared_matrices
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.training import stage_summary
-from cerank.training.sampler import SamplingStats
+from cerank.training.sampling.sampler import SamplingStats
 from tests.app.made_runs import made_run
 from tests.worker.small import small_plan, write_dataset
 

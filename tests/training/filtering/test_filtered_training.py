@@ -12,7 +12,7 @@ from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints
 from cerank.training.batches import TrainingData
-from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
 from tests.training.test_trainer import Recorder, same_weights

@@ -19,7 +19,7 @@ from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.loss_specs import part_target
 from cerank.recipes.schema import Stage
 from cerank.text.safe_text import counted
-from cerank.training.sampler import Sampler, TeacherTies, TrainingPool, reject_ranks
+from cerank.training.sampling.sampler import Sampler, TeacherTies, TrainingPool, reject_ranks
 
 _LOOKED_AT = 32  # steps whose groups are looked at for what teachers did not rank
 

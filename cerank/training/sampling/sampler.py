@@ -23,8 +23,8 @@ from cerank.errors import RunFailedError
 from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
 from cerank.text.safe_text import counted
-from cerank.training import negatives
-from cerank.training.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative, divide
+from cerank.training.sampling import negatives
+from cerank.training.sampling.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative, divide
 
 Qrels = Mapping[str, Mapping[str, int]]
 

@@ -22,7 +22,7 @@ from cerank.core.seeds import derive
 from cerank.datasets.collection_ids import CollectionIds
 from cerank.recipes.negative_specs import NegativeSource
 from cerank.recipes.schema import Stage
-from cerank.training import negatives
+from cerank.training.sampling import negatives
 
 _MOST_TRIES = 50  # draws from the collection for each negative: of small collections most may be relevant
 
