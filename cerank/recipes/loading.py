@@ -18,7 +18,7 @@ from cerank.errors import FormatError, RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
 from cerank.recipes.paths import resolve_beside, with_absolute_paths
-from cerank.recipes.schema import Recipe, recipe_from
+from cerank.recipes.schema import ONE_LOSS, Recipe, recipe_from
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent
@@ -76,7 +76,10 @@ def load(
     files = _extended_files(name_or_path)
     values: dict[str, object] = {}
     for file in reversed(files):
-        values = merge_tables(values, {key: value for key, value in file.table.items() if key != "extends"})
+        values = merge_tables(
+            _without_replaced_losses(values, file.table),
+            {key: value for key, value in file.table.items() if key != "extends"},
+        )
     overriding: dict[str, object] = dict(changes or {})
     for override in overrides:
         overriding = merge_tables(overriding, _override(override))
@@ -90,6 +93,19 @@ def load(
     if mistakes:
         raise _error_with_places(mistakes, files, overriding, given, "`cerank recipes show NAME` lists the stages")
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
+
+
+def _without_replaced_losses(values: Mapping[str, object], over: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the tables of extended files; stages to which `over` gives `losses` lose the keys of their single loss."""
+    stages, changed = values.get("stages"), over.get("stages")
+    if not isinstance(stages, Mapping) or not isinstance(changed, Mapping):
+        return values
+    kept = dict(stages)
+    for name, table in stages.items():
+        replacing = changed.get(name)
+        if isinstance(table, Mapping) and isinstance(replacing, Mapping) and replacing.get("losses"):
+            kept[name] = {key: value for key, value in table.items() if key not in ONE_LOSS}
+    return {**values, "stages": kept}
 
 
 def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:

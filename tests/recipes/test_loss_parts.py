@@ -103,3 +103,15 @@ def test_a_mistake_in_a_list_of_losses_is_found_at_its_line(tmp_path):
     written.write_text('extends = "joint"\n[[stages.joint.losses]]\nname = "lce"\nweigth = 2\n')
     with refused(RecipeError, "recipe", f"{written}:2", "weigth"):
         recipes.load(str(written))
+
+
+def test_losses_take_the_place_of_the_loss_of_an_extended_recipe(tmp_path):
+    file = tmp_path / "both.toml"
+    own = '[[stages.contrastive.losses]]\nname = "lce"\n[[stages.contrastive.losses]]\nname = "bce"\nweight = 0.5\n'
+    file.write_text(f'extends = "contrastive"\nname = "both"\n{own}')
+    stage = recipes.load(str(file)).recipe.stages["contrastive"]
+    assert [part.name for part in stage.losses] == ["lce", "bce"]
+    assert stage.steps == recipes.load("contrastive").recipe.stages["contrastive"].steps
+    file.write_text(f'extends = "contrastive"\nname = "both"\n[stages.contrastive]\nloss = "lce"\n{own}')
+    with refused(RecipeError, "recipe", "stages.contrastive.loss"):
+        recipes.load(str(file))

@@ -13,6 +13,7 @@ from cerank.app.comparison import margins as margins_of
 from cerank.errors import UsageError
 from cerank.evaluation.studies.interaction import FIRST_STAGES_BY_RERANKERS
 from cerank.settings import Settings
+from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def _order(done: InteractionStudy) -> list[str]:
     where = "behind" if done.factors == FIRST_STAGES_BY_RERANKERS else "with"
     orders = []
     for place in range(len(done.first_stages)):
+        if len({round(row[place], 12) for row in done.means}) < len(done.rerankers):
+            return [f"{where} {done.first_stages[place]} the means of several are equal: there is no one order"]
         best = sorted(range(len(done.rerankers)), key=lambda at: (-done.means[at][place], at))
         orders.append(tuple(done.rerankers[at] for at in best))
     if all(order == following for order, following in pairwise(orders)):
@@ -147,11 +150,14 @@ def _order(done: InteractionStudy) -> list[str]:
 def _notes(done: InteractionStudy) -> list[str]:
     test = done.test
     reduced = f", degrees of freedom reduced by {test.epsilon:.2f}" if test.df > 1 else ""
+    if test.f != test.f:  # nan: no query's values differ between cells
+        return ["no query's values differ between cells: there is no interaction in them, and nothing to test"]
     conclusion = "an interaction is shown" if test.p_reduced <= done.alpha else "no interaction is shown"
     notes = [
         f"{conclusion}: F({test.df:g}, {test.df_error:g}) = {test.f:.2f}, p = {test.p_reduced:.3g}{reduced} (two-way, "
         "paired by query)",
-        f"{len(done.contrasts)} differences of gains, by paired t-tests, Holm-adjusted; low, high: simultaneous",
+        f"{counted(len(done.contrasts), 'difference')} of gains, by paired t-tests, Holm-adjusted; "
+        "low, high: simultaneous",
     ]
     if done.margin is None:
         notes.append("no margin: that a gain is the same cannot be shown; declare one, or give --margin")

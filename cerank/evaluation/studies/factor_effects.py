@@ -74,7 +74,7 @@ def effect_study(
         is_fraction: the design leaves combinations out, but holds each pair of levels of two factors equally often.
         margin: the largest difference that does not matter.
         alpha: error rate of the family of effects.
-        limits: the smallest and the largest difference that the measure allows.
+        limits: the smallest and the largest value of the measure; None where it has no known range, or for gains.
 
     Raises:
         UsageError: fewer than two queries; no factor has two levels among the cells.
@@ -93,17 +93,17 @@ def effect_study(
     judgments = {place: identical(alpha, margin) for place in range(len(pairs))}
     for at, place in enumerate(tested):
         p, p_within = within[at], family.ps_equivalent[at]
-        equivalence = None
+        equivalence, reference = None, figures[place]
         if p is not None and p_within is not None:
             equivalence = Level(p=p, corrected=p_within, level=family.level_equivalent)
         judgments[place] = judge(
             tests[place],
-            Level(p=figures[place].p, corrected=family.ps[at], level=family.level),
+            Level(p=reference.p, corrected=family.ps[at], level=family.level),
             alpha=alpha,
             margin=margin,
             equivalence=equivalence,
-            sd=figures[place].sd,
-            limits=limits,
+            sd=reference.sd,
+            limits=None if limits is None else (limits[0] - reference.mean_left, limits[1] - reference.mean_left),
         )
     effects = [
         Effect(

@@ -51,6 +51,16 @@ def test_an_effect_is_the_paired_t_test_of_the_means_over_the_other_factors():
     assert min(each.judgment.p_corrected for each in study.effects) == pytest.approx(min(1.0, 4 * ps[0]))
 
 
+def test_an_effect_lies_in_its_interval_which_stays_within_what_the_measure_allows():
+    worse = [
+        FactorCell({"a": level}, np.full(8, 0.9) - drop) for level, drop in (("no", 0.0), ("yes", np.arange(8) / 9))
+    ]
+    (effect,) = effect_study(worse, {"a": ("no", "yes")}, "nDCG@10", limits=(0.0, 1.0)).effects
+    assert effect.judgment.low < effect.figures.difference < effect.judgment.high
+    assert effect.judgment.low >= -0.9
+    assert effect.judgment.high <= 0.1 + 1e-9
+
+
 def test_only_cells_that_differ_in_nothing_else_are_held_against_each_other():
     values = np.linspace(0.1, 0.9, 9)
     cells = [
