@@ -474,7 +474,7 @@ async def test_without_color_every_state_is_a_sign_or_a_word(
         seen = text_of(app)
         for sign in (
             "[x] contrastive",
-            "[ ] distill",
+            "[ ] contrastive-continued",
             "[contrastive] ✖",
             "2 recipe  ✖1",
             "• learning_rate",
