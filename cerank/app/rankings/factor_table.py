@@ -11,7 +11,7 @@ from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, Target
 from cerank.app.rankings import first_stage_table
-from cerank.errors import UsageError
+from cerank.errors import MissingError, UsageError
 from cerank.recipes.factors import mixed_effects
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
@@ -61,7 +61,8 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     Recipes and base models are factors, too, where the matrix has several.
 
     Raises:
-        UsageError: no such matrix, factor or condition; a run is not finished; a run of one stage has no gain.
+        UsageError: no such matrix, factor or condition; a run of one stage has no gain.
+        MissingError: a run is not finished.
     """
     from cerank.evaluation.measures import canonical, limits
     from cerank.evaluation.studies.factor_effects import effect_study, means_by_levels
@@ -147,7 +148,7 @@ def _groups(settings: Settings, record: MatrixRecord) -> dict[tuple[str, str], l
     """Return the finished runs of each recipe and base model, which differ in their seeds alone.
 
     Raises:
-        UsageError: a run has no rankings yet.
+        MissingError: a run has no rankings yet.
     """
     groups: dict[tuple[str, str], list[RunTarget]] = {}
     unfinished = []
@@ -155,14 +156,14 @@ def _groups(settings: Settings, record: MatrixRecord) -> dict[tuple[str, str], l
         folder = RunFolder(runs_folder(settings.lab) / cell.run)
         plan = run_store.load_plan(folder) if folder.plan.exists() else None
         if plan is None or not _is_ranked(folder, plan):
-            unfinished.append(cell.run)
+            unfinished.append(run_store.short_name(folder) if folder.plan.exists() else cell.run)
             continue
         label = f"{cell.recipe} on {cell.base}"
         groups.setdefault((cell.recipe, cell.base), []).append(RunTarget(label, folder, plan, plan.recipe.chain[-1]))
     if unfinished:
         what = f"{len(unfinished)} of {counted(len(record.cells), 'run')} of the matrix are not finished"
         hint = f"each cell counts; the first of them: {', '.join(unfinished[:3])}"
-        raise UsageError(what, where=f"matrix {record.name}", hint=hint, code="matrix-unfinished")
+        raise MissingError(what, where=f"matrix {record.name}", hint=hint, code="matrix-unfinished")
     return groups
 
 

@@ -298,7 +298,7 @@ def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleName
     with refused(UsageError, "matrix-not-found", "grid"):
         factor_table.study(made.settings, request)
     queued = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
-    with refused(UsageError, "matrix-unfinished", 4):
+    with refused(MissingError, "matrix-unfinished", 4):
         factor_table.study(made.settings, request)
     work_off(made.lab)
     done = factor_table.study(made.settings, msgspec.structs.replace(request, by=("rate", "scores")))
