@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import threading
 import time
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import cerank
-from cerank.app.over_ssh import copy_runs, ssh_connection
+from cerank.app import Lab
+from cerank.app.over_ssh import copy_runs, lab_messages, lab_server, ssh_connection
 from cerank.app.over_ssh.lab_access import LookedAt
-from cerank.app.over_ssh.lab_messages import BANNER, Greeting
+from cerank.app.over_ssh.lab_messages import BANNER, Greeting, LabAnswer, LabCall, ListAnswer
+from cerank.app.over_ssh.lab_server import LabServer
 from cerank.app.over_ssh.remote_access import RemoteAccess
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
+from cerank.app.tracking import waiting_trackers
 from cerank.core.metrics import Event
 from cerank.errors import MissingError, UsageError
 from cerank.files import journal
@@ -29,6 +36,24 @@ from cerank.settings import Settings
 from tests import ssh_standin
 from tests.refusals import refused
 from tests.scheduler.conftest import TOML, plan_for
+
+
+class ScriptedConnection(SshConnection):
+    """A line whose other side answers what the test says."""
+
+    def __init__(self, answers: dict[str, tuple[Any, bytes]]) -> None:
+        super().__init__(lab_address.parsed("ssh://node/lab"))
+        self.answers = answers
+
+    def call(
+        self, name: str, args: dict[str, Any] | None = None, *, data: bytes = b"", kind: Any = None,
+        patience: float = 1.0,
+    ) -> tuple[Any, bytes]:  # fmt: skip
+        return self.answers[name]
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(lab=folder / "own", cache=folder / "cache", device="cpu", threads=1, format="")
 
 
 @pytest.fixture
@@ -47,8 +72,7 @@ def access(tmp_path: Path, ssh: Path, run: RunFolder) -> Iterator[RemoteAccess]:
     (tmp_path / "noise").write_text("Welcome to the cluster.\n\n")
     connection = SshConnection(lab_address.parsed(f"ssh://me@node:2222{run.lab}"))
     connection.open()
-    settings = Settings(lab=tmp_path / "own", cache=tmp_path / "cache", device="cpu", threads=1, format="")
-    made = RemoteAccess(connection, settings)
+    made = RemoteAccess(connection, settings_in(tmp_path))
     yield made
     made.close()
 
@@ -156,3 +180,34 @@ def test_a_machine_that_cannot_answer_is_refused_with_the_reason(
     with refused(kind, code, named):
         SshConnection(lab_address.parsed("ssh://node/lab")).open()
     assert cerank.__version__ != "9.9"
+
+
+@pytest.mark.parametrize("gone", ["{folder}/precious", "../../../precious", "mine.txt"])
+def test_the_other_machine_can_have_no_file_deleted_but_the_copies(tmp_path: Path, gone: str) -> None:
+    connection = ScriptedConnection({})
+    access = RemoteAccess(connection, settings_in(tmp_path))
+    copy = access.mirror / "runs" / "one"
+    copy.mkdir()
+    connection.answers["changed"] = (((), ()), b"")
+    access.bring([copy.name], "journals")  # what lies there is known from now on
+    connection.answers["changed"] = (((), (gone.format(folder=tmp_path),)), b"")
+    for path in (tmp_path / "precious", copy / "mine.txt"):
+        path.write_text("kept")
+    if gone == "mine.txt":  # of which no copy was made
+        access.bring([copy.name], "journals")
+    else:
+        with refused(UsageError, "path-outside"):
+            access.bring([copy.name], "journals")
+    assert (tmp_path / "precious").exists()
+    assert (copy / "mine.txt").exists()
+    access.close()
+
+
+def test_two_dashboards_on_one_lab_keep_their_copies_apart(tmp_path: Path) -> None:
+    first, second = (RemoteAccess(ScriptedConnection({}), settings_in(tmp_path)) for _ in range(2))
+    assert first.mirror != second.mirror
+    first.close()
+    third = RemoteAccess(ScriptedConnection({}), settings_in(tmp_path))
+    assert third.mirror == first.mirror
+    second.close()
+    third.close()
