@@ -129,7 +129,7 @@ class RemoteAccess(LabAccess):
 
     def _take(self, answer: ListAnswer, data: bytes) -> None:
         """Take over what changed in the list."""
-        changed = lab_messages.unpacked(data, list[SentEntry]) if data else []
+        changed = self._connection.unpacked(data, list[SentEntry]) if data else []
         entries = self._entries | {sent.name: self._entry(sent) for sent in changed}
         if answer.names is not None:
             entries = {name: entries[name] for name in answer.names if name in entries}
@@ -287,7 +287,7 @@ class RemoteAccess(LabAccess):
         """Plan the runs of a draft with the data and models of the other machine."""
         data = lab_messages.packed(tuple(cells))
         _, planned = self._connection.call("plan", {"device": device}, data=data, patience=PLANNING_PATIENCE)
-        matrix: PlannedMatrix = lab_messages.unpacked(planned, PlannedMatrix)
+        matrix: PlannedMatrix = self._connection.unpacked(planned, PlannedMatrix)
         return matrix
 
     def launch(self, matrix: PlannedMatrix) -> list[str]:

@@ -211,3 +211,63 @@ def test_two_dashboards_on_one_lab_keep_their_copies_apart(tmp_path: Path) -> No
     assert third.mirror == first.mirror
     second.close()
     third.close()
+
+
+def greet_and(tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch) -> SshConnection:
+    """A line to a program that greets as this version does."""
+    greeting = tmp_path / "greeting"
+    greeting.write_bytes(BANNER + msgspec.json.encode(Greeting(cerank.__version__, "node", "/lab")) + b"\n")
+    monkeypatch.setenv(lab_address.COMMAND, f"cat {greeting}; {then};")
+    connection = SshConnection(lab_address.parsed("ssh://node/lab"))
+    connection.open()
+    return connection
+
+
+def test_a_line_that_takes_no_more_bytes_counts_as_dropped_for_all_who_call(
+    tmp_path: Path, ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = greet_and(tmp_path, "exec sleep 300", monkeypatch)
+    ended: list[str] = []
+
+    def call() -> None:
+        with refused(LineDroppedError, "line-dropped", "node"):
+            connection.call("write", data=bytes(4 << 20), patience=0.2)
+        ended.append("dropped")
+
+    (tmp_path / "away").write_text("No route to host\n")
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert ended == ["dropped", "dropped"]
+    connection.close()
+
+
+@pytest.mark.parametrize("greeting", ['{"versio', '{"version": 1}', '{"version": "\\377"}'])
+def test_a_greeting_that_is_none_counts_as_a_line_that_dropped(
+    ssh: Path, monkeypatch: pytest.MonkeyPatch, greeting: str
+) -> None:
+    monkeypatch.setenv(lab_address.COMMAND, f"printf '{BANNER.decode()}{greeting}\\n';")
+    with refused(LineDroppedError, "line-dropped", "node"):
+        SshConnection(lab_address.parsed("ssh://node/lab")).open()
+
+
+@pytest.mark.parametrize("sent", [b"no zlib", zlib.compress(b"no json"), zlib.compress(b'[{"name": 1}]')])
+def test_a_list_that_is_none_counts_as_a_line_that_dropped(tmp_path: Path, sent: bytes) -> None:
+    access = RemoteAccess(ScriptedConnection({"poll": (ListAnswer(names=()), sent)}), settings_in(tmp_path))
+    looked = access.poll()
+    assert "node" in looked.dropped
+    assert looked.entries == ()
+    access.close()
+
+
+def test_an_answer_of_another_kind_counts_as_a_line_that_dropped(
+    tmp_path: Path, ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = tmp_path / "answer"
+    answer.write_bytes(msgspec.json.encode(LabAnswer(1, msgspec.Raw(b'"three"'))) + b"\n")
+    connection = greet_and(tmp_path, f"read line; cat {answer}; cat", monkeypatch)
+    with refused(LineDroppedError, "line-dropped", "node"):
+        connection.call("sizes", kind=int)
+    connection.close()
