@@ -271,3 +271,55 @@ def test_an_answer_of_another_kind_counts_as_a_line_that_dropped(
     with refused(LineDroppedError, "line-dropped", "node"):
         connection.call("sizes", kind=int)
     connection.close()
+
+
+def test_a_run_that_is_resumed_over_ssh_is_sent_to_its_trackers_as_one_here(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[Path, int]] = []
+    monkeypatch.setattr(waiting_trackers, "start_when_they_begin", told.append)
+    monkeypatch.setattr(Lab, "resume_queued", lambda *_: None)
+    LabServer(Lab(msgspec.structs.replace(settings_in(tmp_path), lab=run.lab), devices=())).act("resume", run.name)
+    assert told == [{run.path: 0}]
+
+
+@pytest.mark.parametrize("output", ["open", "closed"])
+def test_a_change_that_was_asked_for_is_made_though_the_line_drops(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    begun, may_end, left = threading.Event(), threading.Event(), threading.Event()
+    made: list[str] = []
+
+    def note(server: LabServer, run: str, text: str) -> lab_server.Result:
+        begun.set()
+        assert may_end.wait(60)
+        made.append(text)
+        return None, b""
+
+    class Output(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if output == "closed" and not data.startswith(BANNER):
+                raise BrokenPipeError
+            return super().write(data)
+
+    made_when_left: list[list[str]] = []
+
+    def leave(code: int) -> None:
+        made_when_left.append(list(made))
+        left.set()
+
+    monkeypatch.setattr(LabServer, "note", note)
+    monkeypatch.setattr(os, "_exit", leave)
+    calls = io.BytesIO()
+    lab_messages.send(calls, LabCall(1, "note", {"run": run.name, "text": "kept"}))
+    lab_messages.send(calls, LabCall(2, "sizes", {"runs": []}))
+    calls.seek(0)
+    lab = Lab(msgspec.structs.replace(settings_in(tmp_path), lab=run.lab), devices=())
+    thread = threading.Thread(target=lab_server.serve, args=(lab, calls, Output()), daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    assert not left.wait(0.2)
+    may_end.set()
+    thread.join(60)
+    assert left.is_set()
+    assert all(made == ["kept"] for made in made_when_left)
