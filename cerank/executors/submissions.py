@@ -92,8 +92,10 @@ class Submission:
             if len(plan.devices) > 1:
                 self.executor.devices(str(len(plan.devices)), plan.device)  # it raises if its jobs get fewer
         self._mark = SubmissionMark(id=secrets.token_hex(6), time=json_records.timestamp(datetime.now(UTC)))
+        before: list[tuple[RunFolder, bytes | None]] = []
         try:
             for folder in self.folders:  # before a job can begin: one of an earlier submission ends as it starts
+                before.append((folder, job_records.submission_mark(folder)))
                 job_records.mark_submission(folder, self._mark)
             records = self._submit_in_order() if self.executor.waits_for_jobs else self._submit_groups()
             for folder, record in zip(self.folders, records, strict=True):
@@ -103,6 +105,9 @@ class Submission:
         except BaseException:  # Ctrl-C, too: no job may stay that no run knows of
             with contextlib.suppress(CerankError):  # the first error is the one to show
                 self.executor.cancel(self._submitted)
+            for folder, mark in before:  # a job of an earlier submission may still wait, and shall go on
+                with contextlib.suppress(CerankError):
+                    job_records.restore_submission_mark(folder, mark, self._mark.id)
             raise
         return records
 

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
+from cerank.files.safe_open import read_file
 from cerank.runs.layout import JobFolder, RunFolder
 
 JobStartKind = Literal["started", "ended", "requeued", "refused"]
@@ -131,6 +133,39 @@ def mark_submission(folder: RunFolder, mark: SubmissionMark | None) -> None:
         disk.remove(folder.submission)
     else:
         json_records.save(folder.submission, mark)
+
+
+def submission_mark(folder: RunFolder) -> bytes | None:
+    """Return the mark of the newest submission as it is on the disk; None where there is none.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    try:
+        return read_file(folder.submission)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_error(error, folder.submission, RunFailedError) from error
+
+
+def restore_submission_mark(folder: RunFolder, mark: bytes | None, failed: str) -> None:
+    """Put back the mark that was there before a submission that failed, unless a later one is there already.
+
+    Args:
+        folder: the run.
+        mark: what `submission_mark` returned before.
+        failed: id of the submission that failed.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    if not is_newest_submission(folder, failed):
+        return
+    if mark is None:
+        disk.remove(folder.submission)
+    else:
+        disk.write(folder.submission, mark)
 
 
 def is_newest_submission(folder: RunFolder, submission: str) -> bool:

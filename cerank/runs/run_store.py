@@ -241,7 +241,8 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
             seconds_since_heartbeat = max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
     missing = checksums.first_missing(folder) if done else ""
     job = job_records.job_of(folder) if not done and folder.job.name in names else None
-    is_held = lease.is_held(folder.lease) if folder.lease.name in names else False
+    # looked at last, and whatever the listing says: a worker that began since then is no lost one
+    is_held = lease.is_held(folder.lease) if not done or folder.lease.name in names else False
     is_alive_elsewhere = bool(attempts) and not done and not is_held and _is_alive_elsewhere(folder, events, now)
     is_in_queue = entry is not None and not done and not queue.is_consumed(entry, events) and not is_held
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]

@@ -121,6 +121,18 @@ def test_a_refusal_half_way_cancels_what_was_submitted_and_leaves_no_record(tmp_
     assert [job_records.load(folder) for folder in folders] == [None, None]
 
 
+def test_after_a_refusal_the_jobs_of_the_submission_before_may_still_begin(tmp_path: Path) -> None:
+    again, new = run_of(tmp_path, 1, 2), run_of(tmp_path, 1, 3)
+    executor = MemoryExecutor()
+    Submission(executor, [again]).submit()
+    mark = again.submission.read_bytes()
+    executor.refuse_after = len(executor.submitted)
+    with refused(UsageError, "executor-refused"):
+        Submission(executor, [again, new]).submit()
+    assert again.submission.read_bytes() == mark
+    assert not new.submission.exists()
+
+
 def test_jobs_whose_records_cannot_be_kept_are_canceled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(folder: RunFolder, record: JobRecord) -> None:
         raise RunFailedError("the disk is full", where=str(folder.path))

@@ -182,6 +182,23 @@ def test_a_run_whose_worker_said_that_it_paused_is_paused(run: RunFolder, now: d
     assert run_store.status(run, now).state == "lost"
 
 
+def test_a_run_whose_worker_begins_during_the_look_is_not_lost(
+    run: RunFolder, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases: list[Lease] = []
+    count = RunFolder.attempt_numbers
+
+    def beginning(folder: RunFolder) -> list[int]:
+        if not leases:
+            leases.append(Lease.take(folder.lease, now))
+            started(folder)
+        return count(folder)
+
+    monkeypatch.setattr(RunFolder, "attempt_numbers", beginning)
+    assert run_store.status(run, now).state == "running"
+    leases[0].release()
+
+
 def test_a_run_whose_worker_went_without_a_word_is_lost(run: RunFolder, now: datetime) -> None:
     started(run)
     with Lease.take(run.lease):

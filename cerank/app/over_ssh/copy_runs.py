@@ -5,6 +5,7 @@ Invariant: what came before a cut is not sent again, and a run of the same id wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -30,6 +31,7 @@ from cerank.runs.layout import runs_folder
 
 T = TypeVar("T")
 
+_SCP_ADDRESS = re.compile(r"([\w.@-]+):")
 HASHING_PATIENCE = 3600.0  # seconds in which the other side hashes the files of a run
 
 
@@ -117,14 +119,19 @@ def storage_of(lab: str, where: str) -> RunStorage:
     """Return a lab by its folder or its address; over ssh, the line is opened.
 
     Raises:
-        UsageError: it is no address.
+        UsageError: it is no address, or one as scp writes it.
         LineDroppedError, MissingError: the machine is not reached.
     """
     if is_address(lab):
         connection = SshConnection(parsed(lab, where))
         connection.open()
         return RemoteFiles(connection)
-    return LabFiles(Path(lab).expanduser().absolute())
+    folder = Path(lab).expanduser()
+    if (match := _SCP_ADDRESS.match(lab)) and not folder.is_dir():
+        rest = lab[match.end() :]
+        hint = f"write ssh://{match[1]}{rest if rest.startswith('/') else '/FOLDER'}; or ./{lab} for a folder here"
+        raise UsageError(f"there is no folder {lab!r:.100}", where=where, hint=hint, code="remote-lab")
+    return LabFiles(folder.absolute())
 
 
 def copy_runs(
@@ -171,7 +178,7 @@ def _copied(source: RunStorage, target: RunStorage, run: str, checkpoints: Check
             error = UsageError(what, where=error.where, hint=error.hint, code=error.code)
         return CopiedRun(run, "refused", notes=(str(error),), error=error)
     if received.is_there:
-        return CopiedRun(run, "there already")
+        return CopiedRun(run, "there already", notes=_lacking(received.lacks))
     size = _send(source, target, run, files, received.sizes)
     sent = sum(1 for file in files if received.sizes.get(file.path, -1) < file.size)
     finished = target.finish(run, files)
@@ -182,6 +189,14 @@ def _copied(source: RunStorage, target: RunStorage, run: str, checkpoints: Check
     if finished.wrong:
         raise received_error(run, finished.wrong)
     return CopiedRun(run, "copied", sent, size, sum(received.sizes.values()), finished.notes)
+
+
+def _lacking(files: int) -> tuple[str, ...]:
+    """Return what to say of the checkpoint and score files that a run that is there already goes without."""
+    if not files:
+        return ()
+    what = "a checkpoint or score file was" if files == 1 else f"{files} checkpoint and score files were"
+    return (f"{what} not copied: a run that is there already is never changed; `cerank rm` it there and copy anew",)
 
 
 def _send(

@@ -113,11 +113,7 @@ class LabAccess:
 
     def resume(self, folder: RunFolder) -> None:
         """Put a run in the queue, or submit it again; trackers that it had follow it from its next step on."""
-        from cerank.app.tracking import waiting_trackers
-
-        before = {folder.path: waiting_trackers.attempts_of(folder)}
-        self.lab.resume_queued(folder)
-        waiting_trackers.start_when_they_begin(before)
+        resume(self.lab, folder)
 
     def trash(self, folder: RunFolder) -> None:
         """Move a run to the trash."""
@@ -154,6 +150,15 @@ class LabAccess:
     def shown_name(self, run: str) -> str:
         """Return what a message calls a run that was just launched."""
         return run_store.title(RunFolder(runs_folder(self.lab.folder) / run))
+
+
+def resume(lab: Lab, folder: RunFolder) -> None:
+    """Put a run in the queue, or submit it again; trackers that it had follow it from its next step on."""
+    from cerank.app.tracking import waiting_trackers
+
+    before = {folder.path: waiting_trackers.attempts_of(folder)}
+    lab.resume_queued(folder)
+    waiting_trackers.start_when_they_begin(before)
 
 
 def bases_at_hand() -> tuple[dict[str, bool], bool]:

@@ -83,6 +83,7 @@ class Received(msgspec.Struct, frozen=True):
 
     is_there: bool  # complete, and verified by the hashes of the other side
     sizes: dict[str, int] = {}  # path -> bytes that came before
+    lacks: int = 0  # checkpoint and score files that a run that is there goes without
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -208,7 +209,7 @@ class LabFiles:
         folder = self.folder(run)
         if folder.path.exists():
             self._check_same(folder, files)
-            return Received(is_there=True)
+            return Received(is_there=True, lacks=len({file.path for file in files} - set(_paths(folder, "all"))))
         incoming = self._incoming(run)
         disk.make_folder(incoming.path)
         if run not in self._leases:

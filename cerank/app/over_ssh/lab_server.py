@@ -1,7 +1,8 @@
 """What answers where the lab is: `cerank lab-server` reads calls from its standard input and writes answers.
 
 Invariant: it does only what the command line there does, with the rights of the user who logged in, and ends when its
-input ends. Nothing but answers goes to the stream that it got as standard output.
+input ends; the changes of the lab that were asked for before are made. Nothing but answers goes to the stream that it
+got as standard output.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import DraftRun
 from cerank.app.matrix.matrix_planning import PlannedMatrix
-from cerank.app.over_ssh import lab_messages
-from cerank.app.over_ssh.lab_access import bases_at_hand
+from cerank.app.over_ssh import lab_access, lab_messages
 from cerank.app.over_ssh.lab_files import Checkpoints, FilePiece, FileSet, FileToReceive, LabFiles, SeenFile
 from cerank.app.over_ssh.lab_messages import BANNER, ErrorText, Greeting, LabAnswer, LabCall, ListAnswer, SentEntry
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
@@ -35,6 +35,7 @@ from cerank.runs import test_set_looks, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.test_set_looks import Look
 
+_CHANGES = {"act", "label", "note", "looks", "launch"}  # calls that nothing would carry to their end later
 _THREADS = 16  # calls that are worked on at once: a plan may take minutes, and the list is asked for meanwhile
 
 Result = tuple[object, bytes]
@@ -61,7 +62,7 @@ class LabServer:
             "label": self.label,
             "note": self.note,
             "sizes": self.sizes,
-            "bases": lambda: (bases_at_hand(), b""),
+            "bases": lambda: (lab_access.bases_at_hand(), b""),
             "verdicts": self.verdicts,
             "looks": self.looks,
             "plan": self.plan,
@@ -140,7 +141,7 @@ class LabServer:
         if verb == "stop":
             self.lab.stop(folder)
         elif verb == "resume":
-            self.lab.resume_queued(folder)
+            lab_access.resume(self.lab, folder)
         elif verb == "trash":
             self.lab.trash(folder)
         elif verb == "restore":
@@ -208,19 +209,33 @@ def serve(lab: Lab, read: BinaryIO, write: BinaryIO) -> None:
     write.write(BANNER + msgspec.json.encode(greeting) + b"\n")
     write.flush()
 
-    def work(call: LabCall, data: bytes) -> None:
-        answer, out = server.answer(call, data)
+    unfinished: set[threading.Event] = set()  # of the changes of the lab that were asked for
+
+    def leave() -> None:
+        while changes := list(unfinished):
+            changes[0].wait()
+        os._exit(0)  # what is still computed is for nobody
+
+    def work(call: LabCall, data: bytes, change: threading.Event) -> None:
+        try:
+            answer, out = server.answer(call, data)
+        finally:
+            unfinished.discard(change)
+            change.set()
         try:
             with writing:
                 lab_messages.send(write, answer, out)
-        except OSError:
-            os._exit(0)  # the line dropped; nobody reads any more
+        except OSError:  # the line dropped, and nobody reads any more; changes may need this thread
+            threading.Thread(target=leave, daemon=True).start()
 
     with ThreadPoolExecutor(_THREADS) as threads:
         while (received := lab_messages.receive(read, LabCall)) is not None:
-            threads.submit(work, *received)
+            change = threading.Event()
+            if received[0].name in _CHANGES:
+                unfinished.add(change)
+            threads.submit(work, *received, change)
         sys.stderr.flush()
-        os._exit(0)  # what is still computed is for nobody
+        leave()
 
 
 def serve_standard_streams(lab: Lab) -> None:

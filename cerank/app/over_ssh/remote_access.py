@@ -35,8 +35,9 @@ from cerank.app.over_ssh.lab_files import (
 from cerank.app.over_ssh.lab_messages import ListAnswer, SentEntry
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.errors import CerankError, MissingError
+from cerank.errors import CerankError, HeldError, MissingError
 from cerank.files import disk
+from cerank.files.lease import Lease
 from cerank.runs import run_names, test_set_looks
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
@@ -48,6 +49,18 @@ PLANNING_PATIENCE = 3600.0  # seconds in which the other side opens and hashes w
 def mirror_folder(cache: Path, address: str) -> Path:
     """Return the folder of the copies of a lab's files."""
     return cache / "labs-over-ssh" / hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
+def _take_mirror(folder: Path) -> tuple[Path, Lease]:
+    """Return a folder for the copies that no other dashboard uses now, with the lease on it."""
+    name, number = folder.name, 1
+    while True:
+        disk.make_folder(runs_folder(folder))
+        try:
+            return folder, Lease.take(folder / "mirror-lease")
+        except HeldError:
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
 
 
 class RemoteAccess(LabAccess):
@@ -63,8 +76,7 @@ class RemoteAccess(LabAccess):
     def __init__(self, connection: SshConnection, settings: Settings) -> None:
         self._connection = connection
         self.address = str(connection.address)
-        self.mirror = mirror_folder(settings.cache, self.address)
-        disk.make_folder(runs_folder(self.mirror))
+        self.mirror, self._mirror_lease = _take_mirror(mirror_folder(settings.cache, self.address))
         super().__init__(Lab(msgspec.structs.replace(settings, lab=self.mirror, executor="local"), devices=()))
         self._entries: dict[str, RunEntry] = {}
         self._devices = ""
@@ -91,6 +103,7 @@ class RemoteAccess(LabAccess):
     def close(self) -> None:
         """Close the line."""
         self._connection.close()
+        self._mirror_lease.release()
 
     # looking
 
@@ -116,7 +129,7 @@ class RemoteAccess(LabAccess):
 
     def _take(self, answer: ListAnswer, data: bytes) -> None:
         """Take over what changed in the list."""
-        changed = lab_messages.unpacked(data, list[SentEntry]) if data else []
+        changed = self._connection.unpacked(data, list[SentEntry]) if data else []
         entries = self._entries | {sent.name: self._entry(sent) for sent in changed}
         if answer.names is not None:
             entries = {name: entries[name] for name in answer.names if name in entries}
@@ -184,8 +197,9 @@ class RemoteAccess(LabAccess):
         folder = self._folder(name)
         disk.make_folder(folder.path)
         for path in gone:
-            (folder.path / path).unlink(missing_ok=True)
-            known.pop(path, None)
+            checked_path(path)  # as with what is written: nothing outside the copy is deleted
+            if known.pop(path, None) is not None:
+                (folder.path / path).unlink(missing_ok=True)
         self._copy(folder, changed, known)
         self._name(folder)
 
@@ -237,7 +251,6 @@ class RemoteAccess(LabAccess):
         looks = test_set_looks.load(self.mirror)
         if len(looks) > self._looks:
             self._connection.call("looks", {"rows": msgspec.to_builtins(looks[self._looks :])})
-            self._copying = threading.Lock()
         self._looks = len(looks)
 
     # acting
@@ -274,7 +287,7 @@ class RemoteAccess(LabAccess):
         """Plan the runs of a draft with the data and models of the other machine."""
         data = lab_messages.packed(tuple(cells))
         _, planned = self._connection.call("plan", {"device": device}, data=data, patience=PLANNING_PATIENCE)
-        matrix: PlannedMatrix = lab_messages.unpacked(planned, PlannedMatrix)
+        matrix: PlannedMatrix = self._connection.unpacked(planned, PlannedMatrix)
         return matrix
 
     def launch(self, matrix: PlannedMatrix) -> list[str]:

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
@@ -77,7 +78,25 @@ class SshConnection:
         message, received = answer
         if message.error is not None:
             raise message.error.error()
-        return (None if kind is None else msgspec.json.decode(message.result, type=kind)), received
+        try:
+            return (None if kind is None else msgspec.json.decode(message.result, type=kind)), received
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._drop(line, _no_message(error))
+            raise self._error() from error
+
+    def unpacked(self, data: bytes, kind: Any) -> Any:
+        """Return what the bytes of an answer hold.
+
+        Raises:
+            LineDroppedError: they hold something else; the line is closed, for nobody knows what follows.
+        """
+        try:
+            return lab_messages.unpacked(data, kind)
+        except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+            with self._opening:
+                if self._line is not None:
+                    self._fail(self._line, _no_message(error))
+            raise self._error() from error
 
     def open(self) -> Greeting:
         """Open the line for the first time, when ssh may still ask for a password.
@@ -138,6 +157,10 @@ class SshConnection:
         return LineDroppedError(f"{self.address.host} is not reached: {self._why}", where="--lab", hint=hint)
 
 
+def _no_message(error: Exception) -> str:
+    return f"no message of cerank: {error}"[:200]
+
+
 class _Line:
     """One ssh process with the server at its other end."""
 
@@ -183,7 +206,10 @@ class _Line:
         finally:
             timer.cancel()
         if line.startswith(BANNER):
-            greeting = msgspec.json.decode(line[len(BANNER) :], type=Greeting)
+            try:
+                greeting = msgspec.json.decode(line[len(BANNER) :], type=Greeting)
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise LineDroppedError(_no_message(error)) from error
             if greeting.version != cerank.__version__:
                 what = f"{self.address.host} has cerank {greeting.version}, and this machine {cerank.__version__}"
                 hint = "install the same version on both"
@@ -205,31 +231,45 @@ class _Line:
     def call(self, name: str, args: dict[str, Any], data: bytes, patience: float) -> tuple[LabAnswer, bytes] | None:
         """Return the answer to a call; None where the line dropped or the patience ended."""
         answers: queue.Queue[tuple[LabAnswer, bytes] | None] = queue.Queue()
+        if not self._writing.acquire(timeout=patience):
+            return None
+        number, self._next = self._next, self._next + 1
+        self._waiting[number] = answers
         try:
-            with self._writing:
-                number, self._next = self._next, self._next + 1
-                self._waiting[number] = answers
+            try:
                 if not self.is_open:
                     return None
-                lab_messages.send(self._in, LabCall(number, name, args, len(data)), data)
+                self._write(LabCall(number, name, args, len(data)), data, patience)
+            finally:
+                self._writing.release()
             return answers.get(timeout=patience)
         except (OSError, ValueError, queue.Empty):  # ValueError: closed by another thread
             return None
         finally:
             self._waiting.pop(number, None)
 
+    def _write(self, call: LabCall, data: bytes, patience: float) -> None:
+        """Write a call; ssh is ended where the other side does not take it in time."""
+        timer = threading.Timer(patience, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            lab_messages.send(self._in, call, data)
+        finally:
+            timer.cancel()
+
     def close(self) -> None:
         """End ssh, and everybody's waiting."""
         self.is_open = False
-        with contextlib.suppress(OSError, ValueError):
-            self._in.close()
-        if self._process.poll() is None:
+        if self._process.poll() is None:  # first, for closing the stream waits for a thread that writes to it
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2)
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait()
+        with contextlib.suppress(OSError, ValueError):
+            self._in.close()
         self._release()
 
     def _read_answers(self) -> None:
@@ -239,7 +279,7 @@ class _Line:
                 if answers is not None:
                     answers.put(received)
         except (OSError, ValueError) as error:
-            self._said.append(f"no message of cerank: {error}"[:200])
+            self._said.append(_no_message(error))
         self.is_open = False
         self._release()
 

@@ -3,7 +3,7 @@
 One process waits for all runs that one command queued or submitted, on the machine where the command was given, with
 its environment: that is where the user has logged in to a tracker, and a node of a cluster may reach no network.
 
-Invariant: a run that is taken out of the queue, or removed, is waited for no longer.
+Invariant: a run that is removed, or at two looks in a row will not start by itself, is waited for no longer.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def wait(
         sleep: called between two looks.
     """
     left, started = {RunFolder(path): count for path, count in runs.items()}, list[Process]()
+    doubtful = set[RunFolder]()  # a run that begins or ends just now may look for a moment as if it were given up
     while True:
         for lab in {folder.lab for folder in left}:
             polling.refresh(lab)
@@ -104,8 +105,14 @@ def wait(
                     started += launch(folder, before)
                 except CerankError as error:  # its folder is gone, or the disk is full: the next may work
                     print(f"{folder.name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log
-            elif not folder.path.is_dir() or run_store.status(folder, datetime.now(UTC)).state not in _COMING:
+            elif not folder.path.is_dir():
                 del left[folder]
+            elif run_store.status(folder, datetime.now(UTC)).state in _COMING:
+                doubtful.discard(folder)
+            elif folder in doubtful:
+                del left[folder]
+            else:
+                doubtful.add(folder)
         started = [process for process in started if process.poll() is None]  # so that none stays as a zombie
         if not left:
             return

@@ -197,3 +197,25 @@ def test_of_a_journal_only_what_was_added_is_sent_and_of_one_that_was_rewritten_
     small, _ = here.changed(run.name, {}, "journals")
     large, _ = here.changed(run.name, {}, "results")
     assert {file.path for file in large} - {file.path for file in small} == {"rankings/a.run.gz"}
+
+
+def test_checkpoints_that_a_run_there_goes_without_are_named_and_not_passed_over(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    copy_runs.copy_runs(*both(tmp_path), [], "last")
+    (again,) = copy_runs.copy_runs(*both(tmp_path), [], "last")
+    assert (again.outcome, again.notes) == ("there already", ())
+    (asked,) = copy_runs.copy_runs(*both(tmp_path), [], "all")
+    (note,) = asked.notes
+    assert (asked.outcome, note.split()[0]) == ("there already", "4")  # two files of each of two steps
+
+
+@pytest.mark.parametrize("address", ["login:/shared/lab", "me@login.example.org:lab"])
+def test_an_address_as_scp_writes_it_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with refused(UsageError, "remote-lab", address):
+        copy_runs.storage_of(address, "LAB")
+    (tmp_path / address).mkdir(parents=True)
+    assert copy_runs.storage_of(address, "LAB").title == str(tmp_path / address)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import threading
 import time
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import cerank
-from cerank.app.over_ssh import copy_runs, ssh_connection
+from cerank.app import Lab
+from cerank.app.over_ssh import copy_runs, lab_messages, lab_server, ssh_connection
 from cerank.app.over_ssh.lab_access import LookedAt
-from cerank.app.over_ssh.lab_messages import BANNER, Greeting
+from cerank.app.over_ssh.lab_messages import BANNER, Greeting, LabAnswer, LabCall, ListAnswer
+from cerank.app.over_ssh.lab_server import LabServer
 from cerank.app.over_ssh.remote_access import RemoteAccess
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
+from cerank.app.tracking import waiting_trackers
 from cerank.core.metrics import Event
 from cerank.errors import MissingError, UsageError
 from cerank.files import journal
@@ -29,6 +36,24 @@ from cerank.settings import Settings
 from tests import ssh_standin
 from tests.refusals import refused
 from tests.scheduler.conftest import TOML, plan_for
+
+
+class ScriptedConnection(SshConnection):
+    """A line whose other side answers what the test says."""
+
+    def __init__(self, answers: dict[str, tuple[Any, bytes]]) -> None:
+        super().__init__(lab_address.parsed("ssh://node/lab"))
+        self.answers = answers
+
+    def call(
+        self, name: str, args: dict[str, Any] | None = None, *, data: bytes = b"", kind: Any = None,
+        patience: float = 1.0,
+    ) -> tuple[Any, bytes]:  # fmt: skip
+        return self.answers[name]
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings(lab=folder / "own", cache=folder / "cache", device="cpu", threads=1, format="")
 
 
 @pytest.fixture
@@ -47,8 +72,7 @@ def access(tmp_path: Path, ssh: Path, run: RunFolder) -> Iterator[RemoteAccess]:
     (tmp_path / "noise").write_text("Welcome to the cluster.\n\n")
     connection = SshConnection(lab_address.parsed(f"ssh://me@node:2222{run.lab}"))
     connection.open()
-    settings = Settings(lab=tmp_path / "own", cache=tmp_path / "cache", device="cpu", threads=1, format="")
-    made = RemoteAccess(connection, settings)
+    made = RemoteAccess(connection, settings_in(tmp_path))
     yield made
     made.close()
 
@@ -156,3 +180,146 @@ def test_a_machine_that_cannot_answer_is_refused_with_the_reason(
     with refused(kind, code, named):
         SshConnection(lab_address.parsed("ssh://node/lab")).open()
     assert cerank.__version__ != "9.9"
+
+
+@pytest.mark.parametrize("gone", ["{folder}/precious", "../../../precious", "mine.txt"])
+def test_the_other_machine_can_have_no_file_deleted_but_the_copies(tmp_path: Path, gone: str) -> None:
+    connection = ScriptedConnection({})
+    access = RemoteAccess(connection, settings_in(tmp_path))
+    copy = access.mirror / "runs" / "one"
+    copy.mkdir()
+    connection.answers["changed"] = (((), ()), b"")
+    access.bring([copy.name], "journals")  # what lies there is known from now on
+    connection.answers["changed"] = (((), (gone.format(folder=tmp_path),)), b"")
+    for path in (tmp_path / "precious", copy / "mine.txt"):
+        path.write_text("kept")
+    if gone == "mine.txt":  # of which no copy was made
+        access.bring([copy.name], "journals")
+    else:
+        with refused(UsageError, "path-outside"):
+            access.bring([copy.name], "journals")
+    assert (tmp_path / "precious").exists()
+    assert (copy / "mine.txt").exists()
+    access.close()
+
+
+def test_two_dashboards_on_one_lab_keep_their_copies_apart(tmp_path: Path) -> None:
+    first, second = (RemoteAccess(ScriptedConnection({}), settings_in(tmp_path)) for _ in range(2))
+    assert first.mirror != second.mirror
+    first.close()
+    third = RemoteAccess(ScriptedConnection({}), settings_in(tmp_path))
+    assert third.mirror == first.mirror
+    second.close()
+    third.close()
+
+
+def greet_and(tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch) -> SshConnection:
+    """A line to a program that greets as this version does."""
+    greeting = tmp_path / "greeting"
+    greeting.write_bytes(BANNER + msgspec.json.encode(Greeting(cerank.__version__, "node", "/lab")) + b"\n")
+    monkeypatch.setenv(lab_address.COMMAND, f"cat {greeting}; {then};")
+    connection = SshConnection(lab_address.parsed("ssh://node/lab"))
+    connection.open()
+    return connection
+
+
+def test_a_line_that_takes_no_more_bytes_counts_as_dropped_for_all_who_call(
+    tmp_path: Path, ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = greet_and(tmp_path, "exec sleep 300", monkeypatch)
+    ended: list[str] = []
+
+    def call() -> None:
+        with refused(LineDroppedError, "line-dropped", "node"):
+            connection.call("write", data=bytes(4 << 20), patience=0.2)
+        ended.append("dropped")
+
+    (tmp_path / "away").write_text("No route to host\n")
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert ended == ["dropped", "dropped"]
+    connection.close()
+
+
+@pytest.mark.parametrize("greeting", ['{"versio', '{"version": 1}', '{"version": "\\377"}'])
+def test_a_greeting_that_is_none_counts_as_a_line_that_dropped(
+    ssh: Path, monkeypatch: pytest.MonkeyPatch, greeting: str
+) -> None:
+    monkeypatch.setenv(lab_address.COMMAND, f"printf '{BANNER.decode()}{greeting}\\n';")
+    with refused(LineDroppedError, "line-dropped", "node"):
+        SshConnection(lab_address.parsed("ssh://node/lab")).open()
+
+
+@pytest.mark.parametrize("sent", [b"no zlib", zlib.compress(b"no json"), zlib.compress(b'[{"name": 1}]')])
+def test_a_list_that_is_none_counts_as_a_line_that_dropped(tmp_path: Path, sent: bytes) -> None:
+    access = RemoteAccess(ScriptedConnection({"poll": (ListAnswer(names=()), sent)}), settings_in(tmp_path))
+    looked = access.poll()
+    assert "node" in looked.dropped
+    assert looked.entries == ()
+    access.close()
+
+
+def test_an_answer_of_another_kind_counts_as_a_line_that_dropped(
+    tmp_path: Path, ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = tmp_path / "answer"
+    answer.write_bytes(msgspec.json.encode(LabAnswer(1, msgspec.Raw(b'"three"'))) + b"\n")
+    connection = greet_and(tmp_path, f"read line; cat {answer}; cat", monkeypatch)
+    with refused(LineDroppedError, "line-dropped", "node"):
+        connection.call("sizes", kind=int)
+    connection.close()
+
+
+def test_a_run_that_is_resumed_over_ssh_is_sent_to_its_trackers_as_one_here(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[Path, int]] = []
+    monkeypatch.setattr(waiting_trackers, "start_when_they_begin", told.append)
+    monkeypatch.setattr(Lab, "resume_queued", lambda *_: None)
+    LabServer(Lab(msgspec.structs.replace(settings_in(tmp_path), lab=run.lab), devices=())).act("resume", run.name)
+    assert told == [{run.path: 0}]
+
+
+@pytest.mark.parametrize("output", ["open", "closed"])
+def test_a_change_that_was_asked_for_is_made_though_the_line_drops(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    begun, may_end, left = threading.Event(), threading.Event(), threading.Event()
+    made: list[str] = []
+
+    def note(server: LabServer, run: str, text: str) -> lab_server.Result:
+        begun.set()
+        assert may_end.wait(60)
+        made.append(text)
+        return None, b""
+
+    class Output(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if output == "closed" and not data.startswith(BANNER):
+                raise BrokenPipeError
+            return super().write(data)
+
+    made_when_left: list[list[str]] = []
+
+    def leave(code: int) -> None:
+        made_when_left.append(list(made))
+        left.set()
+
+    monkeypatch.setattr(LabServer, "note", note)
+    monkeypatch.setattr(os, "_exit", leave)
+    calls = io.BytesIO()
+    lab_messages.send(calls, LabCall(1, "note", {"run": run.name, "text": "kept"}))
+    lab_messages.send(calls, LabCall(2, "sizes", {"runs": []}))
+    calls.seek(0)
+    lab = Lab(msgspec.structs.replace(settings_in(tmp_path), lab=run.lab), devices=())
+    thread = threading.Thread(target=lab_server.serve, args=(lab, calls, Output()), daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    assert not left.wait(0.2)
+    may_end.set()
+    thread.join(60)
+    assert left.is_set()
+    assert all(made == ["kept"] for made in made_when_left)

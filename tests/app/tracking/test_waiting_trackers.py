@@ -74,6 +74,19 @@ def test_an_attempt_from_before_the_queue_does_not_count(runs: list[RunFolder]) 
     assert launched == [1]
 
 
+def test_a_run_that_looks_lost_at_one_look_is_still_waited_for(runs: list[RunFolder]) -> None:
+    folder = runs[0]
+    queue.remove(folder.lab, [folder.name])  # taken out to be started, and not started yet
+    launched: list[int] = []
+    happens = iter([lambda: begin(folder, 1)])
+    waiting_trackers.wait(
+        {folder.path: 0},
+        launch=lambda _folder, before: launched.append(before) or [],
+        sleep=lambda _seconds: next(happens)(),
+    )
+    assert launched == [0]
+
+
 def test_what_is_asked_for_is_recorded_and_one_process_waits_for_all(
     runs: list[RunFolder], commands: list[list[str]]
 ) -> None:
