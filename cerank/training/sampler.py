@@ -67,6 +67,7 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
+        unranked: query -> documents in `ranking` that a teacher of the stage did not rank, and that are no negatives.
         sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
         collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
             come from the whole collection.
@@ -78,6 +79,7 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     ranking: Mapping[str, Sequence[str]]
     has_text: Callable[[str], bool]
     scores: Callable[[str], Sequence[float]] | None = None
+    unranked: Mapping[str, frozenset[str]] = {}
     sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
     collections: Mapping[str, CollectionIds] = {}
     shares: Mapping[str, float] = {}
@@ -397,8 +399,8 @@ class Sampler:
             needed=needed,
             has_text=self._has_text,
         )
-        dropped = self._dropped.get(query)
-        return [entry for entry in pool if entry[1] not in dropped] if dropped else pool
+        left_out = self._dropped.get(query, frozenset()) | self._pool.unranked.get(query, frozenset())
+        return [entry for entry in pool if entry[1] not in left_out] if left_out else pool
 
     def _pools(self, mixed: MixedNegatives, query: str, needed: int) -> list[list[tuple[int, str]]]:
         return mixed.pools(
