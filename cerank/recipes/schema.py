@@ -449,6 +449,20 @@ def _double_mistakes(values: Mapping[str, object]) -> list[str]:
     ]
 
 
+def _uncut_mistakes(values: Mapping[str, object], recipe: Recipe) -> list[str]:
+    """Return an error for each stage that says it has no passages, where it takes those of the recipe all the same."""
+    stages = values.get("stages")
+    if not recipe.passages.has_passages or not isinstance(stages, Mapping):
+        return []
+    tables = {name: stage.get("passages") for name, stage in stages.items() if isinstance(stage, Mapping)}
+    return [
+        f'stages.{name}.passages.aggregation: "none" does not switch off the [passages] of the recipe; take that table '
+        "out, and give passages to the stages that shall have them"
+        for name, table in tables.items()
+        if isinstance(table, Mapping) and table.get("aggregation") == "none"
+    ]
+
+
 def _joint_mistakes(at: str, stage: Stage) -> list[str]:
     """Return what contradicts itself in the losses of a stage that has several, or one with options."""
     mistakes = []
@@ -754,7 +768,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     mistakes: list[str] = []
     recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
     if recipe is not None:
-        mistakes += _double_mistakes(values) + _recipe_mistakes(recipe)
+        mistakes += _double_mistakes(values) + _uncut_mistakes(values, recipe) + _recipe_mistakes(recipe)
     if recipe is None or mistakes:
         hint = "`cerank recipes show NAME --full` lists every key with its default"
         raise RecipeError("\n".join(mistakes), where=where, hint=hint)
