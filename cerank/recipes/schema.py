@@ -728,12 +728,10 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(
                 f'{at}.labels_by: a teacher of kind "{spec.kind}" gives no grades; take one of kind "graded"'
             )
-        elif stage.malformed_lists == "drop" and (stage.source != "teacher" or spec or stage.teacher == "embedding"):
-            what = "only permutations of RankGPT (.json with .jsonl) can be malformed; this stage reads none"
-            mistakes.append(f"{at}.malformed_lists: {what}")
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
         mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
+    mistakes += _malformed_mistakes(recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
         spec = recipe.teachers.get(name)
@@ -745,6 +743,21 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"evaluate.teachers: a stage or baseline is called '{name}', too; rename the teacher")
     twice = [name for name, count in Counter(recipe.evaluate.teachers).items() if count > 1]
     return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
+
+
+def _malformed_mistakes(recipe: Recipe) -> list[str]:
+    """Return an error for each stage that drops malformed lists and reads none that can be malformed."""
+    what = "only permutations of RankGPT (.json with .jsonl) can be malformed; this stage reads none"
+    return [
+        f"stages.{name}.malformed_lists: {what}"
+        for name, stage in recipe.stages.items()
+        if stage.malformed_lists == "drop" and not any(_reads_a_file(view, recipe) for view in stage.by_source())
+    ]
+
+
+def _reads_a_file(view: Stage, recipe: Recipe) -> bool:
+    """Return whether the teacher of one source of a stage's targets is a file of rankings."""
+    return view.source == "teacher" and view.teacher != "embedding" and view.teacher not in recipe.teachers
 
 
 def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:
