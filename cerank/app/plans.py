@@ -19,7 +19,7 @@ import msgspec
 import cerank
 from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
-from cerank.datasets.dataset import CATALOG
+from cerank.datasets.mixtures import set_number
 from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import detect_devices, explain_device, physical_cores
@@ -235,7 +235,7 @@ def with_unknown_documents(
     """Return the inputs, with a note on each dataset of whose judged documents some are not in its collection.
 
     Datasets whose qrels are not read (of stages that learn from a teacher) are left out, and so are those of the
-    catalog, where looking up a document may mean to fetch the collection. No index is built.
+    catalog, also as sets of a mixture: looking up a document may mean to fetch the collection. No index is built.
 
     Raises:
         UsageError: the collection has none of the documents that are judged, so all measures and labels would be 0.
@@ -244,8 +244,14 @@ def with_unknown_documents(
     notes: dict[str, str] = {}
     for name in dict.fromkeys((*recipe.data.test, recipe.data.validation, *trained)):
         dataset = datasets[name]
-        judged = dict.fromkeys(doc for row in dataset.qrels.values() for doc, grade in row.items() if grade > 0)
-        looked_up = list(itertools.islice(judged, _LOOKED_UP)) if dataset.location != CATALOG else []
+        local = {number for number, member in dataset.members.items() if not member.reads_catalog}
+        judged = dict.fromkeys(
+            doc
+            for row in dataset.qrels.values()
+            for doc, grade in row.items()
+            if grade > 0 and (set_number(doc) in local if dataset.members else not dataset.reads_catalog)
+        )
+        looked_up = list(itertools.islice(judged, _LOOKED_UP))
         unknown = [doc for doc in looked_up if doc not in dataset.documents]
         if not unknown:
             continue
@@ -253,7 +259,8 @@ def with_unknown_documents(
         of = f"{len(unknown):,} of the {first}{len(looked_up):,} relevant documents"
         some = ", ".join(shown(doc, 40) for doc in unknown[:3])
         if len(unknown) == len(looked_up):
-            known = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(dataset.documents, 3))
+            holder = dataset.members[min(local)] if dataset.reads_catalog else dataset
+            known = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(holder.documents, 3))
             hint = f"its qrels name {some}, its documents are called {known}"
             raise UsageError(
                 f"{of} in the qrels are not in the collection", where=name, hint=hint, code="judged-unknown"

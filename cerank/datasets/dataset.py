@@ -103,6 +103,11 @@ class Dataset:
         """
         return sha256_text(f"{self.identity}\n{self.part}")
 
+    @property
+    def reads_catalog(self) -> bool:
+        """Return whether reading a document may fetch a collection: of the catalog, or of one of a mixture's sets."""
+        return any(each.location == CATALOG for each in (self, *self.members.values()))
+
     def decisions(self) -> tuple[str, ...]:
         """Return what was left out when the dataset was opened, and what is left out of its results, in sentences."""
         if not self.ignores_identical_ids:

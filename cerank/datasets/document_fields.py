@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from cerank.datasets.dataset import Dataset, Documents, FieldReader
 from cerank.datasets.document_templates import WHERE, parse_template
+from cerank.datasets.mixtures import MixedDocuments, mixture_of
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_text
 from cerank.text.safe_text import shown
@@ -19,13 +20,17 @@ from cerank.text.safe_text import shown
 def with_template(dataset: Dataset, text: str, where: str = WHERE) -> Dataset:
     """Return the dataset with documents whose texts the template makes; the same dataset for "".
 
-    The template decides what everything reads, a BM25 index, too; so the dataset's fingerprint is another.
+    The template decides what everything reads, a BM25 index, too; so the dataset's fingerprint is another. The
+    documents of each set of a mixture are written by it.
 
     Raises:
         UsageError: the template is malformed, or names a field that the documents do not have.
     """
     if not text:
         return dataset
+    if dataset.members:
+        members = {number: with_template(member, text, where) for number, member in dataset.members.items()}
+        return replace(mixture_of(dataset.name, members, dataset.weights), cache=dataset.cache)
     template = parse_template(text, where)
     _check_fields(dataset, template.fields, where)
     documents = _reader_of(dataset, where).documents(template)
@@ -41,7 +46,11 @@ def titles_of(dataset: Dataset, where: str = "passages.title") -> Callable[[Sequ
         UsageError: the documents have no field `title`.
     """
     check_titles(dataset, where)
-    return _reader_of(dataset, where).documents(parse_template("{title}")).texts
+    template = parse_template("{title}")
+    if dataset.members:
+        titles = {number: _reader_of(member, where).documents(template) for number, member in dataset.members.items()}
+        return MixedDocuments(titles, dataset.name).texts
+    return _reader_of(dataset, where).documents(template).texts
 
 
 def check_titles(dataset: Dataset, where: str = "passages.title") -> None:
@@ -50,7 +59,8 @@ def check_titles(dataset: Dataset, where: str = "passages.title") -> None:
     Raises:
         UsageError: they have no field `title`.
     """
-    _check_fields(dataset, ("title",), where)
+    for each in dataset.members.values() or (dataset,):
+        _check_fields(each, ("title",), where)
 
 
 def _reader_of(dataset: Dataset, where: str) -> FieldReader:

@@ -80,7 +80,11 @@ def mixed(name: str, open_set: Callable[[str], Dataset]) -> Dataset:
     """
     sets = sets_of(name)
     members = {str(number): open_set(entry.name) for number, entry in enumerate(sets, 1)}
-    weights = {str(number): entry.weight for number, entry in enumerate(sets, 1)}
+    return mixture_of(name, members, {str(number): entry.weight for number, entry in enumerate(sets, 1)})
+
+
+def mixture_of(name: str, members: Mapping[str, Dataset], weights: Mapping[str, float]) -> Dataset:
+    """Return the mixture of open datasets, by the number of each."""
     runs = [run for run in next(iter(members.values())).runs if all(run in other.runs for other in members.values())]
 
     def read(run: str) -> RunFile:
@@ -91,7 +95,7 @@ def mixed(name: str, open_set: Callable[[str], Dataset]) -> Dataset:
     return Dataset(
         name=name,
         location=", ".join(member.location for member in members.values()),
-        description=f"a mixture of {counted(len(sets), 'set')}",
+        description=f"a mixture of {counted(len(members), 'set')}",
         queries=_numbered({number: member.queries for number, member in members.items()}),
         qrels={
             f"{number}:{query}": {f"{number}:{doc}": grade for doc, grade in row.items()}

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.datasets import aliases, folds
-from cerank.datasets.dataset import CATALOG, Dataset, part_of
+from cerank.datasets.dataset import Dataset, part_of
 from cerank.datasets.local_folders import open_folder
 from cerank.datasets.mixtures import mixed
 from cerank.datasets.pydocs import SPLITS, materialize
@@ -175,7 +175,7 @@ def describe(name: str, cache: Path) -> DatasetDescription:
         queries=len(dataset.queries),
         judgments=sum(grades.values()),
         grades=tuple(sorted(grades.items())),
-        judged_without_text=None if dataset.location == CATALOG else dataset.judged_without_text(),
+        judged_without_text=None if dataset.reads_catalog else dataset.judged_without_text(),
         runs=dataset.runs,
         fingerprint=dataset.fingerprint(),
     )

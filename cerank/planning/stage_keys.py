@@ -14,6 +14,7 @@ from cerank.files.hashing import sha256_json
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.set_mixtures import is_mixture
 
 ContentOf = Callable[[str, str], str]  # (role, name) of an input -> the hash of its content
 
@@ -76,7 +77,7 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
         for source in stage.negative_sources
         if source.is_ranked
     ]
-    if recipe.data.train_temperature:
+    if recipe.data.train_temperature and is_mixture(dataset):  # it says how often each set is sampled
         parts.append(("temperature", recipe.data.train_temperature))
     if stage.false_negatives.scores:
         parts.append(pinned("false_negatives", inputs.scored_by(name, stage)))

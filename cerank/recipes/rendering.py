@@ -95,7 +95,8 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
         elif struct_in(hints[field.name]):
             tables.append((field.name, value, text))
         elif full or field.required or value != _default(field):
-            keys.append(_explained(field.name, value, text if full else ""))
+            line = _explained(field.name, value, text if full else "")
+            keys.append(f"# {line}" if _takes_the_recipes(path, field.name, value) else line)
     is_stage = path.startswith("stages.") and path.count(".") == 1
     if path and (keys or full or is_stage):
         yield f"\n[{path}]"
@@ -114,6 +115,11 @@ def _written_fields(values: msgspec.Struct) -> list[msgspec.structs.FieldInfo]:
     """Return the fields of a table, without the keys of a stage's single loss where it has several."""
     left_out = ONE_LOSS if isinstance(values, Stage) and values.losses else ()
     return [field for field in fields_of(type(values)) if field.name not in left_out]
+
+
+def _takes_the_recipes(path: str, name: str, value: object) -> bool:
+    """Return whether a stage takes its passages from the recipe's own table, which an outright "none" contradicts."""
+    return path.startswith("stages.") and name == "aggregation" and value == "none"
 
 
 def _holds_tables(values: Iterable[object]) -> bool:

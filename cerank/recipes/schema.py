@@ -449,6 +449,20 @@ def _double_mistakes(values: Mapping[str, object]) -> list[str]:
     ]
 
 
+def _uncut_mistakes(values: Mapping[str, object], recipe: Recipe) -> list[str]:
+    """Return an error for each stage that says it has no passages, where it takes those of the recipe all the same."""
+    stages = values.get("stages")
+    if not recipe.passages.has_passages or not isinstance(stages, Mapping):
+        return []
+    tables = {name: stage.get("passages") for name, stage in stages.items() if isinstance(stage, Mapping)}
+    return [
+        f'stages.{name}.passages.aggregation: "none" does not switch off the [passages] of the recipe; take that table '
+        "out, and give passages to the stages that shall have them"
+        for name, table in tables.items()
+        if isinstance(table, Mapping) and table.get("aggregation") == "none"
+    ]
+
+
 def _joint_mistakes(at: str, stage: Stage) -> list[str]:
     """Return what contradicts itself in the losses of a stage that has several, or one with options."""
     mistakes = []
@@ -714,12 +728,10 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(
                 f'{at}.labels_by: a teacher of kind "{spec.kind}" gives no grades; take one of kind "graded"'
             )
-        elif stage.malformed_lists == "drop" and (stage.source != "teacher" or spec or stage.teacher == "embedding"):
-            what = "only permutations of RankGPT (.json with .jsonl) can be malformed; this stage reads none"
-            mistakes.append(f"{at}.malformed_lists: {what}")
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
         mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
+    mistakes += _malformed_mistakes(recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
         spec = recipe.teachers.get(name)
@@ -731,6 +743,21 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"evaluate.teachers: a stage or baseline is called '{name}', too; rename the teacher")
     twice = [name for name, count in Counter(recipe.evaluate.teachers).items() if count > 1]
     return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
+
+
+def _malformed_mistakes(recipe: Recipe) -> list[str]:
+    """Return an error for each stage that drops malformed lists and reads none that can be malformed."""
+    what = "only permutations of RankGPT (.json with .jsonl) can be malformed; this stage reads none"
+    return [
+        f"stages.{name}.malformed_lists: {what}"
+        for name, stage in recipe.stages.items()
+        if stage.malformed_lists == "drop" and not any(_reads_a_file(view, recipe) for view in stage.by_source())
+    ]
+
+
+def _reads_a_file(view: Stage, recipe: Recipe) -> bool:
+    """Return whether the teacher of one source of a stage's targets is a file of rankings."""
+    return view.source == "teacher" and view.teacher != "embedding" and view.teacher not in recipe.teachers
 
 
 def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:
@@ -754,7 +781,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     mistakes: list[str] = []
     recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
     if recipe is not None:
-        mistakes += _double_mistakes(values) + _recipe_mistakes(recipe)
+        mistakes += _double_mistakes(values) + _uncut_mistakes(values, recipe) + _recipe_mistakes(recipe)
     if recipe is None or mistakes:
         hint = "`cerank recipes show NAME --full` lists every key with its default"
         raise RecipeError("\n".join(mistakes), where=where, hint=hint)

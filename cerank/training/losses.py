@@ -109,10 +109,10 @@ def listnet(scores: Tensor, labels: Tensor, mask: Tensor, *, temperature: float 
     """Compute ListNet, top one: the cross-entropy -sum_i softmax(y)_i log softmax(s)_i.
 
     labels: grades or teacher ranks, larger is better. Its smallest value is the entropy of softmax(y), not 0.
-    Padding has probability 0 in both.
+    Padding has probability 0 in both; a group of padding alone, which its teacher did not rank, gives 0.
     Source: Cao et al., ICML 2007.
     """
-    target = labels.masked_fill(~mask, float("-inf")).softmax(dim=1)
+    target = labels.masked_fill(~mask, float("-inf")).softmax(dim=1).masked_fill(~mask, 0.0)
     return -(target * _log_softmax(_cooled(scores, temperature), mask)).sum(dim=1)
 
 

@@ -1,7 +1,8 @@
 """Bring together what a stage with several losses samples from: labels, candidates, and the rankings of its teachers.
 
 A query takes part if each loss has targets for it: the labels, where one learns from them, give it a positive and a
-negative, and every teacher ranks it. Negatives are candidates that every teacher ranks.
+negative, and every teacher ranks it. Negatives are candidates that every teacher ranks; they keep their places in the
+first stage's ranking, and a positive that a teacher did not rank is left out of that teacher's loss alone.
 """
 
 from __future__ import annotations
@@ -44,12 +45,17 @@ def joint_sampler(
     depth = min(inputs.taught_depth(recipe, view) for view in (first_view, *(view for _, view in made)))
     scores = None
     qrels: Qrels = dataset.qrels
+    unranked_docs: Mapping[str, frozenset[str]] = {}
     ranking: Mapping[str, Sequence[str]]
     if first_view.source == "labels" or inputs.ranks_candidates(recipe, first_view):
         candidates = sources.candidates(dataset_name, inputs.training_first_stage(recipe, stage))
         candidates = candidates.top(min(depth, stage.window[1]) if first_view.source == "labels" else depth)
         qrels = labels(candidates) if labels is not None else qrels
-        ranking = ranked_by_all(candidates, list(given.values()))
+        known = ranked_by_all(candidates, list(given.values()))
+        if first_view.source == "labels":
+            ranking, unranked_docs = _whole_lists(candidates, known)
+        else:
+            ranking = known  # the lists to sample from are the teacher's, made later
     else:
         ranking = of_first = given[first_view.teacher].only(_queries_of_all(every, list(given.values())))
         scores = of_first.scores
@@ -57,10 +63,11 @@ def joint_sampler(
     while True:
         pool = TrainingPool(
             query_ids=queries,
-            qrels={query: qrels[query] for query in ranking if query in qrels},
+            qrels={query: qrels[query] for query in ranking if query in qrels} if taught else qrels,
             ranking=ranking,
             has_text=dataset.documents.__contains__,
             scores=scores,
+            unranked=unranked_docs,
             sources=source_rankings(recipe, stage, sources.candidates),
             collections=source_collections(stage, dataset),
             shares=set_shares(dataset, recipe.data.train_temperature),
@@ -92,20 +99,22 @@ def validation_sampler(
     lists = {view.teacher: sources.teacher(key, view, queries, in_validation=True) for key, view in taught}
     first_view = stage.by_source()[0]
     scores = None
+    unranked_docs: Mapping[str, frozenset[str]] = {}
     ranking: Mapping[str, Sequence[str]]
     if first_view.source == "labels":
         first = inputs.validation_first_stage(recipe)
         candidates = sources.candidates(validation, first).only(queries).top(stage.window[1])
-        ranking = ranked_by_all(candidates, list(lists.values()))
+        ranking, unranked_docs = _whole_lists(candidates, ranked_by_all(candidates, list(lists.values())))
     else:
         ranking = of_first = lists[first_view.teacher].only(_queries_of_all(queries, list(lists.values())))
         scores = of_first.scores
     pool = TrainingPool(
         query_ids=queries,
-        qrels={query: dataset.qrels[query] for query in ranking if query in dataset.qrels},
+        qrels={query: dataset.qrels[query] for query in ranking if query in dataset.qrels} if taught else dataset.qrels,
         ranking=ranking,
         has_text=dataset.documents.__contains__,
         scores=scores,
+        unranked=unranked_docs,
     )
     return JointSampler(f"{name} in validation", stage, recipe.seed, pool, lists).with_lists(lists)
 
@@ -124,6 +133,16 @@ def ranked_by_all(candidates: Ranking, lists: Sequence[Ranking]) -> Mapping[str,
         known = set.intersection(*(set(ranking[query]) for ranking in lists))
         shared[query] = [doc for doc in candidates[query] if doc in known]
     return shared
+
+
+def _whole_lists(
+    candidates: Ranking, known: Mapping[str, Sequence[str]]
+) -> tuple[Mapping[str, Sequence[str]], dict[str, frozenset[str]]]:
+    """Return the whole lists of the queries in `known`, and query -> the candidates that are not in its list there."""
+    if known is candidates:
+        return candidates, {}
+    missing = {query: frozenset(candidates[query]).difference(docs) for query, docs in known.items()}
+    return candidates.only(list(known)), {query: docs for query, docs in missing.items() if docs}
 
 
 def _queries_of_all(queries: Sequence[str], lists: Sequence[Ranking]) -> list[str]:

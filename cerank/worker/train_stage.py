@@ -374,6 +374,7 @@ class StageWork:
             ranking=candidates,
             has_text=dataset.documents.__contains__,
             scores=None,
+            shares=set_shares(dataset, self._context.plan.recipe.data.train_temperature),
         )
         labeled = self._stage.by_source()[0]
         every = msgspec.structs.replace(labeled, source="teacher", labels_by="")  # any query with candidates

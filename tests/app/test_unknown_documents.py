@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
-from cerank.app.plans import plan_of
+from cerank.app.plans import plan_of, with_unknown_documents
+from cerank.datasets.dataset import CATALOG
+from cerank.datasets.mixtures import mixed
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import UsageError
+from cerank.recipes.plan import Input
 from tests.refusals import refused
 from tests.worker.small import small_plan
 
@@ -40,3 +46,27 @@ def test_the_notes_do_not_change_the_identity_of_a_plan(tmp_path):
     plan = replanned(tmp_path, lambda number, line: line + "\n" + f"q{number} 0 MSMARCO_{number} 1\n")
     without = tuple(msgspec.structs.replace(entry, notes=()) for entry in plan.inputs)
     assert msgspec.structs.replace(plan, inputs=without).fingerprint == plan.fingerprint
+
+
+class _Fetched:
+    """A collection of the catalog, not one document of which may be looked up."""
+
+    def __contains__(self, doc_id):
+        raise AssertionError(f"{doc_id} was looked up")
+
+
+def test_no_document_of_a_set_of_the_catalog_is_looked_up(tmp_path):
+    def opened(name):
+        dataset = open_dataset(name, tmp_path / "cache")
+        return replace(dataset, location=CATALOG, documents=_Fetched()) if name.endswith("apart") else dataset
+
+    plan, _ = small_plan(tmp_path, chain=["contrastive"])
+    mixture = mixed(f"{tmp_path}/apart + {tmp_path}/data", opened)
+    data = msgspec.structs.replace(plan.recipe.data, train=mixture.name)
+    recipe = msgspec.structs.replace(plan.recipe, data=data)
+    datasets = {name: opened(name) for name in (data.validation, *data.test)} | {mixture.name: mixture}
+    entry = Input("dataset", mixture.name, "0" * 64, "")
+    assert with_unknown_documents(recipe, (entry,), datasets) == (entry,)
+    mixture.qrels["2:q0"] = {"2:gone": 1}
+    (noted,) = with_unknown_documents(recipe, (entry,), datasets)
+    assert "2:gone" in noted.notes[0]

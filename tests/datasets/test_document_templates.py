@@ -126,3 +126,17 @@ def test_a_malformed_template_is_refused(tmp_path, text):
 
 def test_braces_that_are_doubled_stand_for_themselves(tmp_path):
     assert with_template(dataset_of(tmp_path / "data"), "{{{title}}}").documents.text("D1") == "{Otters}"
+
+
+def test_the_template_writes_the_documents_of_each_set_of_a_mixture(tmp_path):
+    dataset_of(tmp_path / "one")
+    dataset_of(tmp_path / "two", write_beir)
+    plain = open_dataset(f"{tmp_path}/one * 2 + {tmp_path}/two", tmp_path / "cache")
+    written = with_template(plain, "{title}!")
+    assert written.documents.texts(["2:D1", "1:D1"]) == ["Otters!", "Otters!"]
+    assert written.fingerprint() != plain.fingerprint()
+    assert written.weights == plain.weights
+    assert all(member.documents.text("D1") == "Otters!" for member in written.members.values())
+    assert titles_of(plain)(["2:D2", "1:D1"]) == ["", "Otters"]
+    with refused(UsageError, "document-field-unknown", "url", f"{tmp_path}/two"):
+        with_template(plain, "{url}")  # a field of the first set alone

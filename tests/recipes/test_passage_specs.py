@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from cerank import recipes
@@ -10,6 +12,7 @@ from cerank.planning.stage_keys import stage_key_by_names
 from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.schema import recipe_from
+from tests.refusals import refused
 
 STAGE = {"steps": 1, "max_length": 128, "max_query_length": 32}
 
@@ -71,3 +74,14 @@ def test_a_recipe_with_passages_reads_back_as_it_was_written(tmp_path):
     for full in (False, True):
         path.write_text(recipes.render(recipe, full))
         assert recipes.load(str(path)).recipe == recipe
+
+
+def test_a_stage_cannot_switch_off_the_passages_of_the_recipe():
+    fits = {"aggregation": "MaxP", "length": 40, "stride": 20}
+    with refused(RecipeError, "recipe", "stages.a.passages.aggregation"):
+        recipe_of(fits, {"aggregation": "none"})
+    assert recipe_of(None, {"aggregation": "none"}).passages_of("a") == PassageSpec()
+    recipe = recipe_of(fits)
+    text = recipes.render(recipe, full=True)  # explains the key of the stage, and does not set it
+    assert recipe_from(tomllib.loads(text), "text") == recipe
+    assert '# aggregation = "none"' in text

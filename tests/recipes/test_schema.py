@@ -11,8 +11,10 @@ import pytest
 
 from cerank.core.decode import help_text_of
 from cerank.errors import RecipeError
+from cerank.planning.stage_keys import stage_key_by_names
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage, recipe_from
+from tests.refusals import refused
 
 
 def table(**stage: Any) -> dict[str, Any]:
@@ -140,3 +142,23 @@ def test_a_plan_survives_json_and_names_its_inputs() -> None:
     assert again.input("base", "minilm") == inputs[0]
     with pytest.raises(KeyError):
         again.input("base", "other")
+
+
+def test_malformed_lists_are_dropped_from_the_permutations_of_a_stage_that_learns_from_labels_too() -> None:
+    losses = [{"name": "lce"}, {"name": "ranknet", "teacher": "p.json"}]
+    stage = {"steps": 1, "malformed_lists": "drop"}
+    assert recipe_from(table() | {"stages": {"one": {**stage, "losses": losses}}}, "test").stages["one"].losses
+    with refused(RecipeError, "recipe", "stages.one.malformed_lists"):
+        recipe_from(table() | {"stages": {"one": {**stage, "losses": losses[:1]}}}, "test")
+
+
+def test_a_temperature_of_sets_is_part_of_the_keys_of_stages_that_train_on_a_mixture_alone() -> None:
+    def keys(temperature: float) -> tuple[str, str]:
+        data = {"train": "./a * 2 + ./b", "train_temperature": temperature}
+        stages = {"one": {"steps": 1, "dataset": "./c"}, "two": {"steps": 1}}
+        recipe = recipe_from(table() | {"chain": ["one", "two"], "data": data, "stages": stages}, "test")
+        return stage_key_by_names(recipe, 0), stage_key_by_names(recipe, 1)
+
+    (alone, mixed), (same, other) = keys(2.0), keys(4.0)
+    assert alone == same
+    assert mixed != other

@@ -144,3 +144,15 @@ class TestEveryLoss:
 def test_an_unknown_loss_is_refused_with_the_nearest_name():
     with refused(UsageError, "not-registered", "ranknet"):
         LOSSES.find("rank-net")
+
+
+def test_a_list_of_which_the_teacher_ranked_nothing_gives_a_listnet_of_0_and_no_gradient():
+    scores = torch.tensor([[0.5, -1.0], [2.0, 1.0]], requires_grad=True)
+    labels, mask = torch.tensor([[2.0, 1.0], [0.0, 0.0]]), torch.tensor([[True, True], [False, False]])
+    losses = LOSSES.find("listnet")(scores, labels, mask)
+    assert losses.detach()[1] == 0.0
+    assert losses.detach()[0] == LOSSES.find("listnet")(scores.detach()[:1], labels[:1], mask[:1])[0]
+    losses.sum().backward()
+    assert scores.grad is not None
+    assert scores.grad[0].abs().sum() > 0
+    assert scores.grad[1].tolist() == [0.0, 0.0]

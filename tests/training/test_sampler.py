@@ -328,3 +328,34 @@ def test_a_teacher_that_ranks_only_the_drawn_queries_gives_the_groups_of_one_tha
     every = sampler(stage, ranking=taught)
     assert [some.groups(step) for step in range(1, steps + 1)] == [every.groups(step) for step in range(1, steps + 1)]
     assert some.sampling == every.sampling
+
+
+def test_in_batch_negatives_are_of_the_querys_own_set_of_a_mixture():
+    queries = [f"{number}:q{place}" for number in (1, 2) for place in range(4)]
+    pool = TrainingPool(
+        query_ids=queries,
+        qrels={query: {f"{query[:2]}p{query[3:]}": 1} for query in queries},
+        ranking={query: [f"{query[:2]}d{place}" for place in range(6)] for query in queries},
+        has_text=lambda _: True,
+        shares={"1": 1.0, "2": 1.0},
+    )
+    drawn = Sampler("s", Stage(steps=3, group_size=3, groups_per_step=6, in_batch=4), 1, pool)
+    groups = drawn.groups(1) + drawn.groups(2)
+    assert {group.query_id[:2] for group in groups} == {"1:", "2:"}
+    assert any(len(group) > 3 for group in groups)
+    assert all(doc.startswith(group.query_id[:2]) for group in groups for doc in group.doc_ids)
+
+
+def test_in_batch_negatives_are_none_that_a_filter_dropped_for_the_query():
+    pool = TrainingPool(
+        query_ids=["q0", "q1"],
+        qrels={"q0": {"p0": 1}, "q1": {"p1": 1}},
+        ranking={"q0": ["x", "y0"], "q1": ["x", "y1"]},
+        has_text=lambda _: True,
+    )
+    stage = Stage(steps=3, group_size=3, groups_per_step=2, in_batch=3)
+    groups = Sampler("s", stage, 1, pool).dropping({"q0": frozenset({"x"})}).groups(1)
+    assert {group.query_id: set(group.doc_ids) for group in groups} == {
+        "q0": {"p0", "y0", "p1", "y1"},
+        "q1": {"p1", "x", "y1", "p0", "y0"},
+    }

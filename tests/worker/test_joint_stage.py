@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from cerank.app.run_views import stage_losses
 from cerank.core.metrics import StepMetrics, Validation
 from cerank.core.rankings import Ranking
+from cerank.recipes.schema import recipe_from
 from cerank.training import stage_summary
-from cerank.worker.joint_stage import ranked_by_all
+from cerank.worker.joint_stage import joint_sampler, ranked_by_all
 from tests.worker.small import STAGE, small_plan, small_run
 from tests.worker.test_whole_runs import forked, rows_of
 
@@ -59,3 +62,53 @@ def test_candidates_are_those_that_every_teacher_ranks_of_queries_that_every_tea
     kept = ranked_by_all(first, [ranking(q1=["c", "b"], q2=["a"]), ranking(q1=["b", "x", "c"])])
     assert kept == {"q1": ["b", "c"]}
     assert ranked_by_all(first, []) == first
+
+
+def made_sampler(stage, candidates, teacher=None, mined=None, qrels=None):
+    """The sampler of a joint stage over made inputs: the first stage's candidates, and a teacher's ranking."""
+    values = {"name": "r", "chain": ["a"], "stages": {"a": {"steps": 20, **stage}}}
+    recipe = recipe_from(values, "test")
+    dataset = SimpleNamespace(
+        queries=dict.fromkeys(qrels, ""), qrels=qrels, documents={doc for row in qrels.values() for doc in row},
+        members={}, weights={},
+    )  # fmt: skip
+    sources = SimpleNamespace(
+        datasets={recipe.data.train: dataset},
+        candidates=lambda _, first: candidates if first == "bm25" else mined,
+        teacher=lambda *_: teacher,
+    )
+    return joint_sampler(sources, recipe, "a", recipe.stages["a"], None)
+
+
+def numbered(numbers):
+    return Ranking(
+        {"q1": [f"d{number}" for number in numbers]}, {"q1": [-0.5 * place for place in range(len(numbers))]}
+    )
+
+
+def test_places_count_in_the_first_stages_ranking_where_a_teacher_did_not_rank_all_of_it():
+    losses = [{"name": "lce"}, {"name": "ranknet", "teacher": "t"}]
+    teacher = numbered([number for number in range(1, 31) if number > 8 and number != 15])
+    stage = {"losses": losses, "window": [11, 20], "group_size": 4}
+    sampler = made_sampler(stage, numbered(range(1, 31)), teacher, qrels={"q1": {"d3": 1}})
+    negatives = {doc for step in range(1, 21) for group in sampler.groups(step) for doc in group.doc_ids[1:]}
+    assert negatives == {f"d{number}" for number in range(11, 21) if number != 15}
+
+
+def test_a_positive_that_the_first_stage_retrieved_is_used_though_a_teacher_did_not_rank_it():
+    losses = [{"name": "lce"}, {"name": "ranknet", "teacher": "t"}]
+    stage = {"losses": losses, "window": [1, 20], "group_size": 2, "unretrieved": "none"}
+    sampler = made_sampler(stage, numbered(range(1, 31)), numbered(range(9, 31)), qrels={"q1": {"d3": 1}})
+    assert sampler.sampling.unretrieved_positives == 0
+    group = sampler.groups(1)[0]
+    assert group.doc_ids[0] == "d3"
+    assert group.targets[0] == (1.0, 0.0)
+    assert group.targets[1][0] is None
+
+
+def test_a_joint_stage_on_labels_alone_has_the_queries_of_a_stage_with_that_loss():
+    qrels = {"q1": {"p1": 1}, "q2": {"p2": 1}}
+    mined = Ranking({"q1": ["d5", "d6"], "q2": ["d7", "d8"]}, {"q1": [2.0, 1.0], "q2": [2.0, 1.0]})
+    stage = {"losses": [{"name": "lce"}], "group_size": 2, "negative_sources": [{"source": "mined", "run": "m.run"}]}
+    sampler = made_sampler(stage, numbered([1, 2]), mined=mined, qrels=qrels)
+    assert sampler.usable == ("q1", "q2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ import torch
 from cerank.app import plans
 from cerank.cli import table_columns
 from cerank.core.metrics import Event, Validation
+from cerank.core.rankings import Ranking
 from cerank.datasets.query_overlaps import SharedQueries
 from cerank.errors import UsageError
 from cerank.files import journal, json_records
 from cerank.inference.rerank import Scorer
+from cerank.recipes.schema import recipe_from
 from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingStats
 from cerank.trec.text_io import read_run
@@ -217,3 +220,34 @@ def test_a_crash_says_whether_memory_the_gpu_or_the_program_is_the_cause(error, 
     failure = worker.failure_of_crash(error)
     assert failure.kind == "crash"
     assert hint in failure.hint
+
+
+def test_a_model_is_asked_for_labels_of_the_queries_that_the_shares_of_a_mixture_give():
+    stage = {"steps": 4, "groups_per_step": 2, "group_size": 2, "labels_by": "judge"}
+    teachers = {"judge": {"kind": "graded", "model": "m"}}
+    values = {"name": "r", "chain": ["a"], "data": {"train": "./a * 1000 + ./b"}, "stages": {"a": stage}}
+    recipe = recipe_from({**values, "teachers": teachers}, "test")
+    queries = [*(f"1:q{place}" for place in range(2)), *(f"2:q{place}" for place in range(20))]
+    ranking = Ranking(
+        {query: [f"{query[:2]}d{place}" for place in range(4)] for query in queries},
+        {query: [4.0, 3.0, 2.0, 1.0] for query in queries},
+    )
+    members = {number: SimpleNamespace(queries=[q for q in queries if q[0] == number]) for number in ("1", "2")}
+    dataset = SimpleNamespace(
+        queries=queries, qrels={}, documents=set(), members=members, weights={"1": 1000.0, "2": 1.0}
+    )
+    asked: list[str] = []
+
+    def answer(_name, _stage, sampled):
+        asked.extend(sampled)
+        raise InterruptedError
+
+    run_inputs = SimpleNamespace(datasets={recipe.data.train: dataset}, candidates=lambda *_: ranking, teacher=answer)
+    context = SimpleNamespace(
+        plan=SimpleNamespace(recipe=recipe),
+        folder=SimpleNamespace(final=lambda *_: None),
+        heartbeat=SimpleNamespace(enter=lambda *_, **__: None),
+    )
+    with pytest.raises(InterruptedError):
+        StageWork(context, run_inputs, 0).make_sampler()
+    assert asked == ["1:q0", "1:q1"]

@@ -232,6 +232,7 @@ def _sampled_queries(recipe: Recipe, name: str, stage: Stage, dataset: Dataset, 
     """Return the training queries that a stage samples, or as many others where the training dataset is large."""
     from cerank.planning import inputs
     from cerank.retrieval import first_stage
+    from cerank.training.sampling.negative_rankings import set_shares
     from cerank.training.sampling.sampler import Sampler, TrainingPool
 
     queries = list(dataset.queries)
@@ -242,7 +243,12 @@ def _sampled_queries(recipe: Recipe, name: str, stage: Stage, dataset: Dataset, 
     depth = stage.window[1] if stage.source == "labels" else inputs.taught_depth(recipe, stage)
     ranking = first_stage.candidates(dataset, first, depth, cache, queries)
     pool = TrainingPool(
-        query_ids=queries, qrels={}, ranking=ranking, has_text=dataset.documents.__contains__, scores=None
+        query_ids=queries,
+        qrels={},
+        ranking=ranking,
+        has_text=dataset.documents.__contains__,
+        scores=None,
+        shares=set_shares(dataset, recipe.data.train_temperature),
     )
     sampled = recipe.stages[name].by_source()[0]
     if sampled.source == "labels" and not sampled.labels_by:  # several losses, one of them on the dataset's labels

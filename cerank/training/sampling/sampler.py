@@ -67,6 +67,7 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
+        unranked: query -> documents in `ranking` that a teacher of the stage did not rank, and that are no negatives.
         sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
         collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
             come from the whole collection.
@@ -78,6 +79,7 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     ranking: Mapping[str, Sequence[str]]
     has_text: Callable[[str], bool]
     scores: Callable[[str], Sequence[float]] | None = None
+    unranked: Mapping[str, frozenset[str]] = {}
     sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
     collections: Mapping[str, CollectionIds] = {}
     shares: Mapping[str, float] = {}
@@ -294,7 +296,8 @@ class Sampler:
             generator = random.Random(derive(self._seed, "group", self._name, step, query))
             chosen = negatives.choose_positives(stage, self._positives(query), self._ranking.get(query, ()), generator)
             count = stage.group_size - len(chosen)
-            of = GroupQuery(step, query, self._pools(mixed, query, count), self._is_allowed(query))
+            is_allowed = self._is_allowed(query, takes_judged=stage.negatives_from != "unjudged")
+            of = GroupQuery(step, query, self._pools(mixed, query, count), is_allowed)
             first.append((of, chosen, mixed.sample(of, count) if mixed.has_in_batch else []))
         groups = []
         for at, (of, chosen, _) in enumerate(first):
@@ -310,10 +313,9 @@ class Sampler:
             groups.append((Group(of.query, doc_ids, tuple(labels)), sampled))
         return groups
 
-    def _is_allowed(self, query: str) -> Callable[[str], bool]:
+    def _is_allowed(self, query: str, *, takes_judged: bool) -> Callable[[str], bool]:
         """Return what tells whether a document from anywhere may be a negative of the query."""
         grades, dropped = self._qrels.get(query, {}), self._dropped.get(query, frozenset())
-        takes_judged = self._stage.negatives_from != "unjudged"
         own = f"{query.partition(':')[0]}:" if self._pool.shares else ""  # its own set of a mixture
 
         def is_allowed(doc: str) -> bool:
@@ -368,10 +370,10 @@ class Sampler:
     def _with_in_batch_negatives(self, at: int, groups: Sequence[Group], step: int) -> Group:
         """Return a group of the step with documents of the other groups as further negatives."""
         group = groups[at]
-        grades = self._qrels.get(group.query_id, {})
+        is_allowed = self._is_allowed(group.query_id, takes_judged=True)  # `negatives_from` is about the own candidates
         others = dict.fromkeys(doc for other in groups if other is not group for doc in other.doc_ids)
         own = set(group.doc_ids)
-        pool = [doc for doc in others if doc not in own and grades.get(doc, 0) < self._stage.relevance]
+        pool = [doc for doc in others if doc not in own and is_allowed(doc)]
         generator = random.Random(derive(self._seed, "in-batch", self._name, step, at))
         added = generator.sample(pool, min(self._stage.in_batch, len(pool)))
         return Group(group.query_id, (*group.doc_ids, *added), (*group.labels, *[0.0] * len(added)))
@@ -397,8 +399,8 @@ class Sampler:
             needed=needed,
             has_text=self._has_text,
         )
-        dropped = self._dropped.get(query)
-        return [entry for entry in pool if entry[1] not in dropped] if dropped else pool
+        left_out = self._dropped.get(query, frozenset()) | self._pool.unranked.get(query, frozenset())
+        return [entry for entry in pool if entry[1] not in left_out] if left_out else pool
 
     def _pools(self, mixed: MixedNegatives, query: str, needed: int) -> list[list[tuple[int, str]]]:
         return mixed.pools(

@@ -67,3 +67,17 @@ def test_what_cannot_be_counted_is_named_and_does_not_hide_the_rest(tmp_path: Pa
     assert list(found.unknown) == ["gone"]
     assert len(found.teachers) == 2
     assert "zephyr, judge" in planned_teaching.total_in_words(found)  # without a price
+
+
+def test_a_model_labels_the_queries_that_the_shares_of_a_mixture_give(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("")
+    recipe, place = _recipe(tmp_path, prices)
+    train = f"{tmp_path / 'data'}[:2] * 1000 + {tmp_path / 'apart'}"  # nearly all groups are of the two queries
+    labeled = msgspec.structs.replace(
+        recipe.stages["distill"], loss="lce", source="labels", teacher="", labels_by="judge"
+    )
+    data = msgspec.structs.replace(recipe.data, train=train)
+    mixture = msgspec.structs.replace(recipe, data=data, stages={"distill": labeled})
+    (judge,) = planned_teaching.of_recipes([mixture], place).teachers
+    assert judge.estimate.queries == 2
