@@ -19,7 +19,7 @@ from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
 from cerank.cli.typer_app import app
 from cerank.core.metrics import Event
-from cerank.errors import CerankError, MissingError, UsageError
+from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import journal, json_records
 from cerank.files.lease import Lease
 from cerank.machine.devices import Device
@@ -289,6 +289,14 @@ def test_factors_multiply_the_recipes_that_they_change(made: SimpleNamespace) ->
     )
     with refused(UsageError, "matrix-exists", "factors"):
         matrix_runs.queue_missing_runs(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
+
+
+@pytest.mark.parametrize("path", ["stages.distill.learning_rate", "stages.distill", "evaluate. score_precision"])
+def test_an_option_does_not_silently_undo_a_factor(made: SimpleNamespace, path: str) -> None:
+    made.file.write_text(made.file.read_text() + FACTORS)
+    with refused(RecipeError, "recipe", path, "scores" if path.startswith("evaluate") else "rate"):
+        grid_of(made, f"{path}=3e-4")
+    assert grid_of(made, "stages.distill.steps=5").cells[-1].recipe.stages["distill"].steps == 5
 
 
 def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleNamespace) -> None:
