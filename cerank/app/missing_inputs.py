@@ -156,7 +156,6 @@ class _InputChecker:
         elif not Path(teacher).is_file():
             self._ranking(dataset, teacher)
 
-
     def _scores(self, dataset: str, scores: str) -> None:
         """Return if the run that scores a stage's negatives exists: a file, or one that comes with the dataset."""
         opened = self._open.get(dataset)

@@ -157,6 +157,36 @@ def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> N
     assert work["re-rank dev-small by contrastive"].units == 2 * 6980  # as the catalog has it
 
 
+def test_missing_rankings_of_negatives_and_runs_that_score_them_are_named(made: SimpleNamespace) -> None:
+    sources = '[{source = "mined", run = "gone.run"}, {source = "mined", run = "oracle", ranks = [2, 4]}]'
+    given = (
+        f"stages.contrastive.negative_sources={sources}",
+        'stages.contrastive.false_negatives={scores = "nowhere.run", max_score = 1.0}',
+    )
+    data = str(made.folder / "data")
+    needs = matrix_runs.outline(grid_of(made, *given, recipes=[str(made.folder / "cl-kd.toml")]), made.settings).needs
+    assert {(need.kind, need.name) for need in needs} == {
+        ("first stage", f"gone.run on {data}"),
+        ("scores of negatives", f"nowhere.run on {data}"),
+    }
+    assert all(need.text and need.how for need in needs)
+    there = [text.replace("gone.run", "bm25").replace("nowhere.run", "oracle") for text in given]
+    assert matrix_runs.outline(grid_of(made, *there), made.settings).needs == ()
+
+
+def test_the_outline_counts_a_baseline_that_the_runs_share_once(made: SimpleNamespace) -> None:
+    model = made.plan.recipe.base
+    found = matrix_runs.outline(grid_of(made, f'baselines=["{model}"]'), made.settings)
+    (test,) = made.plan.recipe.data.test
+    name = f"re-rank {test} by {Path(model).name}"
+    (once,) = (part for part in found.work if part.part == name)
+    (again,) = (part for part in found.shared if part.part == name)
+    assert again.units == 5 * once.units > 0  # six runs
+    cut = 'stages.distill.passages={aggregation = "MaxP", length = 6, stride = 3}'  # of the stage, and not the baseline
+    assert [part for part in matrix_runs.outline(grid_of(made, cut, f'baselines=["{model}"]'), made.settings).work
+            if part.part == name] == [once]  # fmt: skip
+
+
 def test_a_measure_that_would_be_zero_on_every_query_is_named_before_anything_runs(made: SimpleNamespace) -> None:
     found = matrix_runs.outline(grid_of(made, 'evaluate.measures=["RR(rel=9)@10"]'), made.settings)
     (need,) = [need for need in found.needs if need.kind == "measures"]
