@@ -22,6 +22,7 @@ from cerank.planning.inputs import (
     EMBEDDING,
     EMBEDDING_BASE,
     dataset_names,
+    negative_runs,
     ranks_candidates,
     training_dataset,
     training_first_stage,
@@ -44,7 +45,7 @@ _FETCHED = {
 class MissingInput(msgspec.Struct, frozen=True):
     """A missing input: a dataset, ranking or model, with the way to get it."""
 
-    kind: str  # "base", "dataset", "documents", "first stage", "teacher", "measures"
+    kind: str  # "base", "dataset", "documents", "first stage", "teacher", "scores of negatives", "measures"
     name: str  # as the recipe has it; with the dataset, where it is of one
     text: str  # what is wrong
     how: str  # what to do about it
@@ -87,6 +88,9 @@ class _InputChecker:
             self._try("first stage", f"{first} on {whole_and_part(dataset)[0]}", partial(self._ranking, dataset, first))
         for dataset, teacher in dict.fromkeys(pair for recipe in self._recipes for pair in _teachers(recipe)):
             self._try("teacher", f"{teacher} on {whole_and_part(dataset)[0]}", partial(self._teacher, dataset, teacher))
+        for dataset, scores in dict.fromkeys(pair for recipe in self._recipes for pair in _scorers(recipe)):
+            name = f"{scores} on {whole_and_part(dataset)[0]}"
+            self._try("scores of negatives", name, partial(self._scores, dataset, scores))
         for recipe in self._recipes:
             self._measures(recipe)
         return InputCheck(self._queries, tuple(self._needs.values()))
@@ -152,6 +156,26 @@ class _InputChecker:
         elif not Path(teacher).is_file():
             self._ranking(dataset, teacher)
 
+    def _scores(self, dataset: str, scores: str) -> None:
+        """Return if the run that scores a stage's negatives exists: a file, or one that comes with the dataset."""
+        opened = self._open.get(dataset)
+        if Path(scores).expanduser().is_file() or (opened is not None and scores in opened.runs):
+            return
+        base_name, _ = whole_and_part(dataset)
+        if opened is None and scores in aliases.placed_runs(base_name, self._cache):
+            return
+        what = f"no scored run '{scores}' is known for {dataset}"
+        raise MissingError(what, hint="name a scored TREC run, a run of the dataset, or a cross-encoder in [teachers]")
+
+
+def _scorers(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return (dataset, run) of each run that scores candidates for a stage's filters against false negatives."""
+    return [
+        (training_dataset(recipe, stage), stage.false_negatives.scores)
+        for _, stage in recipe.chained()
+        if stage.false_negatives.scores and stage.false_negatives.scores not in recipe.teachers
+    ]
+
 
 def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     """Return (dataset, first stage) of each ranking that the recipe reads."""
@@ -160,7 +184,9 @@ def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     for _, stage in recipe.sources():
         rankings.append((data.validation, validation_first_stage(recipe)))
         if stage.source == "labels" or ranks_candidates(recipe, stage):
-            rankings.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
+            own, dataset = training_first_stage(recipe, stage), training_dataset(recipe, stage)
+            rankings.append((dataset, own))
+            rankings += [(dataset, run or own) for run in negative_runs(stage)]
     return rankings
 
 

@@ -34,6 +34,7 @@ from cerank.planning import several_devices
 from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
+from cerank.recipes.paths import with_file_of_folds
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Recipe, Stage, rate_mistakes, share_of, shown_size
 from cerank.recipes.set_mixtures import is_mixture, with_names
@@ -348,6 +349,7 @@ def _absolute(name: str) -> str:
         with contextlib.suppress(UsageError):  # what is wrong with it is said when it is opened
             return with_names(name, _absolute)
         return name
+    name = with_file_of_folds(name, _absolute_file)
     path, mark, rest = name.partition("[")
     folder, sharp, split = path.partition("#")
     if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
@@ -355,6 +357,13 @@ def _absolute(name: str) -> str:
     path_found = Path(folder).expanduser()
     is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or path_found.is_file()
     return f"{path_found.resolve()}{sharp}{split}{mark}{rest}" if is_path and path_found.exists() else name
+
+
+def _absolute_file(name: str) -> str:
+    with contextlib.suppress(OSError, ValueError):  # too long for a path, or with a NUL: opening it says so
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() else name
+    return name
 
 
 def _margins_checked(

@@ -43,8 +43,13 @@ def stage_keys(plan: Plan) -> tuple[str, ...]:
 
 
 def stage_key_by_names(recipe: Recipe, index: int) -> str:
-    """Return a stage's key before its inputs are hashed: their names stand for their contents."""
-    return _hash_stages(recipe, index, lambda role, name: f"{role} {name}", "", 0)
+    """Return a stage's key before its inputs are hashed: their names stand for their contents.
+
+    A dataset's content depends on the template of its documents, so that this stands beside its name.
+    """
+    template = recipe.data.document_template
+    written = {"dataset": f" as {template}"} if template else {}
+    return _hash_stages(recipe, index, lambda role, name: f"{role} {name}{written.get(role, '')}", "", 0)
 
 
 def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, threads: int) -> str:

@@ -37,7 +37,8 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
         passages = _passages(recipe, name)
         size = (stage.group_size + stage.in_batch) * (passages if recipe.passages_of(name).train_on == "all" else 1)
         passes = filter_passes(stage, steps)
-        items.append(WorkItem(f"train {name}", steps, passes.trained * size, name))
+        groups = passes.trained + _groups_of_cosines(stage, steps)
+        items.append(WorkItem(f"train {name}", steps, groups * size, name))
         if passes.scored:
             items.append(
                 WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name)
@@ -78,6 +79,12 @@ def filter_passes(stage: Stage, steps: int) -> FilterPasses:
         return FilterPasses(seen, 0, 0, math.ceil(seen * spec.share))
     plain = spec.plain_steps(steps) * stage.groups_per_step if spec.is_on else seen
     return FilterPasses(seen, plain, seen - plain, plain + math.ceil(ASSUMED_SHARE * (seen - plain)))
+
+
+def _groups_of_cosines(stage: Stage, steps: int) -> int:
+    """Return how many groups go forward and backward once more so that the losses' gradients can be compared."""
+    readings = steps // stage.gradient_cosine_every if stage.gradient_cosine_every else 0
+    return readings * stage.groups_per_step * len(stage.losses)
 
 
 def filter_sentences(recipe: Recipe, work: Sequence[WorkItem]) -> list[str]:

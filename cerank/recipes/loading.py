@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables,
 from cerank.errors import FormatError, RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
-from cerank.recipes.paths import resolve_beside, with_absolute_paths
+from cerank.recipes.paths import resolve_beside, with_absolute_paths, with_absolute_setting
 from cerank.recipes.schema import ONE_LOSS, Recipe, recipe_from
 from cerank.registry import nearest
 
@@ -291,17 +291,22 @@ def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str,
     keys = ("recipes", "bases", "test", "first_stages", "baseline")
     changed = {key: here(value) if key in keys else value for key, value in table.items()}
     if isinstance(settings := table.get("settings"), Mapping):
-        changed["settings"] = {key: here(value) for key, value in settings.items()}
+        changed["settings"] = _with_absolute_settings(settings, folder)
     if isinstance(factors := table.get("factors"), Mapping):
-        changed["factors"] = _with_absolute_settings(factors, here)
+        changed["factors"] = {
+            name: {level: _with_absolute_settings(settings, folder) for level, settings in levels.items()}
+            if isinstance(levels, Mapping)
+            else levels
+            for name, levels in factors.items()
+        }
     return changed
 
 
-def _with_absolute_settings(node: object, here: Callable[[object], object]) -> object:
-    """Return factors, levels or settings with the paths in them made absolute."""
-    if isinstance(node, Mapping):
-        return {key: _with_absolute_settings(value, here) for key, value in node.items()}
-    return here(node)
+def _with_absolute_settings(settings: object, folder: Path) -> object:
+    """Return settings by key path with the paths in them made absolute; what is no table is left for the checks."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {key: with_absolute_setting(key, value, folder) for key, value in settings.items()}
 
 
 def _changes_with_baseline(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,6 +19,13 @@ from cerank.recipes.factors import Fraction, fraction_mistake
 from cerank.recipes.schema import Positive, Seed, Size, size_mistakes
 
 MATRIX_FORMAT = 1
+
+# Keys of a recipe that a matrix decides itself, so that a factor which sets them would do nothing or mix up its runs.
+_OF_MATRIX = {
+    "name": "runs are named after their recipe and levels",
+    "base": "list base models in the matrix' `bases`",
+    "seed": "list seeds in the matrix' `seeds`",
+}
 
 
 class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +67,13 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Return each factor with its levels, the reference first."""
         return {name: tuple(levels) for name, levels in self.factors.items()}
+
+    def varied_paths(self) -> dict[str, tuple[str, ...]]:
+        """Return each factor with the key paths that its levels set, a table's down to its values."""
+        return {
+            name: tuple(dict.fromkeys(path for settings in levels.values() for path in _leaf_paths(settings)))
+            for name, levels in self.factors.items()
+        }
 
 
 class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,8 +171,39 @@ def _factor_mistakes(matrix: Matrix) -> list[str]:
             for place, level in enumerate(levels)
             if given[place] in given[:place]
         ]
+    mistakes += _path_mistakes(matrix)
     fraction = fraction_mistake(matrix.levels(), matrix.fraction)
     return [*mistakes, *([f"fraction: {fraction}"] if fraction else [])]
+
+
+def _path_mistakes(matrix: Matrix) -> list[str]:
+    """Return the key paths that no factor may set: those of the matrix itself, and those that another factor sets."""
+    varied = matrix.varied_paths()
+    mistakes = [
+        f"factors.{name}: sets {path}; {_OF_MATRIX[path]}"
+        for name, paths in varied.items()
+        for path in paths
+        if path in _OF_MATRIX
+    ]
+    for (name, paths), (other, theirs) in combinations(varied.items(), 2):
+        both = next((path for path in theirs if any(is_same_or_inside(path, own) for own in paths)), "")
+        if both:
+            mistakes.append(f"factors.{other}: sets {both}, which factors.{name} sets too; one factor sets one key")
+    return mistakes
+
+
+def is_same_or_inside(path: str, other: str) -> bool:
+    """Return whether two key paths are the same, or one is of a table that holds the other."""
+    keys, others = ([key.strip() for key in each.split(".")] for each in (path, other))
+    return all(key == own for key, own in zip(keys, others, strict=False))
+
+
+def _leaf_paths(settings: Mapping[str, object], above: str = "") -> list[str]:
+    paths: list[str] = []
+    for key, value in settings.items():
+        path = above + ".".join(part.strip() for part in key.split("."))
+        paths += _leaf_paths(value, f"{path}.") if isinstance(value, Mapping) and value else [path]
+    return paths
 
 
 def _is_plain(name: str) -> bool:

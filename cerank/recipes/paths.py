@@ -6,6 +6,7 @@ Invariant: a name that is no path is left alone, and nothing is opened.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,22 @@ from cerank.recipes.set_mixtures import is_mixture, name_of_tables, with_names
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
 _STAGE = ("dataset", "first_stage", "teacher")
 _TEACHER = ("model", "template", "prices")
+# In the name of a dataset: a file in place of the number of folds, as in `COLL[fold=1/folds.json]`.
+_FILE_OF_FOLDS = re.compile(r"\[fold!?=[0-9,]+/(?![0-9]+\])(?P<file>[^\[\]]+)\]$")
+
+
+def with_file_of_folds(name: str, change: Callable[[str], str]) -> str:
+    """Return the name of a dataset with the file of folds in it changed; a name without one as it is.
+
+    >>> with_file_of_folds("coll[fold=1/folds.json]", "/project/".__add__)
+    'coll[fold=1//project/folds.json]'
+    """
+    match = _FILE_OF_FOLDS.search(name)
+    if match is None:
+        return name
+    changed = change(match["file"])
+    is_readable = not re.search(r"[\[\]]", changed)  # brackets would end the part
+    return f"{name[: match.start('file')]}{changed}]" if is_readable else name
 
 
 def resolve_beside(name: str, folder: Path) -> str:
@@ -23,12 +40,15 @@ def resolve_beside(name: str, folder: Path) -> str:
     It starts with `./` or `../`, or something is there.
 
     An existing file counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
-    does not replace BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
+    does not replace BM25. A part (`[:60%]`) or split (`#test`) at its end stays; a file of folds in it is one from
+    `folder` too.
     """
     if is_mixture(name):
         with contextlib.suppress(UsageError):  # what is wrong with it is said when it is opened
             return with_names(name, lambda set_name: resolve_beside(set_name, folder))
         return name
+    with contextlib.suppress(OSError, ValueError):  # too long for a path, or with a NUL: opening it says so
+        name = with_file_of_folds(name, lambda file: file if file.startswith("~") else str((folder / file).resolve()))
     head, mark, rest = name.partition("[")
     path, sharp, split = head.partition("#")
     if not path or path.startswith(("/", "~")):
@@ -77,6 +97,22 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
     ):
         if key in changed:
             changed[key] = change(changed[key])
+    return changed
+
+
+def with_absolute_setting(path: str, value: object, folder: Path) -> object:
+    """Return the value of a setting, given by its key path in a recipe, with the paths in it made absolute.
+
+    >>> with_absolute_setting("stages.a.losses", [{"name": "kl", "teacher": "./t.run"}], Path("/project"))
+    [{'name': 'kl', 'teacher': '/project/t.run'}]
+    """
+    keys = [key.strip() for key in path.split(".")]
+    nested: object = value
+    for key in reversed(keys):
+        nested = {key: nested}
+    changed: object = with_absolute_paths(nested, folder) if isinstance(nested, Mapping) else nested
+    for key in keys:
+        changed = changed[key] if isinstance(changed, Mapping) else changed
     return changed
 
 

@@ -58,14 +58,39 @@ def test_a_full_design_is_every_combination_and_no_factors_are_one():
     [
         ({"rate": {"low": {}}}, "full", "factors.rate"),
         ({"rate": {"low": {}, "same": {}}}, "full", "factors.rate.same"),
-        ({"base": {"a": {}, "b": {"seed": 1}}}, "full", "factors.base"),
-        ({"r r": {"a": {}, "b": {"seed": 1}}}, "full", "factors.r r"),
-        ({"rate": {"a": {}, "b": {"seed": 1}}}, "half", "fraction"),
-        ({name: {"a": {}, "b": {"seed": 1}, "c": {"seed": 2}} for name in "xyz"}, "half", "x, y, z"),
-        ({name: {"a": {}, "b": {"seed": 1}} for name in "xyz"}, "quarter", "fraction"),
+        ({"base": {"a": {}, "b": {"data.depth": 1}}}, "full", "factors.base"),
+        ({"r r": {"a": {}, "b": {"data.depth": 1}}}, "full", "factors.r r"),
+        ({"rate": {"a": {}, "b": {"data.depth": 1}}}, "half", "fraction"),
+        ({name: {"a": {}, "b": {f"data.{name}": 1}, "c": {f"data.{name}": 2}} for name in "xyz"}, "half", "x, y, z"),
+        ({name: {"a": {}, "b": {f"data.{name}": 1}} for name in "xyz"}, "quarter", "fraction"),
     ],
 )
 def test_factors_that_make_no_design_are_refused(declared, fraction, named):
     table = {"name": "m", "recipes": ["contrastive"], "factors": declared, "fraction": fraction}
     with refused(RecipeError, "recipe", named):
         matrix_from(table, "m.toml")
+
+
+LOSS, SAME = {"stages.a.loss": "bce"}, {"stages": {"a": {"loss": "lce"}}}
+
+
+@pytest.mark.parametrize(
+    ("declared", "named"),
+    [
+        ({"one": {"a": {}, "b": LOSS}, "two": {"a": {}, "b": SAME}}, ("factors.two", "stages.a.loss", "factors.one")),
+        ({"one": {"a": {}, "b": LOSS}, "two": {"a": {}, "b": {"stages.a": 1}}}, ("factors.two", "stages.a")),
+        ({"one": {"a": {"data": 1}, "b": {}}, "two": {"a": {}, "b": {"data.depth": 1}}}, ("data.depth", "factors.one")),
+        ({"one": {"a": {"seed": 5}, "b": {"seed": 6}}}, ("factors.one", "seed", "seeds")),
+        ({"one": {"a": {}, "b": {"base": "bert"}}}, ("factors.one", "base", "bases")),
+        ({"one": {"a": {}, "b": {"name": "other"}}}, ("factors.one", "name")),
+    ],
+)
+def test_a_factor_sets_neither_another_factors_keys_nor_those_of_the_matrix(declared, named):
+    with refused(RecipeError, "recipe", *named):
+        matrix_from({"name": "m", "recipes": ["contrastive"], "factors": declared}, "m.toml")
+
+
+def test_factors_may_set_keys_side_by_side_in_one_table():
+    declared = {"one": {"a": {}, "b": LOSS}, "two": {"a": {}, "b": {"stages.a": {"steps": 3}, "stages.ab.loss": "lce"}}}
+    matrix = matrix_from({"name": "m", "recipes": ["contrastive"], "factors": declared}, "m.toml")
+    assert matrix.varied_paths() == {"one": ("stages.a.loss",), "two": ("stages.a.steps", "stages.ab.loss")}

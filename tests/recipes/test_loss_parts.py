@@ -6,6 +6,7 @@ import pytest
 
 from cerank import recipes
 from cerank.errors import RecipeError
+from cerank.planning.workload import count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.rendering import render
@@ -115,3 +116,10 @@ def test_losses_take_the_place_of_the_loss_of_an_extended_recipe(tmp_path):
     file.write_text(f'extends = "contrastive"\nname = "both"\n[stages.contrastive]\nloss = "lce"\n{own}')
     with refused(RecipeError, "recipe", "stages.contrastive.loss"):
         recipes.load(str(file))
+
+
+def test_passes_for_the_cosines_of_gradients_are_counted_before_anything_is_trained():
+    plain, read = (recipe(LCE, KL, gradient_cosine_every=every, group_size=4, groups_per_step=2) for every in (0, 2))
+    queries = {plain.data.train: 50, plain.data.validation: 20, plain.data.test[0]: 30}
+    pairs = [count_work(each, queries)[0].pairs for each in (plain, read)]
+    assert pairs == [5 * 2 * 4, 5 * 2 * 4 + 2 * 2 * (2 * 4)]  # two of five steps, a pass more for each of two losses

@@ -87,6 +87,38 @@ def test_paths_of_a_matrix_are_from_its_file_and_options_replace_its_lists(tmp_p
     assert (fewer.recipes, fewer.baseline) == (("distill",), "")
 
 
+PATHS_IN_TABLES = """
+name = "m"
+recipes = ["distill"]
+[settings]
+"stages.a.losses" = [{name = "lce"}, {name = "kl", teacher = "./t.run"}]
+[factors.data.one]
+"data.train" = [{set = "./x", weight = 2}, {set = "./y"}]
+[factors.data.two]
+data.test = ["./x"]
+[factors.negatives.plain]
+[factors.negatives.mined]
+"stages.a.false_negatives" = {scores = "./s.run", max_score = 1.0}
+"stages.a.negative_sources" = [{source = "mined", run = "../m.run"}]
+"""
+
+
+def test_paths_in_tables_of_settings_and_factors_are_from_the_matrixs_file(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(PATHS_IN_TABLES)
+    found = recipes.load_matrix(str(tmp_path / "m.toml")).matrix
+    assert found.settings == {
+        "stages.a.losses": [{"name": "lce"}, {"name": "kl", "teacher": f"{tmp_path}/t.run"}],
+    }
+    assert found.factors["data"] == {
+        "one": {"data.train": f"{tmp_path}/x * 2 + {tmp_path}/y"},
+        "two": {"data": {"test": [f"{tmp_path}/x"]}},
+    }
+    assert found.factors["negatives"]["mined"] == {
+        "stages.a.false_negatives": {"scores": f"{tmp_path}/s.run", "max_score": 1.0},
+        "stages.a.negative_sources": [{"source": "mined", "run": f"{tmp_path.parent}/m.run"}],
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -67,6 +67,12 @@ def test_a_recipe_without_passages_has_the_hash_that_it_had():
     assert stage_key_by_names(recipe_of(fits), 0) == stage_key_by_names(recipe_of(own=fits), 0)
 
 
+def test_stages_on_documents_written_by_other_templates_are_other_trainings():
+    values = {"name": "r", "chain": ["a"], "stages": {"a": STAGE}}
+    written = [recipe_from(values | {"data": {"document_template": text}}, "r") for text in ("", "{title}", "{text}")]
+    assert len({stage_key_by_names(recipe, 0) for recipe in written}) == 3
+
+
 def test_a_recipe_with_passages_reads_back_as_it_was_written(tmp_path):
     fits = {"aggregation": "choose", "length": 40, "stride": 20}
     recipe = recipe_of(fits, {**fits, "train_on": "all"})

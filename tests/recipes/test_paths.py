@@ -86,3 +86,21 @@ def test_wrong_types_are_left_to_the_checks(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.load(str(path))
     assert all(f"{key}: " in caught.value.what for key in ("base", "data", "stages"))
+
+
+@pytest.mark.parametrize("name", ["./coll[fold=1/{}]", "pydocs/train[fold!=1,2/{}]", "./a[fold=1/{}] * 2 + ./b"])
+def test_a_file_of_folds_is_found_beside_the_recipe_and_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folds.json").write_text("[]")
+    for folder in ("coll", "a", "b"):
+        (tmp_path / folder).mkdir()
+    expected = name.replace("./", f"{tmp_path}/").format(tmp_path / "folds.json")
+    for file in ("folds.json", "./folds.json", str(tmp_path / "folds.json")):
+        path = tmp_path / "own.toml"
+        path.write_text(f'name = "r"\nchain = ["a"]\n[data]\ntrain = "{name.format(file)}"\n[stages.a]\nsteps = 1\n')
+        assert recipes.load(str(path)).recipe.data.train == expected
+        monkeypatch.chdir(tmp_path)
+        given = recipes.load("contrastive", [f"data.train={name.format(file)}"]).recipe
+        assert plans.absolute(given).data.train == expected
+    assert resolve_beside("pydocs/train[fold=1/5]", tmp_path) == "pydocs/train[fold=1/5]"

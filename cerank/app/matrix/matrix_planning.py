@@ -118,10 +118,15 @@ class WorkTotals:
         keys = dict(zip(recipe.chain, cache_keys, strict=True))
         data = recipe.data
         tested = repr((data.test, data.first_stages, data.depth))
+        # a baseline is no training: the runs share its scores where they give it the same texts
+        last = recipe.stages[recipe.chain[-1]].precision  # a baseline is scored as the last stage is
+        for system, model in recipe.baseline_models().items():
+            keys[system] = repr((model, recipe.passages_of(system), data.document_template, last))
+        is_finished = all(stage in given for stage in cache_keys)
         for part in work:
             stage = keys[part.stage]
             key = f"{stage} {part.part} {tested if part.part.startswith('re-rank ') else ''}"
-            sums = self._shared if key in self._seen or stage in given else self._done
+            sums = self._shared if key in self._seen or stage in given or is_finished else self._done
             self._seen.add(key)
             before = sums.get(part.part)
             sums[part.part] = sum_of_work(before, part) if before else part

@@ -27,7 +27,7 @@ from cerank.machine import devices
 from cerank.planning import node_schedule, stage_keys
 from cerank.planning.node_schedule import StageTask
 from cerank.recipes import factors
-from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
+from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord, is_same_or_inside
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Evaluate, Recipe
 from cerank.registry import nearest
@@ -95,7 +95,7 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
 
     Raises:
         CerankError: a recipe cannot be read, or is wrong with what the matrix lays over it; a setting that no recipe
-            has a place for; more than 500 runs.
+            has a place for; an override of what a factor varies; more than 500 runs.
     """
     matrix = loaded.matrix
     plain = [recipes.load(name) for name in matrix.recipes]
@@ -109,6 +109,7 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     varied = [path for levels in matrix.factors.values() for settings in levels.values() for path in settings]
     given = [*matrix.settings, *varied, *(text.partition("=")[0] for text in overrides)]
     _check_stages_exist(given, set().union(*stages))
+    _check_overrides(matrix, overrides)
     over = _matrix_tables(matrix)
     loaded_recipes = []
     for name, known, unchanged in zip(matrix.recipes, stages, plain, strict=True):
@@ -240,6 +241,18 @@ def _check_stages_exist(paths: Sequence[str], stages: set[str]) -> None:
                 hint=nearest(name, stages),
                 code="unknown-stage",
             )
+
+
+def _check_overrides(matrix: Matrix, overrides: Sequence[str]) -> None:
+    """Reject overrides of what a factor varies: its levels would all be the same training."""
+    for path in (text.partition("=")[0].strip() for text in overrides):
+        for name, varied in matrix.varied_paths().items():
+            if any(is_same_or_inside(path, own) for own in varied):
+                raise RecipeError(
+                    f"{path}: factor '{name}' varies it, and a setting for every run would undo that",
+                    where=f"matrix {matrix.name}",
+                    hint="leave it out, or take the factor out of the matrix",
+                )
 
 
 # --- what it comes to

@@ -61,7 +61,8 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     Recipes and base models are factors, too, where the matrix has several.
 
     Raises:
-        UsageError: no such matrix, factor or condition; a run of one stage has no gain.
+        UsageError: no such matrix, factor or condition; a run of one stage has no gain; a margin in percent of a baseline
+            that scores 0.
         MissingError: a run is not finished.
     """
     from cerank.evaluation.measures import canonical, limits
@@ -89,7 +90,9 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     typed = {canonical(name, "--margin"): margin for name, margin in margins_of.typed(request.margins).items()}
     margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
     if margin is not None and margin.share is not None:
-        margin = msgspec.structs.replace(margin, value=margin.share * float(cells[0].values.mean()))
+        # what the baseline's last stage reaches at the reference of every factor, on the first base model
+        place = next(at for at, (recipe, _) in enumerate(groups) if recipe == record.baseline)
+        margin = _sized(margin, systems, place, condition, measure)
     effects = effect_study(
         cells,
         levels,
@@ -226,6 +229,23 @@ def _cells(
             values = values - np.array(values_by_query(systems[0], earlier, condition, measure)[1][1])
         cells.append(FactorCell(_levels_of(cell_of[group], levels), values))
     return cells
+
+
+def _sized(margin: Margin, systems: Sequence[System], place: int, condition: Condition, measure: str) -> Margin:
+    """Return a margin that is a share in the measure's units, by the mean of the baseline, the system at `place`.
+
+    Raises:
+        UsageError: the baseline scores 0, so that its share would call no difference equivalent.
+    """
+    import numpy as np
+
+    from cerank.evaluation.systems import values_by_query
+
+    mean = float(np.mean(values_by_query(systems[0], systems[place], condition, measure)[1][1]))
+    if mean <= 0:
+        what = f"{margin.shown} is 0: '{systems[place].label}' scores 0 by {measure} on {condition}"
+        raise UsageError(what, where=margin.source, hint="give a number in the measure's units", code="share-of-zero")
+    return msgspec.structs.replace(margin, value=(margin.share or 0.0) * mean)
 
 
 def tables(done: MatrixEffects) -> list[Table]:

@@ -19,7 +19,7 @@ from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
 from cerank.cli.typer_app import app
 from cerank.core.metrics import Event
-from cerank.errors import CerankError, MissingError, UsageError
+from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import journal, json_records
 from cerank.files.lease import Lease
 from cerank.machine.devices import Device
@@ -157,6 +157,36 @@ def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> N
     assert work["re-rank dev-small by contrastive"].units == 2 * 6980  # as the catalog has it
 
 
+def test_missing_rankings_of_negatives_and_runs_that_score_them_are_named(made: SimpleNamespace) -> None:
+    sources = '[{source = "mined", run = "gone.run"}, {source = "mined", run = "oracle", ranks = [2, 4]}]'
+    given = (
+        f"stages.contrastive.negative_sources={sources}",
+        'stages.contrastive.false_negatives={scores = "nowhere.run", max_score = 1.0}',
+    )
+    data = str(made.folder / "data")
+    needs = matrix_runs.outline(grid_of(made, *given, recipes=[str(made.folder / "cl-kd.toml")]), made.settings).needs
+    assert {(need.kind, need.name) for need in needs} == {
+        ("first stage", f"gone.run on {data}"),
+        ("scores of negatives", f"nowhere.run on {data}"),
+    }
+    assert all(need.text and need.how for need in needs)
+    there = [text.replace("gone.run", "bm25").replace("nowhere.run", "oracle") for text in given]
+    assert matrix_runs.outline(grid_of(made, *there), made.settings).needs == ()
+
+
+def test_the_outline_counts_a_baseline_that_the_runs_share_once(made: SimpleNamespace) -> None:
+    model = made.plan.recipe.base
+    found = matrix_runs.outline(grid_of(made, f'baselines=["{model}"]'), made.settings)
+    (test,) = made.plan.recipe.data.test
+    name = f"re-rank {test} by {Path(model).name}"
+    (once,) = (part for part in found.work if part.part == name)
+    (again,) = (part for part in found.shared if part.part == name)
+    assert again.units == 5 * once.units > 0  # six runs
+    cut = 'stages.distill.passages={aggregation = "MaxP", length = 6, stride = 3}'  # of the stage, and not the baseline
+    assert [part for part in matrix_runs.outline(grid_of(made, cut, f'baselines=["{model}"]'), made.settings).work
+            if part.part == name] == [once]  # fmt: skip
+
+
 def test_a_measure_that_would_be_zero_on_every_query_is_named_before_anything_runs(made: SimpleNamespace) -> None:
     found = matrix_runs.outline(grid_of(made, 'evaluate.measures=["RR(rel=9)@10"]'), made.settings)
     (need,) = [need for need in found.needs if need.kind == "measures"]
@@ -289,6 +319,14 @@ def test_factors_multiply_the_recipes_that_they_change(made: SimpleNamespace) ->
     )
     with refused(UsageError, "matrix-exists", "factors"):
         matrix_runs.queue_missing_runs(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
+
+
+@pytest.mark.parametrize("path", ["stages.distill.learning_rate", "stages.distill", "evaluate. score_precision"])
+def test_an_option_does_not_silently_undo_a_factor(made: SimpleNamespace, path: str) -> None:
+    made.file.write_text(made.file.read_text() + FACTORS)
+    with refused(RecipeError, "recipe", path, "scores" if path.startswith("evaluate") else "rate"):
+        grid_of(made, f"{path}=3e-4")
+    assert grid_of(made, "stages.distill.steps=5").cells[-1].recipe.stages["distill"].steps == 5
 
 
 def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleNamespace) -> None:

@@ -1,0 +1,77 @@
+"""Margins in percent of a matrix' effects: shares of what the baseline's last stage reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cerank.app.rankings import factor_table
+from cerank.app.rankings.factor_table import EffectRequest
+from cerank.errors import UsageError
+from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
+from cerank.runs import declared_matrices
+from cerank.runs.layout import RunFolder
+from cerank.runs.records import decode_measures, encode_measures
+from cerank.settings import Settings
+from tests.app.made_runs import made_run
+from tests.refusals import refused
+from tests.worker.small import small_plan
+
+SKILLS = {"weak": 0.2, "strong": 0.9}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Settings, RunFolder]:
+    """The settings of a lab with a matrix of two recipes, and the run of its baseline, which is the second of them."""
+    plan, settings = small_plan(tmp_path)
+    recipes = {name: msgspec.structs.replace(plan.recipe, name=name) for name in SKILLS}
+    runs = {
+        name: made_run(settings, msgspec.structs.replace(plan, recipe=recipe), name, skill=SKILLS[name])
+        for name, recipe in recipes.items()
+    }
+    record = MatrixRecord(
+        name="grid",
+        sha256="5" * 64,
+        baseline="strong",
+        tests=plan.recipe.data.test,
+        first_stages=plan.recipe.data.first_stages,
+        depth=plan.recipe.data.depth,
+        measures={test: plan.measures_on(test) for test in plan.recipe.data.test},
+        cells=tuple(
+            MatrixCell(run=run.name, recipe=name, base=plan.recipe.base, seed=42) for name, run in runs.items()
+        ),
+    )
+    declared_matrices.save(settings.lab, record)
+    return settings, runs["strong"]
+
+
+def request(*, of_gain: bool = False) -> EffectRequest:
+    return EffectRequest(
+        matrix="grid", measure="nDCG@10", first_stage="bm25", margins=("nDCG@10=10%",), of_gain=of_gain
+    )
+
+
+def test_a_margin_in_percent_is_a_share_of_what_the_baselines_last_stage_reaches(
+    made: tuple[Settings, RunFolder],
+) -> None:
+    settings, baseline = made
+    done = factor_table.study(settings, request())
+    rows = decode_measures(baseline.measures("distill", done.record.tests[0], "bm25").read_bytes())
+    mean = sum(row.measures["nDCG@10"] for row in rows) / len(rows)
+    assert done.effects.margin is not None
+    assert done.effects.margin.value == pytest.approx(mean / 10)
+    gain = factor_table.study(settings, request(of_gain=True)).effects.margin
+    assert gain is not None
+    assert gain.value == pytest.approx(mean / 10)  # and no share of the gain, which may be nothing or below 0
+
+
+def test_a_margin_in_percent_of_a_baseline_that_scores_nothing_is_refused(made: tuple[Settings, RunFolder]) -> None:
+    settings, baseline = made
+    test = declared_matrices.load_if_there(settings.lab, "grid").tests[0]
+    path = baseline.measures("distill", test, "bm25")
+    rows = decode_measures(path.read_bytes())
+    path.write_bytes(encode_measures({name: {row.query_id: 0.0 for row in rows} for name in rows[0].measures}))
+    with refused(UsageError, "share-of-zero", "nDCG@10", "10"):
+        factor_table.study(settings, request())
