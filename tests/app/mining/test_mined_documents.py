@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def planned(made: SimpleNamespace, stage: dict[str, object], template: str = TEM
     return plan_of(recipe_from(values, "test"), made.settings, now=NOW)
 
 
-def mined(made: SimpleNamespace, output: Path, by: str = "bm25", **changes: object) -> Mined:
+def mined(made: SimpleNamespace, output: Path, by: str = "bm25", **changes: Any) -> Mined:
     request = MiningRequest(dataset=f"{made.data}[:50%]", by=by, output=output, depth=5, now=NOW, **changes)
     return mine(made.settings, request, lambda *_: None)
 
