@@ -193,6 +193,7 @@ def _check_request(request: RerankRequest) -> None:
     reranked_passages.check_request(
         request.passages,
         request.passage_scores,
+        request.output,
         is_server=request.checkpoint.startswith(("http://", "https://")),
         is_shard=request.shard is not None,
         replace=request.replace,

@@ -32,13 +32,20 @@ PASSAGE_OPTIONS = {  # key of `PassageSpec` -> option
 
 
 def check_request(
-    spec: PassageSpec | None, scores_file: Path | None, *, is_server: bool, is_shard: bool, replace: bool
+    spec: PassageSpec | None,
+    scores_file: Path | None,
+    output: Path,
+    *,
+    is_server: bool,
+    is_shard: bool,
+    replace: bool,
 ) -> None:
     """Check what is asked of passages, before anything is read.
 
     Args:
         spec: how documents are to be cut; None where the command does not say.
         scores_file: where the scores of passages are to be written.
+        output: where the ranking is to be written.
         is_server: whether a server scores.
         is_shard: whether only a part of the queries is scored.
         replace: whether an existing file is overwritten.
@@ -57,6 +64,10 @@ def check_request(
     if is_server or is_shard:
         what = "it is written with the whole ranking: give it with --merge" if is_shard else "a server has none"
         raise UsageError(what, where="--passage-scores", code="options-conflict")
+    if scores_file.resolve() == output.resolve():
+        what = f"the ranking is written to {output}, too"
+        hint = "name another file for the scores"
+        raise UsageError(what, where="--passage-scores", hint=hint, code="options-conflict")
     if not scores_file.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(scores_file))
     if scores_file.exists() and not replace:

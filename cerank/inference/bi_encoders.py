@@ -15,7 +15,7 @@ from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
 from cerank.models import bases
 from cerank.models.model_folders import json_object
-from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.models.model_reading import CHECKPOINT_CONFIG, longest_input
 
 _MODULES = "modules.json"
 _LARGEST = 1 << 20  # bytes of modules.json
@@ -64,17 +64,27 @@ def read_bi_encoder(folder: Path) -> BiEncoderFiles:
     if similarity not in {"cosine", "dot"}:
         what = f"a bi-encoder that compares by {similarity} cannot be read; cosine and dot can"
         raise UsageError(what, where=str(folder), code="bi-encoder-modules")
-    pooling = _pooling(folder / dict(names)["Pooling"] / "config.json")
-    length = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
+    pooling_file = folder / dict(names)["Pooling"] / "config.json"
+    pooling = _pooling(pooling_file)
+    query_prefix = str(prompts.get("query", default))
+    document_prefix = str(prompts.get("document", prompts.get("passage", default)))
+    if (query_prefix or document_prefix) and json_object(pooling_file).get("include_prompt") is False:
+        what = "a bi-encoder that pools without its prompts (include_prompt) cannot be read"
+        raise UsageError(what, where=str(pooling_file), code="bi-encoder-modules")
+    sentences = folder / "sentence_bert_config.json"
+    if _optional(sentences).get("do_lower_case") is True:
+        what = "a bi-encoder that lowers its texts' letters itself (do_lower_case) cannot be read"
+        hint = "if its tokenizer lowers them, too, set do_lower_case to false in a copy of the folder"
+        raise UsageError(what, where=str(sentences), hint=hint, code="bi-encoder-modules")
     return BiEncoderFiles(
         folder=folder,
         sha256=bases.fingerprint(folder),
         pooling=pooling,
         is_normalized="Normalize" in kinds,
         similarity=similarity,
-        max_length=int(length) if isinstance(length, int) and length > 0 else _LONGEST,
-        query_prefix=str(prompts.get("query", default)),
-        document_prefix=str(prompts.get("document", prompts.get("passage", default))),
+        max_length=longest_input(folder, json_object(folder / "config.json")) or _LONGEST,
+        query_prefix=query_prefix,
+        document_prefix=document_prefix,
     )
 
 

@@ -87,7 +87,7 @@ def read_model(
     """
     config = model_folders.json_object(folder / "config.json")
     weights = weight_shapes(folder)
-    length = _longest_input(folder, config)
+    length = longest_input(folder, config)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
     request = _ReadingRequest(name, declared, pooling)
@@ -446,7 +446,7 @@ def known_names(folder: Path, name: str, config: Mapping[str, Any]) -> list[str]
 # lengths and weights
 
 
-def _longest_input(folder: Path, config: Mapping[str, Any]) -> int:
+def longest_input(folder: Path, config: Mapping[str, Any]) -> int:
     """Return the tokens that the model reads at most, as tokenizer, modules and positions say; 0 if none does."""
     limits = []
     tokenizer = folder / "tokenizer_config.json"

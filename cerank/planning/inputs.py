@@ -198,7 +198,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
         if stage.false_negatives.scores:
             pinned.append(_scorer_of_negatives(name, stage, recipe, datasets, fetch=fetch))
-        check_mined_files(name, stage, datasets[training_dataset(recipe, stage)])
+        check_mined_files(name, stage, datasets[training_dataset(recipe, stage)], recipe.data.document_template)
     check_depths(recipe, datasets)
     if any(recipe.passages_of(system).title for system in (*recipe.chain, *recipe.baseline_models())):
         for data in datasets.values():

@@ -5,6 +5,7 @@ The candidates themselves are a TREC run, best first; a recipe samples negatives
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -50,8 +51,14 @@ def provenance_of(path: Path) -> MinedFrom | None:
     return json_records.load_if_there(provenance_path(path), MinedFrom)
 
 
-def check_mined_files(name: str, stage: Stage, dataset: Dataset) -> None:
+def check_mined_files(name: str, stage: Stage, dataset: Dataset, template: str) -> None:
     """Check the mined files that a stage samples negatives from, before anything is trained.
+
+    Args:
+        name: name of the stage.
+        stage: the stage.
+        dataset: the dataset that it trains on.
+        template: the recipe's text of a document from its fields; "" if it has none.
 
     Raises:
         UsageError: a file was mined from other documents, or has candidates of none of the queries.
@@ -68,5 +75,6 @@ def check_mined_files(name: str, stage: Stage, dataset: Dataset) -> None:
         mined = provenance_of(local_path(source.run)) if source.run not in dataset.runs else None
         if mined is not None and mined.documents_sha256 != dataset.documents.fingerprint():
             what = f"the file was mined from the documents of {mined.dataset}, and {dataset.name} has others"
-            hint = f"mine it again: cerank data mine {dataset.name} --by {mined.model} --into FILE"
+            option = f" --template {shlex.quote(template)}" if template else ""
+            hint = f"mine it again: cerank data mine {dataset.name} --by {mined.model}{option} --into FILE"
             raise UsageError(what, where=where, hint=hint, code="mined-from-other-documents")

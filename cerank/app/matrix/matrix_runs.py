@@ -276,6 +276,7 @@ def outline(
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
     lab, totals, rows = Lab(settings), WorkTotals(), []
     coming: set[str] = set()
+    given: set[str] = set()  # keys of stages that finished runs of the matrix have
     tasks: list[StageTask] | None = []
     for cell in grid_.cells:
         recipe = cell.recipe
@@ -286,7 +287,7 @@ def outline(
         taken = tuple(name for name, identity in zip(recipe.chain, cache_keys, strict=True) if identity in coming)
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(cache_keys)
-        given = cache_keys if state == "finished" else ()
+        given.update(cache_keys if state == "finished" else ())
         work = estimates.timed(plans.count_work(recipe, input_check.queries), known)
         totals.add(recipe, cache_keys, work, given)
         if state != "finished" and tasks is not None:
@@ -299,7 +300,7 @@ def outline(
         work=totals.done,
         shared=totals.shared,
         needs=input_check.needs,
-        tasks=None if tasks is None else tuple(tasks),
+        tasks=None if tasks is None else tuple(task for task in tasks if task.key not in given),
         comparisons=_comparisons(grid_),
     )
 

@@ -1,7 +1,8 @@
 """Mine candidates for negatives: by a first stage, a bi-encoder, or a re-ranker of an earlier run.
 
 The file is a TREC run, best first. A bi-encoder and a re-ranker score the judged positives, too, so that the same file
-serves a stage as the scores of its filters; a stage never takes a positive for a negative.
+serves a stage as the scores of its filters; a stage never takes a positive for a negative. A re-ranker of a run reads
+documents as it was trained to: by the template of its recipe, and in passages.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from pathlib import Path
 import msgspec
 
 import cerank
+from cerank.app import reranked_passages
 from cerank.app.lab import Lab
 from cerank.app.rerank_dataset import checkpoint_folder
 from cerank.app.score_pairs import score_by_model
 from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.document_fields import with_template
 from cerank.errors import UsageError
 from cerank.files import disk, json_records
 from cerank.files.hashing import sha256_file
@@ -28,7 +31,7 @@ from cerank.models import bases
 from cerank.retrieval import first_stage
 from cerank.retrieval.mined_files import MinedFrom, provenance_path
 from cerank.settings import Settings
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
 
@@ -42,7 +45,8 @@ class MiningRequest(msgspec.Struct, frozen=True, kw_only=True):
     by: str  # a first stage, a bi-encoder's folder or hub id, a run, RUN:STAGE, or a re-ranker's folder
     output: Path
     depth: int = 100
-    first_stage: str = "bm25"  # whose candidates a re-ranker orders
+    first_stage: str = ""  # whose candidates a re-ranker orders; "": bm25
+    document_template: str = ""  # text of a document from its fields; "": as the re-ranker's run had it
     relevance: int = 1  # smallest grade of a positive
     replace: bool = False
     now: datetime
@@ -59,11 +63,13 @@ class Mined(msgspec.Struct, frozen=True, kw_only=True):
 class _FoundCandidates(msgspec.Struct, frozen=True, kw_only=True):
     """Candidates, and the model that found them."""
 
+    dataset: Dataset  # as the model read it
     ranking: Ranking
     by: str
     model_sha256: str
     settings: dict[str, str | int] = {}
     device: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mined:
@@ -80,8 +86,8 @@ def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mine
     from cerank.datasets.open_datasets import open_dataset
 
     _check_output(request)
-    dataset = open_dataset(request.dataset, settings.cache)
-    candidates = _found(settings, request, dataset, progress)
+    candidates = _found(settings, request, open_dataset(request.dataset, settings.cache), progress)
+    dataset = candidates.dataset
     tag = "-".join(Path(request.by).name.split()) or "mined"
     packed = write_run(candidates.ranking, tag)
     path = request.output.resolve()
@@ -102,9 +108,9 @@ def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mine
         version=cerank.__version__,
     )
     json_records.save(provenance_path(path), provenance)
-    notes = (
-        [] if dataset.qrels else ["the dataset has no judgments, so a relevant document may be among the candidates"]
-    )
+    notes = list(candidates.notes)
+    if not dataset.qrels:
+        notes.append("the dataset has no judgments, so a relevant document may be among the candidates")
     absent = len(dataset.queries) - len(candidates.ranking)
     notes += [f"{counted(absent, 'query')} of {len(dataset.queries)} have no candidates"] if absent else []
     return Mined(path=path, provenance=provenance, notes=tuple(notes))
@@ -158,10 +164,32 @@ def _positives(request: MiningRequest, dataset: Dataset) -> dict[str, list[str]]
     return {query: [doc for doc in docs if doc in dataset.documents] for query, docs in relevant.items()}
 
 
+def _check_no_first_stage(request: MiningRequest) -> None:
+    """Check that no first stage is named where no re-ranker orders its candidates.
+
+    Raises:
+        UsageError: one is.
+    """
+    if request.first_stage:
+        what = f"{shown(request.by, 200)} finds candidates by itself; a first stage is for re-rankers"
+        raise UsageError(what, where="--first-stage", hint="leave it out", code="options-conflict")
+
+
+def _written(dataset: Dataset, template: str) -> tuple[Dataset, dict[str, str | int]]:
+    """Return the dataset with documents as the template makes them, and what the provenance says of that."""
+    return with_template(dataset, template, "--template"), {"document_template": template} if template else {}
+
+
 def _by_first_stage(settings: Settings, request: MiningRequest, dataset: Dataset) -> _FoundCandidates:
+    _check_no_first_stage(request)
+    dataset, written = _written(dataset, request.document_template)
     ranking = first_stage.candidates(dataset, request.by, request.depth, settings.cache)
     return _FoundCandidates(
-        ranking=ranking, by="first stage", model_sha256=first_stage.fingerprint(dataset, request.by)
+        dataset=dataset,
+        ranking=ranking,
+        by="first stage",
+        model_sha256=first_stage.fingerprint(dataset, request.by),
+        settings=written,
     )
 
 
@@ -171,6 +199,8 @@ def _by_bi_encoder(
     from cerank.inference.dense_candidates import BiEncoder, nearest_documents, similarities
     from cerank.kernels.determinism import make_deterministic
 
+    _check_no_first_stage(request)
+    dataset, written = _written(dataset, request.document_template)
     Lab(settings).check_device(settings.device)
     device = resolve_device(settings.device)
     threads = settings.threads or physical_cores()
@@ -191,6 +221,7 @@ def _by_bi_encoder(
     if ignores:
         merged = {query: {doc: s for doc, s in row.items() if doc != query} for query, row in merged.items()}
     return _FoundCandidates(
+        dataset=dataset,
         ranking=ordered({query: row for query, row in merged.items() if row}),
         by="bi-encoder",
         model_sha256=files.sha256,
@@ -201,6 +232,7 @@ def _by_bi_encoder(
             "query_prefix": files.query_prefix,
             "document_prefix": files.document_prefix,
             "threads": threads,
+            **written,
         },
         device=device,
     )
@@ -209,31 +241,42 @@ def _by_bi_encoder(
 def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _FoundCandidates:
     Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.by)
-    before = first_stage.candidates(dataset, request.first_stage, request.depth, settings.cache)
-    with_positives = _with_documents(before, _positives(request, dataset))
+    passages, template, notes = reranked_passages.as_in_run(None, request.document_template, folder)
+    dataset, written = _written(dataset, template)
+    if passages is not None:
+        size = f"{passages.max_passages} of {passages.length} tokens, stride {passages.stride}"
+        written["passages"] = f"{size}, {passages.first_aggregation}"
+    first = request.first_stage or first_stage.BM25
+    before = first_stage.candidates(dataset, first, request.depth, settings.cache)
+    positives = _positives(request, dataset)
+    if dataset.ignores_identical_ids:
+        positives = {query: [doc for doc in docs if doc != query] for query, docs in positives.items()}
+    with_positives = _with_documents(before, positives)
 
     def advance(done: int, total: int) -> None:
         progress("queries", done, total)
 
-    scored = score_by_model(settings, folder, dataset, with_positives, precision="fp32", progress=advance)
+    scored = score_by_model(
+        settings, folder, dataset, with_positives, precision="fp32", progress=advance, passages=passages
+    )
     return _FoundCandidates(
+        dataset=dataset,
         ranking=ordered(scored.scores, with_positives),
         by="re-ranker",
         model_sha256=bases.fingerprint(folder),
         settings={
-            "first_stage": request.first_stage,
-            "first_stage_sha256": first_stage.fingerprint(dataset, request.first_stage),
+            "first_stage": first,
+            "first_stage_sha256": first_stage.fingerprint(dataset, first),
             "precision": scored.precision,
             "threads": settings.threads or physical_cores(),
+            **written,
         },
         device=resolve_device(settings.device),
+        notes=notes,
     )
 
 
 def _with_documents(ranking: Ranking, added: Mapping[str, Sequence[str]]) -> Ranking:
     """Return the ranking with further documents at the end of each list."""
-    lists = {
-        query: list(dict.fromkeys((*docs, *(doc for doc in added.get(query, ()) if doc != query))))
-        for query, docs in ranking.items()
-    }
+    lists = {query: list(dict.fromkeys((*docs, *added.get(query, ())))) for query, docs in ranking.items()}
     return Ranking(lists, {query: [float(-place) for place in range(len(docs))] for query, docs in lists.items()})

@@ -14,6 +14,7 @@ import msgspec
 from cerank.core.rankings import Ranking
 from cerank.core.seeds import derive
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.document_fields import with_template
 from cerank.errors import MissingError, UsageError
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan
@@ -88,7 +89,8 @@ def _of_file(settings: Settings, request: SampleRequest, path: Path) -> Negative
         )
     if request.only_dropped:
         raise UsageError("filters drop candidates in a stage of a run, not in a file", where="--dropped")
-    dataset = open_dataset(name, settings.cache)
+    template = mined.settings.get("document_template", "") if mined is not None and name == mined.dataset else ""
+    dataset = with_template(open_dataset(name, settings.cache), str(template))
     ranking = open_run_file(path, settings.cache).ranking
     relevance = mined.settings.get("relevance", 1) if mined is not None else 1
     chosen = _some([query for query in dataset.queries if query in ranking], request)
@@ -149,13 +151,11 @@ def _row(
 
 
 def _of_run(settings: Settings, request: SampleRequest) -> NegativeSample:
-    from cerank.datasets.open_datasets import open_dataset
-
     title, colon, stage_name = request.what.partition(":")
     folder = run_store.find(settings.lab, title)
     plan = run_store.load_plan(folder)
     name, stage = _stage(plan, stage_name, has_name=bool(colon))
-    dataset = open_dataset(inputs.training_dataset(plan.recipe, stage), settings.cache)
+    dataset = inputs.open_with_template(inputs.training_dataset(plan.recipe, stage), plan.recipe, settings.cache)
     candidates = _candidates(plan, dataset, settings)
     dropped = _dropped(folder, name, stage)
     sampler = _sampler(plan, name, stage, dataset, candidates).dropping(false_negatives.by_query(dropped))

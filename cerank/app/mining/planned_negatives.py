@@ -82,9 +82,7 @@ def _rows(
 
 def _counts(plan: Plan, recipe: Recipe, stage: Stage, source: NegativeSource) -> tuple[int | None, int | None]:
     """Return how many training queries a file ranks, and their candidates in the source's ranks; None if computed."""
-    from cerank.datasets.open_datasets import open_dataset
-
-    dataset = open_dataset(inputs.training_dataset(recipe, stage), Path(plan.cache))
+    dataset = inputs.open_with_template(inputs.training_dataset(recipe, stage), recipe, Path(plan.cache))
     run = source.run or inputs.training_first_stage(recipe, stage)
     if first_stage.is_built_in_bm25(dataset, run) or (run not in dataset.runs and run in first_stage.RETRIEVERS):
         return None, None

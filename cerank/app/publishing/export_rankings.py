@@ -88,6 +88,8 @@ def export_rankings(
         notes = (
             "user time, memory and energy are not in the metadata: a run records the seconds of its scoring alone",
         )
+        if len(plan.recipe.data.first_stages) > 1:
+            notes = ("time is not in the metadata: the run scored the candidates of its first stages together",)
     return WrittenRankings(target, tuple(files), notes)
 
 
@@ -142,7 +144,8 @@ def _header(folder: RunFolder, plan: Plan, ranking: _StoredRanking, rows: bytes,
         machine=RecordedMachine(cpu=attempt.cpu, versions=attempt.versions) if attempt is not None else None,
         training=training,
     )
-    resources = Resources(seconds=sum(row.seconds for row in scorings)) if scorings else None
+    is_of_one = len(recipe.data.first_stages) == 1  # the candidates of several are scored together
+    resources = Resources(seconds=sum(row.seconds for row in scorings)) if scorings and is_of_one else None
     lines = run_metadata.header(metadata, source, resources)
     return "".join(f"{line}\n" for line in lines).encode()
 

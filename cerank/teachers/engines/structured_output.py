@@ -22,7 +22,7 @@ def ignored(parameters: Mapping[str, object], text: str, *, is_cut: bool) -> str
         is_cut: whether the answer was cut off at its largest number of tokens.
     """
     for name, form, required in _forms(parameters):
-        if not _has_form(form, required, text.strip(), is_cut=is_cut):
+        if not any(_has_form(form, required, answer, is_cut=is_cut) for answer in (text, text.strip())):
             return name
     return ""
 
@@ -44,7 +44,8 @@ def _has_form(form: str, required: object, text: str, *, is_cut: bool) -> bool:
     if form == "json":
         return text[:1] in _JSON_STARTS if is_cut else _is_json(text)
     if form == "choice" and isinstance(required, Sequence):
-        return any(str(choice).startswith(text) if is_cut else choice == text for choice in required)
+        choices = {spelling for choice in required for spelling in (str(choice), str(choice).strip())}
+        return any(choice.startswith(text) if is_cut else choice == text for choice in choices)
     if form == "regex" and isinstance(required, str) and not is_cut:
         try:
             return re.fullmatch(required, text) is not None

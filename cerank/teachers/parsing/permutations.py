@@ -20,12 +20,17 @@ _FOREIGN_DIGITS = str.maketrans(  # as rank_llm reads them
 _SPLIT_NUMBER = re.compile(r"\[(\d)\](\d)(?!\d)")  # "[1]4" is how RankGPT's outputs write [14] now and then
 _FENCE = re.compile(r"```[a-zA-Z]*")
 _WORD = r"(?:passages?|documents?|docs?|no\.?|nr\.?|number|id|#)"
+_PLURAL = r"(?:passages|documents|docs)"
 _INSIDE = rf"\s*(?:{_WORD}[\s_:#-]*)?(\d+)\s*"
 _BRACKETED = re.compile(rf"\[{_INSIDE}\]", re.IGNORECASE)
 _BRACKETED_RANGE = re.compile(rf"\[{_INSIDE}\]?\s*(?:-|–|—|\.\.\.?|to|through)\s*\[?{_INSIDE}\]", re.IGNORECASE)
 _LIST_INSIDE = re.compile(rf"\[({_INSIDE}(?:[,;>\s]+{_INSIDE})+)\]", re.IGNORECASE)
-# "passages 1-14" are spoken of together, and not ranked
-_NAMED = re.compile(rf"\b{_WORD}[\s_:#\[-]*(\d+)(?!\d|\s*(?:-|–|—|to|through)\s*\d)", re.IGNORECASE)
+# "passages 1-14" are spoken of together, and not ranked; behind "Passage 3 - " stands a score or a reason
+_NAMED = re.compile(
+    rf"\b(?:(?P<plural>{_PLURAL})|(?!{_PLURAL}){_WORD})[\s_:#\[-]*(?P<number>\d+)"
+    r"(?!\d|[-–—]\d|\s*(?:to|through)\s*\d)(?(plural)(?!\s*[-–—]\s*\d))",
+    re.IGNORECASE,
+)
 _BARE_CHAIN = re.compile(r"(?<![\w.])\d+(?:\s*[>,;]\s*\d+)+(?![\w])")
 _ONLY_NUMBERS = re.compile(r"[\s\d,;>.\[\]()]*")
 _LINK = re.compile(r"[\s>,;=.|→\-*'\"]*(?:and|then)?[\s>,;=.|→*'\"]*")  # what may stand between two of a chain
@@ -97,7 +102,7 @@ def _numbers_in(text: str) -> tuple[list[int], bool]:
     identifiers = list(_bracketed(text))
     if identifiers:
         return _chain_first(text, identifiers), _is_plain(text, identifiers)
-    named = [_Found(_number(match[1]), *match.span()) for match in _NAMED.finditer(text)]
+    named = [_Found(_number(match["number"]), *match.span()) for match in _NAMED.finditer(text)]
     if named:
         return _chain_first(text, named), False
     chains = [[_number(digits) for digits in re.findall(r"\d+", match[0])] for match in _BARE_CHAIN.finditer(text)]

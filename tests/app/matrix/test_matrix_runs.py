@@ -229,6 +229,11 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     outline = matrix_runs.outline(grid, made.settings)
     assert [row.state for row in outline.rows] == ["finished"] * 3
     assert outline.work == ()
+    run_store.remove(both)
+    some = matrix_runs.outline(grid, made.settings, pairs_per_second=100.0)
+    assert some.tasks is not None
+    assert len(some.tasks) == 1, "the first stage is there in a finished run"
+    assert matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard).added
     run_store.remove(kd)
     added = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard).added
     assert [run_store.load_plan(folder).recipe.name for folder in added] == ["kd"]

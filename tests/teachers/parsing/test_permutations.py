@@ -36,6 +36,8 @@ def _rank_llm(text: str, size: int) -> tuple[int, ...]:
         ("[No. 3] > [No. 1] > [No. 2]", (2, 0, 1), (2, 0, 1)),
         ("[PASSAGE3, PASSAGE1, PASSAGE2]", (2, 0, 1), (2, 0, 1)),
         ("1. Passage 3\n2. Passage 1\n3. Passage 2", (2, 0, 1), (0, 2, 1)),
+        ("Passage 3 - 0.95\nPassage 1 – 0.40\nPassage 2 — 9/10", (2, 0, 1), (2, 0, 1)),
+        ("Passage 3 - 2 facts\nPassage 1 - partly\nPassage 2 - off topic", (2, 0, 1), (2, 1, 0)),
         ("3 > 1 > 2", (2, 0, 1), (2, 0, 1)),
         ("3 1 2", (2, 0, 1), (2, 0, 1)),
         ("**[3]** > **[2]** > **[1]**", (2, 1, 0), (2, 1, 0)),
@@ -63,6 +65,7 @@ def test_an_answer_is_read_as_it_was_meant_where_rank_llm_counts_every_digit(
         "None of the passages answers the query of 2024.",
         "[17] > [18]",
         "[Not considering passages 1-3 as they do not provide information]",
+        "Passages 1 - 3 do not provide information",
     ],
 )
 def test_a_text_without_any_ranking_is_no_answer(text: str) -> None:

@@ -47,8 +47,21 @@ def mine(
     depth: Annotated[int, typer.Option("--depth", metavar="N", min=1, help="Candidates for each query.")] = 100,
     first_stage: Annotated[
         str,
-        typer.Option("--first-stage", metavar="NAME", help="First stage whose candidates a re-ranker orders."),
-    ] = "bm25",
+        typer.Option(
+            "--first-stage",
+            metavar="NAME",
+            help="First stage whose candidates a re-ranker orders: bm25 unless it is given.",
+        ),
+    ] = "",
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="TEXT",
+            help='Text of a document from its fields, such as "{title}. {text}", as in the recipe that samples from '
+            "the file; a re-ranker of a run takes that of its own recipe.",
+        ),
+    ] = "",
     relevance: Annotated[
         int, typer.Option("--relevance", metavar="GRADE", min=1, help="Smallest grade of a positive.")
     ] = 1,
@@ -76,6 +89,7 @@ def mine(
         output=into,
         depth=depth,
         first_stage=first_stage,
+        document_template=template,
         relevance=relevance,
         replace=replace,
         now=datetime.now(UTC),

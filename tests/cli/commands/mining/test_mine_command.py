@@ -75,7 +75,8 @@ def test_a_bi_encoder_of_other_modules_is_refused(tmp_path: Path) -> None:
     names = ["Transformer", "Pooling"]
 
     def write(*more: str) -> None:
-        modules = [{"type": f"sentence_transformers.models.{name}", "path": ""} for name in (*names, *more)]
+        kinds = [f"sentence_transformers.models.{name}" for name in (*names, *more)]
+        modules = [{"idx": place, "type": kind, "path": ""} for place, kind in enumerate(kinds)]
         modules[1]["path"] = "1_Pooling"
         (folder / "modules.json").write_text(json.dumps(modules))
 
@@ -86,6 +87,22 @@ def test_a_bi_encoder_of_other_modules_is_refused(tmp_path: Path) -> None:
     write()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
     with refused(UsageError, "bi-encoder-modules"):
+        read_bi_encoder(folder)
+    pooling = {"pooling_mode_mean_tokens": True, "include_prompt": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "model.safetensors").write_bytes(b"")
+    assert read_bi_encoder(folder).query_prefix == ""
+    (folder / "config_sentence_transformers.json").write_text('{"prompts": {"query": "Find: "}}')
+    with refused(UsageError, "bi-encoder-modules", "include_prompt"):
+        read_bi_encoder(folder)
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "config.json").write_text('{"max_position_embeddings": 64}')
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 100}')
+    assert read_bi_encoder(folder).max_length == 64
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 32}')
+    assert read_bi_encoder(folder).max_length == 32
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    with refused(UsageError, "bi-encoder-modules", "do_lower_case"):
         read_bi_encoder(folder)
     (folder / "modules.json").write_text("{}")
     with refused(UsageError, "bi-encoder-modules"):
