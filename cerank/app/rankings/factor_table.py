@@ -61,8 +61,8 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     Recipes and base models are factors, too, where the matrix has several.
 
     Raises:
-        UsageError: no such matrix, factor or condition; a run of one stage has no gain; a margin in percent of a baseline
-            that scores 0.
+        UsageError: no such matrix, factor or condition; a run of one stage has no gain; a margin in percent of a
+            baseline that scores 0.
         MissingError: a run is not finished.
     """
     from cerank.evaluation.measures import canonical, limits
