@@ -100,12 +100,12 @@ def _without_replaced_losses(values: Mapping[str, object], over: Mapping[str, ob
     stages, changed = values.get("stages"), over.get("stages")
     if not isinstance(stages, Mapping) or not isinstance(changed, Mapping):
         return values
-    kept = dict(stages)
+    remaining = dict(stages)
     for name, table in stages.items():
         replacing = changed.get(name)
         if isinstance(table, Mapping) and isinstance(replacing, Mapping) and replacing.get("losses"):
-            kept[name] = {key: value for key, value in table.items() if key not in ONE_LOSS}
-    return {**values, "stages": kept}
+            remaining[name] = {key: value for key, value in table.items() if key not in ONE_LOSS}
+    return {**values, "stages": remaining}
 
 
 def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
