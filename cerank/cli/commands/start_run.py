@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -287,6 +287,13 @@ def _enqueue(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest) -> No
     write_output(folder.name + "\n")
 
 
+def _truncation_sentences(plan: Plan, *, is_measured: bool) -> Iterable[str]:
+    """Return how many documents the run would cut; a login node may have no torch, with which they are tokenized."""
+    if is_measured:
+        return truncation_estimates.truncation_in_words(plan)
+    return ["how many documents are cut is counted by the run itself"]
+
+
 def _show_plan(
     plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
 ) -> None:
@@ -328,7 +335,7 @@ def _show_plan(
         info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
-    for sentence in truncation_estimates.truncation_in_words(plan):
+    for sentence in _truncation_sentences(plan, is_measured=is_measured):
         info(sentence)
     shared = plans.shared_queries(plan)
     shown = [table_columns.input_table(plan), table_columns.work_table(work)]
