@@ -30,6 +30,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("run", "--folds"): "queues five runs; tests/app/rankings/test_cross_validation.py carries three out",
     ("folds",): "needs a finished run for each fold, as there",
+    ("effects",): "needs all runs of a matrix; tests/app/matrix/test_matrix_runs.py carries four out",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("report", "is-the-second-stage-worth-it"): "needs its fifteen runs",
     ("run", "--base", "electra"): "needs the model",
@@ -108,6 +109,8 @@ def place(tmp_path_factory):
     claims = re.search(r"```toml\n(title = .*?)```", DOCUMENTS["verdicts"], re.DOTALL)
     assert claims is not None
     (folder / "dl20.toml").write_text(claims[1])
+    (rates,) = (block for block in blocks(DOCUMENTS["matrices"], "toml") if block.startswith('name = "rates"'))
+    (folder / "rates.toml").write_text(rates)
     planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
     assert planned is not None
     (folder / "plan.toml").write_text(planned[1])
