@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 
 NOW = datetime(2026, 11, 23, 10, 43, 31, tzinfo=UTC)
 

@@ -36,7 +36,8 @@ from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.paths import with_file_of_folds
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import Recipe, Stage, rate_mistakes, share_of, shown_size
+from cerank.recipes.recipe_checks import rate_mistakes
+from cerank.recipes.schema import Recipe, Stage, share_of, shown_size
 from cerank.recipes.set_mixtures import is_mixture, with_names
 from cerank.registry import nearest
 from cerank.runs import run_store

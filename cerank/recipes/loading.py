@@ -18,10 +18,11 @@ from cerank.errors import FormatError, RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
 from cerank.recipes.paths import resolve_beside, with_absolute_paths, with_absolute_setting
-from cerank.recipes.schema import ONE_LOSS, Recipe, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import ONE_LOSS, Recipe
 from cerank.registry import nearest
 
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).parent / "shipped"
 LONGEST_CHAIN = 8  # files that extend one another; more would be unreadable
 
 

@@ -16,7 +16,8 @@ from cerank.core import decode
 from cerank.core.decode import help_text
 from cerank.errors import RecipeError
 from cerank.recipes.factors import Fraction, fraction_mistake
-from cerank.recipes.schema import Positive, Seed, Size, size_mistakes
+from cerank.recipes.recipe_checks import size_mistakes
+from cerank.recipes.schema import Positive, Seed, Size
 
 MATRIX_FORMAT = 1
 

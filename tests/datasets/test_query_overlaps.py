@@ -7,7 +7,7 @@ import pytest
 from cerank.datasets.open_datasets import open_dataset
 from cerank.datasets.query_overlaps import check_test_queries, normalized, overlaps
 from cerank.errors import RecipeError
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from tests.refusals import refused
 
 

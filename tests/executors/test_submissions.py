@@ -16,7 +16,7 @@ from cerank.executors import choice
 from cerank.executors.interface import GROUP, Needs
 from cerank.executors.submissions import Submission, runs_waiting_for, shared_stages
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.runs import job_records, run_store
 from cerank.runs.job_records import JobAnswer, JobRecord, JobState
 from cerank.runs.layout import JobFolder, RunFolder

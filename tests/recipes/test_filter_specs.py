@@ -14,7 +14,8 @@ from cerank.planning.several_devices import check_division
 from cerank.planning.workload import FilterPasses, count_work, filter_passes, filter_sentences
 from cerank.recipes.filter_specs import FilterSpec
 from cerank.recipes.plan import without_defaults
-from cerank.recipes.schema import Recipe, Stage, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Recipe, Stage
 from tests.refusals import refused
 
 

@@ -9,8 +9,9 @@ from cerank.errors import RecipeError
 from cerank.planning.workload import count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import without_defaults
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.rendering import render
-from cerank.recipes.schema import Stage, recipe_from
+from cerank.recipes.schema import Stage
 from tests.refusals import refused
 
 LCE, KL = {"name": "lce"}, {"name": "kl", "teacher": "embedding"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cerank.recipes.loss_specs import LOSSES, loss_mistakes, target_of
-from cerank.recipes.schema import SMALLEST_RATE, Stage, rate_mistakes, recipe_from
+from cerank.recipes.recipe_checks import SMALLEST_RATE, rate_mistakes, recipe_from
+from cerank.recipes.schema import Stage
 
 TEACHER = {"source": "teacher", "teacher": "some.run"}
 

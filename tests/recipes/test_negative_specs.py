@@ -15,7 +15,8 @@ from cerank.errors import RecipeError
 from cerank.files.hashing import sha256_json
 from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.plan import without_defaults
-from cerank.recipes.schema import Stage, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Stage
 
 
 def table(**stage: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cerank.errors import RecipeError
 from cerank.planning.stage_keys import stage_key_by_names
 from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.plan import without_defaults
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from tests.refusals import refused
 
 STAGE = {"steps": 1, "max_length": 128, "max_query_length": 32}

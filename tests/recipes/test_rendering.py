@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerank import recipes
-from cerank.recipes.schema import Data, Recipe, Stage, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Data, Recipe, Stage
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 STAGE = st.builds(

@@ -13,7 +13,8 @@ from cerank.core.decode import help_text_of
 from cerank.errors import RecipeError
 from cerank.planning.stage_keys import stage_key_by_names
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import Data, Evaluate, Recipe, Stage, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 from tests.refusals import refused
 
 

@@ -33,7 +33,8 @@ from cerank.errors import CerankError, RecipeError, UsageError
 from cerank.evaluation.measures import check, per_query
 from cerank.inference.rerank import Scorer
 from cerank.models.cross_encoder import load, load_tokenizer
-from cerank.recipes.schema import Stage, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Stage
 from cerank.retrieval.teachers import repair
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.losses import LOSSES

@@ -18,7 +18,7 @@ from cerank.core.metrics import Event
 from cerank.files import journal, lease
 from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.runs import queue
 from cerank.runs.layout import QueueFolder, RunFolder
 from cerank.settings import Settings

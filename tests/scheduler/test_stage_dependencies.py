@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.scheduler.supervisor import StageDependencies

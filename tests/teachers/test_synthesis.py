@@ -15,7 +15,7 @@ from cerank.cli.typer_app import app
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, RunFailedError, UsageError
 from cerank.files import disk
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.settings import Settings
 from cerank.teachers.parsing.written_queries import read_query
 from tests.model_fixtures import write_tiny

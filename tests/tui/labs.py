@@ -12,7 +12,8 @@ from cerank.core.metrics import Event, Progress, StepMetrics, Validation
 from cerank.core.rankings import ordered
 from cerank.files import journal, json_records, lease
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import Recipe, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure

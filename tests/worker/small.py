@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cerank.app.plans import plan_of
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 from cerank.app.run_views import stage_losses
 from cerank.core.metrics import StepMetrics, Validation
 from cerank.core.rankings import Ranking
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.training import stage_summary
 from cerank.worker.joint_stage import joint_sampler, ranked_by_all
 from tests.worker.small import STAGE, small_plan, small_run

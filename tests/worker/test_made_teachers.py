@@ -20,7 +20,7 @@ from cerank.core.metrics import Event
 from cerank.errors import RecipeError
 from cerank.files import journal, json_records
 from cerank.machine.process_environment import pinned_environment
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.teachers.answer_store import read_answers
 from cerank.teachers.judging.labels import grades_of
 from cerank.trec.text_io import read_run

@@ -18,7 +18,7 @@ from cerank.datasets.query_overlaps import SharedQueries
 from cerank.errors import UsageError
 from cerank.files import journal, json_records
 from cerank.inference.rerank import Scorer
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingStats
 from cerank.trec.text_io import read_run

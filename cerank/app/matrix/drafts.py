@@ -20,7 +20,8 @@ from cerank.core import decode
 from cerank.datasets.open_datasets import DatasetEntry, catalog, search
 from cerank.errors import CerankError, RecipeError
 from cerank.models.bases import BASES
-from cerank.recipes.schema import Recipe, recipe_from
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.schema import Recipe
 from cerank.registry import nearest
 from cerank.runs.layout import plain_name
 from cerank.settings import Flags, device_mistake, resolve

@@ -17,7 +17,7 @@ from cerank.errors import UsageError
 from cerank.files import manifests
 from cerank.models import bases, cross_encoder
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.tokenization.tokens import TokenLimits

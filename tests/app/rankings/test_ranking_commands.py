@@ -17,7 +17,7 @@ from cerank.cli.typer_app import app
 from cerank.errors import MissingError, RecipeError, UsageError
 from cerank.evaluation.measures import per_query
 from cerank.evaluation.studies.depth_curve import at_depth
-from cerank.recipes.schema import recipe_from
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.retrieval import rank_fusion
 from cerank.runs import run_store
 from cerank.trec.text_io import read_qrels, read_run
