@@ -177,7 +177,7 @@ class _Commands(GroupOnUse):
         ),
         ListedCommand(
             "rerank",
-            "measure",
+            "rankings.rerank_command",
             "rerank",
             _MEASURING,
             "Re-rank the candidates of a first stage with a model, "

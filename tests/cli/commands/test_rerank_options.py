@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from cerank.cli.commands.measure import rerank
+from cerank.cli.commands.rankings.rerank_command import rerank
 from cerank.cli.typer_app import app
 from cerank.errors import CerankError, ExitCode, UsageError
 
