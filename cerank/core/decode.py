@@ -10,6 +10,7 @@ import re
 import tomllib
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -87,8 +88,19 @@ def _plain_value(hint: Any, value: object, path: str, mistakes: list[str]) -> ob
     except msgspec.ValidationError as error:
         text, _, place = str(error).replace("`", "'").replace(" | null", "").partition(" - at ")  # TOML has no null
         index = place.strip("'").removeprefix("$")
+        if choices := choices_in(hint):
+            text = f"must be one of {', '.join(choices)}"
         mistakes.append(f"{path}{index}: {text[:1].lower()}{text[1:]}; given: {value!r:.80}")
         return None
+
+
+def choices_in(hint: Any) -> tuple[str, ...]:
+    """Return the texts among which a key's type lets choose, beside no value at all; () where it is no such choice."""
+    parts = [part for part in (typing.get_args(_plain(hint)) or ()) if part is not type(None)]
+    literals = parts if parts and all(typing.get_origin(part) is typing.Literal for part in parts) else [_plain(hint)]
+    if any(typing.get_origin(part) is not typing.Literal for part in literals):
+        return ()
+    return tuple(str(value) for part in literals for value in typing.get_args(part))
 
 
 @functools.cache
@@ -210,19 +222,29 @@ def line_of(source: bytes, keys: tuple[str, ...]) -> tuple[int, int]:
     """Return (line, number of matching `keys`) of the line that comes closest to naming `keys`; (0, 0) if none does.
 
     A scan of headers and keys, not a parser: inside a multi-line string it may be led astray, and costs only the line.
+
+    Args:
+        source: the TOML text.
+        keys: as in an error's path; a place in a list follows its key: ("stages", "a", "losses[1]", "weight").
     """
     best = (0, 0)
     table: tuple[str, ...] = ()
+    tables = Counter[tuple[str, ...]]()  # of each list of tables, those seen so far
+    plain = tuple(key.partition("[")[0] for key in keys)
     for number, line in enumerate(source.decode("utf-8-sig", "replace").split("\n"), start=1):
-        header = re.match(r"\s*\[{1,2}([^\[\]]+)\]", line)
+        header = re.match(r"\s*(\[{1,2})([^\[\]]+)\]", line)
         key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
         if header:
-            table = named = _dotted(header.group(1))
+            table = named = _dotted(header.group(2))
+            if header.group(1) == "[[":
+                table = named = (*named[:-1], f"{named[-1]}[{tables[named]}]")
+                tables[_dotted(header.group(2))] += 1
         elif key:
             named = table + _dotted(key.group(1))
         else:
             continue
-        if named == keys[: len(named)] and len(named) > best[1]:
+        is_named = all(name in pair for name, *pair in zip(named, keys, plain, strict=False))
+        if is_named and best[1] < len(named) <= len(keys):
             best = (number, len(named))
     return best
 

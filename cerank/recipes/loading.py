@@ -75,6 +75,9 @@ def load(
         (('contrastive', 'distill'), 3e-06)
     """
     files = _extended_files(name_or_path)
+    if "recipes" in files[0].table and "chain" not in files[0].table:
+        hint = f"cerank run --matrix {name_or_path} --dry-run checks it and shows its runs"
+        raise UsageError("this file declares a matrix, and no recipe", where=name_or_path, hint=hint, code="is-matrix")
     values: dict[str, object] = {}
     for file in reversed(files):
         values = merge_tables(
@@ -202,7 +205,7 @@ def _error_with_places(
     lines = []
     first = ""
     for mistake in mistakes[:MOST_ERRORS]:
-        keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
+        keys = tuple(mistake.partition(": ")[0].split("."))
         place, file, number = _place_of(keys, files, overriding, given)
         first = first or (f"{file.where}:{number}" if file and number else "")
         lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
@@ -214,13 +217,12 @@ def _error_with_places(
 def _place_of(
     keys: tuple[str, ...], files: Sequence[_File], overriding: Mapping[str, object], given: str
 ) -> tuple[str, _File | None, int]:
-    """Return where the value under `keys` was given, or the nearest table around it.
-
-    (words for it, the file, its line), or the nearest table around it.
-    """
+    """Return where the value under `keys` was given, or the nearest table around it: words, the file, its line."""
     node: object = overriding
     for key in keys:
-        node = node.get(key) if isinstance(node, Mapping) else None
+        node = (
+            node.get(key.partition("[")[0]) if isinstance(node, Mapping) else node if isinstance(node, list) else None
+        )
     if node is not None:
         return f"{given}: ", None, 0
     best: tuple[int, _File, int] | None = None

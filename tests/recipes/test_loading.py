@@ -237,3 +237,12 @@ def test_any_override_gives_a_recipe_or_an_error_for_a_person(text: str) -> None
 
 def test_words_of_a_command_line_that_are_no_utf8_are_refused() -> None:
     assert "not UTF-8" in refused("distill", ["base=\udcff"]).what
+
+
+def test_a_file_that_declares_a_matrix_is_told_from_a_recipe(tmp_path: Path) -> None:
+    written = tmp_path / "grid.toml"
+    written.write_text('name = "grid"\nrecipes = ["contrastive", "distill"]\n')
+    with pytest.raises(UsageError) as caught:
+        recipes.load(str(written))
+    assert (caught.value.code, caught.value.where) == ("is-matrix", str(written))
+    assert "--matrix" in caught.value.hint

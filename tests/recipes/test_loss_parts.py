@@ -103,7 +103,11 @@ def test_a_joint_recipe_reads_back_as_it_was_written(full, tmp_path):
 def test_a_mistake_in_a_list_of_losses_is_found_at_its_line(tmp_path):
     written = tmp_path / "mine.toml"
     written.write_text('extends = "joint"\n[[stages.joint.losses]]\nname = "lce"\nweigth = 2\n')
-    with refused(RecipeError, "recipe", f"{written}:2", "weigth"):
+    with refused(RecipeError, "recipe", f"{written}:4", "weigth"):
+        recipes.load(str(written))
+    second = '[[stages.joint.losses]]\nname = "kl"\nteacher = "embedding"\nweigth = 2\n'
+    written.write_text(f'extends = "joint"\n[[stages.joint.losses]]\nname = "lce"\n{second}')
+    with refused(RecipeError, "recipe", f"{written}:7", "weigth"):
         recipes.load(str(written))
 
 

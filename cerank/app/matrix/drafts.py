@@ -301,8 +301,6 @@ def _field_error(line: str) -> FieldError:
         path, text = several[1], f"{several[2]}: {text}"
     if re.fullmatch(r"stages\.[^.]+", path):
         return FieldError(f"{path}.steps", text)
-    if text.startswith("invalid enum value") and (choices := recipe_form.choices_at(path)):
-        return FieldError(path, f"must be one of {', '.join(choices)}")
     if text.startswith("expected ") and (expected := recipe_form.expected_at(path)):  # msgspec's word for a bound
         return FieldError(path, f"must be {expected}")
     return FieldError(path if "." in path or path in recipe_form.SCALARS else "recipes", text)

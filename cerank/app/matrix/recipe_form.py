@@ -94,10 +94,7 @@ def _choices(key: str, hint: object) -> tuple[str, ...]:
         return tuple(sorted(LOSSES))
     if key == "negatives":
         return tuple(NEGATIVE_SAMPLERS)
-    bare = _bare(hint)
-    if bare is bool:
-        return ("false", "true")
-    return tuple(typing.get_args(bare)) if typing.get_origin(bare) is typing.Literal else ()
+    return ("false", "true") if _bare(hint) is bool else decode.choices_in(hint)
 
 
 def _bare(hint: Any) -> Any:
@@ -172,12 +169,6 @@ def expected_at(path: str) -> str:
     """Return what may be typed for the setting at `path`; "" where there is no such setting."""
     hint = _hint_at(path)
     return wanted(hint) if hint is not None else ""
-
-
-def choices_at(path: str) -> tuple[str, ...]:
-    """Return the words allowed at `path`, where only certain words are."""
-    hint = _hint_at(path)
-    return _choices(path.rpartition(".")[2], hint) if hint is not None else ()
 
 
 def _hint_at(path: str) -> Any:
