@@ -102,13 +102,12 @@ def compare_measured(
         request: how they are compared.
     """
     from cerank.evaluation.compare import Terms, compare
-    from cerank.evaluation.measures import canonical
 
     terms = request.terms or Terms()
 
     def chosen(kind: Kind, texts: Sequence[str], option: str) -> dict[str, Margin]:
         declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all", kind=kind)
-        typed = {canonical(name, option): value for name, value in margins_of.typed(texts, option).items()}
+        typed = margins_of.typed_by_measure(texts, option)
         return margins_of.chosen(typed, declared, now=request.now, because=request.margins_because)
 
     margins = terms.margins or chosen("margins", request.margins, "--margin")

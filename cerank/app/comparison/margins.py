@@ -115,6 +115,13 @@ def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
     return margins
 
 
+def typed_by_measure(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
+    """Return what was typed as measure -> margin, in canonical names; raises as `typed`, and for an unknown measure."""
+    from cerank.evaluation.measures import canonical
+
+    return {canonical(name, option): margin for name, margin in typed(texts, option).items()}
+
+
 def numbers(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
     """Return the margins of `typed`, where a share of the baseline's mean has no meaning.
 

@@ -184,9 +184,7 @@ def _of_file(settings: Settings, target: named_systems.FileTarget, request: Dept
 
 def _margins(request: DepthRequest, names: Sequence[str], declared_before: dict[str, Margin]) -> dict[str, Margin]:
     """Return the margins of the measures that are shown: those chosen now before those that were declared."""
-    from cerank.evaluation.measures import canonical
-
-    typed = {canonical(name, "--margin"): value for name, value in margins_of.typed(request.margins).items()}
+    typed = margins_of.typed_by_measure(request.margins)
     chosen = margins_of.chosen(typed, declared_before, now=request.now, because=request.margins_because)
     return {name: margin for name, margin in chosen.items() if name in names or name in typed}
 

@@ -65,7 +65,7 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
             baseline that scores 0.
         MissingError: a run is not finished.
     """
-    from cerank.evaluation.measures import canonical, limits
+    from cerank.evaluation.measures import limits
     from cerank.evaluation.studies.factor_effects import effect_study, means_by_levels
     from cerank.evaluation.studies.interaction import interaction_study
 
@@ -87,7 +87,7 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     measure = names[0]
     cells = _cells(record, list(groups), systems, condition, measure)
     declared = comparisons.declared_margins(last, [measure], all_pairs=True)
-    typed = {canonical(name, "--margin"): margin for name, margin in margins_of.typed(request.margins).items()}
+    typed = margins_of.typed_by_measure(request.margins)
     margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
     if margin is not None and margin.share is not None:
         # what the baseline's last stage reaches at the reference of every factor, on the first base model

@@ -62,9 +62,8 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
         ]
     )
     declared = comparisons.declared_margins(targets, [measure], all_pairs=True)
-    from cerank.evaluation.measures import canonical
 
-    typed = {canonical(name, "--margin"): margin for name, margin in margins_of.typed(request.margins).items()}
+    typed = margins_of.typed_by_measure(request.margins)
     margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
     if margin is not None and margin.share is not None:
         margin = msgspec.structs.replace(margin, value=margin.share * float(values[:, 0].mean()))

@@ -370,7 +370,7 @@ def _compared(
     for condition, (name, _) in conditions.items():
         for left, right in ((0, 1), (0, 2), (1, 2)):
             pairings.append(Pairing(condition=condition, measure=name, left=labels[left], right=labels[right]))
-    typed = {canonical(name, "--margin"): margin for name, margin in margins_of.typed(request.margins).items()}
+    typed = margins_of.typed_by_measure(request.margins)
     now = request.now or datetime.now(UTC).isoformat(timespec="seconds")
     terms = Terms(margins=margins_of.chosen(typed, {}, now=now, because=""), pairs="all")
     return compare(systems, (measure, recall), pairings=pairings, terms=terms)
