@@ -845,7 +845,7 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
         missing_left=at_left.missing,
         missing_right=at_right.missing,
         zero_share=figures.ties / figures.n,
-        notes=_notes(row_test),
+        notes=(*_notes(row_test), *_on_few(row_test, judgment)),
         recipes=row_test.recipes,
         secondary=other_tests,
         risk=risk(
@@ -887,6 +887,18 @@ def _notes(row_test: _RowTest) -> tuple[diagnostics.Note, ...]:
         *out,
         *diagnostics.notes(row_test.measure, first, second, n=row_test.figures.n, zeros=row_test.figures.ties),
     )
+
+
+def _on_few(row_test: _RowTest, judgment: Judgment) -> list[diagnostics.Note]:
+    """Return a note where an equivalence rests on flipped signs of queries too few to show rare differences."""
+    rests = judgment.verdict in {"equivalent", "different but negligible"} and row_test.basis == "exact sign flips"
+    is_everywhere = row_test.figures.sd == 0 and row_test.figures.difference != 0  # then it is not rare
+    figures, width = row_test.figures, width_of(row_test.measure)
+    if not rests or judgment.margin is None or width is None or is_everywhere:
+        return []
+    differing, share = figures.wins + figures.losses, judgment.margin.value / width
+    note = diagnostics.of_rare_differences(differing, figures.n, share, judgment.alpha)
+    return [note] if note else []
 
 
 def _on_common(row_test: _RowTest) -> list[diagnostics.Note]:

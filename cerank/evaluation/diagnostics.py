@@ -135,6 +135,29 @@ def of_skewness(gains: Floats) -> Note | None:
     return Note("skewed", f"skewness {skewness:+.1f}") if abs(skewness) > SKEWED else None
 
 
+def of_rare_differences(differing: int, n: int, share: float, alpha: float) -> Note | None:
+    """Return what an equivalence by flipped signs cannot rule out: that other queries differ, rarely and by much.
+
+    Args:
+        differing: queries that differ.
+        n: all queries.
+        share: the margin as a share of the largest difference that the measure allows. As many queries at least would
+            differ by that much, were the mean difference as large as the margin.
+        alpha: error rate of the verdict, above which the probability of so few differing queries is told.
+    """
+    from scipy.special import bdtr
+
+    probability = float(bdtr(differing, n, min(1.0, share)))
+    if probability <= alpha:
+        return None
+    text = (
+        f"{differing} of {counted(n, 'query')} differ; as few would with probability {probability:.2f} if rare "
+        "differences of the size that the measure allows made up the margin: the equivalence speaks for these queries, "
+        "and little for others"
+    )
+    return Note("rare", text)
+
+
 def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
     """Return the judged shares of both sides, without a measure's name: measures of one depth share the note."""
     parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]

@@ -240,6 +240,23 @@ def test_systems_that_score_the_same_are_equivalent_within_a_margin_and_never_me
     assert (row.verdict, row.judgment.p_equivalence) == ("cannot tell", 2.0**-4)  # four signs can show no more
 
 
+def test_an_equivalence_of_few_queries_says_that_rare_differences_would_not_be_seen():
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02)})
+    for n, is_said in (
+        (5, True),
+        (100, True),
+        (200, False),
+    ):  # (1 - .02)^n, the chance of no difference, is .90, .13, .02
+        values = {f"q{at}": 0.5 for at in range(n)}
+        row = compare([system("a", values), system("b", dict(values))], ["nDCG@10"], terms=terms).rows[0]
+        assert row.verdict == "equivalent"
+        assert ("rare" in {note.kind for note in row.notes}) == is_said
+    shifted = dict.fromkeys(values, 0.51)  # every query differs, by the same: nothing about that is rare
+    row = compare([system("a", values), system("b", shifted)], ["nDCG@10"], terms=terms).rows[0]
+    assert row.verdict == "different but negligible"
+    assert "rare" not in {note.kind for note in row.notes}
+
+
 def test_a_ranking_compared_with_itself_is_identical_and_no_part_of_the_family():
     qrels = {f"q{at}": {"d": 1} for at in range(20)}
     lists = {query: ["x", "d"] if at % 3 else ["d", "x"] for at, query in enumerate(qrels)}
