@@ -340,10 +340,10 @@ def _few(row: Row) -> list[str]:
     smallest = min(1.0, 2.0 ** (1 - differ))
     if smallest > row.judgment.alpha and row.verdict == "cannot tell":
         return [f"{without}: by flipped signs the smallest possible p is {smallest:.2g}."]
-    told = [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
+    sentences = [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
     if any(note.kind == "rare" for note in row.notes):
-        told.append("That speaks for these queries, and little for others: rare large differences would not be seen.")
-    return told
+        sentences.append("That speaks for these queries, and little for others: rare large differences would not be seen.")
+    return sentences
 
 
 def _where(comparison: Comparison, row: Row, *, has_queries: bool = False) -> str:
