@@ -342,7 +342,7 @@ def _few(row: Row) -> list[str]:
         return [f"{without}: by flipped signs the smallest possible p is {smallest:.2g}."]
     sentences = [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
     if any(note.kind == "rare" for note in row.notes):
-        sentences.append("That speaks for these queries, and little for others: rare large differences would not be seen.")
+        sentences.append("That speaks for these queries, and little for others: rare large differences go unseen.")
     return sentences
 
 

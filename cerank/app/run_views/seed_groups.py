@@ -76,14 +76,19 @@ class SeedGroups:
         return self._settings.key(entry).decode() or entry.name
 
     def folded(self, entries: Iterable[RunEntry], unfolded: Collection[str] = ()) -> list[RunEntry]:
-        """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run."""
+        """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run.
+
+        A group with two runs of one seed is shown run by run, too: a row's mean counts each seed once, and which run
+        of the two would stand for it nobody said.
+        """
         groups: dict[str, list[RunEntry]] = {}
         for entry in entries:
             groups.setdefault(self.key(entry), []).append(entry)
         rows: list[RunEntry] = []
         now: dict[tuple[int, ...], tuple[Sequence[RunEntry], RunEntry]] = {}
         for key, members in groups.items():
-            if len(members) == 1 or key in unfolded:
+            has_twice = len({member.seed for member in members}) < len(members)
+            if len(members) == 1 or has_twice or key in unfolded:
                 rows += members
                 continue
             identity = tuple(map(id, members))

@@ -55,6 +55,17 @@ def test_a_run_with_another_setting_is_no_other_seed(lab: LabFolder) -> None:
     assert len(SeedGroups(RunSettings()).folded(entries_of(lab))) == 2
 
 
+def test_a_run_that_repeats_a_seed_hides_no_run_of_it(lab: LabFolder) -> None:
+    lab.finished(lab.started(lab.run(seed=1), 5))
+    lab.run(seed=1)
+    lab.run(seed=2)
+    assert [row.state for row in SeedGroups(RunSettings()).folded(entries_of(lab))] == [
+        "finished",
+        "waiting",
+        "waiting",
+    ]
+
+
 def test_a_row_of_seeds_shows_the_state_that_matters_most(lab: LabFolder) -> None:
     lab.failed(lab.started(lab.run(seed=1), 5))
     lab.finished(lab.started(lab.run(seed=2), 5))
