@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
-from cerank.recipes.adapter_specs import AdapterSpec
-from cerank.recipes.filter_specs import FilterSpec
-from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.matrix_schema import Matrix
-from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
-from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.filter_specs import FilterSpec
+from cerank.recipes.sections.loss_parts import LossPart
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
+from cerank.recipes.sections.passage_specs import PassageSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 
 GUIDE = Path(__file__).resolve().parents[1] / "cerank" / "guides" / "recipe-reference.md"
 HEAD = """\

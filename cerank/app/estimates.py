@@ -20,9 +20,9 @@ from cerank.files import journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
-from cerank.recipes.filter_specs import FORWARD_COST
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.sections.filter_specs import FORWARD_COST
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.scheduler import local_launcher

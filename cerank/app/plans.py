@@ -38,7 +38,7 @@ from cerank.recipes.paths import with_file_of_folds
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.recipe_checks import rate_mistakes
 from cerank.recipes.schema import Recipe, Stage, share_of, shown_size
-from cerank.recipes.set_mixtures import is_mixture, with_names
+from cerank.recipes.sections.set_mixtures import is_mixture, with_names
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings

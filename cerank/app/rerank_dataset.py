@@ -30,7 +30,7 @@ from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
 from cerank.models.prompt_templates import DECLARATION
 from cerank.planning import several_devices
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import RETRIEVERS, is_built_in_bm25, open_given_run
 from cerank.retrieval.first_stage import fingerprint as first_stage_fingerprint

@@ -12,8 +12,8 @@ from cerank.core.passage_scores import document_scores
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError, UsageError
 from cerank.files import disk, json_records
-from cerank.recipes.passage_specs import PassageSpec, passage_mistakes
 from cerank.recipes.schema import Recipe
+from cerank.recipes.sections.passage_specs import PassageSpec, passage_mistakes
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 

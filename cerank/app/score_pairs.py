@@ -17,7 +17,7 @@ from cerank.inference.stored_chunks import OutputShards
 from cerank.machine import process_environment
 from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.settings import Settings
 
 

@@ -23,7 +23,7 @@ from cerank.app.score_pairs import score_by_model
 from cerank.errors import CerankError, RunFailedError
 from cerank.inference.stored_chunks import OutputShards, ShardIdentity
 from cerank.machine.devices import device_of_process, physical_cores
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.settings import Settings
 
 START = "spawn"  # of a process: CUDA does not survive a fork

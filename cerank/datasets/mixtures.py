@@ -1,7 +1,7 @@
 """Training sets that are mixed by weight: one dataset of several, each id with the number of its set before it.
 
 Each set keeps its own collection, and its queries meet its own documents only: query "2:q7" is q7 of the second set.
-`recipes/set_mixtures` says how a mixture is written.
+`recipes/sections/set_mixtures` says how a mixture is written.
 
 Invariant: opening and sampling follow from the name alone, so that equal names are one mixture.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset, Documents, no_document
 from cerank.files.hashing import sha256_json
-from cerank.recipes.set_mixtures import sets_of
+from cerank.recipes.sections.set_mixtures import sets_of
 from cerank.text.safe_text import counted
 from cerank.trec.rows import RunFile
 

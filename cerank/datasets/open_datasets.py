@@ -20,7 +20,7 @@ from cerank.datasets.mixtures import mixed
 from cerank.datasets.pydocs import SPLITS, materialize
 from cerank.errors import UsageError, os_error
 from cerank.files.line_reader import local_path
-from cerank.recipes.set_mixtures import is_mixture
+from cerank.recipes.sections.set_mixtures import is_mixture
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
 from cerank.trec.open_run import open_run_file

@@ -17,9 +17,9 @@ import msgspec
 from cerank.errors import CerankError
 from cerank.files import disk, json_records
 from cerank.machine.devices import cpu_model
-from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.adapter_specs import AdapterSpec
 
 STEP_PAIRS = 8  # pairs of a step that is timed, or one whole group: rates of larger steps were the same
 _BUSY = 0.5  # load of each core from which a measurement holds for its own moment alone

@@ -19,8 +19,8 @@ from cerank.models.model_reading import CHECKPOINT_CONFIG, ModelReading
 from cerank.models.preflight import check_tokenizer
 from cerank.models.prompt_templates import Declaration, declaration_text
 from cerank.models.prompt_tokens import PromptTokenizer
-from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 _UNKNOWN_LENGTH = 512  # tokens of a pair where a model's files name no limit

@@ -23,7 +23,7 @@ from cerank.planning.depth_checks import check_depths
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.plan import Input
 from cerank.recipes.schema import Recipe, Stage
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.registry import Extension, Registry
 from cerank.retrieval import first_stage
 from cerank.retrieval.first_stage import RETRIEVERS

@@ -14,7 +14,7 @@ from cerank.files.hashing import sha256_json
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Recipe, Stage
-from cerank.recipes.set_mixtures import is_mixture
+from cerank.recipes.sections.set_mixtures import is_mixture
 
 ContentOf = Callable[[str, str], str]  # (role, name) of an input -> the hash of its content
 

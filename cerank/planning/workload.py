@@ -8,8 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from cerank.recipes.filter_specs import ASSUMED_SHARE
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.sections.filter_specs import ASSUMED_SHARE
 from cerank.text.safe_text import counted
 
 

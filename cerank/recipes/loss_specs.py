@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.sections.loss_parts import LossPart
 from cerank.registry import Registry, nearest
 
 Target = Literal["positives", "grades", "ranks", "scores"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cerank.errors import UsageError
-from cerank.recipes.set_mixtures import is_mixture, name_of_tables, with_names
+from cerank.recipes.sections.set_mixtures import is_mixture, name_of_tables, with_names
 
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
 _STAGE = ("dataset", "first_stage", "teacher")

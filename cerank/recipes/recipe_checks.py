@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from cerank.core import decode
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.errors import RecipeError, UsageError
-from cerank.recipes.adapter_specs import AdapterSpec
-from cerank.recipes.filter_specs import filter_mistakes
-from cerank.recipes.negative_specs import FalseNegativeFilters, false_negative_mistakes, source_mistakes
-from cerank.recipes.passage_specs import passage_mistakes, room_mistakes
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
-from cerank.recipes.set_mixtures import is_mixture, name_of_tables, sets_of
-from cerank.recipes.teacher_specs import teacher_mistakes
+from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.filter_specs import filter_mistakes
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters, false_negative_mistakes, source_mistakes
+from cerank.recipes.sections.passage_specs import passage_mistakes, room_mistakes
+from cerank.recipes.sections.set_mixtures import is_mixture, name_of_tables, sets_of
+from cerank.recipes.sections.teacher_specs import teacher_mistakes
 from cerank.registry import nearest
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32

@@ -10,12 +10,12 @@ import msgspec
 
 from cerank.core.decode import help_text
 from cerank.core.schedule import ScheduleName
-from cerank.recipes.adapter_specs import AdapterSpec
-from cerank.recipes.filter_specs import FilterSpec
-from cerank.recipes.loss_parts import LossPart
-from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
-from cerank.recipes.passage_specs import PassageSpec
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.filter_specs import FilterSpec
+from cerank.recipes.sections.loss_parts import LossPart
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
+from cerank.recipes.sections.passage_specs import PassageSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 
 # Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]

@@ -20,7 +20,7 @@ import msgspec
 from cerank.datasets.query_text import normalized
 from cerank.errors import FormatError
 from cerank.files.line_reader import at
-from cerank.recipes.negative_specs import FalseNegativeFilters
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters
 from cerank.text.safe_text import counted
 
 UNSCORED, UNSCORED_POSITIVE = "unscored", "unscored-positive"

@@ -16,7 +16,7 @@ from cerank.files import disk, journal
 from cerank.files.hashing import sha256_json
 from cerank.files.journal import Journal
 from cerank.files.lease import Lease
-from cerank.recipes.teacher_specs import Kind
+from cerank.recipes.sections.teacher_specs import Kind
 from cerank.teachers.prompts import Message
 
 

@@ -13,7 +13,7 @@ import msgspec
 from cerank.core.decode import LARGEST_TOML, decode_table, toml_table
 from cerank.errors import FormatError, UsageError, os_error
 from cerank.files.safe_open import read_file
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.engines.engine import Usage
 
 PRICES = "prices.toml"

@@ -12,7 +12,7 @@ from pathlib import Path
 from cerank.datasets.dataset import Dataset
 from cerank.files.hashing import sha256_json, sha256_text
 from cerank.models import bases
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.retrieval import first_stage
 from cerank.teachers import prompts
 

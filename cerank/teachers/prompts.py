@@ -17,7 +17,7 @@ from cerank.core.decode import LARGEST_TOML, decode_table, toml_table
 from cerank.errors import FormatError, UsageError, os_error
 from cerank.files.hashing import sha256_json
 from cerank.files.safe_open import read_file
-from cerank.recipes.teacher_specs import Kind, TeacherSpec
+from cerank.recipes.sections.teacher_specs import Kind, TeacherSpec
 from cerank.registry import nearest
 
 _SHIPPED = Path(__file__).parent / "templates"

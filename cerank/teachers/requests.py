@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.datasets.dataset import Dataset
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.budget import Caps
 from cerank.teachers.engines.engine import Engine
 from cerank.teachers.work import TeachingProgress

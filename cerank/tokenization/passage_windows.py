@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 
 _K1, _B = 0.9, 0.4  # as the built-in BM25 and Anserini's
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from cerank.recipes import loss_specs
-from cerank.recipes.loss_parts import LambdaScheme, LossPart
+from cerank.recipes.sections.loss_parts import LambdaScheme, LossPart
 from cerank.registry import Registry
 
 Loss = Callable[..., Tensor]  # (scores, labels, mask), then options by name

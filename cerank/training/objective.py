@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cerank.core.groups import Group, count_pairs
 from cerank.kernels.packing import to_device
-from cerank.recipes.loss_parts import part_names
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.loss_parts import part_names
 from cerank.training.losses import loss_of
 
 

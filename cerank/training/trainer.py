@@ -32,8 +32,8 @@ from cerank.kernels.recomputation import recompute_layers
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.lora.adapter_training import add_adapter
-from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens

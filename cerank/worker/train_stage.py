@@ -29,8 +29,8 @@ from cerank.models.lora.adapter_training import TakenAdapter, take_adapter, writ
 from cerank.models.lora.quantized_base import quantize_base
 from cerank.planning import inputs
 from cerank.recipes.loss_specs import part_target
-from cerank.recipes.negative_specs import FalseNegativeFilters
 from cerank.recipes.schema import VALIDATION_LOSS
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters
 from cerank.retrieval.teachers import Repairs
 from cerank.teachers.judging.labels import grades_of
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits

@@ -11,10 +11,10 @@ import pytest
 from cerank import recipes
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, RecipeError, UsageError
-from cerank.recipes.negative_specs import NegativeSource
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Stage
-from cerank.recipes.set_mixtures import name_of_tables, sets_of
+from cerank.recipes.sections.negative_specs import NegativeSource
+from cerank.recipes.sections.set_mixtures import name_of_tables, sets_of
 from cerank.retrieval import first_stage
 from cerank.training.sampling.negative_rankings import set_shares, source_collections
 from cerank.training.sampling.sampler import Sampler, TrainingPool

@@ -19,8 +19,8 @@ from cerank.models.cross_encoder import CrossEncoder, load_tokenizer
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.load_model import load_model
 from cerank.models.lora.adapter_training import add_adapter, take_adapter, write_adapter
-from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.tokenization.tokens import TokenLimits
 from cerank.training.batches import TrainingData
 from cerank.training.sampling.sampler import Sampler, TrainingPool

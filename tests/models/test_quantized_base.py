@@ -27,9 +27,9 @@ from cerank.models.lora.adapter_training import take_adapter, write_adapter
 from cerank.models.lora.rounded_matrices import WEIGHT_BYTES, check_quantization, is_rounded, rounded_weights
 from cerank.models.model_reading import weight_shapes
 from cerank.planning.training_memory import training_memory
-from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.tokenization.tokens import TokenLimits
 from cerank.training.trainer import PausedError, Trainer
 from tests.models.family_fixtures import PAIRS

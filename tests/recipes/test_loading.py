@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cerank import recipes
 from cerank.errors import CerankError, FormatError, RecipeError, UsageError
-from cerank.recipes.filter_specs import FilterSpec
+from cerank.recipes.sections.filter_specs import FilterSpec
 
 CHAINS = {
     "contrastive": ("contrastive",),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cerank.errors import FormatError
-from cerank.recipes.negative_specs import FalseNegativeFilters
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters
 from cerank.retrieval.false_negatives import (
     DroppedNegative,
     by_query,

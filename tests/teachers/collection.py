@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cerank.datasets.open_datasets import open_dataset
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.requests import TeachRequest
 
 

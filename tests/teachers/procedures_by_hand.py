@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers import prompts
 from cerank.teachers.answer_store import Call
 from cerank.teachers.procedures.by_kind import procedure_of

@@ -8,7 +8,7 @@ import pytest
 from cerank.errors import RecipeError
 from cerank.files import disk
 from cerank.recipes.recipe_checks import recipe_from
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.budget import Caps
 from cerank.teachers.engines import batch_server, overload
 from cerank.teachers.engines.batch_records import read_lines

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cerank.files import disk
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.answer_store import AnswerStore, ModelAnswer, read_answers
 from cerank.teachers.make import make
 from tests.teachers.collection import request_for, write_collection
@@ -94,7 +94,7 @@ def test_a_store_cut_in_the_middle_of_an_answer_loses_that_answer_alone(tmp_path
 _PROGRAM = """
 import sys
 from pathlib import Path
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.make import make
 from tests.teachers.collection import request_for
 collection, room, url = sys.argv[1:]

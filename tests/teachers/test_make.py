@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cerank.errors import RunFailedError, UsageError
-from cerank.recipes.teacher_specs import TeacherSpec, teacher_mistakes
+from cerank.recipes.sections.teacher_specs import TeacherSpec, teacher_mistakes
 from cerank.teachers import ranking_files
 from cerank.teachers.budget import Caps
 from cerank.teachers.engines import overload

@@ -29,7 +29,7 @@ from cerank.app.teaching import check_teacher
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, UsageError
 from cerank.files import json_records
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.make import make
 from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.worker.run_inputs import MadeRanking

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerank.errors import FormatError, MissingError, UsageError
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.budget import Budget, Caps, Price, price_of
 from cerank.teachers.engines.engine import Usage
 from cerank.teachers.secrets import Key, find_key

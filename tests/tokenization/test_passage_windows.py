@@ -11,7 +11,7 @@ from cerank.datasets.local_folders import FolderDocuments
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import UsageError
 from cerank.models.cross_encoder import load_tokenizer
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.tokenization import truncation
 from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse, best_passage
 from cerank.tokenization.token_store import open_token_store

@@ -12,8 +12,8 @@ from cerank.core.groups import Group
 from cerank.core.rankings import Ranking
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer
-from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.loss_parts import LossPart
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.batches import TrainingData
 from cerank.training.gradient_cosines import cosines_of

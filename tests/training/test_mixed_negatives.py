@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cerank.datasets.collection_ids import CollectionIds
 from cerank.errors import RunFailedError
-from cerank.recipes.negative_specs import NegativeSource
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.negative_specs import NegativeSource
 from cerank.training.sampling.mixed_negatives import divide
 from cerank.training.sampling.sampler import Sampler, TrainingPool
 from tests.refusals import refused

@@ -9,7 +9,7 @@ import torch
 from cerank.core.groups import Group
 from cerank.core.passage_scores import AGGREGATIONS, aggregate
 from cerank.models.cross_encoder import load, load_tokenizer
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.batches import TrainingData, encode_passages

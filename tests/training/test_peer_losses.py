@@ -13,7 +13,7 @@ import random
 import pytest
 import torch
 
-from cerank.recipes.loss_parts import LossPart
+from cerank.recipes.sections.loss_parts import LossPart
 from cerank.training.losses import loss_of
 
 LISTS, LONGEST = 200, 7

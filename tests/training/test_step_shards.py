@@ -12,7 +12,7 @@ from cerank.core.groups import Group
 from cerank.core.ranks import Ranks, shard_count
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer
-from cerank.recipes.loss_parts import LossPart
+from cerank.recipes.sections.loss_parts import LossPart
 from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, TrainingData

@@ -14,10 +14,10 @@ from cerank.models.adapters import read_adapter
 from cerank.models.bases import locate
 from cerank.models.lora import adapter_targets
 from cerank.planning.training_memory import trained_parameters, training_memory
-from cerank.recipes.adapter_specs import AdapterSpec
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.training import stage_summary
 from tests.model_fixtures import WORDS, write_tiny
 from tests.models.family_fixtures import edit_json

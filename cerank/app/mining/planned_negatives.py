@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cerank.planning import inputs
-from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
-from cerank.recipes.set_mixtures import is_mixture
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
+from cerank.recipes.sections.set_mixtures import is_mixture
 from cerank.retrieval import first_stage
 from cerank.text.table_data import Column, Table
 from cerank.training.sampling.negative_rankings import set_shares

@@ -9,8 +9,8 @@ import msgspec
 
 from cerank.core.metrics import StepMetrics
 from cerank.files import journal
-from cerank.recipes.loss_parts import part_names
 from cerank.recipes.plan import Plan
+from cerank.recipes.sections.loss_parts import part_names
 from cerank.runs.layout import ReadingRow, RunFolder
 
 SHARE = 0.1  # of a stage's steps, at least one, whose mean stands for its start or end

@@ -9,7 +9,7 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.recipes.schema import Recipe
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.registry import nearest
 from cerank.settings import Settings
 

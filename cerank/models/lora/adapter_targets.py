@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from cerank.errors import MissingError, UsageError
-from cerank.recipes.adapter_specs import ALL_LINEAR, AdapterSpec
+from cerank.recipes.sections.adapter_specs import ALL_LINEAR, AdapterSpec
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
 

@@ -27,7 +27,7 @@ from cerank.models.adapters import Adapter
 from cerank.models.cross_encoder import CrossEncoder, write_checkpoint_config, write_head
 from cerank.models.lora.adapter_targets import LAYER_NUMBER, check_library, is_target, targets_of
 from cerank.models.lora.quantized_base import restore_base
-from cerank.recipes.adapter_specs import AdapterSpec
+from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.text.safe_text import shown
 from cerank.tokenization.tokens import TokenLimits
 

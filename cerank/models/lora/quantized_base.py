@@ -18,7 +18,7 @@ from torch import nn
 
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.lora.rounded_matrices import check_quantization_library, is_rounded
-from cerank.recipes.adapter_specs import AdapterSpec, Quantize
+from cerank.recipes.sections.adapter_specs import AdapterSpec, Quantize
 
 _OUTLIERS = 6.0  # inputs beyond it are multiplied in 16 bits: the default of transformers and of the method's paper
 _FLAGS = {"8bit": "is_loaded_in_8bit", "4bit": "is_loaded_in_4bit"}  # by which peft knows such a model

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from cerank.errors import MissingError, UsageError
 from cerank.models.lora.adapter_targets import LOOKED_UP, is_target
-from cerank.recipes.adapter_specs import ALL_LINEAR, AdapterSpec
+from cerank.recipes.sections.adapter_specs import ALL_LINEAR, AdapterSpec
 
 # Bytes of a weight. With 8 bits each row has a scale. With 4 bits each 64 weights have a scale of 8 bits, and each 256
 # of these one of 32 bits.

@@ -17,7 +17,7 @@ import msgspec
 from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
 from cerank.models import bases
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.answer_store import Call, ModelAnswer
 
 if TYPE_CHECKING:

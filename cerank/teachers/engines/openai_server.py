@@ -18,7 +18,7 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
-from cerank.recipes.teacher_specs import NEEDS_LOG_PROBABILITIES, NEWER_LIMIT, TeacherSpec
+from cerank.recipes.sections.teacher_specs import NEEDS_LOG_PROBABILITIES, NEWER_LIMIT, TeacherSpec
 from cerank.teachers.answer_store import Call, ModelAnswer
 from cerank.teachers.engines import overload, structured_output
 from cerank.teachers.engines.engine import ServerError, StopTeachingError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.parsing.choices import Preference
 from cerank.teachers.procedures.sorting import rank_pairwise, rank_setwise
 from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, PromptedQuery, Steps

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from cerank.recipes.teacher_specs import NEWER_LIMIT, TeacherSpec
+from cerank.recipes.sections.teacher_specs import NEWER_LIMIT, TeacherSpec
 from cerank.teachers import prompts
 from cerank.teachers.answer_store import Call
 from cerank.teachers.prompts import Template

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from cerank.core.groups import Group
-from cerank.recipes.filter_specs import FORWARD_COST
+from cerank.recipes.sections.filter_specs import FORWARD_COST
 from cerank.text.safe_text import counted
 from cerank.training.filtering.token_predictor import TokenPredictor
 

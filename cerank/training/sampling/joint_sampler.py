@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 
 from cerank.core.groups import Group
 from cerank.core.rankings import Ranking, tie_starts
-from cerank.recipes.loss_parts import LossPart
 from cerank.recipes.loss_specs import part_target
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.loss_parts import LossPart
 from cerank.text.safe_text import counted
 from cerank.training.sampling.sampler import Sampler, TeacherTies, TrainingPool, reject_ranks
 

@@ -20,8 +20,8 @@ import msgspec
 
 from cerank.core.seeds import derive
 from cerank.datasets.collection_ids import CollectionIds
-from cerank.recipes.negative_specs import NegativeSource
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.negative_specs import NegativeSource
 from cerank.training.sampling import negatives
 
 _MOST_TRIES = 50  # draws from the collection for each negative: of small collections most may be relevant

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cerank.app.teaching.model_labels import write_labels
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.judging.labels import agreement, family_warnings, system_agreement
 from cerank.teachers.requests import Hooks
 from cerank.trec.text_io import read_qrels

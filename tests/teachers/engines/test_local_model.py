@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cerank.errors import RunFailedError
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers import prompts
 from cerank.teachers.engines.local_model import counter_of
 from cerank.teachers.make import make

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerank.core.rankings import Ranking, ordered
-from cerank.recipes.teacher_specs import TeacherSpec
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.teachers.answer_store import Call
 from cerank.teachers.parsing.choices import Order, Preference
 from cerank.teachers.parsing.permutations import Permutation

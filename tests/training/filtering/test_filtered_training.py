@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cerank.models.cross_encoder import load, load_tokenizer
-from cerank.recipes.filter_specs import FilterSpec
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.filter_specs import FilterSpec
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints
 from cerank.training.batches import TrainingData

@@ -9,8 +9,8 @@ import pytest
 
 from cerank.core.groups import Group
 from cerank.errors import RunFailedError
-from cerank.recipes.filter_specs import FilterSpec
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.filter_specs import FilterSpec
 from cerank.tokenization.tokens import Pair
 from cerank.training.batches import EncodedGroup
 from cerank.training.filtering.filter_state import FilterState, FilterSummary

@@ -12,7 +12,7 @@ from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import info, write_output
 from cerank.errors import UsageError
-from cerank.recipes.passage_specs import PassageSpec
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import pytest
 from cerank import recipes
 from cerank.errors import RecipeError
 from cerank.planning.stage_keys import stage_key_by_names
-from cerank.recipes.passage_specs import PassageSpec
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.sections.passage_specs import PassageSpec
 from tests.refusals import refused
 
 STAGE = {"steps": 1, "max_length": 128, "max_query_length": 32}

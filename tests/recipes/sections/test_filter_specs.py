@@ -12,10 +12,10 @@ from cerank.core.decode import fields_of, help_text_of, hints_of
 from cerank.errors import RecipeError, UsageError
 from cerank.planning.several_devices import check_division
 from cerank.planning.workload import FilterPasses, count_work, filter_passes, filter_sentences
-from cerank.recipes.filter_specs import FilterSpec
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.sections.filter_specs import FilterSpec
 from tests.refusals import refused
 
 

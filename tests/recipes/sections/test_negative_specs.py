@@ -13,10 +13,10 @@ from cerank import recipes
 from cerank.core.decode import help_text_of
 from cerank.errors import RecipeError
 from cerank.files.hashing import sha256_json
-from cerank.recipes.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Stage
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
 
 
 def table(**stage: Any) -> dict[str, Any]:
