@@ -21,6 +21,7 @@ from cerank.models import bases
 from cerank.planning.inputs import (
     EMBEDDING,
     EMBEDDING_BASE,
+    cuts_lists,
     dataset_names,
     negative_runs,
     ranks_candidates,
@@ -102,7 +103,7 @@ class _InputChecker:
             self._note(kind, name, error)
 
     def _note(self, kind: str, name: str, error: CerankError) -> None:
-        is_fetched = isinstance(error, MissingError) and kind in _FETCHED
+        is_fetched = isinstance(error, MissingError) and kind in _FETCHED and name not in aliases.IMPORTED_DATASETS
         how = "; or ".join(part for part in (_FETCHED[kind] if is_fetched else "", error.hint) if part)
         self._needs.setdefault((kind, name), MissingInput(kind, name, error.what, how))
 
@@ -130,6 +131,8 @@ class _InputChecker:
                 raise MissingError(what, hint=f"or place a TREC run at {Path(opened.place) / 'bm25.run'}")
             return
         base_name, _ = whole_and_part(dataset)
+        if base_name in aliases.IMPORTED_DATASETS:
+            return  # the import that makes the dataset brings its runs
         if first in aliases.placed_runs(base_name, self._cache) or Path(first).is_file() or first == "scoreddocs":
             return
         place = str(aliases.run_folders(base_name, self._cache)[0])
@@ -183,6 +186,8 @@ def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     rankings = [(test, first) for test in data.test for first in data.first_stages]
     for _, stage in recipe.sources():
         rankings.append((data.validation, validation_first_stage(recipe)))
+        if cuts_lists(stage):
+            rankings.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
         if stage.source == "labels" or ranks_candidates(recipe, stage):
             own, dataset = training_first_stage(recipe, stage), training_dataset(recipe, stage)
             rankings.append((dataset, own))

@@ -18,7 +18,7 @@ import msgspec
 
 import cerank
 from cerank.core.ranks import MOST_SHARDS
-from cerank.datasets.aliases import ALIASES, FIRST_STAGES
+from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
 from cerank.errors import RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
@@ -341,7 +341,7 @@ def absolute(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, base=_absolute(recipe.base), baselines=baselines, data=paths, stages=stages)
 
 
-_NAMES = {*BASES, *ALIASES, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
+_NAMES = {*BASES, *ALIASES, *FIRST_STAGES, *IMPORTED_DATASETS, "bm25", "scoreddocs", "embedding"}
 
 
 def _absolute(name: str) -> str:

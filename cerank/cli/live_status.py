@@ -37,6 +37,7 @@ REPORTED_EVENTS = {
     "environment changed",
     "teacher repaired",
     "teacher lists dropped",
+    "teacher lists cut",
 }
 REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties", "stage gained nothing"}
 REPORTED_EVENTS |= {"scores collapsed", "loss does not move", "stage moved nothing"}

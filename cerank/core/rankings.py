@@ -7,10 +7,11 @@ that reaches them gives measures that contradict each other.
 from __future__ import annotations
 
 import abc
+import hashlib
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 
@@ -93,6 +94,38 @@ class LazyRanking(Ranking):
     def only(self, query_ids: Sequence[str]) -> Self:
         """Return the given queries in the given order, without those that have no documents here."""
         return self._view({query: self._places[query] for query in query_ids if query in self._places}, self.depth)
+
+
+def cut_lists(lists: Ranking, queries: Iterable[str], candidates: Ranking | None, depth: int, count: int) -> Ranking:
+    """Return a teacher's lists of fewer queries or of fewer documents; what is left keeps its order and its scores.
+
+    Args:
+        lists: the teacher's.
+        queries: ids of the queries that may be taken; of more than `count` those whose ids have the smallest SHA-256,
+            so that fewer queries are a part of more.
+        candidates: first stage's ranking of these queries; documents beyond its first `depth` leave the lists. None
+            leaves the lists whole.
+        depth: see above.
+        count: number of queries; 0 takes all.
+
+    Example:
+        >>> lists = Ranking({"q": ["a", "b", "c"]}, {"q": [3.0, 2.0, 1.0]})
+        >>> cut_lists(lists, ["q"], Ranking({"q": ["c", "a"]}, {"q": [2.0, 1.0]}), 2, 0)["q"]
+        ('a', 'c')
+    """
+    known = [query for query in queries if query in lists]
+    if count:
+        known = sorted(known, key=lambda query: hashlib.sha256(query.encode()).digest())[:count]
+    if candidates is None:
+        return lists.only(known)
+    documents: dict[str, list[str]] = {}
+    scores: dict[str, list[float]] = {}
+    for query in known:
+        within = set(candidates[query][:depth]) if query in candidates else set[str]()
+        kept = [pair for pair in zip(lists[query], lists.scores(query), strict=True) if pair[0] in within]
+        if kept:
+            documents[query], scores[query] = [pair[0] for pair in kept], [pair[1] for pair in kept]
+    return Ranking(documents, scores)
 
 
 def float32(value: float) -> float:

@@ -82,22 +82,46 @@ FIRST_STAGES: dict[str, FirstStageAlias] = {
             "rankgpt", "a teacher: RankGPT-3.5 over BM25's top 20", "an import of RankGPT's own training data"
         ),
         FirstStageAlias("rankzephyr", "a teacher: RankZephyr over ColBERTv2's top 100", "Rank-DistiLLM"),
+        FirstStageAlias("rankzephyr-bm25", "a teacher: RankZephyr over BM25's top 100", "Rank-DistiLLM"),
     )
 }
-_PUBLISHED = {  # published runs for the training queries
+_PUBLISHED = {  # published runs
     ("bm25", _TRAIN): "`cerank data fetch bm25-train-run`",
     ("colbertv2", _TRAIN): "`cerank data fetch colbertv2-run` (251,469,500 rows)",
+    ("bm25", "dl19"): "`cerank data fetch rank-distillm-bm25-dl19` for that of Rank-DistiLLM",
+    ("bm25", "dl20"): "`cerank data fetch rank-distillm-bm25-dl20` for that of Rank-DistiLLM",
+    ("colbertv2", "dl19"): "`cerank data fetch rank-distillm-colbert-dl19`, Rank-DistiLLM's",
+    ("colbertv2", "dl20"): "`cerank data fetch rank-distillm-colbert-dl20`, Rank-DistiLLM's",
     ("rankgpt", _TRAIN): (
         "`cerank data import rankgpt marco-train-100k.jsonl marco-train-100k-gpt3.5.json --into FOLDER` makes it as "
         "FOLDER/runs/rankgpt.run; `cerank data fetch rankgpt-100k` says where the two files are"
     ),
     ("rankzephyr", _TRAIN): "`cerank data fetch rank-distillm-rankzephyr-run`",
+    ("rankzephyr-bm25", _TRAIN): "`cerank data fetch rank-distillm-rankzephyr-bm25-run`",
+}
+
+IMPORTED = "imported"  # folder of the cache where datasets are placed that an import makes and recipes name
+IMPORTED_DATASETS = {  # name -> how to make it, with {} for its folder
+    "twolar": "`cerank data fetch twolar` downloads it; then: cerank data import twolar FILE --into {}",
 }
 
 
 def id_of(name: str) -> str:
     """Return the ir_datasets id that a short name stands for; any other name is returned as it is."""
     return ALIASES[name].id if name in ALIASES else name
+
+
+def imported_folder(name: str, cache: Path) -> Path:
+    """Return the folder where a dataset is expected that recipes name and an import makes, such as twolar.
+
+    Raises:
+        MissingError: it is not there; the hint says how to make it.
+    """
+    folder = cache / IMPORTED / name
+    if not folder.is_dir():
+        hint = IMPORTED_DATASETS[name].format(folder)
+        raise MissingError(f"the dataset {name} was not imported yet", hint=hint, code="folder-missing")
+    return folder
 
 
 def queries_are_documents(id_: str) -> bool:

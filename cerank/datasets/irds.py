@@ -252,6 +252,15 @@ def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
     return qrels
 
 
+def catalog_qrels(name: str) -> dict[str, dict[str, int]]:
+    """Return the judgments of an ir_datasets id alone: neither its queries nor its documents have to be here.
+
+    Raises:
+        UsageError: there is no such id; MissingError: its qrels are not here and could not be fetched.
+    """
+    return _qrels(_loaded(name), name)
+
+
 def _scored(source: Any, name: str) -> Iterator[tuple[str, str, float]]:
     with _translate_errors(name):
         for row in source.scoreddocs_iter():

@@ -88,6 +88,8 @@ def _open_whole(name: str, cache: Path) -> Dataset:
         raise UsageError(f"'{shown(name, 120)}' cannot be the name of a dataset")
     if name == "pydocs" or name.startswith("pydocs/"):
         return _open_pydocs(name, cache)
+    if name in aliases.IMPORTED_DATASETS:
+        return replace(_open_folder(str(aliases.imported_folder(name, cache)), cache), name=name)
     if _is_path(name):
         return _open_folder(name, cache)
     from cerank.datasets.irds import open_catalog_dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.importing.dataset_writer import DatasetWriter
-from cerank.importing.formats import column_texts, hard_negatives, listwise, ranked_runs, rankgpt, triples
+from cerank.importing.formats import column_texts, hard_negatives, listwise, ranked_runs, rankgpt, triples, twolar
 from cerank.registry import Registry
 
 Reader = Callable[[Sequence[Path], DatasetWriter, str], None]
@@ -37,6 +37,13 @@ _ALL = (
         gives="documents, queries, judgments, runs bm25 and rankgpt",
         read=rankgpt.read,
         run="rankgpt",
+    ),
+    Format(
+        name="twolar",
+        description="TWOLAR's parquet or JSONL: query_id, query, retrieved_passages [{docid, text, rank}], best first",
+        gives="documents, queries, run twolar",
+        read=twolar.read,
+        run=twolar.RUN,
     ),
     Format(
         name="run",

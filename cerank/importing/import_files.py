@@ -59,6 +59,8 @@ def _format_of(path: Path) -> str:
         return _by_keys(next((set(row) for _, row in tables.arrow_rows(arrow_files(path)[0])), set()), path)
     if tables.is_parquet(path):
         names = set(tables.column_names(path))
+        if {"query", "retrieved_passages"} <= names:
+            return "twolar"
         is_ranking = names & {"score", "rank"} and names & {"doc_id", "docno"} and "text" not in names
         return "run" if is_ranking else _by_keys(names, path)
     first = next((line for _, lines in line_blocks(path) for line in lines if line.strip()), b"")

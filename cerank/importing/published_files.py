@@ -17,13 +17,14 @@ class PublishedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A published file with its address, checksum, size and license."""
 
     name: str
-    format: str  # name of the format in cerank; "" if cerank rejects the file
+    format: str  # name of the format in cerank; "" if `cerank data import` does not read the file
     file: str  # the publisher's name
     url: str
     md5: tuple[str, ...] = ()  # any of them will do: a publisher may have replaced the file
     size: int = 0  # bytes; 0: not stated
     license: str = "not stated"
     by_hand: str = ""  # why no program can download it; "" if cerank can
+    used_by: str = ""  # command that reads the file, where it is no format of `cerank data import`
     note: str = ""
 
 

@@ -69,6 +69,11 @@ def ranks_candidates(recipe: Recipe, stage: Stage) -> bool:
     return stage.source == "teacher" and (stage.teacher == EMBEDDING or stage.teacher in recipe.teachers)
 
 
+def cuts_lists(stage: Stage) -> bool:
+    """Return whether the lists of a stage's teacher are cut to the ranks of its first stage, which is read for that."""
+    return stage.source == "teacher" and bool(stage.list_depth)
+
+
 def tested_teacher(teacher: str, test: str) -> str:
     """Return the name of the input that a teacher is as a system on a test dataset."""
     return f"{teacher} on {test}"
@@ -106,6 +111,9 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     all_uses = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.sources():
         all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        if cuts_lists(stage):
+            cut = training_dataset(recipe, stage), training_first_stage(recipe, stage)
+            all_uses.append(FirstStageUse(*cut, stage.list_depth))
         if stage.source != "labels" and not ranks_candidates(recipe, stage):
             continue
         depth = taught_depth(recipe, stage)
@@ -288,6 +296,18 @@ def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Da
         raise UsageError(what, where=where, hint=hint, code="teacher-without-queries")
 
 
+def _check_list_queries(name: str, stage: Stage, ranked: int) -> None:
+    """Check that the teacher ranks as many queries as the stage asks for.
+
+    Raises:
+        UsageError: it ranks fewer.
+    """
+    if 0 < ranked < stage.list_queries:
+        what = f"the teacher ranks {ranked:,} of the training queries, fewer than {stage.list_queries:,}"
+        where = f"stages.{name}.list_queries"
+        raise UsageError(what, where=where, hint="0 takes all of them", code="teacher-without-queries")
+
+
 def _check_prompt(base: bases.BaseFiles, recipe: Recipe) -> None:
     """Check that each stage's lengths leave room for a document beside a language model's prompt.
 
@@ -311,6 +331,7 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
     teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
+    _check_list_queries(name, stage, sum(query in teacher.ranking for query in dataset.queries))
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
     if not ranked:

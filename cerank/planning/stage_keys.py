@@ -73,7 +73,9 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
     parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
     views = stage.by_source()
-    if any(view.source == "labels" or inputs.ranks_candidates(recipe, view) for view in views):
+    if any(
+        view.source == "labels" or inputs.ranks_candidates(recipe, view) or inputs.cuts_lists(view) for view in views
+    ):
         parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     parts += [pinned("teacher", f"{view.asked_teacher} for {name}") for view in views if view.asked_teacher]
     own = inputs.training_first_stage(recipe, stage)

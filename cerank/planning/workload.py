@@ -33,7 +33,8 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
     validation_queries = queries[recipe.data.validation]
     items = []
     for name, stage in recipe.chained():
-        steps = _steps(stage, queries[stage.dataset or recipe.data.train])
+        taught = queries[stage.dataset or recipe.data.train]
+        steps = _steps(stage, min(taught, stage.list_queries or taught))
         passages = _passages(recipe, name)
         size = (stage.group_size + stage.in_batch) * (passages if recipe.passages_of(name).train_on == "all" else 1)
         passes = filter_passes(stage, steps)

@@ -64,6 +64,10 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fraction: Annotated[
         Fraction, help_text("share of the combinations that is run, so that each factor can still be judged")
     ] = "full"
+    paper: Annotated[
+        Literal["", "rank-distillm"],
+        help_text("paper whose table the report prints again, from the rankings that it released"),
+    ] = ""
 
     def levels(self) -> dict[str, tuple[str, ...]]:
         """Return each factor with its levels, the reference first."""
@@ -108,6 +112,7 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     harm: dict[str, float | str] = {}
     factors: dict[str, tuple[str, ...]] = {}  # factor -> its levels, the reference first
     fraction: Fraction = "full"
+    paper: str = ""
     cells: tuple[MatrixCell, ...]
 
 

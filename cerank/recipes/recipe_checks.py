@@ -325,7 +325,7 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
         mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
-    mistakes += _malformed_mistakes(recipe)
+    mistakes += _malformed_mistakes(recipe) + _list_mistakes(recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
         spec = recipe.teachers.get(name)
@@ -346,6 +346,22 @@ def _scorer_mistakes(at: str, stage: Stage, recipe: Recipe) -> list[str]:
         return []
     what = f'a teacher of kind "{scorer.kind}" scores no single pair; take one of kind "cross-encoder"'
     return [f"{at}: {what}"]
+
+
+def _list_mistakes(recipe: Recipe) -> list[str]:
+    """Return the mistakes in how the lists of a teacher are cut, which only lists in a file can be."""
+    what = "cuts a teacher's lists that come from a file, and this stage reads none"
+    mistakes = [
+        f"stages.{name}.{key}: {what}"
+        for name, stage in recipe.stages.items()
+        for key in ("list_depth", "list_queries")
+        if getattr(stage, key) and not any(_reads_a_file(view, recipe) for view in stage.by_source())
+    ]
+    return mistakes + [
+        f"stages.{name}.list_depth: a list of 1 document has no order; give 2 or more"
+        for name, stage in recipe.stages.items()
+        if stage.list_depth == 1
+    ]
 
 
 def _malformed_mistakes(recipe: Recipe) -> list[str]:

@@ -59,6 +59,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["repair", "drop"],
         help_text("RankGPT permutations with missing or repeated numbers: repair them as RankGPT does, or drop them"),
     ] = "repair"
+    list_depth: Annotated[
+        Count,
+        help_text("keep of a teacher's lists the documents that the stage's first stage ranks so high; 0 keeps all"),
+    ] = 0
+    list_queries: Annotated[
+        Count, help_text("learn from the teacher's lists of so many queries, by the SHA-256 of their ids; 0: of all")
+    ] = 0
     labels_by: Annotated[
         str, help_text('source "labels": a graded teacher in [teachers] whose grades replace the qrels; "" takes these')
     ] = ""

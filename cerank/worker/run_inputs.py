@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from cerank.core.rankings import Ranking, ordered
+from cerank.core.rankings import Ranking, cut_lists, ordered
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.document_fields import titles_of
 from cerank.errors import HeldError, RunFailedError
@@ -210,7 +210,19 @@ class RunInputs:
                 f"{name}: {repairs.repaired} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
                 f"{repairs.repeated} repeats and {repairs.out_of_range} numbers out of range dropped",
             )
-        return teacher.ranking
+        if not (stage.list_depth or stage.list_queries):
+            return teacher.ranking
+        first = inputs.training_first_stage(self._plan.recipe, stage)
+        trained = inputs.training_dataset(self._plan.recipe, stage)
+        candidates = self.candidates(trained, first) if inputs.cuts_lists(stage) else None
+        cut = cut_lists(teacher.ranking, dataset.queries, candidates, stage.list_depth, stage.list_queries)
+        if not cut:
+            what = f"none of the teacher's documents is among the first {stage.list_depth} of {first}"
+            raise RunFailedError(what, where=f"stages.{name}.list_depth", code="no-ranked-document")
+        before, after = (sum(len(lists[query]) for query in lists) for lists in (teacher.ranking.only(list(cut)), cut))
+        what = f"{len(cut):,} of {counted(len(teacher.ranking), 'list')}, {after:,} of their {before:,} documents"
+        self._context.log.event("teacher lists cut", f"{name}: learns from {what}")
+        return cut
 
     def _embedding(self, stage_name: str, stage: Stage, queries: Sequence[str], in_validation: bool) -> bytes:
         """Return the embedding teacher's TREC run, from the cache if the same one was computed before."""

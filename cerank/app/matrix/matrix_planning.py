@@ -184,6 +184,7 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
     from cerank.datasets.open_datasets import open_dataset
     from cerank.models import bases
     from cerank.planning.inputs import (
+        cuts_lists,
         ranks_candidates,
         training_dataset,
         training_first_stage,
@@ -209,7 +210,7 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
             yield "data.first_stages", partial(candidates, test, first)
     for name, stage in ((name, view) for name, each in stages for view in each.by_source()):
         dataset = training_dataset(recipe, stage)
-        if stage.source == "labels" or ranks_candidates(recipe, stage):
+        if stage.source == "labels" or ranks_candidates(recipe, stage) or cuts_lists(stage):
             path = f"stages.{name}.first_stage" if stage.first_stage else "data.first_stages"
             yield path, partial(candidates, dataset, training_first_stage(recipe, stage))
         if stage.source == "teacher" and not ranks_candidates(recipe, stage):

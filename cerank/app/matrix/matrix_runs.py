@@ -321,12 +321,14 @@ def _comparisons(grid_: MatrixRuns) -> int:
     recipes = {cell.recipe.name for cell in grid_.cells}
     couples = {(name, grid_.baseline) for name in recipes if name != grid_.baseline}
     couples |= {(question.right, question.left) for question in primary if {question.right, question.left} <= recipes}
+    models = {(cell.recipe.name, cell.recipe.base) for cell in grid_.cells}  # a recipe may have a base of its own
     rows = sum(
-        not primary or any(question.names(measure, {right}, {left}) for question in primary)
+        sum(name == right for name, _ in models)
         for right, left in couples
         for measure in measures
+        if not primary or any(question.names(measure, {right}, {left}) for question in primary)
     )
-    return len({cell.recipe.base for cell in grid_.cells}) * rows * len(recipe.data.first_stages)
+    return rows * len(recipe.data.first_stages)
 
 
 def _measures_on(test: str, names: Sequence[str]) -> list[str]:
@@ -451,6 +453,7 @@ def _record(
         **{key: getattr(first.recipe.evaluate, key) for key in DECLARED},
         factors=grid_.matrix.levels(),
         fraction=grid_.matrix.fraction,
+        paper=grid_.matrix.paper,
         cells=tuple({**earlier, **cells}.values()),
     )
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 import cerank
+from cerank.app.comparison.named_systems import short_name
 from cerank.app.evidence import system_costs
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
 from cerank.app.report.paper.methods_text import MethodsText, methods
+from cerank.app.report.paper.released_table import ReleasedRequest, ReleasedTables, released_tables
 from cerank.app.report.report_data import Curve, PublishedComparison, Report
 from cerank.app.report.report_scope import ReportRequest, ReportScope, report_scope, unnamed_baselines
 from cerank.app.report.results_tables import TestResults
@@ -60,6 +62,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
 
         depths, drawn = depth_sections.of_scope(scope)
         curves += drawn if request.has_curves else ()
+    released = _released(settings, scope, request)
     pooled, pooling_notes = _pooled(verdicts)
     if pooled is not None and request.has_curves:
         from cerank.app.comparison.pool_comparisons import forest_svg
@@ -91,6 +94,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         missing=(
             *(f"run {name} is not in the lab" for name in scope.absent),
             *data.missing,
+            *released.missing,
             *(f"what answers the primary question {question}" for question in verdicts.unanswered),
         ),
         sources=data.sources,
@@ -100,8 +104,40 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         pooled=pooled,
         answers=_answers(verdicts, costs, is_primary=True),
         described=_answers(verdicts, costs, is_primary=False),
+        released=released.tables,
         depths=depths,
         costs=costs,
+    )
+
+
+def _released(settings: Settings, scope: ReportScope, request: ReportRequest) -> ReleasedTables:
+    """Return the paper's table from its released rankings, where the matrix names a paper.
+
+    Raises:
+        UsageError: the user names released rankings, and what is reported names no paper.
+    """
+    if not scope.paper:
+        if request.released is not None or request.judged_by:
+            what = "the runs or the matrix name no paper whose table could be printed again"
+            where = "--released" if request.released is not None else "--dataset"
+            raise UsageError(what, where=where, hint="such as: cerank report rank-distillm-table1", code="unknown-paper")
+        return ReleasedTables()
+    own = {published.heading(test): test for test in scope.tests}
+    for test in request.judged_by:
+        if published.heading(test) not in own:
+            what = f"'{short_name(test)}' is none of the paper's test sets"
+            known = ", ".join(own)
+            raise UsageError(what, where="--dataset", hint=f"its folder's name tells; {known} are known", code="not-tested")
+    named = own | {published.heading(test): test for test in request.judged_by}
+    return released_tables(
+        settings,
+        ReleasedRequest(
+            paper=scope.paper,
+            tests=tuple(named.values()),
+            first_stages=scope.first_stages,
+            path=request.released,
+            margins=scope.margins,
+        ),
     )
 
 

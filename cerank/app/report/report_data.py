@@ -32,6 +32,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     system: str  # the stage that re-ranks, "first-stage", or the name of a finished re-ranker
     chain: tuple[str, ...] = ()  # of each stage up to that one: "cl" (labels), "kd" (a teacher) or "joint" (both)
     loss: str = ""  # of that stage
+    teacher: str = ""  # of that stage, as its recipe names it; "" for labels
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
 
@@ -177,5 +178,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pooled: PooledResult | None = None  # None with one test set
     answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order
     described: tuple[str, ...] = ()  # rows outside the family, likewise; they have no verdict
+    released: tuple[Table, ...] = ()  # the paper's table again, from the rankings that it released
     depths: tuple[Table, ...] = ()  # of each run whose recipe names depths: how deep to re-rank
     costs: dict[str, Cost] = {}  # model -> what its training took, the mean of its seeds

@@ -5,12 +5,13 @@ Invariant: the family is what was declared. A run that is not there yet and a me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from cerank import recipes
 from cerank.app.comparison import named_systems
 from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget
 from cerank.app.report.report_data import FIRST, Model
@@ -34,6 +35,8 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 0.95  # of intervals; verdicts err in at most the rest
     measures: tuple[str, ...] = ()  # in place of those declared
     every_stage: bool = False
+    released: Path | None = None  # the paper's released rankings; None takes the place of `cerank data fetch`
+    judged_by: tuple[str, ...] = ()  # datasets whose judgments the released rankings are measured by; the matrix's own
     has_curves: bool = True
     command: str = ""  # as it was typed, for the report
     created: str = ""  # UTC, ISO 8601
@@ -57,6 +60,8 @@ class ReportScope(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str  # a recipe's name, a model's label, or "first-stage"
     record: MatrixRecord | None = None
     absent: tuple[str, ...] = ()  # runs of the matrix that are not in the lab
+    paper: str = ""  # whose table is printed again from its released rankings
+    margins: dict[str, float] = {}  # declared for that table's measure, in its units
 
 
 def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage: bool = False) -> ReportScope:
@@ -74,7 +79,10 @@ def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_s
     if not texts:
         raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs", code="report-empty")
     record = declared_matrices.load_if_there(lab, texts[0]) if len(texts) == 1 else None
-    scope = _of_matrix(lab, record, every_stage) if record else _of_runs(lab, texts, every_stage)
+    if record is not None:
+        scope = _of_matrix(lab, record, every_stage)
+    else:
+        scope = _of_paper(texts) or _of_runs(lab, texts, every_stage)
     return msgspec.structs.replace(scope, baseline=baseline or scope.baseline)
 
 
@@ -87,7 +95,7 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScop
             absent.append(cell.run)
             continue
         members += _targets(folder, "", every_stage)
-    if not members:
+    if not members and not record.paper:
         raise UsageError(f"none of the runs of matrix '{record.name}' is in the lab", where=str(lab))
     return ReportScope(
         title=record.name,
@@ -98,7 +106,33 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScop
         baseline=record.baseline,
         record=record,
         absent=tuple(absent),
+        paper=record.paper,
+        margins=_in_units(record.margins),
     )
+
+
+def _of_paper(texts: Sequence[str]) -> ReportScope | None:
+    """Return a shipped matrix of a paper of which no run is in the lab: its released rankings alone; else None."""
+    if len(texts) != 1 or texts[0] not in recipes.shipped_matrices():
+        return None
+    matrix = recipes.load_matrix(texts[0]).matrix
+    if not matrix.paper:
+        return None
+    return ReportScope(
+        title=matrix.name,
+        rows=(),
+        tests=matrix.test,
+        first_stages=matrix.first_stages,
+        measures={},
+        baseline=FIRST_STAGE,
+        paper=matrix.paper,
+        margins=_in_units(matrix.margins),
+    )
+
+
+def _in_units(margins: Mapping[str, float | str]) -> dict[str, float]:
+    """Return the margins in a measure's units; a share of the baseline's mean is none."""
+    return {name: value for name, value in margins.items() if isinstance(value, float)}
 
 
 def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
@@ -190,6 +224,7 @@ def _model(label: str, group: Sequence[RunTarget]) -> Model:
         system=system,
         chain=tuple(_kind_of(stage) for _, stage in stages[:until]),
         loss=" + ".join(part.name for part in stages[until - 1][1].parts) if until else "",
+        teacher=", ".join(part.teacher for part in stages[until - 1][1].parts if part.teacher) if until else "",
         seeds=tuple(member.plan.recipe.seed for member in group),
         runs=tuple(member.folder.name for member in group),
     )
@@ -252,6 +287,7 @@ def baselines(scope: ReportScope) -> dict[str, str]:
             if model.recipe == text and lefts[model.base] != model:
                 hint = f"such as '{model.label}'"
                 raise UsageError(f"two models of {model.base} are called '{text}'", where="--baseline", hint=hint)
+        lefts |= _of_other_base(scope, lefts)
         pairs = [(model.label, lefts[model.base].label) for model in models if model.base in lefts]
         return {right: left for right, left in pairs if right != left}
     meant = [model for model in models if text == model.label or text in model.runs]
@@ -267,6 +303,21 @@ def baselines(scope: ReportScope) -> dict[str, str]:
         hint=nearest(text, known),
         code="unknown-baseline",
     )
+
+
+def _of_other_base(scope: ReportScope, lefts: Mapping[str, Model]) -> dict[str, Model]:
+    """Return base -> baseline for bases of which a matrix declares none, where it declares one of one base only.
+
+    Such a matrix lists no `bases`, and its recipes have their own, as a table has that sets a large model beside others.
+    """
+    if scope.record is None or len(lefts) != 1:
+        return {}
+    declared = {base_name(cell.base) for cell in scope.record.cells if cell.recipe == scope.baseline}
+    if len(declared) != 1:
+        return {}
+    (only,) = lefts.values()
+    bases = {row.model.base for row in scope.rows if row.model.base}
+    return dict.fromkeys(bases - declared, only)
 
 
 def _kind_of(stage: Stage) -> str:

@@ -323,4 +323,4 @@ SIDES = (costs, gains_per_cost, pooled, published, stages, groups, shared, event
 
 def sides(report: Report) -> tuple[Table, ...]:
     """Return the supplementary tables that have something to say, for people."""
-    return (*(table for make in SIDES if (table := make(report)).rows), *report.depths)
+    return (*report.released, *(table for make in SIDES if (table := make(report)).rows), *report.depths)

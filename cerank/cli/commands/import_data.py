@@ -82,7 +82,7 @@ def import_(
 
     If the import fails, no folder is created.
 
-    With texts of their own: rankgpt, rank-llm, tirex, flag-embedding, tevatron, sentence-transformers,
+    With texts of their own: rankgpt, twolar, rank-llm, tirex, flag-embedding, tevatron, sentence-transformers,
     msmarco-text-triples, openmatch-triples, ensemble-scores-text.
 
     With ids of MS MARCO's passages, or of --collection: run, rank-distillm, colbertv2-run, sbert-hard-negatives,
@@ -151,6 +151,8 @@ def fetch(
     write_output(f"{downloaded.path}\n")
     if source.format:
         info(f"Next: `cerank data import {source.format} {downloaded.path} --into FOLDER`")
+    elif source.used_by:
+        info(f"Next: `{source.used_by}`")
 
 
 @data_app.command("formats")
@@ -209,6 +211,7 @@ def _in_full(sources: Sequence[PublishedFile]) -> Table:
         facts = (
             ("file", source.file),
             ("address", source.url),
+            ("read by", source.used_by),
             ("how to get it", source.by_hand or f"cerank data fetch {source.name}"),
             ("md5", " or ".join(source.md5) or "not stated"),
             ("license", source.license),

@@ -69,6 +69,26 @@ Replace = Annotated[bool, typer.Option("--replace", help="Overwrite the report i
 EveryStage = Annotated[
     bool, typer.Option("--every-stage", help="Show a row for each stage of a run.", rich_help_panel=_SHOWN)
 ]
+Released = Annotated[
+    Path | None,
+    typer.Option(
+        "--released",
+        metavar="PATH",
+        help="Rankings that the matrix's paper released: the archive, or the folder in it. Default: where `cerank data "
+        "fetch` puts them.",
+        rich_help_panel=_SHOWN,
+    ),
+]
+JudgedBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        metavar="DATASET",
+        help="Dataset with judgments for the released rankings, in place of the matrix's test set of that name, such as "
+        "./trec-dl-2020. May be repeated.",
+        rich_help_panel=_SHOWN,
+    ),
+]
 NoCurves = Annotated[
     bool, typer.Option("--no-curves", help="Draw no loss curves and no forest plots.", rich_help_panel=_SHOWN)
 ]
@@ -86,6 +106,8 @@ def report(
     alpha: Alpha = None,
     measure: options.Measure = None,
     every_stage: EveryStage = False,
+    released: Released = None,
+    dataset: JudgedBy = None,
     no_curves: NoCurves = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -113,6 +135,8 @@ def report(
         confidence=confidence_of(confidence, alpha),
         measures=tuple(measure or ()),
         every_stage=every_stage,
+        released=released,
+        judged_by=tuple(dataset or ()),
         has_curves=not no_curves and (out is not None or chosen == "html"),
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -46,6 +46,8 @@ class PublishedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base: str = ""
     chain: tuple[str, ...] = ()  # what each stage learns from: "cl" labels, "kd" a teacher
     loss: str = ""  # of the last stage; "" for any
+    teacher: str = ""  # of the last stage, as recipes name it; "" for any
+    run: str = ""  # folder of its rankings among the released ones; "" where none is known
     different: tuple[int, ...] = ()  # places in `values` that the paper marks as significantly different
 
 
@@ -73,6 +75,8 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tables: tuple[PublishedTable, ...]
     first_stage_depth: int = 0  # of its first stages' own rankings; 0: `depth`
     is_default: bool = False  # also shown beside recipes that no paper names
+    released: str = ""  # name of the published file with its rankings; "" where there is none
+    baseline: str = ""  # label of the row that its marks of significance compare the others with
 
     @property
     def cited(self) -> str:
@@ -89,6 +93,7 @@ class PublishedQuery(msgspec.Struct, frozen=True, kw_only=True):
     base: str = ""  # as the recipe names it; "" for the first stage itself
     chain: tuple[str, ...] = ()  # "cl" or "kd" a stage
     loss: str = ""  # of the last stage
+    teacher: str = ""  # of the last stage, as the recipe names it; "" for labels
     recipe: str = ""  # its name
 
 
@@ -116,7 +121,7 @@ def claims(name: str) -> bytes | None:
 
 def beside(query: PublishedQuery) -> tuple[Figure, ...]:
     """Return the published figures for the same test set, first stage, measure and model, one a paper at most."""
-    column = f"{_known(query.first_stage, _FIRST_STAGES)} {_known(query.test, _TESTS)}"
+    column = column_of(query.first_stage, query.test)
     figures = []
     for paper in papers():
         if query.base and not _is_about(paper, query.recipe):
@@ -130,6 +135,21 @@ def beside(query: PublishedQuery) -> tuple[Figure, ...]:
                     Figure(paper=paper.key, label=row.label, value=row.values[place], depth=depth) for row in rows
                 ]
     return tuple(figures)
+
+
+def paper_of(key: str) -> Paper | None:
+    """Return the paper of that key; None where there is none."""
+    return next((paper for paper in papers() if paper.key == key), None)
+
+
+def column_of(first_stage: str, test: str) -> str:
+    """Return what the tables' `columns` call a test set re-ranked over a first stage, by whatever names.
+
+    Example:
+        >>> column_of("colbert", "msmarco-passage-trec-dl-2019-judged")
+        'colbertv2 dl19'
+    """
+    return f"{_known(first_stage, _FIRST_STAGES)} {_known(test, _TESTS)}"
 
 
 def heading(test: str) -> str:
@@ -170,4 +190,4 @@ def _is_row(row: PublishedRow, query: PublishedQuery) -> bool:
     if row.role != "model":
         return False
     is_same = (row.base, row.chain) == (_known(query.base, _BASES), query.chain)
-    return is_same and row.loss in {"", query.loss}
+    return is_same and row.loss in {"", query.loss} and row.teacher in {"", query.teacher}
