@@ -27,6 +27,7 @@ from cerank.planning.inputs import (
     ranks_candidates,
     training_dataset,
     training_first_stage,
+    validation_dataset,
     validation_first_stage,
 )
 from cerank.recipes.schema import Recipe
@@ -145,7 +146,8 @@ class _InputChecker:
         """Check the measures on the test datasets that are here, where the validation dataset is, too."""
         data = recipe.data
         here = tuple(test for test in data.test if test in self._open)
-        if here and data.validation in self._open:
+        validation = {validation_dataset(recipe, stage) for _, stage in recipe.chained()}
+        if here and validation <= self._open.keys():
             looked_at = msgspec.structs.replace(recipe, data=msgspec.structs.replace(data, test=here))
             try:
                 plans.measures_checked(looked_at, self._open)
@@ -185,7 +187,7 @@ def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     data = recipe.data
     rankings = [(test, first) for test in data.test for first in data.first_stages]
     for _, stage in recipe.sources():
-        rankings.append((data.validation, validation_first_stage(recipe)))
+        rankings.append((validation_dataset(recipe, stage), validation_first_stage(recipe)))
         if cuts_lists(stage):
             rankings.append((training_dataset(recipe, stage), training_first_stage(recipe, stage)))
         if stage.source == "labels" or ranks_candidates(recipe, stage):

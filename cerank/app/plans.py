@@ -173,7 +173,13 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     lengths = {f"stages.{name}.max_length": stage.max_length for name, stage in recipe.chained()}
     reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
     has_one_score = reading.pooling == "classifier" and reading.label is None
-    check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
+    is_prompted = reading.declaration is not None
+    facts = check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=is_prompted)
+    untyped = next((name for name, stage in recipe.chained() if stage.token_types == "zero"), "")
+    if untyped and facts.token_types < 2:
+        what = f"the base {recipe.base} tells no token types apart"
+        where = f"stages.{untyped}.token_types"
+        raise UsageError(what, where=where, hint="leave it out", code="token-types-differ")
     check_finite(folder)
     for name, stage in recipe.chained():
         if stage.adapter.is_lora:
@@ -244,7 +250,8 @@ def with_unknown_documents(
     """
     trained = [stage.dataset or recipe.data.train for _, stage in recipe.sources() if stage.source == "labels"]
     notes: dict[str, str] = {}
-    for name in dict.fromkeys((*recipe.data.test, recipe.data.validation, *trained)):
+    validation = [stage.validation or recipe.data.validation for _, stage in recipe.chained()]
+    for name in dict.fromkeys((*recipe.data.test, *validation, *trained)):
         dataset = datasets[name]
         local = {number for number, member in dataset.members.items() if not member.reads_catalog}
         judged = dict.fromkeys(
@@ -325,6 +332,7 @@ def absolute(recipe: Recipe) -> Recipe:
         name: msgspec.structs.replace(
             stage,
             dataset=_absolute(stage.dataset),
+            validation=_absolute(stage.validation),
             first_stage=_absolute(stage.first_stage),
             teacher=_absolute(stage.teacher),
             losses=tuple(msgspec.structs.replace(part, teacher=_absolute(part.teacher)) for part in stage.losses),
@@ -408,11 +416,11 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
     from cerank.evaluation.measures import check
 
     measures, each = _measures_of(recipe, datasets)
-    dataset = datasets[recipe.data.validation]
     stages = dict(recipe.stages)
     for name, stage in recipe.chained():
         if stage.validation_measure == "loss":  # the stage's own; not a measure
             continue
+        dataset = datasets[stage.validation or recipe.data.validation]
         queries = list(dataset.queries)[: stage.validation_queries or None]
         validation = {query: dataset.qrels.get(query, {}) for query in queries}
         where = f"stages.{name}.validation_measure"

@@ -64,10 +64,11 @@ def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
     training: dict[str, list[str]] = {}
     for name, stage in recipe.chained():
         training.setdefault(stage.dataset or recipe.data.train, []).append(name)
+    validation = [recipe.data.validation, *(stage.validation for _, stage in recipe.chained() if stage.validation)]
     training_sets = [QuerySet(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
     return (
         *training_sets,
-        QuerySet(VALIDATION, recipe.data.validation),
+        *(QuerySet(VALIDATION, dataset) for dataset in dict.fromkeys(validation)),
         *(QuerySet(TEST, test) for test in recipe.data.test),
     )
 
@@ -87,7 +88,7 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
     pairs = []
     for at, left in enumerate(sets):
         for right in sets[at + 1 :]:
-            if left.role == right.role == TEST:
+            if left.role == right.role != TRAINING:
                 continue
             overlap = _overlap(left, right, queries[left.dataset], queries[right.dataset])
             pairs += [overlap] if overlap else []

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -198,6 +198,24 @@ def _select_layers(encoder: Any, layers: Sequence[int]) -> None:
     stack = encoder.encoder
     stack.layer = nn.ModuleList([stack.layer[number] for number in layers])
     encoder.config.num_hidden_layers = len(layers)
+
+
+def tie_token_types(model: CrossEncoder) -> bool:
+    """Make all token types one, now and in training; return whether the encoder tells several apart.
+
+    Their embeddings are set equal, and each gets the sum of all their gradients, so that they stay equal bit for bit.
+    The model is what it would be if every token were of type 0, and any library that gives it types scores alike. A
+    gradient's norm, by which it is clipped, counts that sum once a type.
+    """
+    tables = [module for name, module in model.encoder.named_modules() if name.endswith("token_type_embeddings")]
+    tables = [table for table in tables if table.weight.shape[0] > 1]
+    for table in tables:
+        weight = cast("nn.Parameter", table.weight)
+        with torch.no_grad():
+            weight[1:] = weight[0]
+        if weight.requires_grad:
+            weight.register_hook(lambda gradient: gradient.sum(dim=0, keepdim=True).repeat(len(gradient), 1))
+    return bool(tables)
 
 
 @torch.no_grad()

@@ -51,6 +51,11 @@ def training_dataset(recipe: Recipe, stage: Stage) -> str:
     return stage.dataset or recipe.data.train
 
 
+def validation_dataset(recipe: Recipe, stage: Stage) -> str:
+    """Return the name of the dataset on whose queries a stage is validated."""
+    return stage.validation or recipe.data.validation
+
+
 def training_first_stage(recipe: Recipe, stage: Stage) -> str:
     """Return the first stage from whose candidates a stage samples."""
     return stage.first_stage or recipe.data.first_stages[0]
@@ -110,7 +115,9 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     data = recipe.data
     all_uses = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.sources():
-        all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        all_uses.append(
+            FirstStageUse(validation_dataset(recipe, stage), validation_first_stage(recipe), stage.validation_depth)
+        )
         if cuts_lists(stage):
             cut = training_dataset(recipe, stage), training_first_stage(recipe, stage)
             all_uses.append(FirstStageUse(*cut, stage.list_depth))
@@ -118,7 +125,7 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
             continue
         depth = taught_depth(recipe, stage)
         if stage.validates_by_loss:
-            all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), depth))
+            all_uses.append(FirstStageUse(validation_dataset(recipe, stage), validation_first_stage(recipe), depth))
         own, dataset = training_first_stage(recipe, stage), training_dataset(recipe, stage)
         all_uses.append(FirstStageUse(dataset, own, depth))
         runs = negative_runs(stage)
@@ -161,7 +168,8 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
 def dataset_names(recipe: Recipe) -> tuple[str, ...]:
     """Return every dataset the recipe reads, once, in the order of use."""
     training = [training_dataset(recipe, stage) for _, stage in recipe.chained()]
-    return tuple(dict.fromkeys([*training, recipe.data.validation, *recipe.data.test]))
+    validation = [validation_dataset(recipe, stage) for _, stage in recipe.chained()]
+    return tuple(dict.fromkeys([*training, recipe.data.validation, *validation, *recipe.data.test]))
 
 
 def open_datasets(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
@@ -331,7 +339,6 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
     teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
-    _check_list_queries(name, stage, sum(query in teacher.ranking for query in dataset.queries))
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
     if not ranked:
@@ -343,8 +350,9 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
             f"'{shown(next(iter(dataset.queries), ''), 40)}'",
             code="teacher-without-queries",
         )
+    _check_list_queries(name, stage, ranked)
     if stage.validates_by_loss:
-        _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
+        _check_teacher_ranks_validation(name, dataset, datasets[validation_dataset(recipe, stage)], teacher.ranking)
     notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)
 

@@ -65,10 +65,10 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     losses = [msgspec.structs.replace(part, teacher=part.teacher and numbers[part.teacher]) for part in stage.losses]
     sources = tuple(msgspec.structs.replace(source, run="") for source in stage.negative_sources)
     filters = msgspec.structs.replace(stage.false_negatives, scores="")
-    named_by_hash = {"dataset": "", "first_stage": "", "teacher": "", "false_negatives": filters}
+    named_by_hash = {"dataset": "", "validation": "", "first_stage": "", "teacher": "", "false_negatives": filters}
     unplaced = {"losses": tuple(losses), "negative_sources": sources, "passages": recipe.passages_of(name)}
     settings = without_defaults(msgspec.structs.replace(stage, **named_by_hash, **unplaced))
-    dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
+    dataset, validation = inputs.training_dataset(recipe, stage), inputs.validation_dataset(recipe, stage)
     ranked = partial("{1} on {0}".format)
     parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
     parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))

@@ -30,7 +30,6 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
         recipe: recipe with every default filled in; its baselines come last, though a run scores with them first.
         queries: name of a dataset -> number of its queries.
     """
-    validation_queries = queries[recipe.data.validation]
     items = []
     for name, stage in recipe.chained():
         taught = queries[stage.dataset or recipe.data.train]
@@ -44,6 +43,7 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
             items.append(
                 WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name)
             )
+        validation_queries = queries[stage.validation or recipe.data.validation]
         times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)

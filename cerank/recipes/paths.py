@@ -14,7 +14,7 @@ from cerank.errors import UsageError
 from cerank.recipes.sections.set_mixtures import is_mixture, name_of_tables, with_names
 
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
-_STAGE = ("dataset", "first_stage", "teacher")
+_STAGE = ("dataset", "validation", "first_stage", "teacher")
 _TEACHER = ("model", "template", "prices")
 # In the name of a dataset: a file in place of the number of folds, as in `COLL[fold=1/folds.json]`.
 _FILE_OF_FOLDS = re.compile(r"\[fold!?=[0-9,]+/(?![0-9]+\])(?P<file>[^\[\]]+)\]$")

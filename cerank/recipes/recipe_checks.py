@@ -138,6 +138,9 @@ def _mixture_mistakes(recipe: Recipe) -> list[str]:
     if data.train_temperature and not any(map(is_mixture, trained.values())):
         mistakes.append("data.train_temperature: data.train is no mixture; leave it out")
     others = {"data.validation": (data.validation,), "data.test": data.test}
+    others |= {
+        f"stages.{name}.validation": (stage.validation,) for name, stage in recipe.stages.items() if stage.validation
+    }
     return mistakes + [
         f"{key}: '{name}' is a mixture; only training sets can be mixed"
         for key, names in others.items()

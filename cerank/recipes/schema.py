@@ -49,6 +49,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("which of a teacher's outputs is the target; auto: the one that the loss prefers"),
     ] = "auto"
     dataset: Annotated[str, help_text('training dataset of this stage; "" takes data.train')] = ""
+    validation: Annotated[
+        str, help_text('validation dataset of this stage, as for a split of its own; "" takes data.validation')
+    ] = ""
     first_stage: Annotated[
         str, help_text('candidates for negatives and teacher; "" takes the first of data.first_stages')
     ] = ""
@@ -166,6 +169,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     passages: Annotated[
         PassageSpec, help_text("cut long documents into passages; without a table here, the recipe's holds")
     ] = PassageSpec()
+    token_types: Annotated[
+        Literal["kept", "zero"],
+        help_text("zero: all tokens are of type 0, so that query and document are not told apart by it (the paper's)"),
+    ] = "kept"
     precision: Annotated[
         Literal["fp32", "bf16", "tf32", "auto"] | None,
         help_text("of matrix products; auto: bf16 where the device is fast at it; default: fp32, on a GPU auto"),

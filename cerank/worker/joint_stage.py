@@ -93,7 +93,7 @@ def validation_sampler(
         stage: its settings, with one group a step.
         queries: ids of the validation queries.
     """
-    validation = recipe.data.validation
+    validation = inputs.validation_dataset(recipe, stage)
     dataset = sources.datasets[validation]
     taught = [(key, view) for key, view in recipe.sources_of(name) if view.source == "teacher"]
     lists = {view.teacher: sources.teacher(key, view, queries, in_validation=True) for key, view in taught}

@@ -14,7 +14,7 @@ from cerank.evaluation.diagnostics import ceiling_note
 from cerank.files import json_records
 from cerank.kernels import processor
 from cerank.models.forward_pass import resolve_precision
-from cerank.planning.inputs import first_stage_uses
+from cerank.planning.inputs import first_stage_uses, validation_dataset
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
@@ -41,12 +41,13 @@ def carry_out(context: RunContext) -> None:
         for overlap in shared.overlaps:
             context.log.event("queries shared", str(overlap))
         checksums.save(folder, folder.overlaps, shared)
+    validation = {validation_dataset(plan.recipe, stage) for _, stage in plan.recipe.chained()}
     for use in first_stage_uses(plan.recipe):
         context.raise_if_stopped()
         context.heartbeat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
         is_new = not folder.candidates(use.dataset, use.first_stage).exists()
         ranking = inputs.candidates(use.dataset, use.first_stage)
-        if is_new and use.dataset in {plan.recipe.data.validation, *plan.recipe.data.test}:
+        if is_new and use.dataset in {*validation, *plan.recipe.data.test}:
             note = ceiling_note(ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels)
             if note:
                 context.log.event("candidates", f"{use.first_stage} on {use.dataset}: {note}")

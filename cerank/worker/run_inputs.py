@@ -232,7 +232,7 @@ class RunInputs:
         recipe = self._plan.recipe
         name, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
         if in_validation:
-            name, first = recipe.data.validation, inputs.validation_first_stage(recipe)
+            name, first = inputs.validation_dataset(recipe, stage), inputs.validation_first_stage(recipe)
         candidates = self.candidates(name, first).only(queries).top(stage.window[1])
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
@@ -351,7 +351,7 @@ def _request(
     recipe = plan.recipe
     dataset, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
     if in_validation:
-        dataset, first = recipe.data.validation, inputs.validation_first_stage(recipe)
+        dataset, first = inputs.validation_dataset(recipe, stage), inputs.validation_first_stage(recipe)
     return TeachRequest(
         lab=context.folder.lab,
         cache=Path(plan.cache),

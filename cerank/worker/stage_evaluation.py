@@ -117,7 +117,8 @@ class StageEvaluation:
         context, recipe, path = self._context, self._plan.recipe, self._folder.aggregation(system)
         if json_records.load_if_there(path, AggregationChoice) is not None:
             return
-        name, stage = recipe.data.validation, recipe.stages.get(system) or recipe.chained()[-1][1]
+        stage = recipe.stages.get(system) or recipe.chained()[-1][1]
+        name = planned_inputs.validation_dataset(recipe, stage)
         self._read_texts_of(name, system, scorer)
         queries = list(self._inputs.datasets[name].queries)[: stage.validation_queries or None]
         first = planned_inputs.validation_first_stage(recipe)

@@ -121,10 +121,14 @@ class StageWork:
             encoder = load_model(files, pooling, recipe.seed, merges=False, spec=adapter, precision=precision)
         else:
             quantize_base(encoder, adapter, precision, f"stages.{self._name}.adapter")
+        if stage.token_types == "zero" and not cross_encoder.tie_token_types(encoder):
+            what = "the base tells no token types apart"
+            where = f"stages.{self._name}.token_types"
+            raise RunFailedError(what, where=where, hint="leave it out", code="token-types-differ")
         encoder.to(context.device)
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
-        apart = self._make_tokens(encoder, tokenizer, recipe.data.validation)
+        apart = self._make_tokens(encoder, tokenizer, inputs.validation_dataset(recipe, stage))
         self._scorer = Scorer(encoder, apart, context.device, stage.precision)
         passages = recipe.passages_of(self._name)
         self._scorer.aggregation, self._scorer.top = passages.first_aggregation, passages.top
@@ -385,7 +389,7 @@ class StageWork:
     def _validation_groups(self) -> ValidationLoss:
         """Return one group for each validation query, sampled once, on which the validation loss is computed."""
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
-        name = recipe.data.validation
+        name = inputs.validation_dataset(recipe, stage)
         dataset = self._inputs.datasets[name]
         single = msgspec.structs.replace(
             stage,
@@ -419,7 +423,7 @@ class StageWork:
         return ValidationLoss(sampler, stage)
 
     def _validation_queries(self) -> list[str]:
-        dataset = self._inputs.datasets[self._context.plan.recipe.data.validation]
+        dataset = self._inputs.datasets[inputs.validation_dataset(self._context.plan.recipe, self._stage)]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
     def _watched(self) -> StageGuard:
@@ -463,7 +467,7 @@ class StageWork:
         """Re-rank the validation queries with the current model, record the means, and return the deciding one."""
         began = time.perf_counter()
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
-        name = recipe.data.validation
+        name = inputs.validation_dataset(recipe, stage)
         dataset = self._inputs.datasets[name]
         queries = self._validation_queries()
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}

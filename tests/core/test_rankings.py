@@ -11,7 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerank.core.rankings import Ranking, bfloat16, float32, float32_below, ordered, strictly_decreasing
+from cerank.core.rankings import (
+    Ranking,
+    bfloat16,
+    cut_lists,
+    float32,
+    float32_below,
+    ordered,
+    strictly_decreasing,
+)
 
 LARGEST = 3.0e38  # just inside float32
 FINITE = st.floats(min_value=-LARGEST, max_value=LARGEST)
@@ -112,3 +120,29 @@ def test_rounding_to_bfloat16_is_that_of_torch() -> None:
     ]
     expected = torch.tensor(values, dtype=torch.float32).bfloat16().tolist()
     assert [bfloat16(value) for value in values] == expected
+
+
+def ranked(**lists: str) -> Ranking:
+    return Ranking(
+        {query: tuple(documents) for query, documents in lists.items()},
+        {
+            query: [float(len(documents) - place) for place in range(len(documents))]
+            for query, documents in lists.items()
+        },
+    )
+
+
+def test_lists_are_cut_to_the_first_stages_ranks_and_keep_the_teachers_order_and_scores() -> None:
+    lists, first = ranked(p="dcba", q="cb", r="xy"), ranked(p="abcd", q="ab")
+    cut = cut_lists(lists, ["p", "q", "r"], first, 2, 0)
+    assert {query: "".join(cut[query]) for query in cut} == {"p": "ba", "q": "b"}
+    assert cut.scores("p") == (2.0, 1.0)
+
+
+def test_fewer_queries_are_a_part_of_more_whatever_their_order() -> None:
+    lists = ranked(**{f"q{number}": "ab" for number in range(20)})
+    few = set(cut_lists(lists, list(lists), None, 0, 5))
+    assert len(few) == 5
+    assert few == set(cut_lists(lists, sorted(lists, reverse=True), None, 0, 5))
+    assert few < set(cut_lists(lists, list(lists), None, 0, 10))
+    assert list(cut_lists(lists, ["q3", "missing"], None, 0, 0)) == ["q3"]

@@ -123,9 +123,24 @@ def test_a_grade_of_one_counts_on_dev_small_only() -> None:
 
 
 def test_recipes_of_rank_distillm_stand_beside_its_figures_and_tell_its_losses_apart() -> None:
-    recipe = {"recipe": "rank-distillm", "measure": "nDCG@10"}
+    recipe = {"recipe": "rank-distillm", "measure": "nDCG@10", "teacher": "rankzephyr"}
     assert beside(**recipe) == [("rank-distillm", "two-stage: R-D ColBERTv2", 0.711)]
     assert beside(**recipe, loss="adr-mse") == [("rank-distillm", "two-stage: R-D ColBERTv2, ADR-MSE", 0.709)]
+
+
+def test_rank_distillms_models_are_told_apart_by_the_lists_they_learned_from() -> None:
+    recipe = {"recipe": "rank-distillm-x", "measure": "nDCG@10"}
+    assert beside(**recipe, teacher="twolar") == [("rank-distillm", "two-stage: TWOLAR", 0.706)]
+    assert beside(**recipe, teacher="rankgpt", chain=("kd",)) == [("rank-distillm", "KD only: RankGPT data", 0.666)]
+    assert beside(**recipe, teacher="./mine.run") == []
+
+
+def test_fifteen_rows_of_rank_distillms_table_have_a_released_ranking_and_one_is_the_baseline() -> None:
+    paper = published.paper_of("rank-distillm")
+    assert paper is not None
+    released = [row for row in paper.tables[0].rows if row.run]
+    assert len({row.run for row in released}) == 15
+    assert paper.baseline in {row.label for row in released}
 
 
 def test_a_first_stage_stands_beside_that_of_every_paper() -> None:

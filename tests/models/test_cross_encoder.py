@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 
 from cerank.errors import CerankError, UsageError
 from cerank.inference.rerank import Scorer
 from cerank.models.bases import BaseFiles, fingerprint
-from cerank.models.cross_encoder import load, load_tokenizer, save
+from cerank.models.cross_encoder import load, load_tokenizer, save, tie_token_types
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.refusals import refused
 
@@ -158,3 +159,26 @@ def test_a_base_of_some_layers_scores_as_its_files_without_the_others(tiny, tmp_
     assert kept.config.num_hidden_layers == 1
     kept.save_pretrained(tmp_path)
     assert len(AutoModel.from_pretrained(tmp_path).encoder.layer) == 1
+
+
+def test_tied_token_types_train_as_if_every_token_were_of_type_0(tiny):
+    tokens = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(32, 12))
+    tokens.add("query", [query for query, _ in PAIRS], list)
+    tokens.add("document", [document for _, document in PAIRS], list)
+    batch = tokens.batch([tokens.pair(*pair) for pair in PAIRS], torch.device("cpu"))
+    tied, single = load(tiny, "mean", seed=3), load(tiny, "mean", seed=3)
+    assert tie_token_types(tied)
+    single_batch = msgspec.structs.replace(batch, segments=torch.zeros_like(batch.segments))
+    for model, inputs in ((tied, batch), (single, single_batch)):
+        model.eval()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+    types, plain = (model.encoder.embeddings.token_type_embeddings.weight for model in (tied, single))
+    assert torch.equal(types[0], types[1])
+    assert torch.allclose(types[0], plain[0], atol=1e-6)
+    assert not torch.equal(plain[0], plain[1])
+    with torch.inference_mode():
+        assert torch.allclose(tied(batch), single(single_batch), atol=1e-4)

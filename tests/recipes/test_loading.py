@@ -38,6 +38,15 @@ CHAINS = {
     "llm-then-labels": ("distill", "contrastive"),
     "rank-distillm": ("pre-finetune", "finetune"),
     "rank-distillm-adr-mse": ("pre-finetune", "finetune"),
+    "rank-distillm-bm25": ("pre-finetune", "finetune"),
+    "rank-distillm-kd": ("finetune",),
+    "rank-distillm-kd-bm25": ("finetune",),
+    "rank-distillm-kd-rankgpt": ("finetune",),
+    "rank-distillm-kd-twolar": ("finetune",),
+    "rank-distillm-large": ("pre-finetune", "finetune"),
+    "rank-distillm-pre-finetune": ("pre-finetune",),
+    "rank-distillm-rankgpt": ("pre-finetune", "finetune"),
+    "rank-distillm-twolar": ("pre-finetune", "finetune"),
 }
 
 

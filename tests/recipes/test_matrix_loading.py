@@ -8,6 +8,8 @@ import pytest
 
 from cerank import recipes
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
+from cerank.evaluation import published
+from cerank.evaluation.published import PublishedQuery
 from cerank.errors import RecipeError, UsageError
 from cerank.recipes.schema import Stage
 from tests.refusals import refused
@@ -16,7 +18,7 @@ from tests.refusals import refused
 def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
     shipped = ["all-or-filtered", "ecir2025", "ecir2025-as-published", "ecir2025-ood", "ecir2025-small"]
     shipped += ["full-or-lora", "is-the-second-stage-worth-it"]
-    shipped += ["labels-or-llm", "one-two-joint", "rank-distillm"]
+    shipped += ["labels-or-llm", "one-two-joint", "rank-distillm", "rank-distillm-budget", "rank-distillm-table1"]
     assert recipes.shipped_matrices() == shipped
     for name in recipes.shipped_matrices():
         matrix = recipes.load_matrix(name).matrix
@@ -26,6 +28,38 @@ def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
         assert matrix.baseline in matrix.recipes
         assert set(matrix.test) <= {*ALIASES, "pydocs/test"}
         assert set(matrix.first_stages) <= set(FIRST_STAGES)
+
+
+def test_the_models_of_rank_distillms_table_are_the_paper_s_rows_that_are_trained() -> None:
+    matrix = recipes.load_matrix("rank-distillm-table1").matrix
+    paper = published.paper_of(matrix.paper)
+    assert paper is not None
+    found = []
+    for name in matrix.recipes:
+        recipe = recipes.load(name).recipe
+        kinds = tuple("kd" if stage.source == "teacher" else "cl" for _, stage in recipe.chained())
+        (figure,) = published.beside(
+            PublishedQuery(
+                test="dl19",
+                first_stage="bm25",
+                measure="nDCG@10",
+                base=recipe.base,
+                chain=kinds,
+                loss=recipe.chained()[-1][1].loss,
+                teacher=recipe.chained()[-1][1].teacher,
+                recipe=recipe.name,
+            )
+        )
+        found.append(figure.label)
+    trained = [row.label for row in paper.tables[0].rows if row.run and row.role == "model"]
+    assert sorted(found) == sorted(trained)
+    assert len(trained) == 10
+
+
+def test_each_level_of_rank_distillms_budget_is_a_number_of_lists_or_their_depth() -> None:
+    factors = recipes.load_matrix("rank-distillm-budget").matrix.factors
+    assert [len(levels) for levels in factors.values()] == [4, 4]
+    assert factors["depth"]["10"] == {"stages.finetune.list_depth": 10}
 
 
 def test_every_arm_of_one_two_joint_takes_as_many_pairs_in_as_many_steps() -> None:

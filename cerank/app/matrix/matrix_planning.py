@@ -197,6 +197,7 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
     named = [("data.train", data.train), ("data.validation", data.validation)]
     named += [("data.test", test) for test in data.test]
     named += [(f"stages.{name}.dataset", stage.dataset) for name, stage in stages if stage.dataset]
+    named += [(f"stages.{name}.validation", stage.validation) for name, stage in stages if stage.validation]
     for path, dataset in named:
         yield path, partial(open_dataset, dataset, cache)
 

@@ -120,14 +120,18 @@ def _released(settings: Settings, scope: ReportScope, request: ReportRequest) ->
         if request.released is not None or request.judged_by:
             what = "the runs or the matrix name no paper whose table could be printed again"
             where = "--released" if request.released is not None else "--dataset"
-            raise UsageError(what, where=where, hint="such as: cerank report rank-distillm-table1", code="unknown-paper")
+            raise UsageError(
+                what, where=where, hint="such as: cerank report rank-distillm-table1", code="unknown-paper"
+            )
         return ReleasedTables()
     own = {published.heading(test): test for test in scope.tests}
     for test in request.judged_by:
         if published.heading(test) not in own:
             what = f"'{short_name(test)}' is none of the paper's test sets"
             known = ", ".join(own)
-            raise UsageError(what, where="--dataset", hint=f"its folder's name tells; {known} are known", code="not-tested")
+            raise UsageError(
+                what, where="--dataset", hint=f"its folder's name tells; {known} are known", code="not-tested"
+            )
     named = own | {published.heading(test): test for test in request.judged_by}
     return released_tables(
         settings,

@@ -223,9 +223,14 @@ def _requests(recipe: Recipe, place: TeachingPlace) -> Iterator[tuple[str, Teach
         sampled = _sampled_queries(recipe, name, stage, datasets[training], place.cache)
         yield stage_name, request(stage.asked_teacher, training, first, sampled)
         if stage.validates_by_loss and stage.source == "teacher":
-            queries = list(datasets[recipe.data.validation].queries)[: stage.validation_queries or None]
+            queries = list(datasets[inputs.validation_dataset(recipe, stage)].queries)[
+                : stage.validation_queries or None
+            ]
             first = inputs.validation_first_stage(recipe)
-            yield f"{stage_name} in validation", request(stage.teacher, recipe.data.validation, first, queries)
+            yield (
+                f"{stage_name} in validation",
+                request(stage.teacher, inputs.validation_dataset(recipe, stage), first, queries),
+            )
 
 
 def _sampled_queries(recipe: Recipe, name: str, stage: Stage, dataset: Dataset, cache: Path) -> Sequence[str]:

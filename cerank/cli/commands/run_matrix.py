@@ -121,7 +121,10 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
     if matrix.paper:
         from cerank.app.report.paper.released_table import lacks_release
 
-        info(lacks_release(matrix.paper, settings.cache) or f"`cerank report {matrix.name}` prints the paper's table again")
+        info(
+            lacks_release(matrix.paper, settings.cache)
+            or f"`cerank report {matrix.name}` prints the paper's table again"
+        )
 
 
 def _time_text(matrix_outline: MatrixOutline) -> str:

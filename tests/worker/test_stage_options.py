@@ -1,0 +1,103 @@
+"""What a stage may do otherwise than the others: fewer lists, shorter ones, a validation set of its own, one token type."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cerank.core.metrics import Event
+from cerank.errors import RecipeError, UsageError
+from cerank.files import journal
+from cerank.planning.stage_keys import stage_keys
+from cerank.recipes.plan import without_defaults
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.trec.open_run import open_run_file
+from tests.refusals import refused
+from tests.worker.test_whole_runs import forked
+
+from .small import STAGE, small_plan, small_run
+
+SHORT = STAGE | {"steps": 2, "validate_every": 2}
+DISTILL = {**SHORT, "loss": "ranknet", "source": "teacher", "teacher": "oracle"}
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("options")
+    own = {"list_depth": 5, "list_queries": 10, "first_stage": "oracle", "token_types": "zero"}
+    own["validation"] = str(folder / "apart") + "[70%:]"
+    return folder, *small_plan(folder, stages={"distill": {**DISTILL, **own}}, chain=["distill"])
+
+
+@pytest.fixture(scope="module")
+def run(planned):
+    folder, plan, settings = planned
+    made = small_run(folder, plan, settings)
+    assert forked(made) == (1, 0), made.log.read_text()
+    return made, plan
+
+
+@pytest.mark.slow
+def test_a_stage_learns_from_fewer_and_shorter_lists_and_says_so(run):
+    made, _ = run
+    lists = open_run_file(made.teacher("distill"), made.path).ranking
+    assert len(lists) == 10
+    assert {len(lists[query]) for query in lists} == {5}
+    (event,) = [row for row in journal.read_valid_rows(made.events, Event)[0] if row.kind == "teacher lists cut"]
+    assert "50 of their 100 documents" in event.text
+
+
+@pytest.mark.slow
+def test_a_stage_validates_on_its_own_queries(run):
+    made, plan = run
+    (name,) = [entry.name for entry in plan.inputs if entry.role == "dataset" and entry.name.endswith("apart[70%:]")]
+    assert made.candidates(name, "bm25").exists()
+
+
+@pytest.mark.slow
+def test_all_token_types_are_one_in_the_checkpoint(run):
+    made, _ = run
+    weights = load_file(made.final(0, "distill") / "model.safetensors")
+    (types,) = [value for name, value in weights.items() if name.endswith("token_type_embeddings.weight")]
+    assert len(types) > 1
+    assert all(torch.equal(types[0], row) for row in types)
+
+
+def test_each_option_tells_trainings_apart_and_its_absence_leaves_no_trace(planned):
+    _, plan, _ = planned
+    recipe = plan.recipe
+
+    def key(**changes: object) -> str:
+        stage = msgspec.structs.replace(recipe.stages["distill"], **changes)
+        whole = msgspec.structs.replace(recipe, stages={"distill": stage})
+        return stage_keys(msgspec.structs.replace(plan, recipe=whole))[0]
+
+    assert len({key(), key(list_depth=4), key(list_queries=9), key(token_types="kept")}) == 4
+    plain = msgspec.structs.replace(
+        recipe.stages["distill"], list_depth=0, list_queries=0, token_types="kept", validation=""
+    )
+    assert not {"list_depth", "list_queries", "token_types", "validation"} & without_defaults(plain).keys()
+
+
+def test_more_lists_than_there_are_is_an_error_before_anything_is_trained(tmp_path):
+    with refused(UsageError, "teacher-without-queries", "stages.distill.list_queries", "20", "21"):
+        small_plan(tmp_path, stages={"distill": {**DISTILL, "list_queries": 21}}, chain=["distill"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"list_depth": 5, "teacher": "embedding"}, "list_depth"),
+        ({"list_queries": 5, "source": "labels"}, "list_queries"),
+        ({"list_depth": 1}, "list_depth"),
+        ({"token_types": "none"}, "token_types"),
+        ({"validation": "a * 2 + b"}, "validation"),
+    ],
+)
+def test_an_option_where_it_means_nothing_is_an_error(changes, key):
+    values = {"name": "x", "chain": ["distill"], "stages": {"distill": {**DISTILL, **changes}}}
+    with pytest.raises(RecipeError) as caught:
+        recipe_from(values, "test")
+    assert f"stages.distill.{key}" in caught.value.what
