@@ -175,7 +175,7 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     has_one_score = reading.pooling == "classifier" and reading.label is None
     is_prompted = reading.declaration is not None
     facts = check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=is_prompted)
-    untyped = next((name for name, stage in recipe.chained() if stage.token_types == "zero"), "")
+    untyped = next((name for name, stage in recipe.chained() if stage.has_one_token_type), "")
     if untyped and facts.token_types < 2:
         what = f"the base {recipe.base} tells no token types apart"
         where = f"stages.{untyped}.token_types"

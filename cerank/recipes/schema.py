@@ -172,7 +172,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     token_types: Annotated[
         Literal["kept", "zero"],
         help_text("zero: all tokens are of type 0, so that query and document are not told apart by it (the paper's)"),
-    ] = "kept"
+    ] = "kept"  # noqa: S105 - no password
     precision: Annotated[
         Literal["fp32", "bf16", "tf32", "auto"] | None,
         help_text("of matrix products; auto: bf16 where the device is fast at it; default: fp32, on a GPU auto"),
@@ -219,6 +219,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Amount,
         help_text("warns where 8 losses in a row differ by no more, as a share of their mean; 0 never warns"),
     ] = 1e-4
+
+    @property
+    def has_one_token_type(self) -> bool:
+        """Return whether query and document are not told apart by token types."""
+        return self.token_types == "zero"  # noqa: S105 - no password
 
     @property
     def tokens_at_once(self) -> int:

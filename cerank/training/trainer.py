@@ -29,7 +29,7 @@ from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.packing import to_device
 from cerank.kernels.recomputation import recompute_layers
-from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
+from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout, tie_token_types
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.lora.adapter_training import add_adapter
 from cerank.recipes.schema import Stage
@@ -238,6 +238,8 @@ class Trainer:
 
     def _prepare(self, model: CrossEncoder) -> None:
         """Make the model what the stage trains: dropout, an adapter if there is one, and what stays as it is."""
+        if self.stage.has_one_token_type:
+            tie_token_types(model)
         set_dropout(model, self.stage.dropout)
         add_adapter(model, self.stage.adapter, self.seed, self.name, self.stage.freeze_layers)
         recompute_layers(model.encoder, enabled=self.stage.gradient_checkpointing)

@@ -121,10 +121,6 @@ class StageWork:
             encoder = load_model(files, pooling, recipe.seed, merges=False, spec=adapter, precision=precision)
         else:
             quantize_base(encoder, adapter, precision, f"stages.{self._name}.adapter")
-        if stage.token_types == "zero" and not cross_encoder.tie_token_types(encoder):
-            what = "the base tells no token types apart"
-            where = f"stages.{self._name}.token_types"
-            raise RunFailedError(what, where=where, hint="leave it out", code="token-types-differ")
         encoder.to(context.device)
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does

@@ -8,9 +8,9 @@ import pytest
 
 from cerank import recipes
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
+from cerank.errors import RecipeError, UsageError
 from cerank.evaluation import published
 from cerank.evaluation.published import PublishedQuery
-from cerank.errors import RecipeError, UsageError
 from cerank.recipes.schema import Stage
 from tests.refusals import refused
 

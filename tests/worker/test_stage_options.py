@@ -1,4 +1,4 @@
-"""What a stage may do otherwise than the others: fewer lists, shorter ones, a validation set of its own, one token type."""
+"""What a stage may do otherwise: fewer lists, shorter ones, a validation set of its own, one token type."""
 
 from __future__ import annotations
 

@@ -308,7 +308,7 @@ def baselines(scope: ReportScope) -> dict[str, str]:
 def _of_other_base(scope: ReportScope, lefts: Mapping[str, Model]) -> dict[str, Model]:
     """Return base -> baseline for bases of which a matrix declares none, where it declares one of one base only.
 
-    Such a matrix lists no `bases`, and its recipes have their own, as a table has that sets a large model beside others.
+    Such a matrix lists no `bases`, and its recipes have their own, as a table with one large model has.
     """
     if scope.record is None or len(lefts) != 1:
         return {}

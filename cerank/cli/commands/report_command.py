@@ -84,8 +84,8 @@ JudgedBy = Annotated[
     typer.Option(
         "--dataset",
         metavar="DATASET",
-        help="Dataset with judgments for the released rankings, in place of the matrix's test set of that name, such as "
-        "./trec-dl-2020. May be repeated.",
+        help="Dataset with judgments for the released rankings, in place of the matrix's test set of that name, such "
+        "as ./trec-dl-2020. May be repeated.",
         rich_help_panel=_SHOWN,
     ),
 ]

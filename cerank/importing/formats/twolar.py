@@ -1,8 +1,8 @@
 """TWOLAR's training data (Baldelli et al. 2024, arXiv 2403.17759): queries with passages in the order of GPT-3.5.
 
-A row, in parquet or JSONL, has query_id, query, and retrieved_passages, a list of {docid, text, rank}, best first by the
-language model: TWOLAR's own training code takes the order of the list as its target, and so does this reader. Ranks that
-say otherwise are counted.
+A row, in parquet or JSONL, has query_id, query, and retrieved_passages, a list of {docid, text, rank}, best first by
+the language model: TWOLAR's own training code takes the order of the list as its target, and so does this reader. Ranks
+that say otherwise are counted.
 Gives: documents, queries, and the run `twolar` with scores n..1; no judgments, for it has none.
 """
 

@@ -1,4 +1,4 @@
-"""A paper's table printed again from the rankings that the paper released: its marks, and cerank's verdicts beside them.
+"""A paper's table printed again from the rankings that it released: its marks, and cerank's verdicts beside them.
 
 Invariant: reading only, but for an archive that is unpacked into the cache; what is missing is named cell by cell, and
 every mean and mark is computed from a ranking here, never copied from the paper.
@@ -264,7 +264,7 @@ def _deviations(
     columns: Mapping[str, PaperColumn],
     comparison: Comparison | None,
 ) -> Table:
-    """Return the cells whose figure or mark is not the published one, or whose mark and verdict say different things."""
+    """Return the cells whose figure or mark is not the published one, or whose mark and verdict say different."""
     names = (
         Column("model", "model"),
         Column("place", "first stage and test set"),
