@@ -82,6 +82,13 @@ class _Layer(msgspec.Struct, frozen=True):
     folder: Path  # what a relative path is relative to
 
 
+def default_lab() -> Path:
+    """Return the lab of a user who names none, whether it exists or not."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("cerank"))
+
+
 def user_file() -> Path:
     """Return the user's own settings file, whether it exists or not."""
     import platformdirs
@@ -111,7 +118,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         *([_file_layer(own)] if own != cwd / FILE else []),
         _Layer(
             Flags(
-                lab=platformdirs.user_data_dir("cerank"),
+                lab=str(default_lab()),
                 cache=platformdirs.user_cache_dir("cerank"),
                 device="auto",
                 threads=0,

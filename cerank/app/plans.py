@@ -56,6 +56,14 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
 
     Its own splits, else disjoint parts of its queries.
     """
+    name, _, part = dataset.partition("[")
+    if part.endswith("]") and ":" in part:
+        raise UsageError(
+            f"'{shown(f'[{part}', 40)}' is a part, and a dataset for training, validation and test is divided as a whole",
+            where=shown(dataset, 200),
+            hint=f"name all of it, {shown(name, 120)}, or its parts: --set 'data.train={shown(name, 80)}[:50%]' and so on",
+            code="part-of-part",
+        )
     if dataset == "pydocs":
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
     return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)

@@ -40,7 +40,7 @@ REPORTED_EVENTS = {
     "teacher lists cut",
 }
 REPORTED_EVENTS |= {"waits for a device", "estimated", "candidates", "teacher ties", "stage gained nothing"}
-REPORTED_EVENTS |= {"scores collapsed", "loss does not move", "stage moved nothing"}
+REPORTED_EVENTS |= {"aggregation chosen", "scores collapsed", "loss does not move", "stage moved nothing"}
 
 
 class ProgressLines:

@@ -7,7 +7,7 @@ gets a block of lines for each row instead.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -54,12 +54,14 @@ def table_as_text(table: Table, style: Style) -> str:
     else:
         lines += _blocks(heads, rows, style.width)
     if widths and len(shown_places) < len(heads):
-        gone = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in shown_places]
-        them = "them" if len(gone) > 1 else "it"
-        note = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
+        names = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in shown_places]
+        them = "them" if len(names) > 1 else "it"
+        note = f"+{counted(len(names), 'column')}: {', '.join(names)}; {style.more} shows {them}"
         lines += wrapped(note, style.width)
+    gone = {heads[place] for place in range(len(heads)) if place not in shown_places} if widths else set()
     for note in table.notes:
-        lines += wrapped(shown(note), style.width)
+        if note := _without_gone(shown(note), gone):
+            lines += wrapped(note, style.width)
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
@@ -94,6 +96,12 @@ def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
     for place, (_, full) in enumerate(sizes):  # a level leaves a few cells over
         widths[place] += max(0, min(full - widths[place], room - sum(widths)))
     return widths
+
+
+def _without_gone(note: str, gone: Collection[str]) -> str:
+    """Return a note without what explains columns that are not shown: parts such as "d_z: what it is"."""
+    parts = note.split("; ")
+    return "; ".join(part for part in parts if part.partition(": ")[0] not in gone)
 
 
 def _drawn_rows(

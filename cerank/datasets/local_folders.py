@@ -254,7 +254,8 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
     raise UsageError("several qrels, none called test", where=str(folder), hint=f"add one: #{' #'.join(names)}")
 
 
-def _runs(folder: Path) -> dict[str, Path]:
+def runs_of_folder(folder: Path) -> dict[str, Path]:
+    """Return the TREC runs in a dataset's folder, by their names."""
     paths = [
         path for ending in ("", *sorted(PACKED_ENDINGS)) for path in sorted((folder / "runs").glob(f"*.run{ending}"))
     ]
@@ -442,7 +443,7 @@ def open_folder(
         )
     without_text = len({*absent, *queries.skipped})
     notes = [f"{counted(without_text, 'query')} without text left out"] if without_text else []
-    own = _runs(folder)
+    own = runs_of_folder(folder)
     hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
     if without_text:
         hashes.append("queries without text left out")

@@ -15,7 +15,7 @@ import msgspec
 
 from cerank.datasets import aliases, folds
 from cerank.datasets.dataset import Dataset, part_of
-from cerank.datasets.local_folders import open_folder
+from cerank.datasets.local_folders import open_folder, runs_of_folder
 from cerank.datasets.mixtures import mixed
 from cerank.datasets.pydocs import SPLITS, materialize
 from cerank.errors import UsageError, os_error
@@ -138,6 +138,21 @@ def open_dataset(name: str, cache: Path) -> Dataset:
     if part.startswith("[fold"):
         return folds.part_of_folds(dataset, part)
     return part_of(dataset, part) if part else dataset
+
+
+def dataset_runs(name: str, cache: Path) -> dict[str, Path]:
+    """Return the names of the runs that a dataset brings, or that were placed for it, with their files.
+
+    Empty for a name that stands for no dataset, or for several.
+    """
+    whole, _ = whole_and_part(name)
+    if is_mixture(whole) or "\0" in whole:
+        return {}
+    if whole in aliases.IMPORTED_DATASETS:
+        whole = str(cache / aliases.IMPORTED / whole)
+    if _is_path(whole):
+        return dict(runs_of_folder(local_path(whole.partition("#")[0])))
+    return dict(aliases.placed_runs(whole, cache))
 
 
 def catalog() -> list[DatasetEntry]:

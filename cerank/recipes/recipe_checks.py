@@ -6,11 +6,14 @@ A check returns its mistakes as `key.path: what`, so that all of a recipe are to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from cerank.core import decode
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.errors import RecipeError, UsageError
+from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
 from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.recipes.sections.filter_specs import filter_mistakes
@@ -40,10 +43,46 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
     if recipe is not None:
         mistakes += _double_mistakes(values) + _uncut_mistakes(values, recipe) + _recipe_mistakes(recipe)
+    if mistakes:
+        mistakes += _further_mistakes(values, recipe, mistakes)
     if recipe is None or mistakes:
         hint = "`cerank recipes show NAME --full` lists every key with its default"
         raise RecipeError("\n".join(mistakes), where=where, hint=hint)
     return recipe
+
+
+def _further_mistakes(values: Mapping[str, object], recipe: Recipe | None, mistakes: Sequence[str]) -> list[str]:
+    """Return what else is wrong with a recipe, so that all is told at once: what would only be said without these.
+
+    Keys that cannot be read are left out for that, and nothing is said of them a second time.
+    """
+    further: list[str] = []
+    if recipe is None:
+        recipe = decode.decode_table(Recipe, _without(_with_mixture(values), mistakes), "", [])
+        if recipe is None:
+            return []
+        further = _recipe_mistakes(recipe)
+    known = tuple(name for name in recipe.chain if name in recipe.stages)
+    in_chain = msgspec.structs.replace(recipe, chain=known)
+    further += loss_mistakes(in_chain) + rate_mistakes(in_chain)
+    told = [mistake.partition(": ")[0] for mistake in mistakes]
+    paths = {mistake: mistake.partition(": ")[0] for mistake in further}
+    # what is wrong with a whole table may be so for the want of a key that was left out here
+    return [mistake for mistake, path in paths.items() if not any(f"{key}.".startswith(f"{path}.") for key in told)]
+
+
+def _without(values: Mapping[str, object], mistakes: Sequence[str]) -> dict[str, object]:
+    """Return a table without the keys that mistakes are about."""
+    keys = [tuple(mistake.partition(": ")[0].partition("[")[0].split(".")) for mistake in mistakes]
+
+    def kept(table: Mapping[str, object], above: tuple[str, ...]) -> dict[str, object]:
+        return {
+            key: kept(value, (*above, key)) if isinstance(value, Mapping) else value
+            for key, value in table.items()
+            if (*above, key) not in keys
+        }
+
+    return kept(values, ())
 
 
 def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:

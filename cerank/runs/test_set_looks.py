@@ -57,7 +57,7 @@ def load_all(lab: Path) -> list[Look]:
         raise MissingError(
             "the lab has no record of looks at its test sets, so that earlier ones cannot be counted",
             where=str(path),
-            hint=f"the first comparison without --family looks begins one; else {by_hand}",
+            hint=f"the first comparison without --family looks begins one in a lab that is there; else {by_hand}",
             code="looks-unknown",
         )
     try:

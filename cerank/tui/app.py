@@ -399,7 +399,9 @@ class CerankApp(App[str], inherit_bindings=False):
         self.show_message(f"Internal error: {type(error).__name__}: {error}. The traceback is in {file.name}", "error")
 
     def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
-        """Show a message for some seconds."""
+        """Show a message for some seconds; over a low form in place of the one before."""
+        if self.screen.has_class("-low") and getattr(self.screen, "SHOWS_ONE_MESSAGE", False):
+            self.clear_notifications()
         self.notify(words(text), severity=severity, markup=False, timeout=10 if severity == "error" else 6)
 
     def copy_text(self, text: str, name: str) -> None:

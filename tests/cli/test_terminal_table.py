@@ -247,3 +247,18 @@ def test_no_word_of_any_table_is_cut_at_any_width(table: Table, width: int) -> N
     always = [place for place, column in enumerate(table.columns) if not column.priority or found is None]
     wanted = Counter(word for row in table.rows for place in always for word in shown(row[place]).split())
     assert not wanted - drawn_words
+
+
+def test_what_explains_a_column_goes_with_it() -> None:
+    columns = (
+        Column("a", "system"),
+        Column("d", "d_z", "number", priority=2),
+        Column("w", "W/T/L", "name", priority=1),
+    )
+    notes = ("d_z: a mean over its sd; W/T/L: queries won", "d_z: alone", "3 comparisons: all of them")
+    table = Table("x", columns, (("a" * 20, 0.5, "10/20/30"),), "", notes)
+    narrow = terminal_table.table_as_text(table, Style(width=34))
+    assert "d_z: " not in narrow
+    assert "W/T/L: queries won" in narrow
+    assert "3 comparisons: all of them" in narrow
+    assert "d_z: a mean" in terminal_table.table_as_text(table, Style(width=80))

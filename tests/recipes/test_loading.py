@@ -255,3 +255,26 @@ def test_a_file_that_declares_a_matrix_is_told_from_a_recipe(tmp_path: Path) -> 
         recipes.load(str(written))
     assert (caught.value.code, caught.value.where) == ("is-matrix", str(written))
     assert "--matrix" in caught.value.hint
+
+
+def test_all_that_is_wrong_is_told_at_once_structure_and_stages_and_losses(tmp_path: Path) -> None:
+    text = """
+name = "x"
+chain = ["one"]
+[stages.one]
+loss = "lcee"
+group_size = "8"
+learning_rate = 1e-12
+steps = 10
+window = [9, 3]
+"""
+    told = refused(written(tmp_path, text)).what.splitlines()
+    keys = [line.partition(": ")[2].partition(": ")[0] for line in told]
+    assert keys == [f"stages.one.{key}" for key in ("group_size", "window", "loss", "learning_rate")]
+
+
+def test_a_chain_that_names_no_stage_hides_no_mistake_of_the_others(tmp_path: Path) -> None:
+    text = 'name = "x"\nchain = ["one", "two"]\n[stages.one]\nsteps = 1\nloss = "lcee"\n'
+    told = refused(written(tmp_path, text)).what
+    assert "chain" in told
+    assert "stages.one.loss" in told

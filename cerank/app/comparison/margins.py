@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from cerank import recipes
 from cerank.errors import CerankError, UsageError
 from cerank.files import json_records
 from cerank.recipes.plan import Plan
@@ -174,9 +175,20 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
         is_mixed = len({isinstance(value, str) for value in values}) > 1
         when = min(time for value, time in declarations if value == values[0])
         others = ", ".join(f"±{shown_size(value)}" for value in values[1:])
-        source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
+        by = _declared_by(
+            [
+                behind.plan
+                for pair in pairs
+                for side in pair
+                for behind in side
+                if table(behind.plan).get(measure) == values[0]
+            ],
+            kind,
+            measure,
+        )
+        source = f"{by}; the smallest of those declared, others {others}" if others else by
         if is_mixed:
-            source = f"recipe; others {others}, and which is smaller is not known before the baseline's mean"
+            source = f"{by}; others {others}, and which is smaller is not known before the baseline's mean"
         is_of_all = all(any(measure in table(behind.plan) for side in pair for behind in side) for pair in pairs)
         late = [known for pair in pairs if (known := first_known(pair)) and moment(when) >= moment(known)]
         if not is_of_all:
@@ -201,6 +213,17 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
             because=because,
         )
     return margins
+
+
+def _declared_by(plans: Sequence[Plan], kind: Kind, measure: str) -> str:
+    """Return who declared a margin: the recipe, or the recipe of that name as it comes with cerank."""
+    names = {plan.recipe.name for plan in plans}
+    value = next(getattr(plan.recipe.evaluate, kind)[measure] for plan in plans)
+    if names <= set(recipes.shipped()):
+        tables = [getattr(recipes.load(name).recipe.evaluate, kind) for name in names]
+        if all(own.get(measure) == value for own in tables):
+            return "recipe, as it comes with cerank"
+    return "recipe"
 
 
 def _size(size: float | str) -> float:

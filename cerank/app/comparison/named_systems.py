@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
+from cerank.datasets.open_datasets import dataset_runs
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
@@ -201,3 +202,26 @@ def short_name(name: str) -> str:
         return name
     path, mark, rest = name.partition("[")
     return Path(path).name.removesuffix(".gz").removesuffix(".run") + mark + rest
+
+
+def with_dataset_runs(lab: Path, texts: Sequence[str], dataset: str, cache: Path) -> tuple[str, ...]:
+    """Return what a comparison names, with the names of a dataset's own runs replaced by their files.
+
+    `compare bm25 tasb --dataset ./trec-dl-2020` means the folder's runs/bm25.run and runs/tasb.run. A file or a run of
+    the lab that is called so wins, and a label may stand before the name: `first=bm25`.
+    """
+    files = dataset_runs(dataset, cache) if dataset else {}
+    named = []
+    for text in texts:
+        label, equals, name = text.rpartition("=")
+        is_known = name in files and input_file(text) is None and input_file(name) is None
+        named.append(f"{label}{equals}{files[name]}" if is_known and not _is_run(lab, name) else text)
+    return tuple(named)
+
+
+def _is_run(lab: Path, name: str) -> bool:
+    try:
+        run_store.find(lab, name)
+    except CerankError:
+        return False
+    return True

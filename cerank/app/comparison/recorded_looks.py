@@ -12,7 +12,7 @@ from cerank.errors import UsageError
 from cerank.files.hashing import sha256_json
 from cerank.runs import test_set_looks
 from cerank.runs.test_set_looks import Look
-from cerank.settings import Settings
+from cerank.settings import Settings, default_lab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +124,8 @@ def record(
 ) -> TestSetLooks | None:
     """Add a look to the lab's record, and return how many there were; None where the lab cannot keep count.
 
+    A lab that the user did not name is not made for this: without one, looks at plain files are not counted.
+
     Args:
         settings: where the lab is.
         keys: of the comparisons seen; see `keys_of`.
@@ -133,6 +135,8 @@ def record(
         only_new: add nothing where all of the comparisons were seen before.
         descriptive: the keys that had no verdict.
     """
+    if settings.lab == default_lab() and not settings.lab.exists():
+        return None
     looks = test_set_looks.load(settings.lab) if earlier is None else earlier
     here = [look for look in looks if look.comparisons.keys() & keys.keys()]
     before = {(judged, key) for look in here for judged in keys for key in look.comparisons.get(judged, ())}

@@ -36,6 +36,7 @@ _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
 }
 
 KEYS = tuple(_KEYS)
+_IN_QUEUE_ORDER = ("age", "state", "now")  # by any other column the order is that column's alone
 
 
 def _setting(settings: RunSettings, key: str, entry: RunEntry) -> str | None:
@@ -54,7 +55,8 @@ def ordered(
 ) -> list[RunEntry]:
     """Return the entries by one of `KEYS`, or by a setting of their recipes; equal ones stay in the order they came.
 
-    Queued runs come together in the order in which they start, at the place of the first of them.
+    By age, state or what they do now, queued runs come together in the order in which they start, at the place of the
+    first of them.
 
     Raises:
         UsageError: nothing is sorted by that.
@@ -74,6 +76,8 @@ def ordered(
             with_value.append((value, entry))
     with_value.sort(key=lambda pair: pair[0], reverse=is_falling)
     rows = [entry for _, entry in with_value] + absent
+    if key not in _IN_QUEUE_ORDER:
+        return rows
     queued = sorted((entry for entry in rows if entry.place), key=lambda entry: entry.place)
     if len(queued) < 2:
         return rows

@@ -129,6 +129,7 @@ class GridCell(msgspec.Struct, frozen=True):
     """The runs of one recipe on one base model, one for each seed: the newest."""
 
     runs: tuple[RunEntry, ...]
+    earlier: tuple[RunEntry, ...] = ()  # of the same seeds, which the cell does not count
 
     @property
     def finished(self) -> tuple[RunEntry, ...]:
@@ -146,7 +147,8 @@ class GridCell(msgspec.Struct, frozen=True):
         others = [entry.state for entry in self.runs if entry.state != "finished"]
         signs = "".join(f" {others.count(state)}{GLYPHS[state]}" for state in _URGENT if state in others)
         signs = signs or f" {GLYPHS['finished']}"
-        return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean_and_sd(self.finished)}".rstrip()
+        more = f"  +{len(self.earlier)}" if self.earlier else ""
+        return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean_and_sd(self.finished)}".rstrip() + more
 
 
 class RunGrid(msgspec.Struct, frozen=True):
@@ -163,17 +165,25 @@ class RunGrid(msgspec.Struct, frozen=True):
         runs = [entry for cell in self.cells.values() for entry in cell.runs]
         done = sum(entry.state == "finished" for entry in runs)
         size = f"{counted(len(self.bases), 'base')} × {counted(len(self.recipes), 'recipe')}"
-        return f"{size}, {done} of {counted(len(runs), 'run')} finished"
+        earlier = sum(len(cell.earlier) for cell in self.cells.values())
+        more = f" (+{counted(earlier, 'earlier one')} of the same seeds)" if earlier else ""
+        return f"{size}, {done} of {counted(len(runs), 'run')} finished{more}"
 
 
 def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
     """Return runs as a grid; of several runs of one recipe, base and seed the newest counts."""
     newest: dict[tuple[str, str], dict[int | None, RunEntry]] = {}
+    earlier: dict[tuple[str, str], list[RunEntry]] = {}
     for entry in entries:
         if entry.plan is not None:
-            newest.setdefault((entry.base, entry.recipe), {})[entry.seed] = entry  # the oldest come first
+            place, runs = (entry.base, entry.recipe), newest.setdefault((entry.base, entry.recipe), {})
+            if entry.seed in runs:
+                earlier.setdefault(place, []).append(runs[entry.seed])
+            runs[entry.seed] = entry  # the oldest come first
     cells = {
-        place: GridCell(tuple(runs[seed] for seed in sorted(runs, key=lambda seed: seed or 0)))
+        place: GridCell(
+            tuple(runs[seed] for seed in sorted(runs, key=lambda seed: seed or 0)), tuple(earlier.get(place, ()))
+        )
         for place, runs in newest.items()
     }
     measures = {entry.final[0] for cell in cells.values() for entry in cell.runs if entry.final}

@@ -277,7 +277,7 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison, letters_table
+    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems
     from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
@@ -287,6 +287,7 @@ def compare(
     if len(names) < 2:
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     _check_outputs(settings, judge_next, full=full)
+    names = list(named_systems.with_dataset_runs(settings.lab, names, dataset, settings.cache))
     request = comparisons.ComparisonRequest(
         targets=tuple(names),
         measures=tuple(measure or ()),

@@ -20,6 +20,7 @@ class LabScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (100, "-wide")]  # noqa: RUF012 - Textual's declaration
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]  # noqa: RUF012 - Textual's declaration
     HELP_TITLE = "this screen"
+    SHOWS_ONE_MESSAGE: ClassVar[bool] = False  # where it is low: messages would cover its fields
     WATCHES: ClassVar[tuple[str, ...]] = (
         "entries",
         "marked",

@@ -19,6 +19,7 @@ from cerank.text.safe_text import counted
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common.form_fields import ERROR_SIGN, WARNING_SIGN, ChecklistItem, fitting_middle
 
+_MOST_NAMES = 3  # of runs that are finished already
 MOST_COMMANDS = 3  # shown; those of a matrix are nearly alike, and copying takes all
 
 
@@ -30,6 +31,7 @@ class LaunchState(msgspec.Struct, frozen=True):
     matrix: PlannedMatrix | None
     refusal: str
     is_planning: bool
+    finished: tuple[str, ...] = ()  # finished runs of the lab whose plans are the same as one of these
 
 
 def base_items(is_local: Mapping[str, bool], *, is_offline: bool = False) -> list[ChecklistItem]:
@@ -169,6 +171,14 @@ def work(state: LaunchState) -> Content:
     ready = joined(
         ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" starts {runs(len(matrix.cells))} as devices get free"
     )
+    rows += [content("")] if state.finished else []
+    if state.finished:
+        count, more = len(state.finished), ", …" if len(state.finished) > _MOST_NAMES else ""
+        names = ", ".join(state.finished[:_MOST_NAMES]) + more
+        what = "An identical run is finished" if count == 1 else f"{count} identical runs are finished"
+        rows.append(
+            joined((f"{WARNING_SIGN} {what}: ", "bold $warning"), names, ("; a new one gives its figures", "dim"))
+        )
     doubts = [joined((f"{WARNING_SIGN} {warning.path}: ", "bold $warning"), warning.text) for warning in state.warnings]
     return stacked(head, *rows, content(""), *doubts, ready)
 

@@ -57,6 +57,7 @@ class NewRunScreen(LabScreen):
     """The form of a new run."""
 
     HELP_TITLE = "a new run"
+    SHOWS_ONE_MESSAGE = True
     HELP_TEXT = (
         "Several base models, recipes and seeds make a matrix. A setting with a bullet differs from the recipe and\n"
         "applies to the stage of that name in every chosen recipe. esc leaves a field first, then the form."
@@ -102,6 +103,7 @@ class NewRunScreen(LabScreen):
         self._limited: tuple[object, ...] = ()  # the names that the limits were looked up for
         self.matrix: matrix_planning.PlannedMatrix | None = None
         self._is_planning = False
+        self._finished: tuple[str, ...] = ()  # finished runs of the lab with the same plan as one of the draft's
         self._refusal = ""  # why the runs cannot be launched
         self._known = {name: drafts.recipe_source(name) for name in shipped()}
         self._known |= {
@@ -218,6 +220,7 @@ class NewRunScreen(LabScreen):
         self.draft = msgspec.structs.replace(self.draft, **changed)
         self.save_draft()
         self.matrix = None
+        self._finished = ()
         self._refusal = ""
         self.check()
 
@@ -296,7 +299,9 @@ class NewRunScreen(LabScreen):
         self._show_launch()
 
     def _show_launch(self) -> None:
-        state = draft_review.LaunchState(self._errors(), self._warnings, self.matrix, self._refusal, self._is_planning)
+        state = draft_review.LaunchState(
+            self._errors(), self._warnings, self.matrix, self._refusal, self._is_planning, self._finished
+        )
         self.query_one(LaunchPage).show(self.checked.cells, state)
 
     # events
@@ -400,8 +405,18 @@ class NewRunScreen(LabScreen):
         draft, matrix = planned
         if draft == self.draft:
             self.matrix = matrix
+            self._finished = self._identical_runs(matrix)
             self._is_planning = False
             self._show_errors()
+
+    def _identical_runs(self, matrix: matrix_planning.PlannedMatrix) -> tuple[str, ...]:
+        """Return the finished runs of the lab with the same plan as one of the matrix, the newest first."""
+        planned = {plan.fingerprint for plan in matrix.plans}
+        return tuple(
+            entry.short_name or entry.name
+            for entry in reversed(self.lab_app.entries)
+            if entry.state == "finished" and entry.plan is not None and entry.plan.fingerprint in planned
+        )
 
     def action_launch(self) -> None:
         """Show the work first; what was shown is put in the queue."""

@@ -36,7 +36,8 @@ class GridScreen(LabScreen):
     HELP_TITLE = "the grid of bases and recipes"
     HELP_TEXT = (
         "2/3 1▶ .641 ± .004: two of three seeds are finished, one is running; mean and standard deviation over seeds.\n"
-        "Of several runs with the same recipe, base and seed the newest counts."
+        "Of several runs with the same recipe, base and seed the newest counts; +2 says that there are two earlier ones,\n"
+        "which the lines below name and enter lists with the others."
     )
     CSS = """
     GridScreen #summary { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -134,6 +135,10 @@ class GridScreen(LabScreen):
             sign = (f"{GLYPHS[entry.state]} {entry.state:<9}", state_color(entry.state, is_dark=is_dark))
             about = seed_groups.mean_and_sd([entry]) or entry.at or entry.why
             rows.append(joined(sign, f" seed {entry.seed}  {entry.short_name or entry.name}  ", (about, "dim")))
+        cell_runs = self._grid.cells.get(place) if place else None
+        if cell_runs is not None and cell_runs.earlier:
+            names = ", ".join(entry.short_name or entry.name for entry in reversed(cell_runs.earlier))
+            rows.insert(1, content(f"earlier, of the same seeds, not counted: {names}", "dim"))
         self.query_one("#cell", Static).update(stacked(*rows))
 
     # actions

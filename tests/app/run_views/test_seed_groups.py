@@ -92,10 +92,11 @@ def test_the_grid_counts_seeds_by_base_and_recipe_and_takes_the_newest_run_of_ea
     lab.run(name="other", base="electra")
     grid = seed_groups.grid_of(entries_of(lab))
     assert (grid.bases, grid.recipes, grid.measure) == (("electra", "minilm"), ("other", "two-stages"), "nDCG@10")
-    assert grid.cells["minilm", "two-stages"].text == "1/2 1✖  .250"
+    assert grid.cells["minilm", "two-stages"].text == "1/2 1✖  .250  +1"
+    assert [entry.state for entry in grid.cells["minilm", "two-stages"].earlier] == ["failed"]
     assert grid.cells["electra", "other"].text == "0/1 1·"
     assert ("electra", "two-stages") not in grid.cells
-    assert re.fullmatch(r"2 \w+ × 2 \w+, 1 of 3 runs finished", grid.summary)
+    assert re.fullmatch(r"2 \w+ × 2 \w+, 1 of 3 runs finished \(\+1 \w+ \w+ \w+ \w+ \w+ \w+\)", grid.summary)
 
 
 def test_the_time_left_is_unknown_until_a_unit_is_done(lab: LabFolder) -> None:
