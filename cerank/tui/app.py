@@ -402,6 +402,7 @@ class CerankApp(App[str], inherit_bindings=False):
         """Show a message for some seconds; over a low form in place of the one before."""
         if self.screen.has_class("-low") and getattr(self.screen, "SHOWS_ONE_MESSAGE", False):
             self.clear_notifications()
+            self.screen.query("ToastHolder").remove()  # an empty one still takes a line
         self.notify(words(text), severity=severity, markup=False, timeout=10 if severity == "error" else 6)
 
     def copy_text(self, text: str, name: str) -> None:

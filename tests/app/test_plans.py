@@ -9,9 +9,10 @@ import pytest
 
 from cerank import recipes
 from cerank.app import plans
-from cerank.errors import CerankError
+from cerank.errors import CerankError, UsageError
 from cerank.machine import devices
 from cerank.recipes.loss_specs import LOSSES as NEEDS
+from tests.refusals import refused
 from tests.worker.small import small_plan, write_dataset
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -105,3 +106,9 @@ def test_what_a_plan_was_asked_for_plans_to_it_again(tmp_path, measures):
     again = plans.plan_of(recipes.load(str(tmp_path / "again.toml")).recipe, settings, now=NOW)
     assert again.measures == made.measures
     assert again.fingerprint == made.fingerprint
+
+
+def test_a_part_of_a_dataset_is_not_divided_again() -> None:
+    with refused(UsageError, "part-of-part", "./x"):
+        plans.parts_of("./x[120%:]")
+    assert plans.parts_of("./x")[0] == "./x[:60%]"

@@ -36,8 +36,8 @@ class GridScreen(LabScreen):
     HELP_TITLE = "the grid of bases and recipes"
     HELP_TEXT = (
         "2/3 1▶ .641 ± .004: two of three seeds are finished, one is running; mean and standard deviation over seeds.\n"
-        "Of several runs with the same recipe, base and seed the newest counts; +2 says that there are two earlier ones,\n"
-        "which the lines below name and enter lists with the others."
+        "Of several runs with the same recipe, base and seed the newest counts; +2: there are two earlier ones,\n"
+        "which the lines below name, and enter lists with the others."
     )
     CSS = """
     GridScreen #summary { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from cerank.app.comparison import comparisons, export_comparison, named_systems
+from cerank import recipes
+from cerank.app.comparison import comparisons, export_comparison, named_systems, recorded_looks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Margin, Terms
 from cerank.evaluation.compare import compare as compare_systems
 from cerank.files import json_records
 from cerank.runs.records import Done
+from cerank.settings import Flags, resolve
 from tests.app.made_runs import CREATED, changed, made_run
 from tests.refusals import refused
-from tests.worker.small import small_plan
+from tests.worker.small import small_plan, write_dataset
 
 MARGIN = {"nDCG@10": 0.1}
 
@@ -45,6 +47,22 @@ def compared(lab, *names, **how):
 def test_a_margin_of_the_recipe_judges_and_carries_its_time(lab):
     margin = compared(lab, "s1", "t1").terms.margins["nDCG@10"]
     assert (margin.value, margin.before, margin.declared, margin.source) == (0.1, True, CREATED, "recipe")
+
+
+def test_a_margin_that_a_shipped_recipe_brings_is_said_to_come_with_it(lab, tmp_path):
+    shipped = recipes.load("distill").recipe
+    size = shipped.evaluate.margins["nDCG@10"]
+    settings = msgspec.structs.replace(lab.settings, lab=tmp_path / "lab")
+    for name, margin, label in ((shipped.name, size, "own"), (shipped.name, size / 2, "set"), ("mine", size, "named")):
+        plan = changed(lab.plan, margins={"nDCG@10": margin})
+        plan = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, name=name))
+        made_run(settings, plan, label, skill=0.6)
+    other = SimpleNamespace(settings=settings)
+    sources = [
+        compared(other, f"{label}:first-stage", label).terms.margins["nDCG@10"].source
+        for label in ("own", "set", "named")
+    ]
+    assert sources == ["recipe, as it comes with cerank", "recipe", "recipe"]
 
 
 def test_a_runs_own_table_is_judged_by_its_margin(lab):
@@ -275,3 +293,31 @@ def test_a_recipe_that_declares_a_gain_or_a_reason_is_the_same_recipe_for_seeds(
     made_run(settings, plan, "aa")
     made_run(settings, other, "bb")
     assert len(named_systems.targets_of(settings.lab, ["both=aa,bb"])[0].members) == 2
+
+
+def test_a_datasets_own_runs_are_named_as_they_are_called_there(lab, tmp_path):
+    data = write_dataset(tmp_path / "data")
+    lab_folder = lab.settings.lab
+    runs = {"oracle": data / "runs" / "oracle.run"}
+    named = named_systems.with_dataset_runs(lab_folder, ["oracle", "first=oracle", "other"], str(data), tmp_path)
+    assert named == (str(runs["oracle"]), f"first={runs['oracle']}", "other")
+    assert named_systems.with_dataset_runs(lab_folder, ["oracle"], f"{data}[:50%]", tmp_path) == named[:1]
+    assert named_systems.with_dataset_runs(lab_folder, ["oracle"], "", tmp_path) == ("oracle",)
+
+
+def test_a_run_of_the_lab_wins_over_a_datasets_run_of_its_name(lab, tmp_path):
+    data = write_dataset(tmp_path / "data")
+    (data / "runs" / "oracle.run").rename(data / "runs" / "s1.run")
+    assert named_systems.with_dataset_runs(lab.settings.lab, ["s1"], str(data), tmp_path) == ("s1",)
+
+
+def test_a_look_at_plain_files_makes_no_lab_that_nobody_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    settings = resolve(Flags(), {}, tmp_path).settings
+    keys = {"a" * 12: ("b" * 12,)}
+    assert recorded_looks.record(settings, keys, by="compare", now="2031-01-01T00:00:00+00:00") is None
+    assert not settings.lab.exists()
+    named = msgspec.structs.replace(settings, lab=tmp_path / "own")
+    assert recorded_looks.record(named, keys, by="compare", now="2031-01-01T00:00:00+00:00") is not None
+    settings.lab.mkdir(parents=True)
+    assert recorded_looks.record(settings, keys, by="compare", now="2031-01-01T00:00:00+00:00") is not None

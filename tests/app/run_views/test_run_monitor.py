@@ -88,6 +88,8 @@ def test_a_queued_run_says_what_it_waits_for_and_stays_the_same_object(lab: LabF
     state = QueueState(running=True, waiting=2, slots=(DeviceState("cpu"),))
     assert [entry.waits_for for entry in monitor.poll()[1:]] == ["starting", "1 ahead"]
     assert [entry.place for entry in ordered(monitor.poll(), "age", is_falling=True)] == [1, 2, 0]
+    names = [entry.short_name for entry in ordered(monitor.poll(), "run", is_falling=True)]
+    assert names == sorted(names, reverse=True)  # the order that the heading's arrow says, queued or not
 
 
 def test_a_stopped_run_says_where(lab: LabFolder) -> None:

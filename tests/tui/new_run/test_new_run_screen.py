@@ -17,7 +17,9 @@ from textual.pilot import Pilot
 
 from cerank import recipes
 from cerank.app import Lab, plans
+from cerank.app.run_views.run_monitor import LabMonitor
 from cerank.machine.devices import Device
+from cerank.runs import run_store
 from cerank.tui.app import CerankApp
 from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow, LineInput
 from cerank.tui.common.text_editor import MistakesDialog
@@ -274,6 +276,42 @@ async def test_the_work_is_shown_before_and_the_matrix_is_queued_by_a_second_key
     rows = folder.lab.listed()
     assert {row.plan.recipe.seed for row in rows if row.plan} == {1, 2}
     assert len(folder.lab.queued()) == 2
+
+
+async def test_the_form_says_that_an_identical_run_is_finished(
+    app: CerankApp, folder: LabFolder, base: str, dataset: str
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings(parts_of(dataset))
+        await press(pilot, "l")
+        await until(pilot, lambda: screen.matrix is not None)
+        assert screen.matrix is not None
+        assert "dentical" not in text_of(app)
+        plan = screen.matrix.plans[0]
+        run = folder.lab.create(plan, b"")
+        state = msgspec.structs.replace(plan, label="")
+        app.entries = tuple(
+            msgspec.structs.replace(entry, plan=state, status=msgspec.structs.replace(entry.status, state="finished"))
+            for entry in LabMonitor(folder.path).poll()
+        )
+        screen.change(label="again")
+        await press(pilot, "4")
+        await until(pilot, lambda: screen.matrix is not None)
+        assert "identical run is finished" in text_of(app)
+        assert run_store.short_name(run) in text_of(app)
+
+
+async def test_on_a_low_screen_messages_cover_no_field(app: CerankApp) -> None:
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await opened(pilot)
+        for text in ("one " * 60, "two", "three " * 60):
+            app.show_message(text, "error")
+            await settle(pilot)
+        (toast,) = screen.query("Toast")
+        assert toast.region.bottom <= 2
+        assert all(field.region.y >= 2 for field in screen.query(FieldRow) if field.region)
 
 
 async def test_what_planning_refuses_stands_beside_its_field(app: CerankApp, base: str, dataset: str) -> None:
