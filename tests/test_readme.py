@@ -32,6 +32,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("folds",): "needs a finished run for each fold, as there",
     ("effects",): "needs all runs of a matrix; tests/app/matrix/test_matrix_runs.py carries four out",
     ("report", "ecir2025"): "needs the runs of a whole paper",
+    ("report", "rank-distillm-table1", "--released"): "needs the archive; tests/app/report/test_released_table.py",
     ("report", "is-the-second-stage-worth-it"): "needs its fifteen runs",
     ("run", "--base", "electra"): "needs the model",
     ("teach", "zephyr", "--max-cost"): "needs a server and its prices",

@@ -61,7 +61,7 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
         raise UsageError(
             f"'{shown(f'[{part}', 40)}' is a part; for training, validation and test a dataset is divided as a whole",
             where=shown(dataset, 200),
-            hint=f"name all of it, {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
+            hint=f"name all of {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
             code="part-of-part",
         )
     if dataset == "pydocs":

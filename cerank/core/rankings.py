@@ -122,9 +122,9 @@ def cut_lists(lists: Ranking, queries: Iterable[str], candidates: Ranking | None
     scores: dict[str, list[float]] = {}
     for query in known:
         within = set(candidates[query][:depth]) if query in candidates else set[str]()
-        kept = [pair for pair in zip(lists[query], lists.scores(query), strict=True) if pair[0] in within]
-        if kept:
-            documents[query], scores[query] = [pair[0] for pair in kept], [pair[1] for pair in kept]
+        pairs = [pair for pair in zip(lists[query], lists.scores(query), strict=True) if pair[0] in within]
+        if pairs:
+            documents[query], scores[query] = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return Ranking(documents, scores)
 
 

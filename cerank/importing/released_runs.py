@@ -96,4 +96,6 @@ def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
         if isinstance(error, tarfile.ReadError) and not size:
             hint = "give the archive as it was published, or the folder that it unpacks to"
             raise UsageError("the file is no tar archive", where=str(path), hint=hint, code="no-archive") from error
-        raise FormatError(f"the archive is damaged: {shown(error, 200)}", where=str(path), code="damaged") from error
+        raise FormatError(
+            f"the archive is damaged: {shown(error, 200)}", where=str(path), code="damaged-archive"
+        ) from error

@@ -214,8 +214,13 @@ def tie_token_types(model: CrossEncoder) -> bool:
         with torch.no_grad():
             weight[1:] = weight[0]
         if weight.requires_grad:
-            weight.register_hook(lambda gradient: gradient.sum(dim=0, keepdim=True).repeat(len(gradient), 1))
+            weight.register_hook(_summed_over_types)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return bool(tables)
+
+
+def _summed_over_types(gradient: Tensor) -> Tensor:
+    """Return the gradient of each type's embedding as the sum of all of them."""
+    return gradient.sum(dim=0, keepdim=True).repeat(len(gradient), 1)
 
 
 @torch.no_grad()

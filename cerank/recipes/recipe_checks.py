@@ -65,10 +65,12 @@ def _further_mistakes(values: Mapping[str, object], recipe: Recipe | None, mista
     known = tuple(name for name in recipe.chain if name in recipe.stages)
     in_chain = msgspec.structs.replace(recipe, chain=known)
     further += loss_mistakes(in_chain) + rate_mistakes(in_chain)
-    told = [mistake.partition(": ")[0] for mistake in mistakes]
+    known_paths = [mistake.partition(": ")[0] for mistake in mistakes]
     paths = {mistake: mistake.partition(": ")[0] for mistake in further}
     # what is wrong with a whole table may be so for the want of a key that was left out here
-    return [mistake for mistake, path in paths.items() if not any(f"{key}.".startswith(f"{path}.") for key in told)]
+    return [
+        mistake for mistake, path in paths.items() if not any(f"{key}.".startswith(f"{path}.") for key in known_paths)
+    ]
 
 
 def _without(values: Mapping[str, object], mistakes: Sequence[str]) -> dict[str, object]:

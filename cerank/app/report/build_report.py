@@ -124,7 +124,7 @@ def _released(settings: Settings, scope: ReportScope, request: ReportRequest) ->
                 what, where=where, hint="such as: cerank report rank-distillm-table1", code="unknown-paper"
             )
         return ReleasedTables()
-    own = {published.heading(test): test for test in scope.tests}
+    own = {heading: test for test in scope.tests if (heading := published.heading(test))}
     for test in request.judged_by:
         if published.heading(test) not in own:
             what = f"'{short_name(test)}' is none of the paper's test sets"

@@ -338,7 +338,7 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Pub
         base=model.base,
         chain=model.chain,
         loss=model.loss,
-        teacher=model.teacher,
+        teacher=short_name(model.teacher),
         recipe=model.recipe,
     )
     return [

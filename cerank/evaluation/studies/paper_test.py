@@ -46,9 +46,9 @@ def paper_column(values: Mapping[str, Mapping[str, float]], baseline: str) -> Pa
         UsageError: no query is in all of the runs.
 
     Example:
-        >>> column = paper_column({"a": {"1": 0.1, "2": 0.2, "3": 0.3}, "b": {"2": 0.9, "3": 0.9, "4": 0.9}}, "a")
+        >>> column = paper_column({"a": {"1": 0.1, "2": 0.2, "3": 0.3}, "b": {"2": 0.9, "3": 0.5, "4": 0.9}}, "a")
         >>> column.queries, column.means["b"], sorted(column.different)
-        (('2', '3'), 0.9, [])
+        (('2', '3'), 0.7, [])
     """
     shared = set[str].intersection(*(set(row) for row in values.values())) if values else set[str]()
     if not shared:

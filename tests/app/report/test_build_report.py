@@ -476,3 +476,41 @@ def test_a_margin_declared_after_results_of_the_baseline_has_a_dagger_in_every_f
     judged = [dict(zip(keys, row, strict=True)) for row in cells.rows if row[keys.index("margin")]]
     assert judged
     assert all(row["is_margin_declared"] is False and row["judged_low"] <= row["judged_high"] for row in judged)
+
+
+def test_a_recipe_on_a_base_of_its_own_is_compared_with_the_one_baseline_there_is(lab):
+    of_its_own = [cell for cell in lab.record.cells if (cell.base, cell.recipe) in {
+        (BASES[0], "ecir2025-cl"), (BASES[0], "ecir2025-kd"), ("roberta", "ecir2025-cl-kd")
+    }]  # fmt: skip
+    record = msgspec.structs.replace(lab.record, name="table", cells=tuple(of_its_own))
+    declared_matrices.save(lab.settings.lab, record)
+    found = build_report(lab.settings, ReportRequest(names=("table",)))
+    compared = {(row.left, row.right) for row in found.comparison.rows}
+    assert compared == {
+        ("electra-base-discriminator ecir2025-cl", "electra-base-discriminator ecir2025-kd"),
+        ("electra-base-discriminator ecir2025-cl", "roberta ecir2025-cl-kd"),
+    }
+    assert found.family == len(found.comparison.rows)
+
+
+def test_a_matrix_of_a_paper_prints_its_table_from_released_rankings_or_says_how_to_get_them(lab, tmp_path):
+    declared_matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="of", paper="rank-distillm"))
+    found = build_report(lab.settings, ReportRequest(names=("of",)))
+    assert not found.released
+    assert any("rank-distillm-experiments" in line for line in found.missing)
+    folder = tmp_path / "experiments" / "rankzephyr"
+    folder.mkdir(parents=True)
+    run = lab.runs["roberta", "ecir2025-cl"].ranking("first-stage", lab.tests[1], "bm25")
+    shutil.copy(run, folder / "bm25_msmarco-passage-trec-dl-2020-judged.run")
+    found = build_report(lab.settings, ReportRequest(names=("of",), released=tmp_path / "experiments"))
+    rows = {row[0]: row[1] for row in found.released[0].rows}
+    assert [label for label, cell in rows.items() if cell is not None] == ["RankZephyr (teacher)"]
+    assert len(found.grids) == 2  # the lab's own runs, as before
+
+
+def test_released_rankings_are_refused_where_no_paper_is_named(lab, tmp_path):
+    with refused(UsageError, "unknown-paper", "--released"):
+        build_report(lab.settings, ReportRequest(names=("grid",), released=tmp_path))
+    declared_matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="of", paper="rank-distillm"))
+    with refused(UsageError, "not-tested", "nfcorpus"):
+        build_report(lab.settings, ReportRequest(names=("of",), judged_by=("nfcorpus",)))

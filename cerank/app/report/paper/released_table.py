@@ -56,7 +56,7 @@ class ReleasedTables(msgspec.Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class _Place(msgspec.Struct, frozen=True):
+class _PaperPlace(msgspec.Struct, frozen=True):
     """One column: what the paper calls it, and its condition here."""
 
     column: str  # as `PublishedTable.columns`
@@ -94,7 +94,7 @@ def released_tables(settings: Settings, request: ReleasedRequest) -> ReleasedTab
     path = request.path or place_of_release(paper, settings.cache)
     if request.path is None and not path.exists():
         return ReleasedTables(missing=(lacks_release(paper.key, settings.cache),))
-    found = {
+    run_of = {
         (run.model, published.column_of(run.first_stage, run.dataset)): run
         for run in find_runs(open_released(path, settings.cache))
     }
@@ -106,7 +106,7 @@ def released_tables(settings: Settings, request: ReleasedRequest) -> ReleasedTab
     entries: dict[str, list[Measured]] = {}
     missing: list[str] = []
     for place in places:
-        column, rows, lacking = _column(settings, paper, table, place, found)
+        column, rows, lacking = _column(settings, paper, table, place, run_of)
         missing += lacking
         if column is None:
             continue
@@ -116,15 +116,15 @@ def released_tables(settings: Settings, request: ReleasedRequest) -> ReleasedTab
     if not columns:
         return ReleasedTables(missing=tuple(missing))
     verdicts = _verdicts(paper, table, entries, request)
-    kept = [place for place in places if place.column in columns]
-    tables = (_reprint(paper, table, kept, columns, verdicts), _deviations(paper, table, kept, columns, verdicts))
+    tested = [place for place in places if place.column in columns]
+    tables = (_reprint(paper, table, tested, columns, verdicts), _deviations(paper, table, tested, columns, verdicts))
     return ReleasedTables(tables, tuple(missing))
 
 
-def _places(table: PublishedTable, request: ReleasedRequest) -> list[_Place]:
+def _places(table: PublishedTable, request: ReleasedRequest) -> list[_PaperPlace]:
     """Return the columns of the paper's table that the test sets and first stages give, in the paper's order."""
     named = {
-        published.column_of(first, test): _Place(
+        published.column_of(first, test): _PaperPlace(
             published.column_of(first, test),
             test,
             Condition(short_name(test), short_name(first)),
@@ -140,17 +140,17 @@ def _column(
     settings: Settings,
     paper: Paper,
     table: PublishedTable,
-    place: _Place,
-    found: Mapping[tuple[str, str], ReleasedRun],
+    place: _PaperPlace,
+    run_of: Mapping[tuple[str, str], ReleasedRun],
 ) -> tuple[PaperColumn | None, dict[str, Measured], list[str]]:
     """Return a column by the paper's test, what each row scored, and which rankings are missing."""
     from cerank.trec.text_io import read_run
 
     rows_of_runs = [row for row in table.rows if row.run]
-    absent = [f"{row.label} ({row.run})" for row in rows_of_runs if (row.run, place.column) not in found]
+    absent = [f"{row.label} ({row.run})" for row in rows_of_runs if (row.run, place.column) not in run_of]
     which = "all" if len(absent) == len(rows_of_runs) else "; ".join(absent)
     lacking = [f"released rankings over {place.heading}: {which}"] if absent else []
-    runs = {row.label: found[row.run, place.column] for row in table.rows if (row.run, place.column) in found}
+    runs = {row.label: run_of[row.run, place.column] for row in table.rows if (row.run, place.column) in run_of}
     if not runs:
         return None, {}, lacking
     try:
@@ -180,7 +180,7 @@ def _judgments(settings: Settings, test: str) -> comparisons.Qrels:
 
 def _among(ranking: Ranking, candidates: Mapping[str, frozenset[str]]) -> Ranking:
     """Return the ranking of the first stage's candidates alone: some released runs re-rank more of them."""
-    kept = {
+    pairs_of = {
         query: [
             (document, score)
             for document, score in zip(ranking[query], ranking.scores(query), strict=True)
@@ -189,10 +189,10 @@ def _among(ranking: Ranking, candidates: Mapping[str, frozenset[str]]) -> Rankin
         for query in ranking
         if query in candidates
     }
-    kept = {query: pairs for query, pairs in kept.items() if pairs}
+    pairs_of = {query: pairs for query, pairs in pairs_of.items() if pairs}
     return Ranking(
-        {query: [document for document, _ in pairs] for query, pairs in kept.items()},
-        {query: [score for _, score in pairs] for query, pairs in kept.items()},
+        {query: [document for document, _ in pairs] for query, pairs in pairs_of.items()},
+        {query: [score for _, score in pairs] for query, pairs in pairs_of.items()},
     )
 
 
@@ -221,7 +221,7 @@ def _verdicts(
     return compare(systems, (table.measure,), pairings=pairings, terms=terms)
 
 
-def _verdict_of(comparison: Comparison | None, label: str, place: _Place) -> str:
+def _verdict_of(comparison: Comparison | None, label: str, place: _PaperPlace) -> str:
     rows = comparison.rows if comparison else ()
     return next((row.verdict for row in rows if row.right == label and row.condition == place.condition), "")
 
@@ -229,11 +229,11 @@ def _verdict_of(comparison: Comparison | None, label: str, place: _Place) -> str
 def _reprint(
     paper: Paper,
     table: PublishedTable,
-    places: Sequence[_Place],
+    places: Sequence[_PaperPlace],
     columns: Mapping[str, PaperColumn],
     comparison: Comparison | None,
 ) -> Table:
-    def cell(label: str, place: _Place) -> str | None:
+    def cell(label: str, place: _PaperPlace) -> str | None:
         column = columns[place.column]
         if label not in column.means:
             return None
@@ -260,7 +260,7 @@ def _reprint(
 def _deviations(
     paper: Paper,
     table: PublishedTable,
-    places: Sequence[_Place],
+    places: Sequence[_PaperPlace],
     columns: Mapping[str, PaperColumn],
     comparison: Comparison | None,
 ) -> Table:
