@@ -51,10 +51,11 @@ if TYPE_CHECKING:
 __all__ = ["WorkItem", "count_work"]  # from planning; the functions of plans are below
 
 
-def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
-    """Return (train, validation, tests) that one dataset stands for.
+def check_whole(dataset: str) -> None:
+    """Check that a dataset which stands for training, validation and test is no part of one.
 
-    Its own splits, else disjoint parts of its queries.
+    Raises:
+        UsageError: it is one.
     """
     name, _, part = dataset.partition("[")
     if part.endswith("]") and ":" in part:
@@ -64,6 +65,13 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
             hint=f"name all of {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
             code="part-of-part",
         )
+
+
+def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
+    """Return (train, validation, tests) that one dataset stands for.
+
+    Its own splits, else disjoint parts of its queries.
+    """
     if dataset == "pydocs":
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
     return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)

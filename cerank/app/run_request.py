@@ -46,6 +46,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Return the settings of the recipe's table `data` that this request replaces."""
         table: dict[str, object] = {}
         if self.dataset:
+            plans.check_whole(self.dataset)
             train, validation, tests = plans.parts_of(self.dataset)
             table = {"train": train, "validation": validation, "test": list(tests)}
         if self.tests:

@@ -110,5 +110,5 @@ def test_what_a_plan_was_asked_for_plans_to_it_again(tmp_path, measures):
 
 def test_a_part_of_a_dataset_is_not_divided_again() -> None:
     with refused(UsageError, "part-of-part", "./x"):
-        plans.parts_of("./x[120%:]")
-    assert plans.parts_of("./x")[0] == "./x[:60%]"
+        plans.check_whole("./x[120%:]")
+    plans.check_whole("./x")
