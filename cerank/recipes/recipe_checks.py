@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from cerank.core import decode
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.errors import RecipeError, UsageError
+from cerank.recipes.optimizer_checks import OPTIMIZERS, optimizer_mistakes
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
 from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.recipes.sections.filter_specs import filter_mistakes
@@ -22,7 +23,8 @@ from cerank.registry import nearest
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
 # of 0.02, a weight's usual size in models such as BERT, has neighbors 1.9e-9 apart: what is less than half of that is
-# rounded away. Measured: a rate of 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
+# rounded away. Measured: a rate of 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps. A step of Lion
+# moves every weight by the rate.
 SMALLEST_RATE = 2.0**-30
 
 
@@ -198,6 +200,7 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.negatives: no sampler of negatives is called '{stage.negatives}'; {hint}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
+    mistakes += optimizer_mistakes(at, stage)
     mistakes += filter_mistakes(f"{at}.filter", stage.filter, stage.steps, stage.groups_per_step)
     return mistakes + _group_mistakes(at, sampled)
 
@@ -368,7 +371,8 @@ def rate_mistakes(recipe: Recipe) -> list[str]:
     if "learning_rate" in recipe.force:
         return []
     return [
-        f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of AdamW is at most "
+        f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of "
+        f"{OPTIMIZERS[stage.optimizer]} is at most "
         f"the rate, a weight of 0.02 has neighbors 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
         'is rounded away; give more, or force = ["learning_rate"]'
         for name, stage in recipe.chained()
