@@ -214,7 +214,7 @@ def _check_lowest_rates(recipe: Recipe, rates: Mapping[str, Sequence[RateGroup]]
         RecipeError: one cannot.
     """
     mistakes = [
-        f"stages.{name}.layer_decay: leaves the {group.name} a learning rate of "
+        f"stages.{name}.layer_decay: leaves {group.name} a learning rate of "
         f"{recipe.stages[name].learning_rate * group.factor:.1e}, which cannot move float32 weights "
         f'(the least is {SMALLEST_RATE:.1e}); give more, or force = ["learning_rate"]'
         for name, groups in rates.items()

@@ -21,8 +21,10 @@ from cerank.text.safe_text import counted
 
 # stacks of layers as transformers calls them, in a name with a dot before it: BERT, ModernBERT, T5, GPT-2
 _LAYER = re.compile(r"^(.*?)\.(?:layer|layers|block|blocks|h)\.([0-9]+)\.")
-# tables that are looked up in, and what makes their rows an input of the first layer; DeBERTa's norm of its positions
-_EMBEDDINGS = re.compile(r"\.(?:[a-z_]*embeddings?[a-z_]*|embed_[a-z_]+|shared|wte|wpe)\.|\.encoder\.LayerNorm\.")
+# tables that are looked up in, and what makes their rows an input of the first layer; norm or bias of positions
+_EMBEDDINGS = re.compile(
+    r"\.(?:[a-z_]*embeddings?[a-z_]*|embed_[a-z_]+|shared|wte|wpe)\.|\.encoder\.(?:LayerNorm|relative_attention_bias)\."
+)
 # from the last layer's states to a score: names of transformers' classifiers, with poolers, and cerank's own head
 _HEAD = re.compile(r"^\.(?:encoder\.)?(?:classifier|score|pre_classifier|head)\.|\.pooler\.")
 

@@ -13,7 +13,7 @@ from cerank.text.safe_text import counted
 
 _LAYER_NUMBER = re.compile(r"\.(?:layer|layers|block|blocks|h)\.([0-9]+)\.")
 _OF_PRETRAINING = re.compile(r"(?:^|\.)(?:cls|[a-z]*_?predictions|lm_head)\.")  # heads that a re-ranker leaves out
-CHECKPOINTS = 2  # newest ones that are kept beside the best
+CHECKPOINTS = 3  # beside the best ones: the two newest, and one that is being written
 
 
 def trained_names(names: Sequence[str], stage: Stage, layers: Sequence[int], *, has_head: bool) -> tuple[str, ...]:
@@ -84,10 +84,9 @@ def _average_in_words(stage: Stage, steps: int) -> str:
     span, first = 1.0 / (1.0 - stage.ema), stage.ema ** (steps - 1)
     text = f"its average of weights reaches back some {counted(round(span), 'step')} of {steps:,}"
     if first >= 0.05:
-        text += (
-            f"; {first:.0%} of it will still be the weights after the first step, so that it lags behind: "
-            f"{max(0.0, 1.0 - 5.0 / steps):.4g} would reach back over a fifth of the stage"
-        )
+        text += f"; {first:.0%} of it will still be the weights after the first step, so that it lags behind"
+    if first >= 0.05 and steps >= 50:
+        text += f": ema = {1.0 - 5.0 / steps:.2g} would reach back over a fifth of the stage"
     return text
 
 

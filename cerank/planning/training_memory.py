@@ -1,8 +1,8 @@
 """How much memory a stage's training takes, from the sizes in its base's config.json: said before anything is loaded.
 
 The largest microbatch decides: weights, gradients, the optimizer's moments (two of AdamW, one of Lion), the average of
-the weights if there is one, and what the forward pass keeps for the backward pass. What a layer keeps was counted on packed float32
-training with dropout, tensor by tensor, and a test counts it again.
+the weights if there is one, and what the forward pass keeps for the backward pass. What a layer keeps was
+counted on packed float32 training with dropout, tensor by tensor, and a test counts it again.
 """
 
 from __future__ import annotations
