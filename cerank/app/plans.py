@@ -465,14 +465,14 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
     for name, stage in recipe.chained():
         queries = list(dataset.queries)[: stage.validation_queries or None]
         validation = {query: dataset.qrels.get(query, {}) for query in queries}
-        chosen, kept = stage.validation_measure, list[str]()
+        chosen, further = stage.validation_measure, list[str]()
         if chosen != VALIDATION_LOSS:  # the stage's own; not a measure
             (chosen,) = check([chosen], validation, f"stages.{name}.validation_measure")
         for measure in stage.keep_best:
-            kept += (
+            further += (
                 [measure] if measure == VALIDATION_LOSS else check([measure], validation, f"stages.{name}.keep_best")
             )
-        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen, keep_best=tuple(kept))
+        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen, keep_best=tuple(further))
         if mistakes := optimizer_mistakes(f"stages.{name}", stages[name]):  # two spellings of one measure
             raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}")
     margins = _margins_checked(recipe.evaluate.margins, measures)

@@ -119,9 +119,11 @@ def _best_model(folder: RunFolder, recipe: Recipe, stage: str, measure: str) -> 
         UsageError: the stage kept none by this measure.
         MissingError: they are not there.
     """
-    kept = recipe.stages[stage].keep_best
-    if measure not in kept:
-        hint = f"stages.{stage}.keep_best names the measures; it is empty" if not kept else nearest(measure, kept)
+    measures = recipe.stages[stage].keep_best
+    if measure not in measures:
+        hint = (
+            f"stages.{stage}.keep_best names the measures; it is empty" if not measures else nearest(measure, measures)
+        )
         what = f"stage '{stage}' kept no weights that were best by '{shown(measure, 60)}'"
         raise UsageError(what, where=run_store.title(folder), hint=hint, code="best-not-kept")
     model = folder.best_model(recipe.chain.index(stage), stage, measure)

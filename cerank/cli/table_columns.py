@@ -265,7 +265,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         Column("repaired", "lists completed", "number", 0, priority=4),
     )
     summaries = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
-    kept = [
+    best_models = [
         (name, stage_summary.read(path))
         for index, name in enumerate(plan.recipe.chain)
         for path in folder.best_models(index, name)
@@ -298,7 +298,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
     notes += tuple(f"{row.stage}: {row.filter}" for row in summaries if row is not None and row.filter is not None)
     notes += tuple(
         f"{kept_name(name, best.measure)}: {best.measure} {best.best:.4f} on validation at step {best.best_step}"
-        for name, best in kept
+        for name, best in best_models
         if best is not None
     )
     note = "weight change: the norm of the change of the weights, divided by their norm"

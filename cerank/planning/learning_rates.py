@@ -99,8 +99,8 @@ def _place(name: str, heights: Mapping[tuple[str, int], int]) -> tuple[int, str]
 
 def _layer(name: str) -> tuple[str, int] | None:
     """Return the stack that a weight belongs to and the number of its layer; None for one of no layer."""
-    found = _LAYER.search(f".{name}")
-    return (found[1], int(found[2])) if found is not None else None
+    match = _LAYER.search(f".{name}")
+    return (match[1], int(match[2])) if match is not None else None
 
 
 def _heights(names: Iterable[str]) -> dict[tuple[str, int], int]:

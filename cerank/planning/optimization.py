@@ -25,29 +25,29 @@ def trained_names(names: Sequence[str], stage: Stage, layers: Sequence[int], *, 
         layers: numbers of the layers that are used, in order; none for all.
         has_head: whether the model has a head, be it in the files or new.
     """
-    kept = []
+    trained = []
     for name in names:
-        found = _LAYER_NUMBER.search(f".{name}")
-        number = int(found[1]) if found is not None else -1
+        match = _LAYER_NUMBER.search(f".{name}")
+        number = int(match[1]) if match is not None else -1
         place = list(layers).index(number) if number in layers else number
-        if found is None and (stage.adapter.is_lora or _OF_PRETRAINING.search(name)):
+        if match is None and (stage.adapter.is_lora or _OF_PRETRAINING.search(name)):
             continue
-        if found is not None and ((layers and number not in layers) or place < stage.freeze_layers):
+        if match is not None and ((layers and number not in layers) or place < stage.freeze_layers):
             continue
         is_frozen = stage.freeze == "embeddings" or (stage.freeze == "positions" and "position" in name)
-        if found is None and "embed" in name and is_frozen:
+        if match is None and "embed" in name and is_frozen:
             continue
         is_scoring = re.search(r"(?:^|\.)(?:classifier|score|pre_classifier|head|pooler)\.", name)
-        if found is not None or not is_scoring:
-            kept.append(f"encoder.{name}")
-    return (*kept, *(["head.weight"] if has_head else []))
+        if match is not None or not is_scoring:
+            trained.append(f"encoder.{name}")
+    return (*trained, *(["head.weight"] if has_head else []))
 
 
 def all_names(names: Sequence[str], layers: Sequence[int]) -> tuple[str, ...]:
     """Return the names of all weights of the layers that are used, and of what is beside them."""
     numbered = {name: _LAYER_NUMBER.search(f".{name}") for name in names}
     return tuple(
-        f"encoder.{name}" for name, found in numbered.items() if found is None or not layers or int(found[1]) in layers
+        f"encoder.{name}" for name, match in numbered.items() if match is None or not layers or int(match[1]) in layers
     )
 
 
@@ -68,15 +68,15 @@ def sentences(
         parameters: number of the model's weights.
     """
     steps = {item.stage: item.units for item in work if item.part.startswith("train ")}
-    found = []
+    texts = []
     for name, stage in recipe.chained():
         if name in rates:
-            found.append(f"{name}: {in_words(stage, rates[name])}")
+            texts.append(f"{name}: {in_words(stage, rates[name])}")
         if stage.ema and name in steps:
-            found.append(f"{name}: {_average_in_words(stage, steps[name])}")
+            texts.append(f"{name}: {_average_in_words(stage, steps[name])}")
         if stage.keep_best and name in memories:
-            found.append(f"{name}: {_disk_in_words(name, stage, memories[name], parameters)}")
-    return found
+            texts.append(f"{name}: {_disk_in_words(name, stage, memories[name], parameters)}")
+    return texts
 
 
 def _average_in_words(stage: Stage, steps: int) -> str:
@@ -94,11 +94,11 @@ def _disk_in_words(name: str, stage: Stage, memory: TrainingMemory, parameters: 
     """Return what the weights that a stage keeps take on the disk, while it is trained and afterwards."""
     weights = memory.gradients if stage.adapter.is_lora else memory.weights
     checkpoint = weights + memory.moments + memory.average
-    most, kept = CHECKPOINTS + 1 + len(stage.keep_best), len(stage.keep_best)
+    most, further = CHECKPOINTS + 1 + len(stage.keep_best), len(stage.keep_best)
     model = 4 * parameters
     names = ", ".join(kept_name(name, measure) for measure in stage.keep_best)
     return (
         f"keeps {names}; on the disk at most {counted(most, 'checkpoint')} of {size_text(checkpoint)} while it is "
-        f"trained, then one and {counted(kept + 1, 'model')} of {size_text(model)}: "
-        f"{size_text(kept * model)} more than without keep_best"
+        f"trained, then one and {counted(further + 1, 'model')} of {size_text(model)}: "
+        f"{size_text(further * model)} more than without keep_best"
     )

@@ -181,9 +181,9 @@ def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:
     checksums.save(context.folder, context.folder.reused_stage(index, name), record)
     measures = context.plan.recipe.stages[name].keep_best
     for measure in measures:
-        kept = context.folder.best_model(index, name, measure)
-        if not kept.is_dir():
-            _link_model(origin.folder.best_model(index, name, measure), kept)
+        own = context.folder.best_model(index, name, measure)
+        if not own.is_dir():
+            _link_model(origin.folder.best_model(index, name, measure), own)
     _link_model(model, context.folder.final(index, name))
     reason = "the same start, settings, inputs and seed"
     what = f"{name}: trained by {origin.folder.name}, {reason}; manifest {manifest_sha256[:12]}"

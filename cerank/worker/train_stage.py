@@ -547,10 +547,10 @@ class StageWork:
 
     def measured(self) -> dict[str, float]:
         """Return what the newest validation gave of each measure in `keep_best`; larger is better."""
-        kept = [measure for measure in self._stage.keep_best if measure in self._measured]
+        names = [measure for measure in self._stage.keep_best if measure in self._measured]
         return {
             measure: -self._measured[measure] if measure == VALIDATION_LOSS else self._measured[measure]
-            for measure in kept
+            for measure in names
         }
 
     def _deciding_measure(self, measures: Sequence[str]) -> str:
