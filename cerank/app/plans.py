@@ -379,7 +379,10 @@ def absolute(recipe: Recipe) -> Recipe:
             dataset=_absolute(stage.dataset),
             first_stage=_absolute(stage.first_stage),
             teacher=_absolute(stage.teacher),
-            losses=tuple(msgspec.structs.replace(part, teacher=_absolute(part.teacher)) for part in stage.losses),
+            losses=tuple(
+                msgspec.structs.replace(part, teacher=_absolute(part.teacher), sets=tuple(map(_absolute, part.sets)))
+                for part in stage.losses
+            ),
             negative_sources=tuple(
                 msgspec.structs.replace(source, run=_absolute(source.run)) for source in stage.negative_sources
             ),
