@@ -30,8 +30,17 @@ OPTIONS = {"layer_decay": 0.8, "head_rate_factor": 10.0, "ema": 0.7, "keep_best"
 STAGES = {
     "contrastive": {**STAGE, "steps": 12, "validate_every": 3, **OPTIONS},
     "distill": {
-        **STAGE, "steps": 8, "validate_every": 2, "optimizer": "lion", "ema": 0.7, "ema_for": "validation",
-        "loss": "ranknet", "source": "teacher", "teacher": "oracle", "keep": "last", "keep_best": ["nDCG@10"],
+        **STAGE,
+        "steps": 8,
+        "validate_every": 2,
+        "optimizer": "lion",
+        "ema": 0.7,
+        "ema_for": "validation",
+        "loss": "ranknet",
+        "source": "teacher",
+        "teacher": "oracle",
+        "keep": "last",
+        "keep_best": ["nDCG@10"],
     },
 }
 
