@@ -74,6 +74,12 @@ def sentences(
             texts.append(f"{name}: {in_words(stage, rates[name])}")
         if stage.ema and name in steps:
             texts.append(f"{name}: {_average_in_words(stage, steps[name])}")
+        if stage.curriculum.is_on and name in steps:
+            ordered = stage.curriculum.ordered_steps(steps[name])
+            texts.append(
+                f"{name}: the queries of its first {ordered:,} of {steps[name]:,} steps come by the "
+                f"{stage.curriculum.by} of the teacher's scores, the surest first; which they are does not change"
+            )
         if stage.keep_best and name in memories:
             texts.append(f"{name}: {_disk_in_words(name, stage, memories[name], parameters)}")
     return texts

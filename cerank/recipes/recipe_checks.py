@@ -14,6 +14,7 @@ from cerank.errors import RecipeError, UsageError
 from cerank.recipes.optimizer_checks import OPTIMIZERS, optimizer_mistakes
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
 from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.curriculum_specs import curriculum_mistakes
 from cerank.recipes.sections.filter_specs import filter_mistakes
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, false_negative_mistakes, source_mistakes
 from cerank.recipes.sections.passage_specs import passage_mistakes, room_mistakes
@@ -241,6 +242,8 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
     mistakes += optimizer_mistakes(at, stage)
     mistakes += filter_mistakes(f"{at}.filter", stage.filter, stage.steps, stage.groups_per_step)
+    teachers = tuple(part.teacher for part in stage.parts if part.teacher)
+    mistakes += curriculum_mistakes(f"{at}.curriculum", stage.curriculum, teachers)
     return mistakes + _group_mistakes(at, sampled)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from cerank.core.decode import help_text
 from cerank.core.schedule import ScheduleName
 from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.curriculum_specs import CurriculumSpec
 from cerank.recipes.sections.filter_specs import FilterSpec
 from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
@@ -164,6 +165,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     filter: Annotated[FilterSpec, help_text("train on a part of the groups, chosen by their loss or at random")] = (
         FilterSpec()
     )
+
+    curriculum: Annotated[
+        CurriculumSpec, help_text("see the queries that a teacher is sure of first, in a share of the steps")
+    ] = CurriculumSpec()
 
     # what the model reads
     max_length: Annotated[

@@ -38,6 +38,7 @@ from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import BestStep, TrainingState
 from cerank.training.filtering.filter_state import FilterSummary
+from cerank.training.optimization.curriculum import in_order
 from cerank.training.sampling.joint_sampler import JointSampler
 from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampling.sampler import Sampler, SamplingStats, TrainingPool
@@ -115,7 +116,7 @@ class StageWork:
             CerankError: the stage cannot continue.
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
-        sampler = self.make_sampler()
+        sampler = self._in_order(self.make_sampler())
         ties = sampler.teacher_ties() if any(part.teacher for part in stage.parts) else None
         if ties is not None and ties.tied:
             what = f"{ties}; {self._use_of_ties()}"
@@ -371,6 +372,14 @@ class StageWork:
             sampler = filtered_negatives.without_false_negatives(context, self._inputs, self._name, stage, sampler)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
+
+    def _in_order(self, sampler: Sampler) -> Sampler:
+        """Return the sampler in the order of the stage's curriculum, if it has one."""
+        if not self._stage.curriculum.is_on:
+            return sampler
+        ordered, what = in_order(sampler, self._stage.curriculum, f"stages.{self._name}.curriculum")
+        self._context.log.event("curriculum", f"{self._name}: {what}")
+        return ordered
 
     def _joint_sampler(self) -> JointSampler:
         """Return the sampler of a stage with several losses, or with one that has options."""

@@ -64,6 +64,11 @@ class JointSampler(Sampler):
         """Return the groups of a step, with the targets of each loss."""
         return [self._with_targets(group) for group in super().groups(step)]
 
+    def teacher_scores(self, query: str) -> Sequence[float]:
+        """Return the scores of the first teacher's list of a query, best first; [] where there is none."""
+        ranking = self._lists[next(part.teacher for part in self._parts if part.teacher)]
+        return ranking.scores(query) if query in ranking else ()
+
     def teacher_ties(self) -> TeacherTies:
         """Return how many pairs of documents tie in the teachers' lists of the queries that the stage samples."""
         tied = pairs = lists = 0
