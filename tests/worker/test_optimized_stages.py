@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import signal
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,7 +16,7 @@ from cerank.app import plans
 from cerank.app.comparison.named_systems import target
 from cerank.app.named_models import check_measured, trained_model
 from cerank.app.plans import plan_of
-from cerank.core.metrics import Event, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.errors import RecipeError, UsageError
 from cerank.files import journal
 from cerank.inference.rerank import Scorer
@@ -23,7 +25,7 @@ from tests.model_fixtures import WORDS
 from tests.refusals import refused
 from tests.worker.test_whole_runs import forked, rows_of
 
-from .small import STAGE, bits_of, small_plan, small_run
+from .small import STAGE, bits_of, small_plan, small_run, write_dataset
 
 PAIRS = [(WORDS[number], f"{WORDS[number + 1]} {WORDS[number]}") for number in range(8)]
 OPTIONS = {"layer_decay": 0.8, "head_rate_factor": 10.0, "ema": 0.7, "keep_best": ["RR@10", "loss"]}
@@ -196,3 +198,44 @@ def test_what_cannot_be_is_refused_when_a_run_is_planned(tmp_path):
         assert f"stages.contrastive.{next(iter(changes))}" in str(caught.value)
     with refused(UsageError, "unknown-measure"):
         planned(tmp_path / "unknown", keep_best=["nonsense"])
+
+
+@pytest.mark.slow
+def test_set_losses_and_a_curriculum_resume_to_the_same_bits_and_have_them_on_two_processes(tmp_path):
+    from tests.worker.test_several_devices import by_forks
+
+    draw = random.Random(3)
+    other = write_dataset(tmp_path / "other", seed=9)
+    data = f"{tmp_path / 'data'}[:50%]"
+    sets = {"name": "lce", "sets": [data]}, {"name": "bce", "weight": 0.5, "sets": [f"{other}[:50%]"]}
+    short = {**STAGE, "steps": 6, "validate_every": 2, "groups_per_step": 4}
+    taught = {**short, "loss": "ranknet", "source": "teacher", "teacher": str(tmp_path / "sure.run")}
+    rows = [
+        f"q{query} Q0 d{doc} {rank + 1} {10 - rank + draw.random():.4f} t\n"
+        for query in range(40)
+        for rank, doc in enumerate(draw.sample(range(60), 8))
+    ]
+    (tmp_path / "sure.run").write_text("".join(rows))
+    made, settings = small_plan(
+        tmp_path,
+        chain=["mixed", "taught"],
+        stages={
+            "mixed": {**short, "dataset": f"{data} * 2 + {other}[:50%]", "losses": list(sets)},
+            "taught": {**taught, "curriculum": {"kind": "confident-first", "share": 0.7}},
+        },
+    )
+    shared = plan_of(made.recipe, msgspec.structs.replace(settings, devices="2"), now=datetime(2026, 1, 2, tzinfo=UTC))
+    one, two = (small_run(tmp_path, shared, settings, second) for second in (5, 6))
+    assert by_forks(one, 1) == [0]
+    assert by_forks(two, 2, fault=(0, signal.SIGTERM)) == [75, 0]
+    assert by_forks(two, 2) == [0, 0]
+    assert bits_of(one) == bits_of(two)
+    steps = [row for row in rows_of(one) if isinstance(row, StepMetrics)]
+    of_sets = [row for row in steps if row.stage == 0]
+    assert all(
+        row.loss == pytest.approx(sum(w * v for w, v in zip((1.0, 0.5), row.parts.values(), strict=True)))
+        for row in of_sets
+    )
+    assert {name for row in of_sets for name in row.sets} == {data, f"{other}[:50%]"}
+    kinds = [event.kind for event in journal.read(one.events, Event)]
+    assert kinds.count("curriculum") == 1
