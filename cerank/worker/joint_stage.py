@@ -79,12 +79,15 @@ def joint_sampler(
         )
         sampler = JointSampler(name, stage, recipe.seed, pool, given, sets=part_sets)
         sampled = sampler.sampled_queries
-        asked = {
+        asked_queries = {
             view.teacher: [query for query in sampled if _is_of(query, teacher_sets[view.teacher])] for _, view in made
         }
-        lists = given | {view.teacher: sources.teacher(key, view, asked[view.teacher]) for key, view in made}
+        lists = given | {view.teacher: sources.teacher(key, view, asked_queries[view.teacher]) for key, view in made}
         unranked = {
-            query for teacher, queries_of in asked.items() for query in queries_of if query not in lists[teacher]
+            query
+            for teacher, queries_of in asked_queries.items()
+            for query in queries_of
+            if query not in lists[teacher]
         }
         if not unranked:
             return sampler.with_lists(lists)
