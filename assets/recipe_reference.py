@@ -18,6 +18,7 @@ from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.matrix_schema import Matrix
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.curriculum_specs import CurriculumSpec
 from cerank.recipes.sections.filter_specs import FilterSpec
 from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
@@ -44,6 +45,11 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("[evaluate]", "What is measured on the test datasets.", Evaluate),
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
     ("[[stages.NAME.losses]]", "Once for each loss of a stage with several; see `cerank guide recipes`.", LossPart),
+    (
+        "[stages.NAME.curriculum]",
+        "See the queries that a teacher is sure of first; see `cerank guide recipes`.",
+        CurriculumSpec,
+    ),
     ("[stages.NAME.adapter]", "Train a low-rank adapter; see `cerank guide models`.", AdapterSpec),
     (
         "[[stages.NAME.negative_sources]]",

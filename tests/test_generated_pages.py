@@ -47,7 +47,7 @@ def test_error_codes_are_words_joined_by_hyphens() -> None:
 
 RECIPE_TABLES = (
     *("data", "evaluate", "stages", "teachers", "passages"),
-    *("adapter", "losses", "negative_sources", "false_negatives", "filter", "passages"),  # of a stage
+    *("adapter", "losses", "negative_sources", "false_negatives", "filter", "passages", "curriculum"),  # of a stage
 )
 
 

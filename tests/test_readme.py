@@ -214,7 +214,9 @@ def test_every_package_on_the_map_is_there_and_none_is_missing():
 
 
 def test_the_recipe_shown_loads(tmp_path):
-    text, losses, sources, filters, baselines, filter_of_stage = blocks(DOCUMENTS["recipes"], "toml")
+    text, losses, of_sets, sources, filters, baselines, filter_of_stage, options, order, best = blocks(
+        DOCUMENTS["recipes"], "toml"
+    )
     # a key before the file's tables is the recipe's own
     (tmp_path / "gentle.toml").write_text(baselines + text + sources + filters)
     recipe = recipes.load(str(tmp_path / "gentle.toml")).recipe
@@ -225,6 +227,16 @@ def test_the_recipe_shown_loads(tmp_path):
     (tmp_path / "both.toml").write_text(f'extends = "joint"\nname = "both"\n{losses}')
     parts = recipes.load(str(tmp_path / "both.toml")).recipe.stages["joint"].losses
     assert [(part.name, part.teacher, part.weight) for part in parts] == [("lce", "", 1.0), ("kl", "embedding", 0.5)]
+    (tmp_path / "sets.toml").write_text(f'extends = "joint"\nname = "sets"\n{of_sets}')
+    assert [len(part.sets) for part in recipes.load(str(tmp_path / "sets.toml")).recipe.stages["joint"].losses] == [
+        1,
+        1,
+    ]
+    optimized = f'extends = "contrastive-then-distill"\nname = "optimized"\n{options}{best}{order}'
+    (tmp_path / "optimized.toml").write_text(optimized)
+    stages = recipes.load(str(tmp_path / "optimized.toml")).recipe.stages
+    assert stages["contrastive"].optimizer == "lion"
+    assert (stages["distill"].curriculum.is_on, len(stages["distill"].keep_best)) == (True, 2)
     (tmp_path / "filtered.toml").write_text(f'extends = "contrastive"\nname = "filtered"\n{filter_of_stage}')
     assert recipes.load(str(tmp_path / "filtered.toml")).recipe.stages["contrastive"].filter.is_on
 

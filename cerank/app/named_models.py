@@ -11,6 +11,7 @@ from cerank.app.rerank_dataset import checkpoint_folder
 from cerank.errors import UsageError
 from cerank.models import bases
 from cerank.models.prompt_templates import Declaration
+from cerank.recipes.schema import BEST_OF
 
 
 class NamedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,9 @@ class NamedModel(msgspec.Struct, frozen=True, kw_only=True):
     hub_id: str = ""
     declared: Declaration | None = None
     run: RunTarget | None = None  # the run and stage that trained it; None for a model from elsewhere
+    best_by: str = (
+        ""  # measure by which these weights were kept beside those that the stage handed on; "" for the latter
+    )
 
 
 def find_model(lab: Path, name: str) -> NamedModel:
@@ -39,15 +43,31 @@ def find_model(lab: Path, name: str) -> NamedModel:
 
 
 def trained_model(lab: Path, name: str) -> NamedModel:
-    """Return the model of a run's last stage, or of RUN:STAGE.
+    """Return the model of a run's last stage, of RUN:STAGE, or of RUN:STAGE@best-MEASURE.
 
     Raises:
         UsageError: no such run or stage; MissingError: it has not come that far.
     """
     folder = checkpoint_folder(lab, name)
-    run = target(lab, name)
+    stage_name, _, best_by = name.partition(BEST_OF)
+    run = target(lab, stage_name)
     if not isinstance(run, RunTarget):
         raise UsageError(
             "no run of the lab has this name", where=name, hint="`cerank ps` lists them", code="run-not-found"
         )
-    return NamedModel(folder=folder, run=run)
+    return NamedModel(folder=folder, run=run, best_by=best_by)
+
+
+def check_measured(model: NamedModel, name: str) -> None:
+    """Check that the run's rankings are of these weights, for a command that holds them against each other.
+
+    Raises:
+        UsageError: they are of the weights that the stage handed on.
+    """
+    if model.best_by:
+        raise UsageError(
+            "the run has no rankings by these weights, only by those that the stage handed on",
+            where=name,
+            hint="`cerank rerank` ranks by them, and `cerank serve` and `cerank.load` take them, too",
+            code="best-not-ranked",
+        )

@@ -30,14 +30,16 @@ from cerank.models.lora.rounded_matrices import check_quantization, rounded_weig
 from cerank.models.model_folders import json_object
 from cerank.models.model_reading import weight_shapes
 from cerank.models.preflight import check_base
-from cerank.planning import several_devices
+from cerank.planning import optimization, several_devices
+from cerank.planning.learning_rates import RateGroup, changes_rates, rate_groups
 from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
+from cerank.recipes.optimizer_checks import optimizer_mistakes
 from cerank.recipes.paths import with_file_of_folds
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.recipe_checks import rate_mistakes
-from cerank.recipes.schema import Recipe, Stage, share_of, shown_size
+from cerank.recipes.recipe_checks import SMALLEST_RATE, rate_mistakes
+from cerank.recipes.schema import VALIDATION_LOSS, Recipe, Stage, share_of, shown_size
 from cerank.recipes.sections.set_mixtures import is_mixture, with_names
 from cerank.registry import nearest
 from cerank.runs import run_store
@@ -200,6 +202,56 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     for name, stage in recipe.chained():
         if stage.adapter.is_lora:
             adapter_of_stage(recipe, name, stage)
+    _check_lowest_rates(recipe, rates_of(recipe))
+
+
+def rates_of(recipe: Recipe) -> dict[str, list[RateGroup]]:
+    """Return stage -> its weights by learning rate, from the bottom up, of those stages where the rates differ.
+
+    Raises:
+        UsageError: the base has no layers that could be told apart, or no head.
+    """
+    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
+    names, reading = list(weight_shapes(files.folder)), files.reading()
+    if not names:  # told by `check_base`
+        return {}
+    has_head = reading.pooling != "answer" or any("score." in name for name in names)
+    every = optimization.all_names(names, files.layers)
+    return {
+        name: rate_groups(
+            stage,
+            optimization.trained_names(names, stage, files.layers, has_head=has_head),
+            every,
+            f"stages.{name}",
+        )
+        for name, stage in recipe.chained()
+        if changes_rates(stage)
+    }
+
+
+def _check_lowest_rates(recipe: Recipe, rates: Mapping[str, Sequence[RateGroup]]) -> None:
+    """Check that the lowest learning rate of each stage can move float32 weights.
+
+    Raises:
+        RecipeError: one cannot.
+    """
+    mistakes = [
+        f"stages.{name}.layer_decay: leaves {group.name} a learning rate of "
+        f"{recipe.stages[name].learning_rate * group.factor:.1e}, which cannot move float32 weights "
+        f'(the least is {SMALLEST_RATE:.1e}); give more, or force = ["learning_rate"]'
+        for name, groups in rates.items()
+        for group in groups[:1]
+        if recipe.stages[name].learning_rate * group.factor < SMALLEST_RATE
+    ]
+    if mistakes and "learning_rate" not in recipe.force:
+        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}")
+
+
+def optimization_sentences(plan: Plan, work: Sequence[WorkItem]) -> list[str]:
+    """Return what the stages' learning rates by layer, averages and kept weights come to, a sentence each."""
+    recipe = plan.recipe
+    parameters = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading().parameters
+    return optimization.sentences(recipe, work, rates_of(recipe), memory_of(plan), parameters)
 
 
 def adapter_of_stage(recipe: Recipe, name: str, stage: Stage) -> AdapterShape:
@@ -351,7 +403,10 @@ def absolute(recipe: Recipe) -> Recipe:
             validation=_absolute(stage.validation),
             first_stage=_absolute(stage.first_stage),
             teacher=_absolute(stage.teacher),
-            losses=tuple(msgspec.structs.replace(part, teacher=_absolute(part.teacher)) for part in stage.losses),
+            losses=tuple(
+                msgspec.structs.replace(part, teacher=_absolute(part.teacher), sets=tuple(map(_absolute, part.sets)))
+                for part in stage.losses
+            ),
             negative_sources=tuple(
                 msgspec.structs.replace(source, run=_absolute(source.run)) for source in stage.negative_sources
             ),
@@ -434,14 +489,19 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
     measures, each = _measures_of(recipe, datasets)
     stages = dict(recipe.stages)
     for name, stage in recipe.chained():
-        if stage.validation_measure == "loss":  # the stage's own; not a measure
-            continue
         dataset = datasets[stage.validation or recipe.data.validation]
         queries = list(dataset.queries)[: stage.validation_queries or None]
         validation = {query: dataset.qrels.get(query, {}) for query in queries}
-        where = f"stages.{name}.validation_measure"
-        (chosen,) = check([stage.validation_measure], validation, where)
-        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
+        chosen, further = stage.validation_measure, list[str]()
+        if chosen != VALIDATION_LOSS:  # the stage's own; not a measure
+            (chosen,) = check([chosen], validation, f"stages.{name}.validation_measure")
+        for measure in stage.keep_best:
+            further += (
+                [measure] if measure == VALIDATION_LOSS else check([measure], validation, f"stages.{name}.keep_best")
+            )
+        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen, keep_best=tuple(further))
+        if mistakes := optimizer_mistakes(f"stages.{name}", stages[name]):  # two spellings of one measure
+            raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}")
     margins = _margins_checked(recipe.evaluate.margins, measures)
     worth = _margins_checked(recipe.evaluate.worth, measures, "worth")
     harm = _margins_checked(recipe.evaluate.harm, measures, "harm")

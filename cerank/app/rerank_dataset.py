@@ -30,11 +30,13 @@ from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import fingerprint, locate
 from cerank.models.prompt_templates import DECLARATION
 from cerank.planning import several_devices
+from cerank.recipes.schema import BEST_OF, Recipe, kept_name
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.registry import nearest
 from cerank.retrieval.first_stage import RETRIEVERS, is_built_in_bm25, open_given_run
 from cerank.retrieval.first_stage import fingerprint as first_stage_fingerprint
 from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
 
@@ -95,16 +97,39 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
         if looks_like_a_path(text):
             raise MissingError("no such folder, and no run of the lab is called so", where=shown(text, 200)) from None
         raise
-    chain = run_store.load_plan(folder).recipe.chain
-    stage = stage if colon else chain[-1]
+    recipe = run_store.load_plan(folder).recipe
+    chain = recipe.chain
+    stage, best_of, measure = (stage if colon else chain[-1]).partition(BEST_OF)
     if stage not in chain:
         hint = "the first stage has no model" if stage == FIRST_STAGE else nearest(stage, chain)
         raise UsageError(f"run {run_store.title(folder)} has no stage '{stage}'", hint=hint)
     final = folder.final(chain.index(stage), stage)
     if not final.is_dir():
         raise MissingError(f"stage {stage} is not finished", where=run_store.title(folder))
+    if best_of:
+        final = _best_model(folder, recipe, stage, measure)
     manifests.verify_folder(final)
     return final
+
+
+def _best_model(folder: RunFolder, recipe: Recipe, stage: str, measure: str) -> Path:
+    """Return the folder of the weights that were best by a measure of the stage's `keep_best`.
+
+    Raises:
+        UsageError: the stage kept none by this measure.
+        MissingError: they are not there.
+    """
+    measures = recipe.stages[stage].keep_best
+    if measure not in measures:
+        hint = (
+            f"stages.{stage}.keep_best names the measures; it is empty" if not measures else nearest(measure, measures)
+        )
+        what = f"stage '{stage}' kept no weights that were best by '{shown(measure, 60)}'"
+        raise UsageError(what, where=run_store.title(folder), hint=hint, code="best-not-kept")
+    model = folder.best_model(recipe.chain.index(stage), stage, measure)
+    if not model.is_dir():
+        raise MissingError(f"the weights of {kept_name(stage, measure)} are gone", where=str(model))
+    return model
 
 
 def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, int], None]) -> RerankResult:

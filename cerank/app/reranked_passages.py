@@ -159,7 +159,7 @@ def run_of(folder: Path) -> RunFolder | None:
 
 def stage_index(home: RunFolder, recipe: Recipe, folder: Path) -> int:
     """Return the place of the stage in the chain that left the model in `folder`; -1 if none did."""
-    places = (at for at, stage in enumerate(recipe.chain) if home.final(at, stage).resolve() == folder.resolve())
+    places = (at for at, stage in enumerate(recipe.chain) if home.stage(at, stage).resolve() == folder.resolve().parent)
     return next(places, -1)
 
 

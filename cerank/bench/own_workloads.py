@@ -153,6 +153,9 @@ class _SilentCallback:
     def validate(self, step: int) -> float:  # noqa: ARG002 - the callback's signature
         return 0.0
 
+    def measured(self) -> dict[str, float]:
+        return {}
+
     def before_save(self) -> None:
         """Do nothing: nothing is saved."""
 

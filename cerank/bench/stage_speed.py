@@ -94,7 +94,7 @@ def _timed_stage(stage: Stage, sample: TextSample, precision: str) -> Stage:
     settings = (
         "max_length", "max_query_length", "max_document_length", "truncation", "group_size", "groups_per_step",
         "in_batch", "microbatch", "freeze", "freeze_layers", "dropout", "learning_rate", "betas", "epsilon", "clip",
-        "adapter", "gradient_checkpointing",
+        "optimizer", "lion_betas", "layer_decay", "head_rate_factor", "ema", "adapter", "gradient_checkpointing",
     )  # fmt: skip
     depth = max(map(len, sample.lists.values()))
     return msgspec.structs.replace(

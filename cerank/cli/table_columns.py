@@ -15,6 +15,7 @@ from cerank.cli.output import Column, Table, format_of, info, is_for_machines, r
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
+from cerank.recipes.schema import kept_name
 from cerank.runs import job_records, run_summaries
 from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -264,6 +265,11 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
         Column("repaired", "lists completed", "number", 0, priority=4),
     )
     summaries = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
+    best_models = [
+        (name, stage_summary.read(path))
+        for index, name in enumerate(plan.recipe.chain)
+        for path in folder.best_models(index, name)
+    ]
     rows = tuple(
         (
             row.stage,
@@ -290,6 +296,11 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
     notes += tuple(f"{stage}: {ties}" for stage, ties in tied if ties.tied)
     notes += tuple(f"{row.stage}: {row.no_gain}" for row in summaries if row is not None and row.no_gain)
     notes += tuple(f"{row.stage}: {row.filter}" for row in summaries if row is not None and row.filter is not None)
+    notes += tuple(
+        f"{kept_name(name, best.measure)}: {best.measure} {best.best:.4f} on validation at step {best.best_step}"
+        for name, best in best_models
+        if best is not None
+    )
     note = "weight change: the norm of the change of the weights, divided by their norm"
     return Table("stages", columns, rows, "Stages", (note, *notes) if rows else (), empty="No stage is finished yet.")
 
@@ -325,6 +336,8 @@ def file_table(folder: RunFolder, plan: Plan) -> Table:
     rows = [("run", str(folder.path))]
     for index, name in enumerate(plan.recipe.chain):
         rows.append((f"checkpoint {name}", str(folder.final(index, name))))
+        for measure in plan.recipe.stages[name].keep_best:
+            rows.append((f"checkpoint {kept_name(name, measure)}", str(folder.best_model(index, name, measure))))
     rows += [("TREC runs", str(folder.path / "rankings")), ("measures", str(folder.path / "measures"))]
     rows.append(("readings", str(folder.readings)))
     return _key_value_table("files", rows, "Files")

@@ -14,7 +14,7 @@ from cerank.files.hashing import sha256_json
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Recipe, Stage
-from cerank.recipes.sections.set_mixtures import is_mixture
+from cerank.recipes.sections.set_mixtures import is_mixture, numbers_of
 
 ContentOf = Callable[[str, str], str]  # (role, name) of an input -> the hash of its content
 
@@ -62,7 +62,15 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
     # where a teacher is does not matter, but which of the losses learns from which
     numbers = {teacher: str(at) for at, teacher in enumerate(dict.fromkeys(part.teacher for part in stage.parts))}
-    losses = [msgspec.structs.replace(part, teacher=part.teacher and numbers[part.teacher]) for part in stage.losses]
+    trained_on = inputs.training_dataset(recipe, stage)  # and of a mixture, which of its sets a loss is for
+    losses = [
+        msgspec.structs.replace(
+            part,
+            teacher=part.teacher and numbers[part.teacher],
+            sets=tuple(sorted(numbers_of(trained_on, part.sets))) if part.sets else (),
+        )
+        for part in stage.losses
+    ]
     sources = tuple(msgspec.structs.replace(source, run="") for source in stage.negative_sources)
     filters = msgspec.structs.replace(stage.false_negatives, scores="")
     named_by_hash = {"dataset": "", "validation": "", "first_stage": "", "teacher": "", "false_negatives": filters}

@@ -1,8 +1,8 @@
 """How much memory a stage's training takes, from the sizes in its base's config.json: said before anything is loaded.
 
-The largest microbatch decides: weights, gradients, AdamW's two moments, and what the forward pass keeps for the
-backward pass. What a layer keeps was counted on packed float32 training with dropout, tensor by tensor, and a test
-counts it again.
+The largest microbatch decides: weights, gradients, the optimizer's moments (two of AdamW, one of Lion), the average of
+the weights if there is one, and what the forward pass keeps for the backward pass. What a layer keeps was
+counted on packed float32 training with dropout, tensor by tensor, and a test counts it again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cerank.planning.gpu_settings import activation_bytes
 from cerank.recipes.schema import Stage
 
 _FLOAT = 4
+MOMENTS = {"adamw": 2, "lion": 1}  # numbers that an optimizer keeps of each trained weight
 _STATES, _STATES_WITH_DROPOUT = 9, 11  # states of the hidden size: a layer's input, query, key, value, sums, norms
 _INNER, _INNER_WITH_GATE = 2, 4  # states of the inner size: before and after the activation, and beside it a gate
 _SCORES = 3  # matrices of attention weights a head: the softmax, dropout's mask, their product; none without dropout
@@ -35,11 +36,12 @@ class TrainingMemory(msgspec.Struct, frozen=True):
     moments: int
     activations: int  # as the stage is set
     recomputed: int  # with gradient checkpointing
+    average: int = 0  # of the trained weights, where the stage keeps one
 
     @property
     def total(self) -> int:
         """Return all of it together."""
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.average + self.activations
 
 
 def training_memory(
@@ -84,9 +86,10 @@ def training_memory(
     return TrainingMemory(
         weights=_FLOAT * (parameters - rounded) + round(WEIGHT_BYTES.get(stage.adapter.quantize, _FLOAT) * rounded),
         gradients=_FLOAT * trained,
-        moments=2 * _FLOAT * trained,
+        moments=MOMENTS[stage.optimizer] * _FLOAT * trained,
         activations=again if stage.gradient_checkpointing else everything,
         recomputed=again,
+        average=_FLOAT * trained if stage.ema else 0,
     )
 
 
@@ -111,14 +114,16 @@ def _size(config: Mapping[str, Any], *names: str) -> int:
 def in_words(memory: TrainingMemory, stage: Stage) -> str:
     """Return a sentence about the memory of training a stage, as it is set and the other way."""
     parts = (
-        f"weights {_size_text(memory.weights)}, gradients and moments {_size_text(memory.gradients + memory.moments)}, "
-        f"activations {_size_text(memory.activations)}"
+        f"weights {size_text(memory.weights)}, gradients and moments {size_text(memory.gradients + memory.moments)}, "
+        f"{f'average of weights {size_text(memory.average)}, ' if memory.average else ''}"
+        f"activations {size_text(memory.activations)}"
     )
-    text = f"about {_size_text(memory.total)}: {parts}"
+    text = f"about {size_text(memory.total)}: {parts}"
     if stage.gradient_checkpointing:
         return f"{text}, by gradient checkpointing"
-    return f"{text}; with gradient_checkpointing = true {_size_text(memory.recomputed)} of activations"
+    return f"{text}; with gradient_checkpointing = true {size_text(memory.recomputed)} of activations"
 
 
-def _size_text(size: int) -> str:
+def size_text(size: int) -> str:
+    """Return a number of bytes for display."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

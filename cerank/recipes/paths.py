@@ -120,7 +120,7 @@ def _changed_stage(table: object, change: Callable[[object], object]) -> object:
     changed = _changed(_with_absolute_negatives(table, change), _STAGE, change)
     if not isinstance(changed, dict) or not isinstance(changed.get("losses"), list):
         return changed
-    return changed | {"losses": [_changed(part, ("teacher",), change) for part in changed["losses"]]}
+    return changed | {"losses": [_changed(part, ("teacher", "sets"), change) for part in changed["losses"]]}
 
 
 def _with_absolute_negatives(stage: object, here: Callable[[object], object]) -> object:

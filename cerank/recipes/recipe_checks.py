@@ -14,8 +14,10 @@ from cerank.core import decode
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.errors import RecipeError, UsageError
 from cerank.recipes.loss_specs import loss_mistakes
+from cerank.recipes.optimizer_checks import OPTIMIZERS, optimizer_mistakes
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
 from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.curriculum_specs import curriculum_mistakes
 from cerank.recipes.sections.filter_specs import filter_mistakes
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, false_negative_mistakes, source_mistakes
 from cerank.recipes.sections.passage_specs import passage_mistakes, room_mistakes
@@ -25,7 +27,8 @@ from cerank.registry import nearest
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
 # of 0.02, a weight's usual size in models such as BERT, has neighbors 1.9e-9 apart: what is less than half of that is
-# rounded away. Measured: a rate of 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
+# rounded away. Measured: a rate of 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps. A step of Lion
+# moves every weight by the rate.
 SMALLEST_RATE = 2.0**-30
 
 
@@ -117,7 +120,9 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
-    mistakes += _depth_mistakes(recipe) + _mixture_mistakes(recipe) + _passage_mistakes(recipe)
+    mistakes += (
+        _depth_mistakes(recipe) + _mixture_mistakes(recipe) + _set_loss_mistakes(recipe) + _passage_mistakes(recipe)
+    )
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
@@ -190,6 +195,43 @@ def _mixture_mistakes(recipe: Recipe) -> list[str]:
     ]
 
 
+def _set_loss_mistakes(recipe: Recipe) -> list[str]:
+    """Return the mistakes in losses that are for some sets of a mixture alone."""
+    mistakes = []
+    for name, stage in recipe.stages.items():
+        if name not in recipe.chain or not any(part.sets for part in stage.losses):
+            continue
+        at, dataset = f"stages.{name}.losses", stage.dataset or recipe.data.train
+        try:
+            known = [entry.name for entry in sets_of(dataset)] if is_mixture(dataset) else []
+        except UsageError:  # said of the mixture itself
+            continue
+        if not known:
+            mistakes.append(f"{at}: losses have sets, and the stage trains on '{dataset}', which is no mixture")
+            continue
+        for number, part in enumerate(stage.losses):
+            unknown = [of_set for of_set in part.sets if of_set not in known]
+            mistakes += [
+                f"{at}[{number}].sets: '{entry}' is no set of the mixture; {nearest(entry, known)}" for entry in unknown
+            ]
+            if len(set(part.sets)) < len(part.sets):
+                mistakes.append(f"{at}[{number}].sets: a set appears twice")
+            if part.sets and part.mean_over == "pairs":
+                what = "a loss of some sets is a mean over the queries of the step, of which the sets have their shares"
+                mistakes.append(f"{at}[{number}].mean_over: {what}")
+        without = [entry for entry in known if not any(entry in part.sets or not part.sets for part in stage.losses)]
+        mistakes += [f"{at}: no loss is for the set '{entry}'; give it one, or take it out" for entry in without]
+        if all(part.teacher for part in stage.losses) and any(
+            part.sets for part in stage.losses if part.teacher == stage.losses[0].teacher
+        ):
+            what = "groups are sampled from the lists of the first teacher, which must be for all sets"
+            mistakes.append(f"{at}[0].sets: {what}; or give a loss without a teacher")
+        if stage.validates_by_loss:
+            what = "validation queries are of no set of the mixture, so that losses of some sets are unknown there"
+            mistakes.append(f"stages.{name}.validation_loss: {what}; validate by measures")
+    return mistakes
+
+
 def _passage_mistakes(recipe: Recipe) -> list[str]:
     mistakes = list(passage_mistakes(recipe.passages, "passages"))
     for name, stage in recipe.stages.items():
@@ -242,7 +284,10 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.negatives: no sampler of negatives is called '{stage.negatives}'; {hint}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
+    mistakes += optimizer_mistakes(at, stage)
     mistakes += filter_mistakes(f"{at}.filter", stage.filter, stage.steps, stage.groups_per_step)
+    teachers = tuple(part.teacher for part in stage.parts if part.teacher)
+    mistakes += curriculum_mistakes(f"{at}.curriculum", stage.curriculum, teachers)
     return mistakes + _group_mistakes(at, sampled)
 
 
@@ -289,10 +334,11 @@ def _source_mistakes(at: str, stage: Stage) -> list[str]:
 def _joint_mistakes(at: str, stage: Stage) -> list[str]:
     """Return what contradicts itself in the losses of a stage that has several, or one with options."""
     mistakes = []
-    counts = Counter((part.name, part.teacher) for part in stage.losses)
-    for (name, teacher), count in counts.items():
+    counts = Counter((part.name, part.teacher, part.sets) for part in stage.losses)
+    for (name, teacher, sets), count in counts.items():
         if count > 1:
             of = f"the teacher '{teacher}'" if teacher else "the labels"
+            of += f" of {', '.join(sets)}" if sets else ""
             mistakes.append(f"{at}.losses: '{name}' appears twice with {of}; give one of them, with the sum of weights")
     if stage.labels_by and all(part.teacher for part in stage.losses):
         mistakes.append(f"{at}.labels_by: none of the losses learns from labels; leave it out")
@@ -428,7 +474,8 @@ def rate_mistakes(recipe: Recipe) -> list[str]:
     if "learning_rate" in recipe.force:
         return []
     return [
-        f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of AdamW is at most "
+        f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of "
+        f"{OPTIMIZERS[stage.optimizer]} is at most "
         f"the rate, a weight of 0.02 has neighbors 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
         'is rounded away; give more, or force = ["learning_rate"]'
         for name, stage in recipe.chained()

@@ -11,6 +11,7 @@ import msgspec
 from cerank.core.decode import help_text
 from cerank.core.schedule import ScheduleName
 from cerank.recipes.sections.adapter_specs import AdapterSpec
+from cerank.recipes.sections.curriculum_specs import CurriculumSpec
 from cerank.recipes.sections.filter_specs import FilterSpec
 from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
@@ -31,6 +32,7 @@ DEFAULT_MICROBATCH = 8192  # tokens
 # what settings of a stage mean on a CPU where a recipe leaves them out: either is the same stage, with one identity
 MEANT_BY_DEFAULT: dict[str, object] = {"precision": "fp32", "microbatch": DEFAULT_MICROBATCH}
 ONE_LOSS = ("loss", "mean_over", "source", "targets", "teacher")  # keys of a stage whose place `losses` takes
+BEST_OF = "@best-"  # between a stage's name and the measure whose best weights it kept
 VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on validation queries
 
 
@@ -136,8 +138,26 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     )
     warmup: Annotated[Share, help_text("share of the steps in which the rate rises from 0")] = 0.1
     weight_decay: Annotated[Amount, help_text("decoupled, as AdamW does it")] = 0.01
+    optimizer: Annotated[
+        Literal["adamw", "lion"],
+        help_text("lion moves each weight by the whole rate: take a rate 3 to 10 times smaller than AdamW's"),
+    ] = "adamw"
     betas: Annotated[tuple[Share, Share], help_text("AdamW's")] = (0.9, 0.999)
     epsilon: Annotated[Rate, help_text("AdamW's")] = 1e-8
+    lion_betas: Annotated[tuple[Share, Share], help_text("Lion's")] = (0.9, 0.99)
+    layer_decay: Annotated[
+        float,
+        msgspec.Meta(gt=0.0, le=1.0),
+        help_text("factor of the learning rate from each layer to the one below; embeddings are the lowest"),
+    ] = 1.0
+    head_rate_factor: Annotated[Rate, help_text("factor of the head's learning rate, such as 10 for a new head")] = 1.0
+    ema: Annotated[
+        Share, help_text("share of the average of weights that stays at each step, such as 0.999; 0 keeps no average")
+    ] = 0.0
+    ema_for: Annotated[
+        Literal["both", "validation", "result"],
+        help_text("what takes the average in place of the weights: validations, the model handed on, or both"),
+    ] = "both"
     clip: Annotated[Amount, help_text("largest gradient norm; 0 leaves gradients alone")] = 1.0
     dropout: Annotated[Share | None, help_text("default: the base's own")] = None
     freeze: Annotated[
@@ -155,6 +175,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     filter: Annotated[FilterSpec, help_text("train on a part of the groups, chosen by their loss or at random")] = (
         FilterSpec()
     )
+
+    curriculum: Annotated[
+        CurriculumSpec, help_text("see the queries that a teacher is sure of first, in a share of the steps")
+    ] = CurriculumSpec()
 
     # what the model reads
     max_length: Annotated[
@@ -200,6 +224,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Count, help_text("stop after this many validations without a better one; 0 never stops early")
     ] = 0
     keep: Annotated[Literal["best", "last"], help_text("which checkpoint the stage hands on")] = "best"
+    keep_best: Annotated[
+        tuple[str, ...],
+        help_text('measures (or "loss") whose best weights are kept, too, as RUN:STAGE@best-MEASURE'),
+    ] = ()
     checkpoint_every: Annotated[Count, help_text("steps between checkpoints; 0: at each validation")] = 0
     on_nonfinite: Annotated[
         str,
@@ -233,7 +261,17 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def validates_by_loss(self) -> bool:
         """Return whether validations compute the stage's own loss."""
-        return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
+        return self.validation_loss == "yes" or VALIDATION_LOSS in {self.validation_measure, *self.keep_best}
+
+    @property
+    def averages_in_validation(self) -> bool:
+        """Return whether validations measure the average of the weights."""
+        return self.ema > 0 and self.ema_for != "result"
+
+    @property
+    def hands_on_average(self) -> bool:
+        """Return whether the average of the weights is what the stage hands on."""
+        return self.ema > 0 and self.ema_for != "validation"
 
     @property
     def asked_teacher(self) -> str:
@@ -416,6 +454,15 @@ def _baseline_name(entry: str) -> str:
     if entry.count("/") == 1 and not entry.startswith((".", "~", "/")):
         return entry
     return entry.rstrip("/").rpartition("/")[2] or entry
+
+
+def kept_name(stage: str, measure: str) -> str:
+    """Return what commands call the weights of a stage that were best by a measure.
+
+    >>> kept_name("distill", "RR@10")
+    'distill@best-RR@10'
+    """
+    return f"{stage}{BEST_OF}{measure}"
 
 
 def share_of(size: float | str) -> float | None:

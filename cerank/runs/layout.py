@@ -286,6 +286,14 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the folder of the model that a stage produces."""
         return self.stage(index, name) / "final"
 
+    def best_model(self, index: int, name: str, measure: str) -> Path:
+        """Return the folder of the weights of a stage that were best by a measure in its `keep_best`."""
+        return self.stage(index, name) / f"best-{slug(measure)}"
+
+    def best_models(self, index: int, name: str) -> list[Path]:
+        """Return the folders of all weights of a stage that were best by a measure, without quarantined ones."""
+        return sorted(path for path in self.stage(index, name).glob("best-*") if "." not in path.name)
+
     def reused_stage(self, index: int, name: str) -> Path:
         """Return the path of `records.ReusedStage`: the run a stage was copied from; absent if it was trained here."""
         return self.stage(index, name) / "adopted.json"

@@ -6,7 +6,8 @@ stage with a filter, what the filter has learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,15 +15,24 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from cerank.errors import RunFailedError
 from cerank.files import disk, manifests
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.training.filtering.filter_state import FilterState
+from cerank.training.optimization.weight_average import WeightAverage
 
+_AVERAGE = "average.safetensors"  # in a checkpoint: the average of the trained weights
 _MICROBATCHES = "microbatches.json"  # beside the checkpoints
 NEWEST_KEPT = 2  # newest checkpoints kept beside the best: one to use, one in case it is damaged
+
+
+class BestStep(msgspec.Struct, frozen=True):
+    """The validation that was best by one measure."""
+
+    step: int
+    value: float  # larger is better: a loss is negated
 
 
 class TrainingState(msgspec.Struct, frozen=True):
@@ -38,6 +48,7 @@ class TrainingState(msgspec.Struct, frozen=True):
     start_value: float | None = None  # before the first step; None where an earlier release began the stage
     last_value: float | None = None  # of the newest validation
     filter: FilterState | None = None  # of a stage with a filter
+    bests: dict[str, BestStep] = {}  # by the measures whose best weights are kept beside the stage's own choice
 
     def after_step(self, step: int, microbatch: int, filter_state: FilterState | None) -> TrainingState:
         """Return the state after a step.
@@ -56,6 +67,23 @@ class TrainingState(msgspec.Struct, frozen=True):
         waited = self.waited + 1
         return msgspec.structs.replace(self, last_value=value, waited=waited, stopped_early=0 < patience <= waited)
 
+    def with_measures(self, values: Mapping[str, float]) -> TrainingState:
+        """Return the state after a validation gave these values; larger is better, and the first of equal ones stays.
+
+        A value that is not a number is never the best.
+        """
+        better = {
+            measure: BestStep(self.step, value)
+            for measure, value in values.items()
+            if not math.isnan(value) and (measure not in self.bests or value > self.bests[measure].value)
+        }
+        return msgspec.structs.replace(self, bests=self.bests | better) if better else self
+
+    @property
+    def needed_steps(self) -> set[int]:
+        """Return the steps whose weights the stage may hand on or keep; without 0, which is no checkpoint."""
+        return {self.best_step, *(best.step for best in self.bests.values())} - {0}
+
 
 def folder_name(step: int) -> str:
     """Return the name of a checkpoint's folder; names sort by step up to a million."""
@@ -67,10 +95,20 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    average: dict[str, Tensor] = {}  # of the trained weights, where the stage keeps one
 
 
-def take_snapshot(model: CrossEncoder, optimizer: AdamW, device: torch.device, *, copies: bool) -> Snapshot:
-    """Return weights and optimizer state on the CPU; with `copies` training may go on before they are written.
+def take_snapshot(
+    model: CrossEncoder,
+    optimizer: Optimizer,
+    device: torch.device,
+    *,
+    copies: bool,
+    average: WeightAverage | None = None,
+) -> Snapshot:
+    """Return weights, their average and the optimizer's state on the CPU.
+
+    With `copies` training may go on before they are written.
 
     From a GPU they come in one go, into pinned memory, and are waited for once.
     """
@@ -87,9 +125,10 @@ def take_snapshot(model: CrossEncoder, optimizer: AdamW, device: torch.device, *
         for name, parameter in _trained(model).items()
         for key, value in optimizer.state[parameter].items()
     }
+    averages = {name: on_cpu(value) for name, value in average.tensors.items()} if average is not None else {}
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
-    return Snapshot(weights, moments)
+    return Snapshot(weights, moments, averages)
 
 
 def write(folder: Path, snapshot: Snapshot, state: TrainingState) -> None:
@@ -97,9 +136,11 @@ def write(folder: Path, snapshot: Snapshot, state: TrainingState) -> None:
     with manifests.checksummed_folder(folder / folder_name(state.step)) as new:
         save_file(snapshot.weights, new / "model.safetensors")
         save_file(snapshot.optimizer, new / "optimizer.safetensors")
+        if snapshot.average:
+            save_file(snapshot.average, new / _AVERAGE)
         (new / "position.json").write_bytes(msgspec.json.encode(state))
     newest = sorted(_steps(folder))[-NEWEST_KEPT:]
-    needed = {*newest, *(_best_of(folder / folder_name(step)) for step in newest)}
+    needed = {*newest, *(best for step in newest for best in _needed_by(folder / folder_name(step)))}
     for step in set(_steps(folder)) - needed:
         disk.discard(folder / folder_name(step))
 
@@ -134,13 +175,16 @@ class CheckpointWriter:
             if self._thread is not None:
                 self._thread.shutdown()
 
-    def save(self, model: CrossEncoder, optimizer: AdamW, state: TrainingState, before: Callable[[], None]) -> None:
+    def save(
+        self, model: CrossEncoder, optimizer: Optimizer, state: TrainingState, before: Callable[[], None],
+        average: WeightAverage | None = None,
+    ) -> None:  # fmt: skip
         """Save a checkpoint, unless there is nothing to save yet or it is on disk already; `before` is called first."""
         self.wait()
         if not self._writes or not state.step or (self._folder / folder_name(state.step)).exists():
             return
         before()
-        snapshot = take_snapshot(model, optimizer, self._device, copies=self._thread is not None)
+        snapshot = take_snapshot(model, optimizer, self._device, copies=self._thread is not None, average=average)
         if self._thread is None:
             write(self._folder, snapshot, state)
             self._on_saved(state)
@@ -155,8 +199,11 @@ class CheckpointWriter:
             self._on_saved(state)
 
 
-def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> TrainingState:
-    """Load the newest valid checkpoint under `folder` into model and optimizer; return the state that it holds.
+def resume(
+    folder: Path, model: CrossEncoder, optimizer: Optimizer, reject: Callable[[str], None],
+    average: WeightAverage | None = None,
+) -> TrainingState:  # fmt: skip
+    """Load the newest valid checkpoint under `folder` into model, optimizer and average; return its state.
 
     Return `TrainingState()` if there is none.
 
@@ -173,6 +220,8 @@ def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable
         # not before it is certain that this checkpoint is used: to start anew needs the weights that the model has
         load_weights(checkpoint, model)
         _restore(load_file(checkpoint / "optimizer.safetensors"), model, optimizer)
+        if average is not None:
+            average.load(_average_in(checkpoint))
         return state
     return TrainingState()
 
@@ -196,16 +245,21 @@ def recorded_microbatches(folder: Path) -> dict[int, int]:
 
 
 def _verified_state(folder: Path, step: int) -> TrainingState:
-    """Return the state of a checkpoint if its files and those of the best checkpoint it names fit their checksums."""
+    """Return the state of a checkpoint if its files and those of the best checkpoints it names fit their checksums."""
     manifests.verify_folder(folder / folder_name(step))
     state = _state(folder / folder_name(step))
-    if state.best_step not in {0, step}:
-        manifests.verify_folder(folder / folder_name(state.best_step))
+    for best in sorted(state.needed_steps - {step}):
+        manifests.verify_folder(folder / folder_name(best))
     return state
 
 
-def load_weights(folder: Path, model: CrossEncoder) -> None:
+def load_weights(folder: Path, model: CrossEncoder, *, averaged: bool = False) -> None:
     """Load the weights of a checkpoint into `model`.
+
+    Args:
+        folder: the checkpoint's.
+        model: the model.
+        averaged: whether to load the average of the weights in place of those that are trained.
 
     Raises:
         DamagedError: a file does not fit its checksum.
@@ -213,17 +267,25 @@ def load_weights(folder: Path, model: CrossEncoder) -> None:
     """
     manifests.verify_folder(folder)
     try:
-        model.load_checkpoint_weights(load_file(folder / "model.safetensors"))
+        model.load_checkpoint_weights(
+            load_file(folder / "model.safetensors") | (_average_in(folder) if averaged else {})
+        )
     except RuntimeError as error:
         raise RunFailedError("the checkpoint is of another model", where=str(folder)) from error
 
 
-def _best_of(folder: Path) -> int:
-    """Return the best step that a checkpoint names; damage to it is found when it is resumed from, not here."""
+def _average_in(folder: Path) -> dict[str, Tensor]:
+    """Return the average of weights in a checkpoint; {} where there is none, as before the first update."""
+    path = folder / _AVERAGE
+    return load_file(path) if path.exists() else {}
+
+
+def _needed_by(folder: Path) -> set[int]:
+    """Return the best steps that a checkpoint names; damage to it is found when it is resumed from, not here."""
     try:
-        return _state(folder).best_step
+        return _state(folder).needed_steps
     except (OSError, ValueError):  # msgspec's errors are ValueErrors
-        return 0
+        return set()
 
 
 def _state(folder: Path) -> TrainingState:
@@ -241,7 +303,7 @@ def _trained(model: CrossEncoder) -> dict[str, torch.nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _restore(saved: dict[str, Tensor], model: CrossEncoder, optimizer: AdamW) -> None:
+def _restore(saved: dict[str, Tensor], model: CrossEncoder, optimizer: Optimizer) -> None:
     for key, value in saved.items():
         kind, name = key.split("/", 1)
         parameter = _trained(model)[name]

@@ -42,10 +42,14 @@ class Objective:
         """Return for each loss the weights (groups,) of a step's groups in its mean, 0 for one without its targets.
 
         With `mean_over = "pairs"` a group counts as many times as it has pairs of a better and a worse candidate.
+
+        A loss for some sets of a mixture is summed over their groups and divided by all groups of the step: each
+        group counts alike, whichever losses it has, and a set counts by its share of the groups.
         """
         counts = [self._counts(number, groups) for number in range(len(self))]
         table = to_device([value for row in counts for value in row], torch.float32, device).view(len(self), -1)
-        return [weights / (sum(row) or 1.0) for weights, row in zip(table, counts, strict=True)]
+        totals = [float(len(groups)) if part.sets else sum(row) for part, row in zip(self.parts, counts, strict=True)]
+        return [weights / (total or 1.0) for weights, total in zip(table, totals, strict=True)]
 
     def group_losses(self, scores: Tensor, groups: Sequence[Group]) -> tuple[list[Tensor], Tensor]:
         """Return each loss of each group, (groups,) a loss, and the mask (groups, size) of its candidates.

@@ -8,9 +8,10 @@ again after a resume gives the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from cerank.core.metrics import StepMetrics
 from cerank.core.ranks import Ranks, shard_count
@@ -32,6 +33,7 @@ from cerank.kernels.recomputation import recompute_layers
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout, tie_token_types
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.lora.adapter_training import add_adapter
+from cerank.planning.training_memory import MOMENTS
 from cerank.recipes.schema import Stage
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.tokenization.tokens import PairTokenizer
@@ -44,6 +46,8 @@ from cerank.training.filtering.group_filter import GroupFilter
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.gradient_cosines import cosines_of
 from cerank.training.objective import Objective
+from cerank.training.optimization.optimizers import make_optimizer, set_rate
+from cerank.training.optimization.weight_average import WeightAverage
 from cerank.training.passage_pooling import pool_passages
 from cerank.training.step_shards import RankStats, StepShards, bits_of
 
@@ -83,6 +87,12 @@ class TrainerCallback(Protocol):
 
     def validate(self, step: int) -> float:
         """Measure the model as it is after `step` steps, 0 for its start, and return the measure; larger is better."""
+
+    def measured(self) -> Mapping[str, float]:
+        """Return the newest validation's value of each measure in the stage's `keep_best`; larger is better.
+
+        Called only where there are such measures; of several processes the first one's values count.
+        """
 
     def before_save(self) -> None:
         """Write what was logged to the disk: a checkpoint that outlived its log would leave a gap in it."""
@@ -145,6 +155,7 @@ class Trainer:
         self._shards: StepShards | None = None  # the shards of a step, where it is divided into shards
         self._filter: GroupFilter | None = None  # chooses among a step's groups, where the stage has a filter
         self._probe: LossProbe | None = None  # with it: computes the losses that it chooses by
+        self._average: WeightAverage | None = None  # of the weights, where the stage keeps one
         self._group_loss_parts: list[Tensor] = []  # with it: losses of the groups that the step trained on
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
@@ -219,7 +230,7 @@ class Trainer:
                 if validates:
                     prefetcher.wait()
                     self._report_ranks(callback)
-                    state = state.after_validation(self.ranks.agree(callback.validate(step)), stage.patience)
+                    state = self._validated(state, callback)
 
                 # save
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
@@ -237,19 +248,28 @@ class Trainer:
             self._record_microbatch(0, passes.microbatch)
 
     def _prepare(self, model: CrossEncoder) -> None:
-        """Make the model what the stage trains: dropout, an adapter if there is one, and what stays as it is."""
+        """Make the model what the stage trains: dropout, an adapter, what stays as it is, an average."""
         if self.stage.has_one_token_type:
             tie_token_types(model)
         set_dropout(model, self.stage.dropout)
         add_adapter(model, self.stage.adapter, self.seed, self.name, self.stage.freeze_layers)
         recompute_layers(model.encoder, enabled=self.stage.gradient_checkpointing)
         freeze(model, self.stage.freeze, self.stage.freeze_layers)
+        self._average = WeightAverage(model, self.stage.ema) if self.stage.ema else None
 
     def _with_start(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
         """Return the state with the measure before the first step; that model is no checkpoint a stage may keep."""
         if state.step:
             return state
         return msgspec.structs.replace(state, start_value=self.ranks.agree(callback.validate(0)))
+
+    def _validated(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
+        """Return the state after a validation of the weights, or of their average where the stage says so."""
+        averaged = self._average if self._average is not None and self.stage.averages_in_validation else None
+        with averaged.in_model() if averaged is not None else contextlib.nullcontext():
+            value = self.ranks.agree(callback.validate(state.step))
+        state = state.after_validation(value, self.stage.patience)
+        return state.with_measures(self.ranks.agree(dict(callback.measured()))) if self.stage.keep_best else state
 
     def _start_filter(
         self, state: TrainingState, model: CrossEncoder, data: TrainingData, passes: ForwardBackward
@@ -310,10 +330,10 @@ class Trainer:
         if self._shards is not None and self.ranks.count > 1:
             callback.on_rank_stats(self._shards.report())
 
-    def _resume(self, model: CrossEncoder, optimizer: AdamW, callback: TrainerCallback) -> TrainingState:
+    def _resume(self, model: CrossEncoder, optimizer: Optimizer, callback: TrainerCallback) -> TrainingState:
         """Load the newest valid checkpoint; the first process does so first, because it renames damaged ones."""
         with self.ranks.first_one_first():
-            return checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
+            return checkpoints.resume(self.folder, model, optimizer, callback.on_rejected, self._average)
 
     def _writer(self, callback: TrainerCallback) -> CheckpointWriter:
         """Return what writes checkpoints: of several processes, which have the same weights, only the first does."""
@@ -321,7 +341,7 @@ class Trainer:
         return CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread, writes=writes)
 
     def _save(
-        self, writer: CheckpointWriter, model: CrossEncoder, optimizer: AdamW, state: TrainingState,
+        self, writer: CheckpointWriter, model: CrossEncoder, optimizer: Optimizer, state: TrainingState,
         callback: TrainerCallback,
     ) -> None:  # fmt: skip
         """Save a checkpoint, after checking that all processes have the same weights.
@@ -330,9 +350,10 @@ class Trainer:
             RunFailedError: one has others.
         """
         if self.ranks.count > 1:
-            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            trained: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            trained += self._average.tensors.values() if self._average is not None else ()
             self.ranks.check_equal(bits_of(trained), f"stages.{self.name}")
-        writer.save(model, optimizer, state, callback.before_save)
+        writer.save(model, optimizer, state, callback.before_save, self._average)
 
     def _record_microbatch(self, step: int, tokens: int) -> None:
         """Record that from `step` on at most `tokens` tokens go through the model at once."""
@@ -430,36 +451,30 @@ class Trainer:
         forward = ForwardPass(model, tokens, self.device, self.stage.precision)
         return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.tokens_at_once)
 
-    def optimizer(self, model: CrossEncoder) -> AdamW:
-        """Return AdamW over every trained parameter, with the same decay on all of them, as the paper has it."""
-        stage = self.stage
-        return AdamW(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            lr=stage.learning_rate,
-            betas=stage.betas,
-            eps=stage.epsilon,
-            weight_decay=stage.weight_decay,
-            fused=True,
-        )
+    def optimizer(self, model: CrossEncoder) -> Optimizer:
+        """Return the stage's optimizer over every trained parameter."""
+        return make_optimizer(self.stage, model, f"stages.{self.name}")
 
     def probe_memory(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> None:
         """Try the largest microbatch before training, with room for the optimizer, and halve it until it fits."""
 
         def try_largest() -> None:
-            moments = [torch.empty_like(weight) for weight in passes.model.trained_weights for _ in range(2)]
+            copies = MOMENTS[self.stage.optimizer] + (self.stage.ema > 0)
+            moments = [torch.empty_like(weight) for weight in passes.model.trained_weights for _ in range(copies)]
             passes.model.probe_memory(passes.microbatch, self.stage.max_length)
             del moments
 
         self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
 
-    def _update(self, optimizer: AdamW, rate: float) -> None:
-        """Make the optimizer's step at a learning rate; without a gradient nothing changes."""
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = rate
+    def _update(self, optimizer: Optimizer, rate: float) -> None:
+        """Make the optimizer's step at a learning rate, and take its weights into their average, if there is one."""
+        set_rate(optimizer, rate)
         self.update_within_memory(optimizer)
+        if self._average is not None:
+            self._average.update()
 
-    def update_within_memory(self, optimizer: AdamW) -> None:
+    def update_within_memory(self, optimizer: Optimizer) -> None:
         """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
 
         All memory is taken before any weight changes, so a step that fails so has changed none. Later steps take none.

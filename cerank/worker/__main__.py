@@ -288,7 +288,11 @@ def _carry_out_to_end(context: RunContext, number: int, devices: Sequence[str]) 
     log.event("finished", f"attempt {number}{replayed if log.replayed else ''}")
     log.sync()
     checksums.record_damage(folder, repair.find_missing_metrics(folder, plan), json_records.timestamp(now()))
-    lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
+    lists = [
+        path
+        for kind in ("final", "best-*")
+        for path in sorted(folder.path.glob(f"stages/*/{kind}/{manifests.MANIFEST}"))
+    ]
     checksums.record(folder, [folder.readings, folder.events, *lists])
     done = Done(
         time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=sha256_file(folder.checksums)

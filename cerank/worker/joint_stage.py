@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from cerank.core.rankings import Ranking
+from cerank.datasets.mixtures import set_number
 from cerank.planning import inputs
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.sections.set_mixtures import numbers_of
 from cerank.training.sampling.joint_sampler import JointSampler
 from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampling.sampler import TrainingPool
@@ -40,6 +42,8 @@ def joint_sampler(
     every = list(dataset.queries)
     taught = [(key, view) for key, view in recipe.sources_of(name) if view.source == "teacher"]
     made = [(key, view) for key, view in taught if inputs.ranks_candidates(recipe, view)]
+    part_sets = [numbers_of(dataset_name, part.sets) if part.sets else frozenset[str]() for part in stage.parts]
+    teacher_sets = _sets_of_teachers(stage, part_sets)
     given = {view.teacher: sources.teacher(key, view, every) for key, view in taught if (key, view) not in made}
     first_view = stage.by_source()[0]
     depth = min(inputs.taught_depth(recipe, view) for view in (first_view, *(view for _, view in made)))
@@ -51,13 +55,14 @@ def joint_sampler(
         candidates = sources.candidates(dataset_name, inputs.training_first_stage(recipe, stage))
         candidates = candidates.top(min(depth, stage.window[1]) if first_view.source == "labels" else depth)
         qrels = labels(candidates) if labels is not None else qrels
-        known = ranked_by_all(candidates, list(given.values()))
+        known = ranked_by_all(candidates, list(given.values()), [teacher_sets[teacher] for teacher in given])
         if first_view.source == "labels":
             ranking, unranked_docs = _whole_lists(candidates, known)
         else:
             ranking = known  # the lists to sample from are the teacher's, made later
     else:
-        ranking = of_first = given[first_view.teacher].only(_queries_of_all(every, list(given.values())))
+        all_sets = [teacher_sets[teacher] for teacher in given]
+        ranking = of_first = given[first_view.teacher].only(_queries_of_all(every, list(given.values()), all_sets))
         scores = of_first.scores
     queries = list(qrels) if labels is not None else every
     while True:
@@ -72,10 +77,18 @@ def joint_sampler(
             collections=source_collections(stage, dataset),
             shares=set_shares(dataset, recipe.data.train_temperature),
         )
-        sampler = JointSampler(name, stage, recipe.seed, pool, given)
+        sampler = JointSampler(name, stage, recipe.seed, pool, given, sets=part_sets)
         sampled = sampler.sampled_queries
-        lists = given | {view.teacher: sources.teacher(key, view, sampled) for key, view in made}
-        unranked = {query for query in sampled if any(query not in lists[view.teacher] for _, view in made)}
+        asked_queries = {
+            view.teacher: [query for query in sampled if _is_of(query, teacher_sets[view.teacher])] for _, view in made
+        }
+        lists = given | {view.teacher: sources.teacher(key, view, asked_queries[view.teacher]) for key, view in made}
+        unranked = {
+            query
+            for teacher, queries_of in asked_queries.items()
+            for query in queries_of
+            if query not in lists[teacher]
+        }
         if not unranked:
             return sampler.with_lists(lists)
         queries = [query for query in queries if query not in unranked]
@@ -119,8 +132,28 @@ def validation_sampler(
     return JointSampler(f"{name} in validation", stage, recipe.seed, pool, lists).with_lists(lists)
 
 
-def ranked_by_all(candidates: Ranking, lists: Sequence[Ranking]) -> Mapping[str, Sequence[str]]:
+def _sets_of_teachers(stage: Stage, part_sets: Sequence[frozenset[str]]) -> dict[str, frozenset[str]]:
+    """Return teacher -> the numbers of the sets of a mixture whose queries it must rank; none for all."""
+    of_teachers: dict[str, frozenset[str]] = {}
+    for part, sets in zip(stage.parts, part_sets, strict=True):
+        before = of_teachers.get(part.teacher)
+        # of one loss for all sets and one for some, the teacher ranks all
+        of_teachers[part.teacher] = sets if before is None else before | sets if before and sets else frozenset()
+    return of_teachers
+
+
+def _is_of(query: str, sets: frozenset[str]) -> bool:
+    """Return whether a query is of one of the sets of a mixture, by their numbers; none are all."""
+    return not sets or set_number(query) in sets
+
+
+def ranked_by_all(
+    candidates: Ranking, lists: Sequence[Ranking], sets: Sequence[frozenset[str]] = ()
+) -> Mapping[str, Sequence[str]]:
     """Return the candidates that are in the lists of all teachers, of the queries that all of them rank.
+
+    With `sets`, numbers of sets of a mixture for each teacher, only the teachers of a query's own set count; none are
+    all sets.
 
     >>> first = Ranking({"q1": ["d1", "d2", "d3"], "q2": ["d1"]}, {"q1": [3.0, 2.0, 1.0], "q2": [1.0]})
     >>> ranked_by_all(first, [Ranking({"q1": ["d3", "d1"]}, {"q1": [2.0, 1.0]})])
@@ -128,10 +161,13 @@ def ranked_by_all(candidates: Ranking, lists: Sequence[Ranking]) -> Mapping[str,
     """
     if not lists:
         return candidates
+    sets = sets or [frozenset[str]()] * len(lists)
     shared = {}
-    for query in _queries_of_all(list(lists[0]), [candidates, *lists]):
-        known = set.intersection(*(set(ranking[query]) for ranking in lists))
-        shared[query] = [doc for doc in candidates[query] if doc in known]
+    for query in _queries_of_all(
+        list(candidates) if any(sets) else list(lists[0]), [candidates, *lists], [frozenset(), *sets]
+    ):
+        own = [set(ranking[query]) for ranking, of_list in zip(lists, sets, strict=True) if _is_of(query, of_list)]
+        shared[query] = [doc for doc in candidates[query] if all(doc in known for known in own)]
     return shared
 
 
@@ -145,5 +181,10 @@ def _whole_lists(
     return candidates.only(list(known)), {query: docs for query, docs in missing.items() if docs}
 
 
-def _queries_of_all(queries: Sequence[str], lists: Sequence[Ranking]) -> list[str]:
-    return [query for query in queries if all(query in ranking for ranking in lists)]
+def _queries_of_all(queries: Sequence[str], lists: Sequence[Ranking], sets: Sequence[frozenset[str]] = ()) -> list[str]:
+    needed = sets or [frozenset[str]()] * len(lists)
+    return [
+        query
+        for query in queries
+        if all(query in ranking or not _is_of(query, of_list) for ranking, of_list in zip(lists, needed, strict=True))
+    ]

@@ -142,7 +142,7 @@ def _size(path: Path) -> int:
 
 def _folders(folder: RunFolder) -> Iterator[Problem]:
     """Yield checksummed folders whose content changed; temporary and quarantined folders have other names."""
-    patterns = ("stages/*/final", "stages/*/checkpoints/step-*", "scores/*/*/part-*")
+    patterns = ("stages/*/final", "stages/*/best-*", "stages/*/checkpoints/step-*", "scores/*/*/part-*")
     for path in sorted(path for pattern in patterns for path in folder.path.glob(pattern)):
         if path.is_dir() and ".bad" not in path.name:
             try:

@@ -146,8 +146,12 @@ def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, pr
     changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
     if changed:
         return "; ".join(changed)
+    name = origin.plan.recipe.chain[index]
+    measures = origin.plan.recipe.stages[name].keep_best
+    models = [origin.folder.best_model(index, name, measure) for measure in measures]
     try:
-        manifests.verify_folder(origin.folder.final(index, origin.plan.recipe.chain[index]))
+        for model in (*models, origin.folder.final(index, name)):
+            manifests.verify_folder(model)
     except CerankError as error:
         return str(error)
     return ""
@@ -175,18 +179,27 @@ def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:
         attempt=context.log.attempt,
     )
     checksums.save(context.folder, context.folder.reused_stage(index, name), record)
-    final = context.folder.final(index, name)
-    with disk.new_folder(final) as inside:
-        for source in sorted(model.rglob("*")):
-            target = inside / source.relative_to(model)
-            if source.is_dir():
-                disk.make_folder(target)
-            else:
-                disk.link(source, target)
-    manifests.verify_folder(final)
+    measures = context.plan.recipe.stages[name].keep_best
+    for measure in measures:
+        own = context.folder.best_model(index, name, measure)
+        if not own.is_dir():
+            _link_model(origin.folder.best_model(index, name, measure), own)
+    _link_model(model, context.folder.final(index, name))
     reason = "the same start, settings, inputs and seed"
     what = f"{name}: trained by {origin.folder.name}, {reason}; manifest {manifest_sha256[:12]}"
     context.log.event("stage adopted", what, Position(index, 0))
+
+
+def _link_model(model: Path, target: Path) -> None:
+    """Link the files of a model of another run into a new folder, whole or not at all."""
+    with disk.new_folder(target) as inside:
+        for source in sorted(model.rglob("*")):
+            linked = inside / source.relative_to(model)
+            if source.is_dir():
+                disk.make_folder(linked)
+            else:
+                disk.link(source, linked)
+    manifests.verify_folder(target)
 
 
 def _copy_events(context: RunContext, origin: ReusableStage, index: int) -> None:

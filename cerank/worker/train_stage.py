@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -25,19 +25,20 @@ from cerank.models import adapters, cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.load_model import load_model
-from cerank.models.lora.adapter_training import TakenAdapter, take_adapter, write_adapter
+from cerank.models.lora.adapter_training import take_adapter, write_adapter
 from cerank.models.lora.quantized_base import quantize_base
 from cerank.planning import inputs
 from cerank.recipes.loss_specs import part_target
-from cerank.recipes.schema import VALIDATION_LOSS
+from cerank.recipes.schema import VALIDATION_LOSS, kept_name
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters
 from cerank.retrieval.teachers import Repairs
 from cerank.teachers.judging.labels import grades_of
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
 from cerank.training.batches import TrainingData
-from cerank.training.checkpoints import TrainingState
+from cerank.training.checkpoints import BestStep, TrainingState
 from cerank.training.filtering.filter_state import FilterSummary
+from cerank.training.optimization.curriculum import in_order
 from cerank.training.sampling.joint_sampler import JointSampler
 from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
 from cerank.training.sampling.sampler import Sampler, SamplingStats, TrainingPool
@@ -52,6 +53,20 @@ from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
 ADAPTER_FOLDER = Path("adapter")  # in the folder of a stage's model, where both are saved
+
+
+class _Trained(NamedTuple):
+    """What a training left in memory."""
+
+    encoder: CrossEncoder
+    tokenizer: Any
+    start: BaseFiles  # files of the first weights
+    before: dict[str, torch.Tensor]  # those weights, on the CPU
+    step: int  # whose weights the encoder has; 0 where it may be given those of any step, or their average
+
+    def has_weights_of(self, step: int) -> bool:
+        """Return whether the encoder has the weights of a step, so that they need not be read."""
+        return self.step == step
 
 
 class StageWork:
@@ -70,20 +85,27 @@ class StageWork:
         self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
         self._has_fresh_head = False
         self._spread = 0.0  # of the scores in the newest step
+        self._measured: dict[str, float] = {}  # means of the newest validation, by measure
         self._guard: StageGuard | None = None
         self._validation_loss: ValidationLoss | None = None
         self._sets: Sampler | None = None  # tells how many groups of a step are from each set of a mixture
 
     def is_finished(self) -> bool:
-        """Return whether the final model exists and matches its checksums; a damaged one is quarantined."""
+        """Return whether the final model exists and all models of the stage match their checksums.
+
+        A damaged one is quarantined, and the final model with it, so that the stage makes both again.
+        """
         if not self.final.is_dir():
             return False
-        try:
-            manifests.verify_folder(self.final)
-        except disk.DamagedError as error:
-            self._context.log.event("rejected", str(error))
-            disk.quarantine(self.final)
-            return False
+        for model in (*self._context.folder.best_models(self._index, self._name), self.final):
+            try:
+                manifests.verify_folder(model)
+            except disk.DamagedError as error:
+                self._context.log.event("rejected", str(error))
+                disk.quarantine(model)
+                if model != self.final:
+                    disk.quarantine(self.final)
+                return False
         return True
 
     def train(self) -> None:
@@ -94,7 +116,7 @@ class StageWork:
             CerankError: the stage cannot continue.
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
-        sampler = self.make_sampler()
+        sampler = self._in_order(self.make_sampler())
         ties = sampler.teacher_ties() if any(part.teacher for part in stage.parts) else None
         if ties is not None and ties.tied:
             what = f"{ties}; {self._use_of_ties()}"
@@ -156,13 +178,13 @@ class StageWork:
         if not context.ranks.is_first:
             return  # every process has the same weights, and the first one saves them
         kept_step = state.best_step if stage.keep == "best" else state.step
-        if kept_step != state.step:
-            checkpoints.load_weights(folder / checkpoints.folder_name(kept_step), encoder)
-        taken = take_adapter(encoder)  # and the model is an ordinary one again
-        summary = self._summary(state, kept_step, sampler.sampling, weight_change(before, encoder))
+        summary = self._summary(state, kept_step, sampler.sampling)
         summary = msgspec.structs.replace(summary, teacher_ties=ties)
-        self._save_model(encoder, tokenizer, summary, taken, files)
-        self._finish(summary)
+        has_others = stage.hands_on_average or bool(state.bests)
+        left = _Trained(encoder, tokenizer, files, before, 0 if has_others else state.step)
+        for measure, best in state.bests.items():  # before the final model, whose folder marks the stage as done
+            self._keep_best(left, summary, measure, best)
+        self._finish(self._save_model(self.final, left, summary))
 
     def _use_of_ties(self) -> str:
         """Return what the stage's loss makes of documents that the teacher scores alike."""
@@ -178,24 +200,53 @@ class StageWork:
         tokens.use_windows(self._inputs.windows_in_use(self._name, dataset))
         return tokens
 
-    def _save_model(
-        self,
-        encoder: CrossEncoder,
-        tokenizer: Any,
-        summary: StageSummary,
-        adapter: TakenAdapter | None,
-        start: BaseFiles,
-    ) -> None:
-        """Write the model that the stage produces, completely or not at all: whole, as an adapter, or both."""
+    def _keep_best(self, trained: _Trained, summary: StageSummary, measure: str, best: BestStep) -> None:
+        """Keep the weights that were best by a measure beside those that the stage hands on.
+
+        Args:
+            trained: what the training left.
+            summary: summary of the stage.
+            measure: the measure.
+            best: the validation that was best by it.
+        """
+        folder = self._context.folder.best_model(self._index, self._name, measure)
+        if folder.is_dir():  # the run was killed between this model and the next
+            return
+        value = -best.value if measure == VALIDATION_LOSS else best.value
+        changes = {"kept_step": best.step, "measure": measure, "best": value, "best_step": best.step, "end": value}
+        self._save_model(folder, trained, msgspec.structs.replace(summary, start=None, **changes))
+        what = f"{measure} {value:.4f} at step {best.step}, as {kept_name(self._name, measure)}"
+        self._context.log.event("best weights kept", f"{self._name}: {what}", Position(self._index, summary.steps))
+
+    def _save_model(self, folder: Path, trained: _Trained, summary: StageSummary) -> StageSummary:
+        """Write the weights of the summary's kept step, completely or not at all: whole, as an adapter, or both.
+
+        Args:
+            folder: folder of the model.
+            trained: what the training left.
+            summary: summary of the stage, but for how far these weights moved.
+
+        Returns:
+            The whole summary, as it is written beside the model.
+        """
         limits, saves = TokenLimits.of_stage(self._stage), self._stage.adapter.save
-        with manifests.checksummed_folder(self.final) as inside:
+        # taking an adapter out changes a model for good, so that all but the final one are made of copies
+        is_copy = folder != self.final and trained.encoder.adapter is not None
+        encoder = copy.deepcopy(trained.encoder) if is_copy else trained.encoder
+        if not trained.has_weights_of(summary.kept_step):
+            place = self._context.folder.checkpoint(self._index, self._name, summary.kept_step)
+            checkpoints.load_weights(place, encoder, averaged=self._stage.hands_on_average)
+        adapter = take_adapter(encoder)  # and the model is an ordinary one again
+        summary = msgspec.structs.replace(summary, weight_change=weight_change(trained.before, encoder))
+        with manifests.checksummed_folder(folder) as inside:
             if adapter is None or saves != "adapter":
-                cross_encoder.save(encoder, tokenizer, inside, limits)
+                cross_encoder.save(encoder, trained.tokenizer, inside, limits)
             if adapter is not None and saves != "merged":
-                place = Path() if saves == "adapter" else ADAPTER_FOLDER
-                base, sha256 = self._base_of_adapter(start, self.final / place)
-                write_adapter(encoder, adapter, inside / place, limits, base=base, base_sha256=sha256)
+                within = Path() if saves == "adapter" else ADAPTER_FOLDER
+                base, sha256 = self._base_of_adapter(trained.start, folder / within)
+                write_adapter(encoder, adapter, inside / within, limits, base=base, base_sha256=sha256)
             stage_summary.write(inside, summary)
+        return summary
 
     def _base_of_adapter(self, start: BaseFiles, folder: Path) -> tuple[str, str]:
         """Return name and fingerprint of what the stage's adapter lies over, as seen from the adapter's folder.
@@ -211,10 +262,8 @@ class StageWork:
         is_ours = Path(name).is_absolute() and Path(name).is_relative_to(self._context.folder.path.resolve())
         return os.path.relpath(name, folder.resolve()) if is_ours else name, sha256
 
-    def _summary(
-        self, state: TrainingState, kept_step: int, sampling: SamplingStats, change: WeightChange
-    ) -> StageSummary:
-        """Return the summary of the stage in numbers."""
+    def _summary(self, state: TrainingState, kept_step: int, sampling: SamplingStats) -> StageSummary:
+        """Return the summary of the stage in numbers, but for how far its weights moved."""
         sources, stage = self._inputs, self._stage
         taught = [key for key, view in self._context.plan.recipe.sources_of(self._name) if view.source == "teacher"]
         sign = -1.0 if stage.validation_measure == VALIDATION_LOSS else 1.0
@@ -228,7 +277,7 @@ class StageWork:
             best_step=state.best_step,
             learning_rate=stage.learning_rate,
             sampling=sampling,
-            weight_change=change,
+            weight_change=WeightChange(0.0, 0.0),
             validation=self._validation_loss.sampling if self._validation_loss else None,
             teacher_lists=self._lists,
             repairs=reduce(Repairs.plus, [sources.repairs(key) for key in taught], Repairs()),
@@ -323,6 +372,14 @@ class StageWork:
             sampler = filtered_negatives.without_false_negatives(context, self._inputs, self._name, stage, sampler)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
+
+    def _in_order(self, sampler: Sampler) -> Sampler:
+        """Return the sampler in the order of the stage's curriculum, if it has one."""
+        if not self._stage.curriculum.is_on:
+            return sampler
+        ordered, what = in_order(sampler, self._stage.curriculum, f"stages.{self._name}.curriculum")
+        self._context.log.event("curriculum", f"{self._name}: {what}")
+        return ordered
 
     def _joint_sampler(self) -> JointSampler:
         """Return the sampler of a stage with several losses, or with one that has options."""
@@ -493,8 +550,17 @@ class StageWork:
         context.log.event("validated", f"{self._name} step {step}: {figures}", Position(self._index, step))
         context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
+        self._measured = means
         chosen = means[self._deciding_measure(measures)]
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
+
+    def measured(self) -> dict[str, float]:
+        """Return what the newest validation gave of each measure in `keep_best`; larger is better."""
+        names = [measure for measure in self._stage.keep_best if measure in self._measured]
+        return {
+            measure: -self._measured[measure] if measure == VALIDATION_LOSS else self._measured[measure]
+            for measure in names
+        }
 
     def _deciding_measure(self, measures: Sequence[str]) -> str:
         """Return the measure that decides, by its canonical name."""
@@ -505,6 +571,8 @@ class StageWork:
         where = f"stages.{self._name}"
         deciding = self._stage.validation_measure
         measures = check([deciding], qrels, where) if deciding != VALIDATION_LOSS else ()
+        for measure in self._stage.keep_best:
+            measures = (*measures, *(check([measure], qrels, where) if measure != VALIDATION_LOSS else ()))
         for measure in self._context.plan.recipe.evaluate.measures:
             with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1 is fine for the test set but always 0 here
                 measures = (*measures, *check([measure], qrels, where))

@@ -13,6 +13,7 @@ from cerank.datasets.open_datasets import dataset_runs
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
+from cerank.recipes.schema import BEST_OF
 from cerank.registry import nearest
 from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.runs import run_store
@@ -74,6 +75,10 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
         raise
     plan = run_store.load_plan(folder)
     known = [*systems_of(plan), *REFERENCE_ORDERS]
+    if BEST_OF in system and system.partition(BEST_OF)[0] in plan.recipe.chain:
+        hint = f"`cerank rerank {shown(text, 120)} --dataset ...` ranks by them; then name the run file"
+        what = "the run has no rankings by these weights, only by those that the stage handed on"
+        raise UsageError(what, where=shown(text, 200), hint=hint, code="best-not-ranked")
     if colon and system not in known:
         raise UsageError(f"run {run_store.title(folder)} has no stage '{system}'", hint=nearest(system, known))
     label = (run_store.label_of(folder, plan) or run_store.short_name(folder)) + (f":{system}" if colon else "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.named_models import NamedModel, trained_model
+from cerank.app.named_models import NamedModel, check_measured, trained_model
 from cerank.app.publishing import model_card
 from cerank.app.publishing.quantized_verdict import QuantizedResult, calibration_pairs, judge_quantized
 from cerank.app.run_texts import some_texts
@@ -92,6 +92,7 @@ def export(settings: Settings, request: ExportRequest, folder: Path, progress: C
         hint = "name a folder that does not exist"
         raise UsageError("the folder exists already", where=str(folder), hint=hint, code="folder-exists")
     model = trained_model(settings.lab, request.run)
+    check_measured(model, request.run)
     pairs = _pairs(settings, model)
     return _written(settings, request, target, _Work(model, form, pairs, progress))
 

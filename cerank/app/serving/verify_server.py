@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison.named_systems import RunTarget
-from cerank.app.named_models import trained_model
+from cerank.app.named_models import check_measured, trained_model
 from cerank.app.run_texts import condition_of, some_texts
 from cerank.errors import MissingError
 from cerank.inference.rerank_server import RerankServer
@@ -76,6 +76,7 @@ def check_server(
         MissingError: the stage was not measured, its dataset is gone, or the server cannot be reached.
     """
     model = trained_model(settings.lab, name)
+    check_measured(model, name)
     run = model.run
     if run is None:
         raise MissingError("no run of the lab has this name", where=name)

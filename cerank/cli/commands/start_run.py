@@ -331,7 +331,7 @@ def _show_plan(
         info(cluster_forecast.in_words(tasks, nodes, devices, settings.hour_price))
     for sentence in several_devices.in_words(plan):
         info(sentence)
-    for sentence in workload.filter_sentences(plan.recipe, work):
+    for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
         info(sentence)
     for name, memory in plans.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")

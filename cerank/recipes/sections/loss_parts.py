@@ -35,6 +35,10 @@ class LossPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mean_over: Annotated[
         Literal["queries", "pairs"], help_text("this loss's mean over a step: over its queries, or all their pairs")
     ] = "queries"
+    sets: Annotated[
+        tuple[str, ...],
+        help_text("of a mixture of training sets: those whose queries this loss is for; none: all of them"),
+    ] = ()
 
     # options of a loss; which loss has which: `cerank recipes losses`
     temperature: Annotated[
@@ -87,14 +91,21 @@ def part_names(parts: Sequence[LossPart]) -> tuple[str, ...]:
 
     >>> part_names([LossPart(name="lce"), LossPart(name="kl", teacher="a.run"), LossPart(name="kl", teacher="mine")])
     ('lce', 'kl by a.run', 'kl by mine')
+    >>> part_names([LossPart(name="lce", sets=("./ours[:80%]",)), LossPart(name="bce", sets=("theirs",))])
+    ('lce on ours[:80%]', 'bce on theirs')
     """
-    counts = Counter(part.name for part in parts)
+    counts = Counter((part.name, part.sets) for part in parts)
     sources = [PurePath(part.teacher).name if part.teacher else "labels" for part in parts]
     names = [
-        part.name if counts[part.name] == 1 else f"{part.name} by {source}"
+        part.name if counts[part.name, part.sets] == 1 else f"{part.name} by {source}"
         for part, source in zip(parts, sources, strict=True)
+    ]
+    names = [
+        f"{name} on {' + '.join(PurePath(entry).name for entry in part.sets)}" if part.sets else name
+        for name, part in zip(names, parts, strict=True)
     ]
     alike = Counter(names)  # two files of one name in different folders
     return tuple(
-        name if alike[name] == 1 else f"{part.name} by {part.teacher}" for name, part in zip(names, parts, strict=True)
+        name if alike[name] == 1 else f"{part.name} by {part.teacher}{f' on {part.sets}' if part.sets else ''}"
+        for name, part in zip(names, parts, strict=True)
     )

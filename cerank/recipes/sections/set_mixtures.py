@@ -63,6 +63,16 @@ def name_of(sets: Sequence[WeightedSet]) -> str:
     return _PLUS.join(map(str, sets))
 
 
+def numbers_of(name: str, sets: Sequence[str]) -> frozenset[str]:
+    """Return the numbers, from 1, that some sets of a mixture have in it, and so their queries.
+
+    >>> sorted(numbers_of("ours * 2 + theirs", ["theirs"]))
+    ['2']
+    """
+    places = {entry.name: str(number) for number, entry in enumerate(sets_of(name), 1)}
+    return frozenset(places[of_set] for of_set in sets)
+
+
 def with_names(name: str, change: Callable[[str], str]) -> str:
     """Return the name of a mixture with each set's own name changed, such as a path made absolute."""
     return name_of([WeightedSet(change(entry.name), entry.weight) for entry in sets_of(name)])

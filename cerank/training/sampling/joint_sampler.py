@@ -33,13 +33,18 @@ class JointSampler(Sampler):
         seed: seed of the run, from 0.
         pool: what groups are sampled from, as for a stage with the first of `stage.by_source()`.
         lists: teacher -> its rankings; may lack those that are made later (see `with_lists`).
+        sets: for each loss the numbers of the sets of a mixture that it is for; none for all.
 
     Raises:
         RunFailedError: as `Sampler`, for any of the losses.
     """
 
-    def __init__(self, name: str, stage: Stage, seed: int, pool: TrainingPool, lists: Mapping[str, Ranking]) -> None:
+    def __init__(
+        self, name: str, stage: Stage, seed: int, pool: TrainingPool, lists: Mapping[str, Ranking], *,
+        sets: Sequence[frozenset[str]] = (),
+    ) -> None:  # fmt: skip
         self._parts, self._at = stage.parts, f"stages.{name}"
+        self._sets = sets or [frozenset[str]()] * len(stage.parts)
         self._use(lists)
         super().__init__(name, stage.by_source()[0], seed, pool)
 
@@ -58,6 +63,11 @@ class JointSampler(Sampler):
     def groups(self, step: int) -> list[Group]:
         """Return the groups of a step, with the targets of each loss."""
         return [self._with_targets(group) for group in super().groups(step)]
+
+    def teacher_scores(self, query: str) -> Sequence[float]:
+        """Return the scores of the first teacher's list of a query, best first; [] where there is none."""
+        ranking = self._lists[next(part.teacher for part in self._parts if part.teacher)]
+        return ranking.scores(query) if query in ranking else ()
 
     def teacher_ties(self) -> TeacherTies:
         """Return how many pairs of documents tie in the teachers' lists of the queries that the stage samples."""
@@ -78,7 +88,10 @@ class JointSampler(Sampler):
     def describe_unknown(self) -> str:
         """Return a sentence about candidates of the first steps that a teacher did not rank; "" without any."""
         groups = [group for step in range(1, min(self.steps, _LOOKED_AT) + 1) for group in self.groups(step)]
-        unknown = sum(any(None in targets for targets in group.targets) for group in groups)
+        unknown = sum(
+            any(None in targets for number, targets in enumerate(group.targets) if self._is_for(number, group))
+            for group in groups
+        )
         if not unknown:
             return ""
         return (
@@ -94,8 +107,15 @@ class JointSampler(Sampler):
                 reject_ranks((ranking.scores(query) for query in ranking), part.name, f"{self._at}.losses")
 
     def _with_targets(self, group: Group) -> Group:
-        targets = tuple(self._targets(part, group) for part in self._parts)
+        targets = tuple(
+            self._targets(part, group) if self._is_for(number, group) else (None,) * len(group)
+            for number, part in enumerate(self._parts)
+        )
         return Group(group.query_id, group.doc_ids, group.labels, targets)
+
+    def _is_for(self, number: int, group: Group) -> bool:
+        """Return whether a loss is for the set of a mixture that a group is from."""
+        return not self._sets[number] or group.query_id.partition(":")[0] in self._sets[number]
 
     def _targets(self, part: LossPart, group: Group) -> tuple[float | None, ...]:
         if not part.teacher:

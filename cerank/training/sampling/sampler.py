@@ -122,6 +122,7 @@ class Sampler:
         self._mixed = (
             MixedNegatives(name, stage, seed, pool.sources, pool.collections) if stage.negative_sources else None
         )
+        self._first_queries: Sequence[str] = ()  # of the first groups, in the order of a curriculum
         self._newest: tuple[str, list[str]] = ("", [])  # the query that was looked at last, and its positives
         self._count_queries()
         self._reject_ranks_for_scores()
@@ -222,7 +223,23 @@ class Sampler:
             else groups
         )
 
+    def queries_of_steps(self, steps: int) -> list[str]:
+        """Return the query of each group of the first steps, in order."""
+        return [self._query_at(position) for position in range(steps * self._stage.groups_per_step)]
+
+    def teacher_scores(self, query: str) -> Sequence[float]:
+        """Return the scores of the teacher's list of a query, best first; [] where there is none."""
+        return self._teacher_scores(query) if self._teacher_scores is not None and query in self._ranking else ()
+
+    def with_first_queries(self, queries: Sequence[str]) -> Self:
+        """Return this sampler with these queries in its first groups, in place of the same ones in random order."""
+        sampler = copy.copy(self)
+        sampler._first_queries = tuple(queries)
+        return sampler
+
     def _query_at(self, position: int) -> str:
+        if position < len(self._first_queries):
+            return self._first_queries[position]
         epoch, index = divmod(position, len(self._queries))
         if self._order[0] != epoch:
             self._order = (epoch, self._mixture_order(epoch) if self._pool.shares else self._shuffle("order", epoch))

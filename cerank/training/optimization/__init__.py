@@ -1,0 +1,1 @@
+"""How a step changes the weights: the optimizer, a learning rate by layer, and the average of the weights."""
