@@ -226,7 +226,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     keep: Annotated[Literal["best", "last"], help_text("which checkpoint the stage hands on")] = "best"
     keep_best: Annotated[
         tuple[str, ...],
-        help_text('measures (or "loss") whose best weights are kept, too, as RUN:STAGE@best-MEASURE'),
+        help_text('measures (or "loss") whose best weights are kept, too, named @best-MEASURE behind RUN:STAGE'),
     ] = ()
     checkpoint_every: Annotated[Count, help_text("steps between checkpoints; 0: at each validation")] = 0
     on_nonfinite: Annotated[

@@ -218,7 +218,7 @@ def test_every_key_of_a_stage_stands_in_the_form_with_its_meaning() -> None:
     assert [row.key for row in stage.rows] == [
         key
         for key in BOTH.recipe.stages["distill"].__struct_fields__
-        if key not in {"adapter", "losses", "negative_sources", "false_negatives", "filter", "passages"}  # own tables
+        if key not in {"adapter", "losses", "negative_sources", "false_negatives", "filter", "curriculum", "passages"}
     ]
     assert all(row.meaning and row.expected for row in stage.rows)
     assert {row.key: row for row in stage.rows}["loss"].choices == tuple(sorted(LOSSES))
