@@ -324,6 +324,11 @@ class Checklist(OptionList):
         """Mark the lines of these names, and no others."""
         self.show(self._marks, names)
 
+    def move_to(self, name: str) -> None:
+        """Move the cursor to the line of this name, so that it is in sight."""
+        names = [mark.name for mark in self._marks]
+        self.highlighted = names.index(name) if name in names else self.highlighted
+
     def _line(self, mark: ChecklistItem) -> Content:
         is_chosen = mark.name in self.chosen
         return joined(("[x] " if is_chosen else "[ ] ", "bold" if is_chosen else "dim")) + mark.line

@@ -343,6 +343,7 @@ class NewRunScreen(LabScreen):
         event.row.show(FILE, "")
         self.change(sources=(*(source for source in self.draft.sources if source.source != added.source), added))
         self._show_recipes()
+        self.query_one("#recipes", Checklist).move_to(added.source)
         self._show_settings()
 
     def on_step_line_selected(self, event: StepLine.Selected) -> None:
