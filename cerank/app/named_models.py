@@ -21,9 +21,8 @@ class NamedModel(msgspec.Struct, frozen=True, kw_only=True):
     hub_id: str = ""
     declared: Declaration | None = None
     run: RunTarget | None = None  # the run and stage that trained it; None for a model from elsewhere
-    best_by: str = (
-        ""  # measure by which these weights were kept beside those that the stage handed on; "" for the latter
-    )
+    # measure by which these weights were kept beside those that the stage handed on; "" for the latter
+    best_by: str = ""
 
 
 def find_model(lab: Path, name: str) -> NamedModel:

@@ -90,22 +90,26 @@ def rate_groups(stage: Stage, trained: Sequence[str], every: Iterable[str], wher
 
 def _place(name: str, heights: Mapping[tuple[str, int], int]) -> tuple[int, str]:
     """Return the height of a weight, from 0 for embeddings, and its kind; "" for a layer's."""
-    if (layer := _layer(name)) is not None:
+    if (layer := layer_of(name)) is not None:
         return heights[layer], ""
     if _EMBEDDINGS.search(f".{name}"):
         return 0, EMBEDDINGS
     return len(heights) + 1, HEAD if _HEAD.search(f".{name}") else ABOVE
 
 
-def _layer(name: str) -> tuple[str, int] | None:
-    """Return the stack that a weight belongs to and the number of its layer; None for one of no layer."""
+def layer_of(name: str) -> tuple[str, int] | None:
+    """Return the stack that a weight belongs to and the number of its layer in it; None for one of no layer.
+
+    >>> layer_of("encoder.encoder.layer.0.dense.weight")
+    ('.encoder.encoder', 0)
+    """
     match = _LAYER.search(f".{name}")
     return (match[1], int(match[2])) if match is not None else None
 
 
 def _heights(names: Iterable[str]) -> dict[tuple[str, int], int]:
     """Return the height of each layer, from 1 at the bottom; a decoder's layers lie over those of its encoder."""
-    layers = {layer for name in names if (layer := _layer(name)) is not None}
+    layers = {layer for name in names if (layer := layer_of(name)) is not None}
     ordered = sorted(layers, key=lambda layer: ("decoder" in layer[0], layer[0], layer[1]))
     return {layer: height for height, layer in enumerate(ordered, 1)}
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from cerank.planning.learning_rates import RateGroup, in_words
+from cerank.planning.learning_rates import RateGroup, in_words, layer_of
 from cerank.planning.training_memory import TrainingMemory, size_text
 from cerank.planning.workload import WorkItem
 from cerank.recipes.schema import Recipe, Stage, kept_name
 from cerank.text.safe_text import counted
 
-_LAYER_NUMBER = re.compile(r"\.(?:layer|layers|block|blocks|h)\.([0-9]+)\.")
 _OF_PRETRAINING = re.compile(r"(?:^|\.)(?:cls|[a-z]*_?predictions|lm_head)\.")  # heads that a re-ranker leaves out
 CHECKPOINTS = 3  # beside the best ones: the two newest, and one that is being written
 
@@ -27,27 +26,26 @@ def trained_names(names: Sequence[str], stage: Stage, layers: Sequence[int], *, 
     """
     trained = []
     for name in names:
-        match = _LAYER_NUMBER.search(f".{name}")
-        number = int(match[1]) if match is not None else -1
+        layer = layer_of(name)
+        number = layer[1] if layer is not None else -1
         place = list(layers).index(number) if number in layers else number
-        if match is None and (stage.adapter.is_lora or _OF_PRETRAINING.search(name)):
+        if layer is None and (stage.adapter.is_lora or _OF_PRETRAINING.search(name)):
             continue
-        if match is not None and ((layers and number not in layers) or place < stage.freeze_layers):
+        if layer is not None and ((layers and number not in layers) or place < stage.freeze_layers):
             continue
         is_frozen = stage.freeze == "embeddings" or (stage.freeze == "positions" and "position" in name)
-        if match is None and "embed" in name and is_frozen:
+        if layer is None and "embed" in name and is_frozen:
             continue
         is_scoring = re.search(r"(?:^|\.)(?:classifier|score|pre_classifier|head|pooler)\.", name)
-        if match is not None or not is_scoring:
+        if layer is not None or not is_scoring:
             trained.append(f"encoder.{name}")
     return (*trained, *(["head.weight"] if has_head else []))
 
 
 def all_names(names: Sequence[str], layers: Sequence[int]) -> tuple[str, ...]:
     """Return the names of all weights of the layers that are used, and of what is beside them."""
-    numbered = {name: _LAYER_NUMBER.search(f".{name}") for name in names}
     return tuple(
-        f"encoder.{name}" for name, match in numbered.items() if match is None or not layers or int(match[1]) in layers
+        f"encoder.{name}" for name in names if (layer := layer_of(name)) is None or not layers or layer[1] in layers
     )
 
 

@@ -46,7 +46,7 @@ def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
                 writer.count("queries without passages")
             ranks = [passage.rank for passage in row.retrieved_passages if passage.rank is not None]
             if any(rank >= after for rank, after in pairwise(ranks)):
-                writer.count("queries whose ranks are not in the order of the list, which counts")
+                writer.count("queries whose ranks contradict the order of their list: the order was taken")
             for passage in row.retrieved_passages:
                 doc_id = str(passage.docid)
                 if not writer.document(doc_id, passage.text or "", where):

@@ -1,1 +1,1 @@
-"""Sections of a recipe, a module each: losses, negatives, teachers, adapters, filters, passages, mixtures."""
+"""Sections of a recipe, one a module: losses, negatives, teachers, adapters, filters, curricula, passages, mixtures."""
