@@ -137,7 +137,7 @@ def load_plan(folder: RunFolder) -> Plan:
         what = "the plan is not the one that was made (sha256 differs)"
         raise DamagedError(what, where=str(folder.plan), hint=hint)
     try:
-        return msgspec.json.decode(data, type=Plan)
+        return json_records.decode(data, Plan)
     except json_records.DECODE_ERRORS as error:
         raise DamagedError(
             f"the plan cannot be read: {json_records.decode_reason(error)}", where=str(folder.plan)
