@@ -365,8 +365,8 @@ def test_a_query_that_is_left_out_leaves_the_order_of_the_others():
     queries = [f"q{number}" for number in range(200)]
     every = sampler(
         changed(steps=10),
-        ranking={query: RANKING["q0"] for query in queries},
-        qrels={query: QRELS["q0"] for query in queries},
+        ranking=dict.fromkeys(queries, RANKING["q0"]),
+        qrels=dict.fromkeys(queries, QRELS["q0"]),
     )
     order = [group.query_id for step in range(1, 101) for group in every.groups(step)]
     gone = every.sampled_queries[3:5]

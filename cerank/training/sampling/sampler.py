@@ -446,7 +446,7 @@ class Sampler:
         )
 
     def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str], list[str]]:
-        """Return what the data can give, the usable queries, and these with those that went out after a look at them."""
+        """Return what the data can give, the usable queries, and these with those taken out after a look at them."""
         usable: list[str] = []
         shuffled: list[str] = []
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
