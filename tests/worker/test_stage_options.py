@@ -13,6 +13,7 @@ from cerank.files import journal
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
+from cerank.training import stage_summary
 from cerank.trec.open_run import open_run_file
 from tests.refusals import refused
 from tests.worker.test_whole_runs import forked
@@ -101,3 +102,24 @@ def test_an_option_where_it_means_nothing_is_an_error(changes, key):
     with pytest.raises(RecipeError) as caught:
         recipe_from(values, "test")
     assert f"stages.distill.{key}" in caught.value.what
+
+
+@pytest.mark.slow
+def test_a_validation_loss_is_on_the_whole_lists_of_a_teacher_whose_lists_are_cut_in_training(tmp_path):
+    cut = {"list_depth": 5, "list_queries": 10, "first_stage": "oracle"}
+    own = {"validation": f"{tmp_path / 'data'}[50%:70%]", "validation_loss": "yes"}
+    plan, settings = small_plan(tmp_path, stages={"distill": {**DISTILL, **cut, **own}}, chain=["distill"])
+    made = small_run(tmp_path, plan, settings)
+    assert forked(made) == (1, 0), made.log.read_text()
+    assert len(open_run_file(made.teacher("distill"), made.path).ranking) == 10
+    whole = open_run_file(made.teacher("distill in validation"), made.path).ranking
+    assert {len(whole[query]) for query in whole} == {10}
+    summary = stage_summary.read(made.final(0, "distill"))
+    assert summary.validation is not None
+    assert summary.validation.usable == 8
+
+
+def test_a_loss_that_cannot_be_validated_is_said_of_the_key_that_asks_for_it(tmp_path):
+    with refused(UsageError, "teacher-of-other-documents", "stages.distill.keep_best"):
+        stage = {**DISTILL, "steps": 4, "keep_best": ["loss"]}
+        small_plan(tmp_path, stages={"distill": stage}, chain=["distill"])
