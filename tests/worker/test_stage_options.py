@@ -7,7 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cerank.app.comparison import named_systems
+from cerank.app.publishing.quantized_verdict import calibration_pairs
+from cerank.app.rankings import fuse_runs
+from cerank.cli.table_columns import validation_table
 from cerank.core.metrics import Event
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError
 from cerank.files import journal
 from cerank.planning.stage_keys import stage_keys
@@ -55,6 +60,25 @@ def test_a_stage_validates_on_its_own_queries(run):
     made, plan = run
     (name,) = [entry.name for entry in plan.inputs if entry.role == "dataset" and entry.name.endswith("apart[70%:]")]
     assert made.candidates(name, "bm25").exists()
+    assert validation_table(made, plan).title == f"Validation on {name}"
+
+
+@pytest.mark.slow
+def test_what_is_chosen_for_a_model_later_is_chosen_on_its_stages_own_validation_queries(run, planned):
+    made, _ = run
+    folder, plan, settings = planned
+    own, other = (open_dataset(name, settings.cache).queries for name in (
+        plan.recipe.stages["distill"].validation, plan.recipe.data.validation,
+    ))  # fmt: skip
+    pairs = calibration_pairs(settings, named_systems.target(made.lab, made.name))
+    assert {query for query, _ in pairs} <= set(own.values())
+    assert not {query for query, _ in pairs} & set(other.values())
+    first, stage = (f"{made.name}:{system}" for system in ("first-stage", "distill"))
+    request = fuse_runs.FusionRequest(
+        targets=(first, stage), method="interpolate", output=folder / "fused.run", first_stage="bm25"
+    )
+    fuse_runs.fuse(msgspec.structs.replace(settings, lab=made.lab), request)
+    assert plan.recipe.stages["distill"].validation in (folder / "fused.run").read_text()
 
 
 @pytest.mark.slow
