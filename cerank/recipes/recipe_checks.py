@@ -378,6 +378,10 @@ def _adapter_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f'{at}.kind: "none", and the table sets other keys; set kind = "lora", or take them out')
         if spec.is_lora and before is not None:
             mistakes += _adapter_start_mistakes(at, spec, before)
+        if spec.is_lora and recipe.stages[name].has_one_token_type and spec.save != "merged":
+            what = "an adapter lies over a base that tells token types apart, which this stage changes for itself alone"
+            hint = 'set save = "merged", or let a stage before this one, which trains all weights, make the types one'
+            mistakes.append(f"{at}.save: {what}; {hint}")
         before = spec
     return mistakes
 

@@ -12,6 +12,7 @@ import msgspec
 
 from cerank.core.metrics import Progress
 from cerank.core.progress import ProgressEstimator
+from cerank.core.struct_types import prepare_struct_types
 from cerank.errors import RunFailedError
 from cerank.files import json_records
 
@@ -41,6 +42,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start the thread."""
+        prepare_struct_types()
         self._thread.start()
 
     def stop(self) -> None:

@@ -401,23 +401,23 @@ class StageWork:
         A query that the teacher could not rank is left out, and others are sampled in its place.
         """
         dataset = self._inputs.datasets[self._training]
-        queries = list(dataset.queries)
+        pool = TrainingPool(
+            query_ids=list(dataset.queries),
+            qrels=dataset.qrels,
+            ranking=candidates,
+            has_text=dataset.documents.__contains__,
+            scores=None,
+            shares=set_shares(dataset, self._context.plan.recipe.data.train_temperature),
+        )
+        sampler = Sampler(self._name, self._stage, self._context.plan.recipe.seed, pool)
         while True:
-            pool = TrainingPool(
-                query_ids=queries,
-                qrels=dataset.qrels,
-                ranking=candidates,
-                has_text=dataset.documents.__contains__,
-                scores=None,
-                shares=set_shares(dataset, self._context.plan.recipe.data.train_temperature),
-            )
-            sampler = Sampler(self._name, self._stage, self._context.plan.recipe.seed, pool)
-            taught = self._inputs.teacher(self._name, self._stage, sampler.sampled_queries)
-            unranked = {query for query in sampler.sampled_queries if query not in taught}
+            sampled = sampler.sampled_queries
+            taught = self._inputs.teacher(self._name, self._stage, sampled)
+            unranked = [query for query in sampled if query not in taught]
             if not unranked:
                 self._lists = len(taught)
                 return sampler.with_teacher(taught, taught.scores)
-            queries = [query for query in queries if query not in unranked]
+            sampler = sampler.leaving_out(unranked)
 
     def _labels_by_model(self, candidates: Ranking) -> dict[str, dict[str, int]]:
         """Return the grades that the stage's model gives the candidates of as many queries as the stage samples.
