@@ -28,7 +28,6 @@ from cerank.app.over_ssh.lab_files import Checkpoints, FilePiece, FileSet, FileT
 from cerank.app.over_ssh.lab_messages import BANNER, ErrorText, Greeting, LabAnswer, LabCall, ListAnswer, SentEntry
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
-from cerank.core.struct_types import prepare_struct_types
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.files import disk, json_records
 from cerank.machine import system_usage
@@ -229,7 +228,6 @@ def serve(lab: Lab, read: BinaryIO, write: BinaryIO) -> None:
         except OSError:  # the line dropped, and nobody reads any more; changes may need this thread
             threading.Thread(target=leave, daemon=True).start()
 
-    prepare_struct_types()
     with ThreadPoolExecutor(_THREADS) as threads:
         while (received := lab_messages.receive(read, LabCall)) is not None:
             change = threading.Event()

@@ -22,7 +22,6 @@ import msgspec
 import cerank
 from cerank.app.over_ssh import lab_messages
 from cerank.app.over_ssh.lab_messages import BANNER, Greeting, LabAnswer, LabCall
-from cerank.core.struct_types import prepare_struct_types
 from cerank.errors import MissingError, RunFailedError, UsageError
 from cerank.files import json_records
 from cerank.runs.lab_address import COMMAND, NOT_FOUND, SSH_FAILED, LabAddress, remote_command
@@ -216,7 +215,6 @@ class _Line:
                 what = f"{self.address.host} has cerank {greeting.version}, and this machine {cerank.__version__}"
                 hint = "install the same version on both"
                 raise UsageError(what, where="--lab", hint=hint, code="remote-version")
-            prepare_struct_types()
             threading.Thread(target=self._read_answers, daemon=True).start()
             return greeting
         with contextlib.suppress(subprocess.TimeoutExpired):
