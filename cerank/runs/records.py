@@ -30,6 +30,12 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 
 
+class RunPlace(msgspec.Struct, frozen=True):
+    """Where a run that was copied from another lab finds what its plan names by a path of the other machine."""
+
+    cache: str  # folder of indexes and built datasets
+
+
 class Precisions(msgspec.Struct, frozen=True):
     """The precision that each stage of a run computes in, where its recipe leaves it to the device."""
 

@@ -50,7 +50,7 @@ class LabServer:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.files = LabFiles(lab.folder)
+        self.files = LabFiles(lab.folder, lab.settings.cache)
         self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
         self._machine = system_usage.Machine(lab.folder)
         self._sent: dict[str, RunEntry] | None = None  # None before the first list, which has everything
