@@ -319,7 +319,10 @@ def ranking_of(target: RunTarget | FoldsTarget, test: str, first: str) -> Rankin
     """Return the ranking of a run's system, or of that of all folds together; raises as `ranking_of_run`."""
     if isinstance(target, RunTarget):
         return ranking_of_run(target, test, first)
-    return _together(target, [ranking_of_run(run, run.plan.recipe.data.test[0], first) for run in target.members])
+    from cerank.core.rankings import Ranking
+
+    each = [ranking_of_run(run, run.plan.recipe.data.test[0], first) for run in target.members]
+    return Ranking(_together(target, each), {query: ranking.scores(query) for ranking in each for query in ranking})
 
 
 _OfQueries = TypeVar("_OfQueries")
@@ -426,9 +429,9 @@ def _stored_measures(
     if isinstance(target, FoldsTarget):
         each = [_stored_measures(run, run.plan.recipe.data.test[0], first, names) for run in target.members]
         known = [values for values in each if values is not None]
-        return (
-            {name: _together(target, [of[name] for of in known]) for name in names} if len(known) == len(each) else None
-        )
+        if len(known) < len(each):
+            return None
+        return {name: _together(target, [of[name] for of in known]) for name in names}
     path = target.folder.measures(target.system, test, first)
     if not path.exists():
         return None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.app import fold_runs
 from cerank.app.comparison import margins as margins_of
-from cerank.app.matrix import fold_runs
 from cerank.datasets.folds import whole_of_fold
 from cerank.datasets.open_datasets import dataset_runs
 from cerank.errors import CerankError, MissingError, UsageError

@@ -6,7 +6,6 @@ Invariant: no fold's recipe trains on, or chooses checkpoints by, a query of the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ from cerank.recipes.sections.set_mixtures import is_mixture, sets_of, with_names
 from cerank.text.safe_text import shown
 
 
-class FoldRecipe(NamedTuple):
+class FoldRecipe(msgspec.Struct, frozen=True):
     """The recipe of one run: of a fold, or a recipe without folds as it is."""
 
     recipe: Recipe
