@@ -1,8 +1,8 @@
 """Prepare msgspec's struct types before several threads decode them.
 
 msgspec (0.22 and before) takes a struct type apart when it first decodes one, and publishes the description before its
-fields are filled in: a second thread that decodes the same type meanwhile follows a null pointer, and the process dies
-of a segmentation fault without a word. What is taken apart already is only read.
+fields are filled in: a second thread that decodes the same type meanwhile follows a null pointer, and the process ends
+by a segmentation fault. What is taken apart already is only read.
 """
 
 from __future__ import annotations
