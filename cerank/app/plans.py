@@ -57,12 +57,16 @@ def check_whole(dataset: str) -> None:
     """Check that a dataset which stands for training, validation and test is no part of one.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is one, or would be with other bounds.
     """
-    name, _, part = dataset.partition("[")
-    if part.endswith("]") and ":" in part:
+    from cerank.datasets.dataset import part_size
+    from cerank.datasets.open_datasets import whole_and_part
+
+    name, part = whole_and_part(dataset)
+    if part and not part.startswith("[fold"):
+        part_size(part, 100)  # more than 100 % or no number is said first
         raise UsageError(
-            f"'{shown(f'[{part}', 40)}' is a part; for training, validation and test a dataset is divided as a whole",
+            f"'{shown(part, 40)}' is a part; for training, validation and test a dataset is divided as a whole",
             where=shown(dataset, 200),
             hint=f"name all of {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
             code="part-of-part",

@@ -82,12 +82,12 @@ def joint_sampler(
         for key, view in sorted(made, key=lambda each: each[1].teacher == inputs.EMBEDDING):
             if unranked and view.teacher == inputs.EMBEDDING:
                 break  # it ranks any query, but once: not before the others have left none out
-            asked = [query for query in sampled if _is_of(query, teacher_sets[view.teacher])]
-            if not asked:  # the few steps of the stage meet none of the teacher's sets
+            own_queries = [query for query in sampled if _is_of(query, teacher_sets[view.teacher])]
+            if not own_queries:  # the few steps of the stage meet none of the teacher's sets
                 lists[view.teacher] = Ranking({}, {})
                 continue
-            lists[view.teacher] = sources.teacher(key, view, asked)
-            unranked += [query for query in asked if query not in lists[view.teacher]]
+            lists[view.teacher] = sources.teacher(key, view, own_queries)
+            unranked += [query for query in own_queries if query not in lists[view.teacher]]
         if not unranked:
             return sampler.with_lists(lists)
         sampler = sampler.leaving_out(unranked)
