@@ -10,6 +10,7 @@ import msgspec
 
 from cerank.app import fold_runs
 from cerank.app.comparison import margins as margins_of
+from cerank.datasets import folds
 from cerank.datasets.folds import whole_of_fold
 from cerank.datasets.open_datasets import dataset_runs
 from cerank.errors import CerankError, MissingError, UsageError
@@ -46,6 +47,15 @@ class FileTarget(msgspec.Struct, frozen=True):
     path: Path
 
 
+def _of_folds(whole: str, count: int) -> str:
+    return f"{whole}, {count} folds"
+
+
+def tested_folds(whole: str, of: str) -> str:
+    """Return how tables name a dataset that was tested fold by fold; `of` is as in the recipe's `data.folds`."""
+    return _of_folds(whole, folds.count_of(of, validates=False))
+
+
 class FoldsTarget(msgspec.Struct, frozen=True):
     """The runs of all folds of a dataset's queries, as one system: each query was ranked by the one of its fold."""
 
@@ -70,7 +80,7 @@ class FoldsTarget(msgspec.Struct, frozen=True):
     @property
     def test(self) -> str:
         """The dataset that the folds are of, as tables name what all of them were tested on."""
-        return f"{whole_of_fold(self.plan.recipe.data.test[0])}, {len(self.members)} folds"
+        return _of_folds(whole_of_fold(self.plan.recipe.data.test[0]), len(self.members))
 
 
 class SeedsTarget(msgspec.Struct, frozen=True):
@@ -90,6 +100,22 @@ def runs_of(target: Target) -> tuple[RunTarget, ...]:
     if isinstance(target, FoldsTarget):
         return target.members
     return () if isinstance(target, FileTarget) else tuple(run for member in target.members for run in runs_of(member))
+
+
+def joined_folds(runs: Sequence[RunTarget]) -> tuple[RunTarget | FoldsTarget, ...]:
+    """Return runs with those of the folds of one cross-validation as one system, a seed each; others as they are.
+
+    A set may lack folds; its name of what it was tested on, `FoldsTarget.test`, then says fewer.
+    """
+    sets: dict[object, dict[int, RunTarget]] = {}
+    for at, run in enumerate(runs):
+        fold = fold_runs.fold_of(run.plan.recipe)
+        key: object = at if fold is None else (run.system, fold_runs.family(run.plan.recipe))
+        sets.setdefault(key, {})[fold[0] if fold else 0] = run
+    return tuple(
+        FoldsTarget(next(iter(of.values())).label, tuple(of[number] for number in sorted(of))) if 0 not in of else of[0]
+        for of in sets.values()
+    )
 
 
 def of_system(target: RunTarget | FoldsTarget, system: str, label: str) -> RunTarget | FoldsTarget:
@@ -173,11 +199,11 @@ def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
 def _target(lab: Path, text: str) -> Target:
     label, equals, rest = text.partition("=")
     try:
-        return _one(lab, text)
+        return one_target(lab, text)
     except (UsageError, MissingError):
         if not (equals and label.strip() and rest.strip()):
             raise
-    members = [_one(lab, part.strip()) for part in rest.split(",")]
+    members = [one_target(lab, part.strip()) for part in rest.split(",")]
     if len(members) == 1:
         return msgspec.structs.replace(members[0], label=label.strip())
     return _seeds(label.strip(), members)
@@ -187,8 +213,8 @@ _FOLDS = re.compile(r"(?P<run>[^=:]+)@folds(?P<stage>:.*)?")
 _FOLD_LABEL = re.compile(r" fold [0-9]+ of [0-9]+\Z")
 
 
-def _one(lab: Path, text: str) -> RunTarget | FileTarget | FoldsTarget:
-    """Return what a text without a label names."""
+def one_target(lab: Path, text: str) -> RunTarget | FileTarget | FoldsTarget:
+    """Return what a text without a label names: as `target`, or the runs of all folds where it says `RUN@folds`."""
     match = _FOLDS.fullmatch(text)
     if match is None or input_file(text) is not None:
         return target(lab, text)
