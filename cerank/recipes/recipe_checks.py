@@ -15,6 +15,7 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.errors import RecipeError, UsageError
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.optimizer_checks import OPTIMIZERS, optimizer_mistakes
+from cerank.recipes.paths import text_of_folds
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
 from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.recipes.sections.curriculum_specs import curriculum_mistakes
@@ -43,7 +44,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
+    recipe = decode.decode_table(Recipe, _with_one_form(values), "", mistakes)
     if recipe is not None:
         mistakes += _double_mistakes(values) + _uncut_mistakes(values, recipe) + _recipe_mistakes(recipe)
     if mistakes:
@@ -61,7 +62,7 @@ def _further_mistakes(values: Mapping[str, object], recipe: Recipe | None, mista
     """
     further: list[str] = []
     if recipe is None:
-        recipe = decode.decode_table(Recipe, _without(_with_mixture(values), mistakes), "", [])
+        recipe = decode.decode_table(Recipe, _without(_with_one_form(values), mistakes), "", [])
         if recipe is None:
             return []
         further = _recipe_mistakes(recipe)
@@ -90,12 +91,13 @@ def _without(values: Mapping[str, object], mistakes: Sequence[str]) -> dict[str,
     return kept(values, ())
 
 
-def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a recipe's table with a mixture that is given as a list of tables under its name."""
+def _with_one_form(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a recipe's table with what has two forms in one: a mixture under its name, a number of folds as text."""
     data = values.get("data")
-    if not isinstance(data, Mapping) or "train" not in data:
+    if not isinstance(data, Mapping):
         return values
-    return {**values, "data": {**data, "train": name_of_tables(data["train"])}}
+    forms = {"train": name_of_tables, "folds": text_of_folds}
+    return {**values, "data": {key: forms[key](value) if key in forms else value for key, value in data.items()}}
 
 
 def _recipe_mistakes(recipe: Recipe) -> list[str]:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from cerank.core.struct_types import prepare_struct_types
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -25,6 +23,5 @@ def read_all(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     listed = list(items)
     if len(listed) <= FEW:
         return [function(item) for item in listed]
-    prepare_struct_types()
     with ThreadPoolExecutor(min(THREADS, len(listed))) as threads:
         return list(threads.map(function, listed))

@@ -26,7 +26,7 @@ from cerank.runs import checksums, job_records, overlapped_reads, queue, run_nam
 from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
-from cerank.runs.records import Done, Failure, StoredPlan
+from cerank.runs.records import Done, Failure, RunPlace, StoredPlan
 from cerank.text.safe_text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
@@ -122,7 +122,7 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
 
 
 def load_plan(folder: RunFolder) -> Plan:
-    """Return the run's plan.
+    """Return the run's plan; of a run that was copied here, with the cache of this machine.
 
     Raises:
         DamagedError: plan.json is absent, unreadable, or was changed since it was made.
@@ -137,11 +137,20 @@ def load_plan(folder: RunFolder) -> Plan:
         what = "the plan is not the one that was made (sha256 differs)"
         raise DamagedError(what, where=str(folder.plan), hint=hint)
     try:
-        return msgspec.json.decode(data, type=Plan)
+        plan = json_records.decode(data, Plan)
     except json_records.DECODE_ERRORS as error:
         raise DamagedError(
             f"the plan cannot be read: {json_records.decode_reason(error)}", where=str(folder.plan)
         ) from error
+    place = None
+    with contextlib.suppress(DamagedError):  # `cerank verify` reports it, and the cache of the plan may do
+        place = json_records.load_if_there(folder.place, RunPlace)
+    return plan if place is None else msgspec.structs.replace(plan, cache=place.cache)
+
+
+def save_place(folder: RunFolder, cache: Path) -> None:
+    """Record the cache that a run uses from now on: that of its plan was another machine's."""
+    json_records.save(folder.place, RunPlace(str(cache)))
 
 
 # query

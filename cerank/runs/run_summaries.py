@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
-
 from cerank.core.metrics import Validation
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
@@ -78,7 +77,7 @@ def _last_validation(data: bytes) -> Validation | None:
         line = data[start : data.find(b"\n", place)]
         try:
             if crc_matches(line):
-                return msgspec.json.decode(line, type=Validation)
+                return json_records.decode(line, Validation)
         except DECODE_ERRORS:
             pass  # the one before may be whole
         end = start

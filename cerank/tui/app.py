@@ -34,7 +34,6 @@ from cerank.app.over_ssh.lab_access import LabAccess, LookedAt
 from cerank.app.run_views import verdict_summaries
 from cerank.app.run_views.display import GLYPHS, clock, short
 from cerank.app.run_views.run_monitor import RunEntry, StateChange, state_changes
-from cerank.core.struct_types import prepare_struct_types
 from cerank.errors import CerankError
 from cerank.recipes import shipped
 from cerank.recipes.schema import Recipe
@@ -383,7 +382,6 @@ class CerankApp(App[str], inherit_bindings=False):
                 if last is not None:
                     self.call_from_thread(last)
 
-        prepare_struct_types()
         (node or self).run_worker(bounded, thread=True, group=group, exclusive=node is not None, exit_on_error=False)
 
     @property

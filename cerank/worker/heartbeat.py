@@ -12,7 +12,6 @@ import msgspec
 
 from cerank.core.metrics import Progress
 from cerank.core.progress import ProgressEstimator
-from cerank.core.struct_types import prepare_struct_types
 from cerank.errors import RunFailedError
 from cerank.files import json_records
 
@@ -42,7 +41,6 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start the thread."""
-        prepare_struct_types()
         self._thread.start()
 
     def stop(self) -> None:

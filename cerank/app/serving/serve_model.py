@@ -12,7 +12,6 @@ import msgspec
 
 from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.named_models import find_model
-from cerank.core.struct_types import prepare_struct_types
 from cerank.errors import UsageError, os_reason
 from cerank.files import json_records
 from cerank.machine import process_environment
@@ -54,7 +53,6 @@ class RunningServer:
         host = str(server.server_address[0])
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
         self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="http")
-        prepare_struct_types()  # a thread answers each connection
         self._thread.start()
 
     def close(self) -> None:
