@@ -7,11 +7,12 @@ without it (from an older release, or written by hand) is accepted.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -116,7 +117,7 @@ def bytes_of(record: msgspec.Struct, where: str) -> bytes:
     Raises:
         RunFailedError: the record holds NaN or an infinity.
     """
-    return with_crc(encode_record(record, msgspec.json.Decoder(type(record)), where)) + b"\n"
+    return with_crc(encode_record(record, decoder_of(type(record)), where)) + b"\n"
 
 
 def load(path: Path, kind: type[S]) -> S:
@@ -138,7 +139,7 @@ def load_if_there(path: Path, kind: type[S]) -> S | None:
         DamagedError: it is unreadable, or not a `kind`.
     """
     try:
-        return msgspec.json.decode(_without_crc(read_file(path)), type=kind)
+        return decoder_of(kind).decode(_without_crc(read_file(path)))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -155,6 +156,18 @@ def decode_reason(error: Exception) -> str:
     return text[:1].lower() + text[1:]
 
 
+_decoders: dict[object, msgspec.json.Decoder[Any]] = {}
+_making = threading.Lock()
+
+
 def decoder_of(kind: type[R] | UnionType) -> msgspec.json.Decoder[R]:
-    """Return a decoder of one record; `kind` may be a union of tagged structs."""
-    return msgspec.json.Decoder(kind)
+    """Return a decoder of one record; `kind` may be a union of tagged structs.
+
+    Each is made once, one at a time: where two threads resolve the fields of one struct for the first time, msgspec may
+    end the process with a segmentation fault (seen with 0.22 and 32 threads).
+    """
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        with _making:
+            decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+    return decoder

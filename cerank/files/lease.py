@@ -45,6 +45,9 @@ class Owner(msgspec.Struct, frozen=True):
     time: str = ""  # UTC, ISO 8601
 
 
+_owner_decoder = msgspec.json.Decoder(Owner)  # made here, once: see `json_records.decoder_of`
+
+
 def boot_id() -> str:
     """Return a word that stands for this start of the machine; "" where the system does not tell."""
     try:
@@ -244,7 +247,7 @@ def _is_alive(data: bytes) -> bool | None:
     name: None, too.
     """
     try:
-        holder = msgspec.json.decode(data, type=Owner)
+        holder = _owner_decoder.decode(data)
     except DECODE_ERRORS:
         return None
     if (holder.host, holder.boot) != (socket.gethostname(), boot_id()) or not (holder.ticks and holder.boot):
@@ -324,6 +327,6 @@ def is_held(path: Path) -> bool:
 def owner(path: Path) -> Owner | None:
     """Return who took the lease last; a hint only. None if the file is unreadable."""
     try:
-        return msgspec.json.decode(read_file(path), type=Owner)
+        return _owner_decoder.decode(read_file(path))
     except (OSError, *DECODE_ERRORS):
         return None

@@ -89,7 +89,7 @@ def decode_measures(data: bytes) -> list[QueryMeasures]:
     Raises:
         ValueError, RecursionError: a line is no `QueryMeasures`.
     """
-    return msgspec.json.Decoder(QueryMeasures).decode_lines(data)
+    return decoder_of(QueryMeasures).decode_lines(data)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
