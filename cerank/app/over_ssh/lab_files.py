@@ -283,11 +283,13 @@ class LabFiles:
         if folder.path.exists():
             _add(incoming, folder, [file.path for file in files])
             disk.remove_tree(incoming.path)
+            os.utime(folder.path)  # later than the folders inside, or lists would take the run for changed
             self._leases.pop(run).release()
             return Finished()
         disk.make_folder(incoming.attempts)
         if self._cache is not None and run_store.load_plan(incoming).cache != str(self._cache):
             run_store.save_place(incoming, self._cache)
+        os.utime(incoming.path)  # later than the folders inside, or lists would take the run for changed
         disk.rename(incoming.path, folder.path)
         self._leases.pop(run).release()
         disk.remove(self._lock(run))
