@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.app.test_collections import collection_groups
 from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
@@ -118,7 +119,9 @@ def plan_of(
     from cerank.scheduler.command_wrappers import EXECUTORS
 
     run_store.check_no_token(label, "the label")
-    complete = absolute(checked(recipe))
+    complete, groups = collection_groups.with_tests(absolute(checked(recipe)), settings.cache)
+    for note in groups:
+        tell(f"data.test: {note}")
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
@@ -148,6 +151,8 @@ def plan_of(
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
     for setting, reason in reasons.items():
         tell(f"{setting}: {reason}")
+    if groups:
+        reasons = {**reasons, "data.test": "; ".join(groups)}
     check_baselines_of(inputs)
     inputs = with_unknown_documents(complete, inputs, datasets)
     return Plan(
@@ -392,7 +397,7 @@ def absolute(recipe: Recipe) -> Recipe:
         data,
         train=_absolute(data.train),
         validation=_absolute(data.validation),
-        test=tuple(_absolute(name) for name in data.test),
+        test=tuple(collection_groups.with_names(name, _absolute) for name in data.test),
         first_stages=tuple(_absolute(name) for name in data.first_stages),
         validation_first_stage=_absolute(data.validation_first_stage),
     )

@@ -13,6 +13,7 @@ from cerank.app import plans
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.drafts import seeds_in
 from cerank.app.matrix.matrix_runs import MatrixRuns
+from cerank.app.test_collections.collection_groups import is_group
 from cerank.datasets import folds
 from cerank.errors import UsageError
 from cerank.files.line_reader import local_path
@@ -46,6 +47,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Return the settings of the recipe's table `data` that this request replaces."""
         table: dict[str, object] = {}
         if self.dataset:
+            if is_group(self.dataset):
+                raise UsageError(
+                    "several test collections are no training data",
+                    where="--dataset",
+                    hint=f"name a training set with --dataset, and --test '{self.dataset}'",
+                    code="collections-for-training",
+                )
             plans.check_whole(self.dataset)
             train, validation, tests = plans.parts_of(self.dataset)
             table = {"train": train, "validation": validation, "test": list(tests)}
