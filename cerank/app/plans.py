@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.app.test_collections import collection_groups
 from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
@@ -129,7 +130,9 @@ def plan_of(
         )
         hint = "`cerank run` makes all of them"
         raise UsageError(what, where=f"recipe {recipe.name}, data.folds", hint=hint, code="folds-one-run")
-    complete = absolute(checked(recipe))
+    complete, groups = collection_groups.with_tests(absolute(checked(recipe)), settings.cache)
+    for note in groups:
+        tell(f"data.test: {note}")
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
@@ -159,6 +162,8 @@ def plan_of(
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
     for setting, reason in reasons.items():
         tell(f"{setting}: {reason}")
+    if groups:
+        reasons = {**reasons, "data.test": "; ".join(groups)}
     check_baselines_of(inputs)
     inputs = with_unknown_documents(complete, inputs, datasets)
     return Plan(
@@ -403,7 +408,7 @@ def absolute(recipe: Recipe) -> Recipe:
         data,
         train=_absolute(data.train),
         validation=_absolute(data.validation),
-        test=tuple(_absolute(name) for name in data.test),
+        test=tuple(collection_groups.with_names(name, _absolute) for name in data.test),
         first_stages=tuple(_absolute(name) for name in data.first_stages),
         validation_first_stage=_absolute(data.validation_first_stage),
         folds=_absolute_file(data.folds) if data.folds and not COUNTED_FOLDS.fullmatch(data.folds) else data.folds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -528,6 +529,12 @@ def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query:
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
             counts = (len(queries), judged) if is_full else ()
             rows.append((system.label, entry.condition.dataset, "all", *means, *counts))
+        if len(system.measured) > 1 and not is_full:
+            averages = [
+                statistics.fmean(statistics.fmean(entry.values[name].values()) for entry in system.measured)
+                for name in names
+            ]
+            rows.append((system.label, f"mean of {len(system.measured)} collections", "all", *averages))
     level = relevance_note(names)
     many = dict.fromkeys(
         f"{entry.condition.dataset}: means over {counted(len(entry.values[names[0]]), 'query')}"

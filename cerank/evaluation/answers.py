@@ -367,7 +367,7 @@ def _where(comparison: Comparison, row: Row, *, has_queries: bool = False) -> st
     """
     if comparison.terms.pairs == "stages":
         return f" of {row.condition}" if has_queries else f", on {counted(row.paired.n, 'query')} of {row.condition}"
-    return f" of {row.condition}" if len(comparison.conditions) > 1 else ""
+    return f" {'of' if has_queries else 'on'} {row.condition}" if len(comparison.conditions) > 1 else ""
 
 
 def _named(comparison: Comparison, label: str) -> str:
