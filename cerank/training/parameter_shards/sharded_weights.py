@@ -49,10 +49,9 @@ class ShardedWeights(WeightShares):
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
-                if any(True for _ in _own_parameters(module)):
-                    self._sums.append(OrderedSum(ranks))
-                    module.set_custom_all_gather(WeightGather(ranks))  # type: ignore[arg-type]
-                    module.set_custom_reduce_scatter(self._sums[-1])  # type: ignore[arg-type]  # it has its calls
+                self._sums.append(OrderedSum(ranks))
+                module.set_custom_reduce_scatter(self._sums[-1])  # type: ignore[arg-type]  # it has the same calls
+                module.set_custom_all_gather(WeightGather(ranks))  # type: ignore[arg-type]
                 module.unshard()  # torch makes the gathered weights once: not in a pass without gradients
                 module.reshard()
         model.to(device)  # buffers that no layer holds
@@ -159,12 +158,8 @@ def layers_of(model: CrossEncoder) -> list[nn.Module]:
     return layers if len(layers) >= depth else []
 
 
-def _own_parameters(module: Any) -> list[nn.Parameter]:
-    """Return the parameters of a module that no divided module within it holds."""
-    inner = {id(value) for child in module.modules() if child is not module and isinstance(child, FSDPModule)
-             for value in child.parameters()}  # fmt: skip
-    return [value for value in module.parameters() if id(value) not in inner]
-
-
 def _local(value: Tensor) -> Tensor:
-    return value.to_local() if isinstance(value, DTensor) else value
+    if not isinstance(value, DTensor):
+        return value
+    share: Tensor = value.to_local()
+    return share
