@@ -41,6 +41,7 @@ class ShardedWeights(WeightShares):
     def __init__(self, model: CrossEncoder, ranks: RankGroup, device: torch.device) -> None:
         super().__init__(model)
         self._ranks, self._device = ranks, device
+        to_save = list(model.checkpoint_weights())  # before: models tell tensors with several names by their memory
         mesh = DeviceMesh.from_group(ranks.tensor_group, device.type)
         self._sums: list[OrderedSum] = []
         for module in (*layers_of(model), model):  # the rest, such as embeddings and head, is gathered for a whole pass
@@ -55,10 +56,12 @@ class ShardedWeights(WeightShares):
                 module.unshard()  # torch makes the gathered weights once: not in a pass without gradients
                 module.reshard()
         model.to(device)  # buffers that no layer holds
-        self._parameters: dict[str, Any] = dict(model.named_parameters())
+        self._parameters: dict[str, Any] = dict(model.named_parameters(remove_duplicate=False))
         self._trained: dict[str, Tensor] = {
-            name: nn.Parameter(value.to_local()) for name, value in self._parameters.items() if value.requires_grad
+            name: nn.Parameter(_local(value)) for name, value in model.named_parameters() if value.requires_grad
         }
+        every = {**dict(model.named_buffers()), **self._parameters}
+        self._to_save: dict[str, Tensor] = {name: _local(every[name]) for name in to_save}
 
     @property
     def trained(self) -> dict[str, Tensor]:
@@ -67,7 +70,7 @@ class ShardedWeights(WeightShares):
 
     def to_save(self) -> dict[str, Tensor]:
         """Return this process's rows of what a checkpoint must hold."""
-        return {name: _local(value) for name, value in self._model.checkpoint_weights().items()}
+        return self._to_save
 
     def whole(self, name: str, share: Tensor) -> Tensor:
         """Return a whole tensor in the first process, from the rows of all."""
@@ -161,5 +164,5 @@ def layers_of(model: CrossEncoder) -> list[nn.Module]:
 def _local(value: Tensor) -> Tensor:
     if not isinstance(value, DTensor):
         return value
-    share: Tensor = value.to_local()
+    share: Tensor = value.detach().to_local()
     return share
