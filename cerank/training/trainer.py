@@ -50,6 +50,7 @@ from cerank.training.optimization.optimizers import make_optimizer, set_rate
 from cerank.training.optimization.weight_average import WeightAverage
 from cerank.training.parameter_shards.shard_turns import JointLockstep, ShardTurns
 from cerank.training.parameter_shards.sharded_weights import ShardedWeights
+from cerank.training.parameter_shards.whole_weights import WholeWeights
 from cerank.training.passage_pooling import pool_passages
 from cerank.training.step_shards import RankStats, StepShards, bits_of
 from cerank.training.weight_shares import WeightShares
@@ -210,7 +211,7 @@ class Trainer:
                 losses = self._sum_over_ranks(result.losses)
 
                 # clip; the only time in a step that the device is waited for, but for a filter's losses
-                gradient_norm = shares.clip(stage.clip, alike=self._divides_weights)
+                gradient_norm = shares.clip(stage.clip)
                 # `to`: where nothing has a gradient, torch's norm of 0 is on the CPU
                 *parts, norm, spread = torch.stack([*losses, gradient_norm.to(self.device), self._spread]).tolist()
                 loss, values = self.objective.sum_up(parts)
@@ -271,7 +272,8 @@ class Trainer:
             model.lockstep = JointLockstep(self.ranks)
             if isinstance(self.ranks, RankGroup):
                 shares = ShardedWeights(model, self.ranks, self.device)
-            model.to(self.device)  # without others, the device holds all of it; else what no share is of: buffers
+            else:
+                shares = WholeWeights(model, self.device)
         self._average = WeightAverage(shares.trained, self.stage.ema) if self.stage.ema else None
         return shares
 

@@ -69,16 +69,9 @@ class WeightShares:
     def take_gradients(self) -> None:
         """Give what `trained` returns the gradients of the step."""
 
-    def clip(self, largest: float, *, alike: bool = False) -> Tensor:
-        """Return the norm () of all gradients, and scale them down to the largest one that is allowed; 0 allows any.
-
-        Args:
-            largest: the largest norm.
-            alike: whether to add the norms of the weights in the order that divided weights have on any device.
-        """
-        foreach = False if alike else None
-        limit = largest or math.inf
-        return clip_grad_norm_(self._model.parameters(), limit, error_if_nonfinite=False, foreach=foreach)
+    def clip(self, largest: float) -> Tensor:
+        """Return the norm () of all gradients, and scale them down to the largest norm allowed; 0 allows any."""
+        return clip_grad_norm_(self._model.parameters(), largest or math.inf, error_if_nonfinite=False)
 
 
 def read_shares(path: Path, weights: WeightShares) -> dict[str, Tensor]:
@@ -89,10 +82,10 @@ def read_shares(path: Path, weights: WeightShares) -> dict[str, Tensor]:
         weights: those weights.
     """
     with safe_open(path, framework="pt") as file:
-        found = {}
+        shares = {}
         for key in file.keys():  # noqa: SIM118 - the file is no dict
             part = file.get_slice(key)
             shape = part.get_shape()
             rows = weights.rows(key.rpartition("/")[2], shape[0]) if shape else slice(None)
-            found[key] = file.get_tensor(key) if rows == slice(None) else part[rows]
-        return found
+            shares[key] = file.get_tensor(key) if rows == slice(None) else part[rows]
+        return shares

@@ -88,7 +88,7 @@ class ShardTurns(StepShards):
         own = range(self._ranks.number, self._count, self._ranks.count)
         self._stats.tokens += sum(len(pair.ids) for shard in own for micro in shards[shard] for pair in micro.pairs)
         parts: dict[tuple[int, int], list[Tensor]] = {}  # (shard, microbatch) -> parts of the loss
-        wanted = self._gradients_of_scores(passes, shards, step, losses_of, parts)
+        of_scores = self._gradients_of_scores(passes, shards, step, losses_of, parts)
         every = [[(m, b) for m, micro in enumerate(shard) for b in range(len(micro.batches))] for shard in shards]
         for is_real, mine in self._turns(every):
             self._shares.begin_pass(is_real)
@@ -98,9 +98,9 @@ class ShardTurns(StepShards):
             shard, (number, part) = mine
             micro = shards[shard][number]
             scores = self._scores(passes, [micro.pairs[at] for at in micro.batches[part]], (step, shard, number, part))
-            if (shard, number) in wanted:
+            if (shard, number) in of_scores:
                 indices = to_device(micro.batches[part], torch.int64, scores.device)
-                scores.backward(wanted[shard, number][indices])  # type: ignore[no-untyped-call]
+                scores.backward(of_scores[shard, number][indices])  # type: ignore[no-untyped-call]
                 continue
             loss, values = losses_of(in_order([scores], micro.batches), micro.places)
             parts[shard, number] = [value.detach() for value in values]
@@ -144,14 +144,14 @@ class ShardTurns(StepShards):
                 micro = shards[shard][number]
                 pairs = [micro.pairs[at] for at in micro.batches[part]]
                 scores.setdefault((shard, number), []).append(self._scores(passes, pairs, (step, *mine[:1], *mine[1])))
-        wanted = {}
+        of_scores = {}
         for (shard, number), of_parts in scores.items():
             micro = shards[shard][number]
             whole = in_order(of_parts, micro.batches).requires_grad_()
             loss, values = losses_of(whole, micro.places)
             parts[shard, number] = [value.detach() for value in values]
-            (wanted[shard, number],) = torch.autograd.grad(loss, whole)
-        return wanted
+            (of_scores[shard, number],) = torch.autograd.grad(loss, whole)
+        return of_scores
 
     def _turns(self, work: Sequence[Sequence[Place]]) -> Iterator[tuple[list[bool], tuple[int, Place] | None]]:
         """Yield each pass of all: which processes have work in it, and this one's shard and place, or None.

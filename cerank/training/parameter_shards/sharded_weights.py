@@ -112,12 +112,11 @@ class ShardedWeights(WeightShares):
             total.forget()
 
     @torch.no_grad()
-    def clip(self, largest: float, *, alike: bool = True) -> Tensor:
+    def clip(self, largest: float) -> Tensor:
         """Return the norm () of the gradients of all processes, and scale this one's down to the largest allowed.
 
         Each process computes the norms of some of the weights, for which it gathers their whole gradients one by one.
         """
-        del alike
         count, used = self._ranks.count, [name for name, share in self._trained.items() if share.grad is not None]
         own = []
         for at, name in enumerate(used):
