@@ -16,7 +16,7 @@ import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.matrix_schema import Matrix
-from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
+from cerank.recipes.schema import Compute, Data, Evaluate, Recipe, Stage
 from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.recipes.sections.curriculum_specs import CurriculumSpec
 from cerank.recipes.sections.filter_specs import FilterSpec
@@ -43,6 +43,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("The recipe itself", "At the top of the file.", Recipe),
     ("[data]", "Where queries, documents and labels come from.", Data),
     ("[evaluate]", "What is measured on the test datasets.", Evaluate),
+    ("[compute]", "How the stages are computed; see `cerank guide reliability`.", Compute),
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
     ("[[stages.NAME.losses]]", "Once for each loss of a stage with several; see `cerank guide recipes`.", LossPart),
     (

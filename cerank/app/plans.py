@@ -149,8 +149,9 @@ def plan_of(
     # a plan may be for another machine; whether this one has the devices is asked before a run starts here
     present = detect_devices(os.environ) if settings.devices == "all" else None
     several = several_devices.parse_devices(settings.devices, device, present)
-    step_shards = MOST_SHARDS if several else 0
+    step_shards = MOST_SHARDS if several or complete.compute.shard_parameters else 0
     several_devices.check_division(complete, step_shards, max(1, len(several)))
+    several_devices.check_sharding(complete)
     device = several[0] if several else device
     cores = physical_cores() // len(several) if device == "cpu" and several else physical_cores()
     executor = EXECUTORS.extension(settings.executor)
@@ -313,6 +314,7 @@ def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
             layers=len(files.layers),
             device=plan.device,
             rounded=rounded_weights(stage.adapter, shapes, str(config.get("model_type", ""))),
+            shares=max(1, len(plan.devices)) if recipe.compute.shard_parameters else 1,
         )
         memories |= {name: memory} if memory is not None else {}
     return memories

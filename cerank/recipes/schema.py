@@ -388,6 +388,15 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ()
 
 
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the stages are computed, where it decides the last digits of a result."""
+
+    shard_parameters: Annotated[
+        bool,
+        help_text("divide weights, gradients and optimizer among a run's devices, for bases too large for one"),
+    ] = False
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A complete request. `stages` holds settings by name, `chain` says which of them run, in order."""
 
@@ -413,6 +422,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         PassageSpec,
         help_text("cut long documents into passages, for baselines and stages without a table of their own"),
     ] = PassageSpec()
+    compute: Annotated[Compute, help_text("how the stages are computed")] = Compute()
     stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
     teachers: Annotated[dict[str, TeacherSpec], help_text("teachers that cerank makes, by their names")] = {}
 
