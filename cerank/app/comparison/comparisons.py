@@ -143,6 +143,7 @@ def of_run(folder: RunFolder) -> Comparison:
     from cerank.evaluation.compare import Terms, compare
 
     plan = run_store.load_plan(folder)
+    check_tested(folder, plan)
     done = [name for name in systems_of(plan) if _is_measured(folder, plan, name)]
     if len(done) < 2 or done[0] != FIRST_STAGE:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
@@ -220,11 +221,24 @@ def _system(
     return mean_of(target.label, labeled)
 
 
+def check_tested(folder: RunFolder, plan: Plan) -> None:
+    """Check that a run tests at all, which a trial of a sweep does not.
+
+    Raises:
+        MissingError: it is such a trial.
+    """
+    if not plan.recipe.data.test:
+        hint = "it is a trial of a sweep, measured on validation alone; `cerank sweep FILE --results` shows that"
+        raise MissingError("the run has no test set", where=run_store.title(folder), hint=hint, code="run-untested")
+
+
 def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
     """Return the first run's test datasets (all, or the one asked for) with each of its first stages."""
     if not runs:
         return []
     data = runs[0].plan.recipe.data
+    for run in runs:
+        check_tested(run.folder, run.plan)
     tests = [test for test in data.test if not only or only in {test, short_name(test)}]
     if not tests:
         raise UsageError(
