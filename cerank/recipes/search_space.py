@@ -165,18 +165,21 @@ def range_mistakes(path: str, entry: SearchRange, *, is_grid: bool) -> list[str]
         counts = [choice for place, choice in enumerate(entry.choices) if choice in entry.choices[:place]]
         mistakes = [f"{at}: {choice!r} appears twice" for choice in counts[:1]]
         return mistakes + ([f"{at}.points: choices are their own points; leave it out"] if entry.points else [])
-    low, high = entry.bounds
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return [f"{at}: the ends of a range are numbers; given: {low:g} and {high:g}"]
-    if low > high:
-        return [f"{at}: its low end {low:g} lies above its high end {high:g}"]
-    if entry.is_log and low <= 0:
-        return [f"{at}: a logarithmic range begins above 0; given: {low:g}"]
-    if is_grid and not entry.points and not entry.is_whole:
-        return [f"{at}: a grid needs choices, or points = N for a range"]
-    if is_grid and entry.is_whole and not entry.points and entry.size > MOST_POINTS:
-        return [f"{at}: {entry.size:,.0f} whole numbers are too many for a grid; give points = N"]
-    return []
+    what = _bounds_mistake(entry, entry.bounds, is_grid=is_grid)
+    return [f"{at}: {what}"] if what else []
+
+
+def _bounds_mistake(entry: SearchRange, bounds: tuple[float, float], *, is_grid: bool) -> str:
+    low, high = bounds
+    needs_points = is_grid and not entry.points
+    checks = (
+        (not (math.isfinite(low) and math.isfinite(high)), f"its ends are numbers; given: {low:g} and {high:g}"),
+        (low > high, f"its low end {low:g} lies above its high end {high:g}"),
+        (entry.is_log and low <= 0, f"a logarithmic range begins above 0; given: {low:g}"),
+        (needs_points and not entry.is_whole, "a grid needs choices, or points = N for a range"),
+        (needs_points and high - low >= MOST_POINTS, "too many whole numbers for a grid; give points = N"),
+    )
+    return next((what for is_wrong, what in checks if is_wrong), "")
 
 
 def paths_in(path: str, chain: Sequence[str]) -> list[str]:

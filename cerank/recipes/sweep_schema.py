@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -50,6 +50,9 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     parallel: Annotated[
         int, msgspec.Meta(ge=1, le=MOST_TRIALS), help_text("trials of an arm that tpe and asha decide about at once")
     ] = 1
+    startup: Annotated[
+        int, msgspec.Meta(ge=1, le=MOST_TRIALS), help_text("tpe: trials drawn at random before it learns from them")
+    ] = 10
     reduction: Annotated[
         int, msgspec.Meta(ge=2, le=100), help_text("asha: one of so many trials goes on at each rung")
     ] = 3
@@ -96,7 +99,6 @@ class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
     measure: str  # canonical
     arms: tuple[str, ...]
     trials: tuple[TrialRecord, ...] = ()
-    state: Literal["open", "done"] = "open"
 
 
 def load_sweep(path: str, changes: Mapping[str, object] | None = None) -> LoadedSweep:
@@ -176,6 +178,8 @@ def _mistakes(sweep: Sweep) -> list[str]:
         mistakes.append(f"trials: 0; {sweep.method} needs a number of trials for each arm")
     if sweep.method != "asha" and sweep.reduction != 3:
         mistakes.append(f"reduction: does nothing in a sweep by {sweep.method}; leave it out")
+    if sweep.method != "tpe" and sweep.startup != 10:
+        mistakes.append(f"startup: does nothing in a sweep by {sweep.method}; leave it out")
     if not sweep.is_adaptive and sweep.parallel != 1:
         mistakes.append(f"parallel: does nothing in a sweep by {sweep.method}, whose trials are all queued at once")
     if sweep.measure == VALIDATION_LOSS:

@@ -1,4 +1,4 @@
-"""What `[tuned]` of a recipe says: which sweep chose settings of it, by how many trials, on which validation queries."""
+"""What `[tuned]` of a recipe says: which sweep chose settings of it, by how many trials, on which queries."""
 
 from __future__ import annotations
 
