@@ -53,9 +53,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     startup: Annotated[
         int, msgspec.Meta(ge=1, le=MOST_TRIALS), help_text("tpe: trials drawn at random before it learns from them")
     ] = 10
-    reduction: Annotated[
-        int, msgspec.Meta(ge=2, le=100), help_text("asha: one of so many trials goes on at each rung")
-    ] = 3
+    reduction: Annotated[int, msgspec.Meta(ge=2, le=100), help_text("asha: one of so many trials passes each rung")] = 3
     search: Annotated[
         dict[str, SearchRange],
         help_text("key path -> values to try; stages.*.KEY gives all stages of an arm the same value"),
@@ -135,7 +133,7 @@ def sweep_from(values: Mapping[str, object], where: str) -> Sweep:
     if sweep is not None:
         mistakes += _mistakes(sweep)
     if sweep is None or mistakes:
-        raise RecipeError("\n".join(mistakes), where=where, hint="`cerank guide sweeps` shows one", code="sweep")
+        raise RecipeError("\n".join(mistakes), where=where, hint="`cerank guide sweeps` shows one")
     return sweep
 
 

@@ -67,7 +67,7 @@ def test_options_replace_keys_of_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_sweep_is_refused_by_the_name_of_the_key(tmp_path: Path, head: str, search: str, named: str) -> None:
-    with refused(RecipeError, "sweep", named):
+    with refused(RecipeError, "recipe", named):
         load_sweep(written(tmp_path, head, search))
 
 

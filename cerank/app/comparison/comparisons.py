@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison import system_tuning
 from cerank.app.comparison.margins import Kind
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
@@ -361,6 +362,7 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         is_fixed=is_fixed,
         is_baseline=is_baseline,
         notes=(REFERENCE_ORDERS[target.system],) if is_reference else (),
+        tuning=None if is_fixed else system_tuning.of_system(target.plan.recipe, target.system),
     )
 
 

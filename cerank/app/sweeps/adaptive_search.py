@@ -1,6 +1,6 @@
 """What TPE tries next, and which trials ASHA stops early, by Optuna's own code.
 
-Invariant: pure functions of the declaration and of what earlier trials gave, so that a sweep which was killed goes on
+Invariant: pure functions of the declaration and of what earlier trials gave, so that a sweep which was killed continues
 as it would have, and the same sweep gives the same trials.
 """
 
@@ -57,12 +57,12 @@ def suggest(
 
 
 def stopped_after(earlier: Sequence[Sequence[float]], values: Sequence[float], reduction: int) -> int:
-    """Return after which of its validations ASHA stops a trial, from 1; 0 where it goes on.
+    """Return after which of its validations ASHA stops a trial, from 1; 0 where it continues.
 
     Args:
         earlier: validations of each earlier trial, up to where it was stopped; larger is better.
         values: validations of the trial.
-        reduction: one of so many trials goes on at each rung; rungs are validations 1, `reduction`, its square, ...
+        reduction: one of so many trials passes each rung; rungs are validations 1, `reduction`, its square, ...
     """
     import optuna
 

@@ -1,7 +1,7 @@
 """Carry a sweep on: queue its trials, decide about the next ones and about which to stop, until all have had a chance.
 
 Invariant: it keeps nothing but the record. What a trial tries, and where it is stopped, depends on the trials of
-earlier rounds alone and never on which of them was faster; so a sweep that is killed and asked for again goes on.
+earlier rounds alone and never on which of them was faster; so a sweep that is killed and asked for again continues.
 """
 
 from __future__ import annotations

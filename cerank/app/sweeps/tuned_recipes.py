@@ -64,12 +64,12 @@ def write(plan: SweepPlan, status: SweepStatus, folder: Path, *, replace: bool =
             "the best of some would be chosen among fewer than its recipe says; give the command again without --write"
         )
         raise UsageError(what, where=where, hint=hint, code="sweep-not-over")
-    found = [tuned_recipe(plan, each) for each in status.arms]
-    files = [folder / f"{plain_name(recipe.name, 80)}.toml" for recipe in found]
+    tuned_recipes = [tuned_recipe(plan, each) for each in status.arms]
+    files = [folder / f"{plain_name(recipe.name, 80)}.toml" for recipe in tuned_recipes]
     there = [file for file in files if file.exists()]
     if there and not replace:
         raise UsageError("the file exists", where=str(there[0]), hint="--replace writes it anew", code="file-exists")
     disk.make_folder(folder)
-    for file, recipe in zip(files, found, strict=True):
+    for file, recipe in zip(files, tuned_recipes, strict=True):
         disk.write(file, recipes.render(recipe).encode())
     return files

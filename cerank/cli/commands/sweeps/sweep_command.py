@@ -130,13 +130,13 @@ def _wait(home: Lab, plan: SweepPlan, status: SweepStatus) -> SweepStatus:
     """Carry the sweep on until all trials are over, or until nobody carries one out."""
     from cerank.app.sweeps import sweep_driver
 
-    told: set[tuple[str, int]] = set()
-    _tell_finished(status, told)
+    printed: set[tuple[str, int]] = set()
+    _tell_finished(status, printed)
     try:
         while status.is_alive:
             time.sleep(POLL_SECONDS)
             status = sweep_driver.advance(home, plan, datetime.now(UTC), _unsaid)
-            _tell_finished(status, told)
+            _tell_finished(status, printed)
     except KeyboardInterrupt:
         shown = next_steps.command(home.folder, "queue")
         info(f"The trials in the queue go on; {shown} shows them. The same command waits for them again.")
@@ -147,20 +147,20 @@ def _wait(home: Lab, plan: SweepPlan, status: SweepStatus) -> SweepStatus:
 
 
 def _unsaid(text: str) -> None:
-    """Tell of trials that are stopped early; that inputs are opened was told of the first trials."""
+    """Tell of trials that are stopped early; that inputs are opened was said of the first trials."""
     if "stopped early" in text:
         info(text)
 
 
-def _tell_finished(status: SweepStatus, told: set[tuple[str, int]]) -> None:
+def _tell_finished(status: SweepStatus, printed: set[tuple[str, int]]) -> None:
     """Print the trials that were finished since the last call."""
     for each in status.arms:
         for result in each.results:
             key = (result.trial.arm, result.trial.number)
-            if result.value is not None and key not in told:
+            if result.value is not None and key not in printed:
                 settings = ", ".join(f"{path} = {value}" for path, value in result.trial.settings.items())
                 info(f"{each.arm.name} {result.trial.number}/{each.arm.trials}: {result.value:.4f} with {settings}")
-                told.add(key)
+                printed.add(key)
 
 
 def _in_words(plan: SweepPlan, status: SweepStatus, home: Lab) -> str:
