@@ -122,9 +122,10 @@ def _next_round(plan: SweepPlan, each: ArmResult) -> list[NewTrial]:
     if done >= each.arm.trials or any(result.state not in OVER for result in each.results):
         return []
     drawn = plan.first_settings(each.arm)
-    earlier = [(result.trial.settings, result.value) for result in each.results]
+    first = done // sweep.parallel * sweep.parallel  # a round that more trials were added to is still that round
+    earlier = [(result.trial.settings, result.value) for result in each.results[:first]]
     trials = []
-    for number in range(done + 1, min(done + sweep.parallel, each.arm.trials) + 1):
+    for number in range(done + 1, min(first + sweep.parallel, each.arm.trials) + 1):
         is_drawn = sweep.method == "asha" or number <= sweep.startup
         settings = (
             drawn[number - 1] if is_drawn else adaptive_search.suggest(each.arm.search, earlier, sweep.seed, number)
@@ -157,13 +158,13 @@ def _with_stops(lab: Lab, plan: SweepPlan, record: SweepRecord, say: ReportProgr
                 values[: stops.get((trial.arm, trial.number), len(values))]
                 for trial, (values, _) in zip(together, seen, strict=True)
             ]
-    trials = tuple(
+    marked = tuple(
         msgspec.structs.replace(trial, stopped=stops.get((trial.arm, trial.number), 0)) for trial in record.trials
     )
-    fresh = [trial for trial, before in zip(trials, record.trials, strict=True) if trial.stopped and not before.stopped]
+    fresh = [trial for trial, before in zip(marked, record.trials, strict=True) if trial.stopped and not before.stopped]
     if not fresh:
         return record
-    record = msgspec.structs.replace(record, trials=trials)
+    record = msgspec.structs.replace(record, trials=marked)
     sweep_record.save(lab.folder, record)
     for trial in fresh:
         say(f"{trial.arm} {trial.number}: stopped early, after validation {trial.stopped}")

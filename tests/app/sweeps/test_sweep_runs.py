@@ -233,3 +233,58 @@ def test_a_sweep_without_judged_validation_queries_or_with_missing_data_starts_n
     with refused(CerankError, "missing", "nowhere"):
         sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
     assert run_store.folders(made.lab.folder) == []
+
+
+def carried_on(made: SimpleNamespace, plan: SweepPlan) -> sweep_driver.SweepStatus:
+    """Carry a sweep on until it is over."""
+    status = sweep_driver.begin(made.lab, plan, NOW, unheard)
+    while not status.is_over:
+        assert work_off(made.lab), "nothing is queued, and the sweep is not over"
+        status = sweep_driver.advance(made.lab, plan, NOW, unheard)
+    return status
+
+
+def test_tpe_decides_about_a_round_after_the_one_before_and_would_again(made: SimpleNamespace) -> None:
+    pytest.importorskip("optuna")
+    rate = '"stages.*.learning_rate" = { log_uniform = [1e-5, 1e-2] }'
+    head = 'method = "tpe"\ntrials = 4\nstartup = 1\nparallel = 2'
+    plan = sweep_of(made, rate, arms='"./cl.toml"', head=head)
+    status = sweep_driver.begin(made.lab, plan, NOW, unheard)
+    assert [len(each.results) for each in status.arms] == [2]
+    assert sweep_driver.advance(made.lab, plan, NOW, unheard) == status
+    (each,) = carried_on(made, plan).arms
+    assert [result.trial.number for result in each.results] == [1, 2, 3, 4]
+    tried = [result.trial.settings["stages.*.learning_rate"] for result in each.results]
+    assert len(set(tried)) == 4
+    assert tried[0] == plan.first_settings(plan.arms[0])[0]["stages.*.learning_rate"]
+    from cerank.app.sweeps import adaptive_search
+
+    earlier = [(result.trial.settings, result.value) for result in each.results[:2]]
+    assert each.results[3].trial.settings == adaptive_search.suggest(plan.arms[0].search, earlier, 1, 4)
+
+
+def test_asha_counts_a_trial_as_stopped_where_it_should_have_been(made: SimpleNamespace) -> None:
+    pytest.importorskip("optuna")
+    rate = '"stages.*.learning_rate" = { log_uniform = [1e-6, 1e-1] }'
+    plan = sweep_of(made, rate, arms='"./cl.toml"', head='method = "asha"\ntrials = 4\nreduction = 2')
+    status = carried_on(made, plan)  # nobody stops a worker here: each trial goes to its end
+    (each,) = status.arms
+    firsts = [
+        trial_results.validations_of(folder, run_store.load_plan(folder), "nDCG@10")[0]
+        for folder in run_store.folders(made.lab.folder)
+    ]
+    for place, result in enumerate(each.results):
+        best = sorted(firsts[: place + 1], reverse=True)[: max(1, (place + 1) // 2)]
+        assert (result.trial.stopped == 1) == (firsts[place] < best[-1]), (firsts, place)
+        assert (result.state == "stopped early") == bool(result.trial.stopped)
+    assert any(result.trial.stopped for result in each.results)
+    assert each.best.state == "finished"
+    assert sweep_driver.begin(made.lab, plan, NOW, unheard) == status  # what was stopped stays so
+    assert made.lab.queued() == []
+
+
+def test_asha_needs_validations_during_training(made: SimpleNamespace) -> None:
+    text = (made.folder / "both.toml").read_text()
+    (made.folder / "both.toml").write_text(text.replace("validate_every = 2", "validate_every = 0"))
+    with refused(UsageError, "sweep-without-validations", "stages.contrastive.validate_every"):
+        sweep_of(made, arms='"./cl.toml"', head='method = "asha"\ntrials = 2')
