@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 from cerank.app import Lab, estimates, next_steps
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import ExitCode, UsageError
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -93,9 +94,7 @@ def sweep(
         if not detach:
             status = _wait(home, plan, status)
     files = tuned_recipes.write(plan, status, Path(write), replace=replace) if write else []
-    _show(plan, status, settings, wide=wide)
-    for written in files:
-        write_output(f"{written}\n")
+    _show(plan, status, settings, files, wide=wide)
     if files:
         names = " ".join(f"--recipe {written}" for written in files)
         info(f"cerank run {names} --name NAME --seeds 1-3 tests what the sweep found, with seeds that it has not seen.")
@@ -176,11 +175,14 @@ def _in_words(plan: SweepPlan, status: SweepStatus, home: Lab) -> str:
     return f"Sweep {plan.sweep.name}: {over} of {trials} over, {alive} queued{more}. {shown} shows them."
 
 
-def _show(plan: SweepPlan, status: SweepStatus, settings: Settings, *, wide: bool) -> None:
+def _show(plan: SweepPlan, status: SweepStatus, settings: Settings, files: Sequence[Path], *, wide: bool) -> None:
     from cerank.app.sweeps import trial_results
 
     short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
     tables = [trial_results.trial_table(plan, status.arms, short), trial_results.best_table(plan, status.arms)]
+    if files:
+        rows = tuple((arm.name, str(file)) for arm, file in zip(plan.arms, files, strict=True))
+        tables.append(Table("written", (Column("arm", "arm"), Column("file", "file")), rows, "Written"))
     emit(tables, settings.format, wide=wide)
     for text in trial_results.warnings(status.arms):
         info(text)
