@@ -36,7 +36,7 @@ from cerank.planning.training_memory import TrainingMemory, trained_parameters, 
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.optimizer_checks import optimizer_mistakes
-from cerank.recipes.paths import with_file_of_folds
+from cerank.recipes.paths import COUNTED_FOLDS, with_file_of_folds
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.recipe_checks import SMALLEST_RATE, rate_mistakes
 from cerank.recipes.schema import VALIDATION_LOSS, Recipe, Stage, share_of, shown_size
@@ -57,12 +57,16 @@ def check_whole(dataset: str) -> None:
     """Check that a dataset which stands for training, validation and test is no part of one.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is one, or would be with other bounds.
     """
-    name, _, part = dataset.partition("[")
-    if part.endswith("]") and ":" in part:
+    from cerank.datasets.dataset import part_size
+    from cerank.datasets.open_datasets import whole_and_part
+
+    name, part = whole_and_part(dataset)
+    if part and not part.startswith("[fold"):
+        part_size(part, 100)  # more than 100 % or no number is said first
         raise UsageError(
-            f"'{shown(f'[{part}', 40)}' is a part; for training, validation and test a dataset is divided as a whole",
+            f"'{shown(part, 40)}' is a part; for training, validation and test a dataset is divided as a whole",
             where=shown(dataset, 200),
             hint=f"name all of {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
             code="part-of-part",
@@ -112,12 +116,19 @@ def plan_of(
 
     Raises:
         CerankError: anything in the recipe that could not be carried out.
+        UsageError: the recipe stands for a run for each fold, which `fold_recipes` makes of it.
     """
     from cerank.datasets import query_overlaps, synthetic
     from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs, open_with_template
     from cerank.scheduler.command_wrappers import EXECUTORS
 
     run_store.check_no_token(label, "the label")
+    if recipe.data.folds:
+        what = (
+            f"data.folds = '{shown(recipe.data.folds, 120)}' stands for a run for each fold, and one run was asked for"
+        )
+        hint = "`cerank run` makes all of them"
+        raise UsageError(what, where=f"recipe {recipe.name}, data.folds", hint=hint, code="folds-one-run")
     complete = absolute(checked(recipe))
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
@@ -395,6 +406,7 @@ def absolute(recipe: Recipe) -> Recipe:
         test=tuple(_absolute(name) for name in data.test),
         first_stages=tuple(_absolute(name) for name in data.first_stages),
         validation_first_stage=_absolute(data.validation_first_stage),
+        folds=_absolute_file(data.folds) if data.folds and not COUNTED_FOLDS.fullmatch(data.folds) else data.folds,
     )
     stages = {
         name: msgspec.structs.replace(

@@ -51,6 +51,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[str, ...] = ()  # what the seed decided: keys of stages, and of the order of their data
     is_fixed: bool = False  # has no seed (BM25): a claim about recipes needs no spread of it
     is_baseline: bool = False  # a finished re-ranker that the recipe names beside its stages, not trained by it
+    folds: tuple[tuple[str, ...], ...] = ()  # queries of each fold, which one model ranked; () for no cross-validation
     notes: tuple[str, ...] = ()  # sentences on how its file was read and which of its queries count
     tuning: SystemTuning | None = None  # None for a file, and for what is not trained
 

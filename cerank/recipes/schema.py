@@ -334,6 +334,10 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str, help_text('candidates re-ranked in validation; "" takes the first of first_stages')
     ] = ""
     depth: Annotated[Positive, help_text("candidates re-ranked for each test query")] = 100
+    folds: Annotated[
+        str,
+        help_text('cross-validate on the test queries, a run for each fold: 5, "5 by seed 7", or a JSON file'),
+    ] = ""
     document_template: Annotated[
         str,
         help_text('text of a document from its fields, such as "{title}. {text}"; "" joins title and text by a space'),

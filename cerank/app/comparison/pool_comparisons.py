@@ -15,6 +15,7 @@ import msgspec
 from cerank.app.comparison import comparisons, margins
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import MissingError, UsageError, os_error
+from cerank.files import json_records
 from cerank.settings import Settings
 from cerank.text import escapes
 from cerank.text.safe_text import counted
@@ -99,10 +100,10 @@ def _read(path: Path) -> list[CollectionDifference]:
     except OSError as error:
         raise os_error(error, path) from error
     try:
-        is_complete = "systems" in msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        is_complete = "systems" in json_records.decode(data, dict[str, msgspec.Raw])
         if is_complete:
-            return list(pooling.of_comparison(msgspec.json.decode(data, type=Comparison)))
-        document = msgspec.json.decode(data, type=ComparisonDocument, strict=False)
+            return list(pooling.of_comparison(json_records.decode(data, Comparison)))
+        document = json_records.decode(data, ComparisonDocument, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "`cerank compare A B --json > FILE` makes one"
         raise UsageError(f"the file is not a saved comparison: {error}", where=str(path), hint=hint) from error

@@ -158,6 +158,10 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
         hint = "name keys of its stages, or stages.*.KEY for a key of every stage"
         raise UsageError(what, where=where, hint=hint, code="sweep-without-key")
     data = arm.recipe.data
+    if data.folds:
+        what = f"{arm.name}: with data.folds each query is tested in one of the folds, so that none is left to tune on"
+        hint = "take data.folds out of the recipe, and set data.validation to queries that nothing tests"
+        raise UsageError(what, where=where, hint=hint, code="sweep-with-folds")
     measured_on = {data.validation, *(validation_dataset(arm.recipe, stage) for _, stage in arm.recipe.chained())}
     if both := [name for name in data.test if name in measured_on]:
         what = f"{arm.name}: {both[0]} is validation and test, so that the sweep would tune on the test set"

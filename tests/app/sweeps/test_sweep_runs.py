@@ -199,6 +199,7 @@ def test_a_deleted_trial_counts_and_is_not_made_again_in_silence(made: SimpleNam
         ({"search": '"stages.contrastive.learning_rate" = [1e-4, 1e-3]'}, UsageError, "sweep-without-key kd"),
         ({"search": f'{RATES}\n"stages.distill.clip" = [1.0, 2.0]'}, UsageError, "sweep-unequal 4"),
         ({"head": "trials = 5"}, UsageError, "sweep-too-small 5"),
+        ({"search": f'{RATES}\n[settings]\n"data.folds" = "5"'}, UsageError, "sweep-with-folds data.folds"),
         ({"head": 'method = "grid"\ntrials = 5'}, UsageError, "sweep-trials 5"),
         ({"search": '"stages.*.steps" = { integer = [1, 600] }'}, UsageError, "sweep-too-large 500"),
         ({"arms": '"./cl.toml", "./nothing.toml"'}, UsageError, "recipe-unreadable nothing.toml"),
