@@ -14,12 +14,17 @@ from cerank import recipes
 from cerank.app import plans
 from cerank.app.comparison import comparisons
 from cerank.app.lab import Lab
-from cerank.app.sweeps import sweep_arms, sweep_driver, trial_results, tuned_recipes
+from cerank.app.run_views import run_list
+from cerank.app.run_views.run_monitor import LabMonitor
+from cerank.app.run_views.seed_groups import grid_of
+from cerank.app.sweeps import adaptive_search, sweep_arms, sweep_driver, trial_results, tuned_recipes
 from cerank.app.sweeps.sweep_arms import SweepPlan
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
+from cerank.evaluation.comparison_rows import footnotes
 from cerank.files import json_records
 from cerank.files.lease import Lease
 from cerank.machine.devices import Device
+from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.sections.tuning_specs import Tuning
 from cerank.recipes.sweep_schema import load_sweep
 from cerank.runs import run_store
@@ -145,7 +150,26 @@ def test_the_winner_is_its_trial_with_tests_and_its_run_trains_nothing_again(mad
     folder = made.lab.enqueue(planned, file.read_bytes())
     work_off(made.lab)
     assert json_records.load(folder.reused_stage(0, "contrastive"), ReusedStage).run == best.trial.run
-    assert comparisons.of_run(folder).rows
+    notes = [note for row in comparisons.of_run(folder).rows for note in row.notes if note.kind == "tuned"]
+    assert notes
+    assert all("'contrastive'" in note.text and "n = 2" in note.text and "rates" in note.text for note in notes)
+    assert notes[0].text in footnotes(comparisons.of_run(folder), is_short=True)
+
+
+def test_trials_stand_in_the_list_and_the_grid_of_the_dashboard(made: SimpleNamespace) -> None:
+    plan = sweep_of(made, arms='"./cl.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    work_off(made.lab, 1)
+    first, second = LabMonitor(made.lab.folder).poll()
+    assert (first.recipe, second.recipe) == ("cl rates#001", "cl rates#002")
+    assert (first.state, second.state) == ("finished", "queued")
+    ((measure, value),) = [first.validated]
+    assert measure == "nDCG@10"
+    assert value == sweep_driver.status(made.lab, plan).arms[0].results[0].value
+    assert first.final is None
+    assert first.label.startswith("rates cl 1/2")
+    assert dict(run_list.details(first))["recipe"].startswith("cl rates#001")
+    assert grid_of([first, second]).recipes == ("cl rates#001", "cl rates#002")
 
 
 def test_the_record_of_tuning_changes_only_the_identity_of_recipes_that_have_it(made: SimpleNamespace) -> None:
@@ -155,8 +179,6 @@ def test_the_record_of_tuning_changes_only_the_identity_of_recipes_that_have_it(
     assert with_it.fingerprint != plain.fingerprint
     again = msgspec.structs.replace(plain, recipe=msgspec.structs.replace(plain.recipe, tuned=Tuning()))
     assert again.fingerprint == plain.fingerprint
-    from cerank.planning.stage_keys import stage_keys
-
     assert stage_keys(with_it) == stage_keys(plain)
 
 
@@ -258,8 +280,6 @@ def test_tpe_decides_about_a_round_after_the_one_before_and_would_again(made: Si
     tried = [result.trial.settings["stages.*.learning_rate"] for result in each.results]
     assert len(set(tried)) == 4
     assert tried[0] == plan.first_settings(plan.arms[0])[0]["stages.*.learning_rate"]
-    from cerank.app.sweeps import adaptive_search
-
     earlier = [(result.trial.settings, result.value) for result in each.results[:2]]
     assert each.results[3].trial.settings == adaptive_search.suggest(plan.arms[0].search, earlier, 1, 4)
 
