@@ -554,9 +554,11 @@ def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[st
     """Return all measures of the recipe, and those of each test dataset where it says "auto"."""
     from cerank.datasets.aliases import AUTO
     from cerank.datasets.open_datasets import measures_of
-    from cerank.evaluation.measures import check
+    from cerank.evaluation.measures import canonical, check
 
     requested = recipe.evaluate.measures
+    if not recipe.data.test:  # a trial of a sweep: validations show those that their judgments allow
+        return tuple(canonical(name, "evaluate.measures") for name in requested if name != AUTO), {}
     each = {}
     for test in recipe.data.test:
         own = [name for entry in requested for name in (measures_of(datasets[test]) if entry == AUTO else (entry,))]

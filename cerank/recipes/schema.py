@@ -17,6 +17,7 @@ from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.recipes.sections.teacher_specs import TeacherSpec
+from cerank.recipes.sections.tuning_specs import Tuning
 
 # Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
@@ -425,6 +426,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     compute: Annotated[Compute, help_text("how the stages are computed")] = Compute()
     stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
     teachers: Annotated[dict[str, TeacherSpec], help_text("teachers that cerank makes, by their names")] = {}
+    tuned: Annotated[Tuning, help_text("the sweep that chose settings of this recipe; `cerank sweep` writes it")] = (
+        Tuning()
+    )
 
     def chained(self) -> tuple[tuple[str, Stage], ...]:
         """Return the stages that run, in order, with their names."""
