@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from cerank.app.plans import plan_of
-from cerank.cli.rank_table import rank_table
+from cerank.app.run_views.rank_table import rank_table
 from cerank.core.metrics import Event
 from cerank.errors import ExitCode, RunFailedError, UsageError
 from cerank.files import journal, json_records
