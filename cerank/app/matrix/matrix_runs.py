@@ -64,6 +64,7 @@ class MatrixOutlineRow(msgspec.Struct, frozen=True):
     taken: tuple[str, ...]  # stages of the chain that another run before it trains
     run: str = ""  # its name, where the lab has it
     state: str = ""
+    fold: int = 0  # that it is tested on, from 1; 0 in a matrix without folds
 
 
 class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,7 +317,7 @@ def outline(
             chain = list(zip(recipe.chain, cache_keys, strict=True))
             own = node_schedule.tasks_of(chain, work, node_devices)
             tasks = None if own is None else tasks + own
-        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
+        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state, cell.fold))
     return MatrixOutline(
         rows=tuple(rows),
         work=totals.done,
