@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app import plans
+from cerank.app.test_collections.collection_groups import with_tests
 from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
@@ -71,11 +72,19 @@ def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
     return _InputChecker(recipes, cache).all()
 
 
+def _with_tests(recipe: Recipe, cache: Path) -> Recipe:
+    """Return a recipe with single test sets; as it is where a name for several stands for none that is here."""
+    try:
+        return with_tests(recipe, cache)[0]
+    except CerankError:
+        return recipe
+
+
 class _InputChecker:
     """Collects the inputs that recipes need and that are missing, in one pass."""
 
     def __init__(self, recipes: Sequence[Recipe], cache: Path) -> None:
-        self._recipes, self._cache = recipes, cache
+        self._recipes, self._cache = [_with_tests(recipe, cache) for recipe in recipes], cache
         self._queries: dict[str, int] = {}
         self._needs: dict[tuple[str, str], MissingInput] = {}
         self._open: dict[str, Dataset] = {}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.app.test_collections import collection_groups
 from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
@@ -58,12 +59,16 @@ def check_whole(dataset: str) -> None:
     """Check that a dataset which stands for training, validation and test is no part of one.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is one, or would be with other bounds.
     """
-    name, _, part = dataset.partition("[")
-    if part.endswith("]") and ":" in part:
+    from cerank.datasets.dataset import part_size
+    from cerank.datasets.open_datasets import whole_and_part
+
+    name, part = whole_and_part(dataset)
+    if part and not part.startswith("[fold"):
+        part_size(part, 100)  # more than 100 % or no number is said first
         raise UsageError(
-            f"'{shown(f'[{part}', 40)}' is a part; for training, validation and test a dataset is divided as a whole",
+            f"'{shown(part, 40)}' is a part; for training, validation and test a dataset is divided as a whole",
             where=shown(dataset, 200),
             hint=f"name all of {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
             code="part-of-part",
@@ -141,7 +146,9 @@ def plan_of(
         )
         hint = "`cerank run` makes all of them"
         raise UsageError(what, where=f"recipe {recipe.name}, data.folds", hint=hint, code="folds-one-run")
-    complete = absolute(checked(recipe))
+    complete, groups = collection_groups.with_tests(absolute(checked(recipe)), settings.cache)
+    for note in groups:
+        tell(f"data.test: {note}")
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
@@ -171,6 +178,8 @@ def plan_of(
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
     for setting, reason in reasons.items():
         tell(f"{setting}: {reason}")
+    if groups:
+        reasons = {**reasons, "data.test": "; ".join(groups)}
     check_baselines_of(inputs)
     inputs = with_unknown_documents(complete, inputs, datasets)
     return Plan(
@@ -415,7 +424,7 @@ def absolute(recipe: Recipe) -> Recipe:
         data,
         train=_absolute(data.train),
         validation=_absolute(data.validation),
-        test=tuple(_absolute(name) for name in data.test),
+        test=tuple(collection_groups.with_names(name, _absolute) for name in data.test),
         first_stages=tuple(_absolute(name) for name in data.first_stages),
         validation_first_stage=_absolute(data.validation_first_stage),
         folds=_absolute_file(data.folds) if data.folds and not COUNTED_FOLDS.fullmatch(data.folds) else data.folds,

@@ -214,7 +214,7 @@ def _check_request(request: RerankRequest) -> None:
         UsageError: options contradict one another, or a file cannot be written.
     """
     _check_shards(request)
-    _check_output(request)
+    check_output(request)
     reranked_passages.check_request(
         request.passages,
         request.passage_scores,
@@ -240,7 +240,7 @@ def _as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankReque
     return msgspec.structs.replace(request, passages=passages, document_template=template), notes
 
 
-def _check_output(request: RerankRequest) -> None:
+def check_output(request: RerankRequest) -> None:
     """Check that the output can be written.
 
     Raises:

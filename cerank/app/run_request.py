@@ -13,6 +13,7 @@ from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.drafts import seeds_in
 from cerank.app.matrix.fold_recipes import FoldRecipe, fold_recipes
 from cerank.app.matrix.matrix_runs import MatrixRuns
+from cerank.app.test_collections.collection_groups import is_group
 from cerank.errors import UsageError
 from cerank.recipes.matrix_schema import matrix_from
 from cerank.recipes.schema import Recipe
@@ -49,6 +50,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             what = "folds have few and many relevant documents to a query alike by themselves"
             hint = "leave out --split-by, or the folds"
             raise UsageError(what, where="--split-by", hint=hint, code="options-conflict")
+        if self.dataset and is_group(self.dataset):
+            raise UsageError(
+                "several test collections are no training data",
+                where="--dataset",
+                hint=f"name a training set with --dataset, and --test '{self.dataset}'",
+                code="collections-for-training",
+            )
         if self.dataset and self.folds:
             table = {"train": self.dataset, "validation": self.dataset, "test": [self.dataset]}
         elif self.dataset:

@@ -148,7 +148,9 @@ def _bound(text: str, count: int, missing: int, where: str) -> int:
         )
     number = int(match[1])
     if match[2] and number > 100:
-        raise UsageError(f"{number}% is more than all", where=where, hint=_PART_HINT, code="query-range-too-large")
+        raise UsageError(
+            f"{number}% is more than the whole dataset", where=where, hint=_PART_HINT, code="query-range-too-large"
+        )
     return count * number // 100 if match[2] else number
 
 

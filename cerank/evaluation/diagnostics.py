@@ -158,6 +158,23 @@ def of_rare_differences(differing: int, n: int, share: float, alpha: float) -> N
     return Note("rare", text)
 
 
+def of_unseen_difference(differing: int, n: int, unseen: float, margin: float) -> Note:
+    """Return why so few queries that differ do not show equivalence, though they lie within the margin.
+
+    Args:
+        differing: queries that differ.
+        n: all queries.
+        unseen: how much one query more must differ for equivalence not to be shown.
+        margin: the largest difference that does not matter.
+    """
+    few = f"{differing} of {counted(n, 'query')} {'differs' if differing == 1 else 'differ'}"
+    text = (
+        f"{few}, too few to show that the two are the same within ±{margin:g}: with one more query that differs by "
+        f"{unseen:.2g}, it would not be shown, and rare differences of that size easily go unseen"
+    )
+    return Note("unseen", text)
+
+
 def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
     """Return the judged shares of both sides, without a measure's name: measures of one depth share the note."""
     parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]

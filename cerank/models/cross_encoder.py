@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import torch
@@ -207,10 +207,10 @@ def tie_token_types(model: CrossEncoder) -> bool:
     The model is what it would be if every token were of type 0, and any library that gives it types scores alike. A
     gradient's norm, by which it is clipped, counts that sum once a type.
     """
-    tables = [module for name, module in model.encoder.named_modules() if name.endswith("token_type_embeddings")]
-    tables = [table for table in tables if table.weight.shape[0] > 1]
+    called = ((name, module) for name, module in model.encoder.named_modules() if isinstance(module, nn.Embedding))
+    tables = [table for name, table in called if "token_type_embeddings" in name and table.weight.shape[0] > 1]
     for table in tables:
-        weight = cast("nn.Parameter", table.weight)
+        weight = table.weight
         with torch.no_grad():
             weight[1:] = weight[0]
         if weight.requires_grad:

@@ -380,6 +380,10 @@ def _adapter_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f'{at}.kind: "none", and the table sets other keys; set kind = "lora", or take them out')
         if spec.is_lora and before is not None:
             mistakes += _adapter_start_mistakes(at, spec, before)
+        if spec.is_lora and recipe.stages[name].has_one_token_type and spec.save != "merged":
+            what = "an adapter lies over a base that tells token types apart, which this stage changes for itself alone"
+            hint = 'set save = "merged", or let a stage before this one, which trains all weights, make the types one'
+            mistakes.append(f"{at}.save: {what}; {hint}")
         before = spec
     return mistakes
 
@@ -417,6 +421,7 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
         mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
+    mistakes += _confidence_mistakes(recipe)
     mistakes += _malformed_mistakes(recipe) + _list_mistakes(recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
@@ -429,6 +434,18 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"evaluate.teachers: a stage or baseline is called '{name}', too; rename the teacher")
     twice = [name for name, count in Counter(recipe.evaluate.teachers).items() if count > 1]
     return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
+
+
+def _confidence_mistakes(recipe: Recipe) -> list[str]:
+    """Return an error for each curriculum by the confidence of a teacher that is made here and gives no scores."""
+    mistakes = []
+    for name, stage in recipe.stages.items():
+        first = next((part.teacher for part in stage.parts if part.teacher), "") if stage.curriculum.is_on else ""
+        spec = recipe.teachers.get(first)
+        if spec is not None and spec.ranks and not spec.has_scores:
+            what = f'a teacher of kind "{spec.kind}" gives an order alone, so that it is equally sure of all queries'
+            mistakes.append(f"stages.{name}.curriculum.kind: {what}; take one with scores, or no curriculum")
+    return mistakes
 
 
 def _scorer_mistakes(at: str, stage: Stage, recipe: Recipe) -> list[str]:

@@ -335,9 +335,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     depth: Annotated[Positive, help_text("candidates re-ranked for each test query")] = 100
     folds: Annotated[
         str,
-        help_text(
-            'cross-validate on the queries of the test dataset, a run for each fold: 5, "5 by seed 7", or a JSON file'
-        ),
+        help_text('cross-validate on the test queries, a run for each fold: 5, "5 by seed 7", or a JSON file'),
     ] = ""
     document_template: Annotated[
         str,

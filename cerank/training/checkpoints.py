@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cerank.errors import RunFailedError
-from cerank.files import disk, manifests
+from cerank.files import disk, json_records, manifests
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.training.filtering.filter_state import FilterState
 from cerank.training.optimization.weight_average import WeightAverage
@@ -239,7 +239,7 @@ def recorded_microbatches(folder: Path) -> dict[int, int]:
     A file that cannot be read counts as none: the sizes decide rounding alone, and memory will be short again.
     """
     try:
-        return msgspec.json.decode((folder / _MICROBATCHES).read_bytes(), type=dict[int, int])
+        return json_records.decode((folder / _MICROBATCHES).read_bytes(), dict[int, int])
     except (OSError, ValueError):
         return {}
 
@@ -289,7 +289,7 @@ def _needed_by(folder: Path) -> set[int]:
 
 
 def _state(folder: Path) -> TrainingState:
-    return msgspec.json.decode((folder / "position.json").read_bytes(), type=TrainingState)
+    return json_records.decode((folder / "position.json").read_bytes(), TrainingState)
 
 
 def _steps(folder: Path) -> list[int]:

@@ -249,10 +249,10 @@ class Trainer:
 
     def _prepare(self, model: CrossEncoder) -> None:
         """Make the model what the stage trains: dropout, an adapter, what stays as it is, an average."""
-        if self.stage.has_one_token_type:
-            tie_token_types(model)
         set_dropout(model, self.stage.dropout)
         add_adapter(model, self.stage.adapter, self.seed, self.name, self.stage.freeze_layers)
+        if self.stage.has_one_token_type:
+            tie_token_types(model)  # not before the adapter, which may train copies of whole modules
         recompute_layers(model.encoder, enabled=self.stage.gradient_checkpointing)
         freeze(model, self.stage.freeze, self.stage.freeze_layers)
         self._average = WeightAverage(model, self.stage.ema) if self.stage.ema else None

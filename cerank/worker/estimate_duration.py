@@ -161,7 +161,7 @@ def main() -> int:
     """Read a plan as JSON, measure this machine with its settings, and store the result in the plan's cache."""
     from cerank.kernels import determinism
 
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = json_records.decode(sys.stdin.buffer.read(), Plan)
     determinism.make_deterministic(plan.device, plan.threads)
     measure_speeds(plan, inputs.open_datasets(plan.recipe, Path(plan.cache)))
     return 0

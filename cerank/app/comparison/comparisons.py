@@ -21,18 +21,21 @@ from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.margins import Kind
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
+    PER_DATASET,
     FileTarget,
     FoldsTarget,
     RunTarget,
     SeedsTarget,
     Target,
     have_paired_seeds,
+    of_dataset,
     runs_of,
     short_name,
     sources,
     systems_of,
     targets_of,
 )
+from cerank.app.test_collections.collection_groups import group_of, is_group, matching
 from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
@@ -174,6 +177,17 @@ def measured_systems(
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition
 
+    if is_group(request.dataset):
+        return _measured_on_each(settings, targets, request)
+    patterns = [target for target in targets if isinstance(target, FileTarget) and PER_DATASET in str(target.path)]
+    if patterns:
+        hint = "name several test collections, such as --dataset 'beir:*'"
+        raise UsageError(
+            f"{PER_DATASET} stands for one of several test collections",
+            where=str(patterns[0].path),
+            hint=hint,
+            code="collections-unknown",
+        )
     each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
     runs = [target for several in each_run for target in several if not isinstance(target, FileTarget)]
     judged: dict[Condition, Qrels] = {}
@@ -196,6 +210,53 @@ def measured_systems(
     tests = list(runs[0].plan.recipe.data.test) if runs else [request.dataset]
     makers = [maker for maker in map(_label_maker, [request.qrels, *map(_qrels_of_folder, tests)]) if maker]
     return [_with_maker_notes(*pair, makers) for pair in zip(systems, targets, strict=True)], names
+
+
+def _measured_on_each(
+    settings: Settings, targets: Sequence[Target], request: ComparisonRequest
+) -> tuple[list[System], tuple[str, ...]]:
+    """Return every target measured on each of several test collections, by the measures that all of them have.
+
+    Runs of the lab are measured on those that all of them were tested on.
+    """
+    each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
+    runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
+    if runs:
+        tested = [
+            test for test in runs[0].plan.recipe.data.test if all(test in of.plan.recipe.data.test for of in runs)
+        ]
+        members = tuple(matching(request.dataset, tested, settings.cache))
+        if not members:
+            what = f"no run was tested on any of '{shown(request.dataset, 120)}'"
+            raise UsageError(what, hint=f"it was tested on {', '.join(tested)}", code="not-tested")
+        note = ""
+    else:
+        group = group_of(request.dataset, settings.cache)
+        members, note = group.here, group.note() if group.left_out else ""
+    each = []
+    for member in members:
+        here = [
+            msgspec.structs.replace(target, path=of_dataset(target.path, member, settings.cache))
+            if isinstance(target, FileTarget) and PER_DATASET in str(target.path)
+            else target
+            for target in targets
+        ]
+        each.append(measured_systems(settings, here, msgspec.structs.replace(request, dataset=member)))
+    names = tuple(name for name in each[0][1] if all(name in known for _, known in each))
+    if not names:
+        what = "the test collections have no measure in common"
+        raise UsageError(what, where=request.dataset, hint="name one, such as -m nDCG@10", code="no-common-measure")
+    systems = []
+    for place, first in enumerate(each[0][0]):
+        parts = [measured[place] for measured, _ in each]
+        notes = dict.fromkeys([*([note] if note else []), *(text for part in parts for text in part.notes)])
+        rows = tuple(
+            msgspec.structs.replace(row, values={name: row.values[name] for name in names})
+            for part in parts
+            for row in part.measured
+        )
+        systems.append(msgspec.structs.replace(first, measured=rows, notes=tuple(notes)))
+    return systems, names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:

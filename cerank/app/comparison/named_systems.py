@@ -10,6 +10,7 @@ import msgspec
 
 from cerank.app import fold_runs
 from cerank.app.comparison import margins as margins_of
+from cerank.app.test_collections.collection_groups import group_of, is_group
 from cerank.datasets import folds
 from cerank.datasets.folds import whole_of_fold
 from cerank.datasets.open_datasets import dataset_runs
@@ -24,6 +25,7 @@ from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import shown
 
 FIRST_STAGE = "first-stage"
+PER_DATASET = "{dataset}"  # in the name of a run file: one file for each of several test collections
 
 
 def systems_of(plan: Plan) -> list[str]:
@@ -146,6 +148,9 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     Raises:
         UsageError: no such file, run or stage.
     """
+    if PER_DATASET in text:
+        label, _, pattern = text.rpartition("=")
+        return FileTarget(label.strip() or _label_of_pattern(pattern), Path(pattern))
     path = input_file(text)
     if path is not None:
         return FileTarget(text if text == STDIN else short_name(str(path.resolve())), path)
@@ -170,6 +175,57 @@ def _run_target(lab: Path, text: str) -> RunTarget:
         raise UsageError(f"run {run_store.title(folder)} has no stage '{system}'", hint=nearest(system, known))
     label = (run_store.label_of(folder, plan) or run_store.short_name(folder)) + (f":{system}" if colon else "")
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
+
+
+def _label_of_pattern(text: str) -> str:
+    """Return what the files of a pattern have in common: its name without the collection, or its folder.
+
+    >>> [_label_of_pattern(text) for text in ("out/{dataset}.run", "out/tuned-{dataset}.run.gz", "{dataset}:bm25")]
+    ['out', 'tuned', 'bm25']
+    """
+    path = Path(text)
+    name = path.name.removesuffix(".gz").removesuffix(".run").replace(PER_DATASET, "").strip("-_.: ")
+    parents = [part for part in path.parent.parts if PER_DATASET not in part]
+    return name or (parents[-1] if parents else text)
+
+
+def of_dataset(pattern: Path, dataset: str, cache: Path) -> Path:
+    """Return the run file that a pattern means on one of several test collections.
+
+    Args:
+        pattern: a path with `{dataset}`, or `{dataset}:NAME` for a run that each dataset brings.
+        dataset: the collection; in a path its name with `-` for `/`, as `cerank rerank` writes it.
+        cache: folder of caches.
+
+    Raises:
+        MissingError: there is no such file, or the dataset brings no such run.
+    """
+    text = str(pattern)
+    if text.startswith(f"{PER_DATASET}:"):
+        brought, name = dataset_runs(dataset, cache), text.partition(":")[2]
+        if name not in brought:
+            known = ", ".join(brought) or "none"
+            what = f"the dataset brings no run '{shown(name, 80)}'"
+            raise MissingError(what, where=shown(dataset, 200), hint=f"it has: {known}", code="file-not-found")
+        return brought[name]
+    path = input_file(text.replace(PER_DATASET, file_name_of(dataset)))
+    if path is None:
+        missing = text.replace(PER_DATASET, file_name_of(dataset))
+        hint = f"`cerank rerank MODEL --dataset ... -o {text}` writes one for each collection"
+        raise MissingError("no such file", where=shown(missing, 200), hint=hint, code="file-not-found")
+    return path
+
+
+def file_name_of(dataset: str) -> str:
+    """Return a dataset's name as a part of a file's name.
+
+    >>> [file_name_of(name) for name in ("beir/scifact/test", "/data/cranfield", "./sets/med[:50%]")]
+    ['beir-scifact-test', 'cranfield', 'med[:50%]']
+    """
+    name, mark, rest = dataset.partition("[")
+    if name.startswith(("/", "./", "../", "~")):
+        name = Path(name).name
+    return name.replace("/", "-") + mark + rest
 
 
 def _no_such_file(text: str) -> CerankError:
@@ -314,12 +370,25 @@ def with_dataset_runs(lab: Path, texts: Sequence[str], dataset: str, cache: Path
     `compare bm25 tasb --dataset ./trec-dl-2020` means the folder's runs/bm25.run and runs/tasb.run. A file or a run of
     the lab that is called so wins, and a label may stand before the name: `first=bm25`.
     """
+    if dataset and is_group(dataset):
+        return _with_runs_of_each(lab, texts, dataset, cache)
     files = dataset_runs(dataset, cache) if dataset else {}
     named = []
     for text in texts:
         label, equals, name = text.rpartition("=")
         is_known = name in files and input_file(text) is None and input_file(name) is None
         named.append(f"{label}{equals}{files[name]}" if is_known and not _is_run(lab, name) else text)
+    return tuple(named)
+
+
+def _with_runs_of_each(lab: Path, texts: Sequence[str], dataset: str, cache: Path) -> tuple[str, ...]:
+    """Return the same for several collections: a run that any of them brings is looked for in each."""
+    brought = {name for member in group_of(dataset, cache).here for name in dataset_runs(member, cache)}
+    named = []
+    for text in texts:
+        label, _, name = text.rpartition("=")
+        is_known = name in brought and input_file(text) is None and not _is_run(lab, name)
+        named.append(f"{label or name}={PER_DATASET}:{name}" if is_known else text)
     return tuple(named)
 
 

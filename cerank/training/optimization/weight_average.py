@@ -57,19 +57,22 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_model(self) -> Iterator[None]:
-        """Let the model have the average in place of its weights inside the `with` block."""
+        """Let the model have the average in place of its weights inside the `with` block.
+
+        The two change places, one weight after another, so that it takes no more memory than a copy of the largest.
+        """
         if not self._averages:
             yield
             return
-        own = {name: value.detach().clone() for name, value in self._weights.items()}
-        _copy(self._averages, self._weights)
+        self._change_places()
         try:
             yield
         finally:
-            _copy(own, self._weights)
+            self._change_places()
 
-
-@torch.no_grad()
-def _copy(values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        weight.copy_(values[name])
+    @torch.no_grad()
+    def _change_places(self) -> None:
+        for name, weight in self._weights.items():
+            value = weight.detach().clone()
+            weight.copy_(self._averages[name])
+            self._averages[name].copy_(value)
