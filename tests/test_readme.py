@@ -30,6 +30,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("run", "--folds"): "queues five runs; tests/app/rankings/test_cross_validation.py carries three out",
     ("folds",): "needs a finished run for each fold, as there",
+    ("compare", "brisk-otter@folds"): "needs them too, as there",
     ("effects",): "needs all runs of a matrix; tests/app/matrix/test_matrix_runs.py carries four out",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("report", "rank-distillm-table1", "--released"): "needs the archive; tests/app/report/test_released_table.py",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -74,14 +75,29 @@ def check_whole(dataset: str) -> None:
         )
 
 
-def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
+def parts_of(dataset: str, split_by: str = "") -> tuple[str, str, tuple[str, ...]]:
     """Return (train, validation, tests) that one dataset stands for.
 
     Its own splits, else disjoint parts of its queries.
+
+    Args:
+        dataset: the whole dataset.
+        split_by: "relevant" or a field of its queries, see `query_splits`; "" for their ids.
+
+    Raises:
+        UsageError: `split_by` for a dataset with splits of its own, or that is no name of a field.
     """
     if dataset == "pydocs":
+        if split_by:
+            what = "pydocs comes in parts of its own"
+            raise UsageError(what, where="--split-by", hint="name another dataset", code="options-conflict")
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
-    return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
+    if re.search(r"[\[\]:]", split_by):
+        hint = "give relevant, or the name of a field of the queries such as date"
+        what = f"'{shown(split_by, 40)}' is no field"
+        raise UsageError(what, where="--split-by", hint=hint, code="query-field-missing")
+    by = f" by {split_by}" if split_by else ""
+    return f"{dataset}[:60%{by}]", f"{dataset}[60%:80%{by}]", (f"{dataset}[80%:{by}]",)
 
 
 def checked(recipe: Recipe) -> Recipe:

@@ -34,6 +34,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     matrix_name: str = ""  # under which the lab stores the matrix
     seeds: str = ""  # seeds of a matrix, such as "1,2,3" or "1-5"
     baseline: str = ""  # the recipe with which the others of a matrix are compared
+    split_by: str = ""  # what `dataset` is divided by: "relevant" or a field of its queries; "": by their ids
     folds: str = ""  # of the queries of the dataset, as in the recipe's `data.folds`
 
     @property
@@ -45,6 +46,10 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     def data(self) -> dict[str, object]:
         """Return the settings of the recipe's table `data` that this request replaces."""
         table: dict[str, object] = {}
+        if self.split_by and self.folds:
+            what = "folds have few and many relevant documents to a query alike by themselves"
+            hint = "leave out --split-by, or the folds"
+            raise UsageError(what, where="--split-by", hint=hint, code="options-conflict")
         if self.dataset and is_group(self.dataset):
             raise UsageError(
                 "several test collections are no training data",
@@ -56,7 +61,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             table = {"train": self.dataset, "validation": self.dataset, "test": [self.dataset]}
         elif self.dataset:
             plans.check_whole(self.dataset)
-            train, validation, tests = plans.parts_of(self.dataset)
+            train, validation, tests = plans.parts_of(self.dataset, self.split_by)
             table = {"train": train, "validation": validation, "test": list(tests)}
         if self.tests:
             table["test"] = list(self.tests)

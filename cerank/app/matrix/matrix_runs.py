@@ -65,6 +65,7 @@ class MatrixOutlineRow(msgspec.Struct, frozen=True):
     taken: tuple[str, ...]  # stages of the chain that another run before it trains
     run: str = ""  # its name, where the lab has it
     state: str = ""
+    fold: int = 0  # that it is tested on, from 1; 0 in a matrix without folds
 
 
 class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,7 +324,7 @@ def outline(
             is_measured = is_measured and len(together) == len(recipe.chain)
             own = node_schedule.tasks_of(chain, shared_work(work, node_devices, together))
             tasks = None if own is None else tasks + own
-        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
+        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state, cell.fold))
     return MatrixOutline(
         rows=tuple(rows),
         work=totals.done,

@@ -140,10 +140,12 @@ def _time_text(matrix_outline: MatrixOutline) -> str:
 
 
 def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table:
+    has_folds = any(row.fold for row in matrix_outline.rows)
     columns = (
         Column("recipe", "recipe"),
         Column("base", "base"),
         Column("seed", "seed", "number", 0),
+        *([Column("fold", "fold", "number", 0)] if has_folds else []),
         Column("trains", "trains", priority=1),
         Column("takes_over", "reuses", priority=2),
         Column("run", "run", "name"),
@@ -154,6 +156,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
             row.recipe,
             row.base,
             row.seed,
+            *([row.fold] if has_folds else []),
             " > ".join(name for name in row.chain if name not in row.taken),
             ", ".join(row.taken),
             short.get(row.run, row.run),

@@ -73,6 +73,7 @@ def run(
     seeds: options.Seeds = "",
     baseline: options.Baseline = "",
     folds: options.Folds = "",
+    split_by: options.SplitBy = "",
     pairs_per_second: options.Speed = 0.0,
     nodes: Annotated[
         int,
@@ -148,7 +149,11 @@ def run(
         seeds=seeds,
         baseline=baseline,
         folds=folds,
+        split_by=split_by,
     )
+    if split_by and not dataset:
+        what = "it divides the dataset that stands for training, validation and test"
+        raise UsageError(what, where="--split-by", hint="name it with --dataset", code="options-conflict")
     if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
