@@ -298,6 +298,7 @@ def _show_plan(
     plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
+    from cerank.app.checks import first_stage_room
     from cerank.app.comparison import power_analysis
     from cerank.app.matrix import cluster_forecast
     from cerank.app.mining import planned_negatives
@@ -329,7 +330,7 @@ def _show_plan(
         devices = max(1, len(plan.devices))
         tasks = node_schedule.tasks_of(chain, work, devices)
         info(cluster_forecast.in_words(tasks, nodes, devices, settings.hour_price))
-    for sentence in several_devices.in_words(plan):
+    for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
     for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
         info(sentence)
