@@ -343,6 +343,7 @@ def _show_plan(
     plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
+    from cerank.app.checks import first_stage_room
     from cerank.app.comparison import power_analysis
     from cerank.app.mining import planned_negatives
     from cerank.app.teaching import planned_teaching
@@ -367,7 +368,7 @@ def _show_plan(
         if entry.role in {"base", "dataset", "teacher"} and entry.notes:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
-    for sentence in several_devices.in_words(plan):
+    for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
     for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
         info(sentence)
