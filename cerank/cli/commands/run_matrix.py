@@ -21,7 +21,7 @@ from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
-from cerank.text.table_data import Kind
+from cerank.text.table_data import Kind, Value
 
 _TEACHERS = "Teachers of all runs together, before anything is asked"
 
@@ -151,7 +151,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
         Column("run", "run", "name"),
         Column("state", "state"),
     )
-    rows = tuple(
+    rows: tuple[tuple[Value, ...], ...] = tuple(
         (
             row.recipe,
             row.base,
