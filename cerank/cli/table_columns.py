@@ -145,6 +145,8 @@ def _job_rows(folder: RunFolder) -> list[tuple[str, str]]:
     text = f"{job.record.executor} job {job.record.id}" if has_ended else job.text
     rows = [("job", text), ("submitted", f"{job.record.time} on {job.record.host}")]
     rows += [("log of the job", job.record.log)] if job.record.log else []
+    if job.record.log and job.state.phase == "failed":  # where no worker began, nothing else says why
+        rows += [("its last line", line) for line in run_summaries.LogTail(Path(job.record.log)).new()[-1:]]
     starts, _ = journal.read_valid_rows(folder.job_starts, JobStart)
     for start in starts:
         if start.kind != "started":
