@@ -17,7 +17,7 @@ from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import kept_name
-from cerank.runs import job_records
+from cerank.runs import job_records, run_summaries
 from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import RunRow
@@ -146,6 +146,8 @@ def _job_rows(folder: RunFolder) -> list[tuple[str, str]]:
     text = f"{job.record.executor} job {job.record.id}" if has_ended else job.text
     rows = [("job", text), ("submitted", f"{job.record.time} on {job.record.host}")]
     rows += [("log of the job", job.record.log)] if job.record.log else []
+    if job.record.log and job.state.phase == "ended" and not has_ended:  # where no worker began, nothing else says why
+        rows += [("its last line", line) for line in run_summaries.LogTail(Path(job.record.log)).new()[-1:]]
     starts, _ = journal.read_valid_rows(folder.job_starts, JobStart)
     for start in starts:
         if start.kind != "started":

@@ -69,8 +69,9 @@ def _check_names(text: str, names: Sequence[str]) -> None:
         hint = "the slowest would hold up all others, and they round differently"
         raise UsageError("CPU and GPU cannot share a run", where="devices", hint=hint, code="devices-differ")
     if len(names) > MOST_SHARDS:
-        what = f"{len(names)} devices; at most {MOST_SHARDS} can share a step"
-        raise UsageError(what, where="devices", code="batch-not-divisible")
+        what = f"{len(names)} devices were asked for; at most {MOST_SHARDS} can share the steps of a run"
+        hint = "take 2, 4 or 8; the runs of a matrix use further devices side by side"
+        raise UsageError(what, where="devices", hint=hint, code="batch-not-divisible")
     repeated = next((name for name in names if ":" in name and names.count(name) > 1), None)
     if repeated is not None:
         raise UsageError(f"{repeated} is named twice", where="devices", hint="each process needs a GPU of its own")
@@ -129,12 +130,14 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             )
         shards = shard_count(stage.groups_per_step, step_shards)
         if shards % count:
-            possible = [str(1 << power) for power in range(shards.bit_length())]
-            fitting = f"take {' or '.join(possible)} devices" if len(possible) > 1 else "take 1 device"
+            *others, most = (str(1 << power) for power in range(shards.bit_length()))
+            fitting = f"take {', '.join(others)} or {most} devices" if others else "take 1 device"
+            if shards < MOST_SHARDS:
+                fitting += f", or set groups_per_step to {MOST_SHARDS} or more and take up to {MOST_SHARDS}"
             raise UsageError(
                 f"{count} devices cannot share a step of {counted(stage.groups_per_step, 'group')} evenly",
                 where=f"stages.{name}.groups_per_step",
-                hint=f"{fitting}, or set groups_per_step to 8 or more and take 2, 4 or 8",
+                hint=fitting,
                 code="batch-not-divisible",
             )
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 
 import msgspec
@@ -257,8 +258,10 @@ if os.environ.get("RANK") == "1":
     def fail():
         while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
             time.sleep(0.01)
+        Path(os.environ["READINGS"]).with_name("fault").touch()
         if os.environ["FAULT"] == "stuck":
-            sys.modules["cerank.worker.ranks.rank_signs"].STANDSTILL = 6.0
+            if "STANDSTILL" in os.environ:
+                sys.modules["cerank.worker.ranks.rank_signs"].STANDSTILL = float(os.environ["STANDSTILL"])
             passes = sys.modules["cerank.training.forward_backward"].ForwardBackward
             passes.forward = lambda *_: threading.Event().wait()
         else:
@@ -269,19 +272,28 @@ if os.environ.get("RANK") == "1":
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "kind"), [("SIGKILL", "LostRankError"), ("SIGSTOP", "LostRankError"), ("stuck", "RunFailedError")]
+    ("fault", "kind", "limit"),
+    [
+        ("SIGKILL", "LostRankError", None),
+        ("SIGSTOP", "LostRankError", None),
+        ("stuck", "RunFailedError", "6"),
+        ("stuck", "RunFailedError", None),  # by the real limit of 45 seconds
+    ],
 )
-def test_a_process_that_dies_is_frozen_or_stuck_ends_the_run_and_is_named(plan, tmp_path, fault, kind):
+def test_within_a_minute_a_process_that_dies_is_frozen_or_stuck_ends_the_run_and_is_named(
+    plan, tmp_path, fault, kind, limit
+):
     run = small_run(tmp_path, plan[1], plan[2], 4)
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     run.readings.touch()
     environment = inherited_environment(os.environ) | pinned_environment(1)
     environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
-    environment |= {"FAULT": fault, "READINGS": str(run.readings)}
+    environment |= {"FAULT": fault, "READINGS": str(run.readings)} | ({} if limit is None else {"STANDSTILL": limit})
     with run.log.open("ab") as log:
         code = subprocess.run(
             [*WORKER, str(run.path)], env=environment, stdout=log, stderr=log, check=False, timeout=600
         ).returncode
+    assert time.time() - (run.path / "fault").stat().st_mtime < 60  # what the guide says, with all processes gone
     assert code == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
     assert (failure.kind, failure.where) == (kind, "rank 1")
