@@ -145,13 +145,20 @@ _REFUSED_OF_STAGE = {
 def refused_key(path: str) -> str:
     """Return why no sweep may set a key; "" for one that it may."""
     keys = path.split(".")
-    if keys[0] == "stages" and len(keys) > 2:
+    if keys[0] == "stages" and len(keys) > 2 and all(keys):
         return _REFUSED_OF_STAGE.get(keys[2], "")
     if keys[0] == "stages":
         return "a whole stage is no setting; name one of its keys, such as stages.NAME.learning_rate"
     if path in {"data", "passages", "teachers"}:
         return "a whole table is no setting; name one of its keys"
     return next((why for key, why in _REFUSED.items() if path == key or path.startswith(f"{key}.")), "")
+
+
+def refused_setting(path: str) -> str:
+    """Return why a sweep may not lay a key over all of its arms; "" for one that it may."""
+    keys = path.split(".")
+    is_stage_key = keys[0] != "stages" or (len(keys) > 2 and all(keys))
+    return "" if is_stage_key and keys[0] not in {"name", "tuned", "chain"} else refused_key(path)
 
 
 def range_mistakes(path: str, entry: SearchRange, *, is_grid: bool) -> list[str]:

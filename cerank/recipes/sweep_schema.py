@@ -18,7 +18,7 @@ from cerank.errors import RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.paths import resolve_beside, with_absolute_setting
 from cerank.recipes.schema import VALIDATION_LOSS, Seed
-from cerank.recipes.search_space import SearchRange, range_mistakes, refused_key
+from cerank.recipes.search_space import SearchRange, range_mistakes, refused_key, refused_setting
 from cerank.recipes.sections.tuning_specs import SweepMethod
 
 SWEEP_FORMAT = 1
@@ -184,12 +184,8 @@ def _mistakes(sweep: Sweep) -> list[str]:
         mistakes.append("measure: a loss means something else under other settings; name a measure such as nDCG@10")
     for path, entry in sweep.search.items():
         mistakes += range_mistakes(path, entry, is_grid=sweep.method == "grid")
-    mistakes += [
-        f"{table}.{path}: {why}"
-        for table, paths in (("search", sweep.search), ("settings", sweep.settings))
-        for path in paths
-        if (why := refused_key(path)) and (table == "search" or path == "tuned")
-    ]
+    mistakes += [f"search.{path}: {why}" for path in sweep.search if (why := refused_key(path))]
+    mistakes += [f"settings.{path}: {why}" for path in sweep.settings if (why := refused_setting(path))]
     return mistakes + _same_key_mistakes(sweep)
 
 

@@ -101,6 +101,13 @@ def test_what_is_trained_may_be_searched(path: str) -> None:
     assert search_space.refused_key(path) == ""
 
 
+def test_all_arms_may_have_other_validation_queries_tests_or_seed_and_no_other_name_or_chain() -> None:
+    free = ("stages.*.validation_queries", "data.test", "seed", "stages.cl.learning_rate", "evaluate.measures")
+    assert [path for path in free if search_space.refused_setting(path)] == []
+    taken = ("name", "chain", "tuned.trials", "stages", "stages.cl", "stages..steps")
+    assert [path for path in taken if not search_space.refused_setting(path)] == []
+
+
 def test_a_space_is_as_large_as_its_ranges_say() -> None:
     assert search_space.size_of({"a": SIZE, "b": LOSS}) == 6
     assert math.isinf(search_space.size_of({"a": SIZE, "b": RATE}))

@@ -35,8 +35,20 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def tuning_mistakes(tuned: Tuning) -> list[str]:
     """Return what contradicts itself in a recipe's `[tuned]`, as `key.path: what`."""
+    dated = [path for path, value in tuned.settings.items() if not _is_plain(value)]
+    if dated:
+        return [f"tuned.settings.{dated[0]}: holds a date or a time, which no setting is"]
     if tuned.is_tuned and not tuned.trials:
         return ["tuned.trials: 0, but a sweep is named; `cerank sweep FILE --write FOLDER` writes this table"]
     if not tuned.is_tuned and tuned != Tuning():
         return ["tuned.sweep: missing; `cerank sweep FILE --write FOLDER` writes this table"]
     return []
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is text, a number, true, false, or a list or table of such; TOML has dates, too."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float | bool)

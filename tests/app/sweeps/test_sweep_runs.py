@@ -250,10 +250,18 @@ def test_validation_on_a_test_set_or_on_its_queries_is_refused(made: SimpleNames
     assert run_store.folders(made.lab.folder) == []
 
 
-def test_a_sweep_without_judged_validation_queries_or_with_missing_data_starts_nothing(made: SimpleNamespace) -> None:
+def test_a_sweep_whose_validation_is_missing_starts_nothing(made: SimpleNamespace) -> None:
     text = (made.folder / "both.toml").read_text()
     (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, "./nowhere"))
     with refused(CerankError, "missing", "nowhere"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+
+
+def test_a_sweep_whose_validation_queries_have_no_relevant_document_starts_nothing(made: SimpleNamespace) -> None:
+    apart = Path(made.plan.recipe.data.validation.partition("[")[0])
+    (apart / "qrels").write_text("".join(f"q{number} 0 d{number} 0\n" for number in range(40)))
+    with refused(CerankError, "sweep-unplanned", "nDCG@10"):
         sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
     assert run_store.folders(made.lab.folder) == []
 
