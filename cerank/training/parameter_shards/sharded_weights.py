@@ -161,5 +161,6 @@ def layers_of(model: CrossEncoder) -> list[nn.Module]:
 
 
 def _local(value: Any) -> Tensor:
-    share: Tensor = value.detach().to_local() if isinstance(value, DTensor) else value
+    whole: Any = value.detach() if isinstance(value, DTensor) else None  # torch types a DTensor's methods as a tensor's
+    share: Tensor = value if whole is None else whole.to_local()
     return share
