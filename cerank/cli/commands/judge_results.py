@@ -83,8 +83,9 @@ def gate(
     json: options.Json = False,
 ) -> None:
     """Check whether NEW may replace BASE. Exit code 0: it ships; 1: it is worse; 4: these queries cannot tell."""
-    from cerank.app.comparison import export_comparison, release_gate
+    from cerank.app.comparison import export_comparison
     from cerank.app.comparison.comparisons import ComparisonRequest
+    from cerank.app.evidence import release_gate
 
     settings = settings_of(lab, cache, form=form, json=json)
     for path in (markdown, junit):
@@ -134,7 +135,7 @@ def rejudge(
     p is adjusted over all of its comparisons; "on par" needs a margin. Where run files of a repeated experiment are
     named, its measures of reproduction follow. `cerank guide verdicts` has an example.
     """
-    from cerank.app.comparison import rejudge_table
+    from cerank.app.evidence import rejudge_table
     from cerank.evaluation.rejudge import rejudge as judge_again
 
     settings = settings_of(form=form, json=json)
