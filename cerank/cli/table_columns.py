@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,14 +194,18 @@ def validation_table(folder: RunFolder, plan: Plan) -> Table:
         for _, row in sorted(rows.items())
     )
     fresh = [plan.recipe.chain[row.stage] for row in rows.values() if row.fresh_head]
-    notes = ["step 0: the model that the stage starts from; the stage never hands it on"]
+    has_start = any(row.step == 0 for row in rows.values())
+    notes = ["step 0: the model that the stage starts from; the stage never hands it on"] if has_start else []
     notes += [f"step 0 of {', '.join(fresh)}: a fresh head, whose scores are noise"] if fresh else []
+    sets = dict.fromkeys(stage.validation or plan.recipe.data.validation for _, stage in plan.recipe.chained())
+    own = [name for name, stage in plan.recipe.chained() if stage.validation] if len(sets) > 1 else []
+    notes += [f"{name} on {plan.recipe.stages[name].validation}" for name in own]
     return Table(
         "validations",
         columns,
         body,
-        f"Validation on {plan.recipe.data.validation}",
-        tuple(notes) if any(row.step == 0 for row in rows.values()) else (),
+        f"Validation on {', '.join(sets)}",
+        tuple(notes),
         empty="The run has not been validated yet.",
     )
 
@@ -526,6 +531,12 @@ def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query:
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
             counts = (len(queries), judged) if is_full else ()
             rows.append((system.label, entry.condition.dataset, "all", *means, *counts))
+        if len(system.measured) > 1 and not is_full:
+            averages = [
+                statistics.fmean(statistics.fmean(entry.values[name].values()) for entry in system.measured)
+                for name in names
+            ]
+            rows.append((system.label, f"mean of {len(system.measured)} collections", "all", *averages))
     level = relevance_note(names)
     many = dict.fromkeys(
         f"{entry.condition.dataset}: means over {counted(len(entry.values[names[0]]), 'query')}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from cerank.files import json_records
 from cerank.files.json_records import decoder_of, encode_record
 from cerank.recipes.plan import Plan
 
@@ -89,7 +90,7 @@ def decode_measures(data: bytes) -> list[QueryMeasures]:
     Raises:
         ValueError, RecursionError: a line is no `QueryMeasures`.
     """
-    return decoder_of(QueryMeasures).decode_lines(data)
+    return json_records.decoder_of(QueryMeasures).decode_lines(data)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

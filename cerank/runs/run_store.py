@@ -143,7 +143,7 @@ def load_plan(folder: RunFolder, files: Collection[str] | None = None) -> Plan:
         what = "the plan is not the one that was made (sha256 differs)"
         raise DamagedError(what, where=str(folder.plan), hint=hint)
     try:
-        plan: Plan = json_records.decoder_of(Plan).decode(data)
+        plan = json_records.decode(data, Plan)
     except json_records.DECODE_ERRORS as error:
         raise DamagedError(
             f"the plan cannot be read: {json_records.decode_reason(error)}", where=str(folder.plan)

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cerank.core.metrics import Validation
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
-from cerank.files.json_records import DECODE_ERRORS, crc_matches, decoder_of
+from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, overlapped_reads, run_store
@@ -103,7 +104,7 @@ def _last_validation(data: bytes) -> Validation | None:
         line = data[start : data.find(b"\n", place)]
         try:
             if crc_matches(line):
-                return decoder_of(Validation).decode(line)
+                return json_records.decode(line, Validation)
         except DECODE_ERRORS:
             pass  # the one before may be whole
         end = start

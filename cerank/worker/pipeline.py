@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from cerank.datasets import query_overlaps
-from cerank.evaluation.diagnostics import ceiling_note
+from cerank.evaluation.diagnostics import ceiling_note, no_room_note
 from cerank.files import json_records
 from cerank.kernels import processor
 from cerank.models.forward_pass import resolve_precision
@@ -48,8 +48,8 @@ def carry_out(context: RunContext) -> None:
         is_new = not folder.candidates(use.dataset, use.first_stage).exists()
         ranking = inputs.candidates(use.dataset, use.first_stage)
         if is_new and use.dataset in {*validation, *plan.recipe.data.test}:
-            note = ceiling_note(ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels)
-            if note:
+            top, qrels = ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels
+            for note in filter(None, (ceiling_note(top, qrels), no_room_note(top, qrels))):
                 context.log.event("candidates", f"{use.first_stage} on {use.dataset}: {note}")
     filter_negatives(context, inputs)
     precisions = choose_precisions(context)

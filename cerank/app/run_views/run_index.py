@@ -23,7 +23,7 @@ from cerank.app.run_views import verdict_summaries
 from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Validation
 from cerank.errors import CerankError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.recipes.plan import Plan
 from cerank.runs.run_store import Status
 from cerank.runs.user_labels import UserLabels
@@ -114,7 +114,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(IndexedRun)
+_decoder = json_records.decoder_of(IndexedRun)
 
 
 class RunIndex:

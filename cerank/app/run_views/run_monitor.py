@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.app import fold_runs
 from cerank.app.run_views import display, verdict_summaries
 from cerank.app.run_views.run_index import KEPT_STATES, IndexedRun, RunIndex, StoredRun
 from cerank.app.run_views.verdict_summaries import VerdictSummary
@@ -49,12 +50,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""  # first line of the user's note on it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
     verdict: VerdictSummary | None = None  # None until the run is finished and its verdict computed
-    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds, see `seed_groups`
+    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds or folds, see `seed_groups`
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
 
     @property
     def runs(self) -> tuple[RunEntry, ...]:
-        """The runs that the entry stands for: itself, or those of several seeds."""
+        """The runs that the entry stands for: itself, or those of several seeds and folds."""
         return self.seeds or (self,)
 
     @property
@@ -67,7 +68,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         """Return the label of the run, "" without one; of several seeds the words with which all their labels begin."""
         if self.seeds:
             every = zip(*(entry.label.split() for entry in self.seeds), strict=False)
-            return " ".join(words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, every))
+            shared = " ".join(words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, every))
+            return shared.removesuffix("fold").rstrip() if any(entry.fold for entry in self.seeds) else shared
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property
@@ -104,6 +106,17 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     def seed(self) -> int | None:
         """The seed of the recipe."""
         return self.plan.recipe.seed if self.plan else None
+
+    @property
+    def fold(self) -> int:
+        """The fold of a dataset's queries that the run is tested on, from 1; 0 for none."""
+        fold = fold_runs.fold_of(self.plan.recipe) if self.plan else None
+        return fold[0] if fold else 0
+
+    @property
+    def place_in_group(self) -> str:
+        """Return what tells the run from the others of its row: "seed 42", "seed 42 fold 1"."""
+        return f"seed {self.seed} fold {self.fold}" if self.fold else f"seed {self.seed}"
 
     @property
     def created(self) -> str:
