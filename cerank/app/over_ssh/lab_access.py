@@ -17,6 +17,7 @@ from cerank.app.lab import Lab
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.machine import system_usage
+from cerank.machine.system_usage import UsageSample
 from cerank.runs import run_store, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 
@@ -47,6 +48,7 @@ class LabAccess:
         self.lab = lab
         self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
         self._machine = system_usage.Machine(lab.folder)
+        self._sampled = system_usage.Machine(lab.folder)  # apart: shares of time count from the sample before
 
     @property
     def title(self) -> str:
@@ -78,6 +80,13 @@ class LabAccess:
             followed: names of runs whose files a screen shows.
         """
         return LookedAt(self._monitor.poll(again), system_usage.briefly(self._machine.gpus()))
+
+    def sample(self, folder: RunFolder, *, is_live: bool) -> UsageSample:
+        """Return what the lab's machine does now, with the worker of a run if it is live; an empty sample if unknown.
+
+        Used by one thread at a time.
+        """
+        return self._sampled.sample(folder.lease if is_live else None)
 
     def bring(self, names: Collection[str], file_set: FileSet) -> None:
         """Make sure that the files of runs can be read here.

@@ -55,9 +55,11 @@ class LabServer:
         self._machine = system_usage.Machine(lab.folder)
         self._sent: dict[str, RunEntry] | None = None  # None before the first list, which has everything
         self._again: set[str] = set()
-        self._polling = threading.Lock()
+        self._polling, self._sampling = threading.Lock(), threading.Lock()
+        self._sampled = system_usage.Machine(lab.folder)  # apart: shares of time count from the sample before
         self._calls: dict[str, Callable[..., Result]] = {
             "poll": self.poll,
+            "sample": self.sample,
             "act": self.act,
             "label": self.label,
             "note": self.note,
@@ -109,6 +111,11 @@ class LabServer:
     def changed(self, run: str, known: dict[str, Any], file_set: FileSet) -> Result:
         """Return which files of a run are not as they were last looked at."""
         return self.files.changed(run, json_records.convert(known, dict[str, SeenFile]), file_set), b""
+
+    def sample(self, run: str, is_live: bool) -> Result:
+        """Return what this machine does now, with the worker of a run if it is live."""
+        with self._sampling:
+            return self._sampled.sample(self._folder(run).lease if is_live else None), b""
 
     def verdicts(self, runs: Sequence[str]) -> Result:
         """Have the verdicts of finished runs computed; the list shows them when they are there."""

@@ -38,6 +38,7 @@ from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError, HeldError, MissingError
 from cerank.files import disk
 from cerank.files.lease import Lease
+from cerank.machine.system_usage import UsageSample
 from cerank.runs import run_names, test_set_looks
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
@@ -154,6 +155,15 @@ class RemoteAccess(LabAccess):
             verdict=run.verdict,
             waits_for=sent.waits_for,
         )
+
+    def sample(self, folder: RunFolder, *, is_live: bool) -> UsageSample:
+        """Return what the lab's machine does now; an empty sample while it is not reached."""
+        try:
+            args = {"run": folder.name, "is_live": is_live}
+            sample: UsageSample = self._connection.call("sample", args, kind=UsageSample)[0]
+        except LineDroppedError:
+            return UsageSample()
+        return sample
 
     def bring(self, names: Collection[str], file_set: FileSet) -> None:
         """Copy what changed of the files of runs.

@@ -17,7 +17,7 @@ from cerank.app.run_views.rank_table import rank_table
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.core.metrics import UsageRow
 from cerank.files.journal import Tail
-from cerank.machine.system_usage import Machine, UsageSample
+from cerank.machine.system_usage import UsageSample
 from cerank.text.table_data import Table
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common.fitted_table import TableView
@@ -46,7 +46,6 @@ class SystemPane(RunPane):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._machine: Machine | None = None
         self._is_sampling = False
         self._history: Tail[UsageRow] | None = None
         self._rows: list[UsageRow] = []  # of the run, as its worker wrote them
@@ -72,14 +71,13 @@ class SystemPane(RunPane):
         if self._is_sampling:
             return
         self._is_sampling = True
-        is_remote = self.lab_app.access.is_remote
-        machine = self._machine = self._machine or Machine(self.lab_app.lab.folder)
-        lease_file = entry.folder.lease if entry.is_live else None
+        access = self.lab_app.access
         history = self._history
 
         def job() -> tuple[UsageSample, list[UsageRow], Table | None]:
             devices = rank_table(entry.folder, entry.plan) if entry.plan is not None else None
-            return UsageSample() if is_remote else machine.sample(lease_file), history.new() if history else [], devices
+            sample = access.sample(entry.folder, is_live=entry.is_live)
+            return sample, history.new() if history else [], devices
 
         def have(read: tuple[UsageSample, list[UsageRow], Table | None]) -> None:
             if history is self._history:
@@ -121,9 +119,9 @@ class SystemPane(RunPane):
             )
         )
         self.query_one("#figures", Static).update(
-            content("The lab's machine as the run's worker recorded it, every 15 seconds.", "dim")
-            if self.lab_app.access.is_remote
-            else stacked(*_figures(sample))
+            stacked(*_figures(sample))
+            if sample != UsageSample()
+            else content("The lab's machine is not reached now; below is what the run's worker recorded.", "dim")
         )
         usages, since = (
             (self._rows, "over the run") if self._rows else (list(self.samples), "since this tab was opened")

@@ -29,6 +29,7 @@ from cerank.core.metrics import Event
 from cerank.errors import MissingError, UsageError
 from cerank.files import journal
 from cerank.files.journal import Journal
+from cerank.machine.system_usage import UsageSample
 from cerank.runs import lab_address, run_store, test_set_looks, user_labels
 from cerank.runs.layout import RunFolder
 from cerank.runs.test_set_looks import Look
@@ -75,6 +76,19 @@ def access(tmp_path: Path, ssh: Path, run: RunFolder) -> Iterator[RemoteAccess]:
     made = RemoteAccess(connection, settings_in(tmp_path))
     yield made
     made.close()
+
+
+def test_the_load_is_that_of_the_labs_machine_and_empty_while_it_is_not_reached(
+    tmp_path: Path, access: RemoteAccess, run: RunFolder
+) -> None:
+    access.poll()
+    sample = access.sample(run, is_live=False)
+    assert sample.cores == os.cpu_count()
+    assert sample.disk_free
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    (tmp_path / "away").write_text("no route to host")
+    polled_until_dropped(access)
+    assert access.sample(run, is_live=True) == UsageSample()
 
 
 def polled_until_dropped(access: RemoteAccess) -> LookedAt:
