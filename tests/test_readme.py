@@ -113,6 +113,9 @@ def place(tmp_path_factory):
     (folder / "dl20.toml").write_text(claims[1])
     (rates,) = (block for block in blocks(DOCUMENTS["matrices"], "toml") if block.startswith('name = "rates"'))
     (folder / "rates.toml").write_text(rates)
+    for block in blocks(DOCUMENTS["sweeps"], "toml"):
+        name, _, text = block.partition("\n")
+        (folder / name.removeprefix("# ")).write_text(text.replace("trials = 24", "trials = 2"))
     planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
     assert planned is not None
     (folder / "plan.toml").write_text(planned[1])

@@ -165,8 +165,9 @@ def plan_of(
     # a plan may be for another machine; whether this one has the devices is asked before a run starts here
     present = detect_devices(os.environ) if settings.devices == "all" else None
     several = several_devices.parse_devices(settings.devices, device, present)
-    step_shards = MOST_SHARDS if several else 0
+    step_shards = MOST_SHARDS if several or complete.compute.shard_parameters else 0
     several_devices.check_division(complete, step_shards, max(1, len(several)))
+    several_devices.check_sharding(complete)
     device = several[0] if several else device
     cores = physical_cores() // len(several) if device == "cpu" and several else physical_cores()
     executor = EXECUTORS.extension(settings.executor)
@@ -329,6 +330,7 @@ def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
             layers=len(files.layers),
             device=plan.device,
             rounded=rounded_weights(stage.adapter, shapes, str(config.get("model_type", ""))),
+            shares=max(1, len(plan.devices)) if recipe.compute.shard_parameters else 1,
         )
         memories |= {name: memory} if memory is not None else {}
     return memories
@@ -568,9 +570,11 @@ def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[st
     """Return all measures of the recipe, and those of each test dataset where it says "auto"."""
     from cerank.datasets.aliases import AUTO
     from cerank.datasets.open_datasets import measures_of
-    from cerank.evaluation.measures import check
+    from cerank.evaluation.measures import canonical, check
 
     requested = recipe.evaluate.measures
+    if not recipe.data.test:  # a trial of a sweep: validations show those that their judgments allow
+        return tuple(canonical(name, "evaluate.measures") for name in requested if name != AUTO), {}
     each = {}
     for test in recipe.data.test:
         own = [name for entry in requested for name in (measures_of(datasets[test]) if entry == AUTO else (entry,))]

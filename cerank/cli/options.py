@@ -99,6 +99,15 @@ Devices = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+ShardParameters = Annotated[
+    bool,
+    typer.Option(
+        "--shard-parameters",
+        help="Divide weights, gradients and optimizer among the devices, for a base that is too large for one; as "
+        "compute.shard_parameters in a recipe.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -25,6 +25,17 @@ from cerank.models.foreign import lightning_checkpoint
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling
 from cerank.text.safe_text import counted, shown
 from cerank.tokenization.tokens import PaddedBatch, PairTokenizer, TokenLimits
+
+
+class Lockstep(Protocol):
+    """What processes have to agree on that compute one model together: each pass of one is a pass of all."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether there are several processes."""
+
+    def goes_on(self, *, has_work: bool) -> bool:
+        """Return whether any of the processes has work, so that all make one more pass."""
 
 
 class CrossEncoder(nn.Module):
@@ -50,6 +61,7 @@ class CrossEncoder(nn.Module):
         self.encoder, self.pooling, self.head = encoder, pooling, head
         self.label, self.query_prompt = label, query_prompt
         self.adapter: Any = None  # peft's settings of the low-rank adapter that is in the encoder; None without one
+        self.lockstep: Lockstep | None = None  # of processes that compute it together
         self.full_precision: dict[str, nn.Module] = {}  # on the CPU: layers of which the encoder has rounded ones
 
     def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:

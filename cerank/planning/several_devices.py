@@ -139,6 +139,28 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             )
 
 
+def check_sharding(recipe: Recipe) -> None:
+    """Check that the stages of a recipe can be trained with divided weights, where it asks for that.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for name, stage in recipe.chained() if recipe.compute.shard_parameters else ():
+        refused = {
+            "adapter.quantize": stage.adapter.quantize != "none",
+            "gradient_cosine_every": stage.gradient_cosine_every > 0,
+            "token_types": stage.has_one_token_type,
+        }
+        key = next((key for key, is_set in refused.items() if is_set), "")
+        if key:
+            raise UsageError(
+                f"{key} does not work with divided weights: it needs the whole of each on one device",
+                where=f"stages.{name}.{key}",
+                hint=f"leave out {key}, or compute.shard_parameters",
+                code="sharding-not-supported",
+            )
+
+
 def in_words(plan: Plan) -> list[str]:
     """Return what the devices of a plan mean, a sentence each; [] for a run on one device as ever."""
     if not plan.step_shards:
@@ -151,6 +173,11 @@ def in_words(plan: Plan) -> list[str]:
     if count > 1:
         sentences.append(
             f"times are those of one device; {count} share training and re-ranking, at best in 1/{count} of the time"
+        )
+    if plan.recipe.compute.shard_parameters:
+        sentences.append(
+            f"each device holds 1/{count} of weights, gradients and optimizer while it trains, and all weights while "
+            "it re-ranks with the finished model"
         )
     for name, stage in plan.recipe.chained():
         shards = shard_count(stage.groups_per_step, plan.step_shards)

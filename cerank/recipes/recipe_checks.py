@@ -24,6 +24,7 @@ from cerank.recipes.sections.negative_specs import FalseNegativeFilters, false_n
 from cerank.recipes.sections.passage_specs import passage_mistakes, room_mistakes
 from cerank.recipes.sections.set_mixtures import is_mixture, name_of_tables, sets_of
 from cerank.recipes.sections.teacher_specs import teacher_mistakes
+from cerank.recipes.sections.tuning_specs import tuning_mistakes
 from cerank.registry import nearest
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
@@ -123,7 +124,11 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
     mistakes += (
-        _depth_mistakes(recipe) + _mixture_mistakes(recipe) + _set_loss_mistakes(recipe) + _passage_mistakes(recipe)
+        tuning_mistakes(recipe.tuned)
+        + _depth_mistakes(recipe)
+        + _mixture_mistakes(recipe)
+        + _set_loss_mistakes(recipe)
+        + _passage_mistakes(recipe)
     )
     for name in recipe.chain:
         if name in recipe.stages:

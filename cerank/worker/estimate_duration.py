@@ -90,8 +90,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             training_sample = _sample(
                 plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size)
             )
-            test = recipe.data.test[0]
-            scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+            scored = _scored_sample(plan, datasets)
             measured = _measured_alike(plan, stage, known) or stage_speed.measure_stage_speed(
                 files, stage, training_sample, scored, plan.device
             )
@@ -105,7 +104,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             known[key] = measured
             measured_speed.save_speed(Path(plan.cache), key, measured)
         out[name] = known[key]
-    scored = _sample(plan, datasets[recipe.data.test[0]], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+    scored = _scored_sample(plan, datasets)
     for name, model in recipe.baseline_models().items():
         precision = recipe.stages[recipe.chain[-1]].precision
         speed = stage_speed.measure_scoring_speed(model, precision, scored, plan.device)
@@ -120,6 +119,15 @@ def _measured_alike(plan: Plan, stage: Stage, known: Mapping[str, MeasuredSpeed]
     """Return a measurement of the same settings without the teacher, which does not affect a step's speed."""
     labels = measured_speed.speed_key(plan, msgspec.structs.replace(stage, source="labels"))
     return known.get(labels)
+
+
+def _scored_sample(plan: Plan, datasets: Mapping[str, Dataset]) -> TextSample:
+    """Return pairs like those that are re-ranked: of the first test dataset; of validation in a trial without tests."""
+    recipe = plan.recipe
+    name, first = (*recipe.data.test, recipe.data.validation)[0], recipe.data.first_stages[0]
+    if not recipe.data.test:
+        first = inputs.validation_first_stage(recipe)
+    return _sample(plan, datasets[name], first, _SCORED, recipe.data.depth)
 
 
 def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> TextSample:

@@ -20,8 +20,6 @@ from cerank.files import disk, journal, manifests
 from cerank.inference.rerank import Scorer, chunk_count, rerank
 from cerank.models import cross_encoder
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.models.load_model import load_model
-from cerank.models.lora.quantized_base import quantize_base
 from cerank.planning import inputs
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
@@ -109,16 +107,9 @@ class StageWork:
         # a new product head is the cosine of the base's embeddings, which says something; any other is random numbers
         is_cosine = "product" in {pooling, files.pooling if pooling == "auto" else ""}
         self._has_fresh_head = files.reading().head == "fresh" and not is_cosine
-        encoder = load_model(files, pooling, recipe.seed)
-        # on the CPU, because a GPU's memory is needed for training
-        is_first = context.ranks.is_first
-        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()} if is_first else {}
-        adapter, precision = stage.adapter, str(stage.precision)
-        if adapter.is_lora and adapter.start == "continue":
-            encoder = load_model(files, pooling, recipe.seed, merges=False, spec=adapter, precision=precision)
-        else:
-            quantize_base(encoder, adapter, precision, f"stages.{self._name}.adapter")
-        encoder.to(context.device)
+        encoder, before = self._models.load(files, pooling, keeps_start=context.ranks.is_first)
+        if not recipe.compute.shard_parameters:  # else the device gets its share
+            encoder.to(context.device)
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(encoder, tokenizer, inputs.validation_dataset(recipe, stage))
@@ -143,6 +134,7 @@ class StageWork:
             shards=context.plan.step_shards,
             ranks=context.ranks,
             passages=passages,
+            divides_weights=recipe.compute.shard_parameters,
         )
         context.heartbeat.enter(
             "train", self._name, self._steps
@@ -151,11 +143,15 @@ class StageWork:
         self._guard = self._watched()
         state = trainer.train(encoder, data, self)
         if not context.ranks.is_first:
-            return  # every process has the same weights, and the first one saves them
+            return  # the first one saves the weights
+        is_divided = recipe.compute.shard_parameters and context.ranks.count > 1
+        if is_divided:  # this process has a share of the weights, and each checkpoint has all of them
+            encoder, _ = self._models.load(files, pooling, keeps_start=False)
+            trainer.prepare(encoder)
         kept_step = state.best_step if stage.keep == "best" else state.step
         summary = self._summary(state, kept_step, sampler.sampling)
         summary = msgspec.structs.replace(summary, teacher_ties=ties)
-        has_others = stage.hands_on_average or bool(state.bests)
+        has_others = stage.hands_on_average or bool(state.bests) or is_divided
         left = Trained(encoder, tokenizer, files, before, 0 if has_others else state.step)
         for measure, best in state.bests.items():  # before the final model, whose folder marks the stage as done
             self._models.keep_best(left, summary, measure, best)
@@ -284,6 +280,7 @@ class StageWork:
         for chunk in rerank(self._scorer, to_score, to_score.__getitem__, *texts, block_depth=0, numbers=claimed):
             own |= chunk.scores
             context.heartbeat.advance(len(chunk.scores), chunk.pairs)
+        self._scorer.wait_for_others()
         scores = {query: of_query for part in context.ranks.gather(own) for query, of_query in part.items()}
         if not context.ranks.is_first:
             return 0.0  # the first process measures, and its value counts

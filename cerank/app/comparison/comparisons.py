@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison import system_tuning
 from cerank.app.comparison.margins import Kind
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
@@ -149,6 +150,7 @@ def of_run(folder: RunFolder) -> Comparison:
     from cerank.evaluation.compare import Terms, compare
 
     plan = run_store.load_plan(folder)
+    check_tested(folder, plan)
     done = [name for name in systems_of(plan) if _is_measured(folder, plan, name)]
     if len(done) < 2 or done[0] != FIRST_STAGE:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
@@ -284,10 +286,23 @@ def _system(
     return msgspec.structs.replace(mean_of(target.label, labeled), folds=members[0].folds)
 
 
+def check_tested(folder: RunFolder, plan: Plan) -> None:
+    """Check that a run tests at all, which a trial of a sweep does not.
+
+    Raises:
+        MissingError: it is such a trial.
+    """
+    if not plan.recipe.data.test:
+        hint = "it is a trial of a sweep, measured on validation alone; `cerank sweep FILE --results` shows that"
+        raise MissingError("the run has no test set", where=run_store.title(folder), hint=hint, code="run-untested")
+
+
 def _conditions(runs: Sequence[RunTarget | FoldsTarget], only: str) -> list[tuple[str, str]]:
     """Return the first run's test datasets (all, or the one asked for) with each of its first stages."""
     if not runs:
         return []
+    for run in runs:
+        check_tested(run.folder, run.plan)
     data, names = runs[0].plan.recipe.data, tests_of(runs[0])
     tests = [test for test, called in names.items() if not only or only in called]
     if not tests:
@@ -454,6 +469,7 @@ def _of_run(target: RunTarget | FoldsTarget, names: Sequence[str], only: str = "
         is_fixed=is_fixed,
         is_baseline=is_baseline,
         notes=(REFERENCE_ORDERS[target.system],) if is_reference else (),
+        tuning=None if is_fixed else system_tuning.of_system(target.plan.recipe, target.system),
         folds=_queries_by_fold(target) if isinstance(target, FoldsTarget) else (),
     )
 

@@ -42,7 +42,7 @@ from cerank.settings import Settings
 # Keys of `evaluate` that decide verdicts, and no numbers; and those of them that a matrix' record holds.
 JUDGING = ("margins", "margins_because", "primary", "seeds_as", "worth", "harm")
 DECLARED = ("margins", "primary", "worth", "harm")
-_NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
+NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
 
 
 class MatrixRuns(msgspec.Struct, frozen=True):
@@ -394,7 +394,7 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     if planned.errors:
         raise _planning_error(grid_, planned.errors, settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
-    run_of = _by_plan(lab)
+    run_of = runs_by_plan(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)
     _check_same_declaration(before, _record(grid_, shared, [""] * len(shared), before, now))
     folders: list[RunFolder] = []
@@ -402,7 +402,7 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
         folders.append(run_of.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
-    waiting = [folder for folder in folders if lab.status(folder).state not in _NOT_TO_QUEUE]
+    waiting = [folder for folder in folders if lab.status(folder).state not in NOT_TO_QUEUE]
     attempts = tuple(max(folder.attempt_numbers(), default=0) for folder in waiting)
     if lab.executor is not None and waiting:
         lab.submit(waiting)
@@ -425,7 +425,7 @@ def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: S
     )
 
 
-def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
+def runs_by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
     """Return the lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
 
     Of several, the one that came furthest, then the newest.

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cerank.errors import RunFailedError
@@ -23,12 +23,12 @@ class WeightAverage:
     """The average of a model's trained weights.
 
     Args:
-        model: the model; the average begins with its weights after the first update.
+        weights: the trained weights by name; the average begins with what they are after the first update.
         decay: share of the average before, between 0 and 1.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self._weights = dict(weights)
         self._averages: dict[str, Tensor] = {}
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 

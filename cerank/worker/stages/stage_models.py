@@ -16,7 +16,9 @@ from cerank.files import manifests
 from cerank.models import adapters, cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint, locate
 from cerank.models.cross_encoder import CrossEncoder
+from cerank.models.load_model import load_model
 from cerank.models.lora.adapter_training import take_adapter, write_adapter
+from cerank.models.lora.quantized_base import quantize_base
 from cerank.recipes.schema import VALIDATION_LOSS, Stage, kept_name
 from cerank.tokenization.tokens import TokenLimits
 from cerank.training import checkpoints, stage_summary
@@ -73,6 +75,25 @@ class StageModels:
         if adapters.is_adapter(folder):
             return locate(str(folder), fetch=False)
         return BaseFiles(name, folder, cross_encoder.CheckpointConfig.read(folder).pooling, fingerprint(folder))
+
+    def load(
+        self, files: BaseFiles, pooling: str, *, keeps_start: bool
+    ) -> tuple[CrossEncoder, dict[str, torch.Tensor]]:
+        """Return the model that the stage trains, and a copy of its first weights; both on the CPU.
+
+        Args:
+            files: the files of the first weights.
+            pooling: how the model pools.
+            keeps_start: whether to copy the weights; else there are none in what is returned.
+        """
+        adapter, precision, seed = self._stage.adapter, str(self._stage.precision), self._context.plan.recipe.seed
+        encoder = load_model(files, pooling, seed)
+        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()} if keeps_start else {}
+        if adapter.is_lora and adapter.start == "continue":
+            encoder = load_model(files, pooling, seed, merges=False, spec=adapter, precision=precision)
+        else:
+            quantize_base(encoder, adapter, precision, f"stages.{self._name}.adapter")
+        return encoder, before
 
     def save(self, folder: Path, trained: Trained, summary: StageSummary) -> StageSummary:
         """Write the weights of the summary's kept step, completely or not at all: whole, as an adapter, or both.

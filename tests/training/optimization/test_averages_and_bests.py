@@ -161,7 +161,7 @@ def test_the_average_replaces_the_trained_weights_when_a_checkpoint_is_loaded(ti
 
 
 def test_an_average_of_another_model_is_refused(tiny):
-    average = WeightAverage(load(tiny, "auto", 5), 0.9)
+    average = WeightAverage(dict(load(tiny, "auto", 5).named_parameters()), 0.9)
     with pytest.raises(RunFailedError):
         average.load({"another.weight": torch.ones(1)})
 
