@@ -172,7 +172,7 @@ def _ordinal(place: int) -> str:
 def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]:
     """Return the verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
     out = [_worth(comparison, row, row.worth) if row.worth else _verdict(comparison, row)]
-    repeated = ("missing", "common", "fixed")
+    repeated = ("missing", "common", "fixed", "no room")
     out += [
         note.text[:1].upper() + note.text[1:].removesuffix(" ...") + "." for note in row.notes if note.kind in repeated
     ]

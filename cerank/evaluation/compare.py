@@ -888,6 +888,8 @@ def _notes(row_test: _RowTest) -> tuple[diagnostics.Note, ...]:
     left, right = row_test.systems
     tuned = ((left.label, left.known_tuning), (right.label, right.known_tuning))
     out += tuning_budgets.notes(*tuned, row_test.measured[0].condition.dataset)
+    if row_test.limits is not None and (full := diagnostics.of_room(row_test.measure, left.label, row_test.limits[1])):
+        out.append(full)
     if row_test.is_identical:
         text = f"'{left.label}' and '{right.label}' are the same ranking: nothing was tested, the family leaves it out"
         return (*out, diagnostics.Note("identical", text))

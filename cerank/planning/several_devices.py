@@ -161,6 +161,22 @@ def check_sharding(recipe: Recipe) -> None:
             )
 
 
+def time_in_words(count: int, time: str, measured: str) -> str:
+    """Return how long several devices take together, in a sentence.
+
+    Args:
+        count: devices that share the run.
+        time: the time, in words.
+        measured: where their speed together is from; "" where it was not measured.
+    """
+    if measured:
+        return f"{count} devices together: about {time}, as measured with {count} devices {measured}"
+    return (
+        f"{count} devices together: at least {time}, the time of one device divided by {count}; how fast {count} are "
+        "was not measured here, and with short steps they may be slower than one"
+    )
+
+
 def in_words(plan: Plan) -> list[str]:
     """Return what the devices of a plan mean, a sentence each; [] for a run on one device as ever."""
     if not plan.step_shards:
@@ -170,10 +186,6 @@ def in_words(plan: Plan) -> list[str]:
         f"{counted(count, 'device')}, a process on each: {', '.join(plan.devices or (plan.device,))}; the run may go "
         "on with another number of them, and has the same results",
     ]
-    if count > 1:
-        sentences.append(
-            f"times are those of one device; {count} share training and re-ranking, at best in 1/{count} of the time"
-        )
     if plan.recipe.compute.shard_parameters:
         sentences.append(
             f"each device holds 1/{count} of weights, gradients and optimizer while it trains, and all weights while "

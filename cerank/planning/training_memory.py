@@ -85,6 +85,8 @@ def training_memory(
         layer = tokens * on_gpu // _size(config, "num_hidden_layers")
     layer_input = _FLOAT * tokens * hidden
     everything, again = depth * layer, depth * layer_input + layer
+    if shares > 1 and device != "cpu" and stage.precision in {"bf16", "auto"}:
+        everything += 2 * parameters  # what was cast of gathered weights, kept for the backward pass of their layer
     in_few_bits = round(WEIGHT_BYTES.get(stage.adapter.quantize, _FLOAT) * rounded)
     return TrainingMemory(
         weights=(_FLOAT * (parameters - rounded) + in_few_bits) // shares,

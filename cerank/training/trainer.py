@@ -507,7 +507,8 @@ class Trainer:
         def try_largest() -> None:
             copies = MOMENTS[self.stage.optimizer] + (self.stage.ema > 0)
             moments = [torch.empty_like(weight) for weight in passes.model.trained_weights for _ in range(copies)]
-            passes.model.probe_memory(passes.microbatch, self.stage.max_length)
+            with self._turns.trial() if self._turns is not None else contextlib.nullcontext():
+                passes.model.probe_memory(passes.microbatch, self.stage.max_length)
             del moments
 
         self._within_memory(try_largest, 0, model, passes, callback)

@@ -459,3 +459,10 @@ def test_any_comparison_survives_json_and_no_verdict_contradicts_its_intervals(r
     assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
     assert [row for row in found.rows if contradicts(row)] == []
     assert len(reasons(found)) == len(summary(found)) == 3
+
+
+def test_a_baseline_that_is_perfect_on_every_query_leaves_no_gain_to_find():
+    perfect, other = ({f"q{at}": value for at in range(40)} for value in (1.0, 0.9))
+    for left, right, is_said in ((perfect, other, True), (other, perfect, False)):
+        row = compare([system("a", left), system("b", right)], ["nDCG@10"]).rows[0]
+        assert ("no room" in {note.kind for note in row.notes}) == is_said

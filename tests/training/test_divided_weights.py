@@ -29,7 +29,7 @@ from tests.training.test_trainer import DOCUMENTS, QRELS, QUERIES, RANKING
 STAGE = msgspec.structs.replace(SHARED, steps=2, validate_every=1)
 
 
-def train(files, folder, ranks, callback, stage=STAGE):
+def train(files, folder, ranks, callback, stage=STAGE, probes=False):
     """Train with divided weights; returns the state, the readings, and the hash of each checkpoint's files."""
     model = load_model(files, "auto", 5)
     pool = TrainingPool(query_ids=list(QUERIES), qrels=QRELS, ranking=RANKING, has_text=DOCUMENTS.__contains__)
@@ -39,6 +39,7 @@ def train(files, folder, ranks, callback, stage=STAGE):
         sampler, tokens, lambda keys: [QUERIES[key] for key in keys], lambda keys: [DOCUMENTS[key] for key in keys]
     )
     trainer = Trainer(0, "s", stage, seed=5, folder=folder, device="cpu", shards=8, ranks=ranks, divides_weights=True)
+    trainer.probes_memory = probes
     state = trainer.train(model, data, callback)
     return state, callback.readings
 
@@ -91,6 +92,20 @@ def test_a_process_holds_its_rows_of_each_weight_and_of_what_the_optimizer_keeps
         return held / sum(value.numel() for value in whole.values())
 
     assert all(0.45 < part < 0.55 for part in run_ranks(2, work, tmp_path))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_trial_of_the_memory_changes_nothing(tiny, tmp_path):
+    stage = msgspec.structs.replace(STAGE, steps=1, microbatch=500)
+    plain, tried = (
+        run_ranks(
+            2, lambda ranks, of=probes: train(tiny, tmp_path / f"{of}", ranks, SilentRecorder(), stage, of), tmp_path
+        )
+        for probes in (False, True)
+    )
+    assert plain == tried
+    assert files_of(tmp_path / "True", (1,)) == files_of(tmp_path / "False", (1,))
+    assert checkpoints.recorded_microbatches(tmp_path / "True") == {0: 500}
 
 
 def test_too_little_memory_in_one_process_ends_it_with_advice(tiny, tmp_path, monkeypatch):

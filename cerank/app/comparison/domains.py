@@ -53,12 +53,20 @@ def trained_on(plan: Plan, system: str) -> frozenset[str]:
 
 def of_targets(settings: Settings, texts: Sequence[str], tests: Collection[str]) -> frozenset[str]:
     """Return those test sets, by their short names, whose collection any of the named runs was trained on."""
+    members = [
+        member
+        for target in targets_of(settings.lab, texts)
+        for member in (target.members if isinstance(target, SeedsTarget) else (target,))
+    ]
+    return of_runs([member for member in members if isinstance(member, RunTarget)], tests)
+
+
+def of_runs(runs: Sequence[RunTarget], tests: Collection[str]) -> frozenset[str]:
+    """Return those test sets, by their short names, whose collection any of some systems of runs was trained on."""
     ours: set[str] = set()
-    for target in targets_of(settings.lab, texts):
-        for member in target.members if isinstance(target, SeedsTarget) else (target,):
-            if isinstance(member, RunTarget):
-                learned = trained_on(member.plan, member.system)
-                ours |= {short_name(test) for test in member.plan.recipe.data.test if collection_of(test) in learned}
+    for run in runs:
+        learned = trained_on(run.plan, run.system)
+        ours |= {short_name(test) for test in run.plan.recipe.data.test if collection_of(test) in learned}
     return frozenset(ours & set(tests))
 
 

@@ -137,7 +137,7 @@ def _read(path: Path) -> list[CollectionDifference]:
 def of_comparison(
     settings: Settings, request: ComparisonRequest, comparison: Comparison, in_domain: Sequence[str] = ()
 ) -> PooledResult | None:
-    """Return what a comparison comes to over its collections; None where it has one only, or cannot be pooled.
+    """Return what a comparison comes to over its collections; None where it has one only.
 
     Args:
         settings: where the lab is.
@@ -146,7 +146,7 @@ def of_comparison(
         in_domain: test sets that training data came from; () finds those of runs.
 
     Raises:
-        UsageError: a test set that is called in-domain was not compared on.
+        UsageError: a test set that is called in-domain was not compared on; they cannot be pooled.
     """
     from cerank.evaluation.studies import pooling
 
@@ -155,24 +155,30 @@ def of_comparison(
     if len(collections) < 2:
         return None
     terms = comparison.terms
-    try:
-        result = pooling.pooled(
-            pooling.of_comparison(comparison),
-            margins={name: margin for name, margin in terms.margins.items() if margin.share is None},
-            alpha=terms.alpha,
-            correction="bh" if terms.correction == "bh" else "none" if terms.correction == "none" else "holm",
-            in_domain=trained or domains.of_targets(settings, request.targets, collections),
-        )
-    except UsageError:  # all queries differ by the same somewhere, or every row is identical
-        return None
+    result = pooling.pooled(
+        pooling.of_comparison(comparison),
+        margins={name: margin for name, margin in terms.margins.items() if margin.share is None},
+        alpha=terms.alpha,
+        correction="bh" if terms.correction == "bh" else "none" if terms.correction == "none" else "holm",
+        in_domain=trained or domains.of_targets(settings, request.targets, collections),
+    )
     return msgspec.structs.replace(result, notes=(*result.notes, *pooling.shared_queries(comparison)))
 
 
 def summaries(
     settings: Settings, request: ComparisonRequest, comparison: Comparison, in_domain: Sequence[str] = ()
 ) -> list[Table]:
-    """Return the table of `of_comparison`; none where it has none."""
-    result = of_comparison(settings, request, comparison, in_domain)
+    """Return the table of `of_comparison`; none where there is one collection, an empty one where none can be made.
+
+    Raises:
+        UsageError: a test set that is called in-domain was not compared on.
+    """
+    try:
+        result = of_comparison(settings, request, comparison, in_domain)
+    except UsageError as error:
+        if error.code == "not-tested":
+            raise
+        return [Table("pooled", (), (), empty=f"not pooled over the collections: {error.what}")]
     return [] if result is None else [summary(result)]
 
 

@@ -28,6 +28,7 @@ from cerank.files.disk import DamagedError
 from cerank.machine import devices
 from cerank.planning import node_schedule, stage_keys
 from cerank.planning.node_schedule import StageTask
+from cerank.planning.shared_speed import shared_work
 from cerank.recipes import factors
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord, is_same_or_inside
 from cerank.recipes.plan import Plan
@@ -75,6 +76,7 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
     shared: tuple[WorkItem, ...]
     needs: tuple[MissingInput, ...]
     tasks: tuple[StageTask, ...] | None = ()  # what is left to do, stage by stage; None where a time is unknown
+    is_measured: bool = False  # whether the devices of a node were timed together, where several share a run
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
 
 
@@ -301,6 +303,7 @@ def outline(
     coming: set[str] = set()
     given: set[str] = set()  # keys of stages that finished runs of the matrix have
     tasks: list[StageTask] | None = []
+    is_measured = True
     for cell in grid_.cells:
         recipe = cell.recipe
         known = estimates.rates(settings.lab, recipe, device, threads)
@@ -315,7 +318,11 @@ def outline(
         totals.add(recipe, cache_keys, work, given)
         if state != "finished" and tasks is not None:
             chain = list(zip(recipe.chain, cache_keys, strict=True))
-            own = node_schedule.tasks_of(chain, work, node_devices)
+            together = {}
+            if node_devices > 1 and not pairs_per_second:
+                together = estimates.rates(settings.lab, recipe, device, threads, node_devices)
+            is_measured = is_measured and len(together) == len(recipe.chain)
+            own = node_schedule.tasks_of(chain, shared_work(work, node_devices, together))
             tasks = None if own is None else tasks + own
         rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state, cell.fold))
     return MatrixOutline(
@@ -325,6 +332,7 @@ def outline(
         needs=input_check.needs,
         tasks=None if tasks is None else tuple(task for task in tasks if task.key not in given),
         comparisons=_comparisons(grid_),
+        is_measured=is_measured,
     )
 
 

@@ -52,7 +52,11 @@ def run(
         outlined = matrix_runs.outline(grid, settings, pairs_per_second, devices)
         _show_outline(grid, outlined, settings)
         if nodes:
-            info(cluster_forecast.in_words(outlined.tasks, nodes, devices, settings.hour_price))
+            is_measured = outlined.is_measured
+            words = cluster_forecast.in_words(
+                outlined.tasks, nodes, devices, settings.hour_price, is_measured=is_measured
+            )
+            info(words)
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
     added = zip(queued_matrix.added, queued_matrix.attempts, strict=True)

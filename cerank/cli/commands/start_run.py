@@ -21,7 +21,15 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import node_schedule, several_devices, training_memory, truncation_estimates, workload
+from cerank.planning import (
+    node_schedule,
+    several_devices,
+    shared_speed,
+    training_memory,
+    truncation_estimates,
+    workload,
+)
+from cerank.planning.workload import WorkItem
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.layout import RunFolder
@@ -311,12 +319,32 @@ def _truncation_sentences(plan: Plan, *, is_measured: bool) -> Iterable[str]:
     return ["how many documents are cut is counted by the run itself"]
 
 
+def _show_time(
+    plan: Plan, settings: Settings, work: Sequence[WorkItem], source: str, nodes: int, *, is_told: bool
+) -> None:
+    """Print how long a run takes on one device, on its devices together, and on nodes where some are given."""
+    from cerank.app.matrix import cluster_forecast
+
+    minutes, count = estimates.total(work), max(1, len(plan.devices))
+    together: dict[str, estimates.Rate] = {}
+    where = ""
+    if count > 1 and not is_told:
+        together, where = estimates.of_devices(plan, settings.lab)
+    divided = shared_speed.shared_work(work, count, together)
+    info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    if nodes:
+        tasks = node_schedule.tasks_of([(name, name) for name in plan.recipe.chain], divided)
+        info(cluster_forecast.in_words(tasks, nodes, count, settings.hour_price, is_measured=bool(together)))
+    if count > 1:
+        info(several_devices.time_in_words(count, estimates.format_minutes(estimates.total(divided)), where))
+
+
 def _show_plan(
     plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
+    from cerank.app.checks import first_stage_room
     from cerank.app.comparison import power_analysis
-    from cerank.app.matrix import cluster_forecast
     from cerank.app.mining import planned_negatives
     from cerank.app.teaching import planned_teaching
 
@@ -339,14 +367,8 @@ def _show_plan(
     for entry in plan.inputs:
         if entry.role in {"base", "dataset", "teacher"} and entry.notes:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
-    minutes = estimates.total(work)
-    info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
-    if nodes:
-        chain = [(name, name) for name in plan.recipe.chain]
-        devices = max(1, len(plan.devices))
-        tasks = node_schedule.tasks_of(chain, work, devices)
-        info(cluster_forecast.in_words(tasks, nodes, devices, settings.hour_price))
-    for sentence in several_devices.in_words(plan):
+    _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
+    for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
     for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
         info(sentence)

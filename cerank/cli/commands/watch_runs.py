@@ -10,11 +10,11 @@ import msgspec
 import typer
 
 from cerank.app import Lab
+from cerank.app.run_views.rank_table import rank_table
 from cerank.app.run_views.run_monitor import LabMonitor, plain_line
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import emit, info, is_for_machines, write_output
-from cerank.cli.rank_table import rank_table
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file

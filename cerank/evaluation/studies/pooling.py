@@ -208,7 +208,7 @@ def _domains(
 
 
 def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
-    """Return the mean over collections; of a single one its own difference, which says nothing of others."""
+    """Return the mean over collections; of a single one its own difference, with no scatter between collections."""
     if len(rows) > 1:
         return pool([row.difference for row in rows], [row.error for row in rows], level=alpha)
     (row,) = rows
@@ -217,7 +217,7 @@ def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
         estimate=Estimate(difference=row.difference, error=row.error, df=max(row.queries - 1, 1)),
         tau2=0.0,
         tau2_low=0.0,
-        tau2_high=math.inf,
+        tau2_high=0.0,
         i2=0.0,
         q=0.0,
         p_q=1.0,

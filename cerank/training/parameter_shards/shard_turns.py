@@ -11,6 +11,7 @@ then each part again for its gradient (GradCache). The first of these passes com
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -110,6 +111,15 @@ class ShardTurns(StepShards):
         self._stats.seconds += time.perf_counter() - began
         self._began = time.perf_counter()
         return [torch.stack(list(of_loss)).sum() for values in of_shards for of_loss in zip(*values, strict=True)]
+
+    @contextlib.contextmanager
+    def trial(self) -> Iterator[None]:
+        """Let all processes make one pass that counts for nothing, with a backward pass, in the `with` block."""
+        self._shares.begin_pass([True] * self._ranks.count)
+        yield
+        self._shares.take_gradients()
+        for weight in self._weights:
+            weight.grad = None
 
     def sum_over_ranks(self, losses: Sequence[Tensor], spread: Tensor) -> tuple[list[Tensor], Tensor]:
         """Give the weights the gradient of the step; return all shards' losses in order, and the largest spread."""

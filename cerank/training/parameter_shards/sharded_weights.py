@@ -160,8 +160,6 @@ def layers_of(model: CrossEncoder) -> list[nn.Module]:
     return layers if len(layers) >= depth else []
 
 
-def _local(value: Tensor) -> Tensor:
-    if not isinstance(value, DTensor):
-        return value
-    share: Tensor = value.detach().to_local()
+def _local(value: Any) -> Tensor:
+    share: Tensor = value.detach().to_local() if isinstance(value, DTensor) else value
     return share

@@ -60,9 +60,9 @@ class _Together(torch.autograd.Function):
     """Tensors as they are; in the backward pass none is passed on before the gradients of all are there."""
 
     @staticmethod
-    def forward(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
 
     @staticmethod
-    def backward(_: Any, *gradients: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(_: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         return gradients
