@@ -151,7 +151,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
         Column("run", "run", "name"),
         Column("state", "state"),
     )
-    rows = tuple(
+    rows: tuple[tuple[str | int, ...], ...] = tuple(
         (
             row.recipe,
             row.base,
