@@ -11,6 +11,7 @@ import msgspec
 
 from cerank import recipes
 from cerank.app import plans
+from cerank.app.test_collections.collection_groups import is_group
 from cerank.datasets import folds
 from cerank.errors import UsageError
 from cerank.planning import inputs
@@ -77,7 +78,7 @@ def _check_divided(recipe: Recipe, whole: str) -> None:
     Raises:
         UsageError: it is not so.
     """
-    if whole.endswith("]") or is_mixture(whole):
+    if whole.endswith("]") or is_mixture(whole) or is_group(whole):
         raise _not_divided(recipe, "folds are made of the queries of a whole dataset", "name all of it")
     if whole in Data().test and recipe.data.train == whole:
         hint = "name a dataset in data.test or with --dataset"

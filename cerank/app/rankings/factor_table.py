@@ -52,7 +52,7 @@ class MatrixEffects(msgspec.Struct, frozen=True, kw_only=True):
     effects: EffectStudy
     interaction: InteractionStudy | None
     mixed: dict[str, tuple[tuple[str, str], ...]]  # see `factors.mixed_effects`
-    seeds: int  # runs of each cell
+    seeds: int  # of each cell; all folds of one seed count once
 
 
 def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
@@ -116,7 +116,7 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
         effects=effects,
         interaction=interaction,
         mixed=mixed_effects(list(record.factors), record.fraction),
-        seeds=min(len(group) for group in groups.values()),
+        seeds=min(len(joined_folds(group)) for group in groups.values()),
     )
 
 

@@ -102,9 +102,10 @@ def test_two_folds_are_enough_where_other_queries_choose_checkpoints(coll):
         {"test": ["pydocs/test"]},
         {"test": ["{coll}", "pydocs/test"]},
         {"test": ["{coll}[:50%]"]},
+        {"test": ["beir:*"]},
         {"test": ["{coll}"], "train": "pydocs/test"},
     ],
-    ids=["no dataset", "two tests", "a part", "not trained on"],
+    ids=["no dataset", "two tests", "a part", "a group", "not trained on"],
 )
 def test_what_cannot_be_divided_is_refused(data, coll):
     data = data | {"test": [name.format(coll=coll) for name in data["test"]]}

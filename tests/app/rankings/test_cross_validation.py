@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from cerank import recipes
 from cerank.app import plans, run_request
 from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.rankings import cross_validation
+from cerank.app.report import measured_rows, report_scope
 from cerank.app.run_request import RunRequest
 from cerank.errors import MissingError, UsageError
 from cerank.runs import run_store
@@ -118,3 +121,39 @@ def test_a_run_of_no_fold_is_refused(lab):
     run = run_store.create(settings.lab, plans.plan_of(plans.absolute(loaded.recipe), settings, now=now), b"", now)
     with refused(UsageError, "not-a-fold"):
         cross_validation.of_run(settings, run.name, 0.95)
+
+
+@pytest.mark.slow
+def test_the_runs_of_all_folds_are_one_system_beside_runs_and_files_of_all_queries(finished, lab, tmp_path):
+    settings, runs = finished
+    _, request = lab
+    name = run_store.short_name(runs[2])
+    first = Path(request.dataset) / "runs" / "oracle.run"
+    targets = (f"{name}@folds:first-stage", f"{name}@folds", f"file={first}")
+    comparison = comparisons.compare(settings, ComparisonRequest(targets=targets))
+    own, trained, file = comparison.systems
+    assert (own.label, trained.label) == ("small:first-stage", "small")
+    assert [len(fold) for fold in trained.folds] == [14, 13, 13]
+    values = [system.measured[0].values["nDCG@10"] for system in (own, trained, file)]
+    assert all(len(of) == 40 for of in values)
+    of_runs = {}
+    for run in runs:
+        of_runs |= comparisons.of_run(run).systems[-1].measured[0].values["nDCG@10"]
+    assert values[1] == of_runs
+    rows = cross_validation.fold_rows(comparison)
+    assert [row.right for row in rows] == ["small", "file"]
+    assert all(sum(row.blocks.queries) == 40 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_report_has_one_row_for_all_folds(finished):
+    settings, runs = finished
+    scope = report_scope.report_scope(settings.lab, [f"{run_store.short_name(runs[0])}@folds"])
+    (row,) = scope.rows
+    assert [member.folder for member in row.members] == runs
+    data = measured_rows.measure_rows(settings, scope, (), str)
+    assert not data.missing
+    (test,) = scope.tests
+    assert test.endswith(", 3 folds")
+    assert len(data.systems[row.model.label].measured[0].values["nDCG@10"]) == 40
+    assert row.model.seeds == (42,)
