@@ -128,7 +128,7 @@ class ShardedWeights(WeightShares):
         if own:
             norms[: len(own)] = torch.stack(own)
         every = self._ranks.gather_tensor(norms).t().flatten()[: len(used)]
-        norm = torch.linalg.vector_norm(every)
+        norm: Tensor = torch.linalg.vector_norm(every)
         clip_grads_with_norm_(self._trained.values(), largest or math.inf, norm, foreach=False)
         return norm
 
@@ -161,5 +161,5 @@ def layers_of(model: CrossEncoder) -> list[nn.Module]:
 
 
 def _local(value: Any) -> Tensor:
-    share: Tensor = value.detach().to_local() if isinstance(value, DTensor) else value
+    share: Tensor = value.to_local().detach() if isinstance(value, DTensor) else value
     return share
