@@ -34,7 +34,6 @@ def plan(tmp_path):
     distill |= {
         "optimizer": "lion",
         "layer_decay": 0.9,
-        "ema": 0.5,
         "validate_every": 3,
         "keep_best": ["RR@10", "AP"],
     }
