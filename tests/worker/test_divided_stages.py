@@ -30,11 +30,10 @@ def divided_plan(folder, stages, **changes):
 def plan(tmp_path):
     stage = {**STAGE, "steps": 8, "groups_per_step": 5, "in_batch": 2, "validate_every": 4}
     distill = {**STAGE, "steps": 6, "groups_per_step": 4, "loss": "ranknet", "source": "teacher", "teacher": "oracle"}
-    # of which the best by each measure are kept, with an average, Lion, and rates by layer
+    # of which the best by each measure are kept, with Lion and rates by layer
     distill |= {
         "optimizer": "lion",
         "layer_decay": 0.9,
-        "ema": 0.5,
         "validate_every": 3,
         "keep_best": ["RR@10", "AP"],
     }
@@ -70,6 +69,7 @@ def test_the_memory_of_weights_gradients_and_moments_is_that_of_a_share(plan):
     [
         ({"adapter": {"kind": "lora", "quantize": "4bit"}}, "adapter.quantize"),
         ({"losses": [{"name": "lce"}, {"name": "hinge"}], "gradient_cosine_every": 2}, "gradient_cosine_every"),
+        ({"ema": 0.9}, "ema"),
         ({"token_types": "zero"}, "token_types"),
     ],
 )

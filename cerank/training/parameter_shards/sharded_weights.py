@@ -161,6 +161,5 @@ def layers_of(model: CrossEncoder) -> list[nn.Module]:
 
 
 def _local(value: Any) -> Tensor:
-    whole: Any = value.detach() if isinstance(value, DTensor) else None  # torch types a DTensor's methods as a tensor's
-    share: Tensor = value if whole is None else whole.to_local()
+    share: Tensor = value.to_local().detach() if isinstance(value, DTensor) else value
     return share
