@@ -6,7 +6,7 @@ Invariant: what is pooled is named, collection by collection, beside the mean; n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,21 +147,54 @@ def of_comparison(
     Raises:
         UsageError: a test set that is called in-domain was not compared on; they cannot be pooled.
     """
-    from cerank.evaluation.studies import pooling
-
     collections = {row.condition.dataset for row in comparison.rows}
     trained = domains.named(in_domain, collections) if in_domain else frozenset[str]()
     if len(collections) < 2:
         return None
+    return pooled_rows(comparison, trained or domains.of_targets(settings, request.targets, collections))
+
+
+def pooled_rows(comparison: Comparison, in_domain: frozenset[str]) -> PooledResult:
+    """Return a comparison's rows pooled over its collections, in a family of their own.
+
+    Raises:
+        UsageError: they cannot be pooled.
+    """
+    from cerank.evaluation.studies import pooling
+
     terms = comparison.terms
     result = pooling.pooled(
         pooling.of_comparison(comparison),
         margins={name: margin for name, margin in terms.margins.items() if margin.share is None},
         alpha=terms.alpha,
         correction="bh" if terms.correction == "bh" else "none" if terms.correction == "none" else "holm",
-        in_domain=trained or domains.of_targets(settings, request.targets, collections),
+        in_domain=in_domain,
     )
     return msgspec.structs.replace(result, notes=(*result.notes, *pooling.shared_queries(comparison)))
+
+
+def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> tuple[str, ...]:
+    """Return a sentence for each pooled row of some pairs of systems.
+
+    Args:
+        result: the pooled rows.
+        pairs: (measure, left, right) of those that are told.
+    """
+    from cerank.evaluation.answers import shown
+
+    out = []
+    for row in result.rows:
+        if (row.measure, row.left, row.right) not in pairs:
+            continue
+        mean, judgment = row.pooled.estimate.difference, row.judgment
+        which = f"{row.domain} " if row.domain else ""
+        where = f"Over {'' if row.domain else 'all '}{counted(row.pooled.collections, f'{which}collection')}"
+        low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
+        out.append(
+            f"{where}, {row.right} against {row.left}: {shown(judgment, mean)}, {mean:+.4f} {row.measure} on average, "
+            f"{100 * (1 - judgment.level):.4g} % interval {low} to {high}."
+        )
+    return tuple(out)
 
 
 def summaries(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cerank.app.comparison import comparisons, domains, pool_comparisons
+from cerank.app.comparison import comparisons, domains, pool_comparisons, run_answer
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
 from cerank.cli.typer_app import app
@@ -173,6 +173,9 @@ def test_a_run_tells_by_its_plan_which_of_its_test_sets_are_in_domain(tmp_path):
     comparison = comparisons.compare(settings, request)
     result = pool_comparisons.of_comparison(settings, request, comparison)
     assert [row.domain for row in result.rows] == ["", "in-domain", "out-of-domain"]
+    answer = run_answer.of_run(run.folder)
+    assert {row.domain for row in answer.pooled.rows} == {"", "in-domain", "out-of-domain"}
+    assert "out-of-domain" in " ".join(answer.paragraphs)
     chosen = ComparisonRequest(
         targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",), dataset=f"{tmp_path}/apart+dl20"
     )
