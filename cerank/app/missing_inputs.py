@@ -17,6 +17,7 @@ from cerank.app.test_collections.collection_groups import with_tests
 from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
+from cerank.datasets.query_splits import without_key
 from cerank.errors import CerankError, MissingError
 from cerank.models import bases
 from cerank.planning.inputs import (
@@ -125,7 +126,8 @@ class _InputChecker:
         except CerankError as error:
             self._note("dataset", base_name, error)
             fold, known = folds.parse_fold(part), _known_queries(base_name)
-            self._queries[name] = folds.size_of(fold, known) if fold is not None else part_size(part, known)
+            size = part_size(without_key(part), known) if fold is None else folds.size_of(fold, known)
+            self._queries[name] = size
             return
         self._queries[name] = len(dataset.queries)
         if dataset.location == CATALOG:

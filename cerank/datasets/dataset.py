@@ -92,6 +92,7 @@ class Dataset:
     place: str = ""  # folder in which the user may place further runs; "" if there is none
     notes: tuple[str, ...] = ()  # sentences on what was left out when it was opened
     field_reader: FieldReader | None = None  # None where documents have no fields
+    query_fields: Callable[[], Mapping[str, Mapping[str, str]]] | None = None  # query -> what else is known of it
     ignores_identical_ids: bool = False  # whether the document with a query's own id is no result of that query
     members: Mapping[str, Dataset] = field(default_factory=dict)  # of a mixture: number of each set, from 1 -> it
     weights: Mapping[str, float] = field(default_factory=dict)  # number of each set -> its weight in the mixture
@@ -147,7 +148,9 @@ def _bound(text: str, count: int, missing: int, where: str) -> int:
         )
     number = int(match[1])
     if match[2] and number > 100:
-        raise UsageError(f"{number}% is more than all", where=where, hint=_PART_HINT, code="query-range-too-large")
+        raise UsageError(
+            f"{number}% is more than the whole dataset", where=where, hint=_PART_HINT, code="query-range-too-large"
+        )
     return count * number // 100 if match[2] else number
 
 
@@ -155,8 +158,18 @@ def part_size(part: str, count: int) -> int:
     """Return the number of queries that a part ("[60%:80%]", or "" for all) takes from `count` queries."""
     if not part:
         return count
+    low, high = bounds_of(part, count, part)
+    return max(0, min(count, high) - low)
+
+
+def bounds_of(part: str, count: int, where: str) -> tuple[int, int]:
+    """Return the places of the first query of a part ("[60%:80%]") and of the first behind it, of `count` in a line.
+
+    Raises:
+        UsageError: bounds that are not numbers or percentages.
+    """
     low, _, high = part[1:-1].partition(":")
-    return max(0, min(count, _bound(high, count, count, part)) - _bound(low, count, 0, part))
+    return _bound(low, count, 0, where), _bound(high, count, count, where)
 
 
 def part_of(dataset: Dataset, part: str) -> Dataset:
@@ -169,10 +182,10 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
         UsageError: bounds that are not numbers or percentages, or that hold no query.
     """
     where = f"{dataset.name}{part}"
-    low, _, high = part[1:-1].partition(":")
     count = len(dataset.queries)
     ordered = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
-    picked = set(ordered[_bound(low, count, 0, where) : _bound(high, count, count, where)])
+    low, high = bounds_of(part, count, where)
+    picked = set(ordered[low:high])
     if not picked:
         raise UsageError(
             f"the part holds none of the {counted(count, 'query')}",

@@ -34,7 +34,7 @@ from cerank.datasets.dataset import (
 from cerank.datasets.document_fields import OtherFingerprint, with_template
 from cerank.datasets.document_templates import DocumentTemplate
 from cerank.datasets.query_text import normalized
-from cerank.datasets.text_files import TextRow, TopicField, document_rows, field_rows, query_rows
+from cerank.datasets.text_files import TextRow, TopicField, document_rows, field_rows, query_rows, read_query_fields
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks, local_path
@@ -372,6 +372,7 @@ class _OpenedQueries(msgspec.Struct, frozen=True):
     sha256: str
     path: Path  # the file that errors about them should name
     skipped: list[str]  # ids of queries without text
+    files: tuple[Path, ...] = ()  # their own, with what else they say of queries
 
 
 def _open_queries(folder: Path, shared: Dataset | None, options: _Collection, *, needs_queries: bool) -> _OpenedQueries:
@@ -381,7 +382,7 @@ def _open_queries(folder: Path, shared: Dataset | None, options: _Collection, *,
         return _OpenedQueries(*_queries_of_collection(folder, shared), folder / COLLECTION, [])
     paths = _find_files(folder, _QUERIES, "queries")
     texts, skipped = _queries(paths, options)
-    return _OpenedQueries(texts, _sha256(paths), paths[0], skipped)
+    return _OpenedQueries(texts, _sha256(paths), paths[0], skipped, tuple(paths))
 
 
 def _has_shards(folder: Path) -> bool:
@@ -456,6 +457,11 @@ def open_folder(
     def read(run: str) -> RunFile:
         return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
 
+    def query_fields() -> Mapping[str, Mapping[str, str]]:
+        if shared is not None and not queries.files:
+            return shared.query_fields() if shared.query_fields is not None else {}
+        return {query: fields for file in queries.files for query, fields in read_query_fields(file)}
+
     judged = {query: row for query, row in qrels.items() if query in queries.texts}
     dataset = Dataset(
         name=name,
@@ -469,6 +475,7 @@ def open_folder(
         reader=read,
         notes=tuple(notes),
         field_reader=field_reader,
+        query_fields=query_fields,
         ignores_identical_ids=ignores,
     )
     return with_template(dataset, options.document_template, f"{folder / COLLECTION}: document_template")

@@ -27,7 +27,7 @@ import msgspec
 
 from cerank.core.seeds import derive
 from cerank.errors import UsageError
-from cerank.evaluation import diagnostics, multiple_testing, power, seed_variance
+from cerank.evaluation import diagnostics, multiple_testing, power, seed_variance, tuning_budgets
 from cerank.evaluation.measures import limits as limits_of
 from cerank.evaluation.multiple_testing import Corrected, Correction
 from cerank.evaluation.primary_questions import is_sensitivity, questions
@@ -886,6 +886,8 @@ def _notes(row_test: _RowTest) -> tuple[diagnostics.Note, ...]:
             )
     out += _on_common(row_test)
     left, right = row_test.systems
+    tuned = ((left.label, left.known_tuning), (right.label, right.known_tuning))
+    out += tuning_budgets.notes(*tuned, row_test.measured[0].condition.dataset)
     if row_test.limits is not None and (full := diagnostics.of_room(row_test.measure, left.label, row_test.limits[1])):
         out.append(full)
     if row_test.is_identical:

@@ -139,6 +139,44 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             )
 
 
+def check_sharding(recipe: Recipe) -> None:
+    """Check that the stages of a recipe can be trained with divided weights, where it asks for that.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for name, stage in recipe.chained() if recipe.compute.shard_parameters else ():
+        refused = {
+            "adapter.quantize": stage.adapter.quantize != "none",
+            "gradient_cosine_every": stage.gradient_cosine_every > 0,
+            "token_types": stage.has_one_token_type,
+        }
+        key = next((key for key, is_set in refused.items() if is_set), "")
+        if key:
+            raise UsageError(
+                f"{key} does not work with divided weights: it needs the whole of each on one device",
+                where=f"stages.{name}.{key}",
+                hint=f"leave out {key}, or compute.shard_parameters",
+                code="sharding-not-supported",
+            )
+
+
+def time_in_words(count: int, time: str, measured: str) -> str:
+    """Return how long several devices take together, in a sentence.
+
+    Args:
+        count: devices that share the run.
+        time: the time, in words.
+        measured: where their speed together is from; "" where it was not measured.
+    """
+    if measured:
+        return f"{count} devices together: about {time}, as measured with {count} devices {measured}"
+    return (
+        f"{count} devices together: at least {time}, the time of one device divided by {count}; how fast {count} are "
+        "was not measured here, and with short steps they may be slower than one"
+    )
+
+
 def in_words(plan: Plan) -> list[str]:
     """Return what the devices of a plan mean, a sentence each; [] for a run on one device as ever."""
     if not plan.step_shards:
@@ -148,9 +186,10 @@ def in_words(plan: Plan) -> list[str]:
         f"{counted(count, 'device')}, a process on each: {', '.join(plan.devices or (plan.device,))}; the run may go "
         "on with another number of them, and has the same results",
     ]
-    if count > 1:
+    if plan.recipe.compute.shard_parameters:
         sentences.append(
-            f"times are those of one device; {count} share training and re-ranking, at best in 1/{count} of the time"
+            f"each device holds 1/{count} of weights, gradients and optimizer while it trains, and all weights while "
+            "it re-ranks with the finished model"
         )
     for name, stage in plan.recipe.chained():
         shards = shard_count(stage.groups_per_step, plan.step_shards)

@@ -18,7 +18,7 @@ from cerank.planning.inputs import first_stage_uses, validation_dataset
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
-from cerank.worker.estimate_duration import announce_estimate
+from cerank.worker.estimate_duration import announce_estimate, keep_shared_speed
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.stage_evaluation import StageEvaluation
@@ -70,6 +70,7 @@ def carry_out(context: RunContext) -> None:
         is_untried = index != to_train  # another run may have finished a later stage meanwhile
         if not stage.is_finished() and not (is_untried and reuse_stage(context, index, precisions)):
             stage.train()
+            keep_shared_speed(context, index)
         reuse_rankings(context, index)
         evaluation.rerank(name, precisions_of_reranking(folder).get(name, precisions[name]))
     context.heartbeat.complete()

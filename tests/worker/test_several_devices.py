@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from cerank.app.plans import plan_of
-from cerank.cli.rank_table import rank_table
+from cerank.app.run_views.rank_table import rank_table
 from cerank.core.metrics import Event
 from cerank.errors import ExitCode, RunFailedError, UsageError
 from cerank.files import journal, json_records
+from cerank.machine import measured_speed
 from cerank.machine.devices import Device
 from cerank.machine.process_environment import inherited_environment, pinned_environment
 from cerank.planning import several_devices, stage_keys
@@ -224,6 +225,10 @@ def test_a_request_to_stop_pauses_all_processes_and_another_number_goes_on_to_th
         for rank in range(count)
     ]
     assert all(0.4 < row[6] * row[1] < 2.0 and row[5] > 0 for row in table.rows), table.rows
+    key = measured_speed.shared_speed_key(plan[1], plan[1].recipe.stages["distill"], 4)
+    speed = measured_speed.load_speed(plan[2].cache, key)
+    assert speed is not None
+    assert speed.train > 0
 
 
 @pytest.mark.slow

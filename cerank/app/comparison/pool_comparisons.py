@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, domains, margins
+from cerank.app.comparison import comparisons, margins
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, short_name, targets_of
+from cerank.datasets.aliases import id_of
+from cerank.datasets.open_datasets import whole_and_part
 from cerank.errors import MissingError, UsageError, os_error
+from cerank.files import json_records
+from cerank.recipes.plan import Plan
+from cerank.recipes.sections.set_mixtures import WeightedSet, is_mixture, sets_of
+from cerank.registry import nearest
 from cerank.settings import Settings
 from cerank.text import escapes
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
@@ -68,9 +75,9 @@ def pool(
     else:
         comparison = comparisons.compare(settings, request)
         rows, notes = pooling.of_comparison(comparison), pooling.shared_queries(comparison)
-        trained = domains.of_targets(settings, request.targets, {row.collection for row in rows})
+        trained = in_domain_of(settings, request.targets, {row.collection for row in rows})
     if in_domain:
-        trained = domains.named(in_domain, {row.collection for row in rows})
+        trained = named_in_domain(in_domain, {row.collection for row in rows})
     if request.measures:
         measures = {canonical(name, "--measure") for name in request.measures}
         rows = tuple(row for row in rows if row.measure in measures)
@@ -108,10 +115,10 @@ def _read(path: Path) -> list[CollectionDifference]:
     except OSError as error:
         raise os_error(error, path) from error
     try:
-        is_complete = "systems" in msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        is_complete = "systems" in json_records.decode(data, dict[str, msgspec.Raw])
         if is_complete:
-            return list(pooling.of_comparison(msgspec.json.decode(data, type=Comparison)))
-        document = msgspec.json.decode(data, type=ComparisonDocument, strict=False)
+            return list(pooling.of_comparison(json_records.decode(data, Comparison)))
+        document = json_records.decode(data, ComparisonDocument, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "`cerank compare A B --json > FILE` makes one"
         raise UsageError(f"the file is not a saved comparison: {error}", where=str(path), hint=hint) from error
@@ -148,10 +155,10 @@ def of_comparison(
         UsageError: a test set that is called in-domain was not compared on; they cannot be pooled.
     """
     collections = {row.condition.dataset for row in comparison.rows}
-    trained = domains.named(in_domain, collections) if in_domain else frozenset[str]()
+    trained = named_in_domain(in_domain, collections) if in_domain else frozenset[str]()
     if len(collections) < 2:
         return None
-    return pooled_rows(comparison, trained or domains.of_targets(settings, request.targets, collections))
+    return pooled_rows(comparison, trained or in_domain_of(settings, request.targets, collections))
 
 
 def pooled_rows(comparison: Comparison, in_domain: frozenset[str]) -> PooledResult:
@@ -180,7 +187,7 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         result: the pooled rows.
         pairs: (measure, left, right) of those that are told.
     """
-    from cerank.evaluation.answers import shown
+    from cerank.evaluation.answers import shown as shown_verdict
 
     out = []
     for row in result.rows:
@@ -191,8 +198,8 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         where = f"Over {'' if row.domain else 'all '}{counted(row.pooled.collections, f'{which}collection')}"
         low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
         out.append(
-            f"{where}, {row.right} against {row.left}: {shown(judgment, mean)}, {mean:+.4f} {row.measure} on average, "
-            f"{100 * (1 - judgment.level):.4g} % interval {low} to {high}."
+            f"{where}, {row.right} against {row.left}: {shown_verdict(judgment, mean)}, {mean:+.4f} {row.measure} on "
+            f"average, {100 * (1 - judgment.level):.4g} % interval {low} to {high}."
         )
     return tuple(out)
 
@@ -225,7 +232,7 @@ def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
 
 def summary(result: PooledResult) -> Table:
     """Return the pooled rows alone."""
-    from cerank.evaluation.answers import shown
+    from cerank.evaluation.answers import shown as shown_verdict
 
     percent = f"{100 * (1 - result.alpha):.3g} %"
     has_domains = any(row.domain for row in result.rows)
@@ -261,7 +268,7 @@ def summary(result: PooledResult) -> Table:
                 *(of.estimate.difference, judgment.low, judgment.high, judgment.p, judgment.p_corrected),
                 *(int(of.estimate.df), *scatter, low, high),
                 *(judgment.margin.value if judgment.margin else None, judgment.p_equivalence_corrected),
-                shown(judgment, of.estimate.difference),
+                shown_verdict(judgment, of.estimate.difference),
             )
         )
     is_simultaneous = len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}
@@ -451,3 +458,74 @@ def forest_svg(row: PooledRow, alpha: float = 0.05) -> str:
     caption = f"{100 * (1 - alpha):.3g} % intervals; square: weight; diamond: mean; dashed: prediction"
     parts.append(text(10, axis + 34, caption, tone="soft"))
     return "".join([*parts, "</svg>\n"])
+
+
+# --- which collections are in-domain: those whose documents a system was trained on (BEIR, NeurIPS 2021)
+
+_SAME = {  # collections that are the same passages or documents, or a sample of them
+    "beir/msmarco": "msmarco-passage",
+    "nano-beir/msmarco": "msmarco-passage",
+    "nano-beir/webis-touche2020": "beir/webis-touche2020",
+}
+_TWO_PARTS = ("beir", "nano-beir", "lotte", "clueweb22")  # the first part of these ids names no collection
+
+
+def collection_of(name: str) -> str:
+    """Return what is common to the names of all datasets over one collection.
+
+    >>> [collection_of(name) for name in ("dl19", "beir/msmarco/dev", "nano-beir/scifact", "/data/med[:60%]")]
+    ['msmarco-passage', 'msmarco-passage', 'beir/scifact', '/data/med']
+    """
+    whole = whole_and_part(name)[0]
+    if whole.startswith(("/", "./", "../", "~")):
+        return whole.partition("#")[0]
+    parts = id_of(whole).split("/")
+    collection = "/".join(parts[:2] if parts[0] in _TWO_PARTS else parts[:1])
+    collection = _SAME.get(collection, collection)
+    return collection.replace("nano-beir/", "beir/")
+
+
+def trained_on(plan: Plan, system: str) -> frozenset[str]:
+    """Return the collections that a system of a run learned from: those of its stages, up to its own."""
+    recipe = plan.recipe
+    if system not in recipe.chain:
+        return frozenset()
+    used = [recipe.stages[name].dataset or recipe.data.train for name in recipe.chain[: recipe.chain.index(system) + 1]]
+    names = [part.name for name in used for part in (sets_of(name) if is_mixture(name) else (WeightedSet(name),))]
+    return frozenset(map(collection_of, names))
+
+
+def in_domain_of(settings: Settings, texts: Sequence[str], tests: Collection[str]) -> frozenset[str]:
+    """Return those test sets, by their short names, whose collection any of the named runs was trained on."""
+    members = [
+        member
+        for target in targets_of(settings.lab, texts)
+        for member in (target.members if isinstance(target, SeedsTarget) else (target,))
+    ]
+    return in_domain_of_runs([member for member in members if isinstance(member, RunTarget)], tests)
+
+
+def in_domain_of_runs(runs: Sequence[RunTarget], tests: Collection[str]) -> frozenset[str]:
+    """Return those test sets, by their short names, whose collection any of some systems of runs was trained on."""
+    ours: set[str] = set()
+    for run in runs:
+        learned = trained_on(run.plan, run.system)
+        ours |= {short_name(test) for test in run.plan.recipe.data.test if collection_of(test) in learned}
+    return frozenset(ours & set(tests))
+
+
+def named_in_domain(names: Sequence[str], tests: Collection[str]) -> frozenset[str]:
+    """Return the test sets that a user calls in-domain, by their short names.
+
+    Raises:
+        UsageError: one of them is not among those compared on.
+    """
+    out = set()
+    for name in names:
+        fits = [test for test in tests if test in {name, short_name(name)} or id_of(test) == id_of(name)]
+        fits = fits or [test for test in tests if test == name.rstrip("/").rpartition("/")[2]]
+        if not fits:
+            what = f"'{shown(name, 120)}' is none of the test sets: {', '.join(sorted(tests))}"
+            raise UsageError(what, where="--in-domain", hint=nearest(name, sorted(tests)), code="not-tested")
+        out |= set(fits)
+    return frozenset(out)

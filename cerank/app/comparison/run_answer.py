@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, domains, pool_comparisons, stage_costs
+from cerank.app.comparison import comparisons, pool_comparisons, stage_costs
 from cerank.app.comparison.named_systems import RunTarget
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, UsageError
@@ -86,7 +86,7 @@ def _pooled(folder: RunFolder, plan: Plan, comparison: Comparison) -> PooledResu
         return None
     runs = [RunTarget(name, folder, plan, name) for name in plan.recipe.chain]
     try:
-        return pool_comparisons.pooled_rows(comparison, domains.of_runs(runs, collections))
+        return pool_comparisons.pooled_rows(comparison, pool_comparisons.in_domain_of_runs(runs, collections))
     except UsageError:  # such as rows that are all identical, or differ by the same on all queries
         return None
 

@@ -298,6 +298,7 @@ def compare(
     from cerank.app.checks import verify_run
     from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems, pool_comparisons
     from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
+    from cerank.app.rankings import cross_validation
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
@@ -354,6 +355,8 @@ def compare(
         shown += [export_comparison.secondary(comparison)] if with_secondary else []
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
+        of_folds = cross_validation.fold_rows(comparison)
+        shown += [cross_validation.fold_table(of_folds, comparison.terms.confidence)] if of_folds else []
         shown += pooled
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)

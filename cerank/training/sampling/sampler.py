@@ -119,6 +119,7 @@ class Sampler:
         self._teacher_scores = pool.scores if stage.source == "teacher" else None
         self._pool = pool
         self._dropped: Mapping[str, frozenset[str]] = {}  # query -> documents that a filter dropped
+        self._left_out: frozenset[str] = frozenset()  # queries that a teacher could not rank
         self._mixed = (
             MixedNegatives(name, stage, seed, pool.sources, pool.collections) if stage.negative_sources else None
         )
@@ -161,7 +162,7 @@ class Sampler:
     def sampled_queries(self) -> tuple[str, ...]:
         """Return the queries that the stage's steps sample, in the order of `usable`."""
         groups = self.steps * self._stage.groups_per_step
-        if groups >= len(self._queries):
+        if groups >= len(self._queries) and not self._pool.shares:  # a mixture may take a small set twice before that
             return self.usable
         sampled = {self._query_at(position) for position in range(groups)}
         return tuple(query for query in self._queries if query in sampled)
@@ -192,6 +193,19 @@ class Sampler:
         """
         sampler = copy.copy(self)
         sampler._dropped = dropped
+        sampler._count_queries()
+        return sampler
+
+    def leaving_out(self, queries: Iterable[str]) -> Self:
+        """Return this sampler without some more queries, such as those that a teacher could not rank.
+
+        The others are sampled in the same order as before, so that few new ones come in.
+
+        Raises:
+            RunFailedError: no query is left.
+        """
+        sampler = copy.copy(self)
+        sampler._left_out = self._left_out.union(queries)
         sampler._count_queries()
         return sampler
 
@@ -248,11 +262,13 @@ class Sampler:
     def _shuffle(self, purpose: str, *what: int | str, of_set: str = "") -> list[str]:
         """Return the usable queries, of one set if it is given, in random order.
 
-        Queries without a negative left are taken out after the shuffle, so that the others keep their order.
+        Queries without a negative left, or without a teacher's list, are taken out after the shuffle, so that the
+        others keep their order.
         """
         order = [query for query in self._shuffled if not of_set or query.partition(":")[0] == of_set]
         random.Random(derive(self._seed, purpose, self._name, *what)).shuffle(order)
-        return [query for query in order if query not in self._emptied] if self._emptied else order
+        gone = self._emptied | self._left_out
+        return [query for query in order if query not in gone] if gone else order
 
     def _mixture_order(self, epoch: int) -> list[str]:
         """Return the queries of an epoch of a mixture: of each set its share, going through the set again and again.
@@ -430,11 +446,14 @@ class Sampler:
         )
 
     def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str], list[str]]:
-        """Return what the data can give, the usable queries, and these with those that the filters emptied."""
+        """Return what the data can give, the usable queries, and these with those taken out after a look at them."""
         usable: list[str] = []
         shuffled: list[str] = []
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
         for query in query_ids:
+            if query in self._left_out:
+                shuffled.append(query)
+                continue
             missing, is_undersized = self._missing(query)
             counts["dropped"] += self._dropped_positives(query)
             if missing == "filtered":
@@ -450,7 +469,7 @@ class Sampler:
             if self._stage.source == "labels":
                 counts["unretrieved"] += len(set(self._positives(query)) - set(self._ranking.get(query, ())))
         sampling = SamplingStats(
-            queries=len(query_ids),
+            queries=len(query_ids) - len(self._left_out),
             usable=len(usable),
             without_candidates=counts["candidates"],
             without_positive=counts["positive"],
@@ -459,7 +478,7 @@ class Sampler:
             unretrieved_positives=counts["unretrieved"],
             dropped_positives=counts["dropped"],
         )
-        return sampling, usable, shuffled if self._emptied else usable
+        return sampling, usable, shuffled if self._emptied or self._left_out else usable
 
     def _dropped_positives(self, query: str) -> int:
         """Return how many positives with a text are not used because they were not retrieved."""
