@@ -360,7 +360,7 @@ def result_tables(
         run: its name, to say what shows the notes that are left out.
         with_all_notes: leave none out.
     """
-    from cerank.app.comparison import export_comparison, run_answer, stage_costs
+    from cerank.app.comparison import export_comparison, pool_comparisons, run_answer, stage_costs
 
     cost = stage_costs.table(run_answer_.costs, hour_price)
     if is_for_machines(form):
@@ -381,7 +381,8 @@ def result_tables(
         more = len(every) - len(shown[-1].notes) + len(run_answer_.spreads)
         notes += [f"{counted(more, 'more note')}: cerank show {run} --notes"] if more else []
     shown[-1] = msgspec.structs.replace(shown[-1], notes=tuple(notes))
-    return [*shown, cost]
+    together = [pool_comparisons.summary(run_answer_.pooled)] if run_answer_.pooled is not None else []
+    return [*shown, *together, cost]
 
 
 def comparison_table(

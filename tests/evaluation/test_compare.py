@@ -13,6 +13,7 @@ from scipy import stats
 
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
+from cerank.evaluation.answers import explain
 from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, Row, System, Terms, compare, measured
 from cerank.evaluation.comparison_rows import footnotes, reasons, shown_verdict, summary
 from cerank.evaluation.measures import check
@@ -247,6 +248,7 @@ def test_queries_that_tie_are_equivalent_only_where_rare_differences_could_not_e
         row = compare([system("a", values), system("b", dict(values))], ["nDCG@10"], terms=terms).rows[0]
         assert (row.verdict, row.worth.answer, row.judgment.unseen) == (verdict, worth, 0.25)
         assert "unseen" in {note.kind for note in row.notes}
+        assert "0.25" in explain(row.judgment, row.limits)
     values = {f"q{at}": 0.5 for at in range(60)}
     row = compare([system("a", values), system("b", dict(values))], ["nDCG@10"], terms=terms).rows[0]
     assert (row.verdict, row.worth.answer, row.judgment.unseen) == ("equivalent", "not worth it", None)

@@ -6,19 +6,25 @@ Invariant: what is pooled is named, collection by collection, beside the mean; n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, domains, margins
+from cerank.app.comparison import comparisons, margins
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, short_name, targets_of
+from cerank.datasets.aliases import id_of
+from cerank.datasets.open_datasets import whole_and_part
 from cerank.errors import MissingError, UsageError, os_error
 from cerank.files import json_records
+from cerank.recipes.plan import Plan
+from cerank.recipes.sections.set_mixtures import WeightedSet, is_mixture, sets_of
+from cerank.registry import nearest
 from cerank.settings import Settings
 from cerank.text import escapes
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
@@ -69,9 +75,9 @@ def pool(
     else:
         comparison = comparisons.compare(settings, request)
         rows, notes = pooling.of_comparison(comparison), pooling.shared_queries(comparison)
-        trained = domains.of_targets(settings, request.targets, {row.collection for row in rows})
+        trained = in_domain_of(settings, request.targets, {row.collection for row in rows})
     if in_domain:
-        trained = domains.named(in_domain, {row.collection for row in rows})
+        trained = named_in_domain(in_domain, {row.collection for row in rows})
     if request.measures:
         measures = {canonical(name, "--measure") for name in request.measures}
         rows = tuple(row for row in rows if row.measure in measures)
@@ -148,21 +154,54 @@ def of_comparison(
     Raises:
         UsageError: a test set that is called in-domain was not compared on; they cannot be pooled.
     """
-    from cerank.evaluation.studies import pooling
-
     collections = {row.condition.dataset for row in comparison.rows}
-    trained = domains.named(in_domain, collections) if in_domain else frozenset[str]()
+    trained = named_in_domain(in_domain, collections) if in_domain else frozenset[str]()
     if len(collections) < 2:
         return None
+    return pooled_rows(comparison, trained or in_domain_of(settings, request.targets, collections))
+
+
+def pooled_rows(comparison: Comparison, in_domain: frozenset[str]) -> PooledResult:
+    """Return a comparison's rows pooled over its collections, in a family of their own.
+
+    Raises:
+        UsageError: they cannot be pooled.
+    """
+    from cerank.evaluation.studies import pooling
+
     terms = comparison.terms
     result = pooling.pooled(
         pooling.of_comparison(comparison),
         margins={name: margin for name, margin in terms.margins.items() if margin.share is None},
         alpha=terms.alpha,
         correction="bh" if terms.correction == "bh" else "none" if terms.correction == "none" else "holm",
-        in_domain=trained or domains.of_targets(settings, request.targets, collections),
+        in_domain=in_domain,
     )
     return msgspec.structs.replace(result, notes=(*result.notes, *pooling.shared_queries(comparison)))
+
+
+def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> tuple[str, ...]:
+    """Return a sentence for each pooled row of some pairs of systems.
+
+    Args:
+        result: the pooled rows.
+        pairs: (measure, left, right) of those that are told.
+    """
+    from cerank.evaluation.answers import shown as shown_verdict
+
+    out = []
+    for row in result.rows:
+        if (row.measure, row.left, row.right) not in pairs:
+            continue
+        mean, judgment = row.pooled.estimate.difference, row.judgment
+        which = f"{row.domain} " if row.domain else ""
+        where = f"Over {'' if row.domain else 'all '}{counted(row.pooled.collections, f'{which}collection')}"
+        low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
+        out.append(
+            f"{where}, {row.right} against {row.left}: {shown_verdict(judgment, mean)}, {mean:+.4f} {row.measure} on "
+            f"average, {100 * (1 - judgment.level):.4g} % interval {low} to {high}."
+        )
+    return tuple(out)
 
 
 def summaries(
@@ -193,7 +232,7 @@ def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
 
 def summary(result: PooledResult) -> Table:
     """Return the pooled rows alone."""
-    from cerank.evaluation.answers import shown
+    from cerank.evaluation.answers import shown as shown_verdict
 
     percent = f"{100 * (1 - result.alpha):.3g} %"
     has_domains = any(row.domain for row in result.rows)
@@ -229,7 +268,7 @@ def summary(result: PooledResult) -> Table:
                 *(of.estimate.difference, judgment.low, judgment.high, judgment.p, judgment.p_corrected),
                 *(int(of.estimate.df), *scatter, low, high),
                 *(judgment.margin.value if judgment.margin else None, judgment.p_equivalence_corrected),
-                shown(judgment, of.estimate.difference),
+                shown_verdict(judgment, of.estimate.difference),
             )
         )
     is_simultaneous = len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}
@@ -419,3 +458,74 @@ def forest_svg(row: PooledRow, alpha: float = 0.05) -> str:
     caption = f"{100 * (1 - alpha):.3g} % intervals; square: weight; diamond: mean; dashed: prediction"
     parts.append(text(10, axis + 34, caption, tone="soft"))
     return "".join([*parts, "</svg>\n"])
+
+
+# --- which collections are in-domain: those whose documents a system was trained on (BEIR, NeurIPS 2021)
+
+_SAME = {  # collections that are the same passages or documents, or a sample of them
+    "beir/msmarco": "msmarco-passage",
+    "nano-beir/msmarco": "msmarco-passage",
+    "nano-beir/webis-touche2020": "beir/webis-touche2020",
+}
+_TWO_PARTS = ("beir", "nano-beir", "lotte", "clueweb22")  # the first part of these ids names no collection
+
+
+def collection_of(name: str) -> str:
+    """Return what is common to the names of all datasets over one collection.
+
+    >>> [collection_of(name) for name in ("dl19", "beir/msmarco/dev", "nano-beir/scifact", "/data/med[:60%]")]
+    ['msmarco-passage', 'msmarco-passage', 'beir/scifact', '/data/med']
+    """
+    whole = whole_and_part(name)[0]
+    if whole.startswith(("/", "./", "../", "~")):
+        return whole.partition("#")[0]
+    parts = id_of(whole).split("/")
+    collection = "/".join(parts[:2] if parts[0] in _TWO_PARTS else parts[:1])
+    collection = _SAME.get(collection, collection)
+    return collection.replace("nano-beir/", "beir/")
+
+
+def trained_on(plan: Plan, system: str) -> frozenset[str]:
+    """Return the collections that a system of a run learned from: those of its stages, up to its own."""
+    recipe = plan.recipe
+    if system not in recipe.chain:
+        return frozenset()
+    used = [recipe.stages[name].dataset or recipe.data.train for name in recipe.chain[: recipe.chain.index(system) + 1]]
+    names = [part.name for name in used for part in (sets_of(name) if is_mixture(name) else (WeightedSet(name),))]
+    return frozenset(map(collection_of, names))
+
+
+def in_domain_of(settings: Settings, texts: Sequence[str], tests: Collection[str]) -> frozenset[str]:
+    """Return those test sets, by their short names, whose collection any of the named runs was trained on."""
+    members = [
+        member
+        for target in targets_of(settings.lab, texts)
+        for member in (target.members if isinstance(target, SeedsTarget) else (target,))
+    ]
+    return in_domain_of_runs([member for member in members if isinstance(member, RunTarget)], tests)
+
+
+def in_domain_of_runs(runs: Sequence[RunTarget], tests: Collection[str]) -> frozenset[str]:
+    """Return those test sets, by their short names, whose collection any of some systems of runs was trained on."""
+    ours: set[str] = set()
+    for run in runs:
+        learned = trained_on(run.plan, run.system)
+        ours |= {short_name(test) for test in run.plan.recipe.data.test if collection_of(test) in learned}
+    return frozenset(ours & set(tests))
+
+
+def named_in_domain(names: Sequence[str], tests: Collection[str]) -> frozenset[str]:
+    """Return the test sets that a user calls in-domain, by their short names.
+
+    Raises:
+        UsageError: one of them is not among those compared on.
+    """
+    out = set()
+    for name in names:
+        fits = [test for test in tests if test in {name, short_name(name)} or id_of(test) == id_of(name)]
+        fits = fits or [test for test in tests if test == name.rstrip("/").rpartition("/")[2]]
+        if not fits:
+            what = f"'{shown(name, 120)}' is none of the test sets: {', '.join(sorted(tests))}"
+            raise UsageError(what, where="--in-domain", hint=nearest(name, sorted(tests)), code="not-tested")
+        out |= set(fits)
+    return frozenset(out)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, stage_costs
+from cerank.app.comparison import comparisons, pool_comparisons, stage_costs
+from cerank.app.comparison.named_systems import RunTarget
 from cerank.core.metrics import Event
-from cerank.errors import CerankError
+from cerank.errors import CerankError, UsageError
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
@@ -19,6 +20,7 @@ from cerank.text.table_data import Column, Table
 if TYPE_CHECKING:
     from cerank.evaluation.answers import Answer, Cost
     from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.training.stage_summary import StageSummary
 
 
@@ -30,6 +32,7 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
     no_gains: tuple[str, ...] = ()  # of stages that ended no better in validation than they started
     filters: tuple[str, ...] = ()  # what the filter of each stage that has one came to
+    pooled: PooledResult | None = None  # over the test sets, where there are several
 
     @property
     def by_stage(self) -> dict[str, Cost]:
@@ -51,10 +54,12 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """Return the answers as sentences."""
+        """Return the answers as sentences; with several test sets, what they come to together."""
         from cerank.evaluation.answers import paragraphs
 
-        return paragraphs(self.comparison, self.by_stage)
+        main = {(answer.measure, answer.left, answer.right) for answer in self.answers if answer.is_main}
+        together = pool_comparisons.sentences(self.pooled, main) if self.pooled is not None else ()
+        return (*paragraphs(self.comparison, self.by_stage), *together)
 
 
 def of_run(folder: RunFolder) -> RunAnswer:
@@ -70,7 +75,20 @@ def of_run(folder: RunFolder) -> RunAnswer:
         spreads=_spreads(folder, plan, comparison),
         no_gains=_no_gains(folder, plan),
         filters=_filters(folder, plan),
+        pooled=_pooled(folder, plan, comparison),
     )
+
+
+def _pooled(folder: RunFolder, plan: Plan, comparison: Comparison) -> PooledResult | None:
+    """Return what the run's test sets come to together; None where there is one, or they cannot be pooled."""
+    collections = {row.condition.dataset for row in comparison.rows}
+    if len(collections) < 2:
+        return None
+    runs = [RunTarget(name, folder, plan, name) for name in plan.recipe.chain]
+    try:
+        return pool_comparisons.pooled_rows(comparison, pool_comparisons.in_domain_of_runs(runs, collections))
+    except UsageError:  # such as rows that are all identical, or differ by the same on all queries
+        return None
 
 
 def what_was_read(folder: RunFolder, plan: Plan) -> tuple[str, ...]:

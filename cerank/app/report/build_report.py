@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 import cerank
-from cerank.app.comparison import domains
+from cerank.app.comparison import pool_comparisons
 from cerank.app.comparison.named_systems import short_name
 from cerank.app.evidence import system_costs
 from cerank.app.report import footnotes, provenance, results_tables
@@ -169,7 +169,7 @@ def _pooled(scope: ReportScope, verdicts: TestResults) -> tuple[PooledResult | N
             pooling.of_comparison(comparison),
             margins=_absolute(comparison.terms.margins),
             alpha=comparison.terms.alpha,
-            in_domain=domains.of_runs(runs, collections),
+            in_domain=pool_comparisons.in_domain_of_runs(runs, collections),
         )
     except UsageError as error:
         return None, (f"not pooled over test sets: {error.what}",)

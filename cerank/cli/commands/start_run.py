@@ -170,6 +170,7 @@ def run(
 
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
+    _tell_tests(plan)
     if dry_run:
         is_here = lab_of_runs.executor is None
         _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here, nodes=nodes)
@@ -187,6 +188,12 @@ def run(
         live_status.tell_submitted(lab_of_runs, [folder], [record])
     else:
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
+
+
+def _tell_tests(plan: Plan) -> None:
+    """Say which test collections a name for several came to, and which are not on disk."""
+    if "data.test" in plan.reasons:
+        info(plan.reasons["data.test"])
 
 
 def _check_fold_options(*, detach: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cerank.app.comparison import comparisons, domains, pool_comparisons
+from cerank.app.comparison import comparisons, pool_comparisons, run_answer
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
 from cerank.cli.typer_app import app
@@ -159,7 +159,7 @@ def test_a_collection_is_called_in_files_as_in_tables_without_separators(dataset
     ],
 )
 def test_a_test_set_is_in_domain_where_its_collection_is_that_of_the_training_data(one, other, is_same):
-    assert (domains.collection_of(one) == domains.collection_of(other)) == is_same
+    assert (pool_comparisons.collection_of(one) == pool_comparisons.collection_of(other)) == is_same
 
 
 @pytest.mark.slow
@@ -167,12 +167,15 @@ def test_a_run_tells_by_its_plan_which_of_its_test_sets_are_in_domain(tmp_path):
     run = make_trained(tmp_path, two_tests=True)
     tests = {"data[70%:]", "apart"}
     settings = run.settings
-    assert domains.of_targets(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
-    assert not domains.of_targets(settings, ("brisk-otter:first-stage",), tests)
+    assert pool_comparisons.in_domain_of(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
+    assert not pool_comparisons.in_domain_of(settings, ("brisk-otter:first-stage",), tests)
     request = ComparisonRequest(targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",))
     comparison = comparisons.compare(settings, request)
     result = pool_comparisons.of_comparison(settings, request, comparison)
     assert [row.domain for row in result.rows] == ["", "in-domain", "out-of-domain"]
+    answer = run_answer.of_run(run.folder)
+    assert {row.domain for row in answer.pooled.rows} == {"", "in-domain", "out-of-domain"}
+    assert "out-of-domain" in " ".join(answer.paragraphs)
     chosen = ComparisonRequest(
         targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",), dataset=f"{tmp_path}/apart+dl20"
     )
