@@ -322,12 +322,17 @@ def with_unknown_documents(
     for name in dict.fromkeys((*recipe.data.test, *validation, *trained)):
         dataset = datasets[name]
         local = {number for number, member in dataset.members.items() if not member.reads_catalog}
-        judged = dict.fromkeys(
+        relevant = (
             doc
             for row in dataset.qrels.values()
             for doc, grade in row.items()
             if grade > 0 and (set_number(doc) in local if dataset.members else not dataset.reads_catalog)
         )
+        judged: dict[str, None] = {}
+        for doc in relevant:  # no further than needed: of a large dataset there are millions
+            judged[doc] = None
+            if len(judged) > _LOOKED_UP:
+                break
         looked_up = list(itertools.islice(judged, _LOOKED_UP))
         unknown = [doc for doc in looked_up if doc not in dataset.documents]
         if not unknown:

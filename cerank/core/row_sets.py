@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 _BLOCK = 64  # bytes; before each, the number of rows in all blocks before is kept
@@ -112,3 +112,20 @@ class ChosenItems(Sequence[str]):
         if self._rows is None:
             return iter(self._items)
         return (self._items[row] for row in self._rows)
+
+
+class KnownItems(ChosenItems):
+    """Chosen items that are not kept in memory, of which it is known whether something is among them.
+
+    Args:
+        items: the whole sequence.
+        rows: as for `ChosenItems`.
+        has: returns whether something is one of the chosen items, without going through them.
+    """
+
+    def __init__(self, items: Sequence[str], rows: Sequence[int] | None, has: Callable[[object], bool]) -> None:
+        super().__init__(items, rows)
+        self._has = has
+
+    def __contains__(self, item: object) -> bool:
+        return self._has(item)

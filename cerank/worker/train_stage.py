@@ -341,7 +341,7 @@ class StageWork:
         is_made_here = inputs.ranks_candidates(recipe, stage)
         ranking: Ranking
         if stage.source == "teacher" and not is_made_here:
-            ranking = self._inputs.teacher(self._name, stage, list(dataset.queries))
+            ranking = self._inputs.teacher(self._name, stage, dataset.query_ids)
         else:
             # candidates may be stored deeper than this stage's window, so cut them to it
             ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
@@ -356,7 +356,7 @@ class StageWork:
             stage,
             recipe.seed,
             TrainingPool(
-                query_ids=list(qrels) if stage.labels_by else list(dataset.queries),
+                query_ids=list(qrels) if stage.labels_by else dataset.query_ids,
                 qrels=qrels,
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
@@ -523,7 +523,7 @@ class StageWork:
         name = inputs.validation_dataset(recipe, stage)
         dataset = self._inputs.datasets[name]
         queries = self._validation_queries()
-        qrels = {query: dataset.qrels.get(query, {}) for query in queries}
+        qrels = {query: dict(dataset.qrels.get(query, {})) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
         candidates = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
