@@ -132,8 +132,8 @@ class _Queries:
     def known(self, others: _Queries) -> set[str]:
         """Return the texts, of many queries only those that are among the others' if these are few."""
         if self.is_large and not others.is_large:
-            wanted = set(others._plain.values())
-            return {text for _, text in self.plain() if text in wanted} - {""}
+            among = set(others._plain.values())
+            return {text for _, text in self.plain() if text in among} - {""}
         return {text for _, text in self.plain()} - {""}
 
 

@@ -16,7 +16,7 @@ from cerank.text.safe_text import counted
 class WorkItem(msgspec.Struct, frozen=True):
     """A part of a run's work, counted in pairs through the model before anything is started."""
 
-    part: str  # "train contrastive", "choose contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
+    part: str  # "train contrastive", "choose ...", "filter negatives of ...", "validate ...", "re-rank TEST by ..."
     units: int  # steps, validations, queries, texts
     pairs: int  # 0 for an embedding teacher, which reads texts one by one
     stage: str = ""  # whose work it is; "" for a sum over several
@@ -43,6 +43,9 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
             items.append(
                 WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name)
             )
+        if stage.false_negatives.scores in recipe.teachers:
+            sampled = min(steps * stage.groups_per_step, taught)
+            items.append(WorkItem(f"filter negatives of {name}", sampled, sampled * _scored_by_filter(stage), name))
         validation_queries = queries[stage.validation or recipe.data.validation]
         times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
@@ -56,6 +59,17 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
             pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages) * _passages(recipe, system)
             items.append(WorkItem(f"re-rank {test} by {system}", queries[test], pairs, system))
     return tuple(items)
+
+
+def _scored_by_filter(stage: Stage) -> int:
+    """Return how many documents of a query a model scores at most so that false negatives can be told, positives too.
+
+    A query with more positives than a group takes has some more.
+    """
+    ranks = [source.ranks or stage.window for source in stage.negative_sources if source.is_ranked]
+    if not stage.negative_sources:
+        ranks = [stage.window]
+    return stage.positives + sum(last - first + 1 for first, last in ranks)
 
 
 def _passages(recipe: Recipe, system: str) -> int:

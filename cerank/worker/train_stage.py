@@ -369,7 +369,9 @@ class StageWork:
         if stage.source == "teacher":
             self._lists = len(ranking)
         if stage.false_negatives.is_used:
-            sampler = filtered_negatives.without_false_negatives(context, self._inputs, self._name, stage, sampler)
+            filters = filtered_negatives.NegativeFilter(context, self._inputs, self._name, stage)
+            sampler = filters.filtered(sampler)
+            filters.save(sampler)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
 
@@ -384,12 +386,14 @@ class StageWork:
     def _joint_sampler(self) -> JointSampler:
         """Return the sampler of a stage with several losses, or with one that has options."""
         labels = self._labels_by_model if self._stage.labels_by else None
-        sampler = joint_sampler(self._inputs, self._context.plan.recipe, self._name, self._stage, labels)
-        self._lists = sampler.teacher_lists
+        known = self._inputs, self._context.plan.recipe, self._name, self._stage, labels
         if self._stage.false_negatives.is_used:
-            sampler = filtered_negatives.without_false_negatives(
-                self._context, self._inputs, self._name, self._stage, sampler
-            )
+            filters = filtered_negatives.NegativeFilter(self._context, self._inputs, self._name, self._stage)
+            sampler = joint_sampler(*known, filtered=filters.filtered)
+            filters.save(sampler)
+        else:
+            sampler = joint_sampler(*known)
+        self._lists = sampler.teacher_lists
         supply = describe_supply(sampler.sampling)
         unknown = sampler.describe_unknown()
         self._context.log.event("groups counted", f"{self._name}: {supply}{f'; {unknown}' if unknown else ''}")

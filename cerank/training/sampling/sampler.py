@@ -69,7 +69,8 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
-        unranked: query -> documents in `ranking` that a teacher of the stage did not rank, and that are no negatives.
+        unranked: query -> documents in `ranking` that a teacher of the stage did not rank, and that are no negatives
+            where they come from `ranking`.
         sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
         collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
             come from the whole collection.
@@ -399,6 +400,7 @@ class Sampler:
             needed=needed,
             has_text=self._has_text,
             dropped=self._dropped.get(query, frozenset()),
+            unranked=self._pool.unranked.get(query, frozenset()),
         )
 
     def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, Sequence[str], QuerySupply]:
