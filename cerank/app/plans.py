@@ -33,7 +33,7 @@ from cerank.models.preflight import check_base
 from cerank.planning import optimization, several_devices
 from cerank.planning.learning_rates import RateGroup, changes_rates, rate_groups
 from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
-from cerank.planning.workload import WorkItem, count_work
+from cerank.planning.workload import WorkItem, count_work, sizes_of
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.optimizer_checks import optimizer_mistakes
 from cerank.recipes.paths import with_file_of_folds
@@ -387,7 +387,7 @@ def work_of(plan: Plan) -> tuple[WorkItem, ...]:
     from cerank.planning.inputs import open_datasets
 
     datasets = open_datasets(plan.recipe, Path(plan.cache))
-    return count_work(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
+    return count_work(plan.recipe, *sizes_of(datasets))
 
 
 def absolute(recipe: Recipe) -> Recipe:

@@ -37,9 +37,7 @@ def table(plan: Plan) -> Table | None:
     if not stages:
         return None
     rows = [row for name, stage in stages for row in _rows(plan, recipe, name, stage)]
-    notes = [
-        note for name, stage in stages for note in _notes(name, stage, stage.false_negatives.scores in recipe.teachers)
-    ]
+    notes = [note for name, stage in stages for note in _notes(recipe, name, stage)]
     return Table("negatives", _COLUMNS, tuple(rows), "Negatives", tuple(notes))
 
 

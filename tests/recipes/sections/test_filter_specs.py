@@ -122,3 +122,20 @@ def test_the_pairs_that_a_model_scores_to_filter_negatives_are_counted_once_a_qu
     sources = [{"source": "first-stage", "ranks": [1, 20]}, {"source": "collection"}]
     assert filtered(negative_sources=sources) == [(120, 120 * 21)]
     assert filtered(false_negatives={"near_duplicates": 0.9}) == []
+
+
+def test_no_more_candidates_are_counted_than_there_are_documents():
+    values = {
+        "name": "r",
+        "chain": ["a"],
+        "data": {"depth": 500},
+        "stages": {"a": {"steps": 5, "validation_depth": 90}},
+    }
+    recipe = recipe_from(values, "test")
+    names = (recipe.data.train, recipe.data.validation, *recipe.data.test)
+    few = {item.part: item.pairs for item in count_work(recipe, dict.fromkeys(names, 10), dict.fromkeys(names, 60))}
+    many = {item.part: item.pairs for item in count_work(recipe, dict.fromkeys(names, 10))}
+    test = f"re-rank {recipe.data.test[0]} by a"
+    firsts = len(recipe.data.first_stages)
+    assert (few[test], many[test]) == (10 * 60 * firsts, 10 * 500 * firsts)
+    assert few["validate a"] / many["validate a"] == pytest.approx(60 / 90)
