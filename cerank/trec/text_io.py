@@ -19,7 +19,7 @@ import msgspec
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
 from cerank.files.hashing import input_sha256
-from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks
+from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.text.safe_text import counted, shown
 from cerank.trec import layouts
@@ -209,10 +209,11 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def qrels_rows(path: Path) -> Iterator[tuple[int, str, str, int]]:
+def qrels_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str, int]]:
     """Yield (line, query, document, grade) of each row of qrels, as `read_qrels` reads them; raises as it does.
 
-    The line is 0 where the layout has none to tell. Qrels with four columns are not kept in memory.
+    The line is 0 where the layout has none to tell. Qrels with four columns are not kept in memory; they are opened by
+    `opener`, if there is one.
     """
     layout = layouts.layout_of(path, "qrels")
     if layout.kind != "trec":
@@ -224,7 +225,7 @@ def qrels_rows(path: Path) -> Iterator[tuple[int, str, str, int]]:
             yield 0, checked_id(query, "query", where), checked_id(document, "document", where), int(value)
         return
     is_first = True
-    for first, lines in line_blocks(path, columns=True):
+    for first, lines in line_blocks(path, columns=True, opener=opener):
         for number, line in enumerate(lines, first):
             parts = line.split()
             if len(parts) != 4 or (is_first and is_comment(line)):
