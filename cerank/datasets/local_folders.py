@@ -261,9 +261,9 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
 def files_with_rows(folder: Path, split: str = "") -> list[tuple[str, Path]]:
     """Return (kind, file) of a folder's own documents, queries and qrels; kinds are document, query and judgment."""
     qrels_file = _qrels_file(folder, split)
-    found = [("document", path) for path in _existing(folder, _DOCUMENTS)]
-    found += [("query", path) for path in _existing(folder, _QUERIES)]
-    return found + ([("judgment", qrels_file)] if qrels_file else [])
+    files = [("document", path) for path in _existing(folder, _DOCUMENTS)]
+    files += [("query", path) for path in _existing(folder, _QUERIES)]
+    return files + ([("judgment", qrels_file)] if qrels_file else [])
 
 
 def runs_of_folder(folder: Path) -> dict[str, Path]:

@@ -54,13 +54,13 @@ def broken_rows(folder: Path, split: str = "") -> BrokenRows:
     count = files = 0
     for kind, path in files_with_rows(folder, split):
         scan = _Scan(path, kind)
-        found = 0
+        in_file = 0
         with contextlib.suppress(FormatError):  # of the file as a whole, such as a damaged archive: told by opening it
             for error in scan.errors():
-                found += 1
+                in_file += 1
                 if len(named) < _MOST_NAMED:
                     named.append(f"{error.where}: {error.what}")
-        count, files = count + found, files + bool(found)
+        count, files = count + in_file, files + bool(in_file)
     return BrokenRows(named, count, files)
 
 
