@@ -16,7 +16,8 @@ import msgspec
 
 from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.matrix_schema import Matrix
-from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
+from cerank.recipes.schema import Compute, Data, Evaluate, Recipe, Stage
+from cerank.recipes.search_space import SearchRange
 from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.recipes.sections.curriculum_specs import CurriculumSpec
 from cerank.recipes.sections.filter_specs import FilterSpec
@@ -24,12 +25,14 @@ from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.recipes.sections.teacher_specs import TeacherSpec
+from cerank.recipes.sections.tuning_specs import Tuning
+from cerank.recipes.sweep_schema import Sweep
 
 GUIDE = Path(__file__).resolve().parents[1] / "cerank" / "guides" / "recipe-reference.md"
 HEAD = """\
 # Recipe reference
 
-Every key of a recipe and of a matrix, with its type, its default and what it does.
+Every key of a recipe, a matrix and a sweep, with its type, its default and what it does.
 
 `cerank guide recipes` is the introduction. `cerank recipes show NAME --full` prints the same keys with a recipe's own
 values; `--set stages.distill.steps=100` changes one for a run. A key that is not given has its default; "required"
@@ -43,6 +46,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("The recipe itself", "At the top of the file.", Recipe),
     ("[data]", "Where queries, documents and labels come from.", Data),
     ("[evaluate]", "What is measured on the test datasets.", Evaluate),
+    ("[compute]", "How the stages are computed; see `cerank guide reliability`.", Compute),
     ("[stages.NAME]", "One table for each stage; `chain` says which of them run.", Stage),
     ("[[stages.NAME.losses]]", "Once for each loss of a stage with several; see `cerank guide recipes`.", LossPart),
     (
@@ -68,7 +72,10 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ),
     ("[stages.NAME.filter]", "Train on a part of the groups; see `cerank guide recipes`.", FilterSpec),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
+    ("[tuned]", "Where settings come from; `cerank sweep` writes it, see `cerank guide sweeps`.", Tuning),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
+    ("A sweep", "A file of its own, for `cerank sweep FILE.toml`; see `cerank guide sweeps`.", Sweep),
+    ("[search] of a sweep", "Key path -> the values to try, one kind of them.", SearchRange),
 )
 _TYPES = {str: "text", int: "integer", float: "number", bool: "true or false", object: "any value"}
 

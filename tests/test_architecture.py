@@ -64,3 +64,24 @@ def test_no_two_classes_have_one_name() -> None:
     ]
     assert len(names) > 200
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def _decodes_a_struct(call: ast.Call) -> bool:
+    """Return whether a call lets msgspec prepare a struct outside the lock of `json_records`."""
+    name = ast.unparse(call.func)
+    if name == "msgspec.convert":
+        return ast.unparse(call.args[1]) != "Pooling"  # a choice of texts
+    kinds = [keyword for keyword in call.keywords if keyword.arg == "type"]
+    return name.endswith(".Decoder") or (bool(kinds) and re.fullmatch(r"msgspec\.\w+\.decode", name) is not None)
+
+
+def test_structs_are_decoded_where_threads_cannot_crash_each_other() -> None:
+    allowed = {"cerank/files/json_records.py", "cerank/core/decode.py"}  # the second converts single values
+    places = {
+        f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+        for path in (ROOT / "cerank").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8")))
+        if isinstance(node, ast.Call) and _decodes_a_struct(node)
+    }
+    assert len(places) > 2
+    assert {place for place in places if place.partition(":")[0] not in allowed} == set()

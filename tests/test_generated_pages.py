@@ -46,8 +46,9 @@ def test_error_codes_are_words_joined_by_hyphens() -> None:
 
 
 RECIPE_TABLES = (
-    *("data", "evaluate", "stages", "teachers", "passages"),
+    *("data", "evaluate", "compute", "stages", "teachers", "passages", "tuned"),
     *("adapter", "losses", "negative_sources", "false_negatives", "filter", "passages", "curriculum"),  # of a stage
+    "search",  # of a sweep
 )
 
 

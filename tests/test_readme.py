@@ -30,6 +30,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("run", "--folds"): "queues five runs; tests/app/rankings/test_cross_validation.py carries three out",
     ("folds",): "needs a finished run for each fold, as there",
+    ("compare", "brisk-otter@folds"): "needs them too, as there",
     ("effects",): "needs all runs of a matrix; tests/app/matrix/test_matrix_runs.py carries four out",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("report", "rank-distillm-table1", "--released"): "needs the archive; tests/app/report/test_released_table.py",
@@ -112,6 +113,9 @@ def place(tmp_path_factory):
     (folder / "dl20.toml").write_text(claims[1])
     (rates,) = (block for block in blocks(DOCUMENTS["matrices"], "toml") if block.startswith('name = "rates"'))
     (folder / "rates.toml").write_text(rates)
+    for block in blocks(DOCUMENTS["sweeps"], "toml"):
+        name, _, text = block.partition("\n")
+        (folder / name.removeprefix("# ")).write_text(text.replace("trials = 24", "trials = 2"))
     planned = re.search(r'```toml\n(title = "Is .*?)```', DOCUMENTS["verdicts"], re.DOTALL)
     assert planned is not None
     (folder / "plan.toml").write_text(planned[1])

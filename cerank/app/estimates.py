@@ -14,46 +14,38 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.core.metrics import StepMetrics, Validation
 from cerank.errors import CerankError
 from cerank.files import journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
+from cerank.planning.shared_speed import SCORING, Rate, rate_of_rows
 from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes, sizes_of
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
-from cerank.recipes.sections.filter_specs import FORWARD_COST
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.scheduler import local_launcher
 
-__all__ = ["format_minutes"]
+__all__ = ["Rate", "format_minutes"]
 
 NEWEST = 100  # runs looked at, the newest first
 _PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included
-SCORING = 3.0  # pairs scored in the time of training on one: the backward pass takes twice the forward pass
 
 
-class Rate(msgspec.Struct, frozen=True):
-    """Pairs a second through the model."""
-
-    train: float
-    score: float
-
-
-def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rate]:
+def rates(lab: Path, recipe: Recipe, device: str, threads: int, count: int = 1) -> dict[str, Rate]:
     """Return stage -> how fast it goes, for the stages of the chain of which something like was trained before.
 
-    Like is: the same base and pooling, kind of device, threads (on a CPU), longest pair and precision; the newest such
-    stage of the lab's newest 100 runs counts.
+    Like is: the same base and pooling, kind of device, threads (on a CPU), longest pair and precision, and for several
+    devices their number and the pairs of a step; the newest such stage of the lab's newest 100 runs counts.
 
     Args:
         lab: folder of the runs from which speeds are read.
         recipe: complete recipe, with its base as a plan names it.
         device: name of the device as a plan has it, such as "cpu" or "cuda:0".
         threads: number of CPU threads that the run will use; it does not matter on a GPU.
+        count: devices that share a run, whose speed together is asked for.
     """
-    kinds = {name: _like(recipe, stage, device, threads) for name, stage in recipe.chained()}
+    kinds = {name: _like(recipe, stage, device, threads, count) for name, stage in recipe.chained()}
     rate_of: dict[tuple[object, ...], Rate] = {}
     for folder in run_store.folders(lab)[: -NEWEST - 1 : -1]:
         if all(like in rate_of for like in kinds.values()):
@@ -64,6 +56,24 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
         except CerankError:
             continue  # a damaged run says nothing
     return {name: rate_of[like] for name, like in kinds.items() if like in rate_of}
+
+
+def of_devices(plan: Plan, lab: Path) -> tuple[dict[str, Rate], str]:
+    """Return stage -> speed of the plan's devices together, and where it is from.
+
+    Empty where not every stage was trained by so many devices, on this machine or in this lab.
+    """
+    count, cache = len(plan.devices), Path(plan.cache)
+    stored = {
+        name: measured_speed.load_speed(cache, measured_speed.shared_speed_key(plan, stage, count))
+        for name, stage in plan.recipe.chained()
+    }
+    known = {name: speed for name, speed in stored.items() if speed is not None}
+    if len(known) == len(stored):
+        times = min(speed.time for speed in known.values())
+        return {name: Rate(speed.train, speed.score) for name, speed in known.items()}, f"on this machine, {times}"
+    earlier = rates(lab, plan.recipe, plan.device, plan.threads, count)
+    return (earlier, "by earlier runs of this lab") if len(earlier) == len(stored) else ({}, "")
 
 
 def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed], str]:
@@ -142,9 +152,12 @@ def total(work: Sequence[WorkItem]) -> float | None:
     return None if not minutes or None in minutes else sum(minute for minute in minutes if minute is not None)
 
 
-def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:
+def _like(recipe: Recipe, stage: Stage, device: str, threads: int, count: int) -> tuple[object, ...]:
     kind = device.partition(":")[0]
+    step = stage.groups_per_step * stage.group_size  # pairs, beside which an exchange of gradients is short or long
+    together = (count, step) if count > 1 else ()
     return (
+        *together,
         recipe.base,
         recipe.pooling,
         kind,
@@ -158,26 +171,13 @@ def _enter_rates(
     folder: RunFolder, plan: Plan, kinds: set[tuple[object, ...]], rate_of: dict[tuple[object, ...], Rate]
 ) -> None:
     """Enter the rates of the run's stages that are of one of the kinds and have no rate yet."""
-    if len(plan.devices) > 1:
-        return  # rates are those of one device
+    count = max(1, len(plan.devices))
     rows: list[ReadingRow] | None = None
     for index, (_, stage) in enumerate(plan.recipe.chained()):
-        like = _like(plan.recipe, stage, plan.device, plan.threads)
+        like = _like(plan.recipe, stage, plan.device, plan.threads, count)
         if like not in kinds or like in rate_of:
             continue
         rows = journal.read(folder.readings, ReadingRow) if rows is None else rows
-        rate = _measured([row for row in rows if row.stage == index], stage)
+        rate = rate_of_rows([row for row in rows if row.stage == index], stage)
         if rate is not None:
             rate_of[like] = rate
-
-
-def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
-    steps = [row for row in rows if isinstance(row, StepMetrics)]
-    seconds = sum(row.seconds for row in steps)
-    if seconds <= 0:
-        return None
-    train = sum(row.pairs + FORWARD_COST * row.forward_pairs for row in steps) / seconds
-    validations = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
-    pairs = len(validations) * stage.validation_queries * stage.validation_depth
-    # at most: a validation dataset may have fewer queries, and lists be shorter, than the stage asks for
-    return Rate(train, min(pairs / sum(validations), SCORING * train) if pairs else SCORING * train)

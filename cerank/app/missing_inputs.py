@@ -13,9 +13,11 @@ from pathlib import Path
 import msgspec
 
 from cerank.app import plans
+from cerank.app.test_collections.collection_groups import with_tests
 from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
+from cerank.datasets.query_splits import without_key
 from cerank.errors import CerankError, MissingError
 from cerank.models import bases
 from cerank.planning.inputs import (
@@ -70,11 +72,19 @@ def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
     return _InputChecker(recipes, cache).all()
 
 
+def _with_tests(recipe: Recipe, cache: Path) -> Recipe:
+    """Return a recipe with single test sets; as it is where a name for several stands for none that is here."""
+    try:
+        return with_tests(recipe, cache)[0]
+    except CerankError:
+        return recipe
+
+
 class _InputChecker:
     """Collects the inputs that recipes need and that are missing, in one pass."""
 
     def __init__(self, recipes: Sequence[Recipe], cache: Path) -> None:
-        self._recipes, self._cache = recipes, cache
+        self._recipes, self._cache = [_with_tests(recipe, cache) for recipe in recipes], cache
         self._queries: dict[str, int] = {}
         self._needs: dict[tuple[str, str], MissingInput] = {}
         self._open: dict[str, Dataset] = {}
@@ -116,7 +126,8 @@ class _InputChecker:
         except CerankError as error:
             self._note("dataset", base_name, error)
             fold, known = folds.parse_fold(part), _known_queries(base_name)
-            self._queries[name] = folds.size_of(fold, known) if fold is not None else part_size(part, known)
+            size = part_size(without_key(part), known) if fold is None else folds.size_of(fold, known)
+            self._queries[name] = size
             return
         self._queries[name] = len(dataset.queries)
         if dataset.location == CATALOG:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.app.test_collections import collection_groups
 from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
@@ -36,7 +38,7 @@ from cerank.planning.training_memory import TrainingMemory, trained_parameters, 
 from cerank.planning.workload import WorkItem, count_work, sizes_of
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.optimizer_checks import optimizer_mistakes
-from cerank.recipes.paths import with_file_of_folds
+from cerank.recipes.paths import COUNTED_FOLDS, with_file_of_folds
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.recipe_checks import SMALLEST_RATE, rate_mistakes
 from cerank.recipes.schema import VALIDATION_LOSS, Recipe, Stage, share_of, shown_size
@@ -57,26 +59,45 @@ def check_whole(dataset: str) -> None:
     """Check that a dataset which stands for training, validation and test is no part of one.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is one, or would be with other bounds.
     """
-    name, _, part = dataset.partition("[")
-    if part.endswith("]") and ":" in part:
+    from cerank.datasets.dataset import part_size
+    from cerank.datasets.open_datasets import whole_and_part
+
+    name, part = whole_and_part(dataset)
+    if part and not part.startswith("[fold"):
+        part_size(part, 100)  # more than 100 % or no number is said first
         raise UsageError(
-            f"'{shown(f'[{part}', 40)}' is a part; for training, validation and test a dataset is divided as a whole",
+            f"'{shown(part, 40)}' is a part; for training, validation and test a dataset is divided as a whole",
             where=shown(dataset, 200),
             hint=f"name all of {shown(name, 80)}, or set each: --set 'data.train={shown(name, 80)}[:50%]' and so on",
             code="part-of-part",
         )
 
 
-def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
+def parts_of(dataset: str, split_by: str = "") -> tuple[str, str, tuple[str, ...]]:
     """Return (train, validation, tests) that one dataset stands for.
 
     Its own splits, else disjoint parts of its queries.
+
+    Args:
+        dataset: the whole dataset.
+        split_by: "relevant" or a field of its queries, see `query_splits`; "" for their ids.
+
+    Raises:
+        UsageError: `split_by` for a dataset with splits of its own, or that is no name of a field.
     """
     if dataset == "pydocs":
+        if split_by:
+            what = "pydocs comes in parts of its own"
+            raise UsageError(what, where="--split-by", hint="name another dataset", code="options-conflict")
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
-    return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
+    if re.search(r"[\[\]:]", split_by):
+        hint = "give relevant, or the name of a field of the queries such as date"
+        what = f"'{shown(split_by, 40)}' is no field"
+        raise UsageError(what, where="--split-by", hint=hint, code="query-field-missing")
+    by = f" by {split_by}" if split_by else ""
+    return f"{dataset}[:60%{by}]", f"{dataset}[60%:80%{by}]", (f"{dataset}[80%:{by}]",)
 
 
 def checked(recipe: Recipe) -> Recipe:
@@ -112,13 +133,22 @@ def plan_of(
 
     Raises:
         CerankError: anything in the recipe that could not be carried out.
+        UsageError: the recipe stands for a run for each fold, which `fold_recipes` makes of it.
     """
     from cerank.datasets import query_overlaps, synthetic
     from cerank.planning.inputs import dataset_names, extensions_used, hash_inputs, open_with_template
     from cerank.scheduler.command_wrappers import EXECUTORS
 
     run_store.check_no_token(label, "the label")
-    complete = absolute(checked(recipe))
+    if recipe.data.folds:
+        what = (
+            f"data.folds = '{shown(recipe.data.folds, 120)}' stands for a run for each fold, and one run was asked for"
+        )
+        hint = "`cerank run` makes all of them"
+        raise UsageError(what, where=f"recipe {recipe.name}, data.folds", hint=hint, code="folds-one-run")
+    complete, groups = collection_groups.with_tests(absolute(checked(recipe)), settings.cache)
+    for note in groups:
+        tell(f"data.test: {note}")
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
@@ -135,8 +165,9 @@ def plan_of(
     # a plan may be for another machine; whether this one has the devices is asked before a run starts here
     present = detect_devices(os.environ) if settings.devices == "all" else None
     several = several_devices.parse_devices(settings.devices, device, present)
-    step_shards = MOST_SHARDS if several else 0
+    step_shards = MOST_SHARDS if several or complete.compute.shard_parameters else 0
     several_devices.check_division(complete, step_shards, max(1, len(several)))
+    several_devices.check_sharding(complete)
     device = several[0] if several else device
     cores = physical_cores() // len(several) if device == "cpu" and several else physical_cores()
     executor = EXECUTORS.extension(settings.executor)
@@ -148,6 +179,8 @@ def plan_of(
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
     for setting, reason in reasons.items():
         tell(f"{setting}: {reason}")
+    if groups:
+        reasons = {**reasons, "data.test": "; ".join(groups)}
     check_baselines_of(inputs)
     inputs = with_unknown_documents(complete, inputs, datasets)
     return Plan(
@@ -297,6 +330,7 @@ def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
             layers=len(files.layers),
             device=plan.device,
             rounded=rounded_weights(stage.adapter, shapes, str(config.get("model_type", ""))),
+            shares=max(1, len(plan.devices)) if recipe.compute.shard_parameters else 1,
         )
         memories |= {name: memory} if memory is not None else {}
     return memories
@@ -397,9 +431,10 @@ def absolute(recipe: Recipe) -> Recipe:
         data,
         train=_absolute(data.train),
         validation=_absolute(data.validation),
-        test=tuple(_absolute(name) for name in data.test),
+        test=tuple(collection_groups.with_names(name, _absolute) for name in data.test),
         first_stages=tuple(_absolute(name) for name in data.first_stages),
         validation_first_stage=_absolute(data.validation_first_stage),
+        folds=_absolute_file(data.folds) if data.folds and not COUNTED_FOLDS.fullmatch(data.folds) else data.folds,
     )
     stages = {
         name: msgspec.structs.replace(
@@ -540,9 +575,11 @@ def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[st
     """Return all measures of the recipe, and those of each test dataset where it says "auto"."""
     from cerank.datasets.aliases import AUTO
     from cerank.datasets.open_datasets import measures_of
-    from cerank.evaluation.measures import check
+    from cerank.evaluation.measures import canonical, check
 
     requested = recipe.evaluate.measures
+    if not recipe.data.test:  # a trial of a sweep: validations show those that their judgments allow
+        return tuple(canonical(name, "evaluate.measures") for name in requested if name != AUTO), {}
     each = {}
     for test in recipe.data.test:
         own = [name for entry in requested for name in (measures_of(datasets[test]) if entry == AUTO else (entry,))]

@@ -214,7 +214,7 @@ def _check_request(request: RerankRequest) -> None:
         UsageError: options contradict one another, or a file cannot be written.
     """
     _check_shards(request)
-    _check_output(request)
+    check_output(request)
     reranked_passages.check_request(
         request.passages,
         request.passage_scores,
@@ -240,7 +240,7 @@ def _as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankReque
     return msgspec.structs.replace(request, passages=passages, document_template=template), notes
 
 
-def _check_output(request: RerankRequest) -> None:
+def check_output(request: RerankRequest) -> None:
     """Check that the output can be written.
 
     Raises:
@@ -493,6 +493,9 @@ def _notes(dataset: Dataset, first_stage: str, before: Ranking) -> tuple[str, ..
         some = ", ".join(shown(query, 40) for query in absent[:3])
         of = f"{len(absent)} of {counted(len(dataset.queries), 'query')}"
         notes.append(f"{of} have no candidates and are not in the output: {some}")
+    judged = {query: row for query, row in dataset.qrels.items() if query in before}
+    if dataset.qrels and not any(doc in row for query, row in judged.items() for doc in before[query]):
+        notes.append("no candidate is judged, so every measure is 0: are the ids of the qrels those of the collection?")
     is_computed = first_stage in RETRIEVERS and first_stage not in dataset.runs
     if not is_computed and not is_built_in_bm25(dataset, first_stage):
         unknown = sum(query not in dataset.queries for query in open_given_run(dataset, first_stage).ranking)

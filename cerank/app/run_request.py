@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import msgspec
@@ -12,10 +11,10 @@ from cerank import recipes
 from cerank.app import plans
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.drafts import seeds_in
+from cerank.app.matrix.fold_recipes import FoldRecipe, fold_recipes
 from cerank.app.matrix.matrix_runs import MatrixRuns
-from cerank.datasets import folds
+from cerank.app.test_collections.collection_groups import is_group
 from cerank.errors import UsageError
-from cerank.files.line_reader import local_path
 from cerank.recipes.matrix_schema import matrix_from
 from cerank.recipes.schema import Recipe
 
@@ -35,6 +34,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     matrix_name: str = ""  # under which the lab stores the matrix
     seeds: str = ""  # seeds of a matrix, such as "1,2,3" or "1-5"
     baseline: str = ""  # the recipe with which the others of a matrix are compared
+    split_by: str = ""  # what `dataset` is divided by: "relevant" or a field of its queries; "": by their ids
+    folds: str = ""  # of the queries of the dataset, as in the recipe's `data.folds`
 
     @property
     def is_matrix(self) -> bool:
@@ -45,9 +46,22 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     def data(self) -> dict[str, object]:
         """Return the settings of the recipe's table `data` that this request replaces."""
         table: dict[str, object] = {}
-        if self.dataset:
+        if self.split_by and self.folds:
+            what = "folds have few and many relevant documents to a query alike by themselves"
+            hint = "leave out --split-by, or the folds"
+            raise UsageError(what, where="--split-by", hint=hint, code="options-conflict")
+        if self.dataset and is_group(self.dataset):
+            raise UsageError(
+                "several test collections are no training data",
+                where="--dataset",
+                hint=f"name a training set with --dataset, and --test '{self.dataset}'",
+                code="collections-for-training",
+            )
+        if self.dataset and self.folds:
+            table = {"train": self.dataset, "validation": self.dataset, "test": [self.dataset]}
+        elif self.dataset:
             plans.check_whole(self.dataset)
-            train, validation, tests = plans.parts_of(self.dataset)
+            train, validation, tests = plans.parts_of(self.dataset, self.split_by)
             table = {"train": train, "validation": validation, "test": list(tests)}
         if self.tests:
             table["test"] = list(self.tests)
@@ -55,7 +69,13 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
             table["first_stages"] = list(self.first_stages)
         if self.depth is not None:
             table["depth"] = self.depth
+        if self.folds:
+            table["folds"] = self.folds
         return table
+
+    def with_folds_of(self, recipe: Recipe) -> RunRequest:
+        """Return the request with the folds of a recipe that has them: its dataset is then not divided in parts."""
+        return msgspec.structs.replace(self, folds=recipe.data.folds) if self.dataset and not self.folds else self
 
 
 def load_recipe(request: RunRequest) -> recipes.LoadedRecipe:
@@ -78,41 +98,24 @@ def load_recipe(request: RunRequest) -> recipes.LoadedRecipe:
         changes["seed"] = request.seed
     if data := request.data():
         changes["data"] = data
-    return recipes.load(request.recipes[0], request.overrides, changes)
+    loaded = recipes.load(request.recipes[0], request.overrides, changes)
+    with_folds = request.with_folds_of(loaded.recipe)
+    return load_recipe(with_folds) if with_folds.folds != request.folds else loaded
 
 
-def load_folds(request: RunRequest, of: str) -> list[tuple[Recipe, bytes, str]]:
-    """Return (recipe, TOML, label) of the run of each fold.
+def load_folds(request: RunRequest, label: str = "") -> list[tuple[FoldRecipe, str]]:
+    """Return the recipe of each fold with the label of its run; a recipe without folds is the only one.
 
     Args:
-        request: one recipe with one dataset.
-        of: number of folds, or the file that says which.
+        request: one recipe.
+        label: label of the runs, with the fold behind it; default: the recipe's name.
 
     Raises:
-        UsageError: no dataset, or a part of one; fewer than three folds.
-        CerankError: the recipe or the file cannot be read.
+        UsageError: no whole dataset to divide; too few folds.
+        CerankError: the recipe or a file of folds cannot be read.
     """
-    if not request.dataset or request.tests:
-        raise UsageError(
-            "folds are made of the queries of one dataset, which is trained and tested on",
-            where="--folds",
-            hint="name it with --dataset, without --test",
-            code="folds-dataset",
-        )
-    if request.dataset.endswith("]"):
-        raise UsageError("folds are made of a whole dataset", where="--dataset", code="folds-dataset")
-    if not re.fullmatch(r"[0-9]+", of):
-        of = str(local_path(of).resolve())
-    count = folds.count_of(of)
-    loaded = []
-    for number in range(1, count + 1):
-        train, validation, test = folds.fold_names(request.dataset, number, count, of)
-        parts = {"train": train, "validation": validation, "test": [test]}
-        overrides = [f"data.{key}={json.dumps(value)}" for key, value in parts.items()]
-        of_fold = msgspec.structs.replace(request, dataset="", overrides=(*overrides, *request.overrides))
-        recipe = plans.absolute(plans.checked(load_recipe(of_fold).recipe))
-        loaded.append((recipe, recipes.render(recipe).encode(), f"{recipe.name} fold {number} of {count}"))
-    return loaded
+    recipe = plans.checked(load_recipe(request).recipe)
+    return [(of_fold, of_fold.label(label or recipe.name)) for of_fold in fold_recipes(recipe)]
 
 
 def load_matrix(request: RunRequest) -> MatrixRuns:
@@ -125,6 +128,7 @@ def load_matrix(request: RunRequest) -> MatrixRuns:
     if request.seeds and request.seed is not None:
         hint = f"give all seeds with --seeds {request.seed},..."
         raise UsageError("--seed and --seeds cannot be combined", where="--seeds", hint=hint, code="options-conflict")
+    request = _with_folds_of_matrix(request)
     changes, overrides = _matrix_changes(request)
     if request.matrix:
         loaded = recipes.load_matrix(request.matrix, changes)
@@ -137,6 +141,19 @@ def load_matrix(request: RunRequest) -> MatrixRuns:
         matrix = matrix_from({**changes, "name": name}, "the command line")
         loaded = recipes.LoadedMatrix(matrix, Path.cwd(), b"")
     return matrix_runs.load_runs(loaded, overrides)
+
+
+def _with_folds_of_matrix(request: RunRequest) -> RunRequest:
+    """Return the request with the folds that its matrix or first recipe has, if it names a dataset to divide."""
+    if not request.dataset or request.folds:
+        return request
+    names = request.recipes
+    if request.matrix:
+        matrix = recipes.load_matrix(request.matrix).matrix
+        if matrix.folds:
+            return msgspec.structs.replace(request, folds=matrix.folds)
+        names = names or matrix.recipes
+    return request.with_folds_of(recipes.load(names[0]).recipe) if names else request
 
 
 def _matrix_changes(request: RunRequest) -> tuple[dict[str, object], list[str]]:
@@ -154,7 +171,7 @@ def _matrix_changes(request: RunRequest) -> tuple[dict[str, object], list[str]]:
     changes = {key: value for key, value in replaced if value}
     overrides: list[str] = []
     for key, value in request.data().items():
-        if key in {"test", "first_stages", "depth"}:
+        if key in {"test", "first_stages", "depth", "folds"}:
             changes[key] = value
         else:
             overrides.append(f"data.{key}={json.dumps(value)}")

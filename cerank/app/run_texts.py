@@ -36,8 +36,15 @@ class RunCondition(msgspec.Struct, frozen=True):
 
 
 def condition_of(plan: Plan) -> RunCondition:
-    """Return the run's first test dataset with its first first stage."""
+    """Return the run's first test dataset with its first first stage.
+
+    Raises:
+        MissingError: it is a trial of a sweep, which tests nothing.
+    """
     data = plan.recipe.data
+    if not data.test:
+        hint = "it is a trial of a sweep; run the recipe that `cerank sweep FILE --write` gives"
+        raise MissingError("the run has no test set", where=plan.recipe.name, hint=hint, code="run-untested")
     return RunCondition(data.test[0], data.first_stages[0])
 
 

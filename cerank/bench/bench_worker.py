@@ -20,6 +20,7 @@ import torch
 from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
+from cerank.files import json_records
 from cerank.kernels import determinism, processor
 from cerank.machine.devices import gpu_joules, joules_between
 from cerank.machine.gpu_properties import smallest_gpu
@@ -36,7 +37,7 @@ def main() -> int:
     os.dup2(2, 1)  # libraries' output goes to standard error
     prepared: dict[str, RunTask] = {}
     for line in sys.stdin:
-        request = msgspec.json.decode(line, type=TaskRequest)
+        request = json_records.decode(line, TaskRequest)
         if request.prepare is not None:
             prepared[request.prepare.name] = _prepare(request.prepare)
             response = TaskResponse()
@@ -66,7 +67,7 @@ def _files(task: BenchTask) -> BaseFiles:
 
 
 def _sample(file: str) -> TextSample:
-    return msgspec.json.decode(Path(file).read_bytes(), type=TextSample)
+    return json_records.decode(Path(file).read_bytes(), TextSample)
 
 
 def _scoring_task(task: BenchTask, kind: Any) -> RunTask:

@@ -20,6 +20,7 @@ from typing import Literal
 
 import msgspec
 
+from cerank.files import json_records
 from cerank.models.bases import Pooling
 
 # -P, as for a worker: the working directory is not searched for modules
@@ -161,7 +162,7 @@ class BenchProcess:
         except OSError:  # its end of the pipe is closed
             line = ""
         try:
-            return msgspec.json.decode(line, type=TaskResponse)
+            return json_records.decode(line, TaskResponse)
         except msgspec.DecodeError:
             self.failure = self._end(line)
             return None

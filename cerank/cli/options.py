@@ -99,6 +99,15 @@ Devices = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+ShardParameters = Annotated[
+    bool,
+    typer.Option(
+        "--shard-parameters",
+        help="Divide weights, gradients and optimizer among the devices, for a base that is too large for one; as "
+        "compute.shard_parameters in a recipe.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -186,6 +195,15 @@ MatrixTitle = Annotated[
 ]
 Seeds = Annotated[
     str, typer.Option("--seeds", metavar="SEEDS", help='Seeds, such as "1,2,3" or 1-5.', rich_help_panel=_MATRIX)
+]
+SplitBy = Annotated[
+    str,
+    typer.Option(
+        "--split-by",
+        metavar="KEY",
+        help="Divide --dataset by a field of its queries, such as date (the latest are tested), or by `relevant`: few "
+        "and many relevant documents alike in each part.",
+    ),
 ]
 Folds = Annotated[
     str,

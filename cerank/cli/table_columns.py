@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,6 @@ from cerank.recipes.schema import kept_name
 from cerank.runs import job_records, run_summaries
 from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.overlapped_reads import read_all
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cerank.app.comparison.power_analysis import Expected, PowerCase, SeedGridCell
     from cerank.app.comparison.run_answer import RunAnswer
     from cerank.app.plans import WorkItem
+    from cerank.app.run_views.run_monitor import RunEntry
     from cerank.datasets.open_datasets import DatasetDescription
     from cerank.datasets.query_overlaps import Overlap
     from cerank.evaluation.answers import Cost
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from cerank.evaluation.systems import System
 
 
-def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
+def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
     """Return the runs of a lab: everything for machines, what fits a line for people."""
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         keys = (*first, "created", "measure", "score")
-        return Table("runs", tuple(Column(key, key) for key in keys), tuple(read_all(_full_row, rows)), empty=empty)
-    scores = read_all(_score, rows)
+        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
+    scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}
     heading = measures.pop() if len(measures) == 1 else "score"
     columns = (
@@ -60,11 +61,9 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     return Table("runs", columns, body, empty=empty)
 
 
-def _score(row: RunRow) -> tuple[str, float | None]:
+def _score(row: RunEntry) -> tuple[str, float | None]:
     """Return the first measure of a finished run on its first test dataset, with its mean."""
-    if row.plan is None or row.status.state != "finished":
-        return "", None
-    return next(iter(run_summaries.final_means(row.folder, row.plan).items()), ("", None))
+    return row.final or ("", None)
 
 
 def state_text(state: str, form: str = "") -> str:
@@ -72,7 +71,7 @@ def state_text(state: str, form: str = "") -> str:
     return f"{GLYPHS[state]} {state}" if format_of(form) == "table" else state
 
 
-def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
+def _full_row(row: RunEntry) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
         return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None)
@@ -83,7 +82,7 @@ def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
     return (*run, row.plan.created, *_score(row))
 
 
-def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
+def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
     """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
     now = f"{at}, {clock(left)} left" if left else at or _reason(row)
@@ -95,12 +94,12 @@ def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str |
     return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
 
 
-def _reason(row: RunRow) -> str:
+def _reason(row: RunRow | RunEntry) -> str:
     """Return why a run is in its state, with paths inside the run shortened."""
     return row.status.text.replace(f"{row.folder.path}/", "")
 
 
-def _position(row: RunRow) -> tuple[str, float | None]:
+def _position(row: RunRow | RunEntry) -> tuple[str, float | None]:
     """Return where a live run is, and the seconds left of it (of its phase, where the run was not estimated)."""
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
@@ -147,6 +146,8 @@ def _job_rows(folder: RunFolder) -> list[tuple[str, str]]:
     text = f"{job.record.executor} job {job.record.id}" if has_ended else job.text
     rows = [("job", text), ("submitted", f"{job.record.time} on {job.record.host}")]
     rows += [("log of the job", job.record.log)] if job.record.log else []
+    if job.record.log and job.state.phase == "ended" and not has_ended:  # where no worker began, nothing else says why
+        rows += [("its last line", line) for line in run_summaries.LogTail(Path(job.record.log)).new()[-1:]]
     starts, _ = journal.read_valid_rows(folder.job_starts, JobStart)
     for start in starts:
         if start.kind != "started":
@@ -193,14 +194,18 @@ def validation_table(folder: RunFolder, plan: Plan) -> Table:
         for _, row in sorted(rows.items())
     )
     fresh = [plan.recipe.chain[row.stage] for row in rows.values() if row.fresh_head]
-    notes = ["step 0: the model that the stage starts from; the stage never hands it on"]
+    has_start = any(row.step == 0 for row in rows.values())
+    notes = ["step 0: the model that the stage starts from; the stage never hands it on"] if has_start else []
     notes += [f"step 0 of {', '.join(fresh)}: a fresh head, whose scores are noise"] if fresh else []
+    sets = dict.fromkeys(stage.validation or plan.recipe.data.validation for _, stage in plan.recipe.chained())
+    own = [name for name, stage in plan.recipe.chained() if stage.validation] if len(sets) > 1 else []
+    notes += [f"{name} on {plan.recipe.stages[name].validation}" for name in own]
     return Table(
         "validations",
         columns,
         body,
-        f"Validation on {plan.recipe.data.validation}",
-        tuple(notes) if any(row.step == 0 for row in rows.values()) else (),
+        f"Validation on {', '.join(sets)}",
+        tuple(notes),
         empty="The run has not been validated yet.",
     )
 
@@ -526,6 +531,12 @@ def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query:
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
             counts = (len(queries), judged) if is_full else ()
             rows.append((system.label, entry.condition.dataset, "all", *means, *counts))
+        if len(system.measured) > 1 and not is_full:
+            averages = [
+                statistics.fmean(statistics.fmean(entry.values[name].values()) for entry in system.measured)
+                for name in names
+            ]
+            rows.append((system.label, f"mean of {len(system.measured)} collections", "all", *averages))
     level = relevance_note(names)
     many = dict.fromkeys(
         f"{entry.condition.dataset}: means over {counted(len(entry.values[names[0]]), 'query')}"

@@ -31,6 +31,13 @@ class _Commands(GroupOnUse):
             "Fine-tune and re-rank as a recipe says, and show the paired comparison of the stages.",
         ),
         ListedCommand(
+            "sweep",
+            "sweeps.sweep_command",
+            "sweep",
+            _RUNS,
+            "Search settings on validation alone, with the same number of trials for each recipe.",
+        ),
+        ListedCommand(
             "resume", "start_run", "resume", _RUNS, "Resume a paused, lost or failed run from its latest checkpoint."
         ),
         ListedCommand(

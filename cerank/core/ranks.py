@@ -50,6 +50,10 @@ class Ranks:
         """Return the first reason that is not empty, in the order of the processes; "" if none has one."""
         return reason
 
+    def is_any(self, value: bool) -> bool:
+        """Return whether the value is true in any of the processes."""
+        return value
+
     def gather(self, value: Value) -> list[Value]:
         """Return the values of all processes, in their order."""
         return [value]

@@ -118,6 +118,7 @@ class Dataset:
     place: str = ""  # folder in which the user may place further runs; "" if there is none
     notes: tuple[str, ...] = ()  # sentences on what was left out when it was opened
     field_reader: FieldReader | None = None  # None where documents have no fields
+    query_fields: Callable[[], Mapping[str, Mapping[str, str]]] | None = None  # query -> what else is known of it
     ignores_identical_ids: bool = False  # whether the document with a query's own id is no result of that query
     members: Mapping[str, Dataset] = field(default_factory=dict)  # of a mixture: number of each set, from 1 -> it
     weights: Mapping[str, float] = field(default_factory=dict)  # number of each set -> its weight in the mixture
@@ -178,7 +179,9 @@ def _bound(text: str, count: int, missing: int, where: str) -> int:
         )
     number = int(match[1])
     if match[2] and number > 100:
-        raise UsageError(f"{number}% is more than all", where=where, hint=_PART_HINT, code="query-range-too-large")
+        raise UsageError(
+            f"{number}% is more than the whole dataset", where=where, hint=_PART_HINT, code="query-range-too-large"
+        )
     return count * number // 100 if match[2] else number
 
 
@@ -186,8 +189,18 @@ def part_size(part: str, count: int) -> int:
     """Return the number of queries that a part ("[60%:80%]", or "" for all) takes from `count` queries."""
     if not part:
         return count
+    low, high = bounds_of(part, count, part)
+    return max(0, min(count, high) - low)
+
+
+def bounds_of(part: str, count: int, where: str) -> tuple[int, int]:
+    """Return the places of the first query of a part ("[60%:80%]") and of the first behind it, of `count` in a line.
+
+    Raises:
+        UsageError: bounds that are not numbers or percentages.
+    """
     low, _, high = part[1:-1].partition(":")
-    return max(0, min(count, _bound(high, count, count, part)) - _bound(low, count, 0, part))
+    return _bound(low, count, 0, where), _bound(high, count, count, where)
 
 
 def part_of(dataset: Dataset, part: str) -> Dataset:
@@ -200,9 +213,8 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
         UsageError: bounds that are not numbers or percentages, or that hold no query.
     """
     where = f"{dataset.name}{part}"
-    low, _, high = part[1:-1].partition(":")
     count = len(dataset.queries)
-    first, last = _bound(low, count, 0, where), _bound(high, count, count, where)
+    first, last = bounds_of(part, count, where)
     if isinstance(dataset.queries, StoredQueries) and first < min(last, count):
         places = _places_by_hash(dataset.queries.ids, first, min(last, count))
         stored = dataset.queries.at_places(places)

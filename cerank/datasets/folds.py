@@ -1,7 +1,8 @@
 """Folds of a dataset's queries for cross-validation: made here, or read from a file as they were published.
 
 `COLL[fold=2/5]` are the queries of the second of five folds, `COLL[fold!=2,3/5]` those of all but the second and third;
-a path in place of the 5 names a file of folds. A query is in one fold, and queries of nearly one text are in the same.
+`5 by seed 7` in place of the 5 deals the queries otherwise, and a path there names a file of folds. A query is in one
+fold, and queries of nearly one text are in the same.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from cerank.datasets.dataset import Dataset
 from cerank.datasets.query_text import normalized
 from cerank.errors import FormatError, UsageError, os_error
 from cerank.files.line_reader import local_path
+from cerank.recipes.paths import COUNTED_FOLDS
 from cerank.text.safe_text import counted, shown
 
 FOLD = re.compile(r"\[fold(?P<sign>!?=)(?P<numbers>[0-9]{1,4}(?:,[0-9]{1,4})*)/(?P<of>[^\[\]]+)\]")
 NEAR = 0.8  # of the words of two queries together, the share that both have: from there on they count as one
+# Of the ids in a file of folds, the share that may be no judged queries: Robust04's folds hold topic 672 of 250, for
+# which nothing relevant was found, so that its qrels leave it out.
+MOST_UNKNOWN = 0.01
 _HINT = "folds are written [fold=2/5] or [fold!=2,3/5], with a file of folds in place of 5 if you have one"
 _MOST_BYTES = 1 << 26  # of a file of folds: a million ids
 
@@ -32,7 +37,7 @@ class FoldPart(NamedTuple):
 
     numbers: tuple[int, ...]  # from 1
     is_rest: bool  # all but these
-    of: str  # how many there are, or the file that says which
+    of: str  # how many there are, "5" or "5 by seed 7", or the file that says which
 
 
 def parse_fold(part: str) -> FoldPart | None:
@@ -44,29 +49,67 @@ def parse_fold(part: str) -> FoldPart | None:
     return FoldPart(numbers, match["sign"] == "!=", match["of"])
 
 
-def fold_names(dataset: str, number: int, count: int, of: str) -> tuple[str, str, str]:
-    """Return (train, validation, test) of one round: tested on a fold, validated on the next, trained on all others."""
+def whole_of_fold(name: str) -> str:
+    """Return the dataset that a fold is of; any other name as it is.
+
+    >>> whole_of_fold("./coll[fold=2/5]")
+    './coll'
+    """
+    match = FOLD.search(name)
+    return name[: match.start()] if match and match.end() == len(name) else name
+
+
+class FoldNames(NamedTuple):
+    """The parts of a dataset in one round of cross-validation, by name."""
+
+    train: str
+    validation: str  # "" where other queries choose checkpoints
+    test: str
+
+
+def fold_names(dataset: str, number: int, count: int, of: str, *, validates: bool = True) -> FoldNames:
+    """Return the parts of one round: tested on a fold, validated on the next, trained on all others.
+
+    Args:
+        dataset: the whole dataset.
+        number: of the fold that is tested, from 1.
+        count: number of folds.
+        of: as in `FoldPart`.
+        validates: whether the next fold chooses checkpoints; else it is trained on, too.
+    """
+    test = f"{dataset}[fold={number}/{of}]"
+    if not validates:
+        return FoldNames(f"{dataset}[fold!={number}/{of}]", "", test)
     after = number % count + 1
-    return f"{dataset}[fold!={number},{after}/{of}]", f"{dataset}[fold={after}/{of}]", f"{dataset}[fold={number}/{of}]"
+    return FoldNames(f"{dataset}[fold!={number},{after}/{of}]", f"{dataset}[fold={after}/{of}]", test)
 
 
-def count_of(of: str) -> int:
+def count_of(of: str, *, validates: bool = True) -> int:
     """Return how many folds there are.
 
+    Args:
+        of: as in `FoldPart`.
+        validates: whether a fold chooses checkpoints, so that three are needed.
+
     Raises:
-        UsageError: fewer than three, of which one is tested, one validated on and one trained on.
+        UsageError: fewer than are needed to test on one and train on another.
         CerankError: a file of folds that cannot be read.
     """
-    count = int(of) if re.fullmatch(r"[0-9]{1,9}", of) else len(read_folds(of))
-    if count < 3:
+    match = COUNTED_FOLDS.fullmatch(of)
+    count = int(match["count"]) if match else len(read_folds(of))
+    if validates and count < 3:
         what = f"{counted(count, 'fold')}: one is tested, the next chooses checkpoints, and the others are trained on"
-        raise UsageError(what, where="folds", hint="give 3 or more; 5 is usual", code="folds-too-few")
+        hint = "give 3 or more, of which 5 is usual, or name another dataset in data.validation"
+        raise UsageError(what, where="folds", hint=hint, code="folds-too-few")
+    if count < 2:
+        what = f"{counted(count, 'fold')}: one is tested, and the others are trained on"
+        raise UsageError(what, where="folds", hint="give 2 or more; 5 is usual", code="folds-too-few")
     return count
 
 
 def size_of(part: FoldPart, queries: int) -> int:
     """Return about how many of a dataset's queries a part holds."""
-    count = count_of(part.of)
+    count = count_of(part.of, validates=False)
     taken = count - len(part.numbers) if part.is_rest else len(part.numbers)
     return math.ceil(queries * taken / count)
 
@@ -81,15 +124,23 @@ def part_of_folds(dataset: Dataset, part: str) -> Dataset:
     fold_part = parse_fold(part)
     if fold_part is None:
         raise UsageError(f"'{shown(part, 60)}' names no folds", where=where, hint=_HINT, code="fold-not-found")
-    count = count_of(fold_part.of)
+    count = count_of(fold_part.of, validates=False)
     beyond = [number for number in fold_part.numbers if not 1 <= number <= count]
     if beyond:
         what = f"there is no fold {beyond[0]} of {count}"
         raise UsageError(what, where=where, hint=_HINT, code="fold-not-found")
-    if re.fullmatch(r"[0-9]+", fold_part.of):
-        fold_of = assign_folds(dataset.queries, dataset.qrels, count, where)
+    notes: tuple[str, ...] = ()
+    counted_folds = COUNTED_FOLDS.fullmatch(fold_part.of)
+    if counted_folds:
+        seed = int(counted_folds["seed"]) if counted_folds["seed"] else None
+        fold_of = assign_folds(dataset.queries, dataset.qrels, count, where, seed)
     else:
-        fold_of = _published(dataset.queries, read_folds(fold_part.of), where)
+        published = read_folds(fold_part.of)
+        fold_of = _published(dataset.queries, published, where)
+        unjudged = [query for fold in published for query in fold if query not in dataset.queries]
+        if unjudged:
+            some = ", ".join(shown(query, 40) for query in unjudged[:3])
+            notes = (f"{counted(len(unjudged), 'query')} of the file of folds not judged here: {some}",)
     picked = {query for query, fold in fold_of.items() if (fold in fold_part.numbers) != fold_part.is_rest}
     if not picked:
         raise UsageError("these folds hold no query", where=where, hint=_HINT, code="query-range-empty")
@@ -100,17 +151,21 @@ def part_of_folds(dataset: Dataset, part: str) -> Dataset:
         part=f"{part.partition('/')[0]} of {ids}",  # by the queries, wherever a file of folds is
         queries={query: text for query, text in dataset.queries.items() if query in picked},
         qrels={query: row for query, row in dataset.qrels.items() if query in picked},
-        notes=(*dataset.notes, *_split_notes(dataset, fold_of)),
+        notes=(*dataset.notes, *notes, *_split_notes(dataset, fold_of)),
     )
 
 
 def assign_folds(
-    queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]], count: int, where: str
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    count: int,
+    where: str,
+    seed: int | None = None,
 ) -> dict[str, int]:
     """Return query -> fold, from 1: of equal sizes, with few and many relevant documents in each alike.
 
-    Queries of nearly one text are dealt together. Nothing but ids, texts and qrels decides, so that folds are the same
-    on every machine.
+    Queries of nearly one text are dealt together. Nothing but ids, texts, qrels and the seed, where one is declared,
+    decides, so that folds are the same on every machine.
 
     Raises:
         UsageError: there are more folds than queries.
@@ -124,7 +179,8 @@ def assign_folds(
     def relevant(group: Sequence[str]) -> float:
         return sum(sum(grade > 0 for grade in qrels.get(query, {}).values()) for query in group) / len(group)
 
-    ordered = sorted(together, key=lambda group: (relevant(group), hashlib.sha256(group[0].encode()).digest()))
+    salt = "" if seed is None else f"{seed} "
+    ordered = sorted(together, key=lambda group: (relevant(group), hashlib.sha256((salt + group[0]).encode()).digest()))
     sizes, fold_of = dict.fromkeys(range(1, count + 1), 0), dict[str, int]()
     for start in range(0, len(ordered), count):  # as many groups as folds, of about as many relevant documents
         free = set(sizes)
@@ -203,6 +259,11 @@ def _published(queries: Mapping[str, str], folds: Sequence[Sequence[str]], where
     if missing:
         what = f"{len(missing)} of {counted(len(queries), 'query')} are in no fold, such as '{shown(missing[0], 60)}'"
         raise UsageError(what, where=where, hint="is the file for this dataset?", code="folds-incomplete")
+    unknown = [query for query in fold_of if query not in queries]
+    if len(unknown) > MOST_UNKNOWN * len(fold_of):
+        what = f"{len(unknown)} of the {counted(len(fold_of), 'query')} in the file of folds are no judged queries here"
+        hint = f"such as '{shown(unknown[0], 60)}'; is the file for this dataset?"
+        raise UsageError(what, where=where, hint=hint, code="folds-unknown")
     return {query: fold_of[query] for query in queries}
 
 

@@ -321,8 +321,22 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
         identity=identity,
         reader=read,
         field_reader=CatalogFields(source, name, documents_identity),
+        query_fields=lambda: _query_fields(source, name),
         ignores_identical_ids=ignores,
     )
+
+
+def _query_fields(source: Any, name: str) -> dict[str, dict[str, str]]:
+    """Return query -> what the catalog has of it but its id and plain values alone."""
+    with _translate_errors(name):
+        return {
+            row.query_id: {
+                key: str(value)
+                for key, value in row._asdict().items()
+                if key != "query_id" and isinstance(value, str | int | float)
+            }
+            for row in source.queries_iter()
+        }
 
 
 def catalog_metadata(name: str) -> CatalogMetadata:

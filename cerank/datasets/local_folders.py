@@ -35,7 +35,15 @@ from cerank.datasets.dataset import (
 from cerank.datasets.document_fields import OtherFingerprint, with_template
 from cerank.datasets.document_templates import DocumentTemplate
 from cerank.datasets.query_text import normalized
-from cerank.datasets.text_files import TextRow, TopicField, document_rows, ending_of, field_rows, query_rows
+from cerank.datasets.text_files import (
+    TextRow,
+    TopicField,
+    document_rows,
+    ending_of,
+    field_rows,
+    query_rows,
+    read_query_fields,
+)
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
 from cerank.files import tables
 from cerank.files.hashing import input_sha256, sha256_text
@@ -384,6 +392,7 @@ class _OpenedQueries(msgspec.Struct, frozen=True):
     sha256: str
     path: Path  # the file that errors about them should name
     skipped: list[str]  # ids of queries without text
+    files: tuple[Path, ...] = ()  # their own, with what else they say of queries
 
 
 class _Judged(msgspec.Struct, frozen=True):
@@ -437,7 +446,7 @@ def _open_queries(folder: Path, shared: Dataset | None, options: _Collection, *,
         return _OpenedQueries(*_queries_of_collection(folder, shared), folder / COLLECTION, [])
     paths = _find_files(folder, _QUERIES, "queries")
     texts, skipped = _queries(paths, options)
-    return _OpenedQueries(texts, _sha256(paths), paths[0], skipped)
+    return _OpenedQueries(texts, _sha256(paths), paths[0], skipped, tuple(paths))
 
 
 def _has_shards(folder: Path) -> bool:
@@ -453,6 +462,23 @@ def _are_documents(queries: Mapping[str, str], documents: Documents) -> bool:
     texts = documents.texts(own)
     same = sum(normalized(queries[query]) in normalized(text) for query, text in zip(own, texts, strict=True))
     return 2 * same > len(sample)
+
+
+def _ignores_identical_ids(
+    options: _Collection, shared: Dataset | None, queries: Mapping[str, str], documents: Documents
+) -> bool:
+    """Return whether a query's own document is no result of it: as declared, or as the queries show."""
+    if options.ignore_identical_ids is not None:
+        return options.ignore_identical_ids
+    return shared.ignores_identical_ids if shared is not None else _are_documents(queries, documents)
+
+
+def _judged_in_memory(
+    texts: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]
+) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, int]]]:
+    """Return the queries with judgments, or all where there are none, and the judgments of queries with a text."""
+    judged = {query: row for query, row in qrels.items() if query in texts}
+    return judged_only(texts, judged), judged
 
 
 def open_folder(
@@ -503,19 +529,19 @@ def open_folder(
     hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
     if without_text:
         hashes.append("queries without text left out")
-    ignores = options.ignore_identical_ids
-    if ignores is None:
-        ignores = shared.ignores_identical_ids if shared is not None else _are_documents(queries.texts, documents)
+    ignores = _ignores_identical_ids(options, shared, queries.texts, documents)
     if ignores:
         hashes.append(IGNORES_IDENTICAL_IDS)
 
     def read(run: str) -> RunFile:
         return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
 
-    judged, texts = qrels, queries.texts
-    if mapped is None:
-        judged = {query: row for query, row in qrels.items() if query in queries.texts}
-        texts = judged_only(queries.texts, judged)
+    def query_fields() -> Mapping[str, Mapping[str, str]]:
+        if shared is not None and not queries.files:
+            return shared.query_fields() if shared.query_fields is not None else {}
+        return {query: fields for file in queries.files for query, fields in read_query_fields(file)}
+
+    texts, judged = (queries.texts, qrels) if mapped is not None else _judged_in_memory(queries.texts, qrels)
     dataset = Dataset(
         name=name,
         location=str(folder.resolve()),
@@ -528,6 +554,7 @@ def open_folder(
         reader=read,
         notes=tuple(notes),
         field_reader=field_reader,
+        query_fields=query_fields,
         ignores_identical_ids=ignores,
     )
     return with_template(dataset, options.document_template, f"{folder / COLLECTION}: document_template")

@@ -18,7 +18,7 @@ import msgspec
 
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
-from cerank.files import disk, file_cache, manifests, tables
+from cerank.files import disk, file_cache, json_records, manifests, tables
 from cerank.files.hashing import sha256_file
 from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, translate_read_errors
@@ -138,7 +138,7 @@ def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | Non
 
 def _read(folder: Path, dataset: str) -> MappedDocuments | None:
     try:
-        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=_Contents)
+        contents = json_records.decode((folder / manifests.MANIFEST).read_bytes(), _Contents)
         is_whole = all((folder / name).stat().st_size == size for name, size in contents.sizes.items())
     except (OSError, ValueError):
         return None

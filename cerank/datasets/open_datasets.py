@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.datasets import aliases, folds
+from cerank.datasets import aliases, folds, query_splits
 from cerank.datasets.dataset import Dataset, part_of
 from cerank.datasets.local_folders import open_folder, runs_of_folder
 from cerank.datasets.mixtures import mixed
@@ -123,7 +123,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
             holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
             ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
-            `[:100]`, or in folds of them: `[fold=2/5]` (see `folds`). `NAME * 2 + OTHER` is a mixture of several.
+            `[:100]`, by what the data says of them: `[:60% by date]` (see `query_splits`), or in folds of them:
+            `[fold=2/5]` (see `folds`). `NAME * 2 + OTHER` is a mixture of several.
         cache: folder where built datasets are kept, and where the user places runs for datasets of the catalog.
 
     Raises:
@@ -137,6 +138,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
     dataset = replace(_open_whole(base_name, cache), cache=cache)
     if part.startswith("[fold"):
         return folds.part_of_folds(dataset, part)
+    if query_splits.split_key(part):
+        return query_splits.part_by(dataset, part)
     return part_of(dataset, part) if part else dataset
 
 

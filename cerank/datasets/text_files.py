@@ -11,6 +11,7 @@ import csv
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -162,6 +163,38 @@ def query_rows(
             ids = (record.query_id, record.beir_id, record.qid, record.id)
             query = _first((record.text, record.query, record.query_text, record.contents))
             yield number, _id(ids, path, number, QUERY_IDS, "query"), query or ""
+
+
+def read_query_fields(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (id, field -> value) of each query in a file: all that it says of a query but id and text.
+
+    Of JSON lines the keys, with those inside BEIR's `metadata`; of CSV and parquet the columns; of others nothing.
+
+    Raises:
+        FormatError: a malformed row, or one without id.
+    """
+    ending, rows = ending_of(path), list[tuple[int, Mapping[str, object]]]()
+    if tables.is_parquet(path):
+        names = tables.column_names(path)
+        rows = [(at_row, dict(zip(names, row, strict=True))) for at_row, row in tables.rows(path, names)]
+    elif ending == ".csv":
+        lines = _csv_rows(path, None)
+        _, names = next(lines)
+        rows = [(number, dict(zip(names, row, strict=True))) for number, row in lines]
+    elif ending not in (*_SGML, ".txt", "", ".tsv"):
+        rows = list(json_lines(path, dict))
+    for number, row in rows:
+        inside = row.get("metadata")
+        everything = {**row, **inside} if isinstance(inside, Mapping) else row
+        ids = [value for name in QUERY_IDS if isinstance(value := row.get(name), str | int)]
+        yield (
+            _id(ids, path, number, QUERY_IDS, "query"),
+            {
+                str(name): str(value)
+                for name, value in everything.items()
+                if name not in {*QUERY_IDS, *_QUERY_TEXTS} and isinstance(value, str | int | float | date)
+            },
+        )
 
 
 def _first(values: Sequence[str | None]) -> str | None:

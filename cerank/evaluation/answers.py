@@ -172,7 +172,7 @@ def _ordinal(place: int) -> str:
 def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]:
     """Return the verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
     out = [_worth(comparison, row, row.worth) if row.worth else _verdict(comparison, row)]
-    repeated = ("missing", "common", "fixed")
+    repeated = ("missing", "common", "fixed", "no room")
     out += [
         note.text[:1].upper() + note.text[1:].removesuffix(" ...") + "." for note in row.notes if note.kind in repeated
     ]
@@ -339,11 +339,22 @@ def _few(row: Row) -> list[str]:
         without = f"Only {counted(differ, 'query')} {'differs' if differ == 1 else 'differ'}"
     smallest = min(1.0, 2.0 ** (1 - differ))
     if smallest > row.judgment.alpha and row.verdict == "cannot tell":
-        return [f"{without}: by flipped signs the smallest possible p is {smallest:.2g}."]
+        return [f"{without}: by flipped signs the smallest possible p is {smallest:.2g}.", *_unseen(row)]
     sentences = [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
     if any(note.kind == "rare" for note in row.notes):
         sentences.append("That speaks for these queries, and little for others: rare large differences go unseen.")
-    return sentences
+    return [*sentences, *_unseen(row)]
+
+
+def _unseen(row: Row) -> list[str]:
+    """Return why an equivalence of few queries that differ is not said."""
+    unseen, margin = row.judgment.unseen, row.judgment.margin
+    if unseen is None or margin is None or row.verdict not in {"cannot tell", "better", "worse"}:
+        return []
+    return [
+        f"That the two are the same within ±{short(margin.value)} is not shown either: one more query that differs by "
+        f"{_figure(unseen)} would undo it, and rare large differences easily go unseen."
+    ]
 
 
 def _where(comparison: Comparison, row: Row, *, has_queries: bool = False) -> str:
@@ -356,7 +367,7 @@ def _where(comparison: Comparison, row: Row, *, has_queries: bool = False) -> st
     """
     if comparison.terms.pairs == "stages":
         return f" of {row.condition}" if has_queries else f", on {counted(row.paired.n, 'query')} of {row.condition}"
-    return f" of {row.condition}" if len(comparison.conditions) > 1 else ""
+    return f" {'of' if has_queries else 'on'} {row.condition}" if len(comparison.conditions) > 1 else ""
 
 
 def _named(comparison: Comparison, label: str) -> str:
@@ -507,6 +518,8 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         if is_within and place == "reaches beyond":
             text += f", but the adjusted p of equivalence, {judgment.p_equivalence_corrected:.3g}, shows it"
         parts.append(text)
+    if judgment.unseen is not None:
+        parts.append(f"equivalence would be undone by one more query that differs by {judgment.unseen:.2g}")
     if judgment.detectable is not None:
         parts.append(can_show(judgment.detectable, limits))
     if judgment.queries_for_margin is not None and margin is not None:

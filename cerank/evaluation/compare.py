@@ -27,7 +27,7 @@ import msgspec
 
 from cerank.core.seeds import derive
 from cerank.errors import UsageError
-from cerank.evaluation import diagnostics, multiple_testing, power, seed_variance
+from cerank.evaluation import diagnostics, multiple_testing, power, seed_variance, tuning_budgets
 from cerank.evaluation.measures import limits as limits_of
 from cerank.evaluation.multiple_testing import Corrected, Correction
 from cerank.evaluation.primary_questions import is_sensitivity, questions
@@ -43,7 +43,9 @@ from cerank.evaluation.significance import (
     estimate_of,
     needs_exact_test,
     p_equivalent,
+    p_not_worse,
     paired,
+    with_unseen,
 )
 from cerank.evaluation.systems import (
     Condition,
@@ -170,6 +172,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
     detectable: float | None = None  # for "cannot tell": true difference seen with 80 % power at `level`
     queries_for_difference: int | None = None  # to see a true difference as large as the margin with 80 % power
     queries_for_margin: int | None = None  # to show equivalence with 80 % power, were the true difference 0
+    unseen: float | None = None  # one more query that differs so much would undo an equivalence of few that differ
 
     @property
     def is_different(self) -> bool:
@@ -697,8 +700,18 @@ def judge(
             equivalence_level=equivalence.level,
             equivalence_low=inner_low,
             equivalence_high=inner_high,
+            unseen=None if margin is None else _undoing(test, margin.value, alpha),
         )
     return _with_prospects(out, test, sd) if out.verdict == "cannot tell" and isinstance(test, Estimate) else out
+
+
+def _undoing(test: Inference, margin: float, alpha: float) -> float | None:
+    """Return how much one query more must differ to undo an equivalence of few that differ; None where none is."""
+    more = with_unseen(test)
+    if not more or max(test.p_above(-margin), test.p_below(margin)) > alpha or p_equivalent(test, margin) <= alpha:
+        return None
+    flips = test.second if isinstance(test, Stricter) else test
+    return flips.unseen if isinstance(flips, SignFlips) else None
 
 
 def identical(alpha: float, margin: Margin | None = None) -> Judgment:
@@ -763,13 +776,15 @@ def worth_of(test: Inference, judgment: Judgment, gain: Margin, harm: Margin | N
         sd: of per-query differences, for the number of queries needed; None where more queries are not the cure.
     """
     answer: WorthAnswer = "cannot tell"
+    ends = [cut(*each.interval(judgment.level), None) for each in with_unseen(test)]  # where few queries differ
+    low, high = min([judgment.low, *(end[0] for end in ends)]), max([judgment.high, *(end[1] for end in ends)])
     if judgment.low >= gain.value:
         answer = "worth it"
     elif harm is not None and judgment.high < -harm.value:
         answer = "harmful"
-    elif judgment.high < gain.value:
+    elif high < gain.value:
         answer = "not worth it"
-    elif harm is not None and judgment.low > -harm.value:
+    elif harm is not None and low > -harm.value:
         answer = "not worse"
     queries = None
     if sd and answer in {"cannot tell", "not worse"} and judgment.level < 0.5:
@@ -779,8 +794,8 @@ def worth_of(test: Inference, judgment: Judgment, gain: Margin, harm: Margin | N
         gain=gain,
         harm=harm,
         p_gain=test.p_above(gain.value),
-        p_ruled_out=test.p_below(gain.value),
-        p_not_worse=None if harm is None else test.p_above(-harm.value),
+        p_ruled_out=max(each.p_below(gain.value) for each in (test, *with_unseen(test))),
+        p_not_worse=None if harm is None else p_not_worse(test, harm.value),
         p_harmful=None if harm is None else test.p_below(-harm.value),
         queries_to_rule_out=queries,
     )
@@ -871,6 +886,10 @@ def _notes(row_test: _RowTest) -> tuple[diagnostics.Note, ...]:
             )
     out += _on_common(row_test)
     left, right = row_test.systems
+    tuned = ((left.label, left.known_tuning), (right.label, right.known_tuning))
+    out += tuning_budgets.notes(*tuned, row_test.measured[0].condition.dataset)
+    if row_test.limits is not None and (full := diagnostics.of_room(row_test.measure, left.label, row_test.limits[1])):
+        out.append(full)
     if row_test.is_identical:
         text = f"'{left.label}' and '{right.label}' are the same ranking: nothing was tested, the family leaves it out"
         return (*out, diagnostics.Note("identical", text))
@@ -890,7 +909,11 @@ def _notes(row_test: _RowTest) -> tuple[diagnostics.Note, ...]:
 
 
 def _on_few(row_test: _RowTest, judgment: Judgment) -> list[diagnostics.Note]:
-    """Return a note where an equivalence rests on flipped signs of queries too few to show rare differences."""
+    """Return a note where an equivalence rests on queries too few to show rare differences, or fails for that."""
+    if judgment.unseen is not None and judgment.margin is not None:
+        differing = row_test.figures.wins + row_test.figures.losses
+        margin = judgment.margin.value
+        return [diagnostics.of_unseen_difference(differing, row_test.figures.n, judgment.unseen, margin)]
     rests = judgment.verdict in {"equivalent", "different but negligible"} and row_test.basis == "exact sign flips"
     is_everywhere = row_test.figures.sd == 0 and row_test.figures.difference != 0  # then it is not rare
     figures, width = row_test.figures, width_of(row_test.measure)

@@ -14,6 +14,7 @@ from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
+from cerank.evaluation.tuning_budgets import TUNING_NOTES
 from cerank.text.safe_text import counted
 
 METHODS = {
@@ -177,7 +178,7 @@ def footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, .
     lines += skewed(comparison)
     left_out = {"skewed", *(BACKGROUND if is_short else ())}
     noted = [
-        f"{_about(row, note)}: {note.text}"
+        note.text if note.kind in TUNING_NOTES else f"{_about(row, note)}: {note.text}"
         for row in comparison.rows
         for note in row.notes
         if note.kind not in left_out

@@ -21,6 +21,7 @@ SKEWED = 1.0  # skewness of the differences above which, with fewer than `FEW` q
 FEW = 60
 GRADED = 3  # largest grade from which on grade 1 is no more than related, as in TREC DL
 MANY_TIES = 0.1  # share of tied neighbors above which their order may well decide
+ROUNDING = 1e-9  # values that differ by less are the same
 MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
 
 
@@ -158,6 +159,36 @@ def of_rare_differences(differing: int, n: int, share: float, alpha: float) -> N
     return Note("rare", text)
 
 
+def of_room(measure: str, label: str, room: float) -> Note | None:
+    """Return that no gain over a system is possible by a measure, where it has the largest value on every query.
+
+    Args:
+        measure: the measure.
+        label: of the baseline.
+        room: what is left between its mean and the largest value that the measure can have.
+    """
+    if room > ROUNDING:
+        return None
+    return Note("no room", f"'{label}' has the largest {measure} there is on every query: no gain is possible here")
+
+
+def of_unseen_difference(differing: int, n: int, unseen: float, margin: float) -> Note:
+    """Return why so few queries that differ do not show equivalence, though they lie within the margin.
+
+    Args:
+        differing: queries that differ.
+        n: all queries.
+        unseen: how much one query more must differ for equivalence not to be shown.
+        margin: the largest difference that does not matter.
+    """
+    few = f"{differing} of {counted(n, 'query')} {'differs' if differing == 1 else 'differ'}"
+    text = (
+        f"{few}, too few to show that the two are the same within ±{margin:g}: with one more query that differs by "
+        f"{unseen:.2g}, it would not be shown, and rare differences of that size easily go unseen"
+    )
+    return Note("unseen", text)
+
+
 def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
     """Return the judged shares of both sides, without a measure's name: measures of one depth share the note."""
     parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]
@@ -233,3 +264,15 @@ def ceiling_note(ranking: Ranking, qrels: by_name.Qrels) -> str:
         f"the candidates of {without} of {counted(len(answerable), 'query')} hold no relevant document; "
         f"the best possible nDCG@10 is {sum(values.values()) / len(values):.4f}"
     )
+
+
+def no_room_note(ranking: Ranking, qrels: by_name.Qrels, measure: str = "nDCG@10") -> str:
+    """Return that no re-ranker can gain, where the candidates stand in the best of their orders already; else ""."""
+    answerable = {query: grades for query, grades in qrels.items() if max(grades.values(), default=0) > 0}
+    if not answerable:
+        return ""
+    best, now = ceiling(ranking, answerable, measure), by_name.per_query((measure,), answerable, ranking)[measure]
+    mean = sum(now.values()) / len(now)
+    if mean == 0 or any(best[query] - now[query] > ROUNDING for query in answerable):
+        return ""
+    return f"no order of its candidates has a larger {measure} ({mean:.4f}) on any query, so no re-ranker can gain"

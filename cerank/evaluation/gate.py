@@ -21,6 +21,7 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Condition, Margin, System, Terms, checked_margin, inference, width_of
+from cerank.evaluation.significance import p_not_worse
 from cerank.evaluation.systems import measured_in
 from cerank.text.safe_text import counted
 
@@ -45,6 +46,8 @@ class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
     p: float  # one-sided, for what the check asks
     p_worse: float  # one-sided, for a true loss, adjusted over all checks
     outcome: Outcome
+    differing: int  # queries that differ
+    is_unseen: bool = False  # it cannot tell only because so few differ that rare large losses would go unseen
 
     @property
     def claim(self) -> str:
@@ -136,7 +139,8 @@ def gate(
         for measure, kind, margin, name in planned_checks:
             sides = [_on_slice(system, entry.condition, name, (slices or {}).get(name)) for system in (base, new)]
             figures, test, limits = inference(sides[0], sides[1], entry.condition, measure, Terms())
-            p, p_worse = test.p_above(-margin), min(1.0, count * test.p_below(0.0))
+            alone, p_worse = test.p_above(-margin), min(1.0, count * test.p_below(0.0))
+            p = p_not_worse(test, margin) if kind == "non-inferiority" else alone
             outcome: Outcome = "ships" if p <= level else "worse" if p_worse <= level else "cannot tell"
             low, high = test.interval(2 * level)
             if limits is not None:
@@ -157,6 +161,8 @@ def gate(
                     p=p,
                     p_worse=p_worse,
                     outcome=outcome,
+                    differing=figures.wins + figures.losses,
+                    is_unseen=outcome == "cannot tell" and alone <= level < p,
                 )
             )
     return GateResult(new=new.label, base=base.label, look=look, alpha=alpha, level=level, checks=tuple(checks))

@@ -14,6 +14,7 @@ from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
 from cerank.evaluation import diagnostics
 from cerank.evaluation import measures as by_name
+from cerank.evaluation.tuning_budgets import SystemTuning
 from cerank.registry import nearest
 
 
@@ -50,7 +51,15 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[str, ...] = ()  # what the seed decided: keys of stages, and of the order of their data
     is_fixed: bool = False  # has no seed (BM25): a claim about recipes needs no spread of it
     is_baseline: bool = False  # a finished re-ranker that the recipe names beside its stages, not trained by it
+    folds: tuple[tuple[str, ...], ...] = ()  # queries of each fold, which one model ranked; () for no cross-validation
     notes: tuple[str, ...] = ()  # sentences on how its file was read and which of its queries count
+    tuning: SystemTuning | None = None  # None for a file, and for what is not trained
+
+    @property
+    def known_tuning(self) -> SystemTuning | None:
+        """Return its tuning; of several seeds that of the most tuned one."""
+        known = [system.tuning for system in (self, *self.members) if system.tuning is not None]
+        return max(known, key=lambda tuning: tuning.trials, default=None)
 
 
 def measured(

@@ -171,7 +171,7 @@ class SlurmExecutor:
         except OSError as error:
             raise RunFailedError(f"{program} cannot be started: {error.strerror}", where=self._where) from error
         if done.returncode:
-            said = " ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
+            said = "; ".join(line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip())
             what = said[:1000] or f"{program} ended with {done.returncode}"
             raise UsageError(what, where=self._where, hint="these are Slurm's own words", code="executor-refused")
         return done.stdout

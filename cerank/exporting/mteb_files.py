@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cerank.errors import FormatError, UsageError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import shown
 
@@ -114,7 +114,7 @@ def _load(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        values = msgspec.json.decode(read_file(path), type=dict[str, Any])
+        values = json_records.decode(read_file(path), dict[str, Any])
         if path.name.endswith("_predictions.json"):
             is_known = all(isinstance(value, dict) for value in values.values())
         else:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import HeldError, os_error
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.lease import Lease
 
 
@@ -51,7 +51,7 @@ def cache_name(path: Path) -> str:
 def known_sha256(path: Path, folder: Path) -> str:
     """Return the remembered SHA-256 of a file that has not changed since, by size and time; else ""."""
     try:
-        stamp = msgspec.json.decode((folder / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
+        stamp = json_records.decode((folder / f"{cache_name(path)}.stamp").read_bytes(), FileStamp)
     except (OSError, ValueError):
         return ""
     return stamp.sha256 if msgspec.structs.replace(stamp, sha256="") == stamp_of(path) else ""

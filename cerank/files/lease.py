@@ -25,7 +25,7 @@ from types import TracebackType
 import msgspec
 
 from cerank.errors import HeldError, RunFailedError, os_error
-from cerank.files import disk, lease_files
+from cerank.files import disk, json_records, lease_files
 from cerank.files.json_records import DECODE_ERRORS, timestamp
 from cerank.files.safe_open import read_file
 
@@ -244,7 +244,7 @@ def _is_alive(data: bytes) -> bool | None:
     name: None, too.
     """
     try:
-        holder = msgspec.json.decode(data, type=Owner)
+        holder = json_records.decode(data, Owner)
     except DECODE_ERRORS:
         return None
     if (holder.host, holder.boot) != (socket.gethostname(), boot_id()) or not (holder.ticks and holder.boot):
@@ -324,6 +324,6 @@ def is_held(path: Path) -> bool:
 def owner(path: Path) -> Owner | None:
     """Return who took the lease last; a hint only. None if the file is unreadable."""
     try:
-        return msgspec.json.decode(read_file(path), type=Owner)
+        return json_records.decode(read_file(path), Owner)
     except (OSError, *DECODE_ERRORS):
         return None

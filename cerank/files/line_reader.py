@@ -15,6 +15,7 @@ from typing import TypeVar, get_origin
 import msgspec
 
 from cerank.errors import FormatError, UsageError, os_error
+from cerank.files import json_records
 from cerank.files.packed_files import ByteStream, open_stream
 from cerank.text.safe_text import shown
 
@@ -203,7 +204,7 @@ def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Itera
         FormatError: a line that is not JSON, or not a `kind`; the hint names the keys that are there; and all that
             `line_blocks` raises.
     """
-    decoder, is_start = msgspec.json.Decoder(kind), True
+    decoder, is_start = json_records.decoder_of(kind), True
     for first, lines in line_blocks(path, opener=opener):
         for number, line in enumerate(lines, first):
             if not line.strip():
@@ -233,11 +234,11 @@ def _json_array(path: Path, kind: type[S], opener: Opener | None) -> Iterator[tu
         )
     parts = [block for _, lines in line_blocks(path) for block in lines]
     try:
-        items = msgspec.json.decode(b"\n".join(parts), type=list[msgspec.Raw])
+        items = json_records.decode(b"\n".join(parts), list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = "write one JSON object a line, or one array of objects"
         raise FormatError(f"the file is not valid JSON: {shown(error, 200)}", where=str(path), hint=hint) from error
-    decoder = msgspec.json.Decoder(kind)
+    decoder = json_records.decoder_of(kind)
     for number, item in enumerate(items, 1):
         try:
             yield number, decoder.decode(item)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import CerankError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.files.hashing import sha256_file
 from cerank.text.safe_text import counted
@@ -58,7 +58,7 @@ def verify_folder(folder: Path) -> None:
     if manifest.is_symlink():
         raise DamagedError("the manifest is not a plain file", where=str(manifest))
     try:
-        listed = {entry.path: entry for entry in msgspec.json.decode(manifest.read_bytes(), type=Manifest).files}
+        listed = {entry.path: entry for entry in json_records.decode(manifest.read_bytes(), Manifest).files}
     except OSError as error:
         raise DamagedError("the folder is not complete", where=str(manifest)) from error
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cerank.errors import FormatError
-from cerank.files import tables
+from cerank.files import json_records, tables
 from cerank.files.line_reader import at, json_lines, keys_hint
 from cerank.text.safe_text import shown
 
@@ -60,7 +60,7 @@ def _converted(path: Path, kind: type[S], rows: Iterator[tuple[int, Mapping[str,
     for number, row in rows:
         values = {key: value for key, value in row.items() if value is not None}
         try:
-            yield at(path, number), msgspec.convert(values, kind)
+            yield at(path, number), json_records.convert(values, kind)
         except msgspec.ValidationError as error:
             what = f"not a valid record: {shown(error, 200)}"
             raise FormatError(what, where=at(path, number), hint=keys_hint(dict(row))) from error

@@ -22,6 +22,7 @@ ORDER = (  # as a new user would read them
     "datasets",
     "long-documents",
     "matrices",
+    "sweeps",
     "clusters",
     "teachers",
     "dashboard",

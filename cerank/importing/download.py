@@ -21,7 +21,7 @@ import msgspec
 
 import cerank
 from cerank.errors import CerankError, FormatError, HeldError, MissingError, os_error
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.importing.published_files import PublishedFile
 from cerank.text.safe_text import shown
 
@@ -121,7 +121,7 @@ def _note_path(part: Path) -> Path:
 
 def _load_note(part: Path) -> _PartialDownload | None:
     try:
-        return msgspec.json.decode(_note_path(part).read_bytes(), type=_PartialDownload)
+        return json_records.decode(_note_path(part).read_bytes(), _PartialDownload)
     except (OSError, ValueError):  # without this record the download cannot be resumed
         return None
 

@@ -10,6 +10,7 @@ from importlib import resources
 
 import msgspec
 
+from cerank.files import json_records
 from cerank.registry import Registry
 
 
@@ -31,4 +32,4 @@ class PublishedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 PUBLISHED_FILES: Registry[PublishedFile] = Registry("published file")
 _TABLES = tomllib.loads(resources.files(__package__).joinpath("published_files.toml").read_text(encoding="utf8"))
 for _name, _values in _TABLES.items():
-    PUBLISHED_FILES.add(_name)(msgspec.convert(_values | {"name": _name}, PublishedFile))
+    PUBLISHED_FILES.add(_name)(json_records.convert(_values | {"name": _name}, PublishedFile))

@@ -355,7 +355,6 @@ class Scorer:
         """Forget all texts; to be called between datasets, where the same id may stand for another text."""
         self.tokens.clear()
 
-    @torch.inference_mode()
     def score_pairs(self, pairs: Sequence[Pair]) -> list[float]:
         """Return the scores of pairs, in order; where the device's memory is short, fewer tokens go through at once.
 
@@ -367,10 +366,12 @@ class Scorer:
         try:
             while True:
                 try:
-                    scores = self._score_batches(pairs)
+                    with self.forward.without_gradients():
+                        scores = self._score_batches(pairs)
                     break
                 except RuntimeError as error:
-                    if not is_out_of_memory(error) or self._budget <= MIN_TOKEN_BUDGET:
+                    is_joint = self.model.lockstep is not None and self.model.lockstep.is_shared  # others wait in it
+                    if is_joint or not is_out_of_memory(error) or self._budget <= MIN_TOKEN_BUDGET:
                         raise
                 release_memory(self.device)
                 self._budget //= 2
@@ -387,6 +388,14 @@ class Scorer:
             raise RunFailedError("the model gave a score that is not finite", hint=hint, code="score-not-finite")
         values: list[float] = scores.tolist()
         return values
+
+    def wait_for_others(self) -> None:
+        """Return once no process scores any more, where several compute the model together; each of them calls this."""
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            self.forward.wait_for_others()
+        self.model.train(was_training)
 
     def _score_batches(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Return the scores (pairs,) on the CPU, from batches of pairs of about the same length."""

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cerank.errors import FormatError, MissingError, RunFailedError, UsageError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.hashing import sha256_json
 from cerank.text.safe_text import counted, shown
 
@@ -106,7 +106,7 @@ class RerankServer:
         """
         path = self._folder / f"{sha256_json([query, list(documents)])}.json"
         try:
-            answer = msgspec.json.decode(path.read_bytes(), type=ServerAnswer)
+            answer = json_records.decode(path.read_bytes(), ServerAnswer)
             self.costs.from_cache += 1
         except (OSError, ValueError):
             answer = self.ask(query, documents)

@@ -42,7 +42,7 @@ class StoredChunks:
         except disk.DamagedError:
             disk.quarantine(path)
             return None
-        return msgspec.json.decode((path / "scores.json").read_bytes(), type=dict[str, dict[str, float]])
+        return json_records.decode((path / "scores.json").read_bytes(), dict[str, dict[str, float]])
 
     def save(self, number: int, scores: Scores) -> None:
         """Write the scores of a finished chunk, whole or not at all."""

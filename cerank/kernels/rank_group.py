@@ -124,6 +124,35 @@ class RankGroup(Ranks):
             self._told += 1
             yield self._store.get(key)
 
+    @property
+    def tensor_group(self) -> Any:
+        """Return torch's group of all processes, over what is fast for their device."""
+        return self._tensors
+
+    def is_any(self, value: bool) -> bool:
+        """Return whether the value is true in any of the processes."""
+        flag = torch.tensor([int(value)])
+        with self._exchanging():
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._messages)
+        return bool(flag.item())
+
+    def gather_into(self, every: Tensor, values: Tensor) -> None:
+        """Write the vectors (n,) of all processes into (processes * n,); a GPU may go on with other work meanwhile."""
+        with self._exchanging():
+            _all_gather(every, values, group=self._tensors)
+
+    def deal(self, received: Tensor, values: Tensor) -> None:
+        """Give each process its part of a vector (processes * n,), and write the parts of all for this one likewise."""
+        with self._exchanging():
+            dist.all_to_all_single(received, values, group=self._tensors)
+
+    def gather_to(self, values: Tensor, number: int) -> Tensor:
+        """Return the tensors (n, ...) of all processes as (processes * n, ...) in that process, (0, ...) in others."""
+        parts = [torch.empty_like(values) for _ in range(self.count)] if number == self.number else None
+        with self._exchanging():
+            dist.gather(values.contiguous(), parts, dst=number, group=self._tensors)
+        return torch.cat(parts) if parts is not None else values[:0]
+
     def gather_tensor(self, values: Tensor) -> Tensor:
         """Return the vectors (n,) of all processes as (processes, n)."""
         every = values.new_empty(self.count * values.numel())

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import RunFailedError, UsageError, os_reason
-from cerank.files import disk, lease
+from cerank.files import disk, json_records, lease
 from cerank.files.json_records import DECODE_ERRORS
 from cerank.files.safe_open import read_file
 from cerank.machine.devices import device_key
@@ -210,6 +210,6 @@ def _take_lock(handle: disk.Handle) -> bool | None:
 
 def _read_owner(path: Path) -> LockOwner:
     try:
-        return msgspec.json.decode(read_file(path), type=LockOwner)
+        return json_records.decode(read_file(path), LockOwner)
     except (OSError, *DECODE_ERRORS):
         return UNKNOWN_OWNER

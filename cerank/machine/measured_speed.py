@@ -67,6 +67,12 @@ def speed_key(plan: Plan, stage: Stage) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
+def shared_speed_key(plan: Plan, stage: Stage, devices: int) -> str:
+    """Return the key of what several devices of this machine did together: a stage's, their number, the step's size."""
+    size = (devices, stage.groups_per_step, stage.group_size)
+    return hashlib.sha256(repr((speed_key(plan, stage), size)).encode()).hexdigest()
+
+
 def baseline_speed_key(plan: Plan, model: str, precision: str | None) -> str:
     """Return the key of a measurement of a baseline that scores: the machine, the model and its precision."""
     settings = (*_machine(plan), plan.input("baseline", model).sha256, precision)

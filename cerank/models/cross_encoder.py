@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -25,6 +25,17 @@ from cerank.models.foreign import lightning_checkpoint
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling
 from cerank.text.safe_text import counted, shown
 from cerank.tokenization.tokens import PaddedBatch, PairTokenizer, TokenLimits
+
+
+class Lockstep(Protocol):
+    """What processes have to agree on that compute one model together: each pass of one is a pass of all."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether there are several processes."""
+
+    def goes_on(self, *, has_work: bool) -> bool:
+        """Return whether any of the processes has work, so that all make one more pass."""
 
 
 class CrossEncoder(nn.Module):
@@ -50,6 +61,7 @@ class CrossEncoder(nn.Module):
         self.encoder, self.pooling, self.head = encoder, pooling, head
         self.label, self.query_prompt = label, query_prompt
         self.adapter: Any = None  # peft's settings of the low-rank adapter that is in the encoder; None without one
+        self.lockstep: Lockstep | None = None  # of processes that compute it together
         self.full_precision: dict[str, nn.Module] = {}  # on the CPU: layers of which the encoder has rounded ones
 
     def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
@@ -207,10 +219,10 @@ def tie_token_types(model: CrossEncoder) -> bool:
     The model is what it would be if every token were of type 0, and any library that gives it types scores alike. A
     gradient's norm, by which it is clipped, counts that sum once a type.
     """
-    tables = [module for name, module in model.encoder.named_modules() if name.endswith("token_type_embeddings")]
-    tables = [table for table in tables if table.weight.shape[0] > 1]
+    called = ((name, module) for name, module in model.encoder.named_modules() if isinstance(module, nn.Embedding))
+    tables = [table for name, table in called if "token_type_embeddings" in name and table.weight.shape[0] > 1]
     for table in tables:
-        weight = cast("nn.Parameter", table.weight)
+        weight = table.weight
         with torch.no_grad():
             weight[1:] = weight[0]
         if weight.requires_grad:

@@ -102,7 +102,7 @@ class ForwardPass:
     def is_packed(self) -> bool:
         """Return whether pairs are packed; the first call tries it."""
         if not self._tried:
-            packed = packed_model(self.model)
+            packed = packed_model(self.model) if self.model.lockstep is None else None
             self._packed = packed if packed is not None and self._agrees(packed) else None
             self._tried = True
         return self._packed is not None
@@ -121,7 +121,7 @@ class ForwardPass:
     @property
     def supports_threads(self) -> bool:
         """Return whether several batches may go through at once, each in a thread of its own."""
-        return self._device.type == "cpu"
+        return self._device.type == "cpu" and self.model.lockstep is None
 
     @property
     def supports_threaded_backward(self) -> bool:
@@ -151,11 +151,31 @@ class ForwardPass:
             return
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
+            if self.model.lockstep is not None and not self.model.training:
+                self.model.lockstep.goes_on(has_work=True)
             with self._autocast():
                 scores: Tensor = self.model(self.tokens.batch(pairs, self._device))
                 return scores
 
         yield padded
+
+    def wait_for_others(self) -> None:
+        """Return once no process has pairs left to score, where several compute the model together; else at once.
+
+        To be called in evaluation mode by each of them, when it has scored its own.
+        """
+        lockstep = self.model.lockstep
+        while lockstep is not None and lockstep.goes_on(has_work=False):
+            self.model(self.tokens.batch([self.shortest_pair()], self._device))
+
+    def shortest_pair(self) -> Pair:
+        """Return a pair that costs next to nothing, for a process that has no work in a pass of all."""
+        return self._example(3)
+
+    def without_gradients(self) -> Any:
+        """Return the context in which scores are computed that nothing is learned from."""
+        # torch's fully_shard keeps the weights that it gathers: made in inference mode they could not be trained
+        return torch.inference_mode() if self.model.lockstep is None else torch.no_grad()
 
     def probe_memory(self, tokens: int, longest: int) -> None:
         """Run `tokens` tokens forward and backward, in pairs of `longest`: the most that a microbatch may need."""
@@ -187,7 +207,9 @@ class ForwardPass:
     def _autocast(self) -> torch.autocast:
         """Return the context in which a padded model computes products in the precision."""
         enabled = self._product_type is not torch.float32
-        return torch.autocast(self._device.type, self._product_type if enabled else None, enabled=enabled)
+        keeps = self.model.lockstep is None  # else what is cast would outlive the layer whose weights are gathered
+        dtype = self._product_type if enabled else None
+        return torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=keeps)
 
     @torch.inference_mode()
     def _agrees(self, packed: PackedModel | SharedPrefixModel) -> bool:

@@ -22,7 +22,7 @@ from cerank.models.model_reading import CHECKPOINT_CONFIG
 from cerank.planning.depth_checks import check_depths
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.plan import Input
-from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.schema import VALIDATION_LOSS, Recipe, Stage
 from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.registry import Extension, Registry
 from cerank.retrieval import first_stage
@@ -285,13 +285,16 @@ def _baseline(entry: str, *, fetch: bool) -> Input:
     return Input("baseline", entry, sha256, str(files.folder), (reading.family,))
 
 
-def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
+def _check_teacher_ranks_validation(
+    name: str, stage: Stage, training: Dataset, validation: Dataset, teacher: Ranking
+) -> None:
     """Check that the teacher ranks the validation queries, as a validation loss requires.
 
     Raises:
         UsageError: it ranks other documents, or none of the queries.
     """
-    where = f"stages.{name}.validation_loss"
+    key = "keep_best" if VALIDATION_LOSS in stage.keep_best else "validation_measure"
+    where = f"stages.{name}.{'validation_loss' if stage.validation_loss == 'yes' else key}"
     if training.documents.fingerprint() != validation.documents.fingerprint():
         what = f"the teacher ranks documents of {training.name}, and {validation.name} has others"
         hint = "take validation queries of the same collection, or a measure to choose by"
@@ -352,7 +355,9 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         )
     _check_list_queries(name, stage, ranked)
     if stage.validates_by_loss:
-        _check_teacher_ranks_validation(name, dataset, datasets[validation_dataset(recipe, stage)], teacher.ranking)
+        _check_teacher_ranks_validation(
+            name, stage, dataset, datasets[validation_dataset(recipe, stage)], teacher.ranking
+        )
     notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)
 

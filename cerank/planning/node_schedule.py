@@ -34,19 +34,18 @@ class NodeSchedule(msgspec.Struct, frozen=True):
     nodes: int  # that were of use
 
 
-def tasks_of(chain: Sequence[tuple[str, str]], work: Iterable[WorkItem], devices: int = 1) -> list[StageTask] | None:
+def tasks_of(chain: Sequence[tuple[str, str]], work: Iterable[WorkItem]) -> list[StageTask] | None:
     """Return the tasks of one run; None where the time of a part is unknown.
 
     Args:
         chain: name and key of each stage, in order.
-        work: its work with the time on one device; parts of no stage, such as baselines, count to the first.
-        devices: devices of a node that share the work, as if nothing were lost.
+        work: its work with the time on one node; parts of no stage, such as baselines, count to the first.
     """
     minutes = dict.fromkeys((name for name, _ in chain), 0.0)
     for part in work:
         if part.minutes is None:
             return None
-        minutes[part.stage if part.stage in minutes else chain[0][0]] += part.minutes / devices
+        minutes[part.stage if part.stage in minutes else chain[0][0]] += part.minutes
     keys = ["", *(key for _, key in chain)]
     return [StageTask(key, minutes[name], before) for (name, key), before in zip(chain, keys, strict=False)]
 

@@ -69,8 +69,9 @@ def _check_names(text: str, names: Sequence[str]) -> None:
         hint = "the slowest would hold up all others, and they round differently"
         raise UsageError("CPU and GPU cannot share a run", where="devices", hint=hint, code="devices-differ")
     if len(names) > MOST_SHARDS:
-        what = f"{len(names)} devices; at most {MOST_SHARDS} can share a step"
-        raise UsageError(what, where="devices", code="batch-not-divisible")
+        what = f"{len(names)} devices were asked for; at most {MOST_SHARDS} can share the steps of a run"
+        hint = "take 2, 4 or 8; the runs of a matrix use further devices side by side"
+        raise UsageError(what, where="devices", hint=hint, code="batch-not-divisible")
     repeated = next((name for name in names if ":" in name and names.count(name) > 1), None)
     if repeated is not None:
         raise UsageError(f"{repeated} is named twice", where="devices", hint="each process needs a GPU of its own")
@@ -129,14 +130,54 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             )
         shards = shard_count(stage.groups_per_step, step_shards)
         if shards % count:
-            possible = [str(1 << power) for power in range(shards.bit_length())]
-            fitting = f"take {' or '.join(possible)} devices" if len(possible) > 1 else "take 1 device"
+            *others, most = (str(1 << power) for power in range(shards.bit_length()))
+            fitting = f"take {', '.join(others)} or {most} devices" if others else "take 1 device"
+            if shards < MOST_SHARDS:
+                fitting += f", or set groups_per_step to {MOST_SHARDS} or more and take up to {MOST_SHARDS}"
             raise UsageError(
                 f"{count} devices cannot share a step of {counted(stage.groups_per_step, 'group')} evenly",
                 where=f"stages.{name}.groups_per_step",
-                hint=f"{fitting}, or set groups_per_step to 8 or more and take 2, 4 or 8",
+                hint=fitting,
                 code="batch-not-divisible",
             )
+
+
+def check_sharding(recipe: Recipe) -> None:
+    """Check that the stages of a recipe can be trained with divided weights, where it asks for that.
+
+    Raises:
+        UsageError: one cannot.
+    """
+    for name, stage in recipe.chained() if recipe.compute.shard_parameters else ():
+        refused = {
+            "adapter.quantize": stage.adapter.quantize != "none",
+            "gradient_cosine_every": stage.gradient_cosine_every > 0,
+            "token_types": stage.has_one_token_type,
+        }
+        key = next((key for key, is_set in refused.items() if is_set), "")
+        if key:
+            raise UsageError(
+                f"{key} does not work with divided weights: it needs the whole of each on one device",
+                where=f"stages.{name}.{key}",
+                hint=f"leave out {key}, or compute.shard_parameters",
+                code="sharding-not-supported",
+            )
+
+
+def time_in_words(count: int, time: str, measured: str) -> str:
+    """Return how long several devices take together, in a sentence.
+
+    Args:
+        count: devices that share the run.
+        time: the time, in words.
+        measured: where their speed together is from; "" where it was not measured.
+    """
+    if measured:
+        return f"{count} devices together: about {time}, as measured with {count} devices {measured}"
+    return (
+        f"{count} devices together: at least {time}, the time of one device divided by {count}; how fast {count} are "
+        "was not measured here, and with short steps they may be slower than one"
+    )
 
 
 def in_words(plan: Plan) -> list[str]:
@@ -148,9 +189,10 @@ def in_words(plan: Plan) -> list[str]:
         f"{counted(count, 'device')}, a process on each: {', '.join(plan.devices or (plan.device,))}; the run may go "
         "on with another number of them, and has the same results",
     ]
-    if count > 1:
+    if plan.recipe.compute.shard_parameters:
         sentences.append(
-            f"times are those of one device; {count} share training and re-ranking, at best in 1/{count} of the time"
+            f"each device holds 1/{count} of weights, gradients and optimizer while it trains, and all weights while "
+            "it re-ranks with the finished model"
         )
     for name, stage in plan.recipe.chained():
         shards = shard_count(stage.groups_per_step, plan.step_shards)

@@ -55,7 +55,8 @@ def stage_key_by_names(recipe: Recipe, index: int) -> str:
 def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, threads: int) -> str:
     parts = [_stage_parts(recipe, name, stage, pinned) for name, stage in recipe.chained()[: index + 1]]
     start = (pinned("base", recipe.base), recipe.pooling, recipe.seed, device.partition(":")[0], threads)
-    return sha256_json((start, parts))
+    divided = ["shard parameters"] if recipe.compute.shard_parameters else []
+    return sha256_json((start, parts, *divided))
 
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:

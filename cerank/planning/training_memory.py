@@ -53,6 +53,7 @@ def training_memory(
     layers: int = 0,
     device: str = "cpu",
     rounded: int = 0,
+    shares: int = 1,
 ) -> TrainingMemory | None:
     """Return the memory of training a stage; None where config.json does not give the model's sizes.
 
@@ -64,6 +65,7 @@ def training_memory(
         layers: number of the layers that are used; 0 for all.
         device: device of the plan; a GPU's kernels keep no attention weights.
         rounded: number of the weights that are held in 8 or 4 bits.
+        shares: devices among which weights, gradients and moments are divided; the memory is that of one.
     """
     hidden = _size(config, "hidden_size", "dim", "d_model")
     depth = layers or _size(config, "num_hidden_layers", "n_layers", "num_layers")
@@ -83,13 +85,16 @@ def training_memory(
         layer = tokens * on_gpu // _size(config, "num_hidden_layers")
     layer_input = _FLOAT * tokens * hidden
     everything, again = depth * layer, depth * layer_input + layer
+    if shares > 1 and device != "cpu" and stage.precision in {"bf16", "auto"}:
+        everything += 2 * parameters  # what was cast of gathered weights, kept for the backward pass of their layer
+    in_few_bits = round(WEIGHT_BYTES.get(stage.adapter.quantize, _FLOAT) * rounded)
     return TrainingMemory(
-        weights=_FLOAT * (parameters - rounded) + round(WEIGHT_BYTES.get(stage.adapter.quantize, _FLOAT) * rounded),
-        gradients=_FLOAT * trained,
-        moments=MOMENTS[stage.optimizer] * _FLOAT * trained,
+        weights=(_FLOAT * (parameters - rounded) + in_few_bits) // shares,
+        gradients=_FLOAT * trained // shares,
+        moments=MOMENTS[stage.optimizer] * _FLOAT * trained // shares,
         activations=again if stage.gradient_checkpointing else everything,
         recomputed=again,
-        average=_FLOAT * trained if stage.ema else 0,
+        average=_FLOAT * trained // shares if stage.ema else 0,
     )
 
 

@@ -17,7 +17,7 @@ from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables,
 from cerank.errors import FormatError, RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
-from cerank.recipes.paths import resolve_beside, with_absolute_paths, with_absolute_setting
+from cerank.recipes.paths import resolve_beside, with_absolute_folds, with_absolute_paths, with_absolute_setting
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import ONE_LOSS, Recipe
 from cerank.registry import nearest
@@ -293,6 +293,8 @@ def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str,
 
     keys = ("recipes", "bases", "test", "first_stages", "baseline")
     changed = {key: here(value) if key in keys else value for key, value in table.items()}
+    if "folds" in table:
+        changed["folds"] = with_absolute_folds(table["folds"], folder)
     if isinstance(settings := table.get("settings"), Mapping):
         changed["settings"] = _with_absolute_settings(settings, folder)
     if isinstance(factors := table.get("factors"), Mapping):

@@ -16,6 +16,7 @@ from cerank.core import decode
 from cerank.core.decode import help_text
 from cerank.errors import RecipeError
 from cerank.recipes.factors import Fraction, fraction_mistake
+from cerank.recipes.paths import text_of_folds
 from cerank.recipes.recipe_checks import size_mistakes
 from cerank.recipes.schema import Positive, Seed, Size
 
@@ -26,6 +27,7 @@ _OF_MATRIX = {
     "name": "runs are named after their recipe and levels",
     "base": "list base models in the matrix' `bases`",
     "seed": "list seeds in the matrix' `seeds`",
+    "data.folds": "set the matrix' `folds`",
 }
 
 
@@ -41,6 +43,9 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     test: Annotated[tuple[str, ...], help_text("test datasets of every run")] = ()
     first_stages: Annotated[tuple[str, ...], help_text("re-ranked by every run")] = ()
     depth: Annotated[Positive | None, help_text("candidates re-ranked for each query")] = None
+    folds: Annotated[
+        str, help_text('a run for each fold of the test dataset\'s queries: 5, "5 by seed 7", or a JSON file')
+    ] = ""
     measures: Annotated[tuple[str, ...], help_text('"auto" takes those that each test dataset declares')] = ()
     margins: Annotated[
         dict[str, Size], help_text('the largest difference of a measure that does not matter, or "5%" of the baseline')
@@ -90,6 +95,7 @@ class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     levels: dict[str, str] = {}  # factor -> level, of the factors that change its recipe
     varied: str = ""  # the recipe's name without the levels; "" in a matrix without factors
+    fold: int = 0  # that it is tested on, from 1; 0 in a matrix without folds
 
 
 class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +119,7 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     factors: dict[str, tuple[str, ...]] = {}  # factor -> its levels, the reference first
     fraction: Fraction = "full"
     paper: str = ""
+    folds: str = ""  # of the test dataset's queries, as in `Matrix`
     cells: tuple[MatrixCell, ...]
 
 
@@ -123,6 +130,7 @@ def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
+    values = {key: text_of_folds(value) if key == "folds" else value for key, value in values.items()}
     matrix = decode.decode_table(Matrix, values, "", mistakes)
     if matrix is not None:
         mistakes += _mistakes(matrix)

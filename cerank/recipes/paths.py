@@ -16,8 +16,10 @@ from cerank.recipes.sections.set_mixtures import is_mixture, name_of_tables, wit
 _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
 _STAGE = ("dataset", "validation", "first_stage", "teacher")
 _TEACHER = ("model", "template", "prices")
+# How many folds are made, and the seed that deals the queries where one is declared: "5", "5 by seed 7".
+COUNTED_FOLDS = re.compile(r"(?P<count>[0-9]{1,9})(?: by seed (?P<seed>[0-9]{1,18}))?")
 # In the name of a dataset: a file in place of the number of folds, as in `COLL[fold=1/folds.json]`.
-_FILE_OF_FOLDS = re.compile(r"\[fold!?=[0-9,]+/(?![0-9]+\])(?P<file>[^\[\]]+)\]$")
+_FILE_OF_FOLDS = re.compile(rf"\[fold!?=[0-9,]+/(?!{COUNTED_FOLDS.pattern}\])(?P<file>[^\[\]]+)\]$")
 
 
 def with_file_of_folds(name: str, change: Callable[[str], str]) -> str:
@@ -32,6 +34,22 @@ def with_file_of_folds(name: str, change: Callable[[str], str]) -> str:
     changed = change(match["file"])
     is_readable = not re.search(r"[\[\]]", changed)  # brackets would end the part
     return f"{name[: match.start('file')]}{changed}]" if is_readable else name
+
+
+def text_of_folds(value: object) -> object:
+    """Return a number of folds as text, as a recipe keeps it; any other value as it is.
+
+    >>> text_of_folds(5), text_of_folds("folds.json")
+    ('5', 'folds.json')
+    """
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else value
+
+
+def with_absolute_folds(folds: object, folder: Path) -> object:
+    """Return what `data.folds` says with its file, if it names one, made absolute; a number of folds as it is."""
+    if not isinstance(folds, str) or not folds or COUNTED_FOLDS.fullmatch(folds) or folds.startswith(("/", "~")):
+        return folds
+    return str((folder / folds).resolve()) if "\0" not in folds else folds
 
 
 def resolve_beside(name: str, folder: Path) -> str:
@@ -85,7 +103,8 @@ def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, 
         return {name: _changed(teacher, _TEACHER, here) for name, teacher in value.items()}
 
     def data(value: object) -> object:
-        return _changed(value, _DATA, here)
+        changed = _changed(value, _DATA, here)
+        return _changed(changed, ("folds",), lambda folds: with_absolute_folds(folds, folder))
 
     changed = dict(table)
     for key, change in (

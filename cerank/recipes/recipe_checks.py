@@ -15,6 +15,7 @@ from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.errors import RecipeError, UsageError
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.optimizer_checks import OPTIMIZERS, optimizer_mistakes
+from cerank.recipes.paths import text_of_folds
 from cerank.recipes.schema import ONE_LOSS, Recipe, Stage, share_of
 from cerank.recipes.sections.adapter_specs import AdapterSpec
 from cerank.recipes.sections.curriculum_specs import curriculum_mistakes
@@ -23,6 +24,7 @@ from cerank.recipes.sections.negative_specs import FalseNegativeFilters, false_n
 from cerank.recipes.sections.passage_specs import passage_mistakes, room_mistakes
 from cerank.recipes.sections.set_mixtures import is_mixture, name_of_tables, sets_of
 from cerank.recipes.sections.teacher_specs import teacher_mistakes
+from cerank.recipes.sections.tuning_specs import tuning_mistakes
 from cerank.registry import nearest
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
@@ -43,7 +45,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    recipe = decode.decode_table(Recipe, _with_mixture(values), "", mistakes)
+    recipe = decode.decode_table(Recipe, _with_one_form(values), "", mistakes)
     if recipe is not None:
         mistakes += _double_mistakes(values) + _uncut_mistakes(values, recipe) + _recipe_mistakes(recipe)
     if mistakes:
@@ -61,7 +63,7 @@ def _further_mistakes(values: Mapping[str, object], recipe: Recipe | None, mista
     """
     further: list[str] = []
     if recipe is None:
-        recipe = decode.decode_table(Recipe, _without(_with_mixture(values), mistakes), "", [])
+        recipe = decode.decode_table(Recipe, _without(_with_one_form(values), mistakes), "", [])
         if recipe is None:
             return []
         further = _recipe_mistakes(recipe)
@@ -90,12 +92,13 @@ def _without(values: Mapping[str, object], mistakes: Sequence[str]) -> dict[str,
     return kept(values, ())
 
 
-def _with_mixture(values: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a recipe's table with a mixture that is given as a list of tables under its name."""
+def _with_one_form(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a recipe's table with what has two forms in one: a mixture under its name, a number of folds as text."""
     data = values.get("data")
-    if not isinstance(data, Mapping) or "train" not in data:
+    if not isinstance(data, Mapping):
         return values
-    return {**values, "data": {**data, "train": name_of_tables(data["train"])}}
+    forms = {"train": name_of_tables, "folds": text_of_folds}
+    return {**values, "data": {key: forms[key](value) if key in forms else value for key, value in data.items()}}
 
 
 def _recipe_mistakes(recipe: Recipe) -> list[str]:
@@ -121,7 +124,11 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
     mistakes += (
-        _depth_mistakes(recipe) + _mixture_mistakes(recipe) + _set_loss_mistakes(recipe) + _passage_mistakes(recipe)
+        tuning_mistakes(recipe.tuned)
+        + _depth_mistakes(recipe)
+        + _mixture_mistakes(recipe)
+        + _set_loss_mistakes(recipe)
+        + _passage_mistakes(recipe)
     )
     for name in recipe.chain:
         if name in recipe.stages:
@@ -372,6 +379,10 @@ def _adapter_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f'{at}.kind: "none", and the table sets other keys; set kind = "lora", or take them out')
         if spec.is_lora and before is not None:
             mistakes += _adapter_start_mistakes(at, spec, before)
+        if spec.is_lora and recipe.stages[name].has_one_token_type and spec.save != "merged":
+            what = "an adapter lies over a base that tells token types apart, which this stage changes for itself alone"
+            hint = 'set save = "merged", or let a stage before this one, which trains all weights, make the types one'
+            mistakes.append(f"{at}.save: {what}; {hint}")
         before = spec
     return mistakes
 
@@ -409,6 +420,7 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
         elif spec is not None and not spec.ranks:
             mistakes.append(f'{at}.teacher: a teacher of kind "{spec.kind}" ranks nothing')
         mistakes += _scorer_mistakes(f"{at}.false_negatives.scores", stage, recipe)
+    mistakes += _confidence_mistakes(recipe)
     mistakes += _malformed_mistakes(recipe) + _list_mistakes(recipe)
     taken = {"first-stage", *recipe.chain, *recipe.baseline_models()}
     for name in recipe.evaluate.teachers:
@@ -421,6 +433,18 @@ def _teacher_use_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"evaluate.teachers: a stage or baseline is called '{name}', too; rename the teacher")
     twice = [name for name, count in Counter(recipe.evaluate.teachers).items() if count > 1]
     return mistakes + [f"evaluate.teachers: '{name}' appears twice" for name in twice]
+
+
+def _confidence_mistakes(recipe: Recipe) -> list[str]:
+    """Return an error for each curriculum by the confidence of a teacher that is made here and gives no scores."""
+    mistakes = []
+    for name, stage in recipe.stages.items():
+        first = next((part.teacher for part in stage.parts if part.teacher), "") if stage.curriculum.is_on else ""
+        spec = recipe.teachers.get(first)
+        if spec is not None and spec.ranks and not spec.has_scores:
+            what = f'a teacher of kind "{spec.kind}" gives an order alone, so that it is equally sure of all queries'
+            mistakes.append(f"stages.{name}.curriculum.kind: {what}; take one with scores, or no curriculum")
+    return mistakes
 
 
 def _scorer_mistakes(at: str, stage: Stage, recipe: Recipe) -> list[str]:

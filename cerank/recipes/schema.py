@@ -17,6 +17,7 @@ from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.recipes.sections.teacher_specs import TeacherSpec
+from cerank.recipes.sections.tuning_specs import Tuning
 
 # Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
@@ -337,6 +338,10 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str, help_text('candidates re-ranked in validation; "" takes the first of first_stages')
     ] = ""
     depth: Annotated[Positive, help_text("candidates re-ranked for each test query")] = 100
+    folds: Annotated[
+        str,
+        help_text('cross-validate on the test queries, a run for each fold: 5, "5 by seed 7", or a JSON file'),
+    ] = ""
     document_template: Annotated[
         str,
         help_text('text of a document from its fields, such as "{title}. {text}"; "" joins title and text by a space'),
@@ -388,6 +393,15 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ()
 
 
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the stages are computed, where it decides the last digits of a result."""
+
+    shard_parameters: Annotated[
+        bool,
+        help_text("divide weights, gradients and optimizer among a run's devices, for bases too large for one"),
+    ] = False
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A complete request. `stages` holds settings by name, `chain` says which of them run, in order."""
 
@@ -413,8 +427,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         PassageSpec,
         help_text("cut long documents into passages, for baselines and stages without a table of their own"),
     ] = PassageSpec()
+    compute: Annotated[Compute, help_text("how the stages are computed")] = Compute()
     stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
     teachers: Annotated[dict[str, TeacherSpec], help_text("teachers that cerank makes, by their names")] = {}
+    tuned: Annotated[Tuning, help_text("the sweep that chose settings of this recipe; `cerank sweep` writes it")] = (
+        Tuning()
+    )
 
     def chained(self) -> tuple[tuple[str, Stage], ...]:
         """Return the stages that run, in order, with their names."""

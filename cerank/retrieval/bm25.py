@@ -25,6 +25,7 @@ import msgspec
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import Documents
 from cerank.errors import CerankError, UsageError, os_error
+from cerank.files import json_records
 from cerank.files.hashing import sha256_file, sha256_json
 from cerank.text.safe_text import counted
 
@@ -193,13 +194,13 @@ def _read(folder: Path) -> BM25Index | None:
     import numpy as np
 
     try:
-        contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_IndexContents)
+        contents = json_records.decode((folder / "COMPLETE.json").read_bytes(), _IndexContents)
         if any(sha256_file(folder / name) != sha256 for name, sha256 in contents.files.items()):
             return None
         names = ("indptr", "indices", "data")
         starts, documents, gains = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
-        doc_ids = msgspec.json.decode((folder / "documents.json").read_bytes(), type=list[str])
-        vocabulary = msgspec.json.decode((folder / "words.json").read_bytes(), type=list[str])
+        doc_ids = json_records.decode((folder / "documents.json").read_bytes(), list[str])
+        vocabulary = json_records.decode((folder / "words.json").read_bytes(), list[str])
     except (OSError, ValueError, CerankError):
         return None
     return BM25Index(doc_ids, vocabulary, starts, documents, gains)

@@ -6,6 +6,7 @@ built anew; ties fall to the smaller document id.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -134,7 +135,28 @@ def candidates(
         raise UsageError(
             what, hint=f"is the run from this dataset? Its queries are called {some}", code="no-ranked-query"
         )
+    if ranking and not (dataset.reads_catalog or is_built_in_bm25(dataset, first_stage)):
+        _check_documents(dataset, first_stage, ranking)
     return ranking
+
+
+_LOOKED_UP = 1_000  # candidates of a run whose ids are looked for in the collection
+
+
+def _check_documents(dataset: Dataset, first_stage: str, ranking: Ranking) -> None:
+    """Check that the collection has any of the first candidates; no catalog is asked, which might mean a download.
+
+    Raises:
+        UsageError: it has none, as where the run is of another collection whose queries are called the same.
+    """
+    ranked = list(itertools.islice((doc for query in ranking for doc in ranking[query]), _LOOKED_UP))
+    if any(doc in dataset.documents for doc in ranked):
+        return
+    those = ", ".join(shown(doc, 40) for doc in ranked[:3])
+    own = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(dataset.documents, 3))
+    what = f"no candidate of first stage '{shown(first_stage, 120)}' is a document of {dataset.name}"
+    hint = f"is the run from this dataset? Its documents are called {own}, the candidates {those}"
+    raise UsageError(what, hint=hint, code="no-known-candidate")
 
 
 def _is_named_in_sets(dataset: Dataset, first_stage: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import RunFailedError
-from cerank.files import disk, manifests
+from cerank.files import disk, json_records, manifests
 from cerank.files.hashing import sha256_json
 from cerank.files.lease import Lease
 
@@ -101,7 +101,7 @@ class ScoreMatrix:
 
     def _check_ids(self, path: Path, start: int) -> None:
         """Raise an error if a shard is of other queries or documents, which only a changed key format could cause."""
-        shape = msgspec.json.decode((path / "ids.json").read_bytes(), type=_Shape)
+        shape = json_records.decode((path / "ids.json").read_bytes(), _Shape)
         if shape != self._shape(start):
             raise disk.DamagedError("the shard belongs to other queries or documents", where=str(path))
 

@@ -17,6 +17,7 @@ from cerank.core.rankings import LazyRanking, Ranking, float32_below
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
 from cerank.errors import FormatError, MissingError, UsageError, os_error
+from cerank.files import json_records
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import at, checked_id, duplicate_error, json_lines, local_path
 from cerank.files.safe_open import read_file
@@ -107,7 +108,7 @@ def decode_permutations(data: bytes, path: Path) -> list[str]:
         FormatError: the data is no JSON array of texts; `where` is `path`.
     """
     try:
-        return msgspec.json.decode(data, type=list[str])
+        return json_records.decode(data, list[str])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = 'permutations are a JSON array of texts such as "[2] > [1] > [3]"'
         raise FormatError(

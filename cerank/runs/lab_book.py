@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import UsageError, os_error
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.hashing import sha256_json
 from cerank.files.json_records import DECODE_ERRORS, decode_reason
 from cerank.files.safe_open import read_file
@@ -164,7 +164,7 @@ def _read(path: Path) -> WrittenEntry:
     first, _, rest = data.partition(b"\n")
     if not (first.startswith(_OPEN) and first.rstrip().endswith(_CLOSE)):
         raise ValueError("its first line is no record")
-    entry = msgspec.json.decode(first.rstrip()[len(_OPEN) : -len(_CLOSE)], type=LogEntry)
+    entry = json_records.decode(first.rstrip()[len(_OPEN) : -len(_CLOSE)], LogEntry)
     text = rest.removeprefix(b"\n").decode("utf-8", "replace")
     is_changed = _content_sha256(entry, text) != entry.sha256
     return WrittenEntry(id=path.stem, entry=entry, text=text, is_changed=is_changed)

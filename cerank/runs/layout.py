@@ -225,6 +225,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "notes.json"
 
     @property
+    def place(self) -> Path:
+        """`records.RunPlace`: what is elsewhere than in the plan since the run was copied here; else absent."""
+        return self.path / "place.json"
+
+    @property
     def job(self) -> Path:
         """`job_records.JobRecord`: the job on other machines that carries the run out; absent where there is none."""
         return self.path / "job.json"

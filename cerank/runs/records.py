@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from cerank.files import json_records
 from cerank.files.json_records import decoder_of, encode_record
 from cerank.recipes.plan import Plan
 
@@ -27,6 +28,12 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the plan as plan.json holds it."""
         data = encode_record(plan, decoder_of(Plan), "plan.json")
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
+
+
+class RunPlace(msgspec.Struct, frozen=True):
+    """Where a run that was copied from another lab finds what its plan names by a path of the other machine."""
+
+    cache: str  # folder of indexes and built datasets
 
 
 class Precisions(msgspec.Struct, frozen=True):
@@ -83,7 +90,7 @@ def decode_measures(data: bytes) -> list[QueryMeasures]:
     Raises:
         ValueError, RecursionError: a line is no `QueryMeasures`.
     """
-    return msgspec.json.Decoder(QueryMeasures).decode_lines(data)
+    return json_records.decoder_of(QueryMeasures).decode_lines(data)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

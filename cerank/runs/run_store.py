@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import socket
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,7 +27,7 @@ from cerank.runs import checksums, job_records, overlapped_reads, queue, run_nam
 from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
-from cerank.runs.records import Done, Failure, StoredPlan
+from cerank.runs.records import Done, Failure, RunPlace, StoredPlan
 from cerank.text.safe_text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
@@ -73,6 +74,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     label: str = ""  # the user's label
     short_name: str = ""  # as `short_name` has it; "" for a row that was read without its lab
+    files: frozenset[str] = frozenset()  # names in its folder
 
 
 # create
@@ -121,8 +123,12 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
     return folder
 
 
-def load_plan(folder: RunFolder) -> Plan:
-    """Return the run's plan.
+def load_plan(folder: RunFolder, files: Collection[str] | None = None) -> Plan:
+    """Return the run's plan; of a run that was copied here, with the cache of this machine.
+
+    Args:
+        folder: folder of the run.
+        files: names in the folder, where they are known, so that a file that is not there is not looked for.
 
     Raises:
         DamagedError: plan.json is absent, unreadable, or was changed since it was made.
@@ -137,11 +143,24 @@ def load_plan(folder: RunFolder) -> Plan:
         what = "the plan is not the one that was made (sha256 differs)"
         raise DamagedError(what, where=str(folder.plan), hint=hint)
     try:
-        return msgspec.json.decode(data, type=Plan)
+        plan = json_records.decode(data, Plan)
     except json_records.DECODE_ERRORS as error:
         raise DamagedError(
             f"the plan cannot be read: {json_records.decode_reason(error)}", where=str(folder.plan)
         ) from error
+    return plan if files is not None and folder.place.name not in files else _with_place(folder, plan)
+
+
+def _with_place(folder: RunFolder, plan: Plan) -> Plan:
+    place = None
+    with contextlib.suppress(DamagedError):  # `cerank verify` reports it, and the cache of the plan may do
+        place = json_records.load_if_there(folder.place, RunPlace)
+    return plan if place is None else msgspec.structs.replace(plan, cache=place.cache)
+
+
+def save_place(folder: RunFolder, cache: Path) -> None:
+    """Record the cache that a run uses from now on: that of its plan was another machine's."""
+    json_records.save(folder.place, RunPlace(str(cache)))
 
 
 # query
@@ -201,19 +220,23 @@ def title(folder: RunFolder) -> str:
     return _title(short_name(folder), _label(folder))
 
 
-def row(folder: RunFolder, now: datetime) -> RunRow:
-    """Return the run with its plan and status; never raises an error."""
-    waiting = [entry for entry in queue.entries_or_none(folder.lab) if entry.run == folder.name]
+def row(folder: RunFolder, now: datetime, entries: Sequence[QueueEntry] | None = None) -> RunRow:
+    """Return the run with its plan and status; never raises an error. The queue is read where `entries` is None."""
+    entries = queue.entries_or_none(folder.lab) if entries is None else entries
+    waiting = [entry for entry in entries if entry.run == folder.name]
     return _row(folder, now, waiting[0] if waiting else None)
 
 
 def _row(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> RunRow:
-    plan = None
+    plan, files = None, frozenset[str]()
     try:
-        plan = load_plan(folder)
-        return RunRow(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
+        with contextlib.suppress(OSError):  # the plan says what is wrong
+            files = frozenset(path.name for path in folder.path.iterdir())
+        plan = load_plan(folder, files)
+        label = label_of(folder, plan) if folder.user_labels.name in files else plan.label
+        return RunRow(folder=folder, plan=plan, status=_status(folder, now, entry, files), label=label, files=files)
     except (CerankError, OSError) as error:
-        return RunRow(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
+        return RunRow(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)), files=files)
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
@@ -227,8 +250,8 @@ def status(folder: RunFolder, now: datetime) -> Status:
     return row(folder, now).status
 
 
-def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Status:
-    names = {path.name for path in folder.path.iterdir()}  # spares a look for each file that is not there
+def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None, names: Collection[str]) -> Status:
+    """Return the state of a run; `names` in its folder spare a look for each file that is not there."""
     done = json_records.load_if_there(folder.done, Done) if folder.done.name in names else None
     mark = checksums.damage_of(folder) if folder.damage.name in names else ""
     has_failed = not done and folder.failure.name in names

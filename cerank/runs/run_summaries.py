@@ -6,16 +6,16 @@ Invariant: nothing here reads a whole journal; a file that cannot be read counts
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from cerank.core.metrics import Validation
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
 from cerank.recipes.plan import Plan
-from cerank.runs import run_store
+from cerank.runs import checksums, overlapped_reads, run_store
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import decode_measures
 
@@ -29,15 +29,41 @@ def change_times(lab: Path) -> dict[str, int]:
 
     Every file that a worker replaces (progress.json every 2 seconds, and the outcome) changes this time.
     """
-    times = {}
+    where = runs_folder(lab)
     try:
-        with os.scandir(runs_folder(lab)) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    times[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
+        with os.scandir(where) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
-        return dict(sorted(times.items()))
-    return dict(sorted(times.items()))
+        return {}
+    names = sorted(name for name in names if not name.startswith("."))
+    times = overlapped_reads.read_all(lambda name: _change_time(where / name), names)
+    return {name: time for name, time in zip(names, times, strict=True) if time >= 0}
+
+
+def _change_time(path: Path) -> int:
+    """Return the time in ns at which a folder changed; -1 where it is gone."""
+    try:
+        return os.lstat(path).st_mtime_ns
+    except OSError:
+        return -1
+
+
+def folders_of_files(folder: RunFolder) -> tuple[str, ...]:
+    """Return the folders inside a run, relative to it, with checksummed files; () where the list is damaged."""
+    try:
+        paths = checksums.load_all(folder)
+    except DamagedError:
+        return ()
+    return tuple(sorted({parent for path in paths if (parent := path.rpartition("/")[0])}))
+
+
+def has_changed_inside(folder: RunFolder, inside: Iterable[str], mark: int) -> bool:
+    """Return whether a file in the folders `inside` of a run came, went or was replaced after the time `mark` (ns).
+
+    A file that was written to in place moves no time of a folder.
+    """
+    times = (_change_time(folder.path / name) for name in inside)
+    return any(time < 0 or time > mark for time in times)
 
 
 class LatestValidation:
@@ -78,7 +104,7 @@ def _last_validation(data: bytes) -> Validation | None:
         line = data[start : data.find(b"\n", place)]
         try:
             if crc_matches(line):
-                return msgspec.json.decode(line, type=Validation)
+                return json_records.decode(line, Validation)
         except DECODE_ERRORS:
             pass  # the one before may be whole
         end = start

@@ -389,9 +389,7 @@ def main() -> int:
     try:
         own = Lease.take(path) if arguments.lease is None else Lease.from_descriptor(path, arguments.lease)
         named = [Device(*text.split("=", 1)) for text in arguments.device or []]
-        command = (
-            msgspec.json.decode(arguments.worker, type=tuple[str, ...]) if arguments.worker else local_launcher.WORKER
-        )
+        command = json_records.decode(arguments.worker, tuple[str, ...]) if arguments.worker else local_launcher.WORKER
         supervisor = Supervisor(lab, named or devices.detect_devices(os.environ), command, os.environ)
         log_line(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
         supervisor.serve(own)

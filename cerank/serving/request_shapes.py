@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cerank.files import json_records
 from cerank.text.safe_text import shown
 
 
@@ -107,7 +108,7 @@ def _text_of(document: str | dict[str, Any], place: int) -> str:
 
 def _decoded(body: bytes, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return json_records.decode(body, kind)
     except msgspec.ValidationError as error:
         raise BadRequestError(shown(error, 300)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -60,7 +60,7 @@ def load_reports(folder: Path) -> dict[str, QueryReport]:
     except FileNotFoundError:
         return {}
     try:
-        reports = [msgspec.json.decode(line, type=QueryReport) for line in lines]
+        reports = [json_records.decode(line, QueryReport) for line in lines]
     except (msgspec.DecodeError, UnicodeError) as error:
         hint = "remove it: it is written anew, and answers are kept apart"
         raise FormatError(f"the file cannot be read: {error}", where=str(folder / QUERIES), hint=hint) from None

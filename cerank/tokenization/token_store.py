@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cerank.datasets.dataset import Dataset
-from cerank.files import manifests
+from cerank.files import json_records, manifests
 from cerank.files.id_index import IdIndex, map_array
 
 Kind = Literal["document", "query"]
@@ -156,7 +156,7 @@ def open_shard(folder: Path) -> TokenShard | None:
     The files' hashes are not computed here: they are gigabytes. `tokenize_collection.verify` does.
     """
     try:
-        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=ShardManifest)
+        contents = json_records.decode((folder / manifests.MANIFEST).read_bytes(), ShardManifest)
         if any((folder / entry.path).stat().st_size != entry.size for entry in contents.files):
             return None
     except (OSError, ValueError):

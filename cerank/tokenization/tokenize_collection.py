@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cerank.core.prefetch import made_ahead
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
-from cerank.files import disk, file_cache, manifests
+from cerank.files import disk, file_cache, json_records, manifests
 from cerank.files.hashing import sha256_file
 from cerank.files.id_index import IdIndexBuilder, map_array
 from cerank.tokenization.token_store import (
@@ -146,7 +146,7 @@ class _Encoder:
 def _resume_point(part: Path, width: int) -> _Progress:
     """Return how far an earlier attempt got; (0, 0) where it left nothing that can be used."""
     try:
-        progress = msgspec.json.decode((part / "progress.json").read_bytes(), type=_Progress)
+        progress = json_records.decode((part / "progress.json").read_bytes(), _Progress)
         sizes = [(part / name).stat().st_size for name in ("ids.bin", "lengths.bin")]
     except (OSError, ValueError):
         return _Progress()

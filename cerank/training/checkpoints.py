@@ -13,15 +13,17 @@ from pathlib import Path
 
 import msgspec
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from cerank.core.ranks import Ranks
 from cerank.errors import RunFailedError
-from cerank.files import disk, manifests
+from cerank.files import disk, json_records, manifests
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.training.filtering.filter_state import FilterState
 from cerank.training.optimization.weight_average import WeightAverage
+from cerank.training.weight_shares import WeightShares, read_shares
 
 _AVERAGE = "average.safetensors"  # in a checkpoint: the average of the trained weights
 _MICROBATCHES = "microbatches.json"  # beside the checkpoints
@@ -99,7 +101,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def take_snapshot(
-    model: CrossEncoder,
+    shares: WeightShares,
     optimizer: Optimizer,
     device: torch.device,
     *,
@@ -108,7 +110,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Return weights, their average and the optimizer's state on the CPU.
 
-    With `copies` training may go on before they are written.
+    With `copies` training may go on before they are written. Where the weights are divided, all processes call this,
+    and the first one gets them whole, gathered one by one.
 
     From a GPU they come in one go, into pinned memory, and are waited for once.
     """
@@ -119,13 +122,16 @@ def take_snapshot(
             return value.clone().contiguous() if copies else value.cpu().contiguous()
         return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
 
-    weights = {name: on_cpu(value) for name, value in model.checkpoint_weights().items()}
+    def whole(name: str, value: Tensor) -> Tensor:
+        return on_cpu(shares.whole(name, value.detach()))
+
+    weights = {name: whole(name, value) for name, value in shares.to_save().items()}
     moments = {
-        f"{key}/{name}": on_cpu(value)
-        for name, parameter in _trained(model).items()
-        for key, value in optimizer.state[parameter].items()
+        f"{key}/{name}": whole(name, value)
+        for name, weight in shares.trained.items()
+        for key, value in optimizer.state[weight].items()
     }
-    averages = {name: on_cpu(value) for name, value in average.tensors.items()} if average is not None else {}
+    averages = {name: whole(name, value) for name, value in average.tensors.items()} if average is not None else {}
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
     return Snapshot(weights, moments, averages)
@@ -153,14 +159,16 @@ class CheckpointWriter:
         device: device that the model is on.
         on_saved: called by the trainer's own thread with the state of each checkpoint that is on disk.
         in_thread: whether hashing and writing go on while the next steps are computed.
-        writes: whether this process writes; of several with the same weights only one does.
+        ranks: the processes of the run, of which only the first writes.
     """
 
     def __init__(
         self, folder: Path, device: torch.device, on_saved: Callable[[TrainingState], None], *, in_thread: bool,
-        writes: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
-        self._folder, self._device, self._on_saved, self._writes = folder, device, on_saved, writes
+        self._folder, self._device, self._on_saved = folder, device, on_saved
+        self._ranks = ranks or Ranks()
+        self._writes = self._ranks.is_first
         self._thread = ThreadPoolExecutor(1, "checkpoint") if in_thread else None
         self._pending: tuple[TrainingState, Future[None]] | None = None
 
@@ -176,15 +184,21 @@ class CheckpointWriter:
                 self._thread.shutdown()
 
     def save(
-        self, model: CrossEncoder, optimizer: Optimizer, state: TrainingState, before: Callable[[], None],
+        self, shares: WeightShares, optimizer: Optimizer, state: TrainingState, before: Callable[[], None],
         average: WeightAverage | None = None,
     ) -> None:  # fmt: skip
         """Save a checkpoint, unless there is nothing to save yet or it is on disk already; `before` is called first."""
         self.wait()
-        if not self._writes or not state.step or (self._folder / folder_name(state.step)).exists():
+        if not (self._writes or shares.is_divided) or not state.step:
             return
-        before()
-        snapshot = take_snapshot(model, optimizer, self._device, copies=self._thread is not None, average=average)
+        is_saved = (self._folder / folder_name(state.step)).exists()
+        if self._ranks.agree(is_saved) if shares.is_divided else is_saved:  # others look sooner or later than the first
+            return
+        if self._writes:
+            before()
+        snapshot = take_snapshot(shares, optimizer, self._device, copies=self._thread is not None, average=average)
+        if not self._writes:
+            return
         if self._thread is None:
             write(self._folder, snapshot, state)
             self._on_saved(state)
@@ -200,10 +214,10 @@ class CheckpointWriter:
 
 
 def resume(
-    folder: Path, model: CrossEncoder, optimizer: Optimizer, reject: Callable[[str], None],
+    folder: Path, shares: WeightShares, optimizer: Optimizer, reject: Callable[[str], None],
     average: WeightAverage | None = None,
 ) -> TrainingState:  # fmt: skip
-    """Load the newest valid checkpoint under `folder` into model, optimizer and average; return its state.
+    """Load the newest valid checkpoint under `folder` into weights, optimizer and average; return its state.
 
     Return `TrainingState()` if there is none.
 
@@ -218,10 +232,10 @@ def resume(
             reject(str(error))
             continue
         # not before it is certain that this checkpoint is used: to start anew needs the weights that the model has
-        load_weights(checkpoint, model)
-        _restore(load_file(checkpoint / "optimizer.safetensors"), model, optimizer)
+        load_shares(checkpoint, shares)
+        _restore(read_shares(checkpoint / "optimizer.safetensors", shares), shares.trained, optimizer)
         if average is not None:
-            average.load(_average_in(checkpoint))
+            average.load(_average_in(checkpoint, shares))
         return state
     return TrainingState()
 
@@ -239,7 +253,7 @@ def recorded_microbatches(folder: Path) -> dict[int, int]:
     A file that cannot be read counts as none: the sizes decide rounding alone, and memory will be short again.
     """
     try:
-        return msgspec.json.decode((folder / _MICROBATCHES).read_bytes(), type=dict[int, int])
+        return json_records.decode((folder / _MICROBATCHES).read_bytes(), dict[int, int])
     except (OSError, ValueError):
         return {}
 
@@ -254,11 +268,16 @@ def _verified_state(folder: Path, step: int) -> TrainingState:
 
 
 def load_weights(folder: Path, model: CrossEncoder, *, averaged: bool = False) -> None:
-    """Load the weights of a checkpoint into `model`.
+    """Load the weights of a checkpoint into a model; arguments and errors as for `load_shares`."""
+    load_shares(folder, WeightShares(model), averaged=averaged)
+
+
+def load_shares(folder: Path, shares: WeightShares, *, averaged: bool = False) -> None:
+    """Load of the weights of a checkpoint what this process holds of them.
 
     Args:
         folder: the checkpoint's.
-        model: the model.
+        shares: what it holds.
         averaged: whether to load the average of the weights in place of those that are trained.
 
     Raises:
@@ -266,18 +285,17 @@ def load_weights(folder: Path, model: CrossEncoder, *, averaged: bool = False) -
         RunFailedError: the weights are those of another model.
     """
     manifests.verify_folder(folder)
+    values = read_shares(folder / "model.safetensors", shares)
     try:
-        model.load_checkpoint_weights(
-            load_file(folder / "model.safetensors") | (_average_in(folder) if averaged else {})
-        )
+        shares.load(values | (_average_in(folder, shares) if averaged else {}))
     except RuntimeError as error:
         raise RunFailedError("the checkpoint is of another model", where=str(folder)) from error
 
 
-def _average_in(folder: Path) -> dict[str, Tensor]:
+def _average_in(folder: Path, shares: WeightShares) -> dict[str, Tensor]:
     """Return the average of weights in a checkpoint; {} where there is none, as before the first update."""
     path = folder / _AVERAGE
-    return load_file(path) if path.exists() else {}
+    return read_shares(path, shares) if path.exists() else {}
 
 
 def _needed_by(folder: Path) -> set[int]:
@@ -289,7 +307,7 @@ def _needed_by(folder: Path) -> set[int]:
 
 
 def _state(folder: Path) -> TrainingState:
-    return msgspec.json.decode((folder / "position.json").read_bytes(), type=TrainingState)
+    return json_records.decode((folder / "position.json").read_bytes(), TrainingState)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -299,14 +317,10 @@ def _steps(folder: Path) -> list[int]:
     return [int(name) for name in names if name.isdecimal()]
 
 
-def _trained(model: CrossEncoder) -> dict[str, torch.nn.Parameter]:
-    return {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-
-def _restore(saved: dict[str, Tensor], model: CrossEncoder, optimizer: Optimizer) -> None:
+def _restore(saved: Mapping[str, Tensor], trained: Mapping[str, Tensor], optimizer: Optimizer) -> None:
     for key, value in saved.items():
         kind, name = key.split("/", 1)
-        parameter = _trained(model)[name]
+        weight = trained[name]
         # torch keeps Adam's own count on the CPU, unless it is fused on a GPU: then with its parameter
-        device = parameter.device if kind != "step" or optimizer.defaults.get("fused") else torch.device("cpu")
-        optimizer.state[parameter][kind] = value.to(device)
+        device = weight.device if kind != "step" or optimizer.defaults.get("fused") else torch.device("cpu")
+        optimizer.state[weight][kind] = value.to(device)

@@ -78,10 +78,10 @@ class ForwardBackward:
         with self.model.scoring() as score:
             parts = []
             for number, batch in enumerate(batches):
-                self._seed_dropout(position, number)
+                self.seed_dropout(position, number)
                 parts.append(score([pairs[index] for index in batch]))
         self._backward = Tensor.backward
-        return _in_order(parts, batches)
+        return in_order(parts, batches)
 
     def _forward_in_threads(self, pairs: Sequence[Pair], position: Position, shards: list[list[int]]) -> Tensor:
         kernel_threads = max(1, torch.get_num_threads() // len(shards))
@@ -95,7 +95,7 @@ class ForwardBackward:
                 parts[number] = score([pairs[index] for index in shards[number]])
 
         run_in_threads(shard_forward, range(len(shards)), kernel_threads)
-        scores = _in_order([part.detach() for part in parts], shards).requires_grad_()
+        scores = in_order([part.detach() for part in parts], shards).requires_grad_()
 
         def backward(loss: Tensor) -> None:
             (of_scores,) = torch.autograd.grad(loss, scores)
@@ -122,14 +122,14 @@ class ForwardBackward:
         parts = []
         with torch.no_grad(), self.model.scoring() as score:
             for number, batch in enumerate(batches):
-                self._seed_dropout(position, number)
+                self.seed_dropout(position, number)
                 parts.append(score([pairs[index] for index in batch]))
-        scores = _in_order(parts, batches).requires_grad_()
+        scores = in_order(parts, batches).requires_grad_()
 
         def backward(loss: Tensor) -> None:
             (of_scores,) = torch.autograd.grad(loss, scores)
             for number, batch in enumerate(batches):
-                self._seed_dropout(position, number)  # the same dropout as in the first pass
+                self.seed_dropout(position, number)  # the same dropout as in the first pass
                 with self.model.scoring() as score:
                     again = score([pairs[index] for index in batch])
                 again.backward(of_scores[to_device(batch, torch.int64, scores.device)])  # type: ignore[no-untyped-call]
@@ -157,7 +157,8 @@ class ForwardBackward:
         dealt = [row if number % 2 == 0 else row[::-1] for number, row in enumerate(rounds)]
         return [[row[shard] for row in dealt if shard < len(row)] for shard in range(count)]
 
-    def _seed_dropout(self, position: Position, number: int) -> None:
+    def seed_dropout(self, position: Position, number: int) -> None:
+        """Seed the dropout of one pass through the model, from the position of its microbatch and its number there."""
         torch.manual_seed(derive(self._seed, "dropout", self._stage, *position, number))
 
 
@@ -165,7 +166,7 @@ def _no_forward_pass(_: Tensor) -> None:
     raise RuntimeError("backward was called without a forward pass before it")
 
 
-def _in_order(parts: Sequence[Tensor], batches: Sequence[Sequence[int]]) -> Tensor:
+def in_order(parts: Sequence[Tensor], batches: Sequence[Sequence[int]]) -> Tensor:
     """Return the scores (pairs,) in the order of the pairs, from the scores of batches of indices."""
     order = [index for batch in batches for index in batch]
     place = sorted(range(len(order)), key=order.__getitem__)

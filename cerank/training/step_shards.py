@@ -85,8 +85,7 @@ class StepShards:
         for number in range(self._ranks.number * each, (self._ranks.number + 1) * each):
             self._stats.tokens += sum(batch[place].tokens for place in dealt[number])
             yield number, dealt[number]
-        if self._weights[0].is_cuda:  # else the time would be that of giving it work
-            torch.cuda.current_stream(self._weights[0].device).synchronize()
+        self._wait_for_device()
         self._stats.seconds += time.perf_counter() - self._began
         self._began = time.perf_counter()
 
@@ -125,6 +124,11 @@ class StepShards:
             self._stats.memory = torch.cuda.max_memory_allocated(self._weights[0].device)
         stats, self._stats = self._stats, RankStats()
         return self._ranks.gather(stats)
+
+    def _wait_for_device(self) -> None:
+        """Wait until a GPU has done all so far: else a time would be that of giving it work."""
+        if self._weights[0].is_cuda:
+            torch.cuda.current_stream(self._weights[0].device).synchronize()
 
     def _exchanged(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the sum of the gradients of all processes; None for a weight that no shard of the step used."""

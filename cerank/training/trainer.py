@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 
@@ -29,6 +28,7 @@ from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.packing import to_device
+from cerank.kernels.rank_group import RankGroup
 from cerank.kernels.recomputation import recompute_layers
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout, tie_token_types
 from cerank.models.forward_pass import ForwardPass
@@ -48,8 +48,12 @@ from cerank.training.gradient_cosines import cosines_of
 from cerank.training.objective import Objective
 from cerank.training.optimization.optimizers import make_optimizer, set_rate
 from cerank.training.optimization.weight_average import WeightAverage
+from cerank.training.parameter_shards.shard_turns import JointLockstep, ShardTurns
+from cerank.training.parameter_shards.sharded_weights import ShardedWeights
+from cerank.training.parameter_shards.whole_weights import WholeWeights
 from cerank.training.passage_pooling import pool_passages
 from cerank.training.step_shards import RankStats, StepShards, bits_of
+from cerank.training.weight_shares import WeightShares
 
 Result = TypeVar("Result")
 
@@ -129,6 +133,8 @@ class Trainer:
         shards: shards of a step at most, for a run that may go on with another number of devices: their gradients are
             added in an order of its own. 0 takes the groups of a step as they fit into memory.
         ranks: the processes that share the shards of a step, this one among them.
+        divides_weights: whether each process holds a share of every weight in place of all; the model then comes on the
+            CPU. In one process, the stage has the bits that several would give it.
 
     Example:
         Given a stage of two steps, its training data (see `Sampler`), a cross-encoder and a callback:
@@ -141,7 +147,7 @@ class Trainer:
 
     def __init__(
         self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str, shards: int = 0,
-        ranks: Ranks | None = None, passages: PassageSpec | None = None,
+        ranks: Ranks | None = None, passages: PassageSpec | None = None, divides_weights: bool = False,
     ) -> None:  # fmt: skip
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
@@ -153,6 +159,8 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self._shard_count = shard_count(stage.groups_per_step, shards) if shards else 0
         self._shards: StepShards | None = None  # the shards of a step, where it is divided into shards
+        self._divides_weights = divides_weights
+        self._turns: ShardTurns | None = None  # the same shards, where processes compute each pass together
         self._filter: GroupFilter | None = None  # chooses among a step's groups, where the stage has a filter
         self._probe: LossProbe | None = None  # with it: computes the losses that it chooses by
         self._average: WeightAverage | None = None  # of the weights, where the stage keeps one
@@ -167,13 +175,13 @@ class Trainer:
                 microbatch; the model holds the weights of the step before.
         """
         stage, steps = self.stage, data.sampler.steps
-        self._prepare(model)
-        optimizer = self.optimizer(model)
-        state = self._resume(model, optimizer, callback)
+        shares = self._hold(model)
+        optimizer = self.optimizer(shares)
+        state = self._resume(shares, optimizer, callback)
         model.train()
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
-        self._shards = self._divide_steps(passes)
+        self._shards = self._divide_steps(shares)
         if not state.step and not microbatches:
             self._fit_microbatch(model, passes, callback)
         state = self._start_filter(self._with_start(state, callback), model, data, passes)
@@ -183,7 +191,7 @@ class Trainer:
                 if state.stopped_early:
                     break
                 if self.ranks.agree(callback.should_stop()):
-                    self._save(writer, model, optimizer, state, callback)
+                    self._save(writer, shares, optimizer, state, callback)
                     writer.wait()
                     raise PausedError(state.step)
                 # batch: a thread made it while the step before computed
@@ -203,7 +211,7 @@ class Trainer:
                 losses = self._sum_over_ranks(result.losses)
 
                 # clip; the only time in a step that the device is waited for, but for a filter's losses
-                gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
+                gradient_norm = shares.clip(stage.clip)
                 # `to`: where nothing has a gradient, torch's norm of 0 is on the CPU
                 *parts, norm, spread = torch.stack([*losses, gradient_norm.to(self.device), self._spread]).tolist()
                 loss, values = self.objective.sum_up(parts)
@@ -234,7 +242,7 @@ class Trainer:
 
                 # save
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
-                    self._save(writer, model, optimizer, state, callback)
+                    self._save(writer, shares, optimizer, state, callback)
         return state
 
     def _fit_microbatch(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> None:
@@ -247,15 +255,27 @@ class Trainer:
             self.probe_memory(model, passes, callback)
             self._record_microbatch(0, passes.microbatch)
 
-    def _prepare(self, model: CrossEncoder) -> None:
-        """Make the model what the stage trains: dropout, an adapter, what stays as it is, an average."""
-        if self.stage.has_one_token_type:
-            tie_token_types(model)
+    def prepare(self, model: CrossEncoder) -> None:
+        """Make the model what the stage trains: dropout, an adapter, what stays as it is."""
         set_dropout(model, self.stage.dropout)
         add_adapter(model, self.stage.adapter, self.seed, self.name, self.stage.freeze_layers)
+        if self.stage.has_one_token_type:
+            tie_token_types(model)  # not before the adapter, which may train copies of whole modules
         recompute_layers(model.encoder, enabled=self.stage.gradient_checkpointing)
         freeze(model, self.stage.freeze, self.stage.freeze_layers)
-        self._average = WeightAverage(model, self.stage.ema) if self.stage.ema else None
+
+    def _hold(self, model: CrossEncoder) -> WeightShares:
+        """Prepare the model, and return what this process holds of its weights: all of each, or its share."""
+        self.prepare(model)
+        shares = WeightShares(model)
+        if self._divides_weights:
+            model.lockstep = JointLockstep(self.ranks)
+            if isinstance(self.ranks, RankGroup):
+                shares = ShardedWeights(model, self.ranks, self.device)
+            else:
+                shares = WholeWeights(model, self.device)
+        self._average = WeightAverage(shares.trained, self.stage.ema) if self.stage.ema else None
+        return shares
 
     def _with_start(self, state: TrainingState, callback: TrainerCallback) -> TrainingState:
         """Return the state with the measure before the first step; that model is no checkpoint a stage may keep."""
@@ -312,11 +332,14 @@ class Trainer:
             for what in changes(before, after):
                 callback.on_filter(step, what)
 
-    def _divide_steps(self, passes: ForwardBackward) -> StepShards | None:
+    def _divide_steps(self, shares: WeightShares) -> StepShards | None:
         """Return the shards of the steps; None where the stage stays in one process for good."""
         if not self._shard_count:
             return None
-        return StepShards(passes.model.trained_weights, self._shard_count, self.ranks)
+        if self._divides_weights:
+            self._turns = ShardTurns(shares, self._shard_count, self.ranks)
+            return self._turns
+        return StepShards(list(shares.trained.values()), self._shard_count, self.ranks)
 
     def _sum_over_ranks(self, losses: list[Tensor]) -> list[Tensor]:
         """Give the weights the gradient of all shards of the step, and return the losses of all shards in order."""
@@ -330,30 +353,30 @@ class Trainer:
         if self._shards is not None and self.ranks.count > 1:
             callback.on_rank_stats(self._shards.report())
 
-    def _resume(self, model: CrossEncoder, optimizer: Optimizer, callback: TrainerCallback) -> TrainingState:
+    def _resume(self, shares: WeightShares, optimizer: Optimizer, callback: TrainerCallback) -> TrainingState:
         """Load the newest valid checkpoint; the first process does so first, because it renames damaged ones."""
         with self.ranks.first_one_first():
-            return checkpoints.resume(self.folder, model, optimizer, callback.on_rejected, self._average)
+            return checkpoints.resume(self.folder, shares, optimizer, callback.on_rejected, self._average)
 
     def _writer(self, callback: TrainerCallback) -> CheckpointWriter:
-        """Return what writes checkpoints: of several processes, which have the same weights, only the first does."""
-        in_thread, writes = self.writes_checkpoints_in_thread, self.ranks.is_first
-        return CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread, writes=writes)
+        """Return what writes checkpoints: of several processes, only the first does."""
+        in_thread = self.writes_checkpoints_in_thread
+        return CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread, ranks=self.ranks)
 
     def _save(
-        self, writer: CheckpointWriter, model: CrossEncoder, optimizer: Optimizer, state: TrainingState,
+        self, writer: CheckpointWriter, shares: WeightShares, optimizer: Optimizer, state: TrainingState,
         callback: TrainerCallback,
     ) -> None:  # fmt: skip
-        """Save a checkpoint, after checking that all processes have the same weights.
+        """Save a checkpoint, after checking that all processes have the same weights, unless these are divided.
 
         Raises:
             RunFailedError: one has others.
         """
-        if self.ranks.count > 1:
-            trained: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.ranks.count > 1 and not shares.is_divided:
+            trained: list[Tensor] = list(shares.trained.values())
             trained += self._average.tensors.values() if self._average is not None else ()
             self.ranks.check_equal(bits_of(trained), f"stages.{self.name}")
-        writer.save(model, optimizer, state, callback.before_save, self._average)
+        writer.save(shares, optimizer, state, callback.before_save, self._average)
 
     def _record_microbatch(self, step: int, tokens: int) -> None:
         """Record that from `step` on at most `tokens` tokens go through the model at once."""
@@ -410,6 +433,17 @@ class Trainer:
         self._spread = torch.zeros((), device=self.device)
         if self._shards is None:
             return self._add_gradient(passes, batch, weights, (step,), only)
+        if self._turns is not None:
+
+            def losses_of(scores: Tensor, places: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+                values = self._weighted_losses(
+                    scores,
+                    [batch[place] for place in places],
+                    [of_loss[to_device(places, torch.int64, self.device)] for of_loss in weights],
+                )
+                return self.objective.total(values) if only is None else values[only], values
+
+            return self._turns.compute(passes, batch, step, losses_of)
         parts, count = [], len(self.objective)
         for shard, places in self._shards.own(batch):
             of_shard = [of_loss[to_device(places, torch.int64, self.device)] for of_loss in weights]
@@ -437,24 +471,36 @@ class Trainer:
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (*position, number))
             end = start + len(microbatch)
-            losses = self._group_losses(scores, microbatch)
-            if self._filter is not None:
-                groups = [encoded.group for encoded in microbatch]
-                self._group_loss_parts.append(self.objective.of_groups(losses, groups).detach())
-            values = [(loss * of_loss[start:end]).sum() for loss, of_loss in zip(losses, weights, strict=True)]
+            values = self._weighted_losses(scores, microbatch, [of_loss[start:end] for of_loss in weights])
             passes.backward(self.objective.total(values) if only is None else values[only])
             parts += [value.detach() for value in values]
             start = end
         return parts
+
+    def _weighted_losses(
+        self, scores: Tensor, groups: Sequence[EncodedGroup], weights: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return the part () of each loss that some groups add to the step's, from the scores (pairs,) of all.
+
+        Args:
+            scores: the scores of their pairs, end to end.
+            groups: the groups.
+            weights: (groups,) for each loss: weight of each group in its mean.
+        """
+        losses = self._group_losses(scores, groups)
+        if self._filter is not None:
+            of_groups = self.objective.of_groups(losses, [encoded.group for encoded in groups])
+            self._group_loss_parts.append(of_groups.detach())
+        return [(loss * of_loss).sum() for loss, of_loss in zip(losses, weights, strict=True)]
 
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
         """Return what runs `model` forward and backward; `microbatch` tokens at once, 0 for the stage's own number."""
         forward = ForwardPass(model, tokens, self.device, self.stage.precision)
         return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.tokens_at_once)
 
-    def optimizer(self, model: CrossEncoder) -> Optimizer:
-        """Return the stage's optimizer over every trained parameter."""
-        return make_optimizer(self.stage, model, f"stages.{self.name}")
+    def optimizer(self, shares: WeightShares) -> Optimizer:
+        """Return the stage's optimizer over every trained weight, or this process's share of it."""
+        return make_optimizer(self.stage, shares, f"stages.{self.name}", is_alike=self._divides_weights)
 
     def probe_memory(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> None:
         """Try the largest microbatch before training, with room for the optimizer, and halve it until it fits."""
@@ -462,7 +508,8 @@ class Trainer:
         def try_largest() -> None:
             copies = MOMENTS[self.stage.optimizer] + (self.stage.ema > 0)
             moments = [torch.empty_like(weight) for weight in passes.model.trained_weights for _ in range(copies)]
-            passes.model.probe_memory(passes.microbatch, self.stage.max_length)
+            with self._turns.trial() if self._turns is not None else contextlib.nullcontext():
+                passes.model.probe_memory(passes.microbatch, self.stage.max_length)
             del moments
 
         self._within_memory(try_largest, 0, model, passes, callback)
@@ -537,22 +584,23 @@ class Trainer:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0][:200]
+            if reason and self._turns is not None and self.ranks.count > 1:  # the others wait within this pass
+                raise self._out_of_memory(passes.microbatch, reason, "set microbatch to half as many tokens")
             if not (reason := self.ranks.any(reason)):  # too little memory in one process concerns all
                 return result
             model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
             release_memory(self.device)
             if self.stage.tokens_at_once // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
-                raise RunFailedError(
-                    f"out of memory at {passes.microbatch} tokens: {reason}",
-                    where=f"stages.{self.name}",
-                    hint=hint,
-                    code="out-of-memory",
-                )
+                raise self._out_of_memory(passes.microbatch, reason, hint)
             passes.microbatch //= 2
             self._record_microbatch(step, passes.microbatch)
             when = f"step {step}" if step else "before training"
             callback.on_out_of_memory(f"{when}: {passes.microbatch} tokens at once from here on; {reason}")
+
+    def _out_of_memory(self, tokens: int, reason: str, hint: str) -> RunFailedError:
+        what = f"out of memory at {tokens} tokens: {reason}"
+        return RunFailedError(what, where=f"stages.{self.name}", hint=hint, code="out-of-memory")
 
     def _skip_update(self, state: TrainingState, loss: float, norm: float, callback: TrainerCallback) -> TrainingState:
         """Return the state after a step whose update is not made, or end the run if the recipe allows no more."""

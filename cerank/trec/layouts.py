@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from cerank.errors import FormatError
-from cerank.files import tables
+from cerank.files import json_records, tables
 from cerank.files.line_reader import at, line_blocks, translate_read_errors
 from cerank.files.packed_files import first_bytes, open_stream
 from cerank.text.safe_text import counted, shown
@@ -165,7 +165,7 @@ def _json_object(path: Path) -> dict[str, Any]:
         while data := file.read(1 << 20):
             parts.append(data)
     try:
-        return msgspec.json.decode(b"".join(parts).removeprefix(b"\xef\xbb\xbf"), type=dict[str, Any])
+        return json_records.decode(b"".join(parts).removeprefix(b"\xef\xbb\xbf"), dict[str, Any])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = "a JSON file holds {query: {document: number}}"
         raise FormatError(f"the file is not readable JSON: {shown(error, 200)}", where=str(path), hint=hint) from error

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cerank.core.rankings import LazyRanking
-from cerank.files import manifests
+from cerank.files import json_records, manifests
 from cerank.files.hashing import sha256_file
 from cerank.trec import query_places
 
@@ -121,7 +121,7 @@ class MappedRanking(LazyRanking):
 def contents_of(folder: Path) -> MappedRunContents | None:
     """Return the contents record of a folder; None if it is no ingested run or a file has another size."""
     try:
-        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=MappedRunContents)
+        contents = json_records.decode((folder / manifests.MANIFEST).read_bytes(), MappedRunContents)
         is_whole = all((folder / entry.path).stat().st_size == entry.size for entry in contents.files)
     except (OSError, ValueError):
         return None

@@ -14,17 +14,20 @@ from pathlib import Path
 import msgspec
 
 from cerank.bench.text_samples import TextSample, dataset_sample
+from cerank.core.metrics import StepMetrics
 from cerank.core.progress import ProgressEstimator, ProgressPart
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError
-from cerank.files import json_records
+from cerank.files import journal, json_records
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import locate
 from cerank.planning import inputs
+from cerank.planning.shared_speed import LEAST_STEPS, Rate, rate_of_rows, shared_work
 from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes, sizes_of
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
+from cerank.runs.layout import ReadingRow
 from cerank.worker.run_context import RunContext
 
 _SCORED = 24  # pairs that scoring is timed with
@@ -38,7 +41,9 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
     except (CerankError, RuntimeError, ValueError, OSError) as error:
         context.log.event("not estimated", f"how long the run takes: {error}")
         return
-    work = shared_work(estimate_work(plan, datasets, speeds), context.ranks.count)
+    count = context.ranks.count
+    together = _speeds_together(plan, count)
+    work = shared_work(estimate_work(plan, datasets, speeds), count, together)
     course = ProgressEstimator(list(progress_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
@@ -58,18 +63,43 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
         f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: "
         f"{first_speed.train:.0f} pairs/s trained, {first_speed.score:.0f} scored, "
         f"in {first_speed.precision} with {plan.threads} threads"
-        f"{f'; {context.ranks.count} devices share the work evenly at best' if context.ranks.count > 1 else ''}",
+        f"{_shared_in_words(count, together, plan)}",
     )
 
 
-def shared_work(work: tuple[WorkItem, ...], devices: int) -> tuple[WorkItem, ...]:
-    """Return the work with the minutes that it takes if several devices share it evenly; a teacher asks from one."""
-    return tuple(
-        item
-        if item.minutes is None or item.part.startswith("teacher")
-        else msgspec.structs.replace(item, minutes=item.minutes / devices)
-        for item in work
-    )
+def _speeds_together(plan: Plan, count: int) -> dict[str, Rate]:
+    """Return stage -> speed of so many devices together, where an earlier run on this machine was timed."""
+    speeds = {
+        name: measured_speed.load_speed(Path(plan.cache), measured_speed.shared_speed_key(plan, stage, count))
+        for name, stage in (plan.recipe.chained() if count > 1 else ())
+    }
+    return {name: Rate(speed.train, speed.score) for name, speed in speeds.items() if speed is not None}
+
+
+def _shared_in_words(count: int, together: Mapping[str, Rate], plan: Plan) -> str:
+    if count < 2:
+        return ""
+    if len(together) == len(plan.recipe.chain):
+        return f"; times by an earlier run of {count} devices on this machine"
+    return f"; {count} devices share the work evenly at best, which was not measured here yet"
+
+
+def keep_shared_speed(context: RunContext, index: int) -> None:
+    """Keep in the cache how fast several devices trained a stage together, for the prediction of later runs."""
+    plan, count = context.plan, context.ranks.count
+    if count < 2:
+        return
+    name = plan.recipe.chain[index]
+    stage = plan.recipe.stages[name]
+    rows: list[ReadingRow]
+    rows, _ = journal.read_valid_rows(context.folder.readings, ReadingRow)
+    own = [row for row in rows if (row.stage, row.attempt) == (index, context.log.attempt)]
+    rate = rate_of_rows(own, stage)
+    if rate is None or sum(isinstance(row, StepMetrics) for row in own) < LEAST_STEPS:
+        return
+    time_now = json_records.timestamp(datetime.now(UTC))
+    speed = MeasuredSpeed(rate.train, rate.score, load=0.0, precision=stage.precision or "fp32", time=time_now)
+    measured_speed.save_speed(Path(plan.cache), measured_speed.shared_speed_key(plan, stage, count), speed)
 
 
 def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, MeasuredSpeed]:
@@ -90,8 +120,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             training_sample = _sample(
                 plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size)
             )
-            test = recipe.data.test[0]
-            scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+            scored = _scored_sample(plan, datasets)
             measured = _measured_alike(plan, stage, known) or stage_speed.measure_stage_speed(
                 files, stage, training_sample, scored, plan.device
             )
@@ -105,7 +134,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             known[key] = measured
             measured_speed.save_speed(Path(plan.cache), key, measured)
         out[name] = known[key]
-    scored = _sample(plan, datasets[recipe.data.test[0]], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+    scored = _scored_sample(plan, datasets)
     for name, model in recipe.baseline_models().items():
         precision = recipe.stages[recipe.chain[-1]].precision
         speed = stage_speed.measure_scoring_speed(model, precision, scored, plan.device)
@@ -120,6 +149,15 @@ def _measured_alike(plan: Plan, stage: Stage, known: Mapping[str, MeasuredSpeed]
     """Return a measurement of the same settings without the teacher, which does not affect a step's speed."""
     labels = measured_speed.speed_key(plan, msgspec.structs.replace(stage, source="labels"))
     return known.get(labels)
+
+
+def _scored_sample(plan: Plan, datasets: Mapping[str, Dataset]) -> TextSample:
+    """Return pairs like those that are re-ranked: of the first test dataset; of validation in a trial without tests."""
+    recipe = plan.recipe
+    name, first = (*recipe.data.test, recipe.data.validation)[0], recipe.data.first_stages[0]
+    if not recipe.data.test:
+        first = inputs.validation_first_stage(recipe)
+    return _sample(plan, datasets[name], first, _SCORED, recipe.data.depth)
 
 
 def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> TextSample:
@@ -160,7 +198,7 @@ def main() -> int:
     """Read a plan as JSON, measure this machine with its settings, and store the result in the plan's cache."""
     from cerank.kernels import determinism
 
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = json_records.decode(sys.stdin.buffer.read(), Plan)
     determinism.make_deterministic(plan.device, plan.threads)
     measure_speeds(plan, inputs.open_datasets(plan.recipe, Path(plan.cache)))
     return 0

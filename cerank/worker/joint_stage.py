@@ -73,34 +73,33 @@ def joint_sampler(
         all_sets = [teacher_sets[teacher] for teacher in given]
         ranking = of_first = given[first_view.teacher].only(_queries_of_all(every, list(given.values()), all_sets))
         scores = of_first.scores
-    queries = list(qrels) if labels is not None else every
+    pool = TrainingPool(
+        query_ids=list(qrels) if labels is not None else every,
+        qrels={query: qrels[query] for query in ranking if query in qrels} if taught else qrels,
+        ranking=ranking,
+        has_text=dataset.documents.__contains__,
+        scores=scores,
+        unranked=unranked_docs,
+        sources=source_rankings(recipe, stage, sources.candidates),
+        collections=source_collections(stage, dataset),
+        shares=set_shares(dataset, recipe.data.train_temperature),
+    )
+    sampler = filtered(JointSampler(name, stage, recipe.seed, pool, given, sets=part_sets))
     while True:
-        pool = TrainingPool(
-            query_ids=queries,
-            qrels={query: qrels[query] for query in ranking if query in qrels} if taught else qrels,
-            ranking=ranking,
-            has_text=dataset.documents.__contains__,
-            scores=scores,
-            unranked=unranked_docs,
-            sources=source_rankings(recipe, stage, sources.candidates),
-            collections=source_collections(stage, dataset),
-            shares=set_shares(dataset, recipe.data.train_temperature),
-        )
-        sampler = filtered(JointSampler(name, stage, recipe.seed, pool, given, sets=part_sets))
         sampled = sampler.sampled_queries
-        asked_queries = {
-            view.teacher: [query for query in sampled if _is_of(query, teacher_sets[view.teacher])] for _, view in made
-        }
-        lists = given | {view.teacher: sources.teacher(key, view, asked_queries[view.teacher]) for key, view in made}
-        unranked = {
-            query
-            for teacher, queries_of in asked_queries.items()
-            for query in queries_of
-            if query not in lists[teacher]
-        }
+        lists, unranked = dict(given), list[str]()
+        for key, view in sorted(made, key=lambda each: each[1].teacher == inputs.EMBEDDING):
+            if unranked and view.teacher == inputs.EMBEDDING:
+                break  # it ranks any query, but once: not before the others have left none out
+            own_queries = [query for query in sampled if _is_of(query, teacher_sets[view.teacher])]
+            if not own_queries:  # the few steps of the stage meet none of the teacher's sets
+                lists[view.teacher] = Ranking({}, {})
+                continue
+            lists[view.teacher] = sources.teacher(key, view, own_queries)
+            unranked += [query for query in own_queries if query not in lists[view.teacher]]
         if not unranked:
             return sampler.with_lists(lists)
-        queries = [query for query in queries if query not in unranked]
+        sampler = filtered(sampler.leaving_out(unranked))
 
 
 def validation_sampler(

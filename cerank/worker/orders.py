@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from cerank.files import json_records
+
 
 class TrainOrder(msgspec.Struct, frozen=True, tag="train"):
     """Train a stage together; its groups and its teacher's rankings are in the run's folder by now."""
@@ -34,5 +36,5 @@ def encode(order: Order) -> bytes:
 
 def decode(data: bytes) -> Order:
     """Return the order that was sent."""
-    order: Order = msgspec.json.decode(data, type=Order)
+    order: Order = json_records.decode(data, Order)
     return order

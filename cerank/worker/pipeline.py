@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from cerank.datasets import query_overlaps
-from cerank.evaluation.diagnostics import ceiling_note
+from cerank.evaluation.diagnostics import ceiling_note, no_room_note
 from cerank.files import json_records
 from cerank.kernels import processor
 from cerank.models.forward_pass import resolve_precision
@@ -18,7 +18,7 @@ from cerank.planning.inputs import first_stage_uses, validation_dataset
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
-from cerank.worker.estimate_duration import announce_estimate
+from cerank.worker.estimate_duration import announce_estimate, keep_shared_speed
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.stage_evaluation import StageEvaluation
@@ -48,8 +48,8 @@ def carry_out(context: RunContext) -> None:
         is_new = not folder.candidates(use.dataset, use.first_stage).exists()
         ranking = inputs.candidates(use.dataset, use.first_stage)
         if is_new and use.dataset in {*validation, *plan.recipe.data.test}:
-            note = ceiling_note(ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels)
-            if note:
+            top, qrels = ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels
+            for note in filter(None, (ceiling_note(top, qrels), no_room_note(top, qrels))):
                 context.log.event("candidates", f"{use.first_stage} on {use.dataset}: {note}")
     filter_negatives(context, inputs)
     precisions = choose_precisions(context)
@@ -70,6 +70,7 @@ def carry_out(context: RunContext) -> None:
         is_untried = index != to_train  # another run may have finished a later stage meanwhile
         if not stage.is_finished() and not (is_untried and reuse_stage(context, index, precisions)):
             stage.train()
+            keep_shared_speed(context, index)
         reuse_rankings(context, index)
         evaluation.rerank(name, precisions_of_reranking(folder).get(name, precisions[name]))
     context.heartbeat.complete()

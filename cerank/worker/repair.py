@@ -23,7 +23,7 @@ from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.checksums import FileChecksum
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Attempt, Done, Failure, ReusedStage
+from cerank.runs.records import Attempt, Done, Failure, ReusedStage, RunPlace
 from cerank.runs.user_labels import UserLabels
 
 
@@ -89,6 +89,7 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
     kinds += [(path, ReusedStage) for path in sorted(folder.path.glob("stages/*/adopted.json"))]
     kinds += [
         (folder.user_labels, UserLabels),
+        (folder.place, RunPlace),
         (folder.done, Done),
         (folder.failure, Failure),
         (folder.damage, checksums.DamageReport),

@@ -145,18 +145,21 @@ class RunInputs:
             name: name of the stage that learns from the teacher.
             stage: settings of the stage, which name its teacher.
             queries: ids of the queries to rank; a teacher that is read from a file gives all queries of the file.
-            in_validation: whether these are queries of the validation dataset.
+            in_validation: whether these are queries of the validation dataset; what a stage learns from may be cut to
+                fewer or shorter lists, what it is validated on never is.
         """
         if stage.asked_teacher in self._plan.recipe.teachers:
             return rank_for_stage(self._context, self.datasets, name, stage, queries, in_validation=in_validation)
         is_computed = stage.teacher == inputs.EMBEDDING
-        path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
+        is_cut = bool(stage.list_depth or stage.list_queries)
+        path = self._folder.teacher(f"{name} in validation" if in_validation and (is_computed or is_cut) else name)
         if not path.exists():
             disk.make_folder(path.parent)
             if is_computed:
                 checksums.write(self._folder, path, self._embedding(name, stage, queries, in_validation))
             else:
                 given = self._read_teacher(name, stage)
+                given = self._cut_lists(name, stage, given) if is_cut and not in_validation else given
                 if isinstance(given, MappedRanking):
                     return _write_reference(self._folder, path, given)
                 checksums.write(self._folder, path, write_run(given, "teacher"))
@@ -210,17 +213,23 @@ class RunInputs:
                 f"{name}: {repairs.repaired} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
                 f"{repairs.repeated} repeats and {repairs.out_of_range} numbers out of range dropped",
             )
-        if not (stage.list_depth or stage.list_queries):
-            return teacher.ranking
+        return teacher.ranking
+
+    def _cut_lists(self, name: str, stage: Stage, lists: Ranking) -> Ranking:
+        """Return a teacher's lists of as many queries, and of the documents, that a stage learns from.
+
+        Raises:
+            RunFailedError: nothing is left of them.
+        """
         first = inputs.training_first_stage(self._plan.recipe, stage)
         trained = inputs.training_dataset(self._plan.recipe, stage)
         candidates = self.candidates(trained, first) if inputs.cuts_lists(stage) else None
-        cut = cut_lists(teacher.ranking, dataset.queries, candidates, stage.list_depth, stage.list_queries)
+        cut = cut_lists(lists, self.datasets[trained].queries, candidates, stage.list_depth, stage.list_queries)
         if not cut:
             what = f"none of the teacher's documents is among the first {stage.list_depth} of {first}"
             raise RunFailedError(what, where=f"stages.{name}.list_depth", code="no-ranked-document")
-        before, after = (sum(len(lists[query]) for query in lists) for lists in (teacher.ranking.only(list(cut)), cut))
-        what = f"{len(cut):,} of {counted(len(teacher.ranking), 'list')}, {after:,} of their {before:,} documents"
+        before, after = (sum(len(ranking[query]) for query in ranking) for ranking in (lists.only(list(cut)), cut))
+        what = f"{len(cut):,} of {counted(len(lists), 'list')}, {after:,} of their {before:,} documents"
         self._context.log.event("teacher lists cut", f"{name}: learns from {what}")
         return cut
 

@@ -6,7 +6,7 @@ file and in an event. Without an undamaged stage from the same versions, the sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -45,7 +45,7 @@ class ReusableStage(msgspec.Struct, frozen=True):
 
     folder: RunFolder
     plan: Plan
-    attempt: Attempt  # its last
+    attempts: tuple[Attempt, ...]  # all of its own: any may have trained the stage, or re-ranked with it
 
 
 def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) -> bool:
@@ -120,10 +120,9 @@ def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[Reusab
                 continue
             if stage_keys(their_plan)[index] != key:
                 continue
-            numbers = other.attempt_numbers()
-            yield ReusableStage(
-                other, their_plan, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt)
-            )
+            numbers = other.attempt_numbers() or [1]
+            attempts = tuple(json_records.load(other.attempt(number), Attempt) for number in numbers)
+            yield ReusableStage(other, their_plan, attempts)
         except (CerankError, KeyError):
             continue  # a damaged run, or a plan of an older format
 
@@ -131,22 +130,24 @@ def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[Reusab
 def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
     """Return why the other run's stage cannot replace training it here; "" if it can."""
     own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
-    pairs = [(key, origin.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
-    if any(stage.adapter.is_lora for _, stage in context.plan.recipe.chained()[: index + 1]):
-        pairs += [
-            (name, origin.attempt.versions.get(name, "-"), own.versions.get(name, "-"))
-            for name in ("peft", "bitsandbytes")
-        ]
-    pairs.append(("processor", origin.attempt.cpu, own.cpu))
+    is_lora = any(stage.adapter.is_lora for _, stage in context.plan.recipe.chained()[: index + 1])
+    packages = (*_COMPARED_VERSIONS, *(("peft", "bitsandbytes") if is_lora else ()))
+    pairs = []
+    for attempt in origin.attempts:
+        pairs += [(key, attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in packages]
+        pairs.append(("processor", attempt.cpu, own.cpu))
     their_precisions = json_records.load_if_there(origin.folder.precisions, Precisions)
     for name, stage in context.plan.recipe.chained()[: index + 1]:
         if stage.precision == "auto":  # bf16 may be switched off on one machine
             theirs = their_precisions.chosen.get(name, "-") if their_precisions else "-"
             pairs.append((f"precision of {name}", theirs, precisions.get(name, "-")))
-    changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
+    changed = dict.fromkeys(f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours)
     if changed:
         return "; ".join(changed)
-    name = origin.plan.recipe.chain[index]
+    chain = origin.plan.recipe.chain
+    if index and _model_sha256(origin.folder, index - 1, chain) != _model_sha256(context.folder, index - 1, chain):
+        return f"stage {chain[index - 1]} before it has other weights there, as after a change of versions"
+    name = chain[index]
     measures = origin.plan.recipe.stages[name].keep_best
     models = [origin.folder.best_model(index, name, measure) for measure in measures]
     try:
@@ -155,6 +156,12 @@ def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, pr
     except CerankError as error:
         return str(error)
     return ""
+
+
+def _model_sha256(folder: RunFolder, index: int, chain: Sequence[str]) -> str:
+    """Return the hash of the manifest of a stage's model; "" where it is not there."""
+    manifest = folder.final(index, chain[index]) / manifests.MANIFEST
+    return sha256_file(manifest) if manifest.is_file() else ""
 
 
 def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:

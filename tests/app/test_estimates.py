@@ -11,6 +11,7 @@ from cerank.app import estimates
 from cerank.app.plans import WorkItem, work_of
 from cerank.core.metrics import StepMetrics, Validation
 from cerank.files.journal import Journal
+from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.workload import estimate_minutes
 from cerank.runs import run_store
@@ -61,6 +62,42 @@ def test_pairs_a_second_come_from_the_newest_run_of_that_base_device_and_length(
     found = rates_of(plan, settings)
     assert found["contrastive"] == estimates.Rate(8.0, 10 * 5 / 2.5)
     assert found["distill"] == estimates.Rate(4.0, 3 * 4.0)  # not 20: forward alone is a third of the work
+
+
+def on_two(plan, groups=2):
+    stages = {
+        name: msgspec.structs.replace(stage, groups_per_step=groups) for name, stage in plan.recipe.stages.items()
+    }
+    recipe = msgspec.structs.replace(plan.recipe, stages=stages)
+    return msgspec.structs.replace(plan, recipe=recipe, devices=("cpu", "cpu"), step_shards=8)
+
+
+def test_two_devices_are_as_fast_as_two_were_at_steps_of_that_size(made):
+    plan, settings = made
+    two = on_two(plan)
+    timed_run(plan, settings, 1)
+    assert estimates.of_devices(two, settings.lab) == ({}, "")
+    timed_run(two, settings, 2, seconds=4.0)
+    assert rates_of(plan, settings)["contrastive"].train == 8.0
+    rates, where = estimates.of_devices(two, settings.lab)
+    assert (rates["contrastive"].train, rates["distill"].train) == (2.0, 1.0)
+    assert where
+    assert estimates.of_devices(on_two(plan, groups=4), settings.lab) == ({}, "")
+    four = msgspec.structs.replace(two, devices=("cpu",) * 4)
+    assert estimates.of_devices(four, settings.lab) == ({}, "")
+
+
+def test_what_the_machine_did_before_counts_more_than_runs_of_the_lab(made):
+    plan, settings = made
+    two = on_two(plan)
+    timed_run(two, settings, 1)
+    for name, stage in two.recipe.chained():
+        key = measured_speed.shared_speed_key(two, stage, 2)
+        speed = MeasuredSpeed(train=3.0 if name == "distill" else 5.0, score=9.0, load=0.0, time="2026-01-02")
+        measured_speed.save_speed(settings.cache, key, speed)
+    rates, where = estimates.of_devices(two, settings.lab)
+    assert rates == {"contrastive": estimates.Rate(5.0, 9.0), "distill": estimates.Rate(3.0, 9.0)}
+    assert "2026-01-02" in where
 
 
 def test_a_damaged_run_says_nothing_and_stops_nothing(made):

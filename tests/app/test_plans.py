@@ -110,5 +110,7 @@ def test_what_a_plan_was_asked_for_plans_to_it_again(tmp_path, measures):
 
 def test_a_part_of_a_dataset_is_not_divided_again() -> None:
     with refused(UsageError, "part-of-part", "./x"):
+        plans.check_whole("./x[20%:]")
+    with refused(UsageError, "query-range-too-large", "120%"):
         plans.check_whole("./x[120%:]")
     plans.check_whole("./x")

@@ -141,7 +141,7 @@ def test_a_file_that_splits_nearly_equal_queries_is_told_of(tmp_path):
         ("[fold=6/5]", "fold-not-found"),
         ("[fold=0/5]", "fold-not-found"),
         ("[fold=x/5]", "fold-not-found"),
-        ("[fold=1/2]", "folds-too-few"),
+        ("[fold=1/1]", "folds-too-few"),
         ("[fold=1/54]", "folds-too-many"),
     ],
 )

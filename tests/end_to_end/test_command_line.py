@@ -16,7 +16,7 @@ import pytest
 from cerank.datasets.open_datasets import open_dataset
 from cerank.recipes import render
 from tests.warm import started
-from tests.worker.small import small_plan
+from tests.worker.small import small_plan, small_run
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,15 @@ def cerank(place, *arguments, code=0, is_cold=False, **environment):
 def first(place):
     """A finished run labeled `first`, and what the command printed."""
     return cerank(place, "run", "--recipe", "small.toml", "--label", "first", "--json", is_cold=True)
+
+
+def test_a_list_of_many_runs_does_not_crash_where_threads_read_the_first_plans(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    for second in range(40):
+        small_run(tmp_path, plan, settings, second)
+    for _ in range(3):  # msgspec resolves the fields of a plan once in a process
+        done = cerank(tmp_path, "ps", "--json", is_cold=True)
+        assert len(json.loads(done.stdout)) == 40
 
 
 def test_run_prints_its_table_and_where_its_files_are(place, first):

@@ -232,21 +232,43 @@ def test_a_margin_for_a_measure_not_compared_is_refused():
 
 
 def test_systems_that_score_the_same_are_equivalent_within_a_margin_and_never_merely_not_different():
-    margins = {"nDCG@10": Margin(value=0.01)}
+    margins = {"nDCG@10": Margin(value=0.05)}
     few, many = ([system("a", values), system("b", dict(values))] for values in (BASE, LONG))
     assert compare(many, ["nDCG@10"]).rows[0].verdict == "cannot tell"
     assert compare(many, ["nDCG@10"], terms=Terms(margins=margins)).rows[0].verdict == "equivalent"
     row = compare(few, ["nDCG@10"], terms=Terms(margins=margins)).rows[0]
-    assert (row.verdict, row.judgment.p_equivalence) == ("cannot tell", 2.0**-4)  # four signs can show no more
+    assert row.verdict == "cannot tell"
+
+
+def test_queries_that_tie_are_equivalent_only_where_rare_differences_could_not_easily_go_unseen():
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02)}, worth={"nDCG@10": Margin(value=0.03)})
+    for n, verdict, worth in ((5, "cannot tell", "cannot tell"), (20, "cannot tell", "cannot tell")):
+        values = {f"q{at}": 0.5 for at in range(n)}
+        row = compare([system("a", values), system("b", dict(values))], ["nDCG@10"], terms=terms).rows[0]
+        assert (row.verdict, row.worth.answer, row.judgment.unseen) == (verdict, worth, 0.25)
+        assert "unseen" in {note.kind for note in row.notes}
+    values = {f"q{at}": 0.5 for at in range(60)}
+    row = compare([system("a", values), system("b", dict(values))], ["nDCG@10"], terms=terms).rows[0]
+    assert (row.verdict, row.worth.answer, row.judgment.unseen) == ("equivalent", "not worth it", None)
+    assert "unseen" not in {note.kind for note in row.notes}
+
+
+def test_one_system_of_a_table_with_few_differing_queries_cannot_be_called_equivalent_by_the_others():
+    random = np.random.default_rng(4)
+    base = {f"q{at}": float(value) for at, value in enumerate(random.uniform(0.2, 0.8, 20))}
+    other = {query: value + float(random.normal(0, 0.005)) for query, value in base.items()}
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02)})
+    rows = compare([system("a", base), system("b", dict(base)), system("c", other)], ["nDCG@10"], terms=terms).rows
+    assert [row.verdict for row in rows] == ["cannot tell", "equivalent"]
 
 
 def test_an_equivalence_of_few_queries_says_that_rare_differences_would_not_be_seen():
     terms = Terms(margins={"nDCG@10": Margin(value=0.02)})
     for n, is_said in (
-        (5, True),
+        (60, True),
         (100, True),
         (200, False),
-    ):  # (1 - .02)^n, the chance of no difference, is .90, .13, .02
+    ):  # (1 - .02)^n, the chance of no difference, is .30, .13, .02
         values = {f"q{at}": 0.5 for at in range(n)}
         row = compare([system("a", values), system("b", dict(values))], ["nDCG@10"], terms=terms).rows[0]
         assert row.verdict == "equivalent"
@@ -437,3 +459,10 @@ def test_any_comparison_survives_json_and_no_verdict_contradicts_its_intervals(r
     assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
     assert [row for row in found.rows if contradicts(row)] == []
     assert len(reasons(found)) == len(summary(found)) == 3
+
+
+def test_a_baseline_that_is_perfect_on_every_query_leaves_no_gain_to_find():
+    perfect, other = ({f"q{at}": value for at in range(40)} for value in (1.0, 0.9))
+    for left, right, is_said in ((perfect, other, True), (other, perfect, False)):
+        row = compare([system("a", left), system("b", right)], ["nDCG@10"]).rows[0]
+        assert ("no room" in {note.kind for note in row.notes}) == is_said

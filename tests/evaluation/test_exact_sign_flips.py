@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cerank.evaluation.significance import FEW, Estimate, SignFlips, Stricter, needs_exact_test, p_equivalent
+from cerank.evaluation.significance import (
+    FEW,
+    Estimate,
+    SignFlips,
+    Stricter,
+    needs_exact_test,
+    p_equivalent,
+    p_not_worse,
+)
 
 DIFFERENCES = [
     [0.5, 0.5],
@@ -40,8 +48,12 @@ def test_p_is_that_of_all_sign_patterns(d):
 @pytest.mark.parametrize("d", DIFFERENCES)
 @pytest.mark.parametrize("margin", [0.02, 0.11, 0.4])
 def test_equivalence_is_two_one_sided_tests_over_all_sign_patterns(d, margin):
-    wanted = max(by_scipy(d, -margin, "greater"), by_scipy(d, margin, "less"))
-    assert p_equivalent(flips(d), margin) == pytest.approx(wanted, abs=1e-12)
+    test, most = flips(d), max(0.5, *(abs(each) for each in d))  # the limits of `flips` are 2 apart: a quarter is .5
+    samples = [d] if np.count_nonzero(d) >= FEW else [d, [*d, most], [*d, -most]]
+    wanted = max(max(by_scipy(each, -margin, "greater"), by_scipy(each, margin, "less")) for each in samples)
+    assert p_equivalent(test, margin) == pytest.approx(wanted, abs=1e-12)
+    worse = max(by_scipy(each, -margin, "greater") for each in samples)
+    assert p_not_worse(test, margin) == pytest.approx(worse, abs=1e-12)
 
 
 @pytest.mark.parametrize("d", DIFFERENCES)
@@ -76,6 +88,25 @@ def test_the_interval_excludes_zero_exactly_where_p_is_within_the_level(values, 
     low, high = found.interval(level)
     assert (low > 0 or high < 0) == (found.p() <= level)
     assert low - 1e-9 <= found.difference <= high + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("differing", "size", "queries", "margin", "is_shown"),
+    [
+        (0, 0.0, 5, 0.02, False),  # alone 2^-5: what a gain of .2 on every tenth query would give in 59 of 100 draws
+        (0, 0.0, 30, 0.02, False),
+        (0, 0.0, 31, 0.02, True),
+        (0, 0.0, 31, 0.01, False),  # a smaller margin takes more queries
+        (0, 0.0, 59, 0.01, True),
+        (5, 0.1, 205, 0.02, True),  # rare and small differences stay equivalent
+        (9, 0.1, 60, 0.02, False),
+    ],
+)
+def test_an_equivalence_of_few_differing_queries_must_hold_with_one_more_that_differs_much(
+    differing, size, queries, margin, is_shown
+):
+    test = flips([size] * differing + [0.0] * (queries - differing), limit=0.5)
+    assert (p_equivalent(test, margin) <= 0.05) == is_shown
 
 
 def test_it_is_due_where_few_differ_or_all_by_the_same():

@@ -39,6 +39,15 @@ def test_few_queries_that_show_nothing_neither_ship_nor_warn():
     assert gate(*two(-0.005, 0.03), margins=MARGIN).outcome == "cannot tell"
 
 
+def test_queries_that_all_tie_ship_only_where_a_rare_large_loss_could_not_easily_go_unseen():
+    for n, outcome in ((5, "cannot tell"), (20, "cannot tell"), (40, "ships")):
+        by_query = {f"q{place}": 0.5 for place in range(n)}
+        at = Measured(condition=WHERE, qrels_sha256="x", values={"nDCG@10": by_query})
+        base, new = (System(label=label, measured=(at,)) for label in ("base", "new"))
+        result = gate(base, new, margins=MARGIN)
+        assert (result.outcome, result.checks[0].is_unseen) == (outcome, outcome != "ships")
+
+
 def test_a_loss_that_is_shown_but_lies_within_the_margin_ships():
     result = gate(*two(-0.006, 0.002), margins=MARGIN)
     assert result.checks[0].p_worse < 0.05

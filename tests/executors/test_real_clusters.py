@@ -204,6 +204,47 @@ def test_a_run_whose_node_dies_continues_bit_for_bit_on_a_node_whose_clock_is_te
     assert weights_and_rankings(folder) == slurm_place.local_bits(msgspec.structs.replace(plan, shares=False))
 
 
+def slurmd_of(node: str) -> tuple[int, list[str]]:
+    """The process of a node's slurmd on this machine, and its words; 0 where there is none."""
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        except OSError:
+            continue
+        if words and Path(words[0]).name == "slurmd" and (node in words or f"-N{node}" in words):
+            return int(process.name), words
+    return 0, []
+
+
+@needs_slurm
+@pytest.mark.parametrize("is_seen", [False, True], ids=["soon back", "node down, job requeued"])
+def test_a_run_whose_slurmd_is_killed_ends_with_the_bits_of_this_machine(slurm_place: Place, is_seen: bool) -> None:
+    recipe = slurm_place.plan.recipe
+    long = msgspec.structs.replace(recipe.stages["contrastive"], steps=800, validate_every=50)
+    stages = {**recipe.stages, "contrastive": long}
+    plan = msgspec.structs.replace(slurm_place.plan, recipe=msgspec.structs.replace(recipe, stages=stages))
+    folder, record = slurm_place.there.start_elsewhere(plan, b"")
+    eventually(lambda: len(folder.checkpoint_steps(0, "contrastive")) > 0)
+    told = subprocess.run(["squeue", "-h", "-j", record.id, "-o", "%N"], capture_output=True, text=True, check=True)
+    node = told.stdout.strip()
+    process, words = slurmd_of(node)
+    if not process or os.geteuid():
+        pytest.skip("needs root, and a slurmd with its node's name (-N) on this machine")
+    os.kill(process, signal.SIGKILL)  # the job itself lives on, as it does where only the daemon crashed
+    try:
+        if is_seen:  # what slurmctld finds out by itself after SlurmdTimeout, five minutes
+            subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"], check=True)
+            # queued again while its first worker still has the run: two never write at once
+            subprocess.run(["scontrol", "update", f"JobId={record.id}", "StartTime=now"], check=False)
+        eventually(lambda: slurm_place.is_finished(folder))
+    finally:
+        subprocess.run(words, check=True)
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
+    assert starts_of(folder) in {1, 2}
+    assert not folder.failure.exists()
+    assert weights_and_rankings(folder) == slurm_place.local_bits(msgspec.structs.replace(plan, shares=False))
+
+
 @needs_slurm
 def test_a_wrong_partition_is_refused_and_a_waiting_job_is_canceled(slurm_place: Place) -> None:
     place = slurm_place

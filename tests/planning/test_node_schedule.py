@@ -6,6 +6,7 @@ import pytest
 
 from cerank.app.matrix import cluster_forecast
 from cerank.planning.node_schedule import START_MINUTES, StageTask, schedule, tasks_of
+from cerank.planning.shared_speed import Rate, shared_work
 from cerank.planning.workload import WorkItem
 
 
@@ -39,9 +40,25 @@ def test_the_work_of_a_run_is_divided_among_the_devices_of_a_node() -> None:
         WorkItem("train b", 1, 1, "b", 4.0),
         WorkItem("re-rank t by baseline", 1, 1, "baseline", 6.0),
     ]
-    assert tasks_of([("a", "k1"), ("b", "k2")], work, 2) == [StageTask("k1", 8.0), StageTask("k2", 2.0, "k1")]
+    shared = shared_work(work, 2, {})
+    assert tasks_of([("a", "k1"), ("b", "k2")], shared) == [StageTask("k1", 8.0), StageTask("k2", 2.0, "k1")]
     unknown = [*work, WorkItem("validate b", 1, 1, "b", None)]
     assert tasks_of([("a", "k1"), ("b", "k2")], unknown) is None
+
+
+def test_devices_that_were_timed_together_count_as_they_were_timed() -> None:
+    work = [
+        WorkItem("teacher a", 5, 0, "a", 3.0),
+        WorkItem("train a", 10, 600, "a", 4.0),
+        WorkItem("re-rank t by a", 2, 1200, "a", 2.0),
+        WorkItem("train b", 10, 600, "b", 4.0),
+    ]
+    timed = shared_work(work, 2, {"a": Rate(train=2.0, score=5.0)})
+    assert [part.minutes for part in timed] == [3.0, 600 / 2 / 60, 1200 / 5 / 60, 2.0]
+    assert shared_work(work, 1, {}) == tuple(work)
+    measured = cluster_forecast.in_words([task("a", 60)], 1, 2, 0.0, is_measured=True)
+    assert "lower bound" in cluster_forecast.in_words([task("a", 60)], 1, 2, 0.0)
+    assert "lower bound" not in measured
 
 
 def test_the_forecast_names_time_hours_money_and_what_holds_it_up() -> None:

@@ -18,7 +18,8 @@ from tests.refusals import refused
 def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
     shipped = ["all-or-filtered", "ecir2025", "ecir2025-as-published", "ecir2025-ood", "ecir2025-small"]
     shipped += ["full-or-lora", "is-the-second-stage-worth-it"]
-    shipped += ["labels-or-llm", "one-two-joint", "rank-distillm", "rank-distillm-budget", "rank-distillm-table1"]
+    shipped += ["labels-or-llm", "one-two-joint", "optimizer-options"]
+    shipped += ["rank-distillm", "rank-distillm-budget", "rank-distillm-table1"]
     assert recipes.shipped_matrices() == shipped
     for name in recipes.shipped_matrices():
         matrix = recipes.load_matrix(name).matrix
@@ -60,6 +61,18 @@ def test_each_level_of_rank_distillms_budget_is_a_number_of_lists_or_their_depth
     factors = recipes.load_matrix("rank-distillm-budget").matrix.factors
     assert [len(levels) for levels in factors.values()] == [4, 4]
     assert factors["depth"]["10"] == {"stages.finetune.list_depth": 10}
+
+
+def test_lions_level_of_the_optimizer_options_has_adamws_product_of_rate_and_decay() -> None:
+    matrix = recipes.load_matrix("optimizer-options").matrix
+    assert {name: len(levels) for name, levels in matrix.factors.items()} == dict.fromkeys(
+        ("optimizer", "layers", "head", "weights"), 2
+    )
+    adamw = recipes.load("contrastive").recipe.stages["contrastive"]
+    lion = matrix.factors["optimizer"]["lion"]
+    rate, decay = (float(lion[f"stages.contrastive.{key}"]) for key in ("learning_rate", "weight_decay"))
+    assert 3 <= adamw.learning_rate / rate <= 10
+    assert rate * decay == pytest.approx(adamw.learning_rate * adamw.weight_decay, rel=0.15)
 
 
 def test_every_arm_of_one_two_joint_takes_as_many_pairs_in_as_many_steps() -> None:

@@ -41,7 +41,7 @@ from cerank.training.losses import LOSSES
 from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.stage_summary import WeightChange, ranking_stats
 from cerank.training.validation_loss import ValidationLoss
-from cerank.worker.train_stage import weight_change
+from cerank.worker.stages.stage_models import weight_change
 from tests.model_fixtures import WORDS, write_tiny
 from tests.worker.small import small_plan, write_dataset
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from cerank.app.run_views import run_monitor
 from cerank.app.run_views.run_monitor import LabMonitor
-from cerank.runs import overlapped_reads, run_store
+from cerank.runs import checksums, overlapped_reads, run_store
 from tests.tui.labs import LabFolder
 
 RUNS = 12
@@ -71,7 +73,27 @@ def test_a_dashboard_that_saw_the_runs_before_looks_once_at_each(
     first.save_index()
     looks.clear()
     assert len(LabMonitor(lab.path, None, tmp_path / "cache").poll()) == RUNS
-    assert looks.total() <= RUNS + 10, looks  # and at the queue and the index themselves
+    assert looks["lstat"] <= RUNS, looks
+    assert looks.total() <= 2 * RUNS + 10, looks  # these runs keep no short name; and the queue and the index
+
+
+def test_a_list_that_is_printed_looks_at_the_folders_of_most_runs_and_reads_few_in_full(
+    lab: LabFolder, tmp_path: Path, looks: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_monitor, "READ_IN_TURN", 1)
+    for folder in run_store.folders(lab.path):
+        checksums.record(folder, [path for path in folder.path.glob("rankings/*/*") if path.is_file()])
+        os.utime(folder.path, (time.time() - 5, time.time() - 5))
+        for inside in folder.path.glob("rankings/*"):
+            os.utime(inside, (0, 0))
+    first = LabMonitor(lab.path, None, tmp_path / "cache")
+    first.poll()
+    first.save_index()
+    looks.clear()
+    rows = LabMonitor(lab.path, None, tmp_path / "cache").poll(now=datetime.now(UTC))
+    assert [row.state for row in rows] == ["finished"] * RUNS
+    assert looks["lstat"] >= 4 * (RUNS - 1)  # a run and the three folders inside it that hold rankings
+    assert looks.total() - looks["lstat"] <= RUNS + 40, looks  # the short names, and one run in full
 
 
 def test_many_folders_are_read_at_the_same_time_and_in_order() -> None:

@@ -22,6 +22,7 @@ from cerank.training.batches import encode_groups
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
+from cerank.training.weight_shares import WeightShares
 from tests.model_fixtures import WORDS
 from tests.refusals import refused
 
@@ -269,7 +270,7 @@ def test_an_optimizer_that_finds_no_memory_for_a_moment_begins_its_first_step_ag
     def updated(fails_at):
         ready = Ready(tiny)
         trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-        optimizer, zeros_like, asked = trainer.optimizer(ready.model), torch.zeros_like, []
+        optimizer, zeros_like, asked = trainer.optimizer(WeightShares(ready.model)), torch.zeros_like, []
 
         def short(*given, **named):
             asked.append(1)
@@ -293,7 +294,7 @@ def test_an_optimizer_that_finds_no_memory_later_is_not_asked_again(tiny, tmp_pa
     """Its moments are there, so nothing would be freed by which it could go on."""
     ready = Ready(tiny)
     trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    optimizer = trainer.optimizer(ready.model)
+    optimizer = trainer.optimizer(WeightShares(ready.model))
     for weight in ready.model.parameters():
         weight.grad = torch.ones_like(weight)
     trainer.update_within_memory(optimizer)

@@ -359,3 +359,34 @@ def test_in_batch_negatives_are_none_that_a_filter_dropped_for_the_query():
         "q0": {"p0", "y0", "p1", "y1"},
         "q1": {"p1", "x", "y1", "p0", "y0"},
     }
+
+
+def test_a_query_that_is_left_out_leaves_the_order_of_the_others():
+    queries = [f"q{number}" for number in range(200)]
+    every = sampler(
+        changed(steps=10),
+        ranking=dict.fromkeys(queries, RANKING["q0"]),
+        qrels=dict.fromkeys(queries, QRELS["q0"]),
+    )
+    order = [group.query_id for step in range(1, 101) for group in every.groups(step)]
+    gone = every.sampled_queries[3:5]
+    fewer = every.leaving_out(gone[:1]).leaving_out(gone[1:])
+    expected = [query for query in order if query not in gone]
+    assert [group.query_id for step in range(1, 100) for group in fewer.groups(step)] == expected
+    assert len(set(fewer.sampled_queries) - set(every.sampled_queries)) == 2
+    assert (fewer.sampling.queries, fewer.sampling.usable) == (198, 198)
+
+
+def test_the_sampled_queries_of_a_mixture_are_those_of_its_groups():
+    queries = [f"1:q{place}" for place in range(10)] + [f"2:q{place}" for place in range(100)]
+    pool = TrainingPool(
+        query_ids=queries,
+        qrels={query: {f"{query[:2]}p": 1} for query in queries},
+        ranking={query: [f"{query[:2]}d{place}" for place in range(6)] for query in queries},
+        has_text=lambda _: True,
+        shares={"1": 9.0, "2": 1.0},
+    )
+    drawn = Sampler("s", Stage(epochs=1.0, group_size=3, groups_per_step=2), 1, pool)
+    used = {group.query_id for step in range(1, drawn.steps + 1) for group in drawn.groups(step)}
+    assert set(drawn.sampled_queries) == used
+    assert len(used) < 30

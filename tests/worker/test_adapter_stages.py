@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.inference.rerank import Scorer
@@ -154,3 +156,30 @@ def test_weights_that_a_stage_freezes_take_no_moments():
     frozen = {"embeddings": 192, "positions": 992, "nothing": 1072}
     assert {what: trained_parameters(Stage(steps=1, freeze=what), shapes) for what in frozen} == frozen
     assert trained_parameters(Stage(steps=1, freeze="embeddings", freeze_layers=2), shapes) == 64
+
+
+def test_an_adapter_over_a_base_whose_token_types_were_made_one_is_refused():
+    stage = {**SHORT, "token_types": "zero"}
+    for save in ("both", "adapter"):
+        with refused(RecipeError, "recipe", "only.adapter.save", "merged"):
+            stages = {"only": {**stage, "adapter": {**LORA, "save": save}}}
+            recipe_from({"name": "x", "chain": ["only"], "stages": stages}, "test")
+    merged = {"only": {**stage, "adapter": {**LORA, "save": "merged"}}}
+    assert recipe_from({"name": "x", "chain": ["only"], "stages": merged}, "test").stages["only"].has_one_token_type
+
+
+@pytest.mark.slow
+def test_token_types_that_an_adapter_stage_trains_as_a_whole_stay_one(tmp_path):
+    adapter = {**LORA, "save": "merged", "modules_to_save": ["token_type_embeddings"]}
+    stages = {"only": {**SHORT, "token_types": "zero", "adapter": adapter}}
+    plan, settings = small_plan(tmp_path, chain=["only"], stages=stages)
+    run = small_run(tmp_path, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "base", run.final(0, "only")))
+    ((was, types),) = [
+        (value, after[name if name in after else f"encoder.{name}"])
+        for name, value in before.items()
+        if name.endswith("token_type_embeddings.weight")
+    ]
+    assert not torch.equal(types[0], was[0])
+    assert all(torch.equal(types[0], row) for row in types)

@@ -159,3 +159,38 @@ def test_a_joint_stage_on_labels_alone_has_the_queries_of_a_stage_with_that_loss
     stage = {"losses": [{"name": "lce"}], "group_size": 2, "negative_sources": [{"source": "mined", "run": "m.run"}]}
     sampler = made_sampler(stage, numbered([1, 2]), mined=mined, qrels=qrels)
     assert sampler.usable == ("q1", "q2")
+
+
+def test_the_embedding_teacher_ranks_the_queries_that_come_in_place_of_one_that_another_could_not_rank():
+    queries = [f"q{number}" for number in range(60)]
+    candidates = Ranking(
+        {query: ["p", "d1", "d2", "d3"] for query in queries}, {query: [0.7, 0.5, 0.2, 0.1] for query in queries}
+    )
+    losses = [{"name": "lce"}, *({"name": "kl", "teacher": teacher} for teacher in ("embedding", "mine"))]
+    values = {
+        "name": "r",
+        "chain": ["a"],
+        "stages": {"a": {"steps": 5, "groups_per_step": 2, "group_size": 2, "window": [1, 4], "losses": losses}},
+        "teachers": {"mine": {"kind": "cross-encoder", "model": "m", "depth": 4}},
+    }
+    recipe = recipe_from(values, "test")
+    dataset = SimpleNamespace(
+        queries=dict.fromkeys(queries, ""), qrels={query: {"p": 1} for query in queries},
+        documents={"p", "d1", "d2", "d3"}, members={}, weights={},
+    )  # fmt: skip
+    failed: list[str] = []
+    embedded: list[Ranking] = []
+
+    def teacher(_key, view, asked):
+        if view.teacher == "mine":  # its first query fails, for good
+            failed.extend(asked[:1] if not failed else ())
+            return candidates.only([query for query in asked if query not in failed])
+        if not embedded:  # as in a run, which writes the list once
+            embedded.append(candidates.only(asked))
+        return embedded[0]
+
+    sources = SimpleNamespace(datasets={recipe.data.train: dataset}, candidates=lambda *_: candidates, teacher=teacher)
+    sampler = joint_sampler(sources, recipe, "a", recipe.stages["a"], None)
+    assert len(sampler.sampled_queries) == 10
+    assert failed[0] not in sampler.sampled_queries
+    assert set(sampler.sampled_queries) <= set(embedded[0])

@@ -322,6 +322,20 @@ def test_a_loss_that_needs_scores_refuses_a_teacher_that_gives_an_order_alone() 
     assert len(loss_mistakes(recipe(kind="pairwise", method="sorted"))) == 1
 
 
+def test_a_curriculum_by_the_confidence_of_a_teacher_that_gives_an_order_alone_is_refused() -> None:
+    curriculum = {"kind": "confident-first"}
+    values = {
+        "name": "x",
+        "chain": ["d"],
+        "stages": {
+            "d": {**STAGE, "loss": "ranknet", "source": "teacher", "teacher": "zephyr", "curriculum": curriculum}
+        },
+    }
+    with refused(RecipeError, "recipe", "stages.d.curriculum.kind", "listwise"):
+        recipe_from(values | {"teachers": {"zephyr": {"kind": "listwise", "model": "m"}}}, "test")
+    assert recipe_from(values | {"teachers": {"zephyr": {"kind": "graded", "model": "m"}}}, "test")
+
+
 @pytest.mark.parametrize(
     ("name", "teacher", "what"),
     [

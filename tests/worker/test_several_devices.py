@@ -6,16 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
 from cerank.app.plans import plan_of
-from cerank.cli.rank_table import rank_table
+from cerank.app.run_views.rank_table import rank_table
 from cerank.core.metrics import Event
 from cerank.errors import ExitCode, RunFailedError, UsageError
 from cerank.files import journal, json_records
+from cerank.machine import measured_speed
 from cerank.machine.devices import Device
 from cerank.machine.process_environment import inherited_environment, pinned_environment
 from cerank.planning import several_devices, stage_keys
@@ -224,6 +226,10 @@ def test_a_request_to_stop_pauses_all_processes_and_another_number_goes_on_to_th
         for rank in range(count)
     ]
     assert all(0.4 < row[6] * row[1] < 2.0 and row[5] > 0 for row in table.rows), table.rows
+    key = measured_speed.shared_speed_key(plan[1], plan[1].recipe.stages["distill"], 4)
+    speed = measured_speed.load_speed(plan[2].cache, key)
+    assert speed is not None
+    assert speed.train > 0
 
 
 @pytest.mark.slow
@@ -252,8 +258,10 @@ if os.environ.get("RANK") == "1":
     def fail():
         while Path(os.environ["READINGS"]).read_bytes().count(b'"type":"step"') < 5:
             time.sleep(0.01)
+        Path(os.environ["READINGS"]).with_name("fault").touch()
         if os.environ["FAULT"] == "stuck":
-            sys.modules["cerank.worker.ranks.rank_signs"].STANDSTILL = 6.0
+            if "STANDSTILL" in os.environ:
+                sys.modules["cerank.worker.ranks.rank_signs"].STANDSTILL = float(os.environ["STANDSTILL"])
             passes = sys.modules["cerank.training.forward_backward"].ForwardBackward
             passes.forward = lambda *_: threading.Event().wait()
         else:
@@ -264,19 +272,28 @@ if os.environ.get("RANK") == "1":
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "kind"), [("SIGKILL", "LostRankError"), ("SIGSTOP", "LostRankError"), ("stuck", "RunFailedError")]
+    ("fault", "kind", "limit"),
+    [
+        ("SIGKILL", "LostRankError", None),
+        ("SIGSTOP", "LostRankError", None),
+        ("stuck", "RunFailedError", "6"),
+        ("stuck", "RunFailedError", None),  # by the real limit of 45 seconds
+    ],
 )
-def test_a_process_that_dies_is_frozen_or_stuck_ends_the_run_and_is_named(plan, tmp_path, fault, kind):
+def test_within_a_minute_a_process_that_dies_is_frozen_or_stuck_ends_the_run_and_is_named(
+    plan, tmp_path, fault, kind, limit
+):
     run = small_run(tmp_path, plan[1], plan[2], 4)
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     run.readings.touch()
     environment = inherited_environment(os.environ) | pinned_environment(1)
     environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
-    environment |= {"FAULT": fault, "READINGS": str(run.readings)}
+    environment |= {"FAULT": fault, "READINGS": str(run.readings)} | ({} if limit is None else {"STANDSTILL": limit})
     with run.log.open("ab") as log:
         code = subprocess.run(
             [*WORKER, str(run.path)], env=environment, stdout=log, stderr=log, check=False, timeout=600
         ).returncode
+    assert time.time() - (run.path / "fault").stat().st_mtime < 60  # what the guide says, with all processes gone
     assert code == ExitCode.FAILED
     failure = json_records.load(run.failure, Failure)
     assert (failure.kind, failure.where) == (kind, "rank 1")

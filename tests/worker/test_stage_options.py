@@ -7,13 +7,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cerank.app.comparison import named_systems
+from cerank.app.publishing.quantized_verdict import calibration_pairs
+from cerank.app.rankings import fuse_runs
+from cerank.cli.table_columns import validation_table
 from cerank.core.metrics import Event
 from cerank.datasets import local_folders
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError
 from cerank.files import journal
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
+from cerank.training import stage_summary
 from cerank.trec import open_run, query_places
 from cerank.trec.open_run import open_run_file
 from tests.refusals import refused
@@ -56,6 +62,25 @@ def test_a_stage_validates_on_its_own_queries(run):
     made, plan = run
     (name,) = [entry.name for entry in plan.inputs if entry.role == "dataset" and entry.name.endswith("apart[70%:]")]
     assert made.candidates(name, "bm25").exists()
+    assert validation_table(made, plan).title == f"Validation on {name}"
+
+
+@pytest.mark.slow
+def test_what_is_chosen_for_a_model_later_is_chosen_on_its_stages_own_validation_queries(run, planned):
+    made, _ = run
+    folder, plan, settings = planned
+    own, other = (open_dataset(name, settings.cache).queries for name in (
+        plan.recipe.stages["distill"].validation, plan.recipe.data.validation,
+    ))  # fmt: skip
+    pairs = calibration_pairs(settings, named_systems.target(made.lab, made.name))
+    assert {query for query, _ in pairs} <= set(own.values())
+    assert not {query for query, _ in pairs} & set(other.values())
+    first, stage = (f"{made.name}:{system}" for system in ("first-stage", "distill"))
+    request = fuse_runs.FusionRequest(
+        targets=(first, stage), method="interpolate", output=folder / "fused.run", first_stage="bm25"
+    )
+    fuse_runs.fuse(msgspec.structs.replace(settings, lab=made.lab), request)
+    assert plan.recipe.stages["distill"].validation in (folder / "fused.run").read_text()
 
 
 @pytest.mark.slow
@@ -117,3 +142,23 @@ def test_a_stage_with_a_computed_order_over_stored_queries_goes_on_with_the_same
     assert forked(whole) == (1, 0), whole.log.read_text()
     forked(again, seed=3, kills=3, longest=4.0)
     assert bits_of(again) == bits_of(whole)
+
+
+def test_a_validation_loss_is_on_the_whole_lists_of_a_teacher_whose_lists_are_cut_in_training(tmp_path):
+    cut = {"list_depth": 5, "list_queries": 10, "first_stage": "oracle"}
+    own = {"validation": f"{tmp_path / 'data'}[50%:70%]", "validation_loss": "yes"}
+    plan, settings = small_plan(tmp_path, stages={"distill": {**DISTILL, **cut, **own}}, chain=["distill"])
+    made = small_run(tmp_path, plan, settings)
+    assert forked(made) == (1, 0), made.log.read_text()
+    assert len(open_run_file(made.teacher("distill"), made.path).ranking) == 10
+    whole = open_run_file(made.teacher("distill in validation"), made.path).ranking
+    assert {len(whole[query]) for query in whole} == {10}
+    summary = stage_summary.read(made.final(0, "distill"))
+    assert summary.validation is not None
+    assert summary.validation.usable == 8
+
+
+def test_a_loss_that_cannot_be_validated_is_said_of_the_key_that_asks_for_it(tmp_path):
+    with refused(UsageError, "teacher-of-other-documents", "stages.distill.keep_best"):
+        stage = {**DISTILL, "steps": 4, "keep_best": ["loss"]}
+        small_plan(tmp_path, stages={"distill": stage}, chain=["distill"])

@@ -6,6 +6,7 @@ import shutil
 
 import msgspec
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cerank.core.metrics import Event
 from cerank.files import journal, json_records, manifests
@@ -117,6 +118,40 @@ def test_a_model_of_another_torch_is_no_donor(lab, tmp_path):
     assert forked(run) == (1, 0), run.log.read_text()
     assert not run.reused_stage(0, "contrastive").exists()
     assert any("torch 1.0, here" in event.text for event in events_of(run))
+
+
+def test_a_run_that_was_resumed_with_another_torch_is_no_donor_of_what_it_trained_before(lab, tmp_path):
+    donor, alone, settings = lab
+    elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    copy = type(donor)(elsewhere.lab / "runs" / donor.name)
+    shutil.copytree(donor.path, copy.path)
+    attempt = json_records.load(copy.attempt(1), Attempt)
+    json_records.save(copy.attempt(2), msgspec.structs.replace(attempt, number=2))
+    json_records.save(copy.attempt(1), msgspec.structs.replace(attempt, versions={**attempt.versions, "torch": "1.0"}))
+    run = small_run(elsewhere.lab, alone, elsewhere)
+    assert forked(run) == (1, 0), run.log.read_text()
+    assert not run.reused_stage(0, "contrastive").exists()
+
+
+@pytest.mark.slow
+def test_a_second_stage_is_no_donor_where_it_began_from_other_weights(lab, tmp_path):
+    donor, alone, settings = lab
+    elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    copy = type(donor)(elsewhere.lab / "runs" / donor.name)
+    shutil.copytree(donor.path, copy.path)
+    run = small_run(elsewhere.lab, replaced(alone, chain=("contrastive", "distill")), elsewhere)
+    shutil.copytree(copy.final(0, "contrastive"), run.final(0, "contrastive"))
+    for name in ("model.safetensors", manifests.MANIFEST):  # what an earlier attempt with other versions left here
+        (run.final(0, "contrastive") / name).unlink()
+    other = load_file(copy.final(0, "contrastive") / "model.safetensors")
+    save_file({key: value * 1.01 for key, value in other.items()}, run.final(0, "contrastive") / "model.safetensors")
+    kept = tmp_path / "kept"
+    shutil.move(run.final(0, "contrastive"), kept)
+    with manifests.checksummed_folder(run.final(0, "contrastive")) as inside:
+        shutil.copytree(kept, inside, dirs_exist_ok=True)
+    assert forked(run) == (1, 0), run.log.read_text()
+    assert not run.reused_stage(1, "distill").exists()
+    assert any(event.kind == "stage not adopted" and "distill" in event.text for event in events_of(run))
 
 
 def test_a_kill_during_the_taking_over_changes_nothing(lab):

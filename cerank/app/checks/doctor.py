@@ -157,7 +157,7 @@ def processor_findings() -> Iterator[Finding]:
     )
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
-        processor = msgspec.json.decode(done.stdout, type=_Processor)
+        processor = json_records.decode(done.stdout, _Processor)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         yield Finding("note", "processor", f"its speed could not be measured: {type(error).__name__}")
         return

@@ -85,13 +85,9 @@ def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
 
     warnings = []
     for target in named_systems.targets_of(lab, texts):
-        members = target.members if isinstance(target, named_systems.SeedsTarget) else (target,)
-        for member in members:
-            if isinstance(member, named_systems.RunTarget):
-                kinds = {event.kind for event in journal.read_valid_rows(member.folder.events, Event)[0]}
-                warnings += [
-                    f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
-                ]
+        for run in named_systems.runs_of(target):
+            kinds = {event.kind for event in journal.read_valid_rows(run.folder.events, Event)[0]}
+            warnings += [f"{run_store.title(run.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds]
     return list(dict.fromkeys(warnings))
 
 

@@ -16,8 +16,17 @@ import msgspec
 from cerank.app.comparison import comparisons, named_systems, recorded_looks
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.comparisons import ComparisonRequest, Qrels
-from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.named_systems import (
+    FIRST_STAGE,
+    FileTarget,
+    FoldsTarget,
+    RunTarget,
+    SeedsTarget,
+    Target,
+    short_name,
+)
 from cerank.core.rankings import Ranking
+from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -146,9 +155,9 @@ class ComparisonSession:
         if run is None or run[0].system == FIRST_STAGE:
             return {}
         baseline = dict(zip(self.labels, self._targets, strict=True))[left]
-        if isinstance(baseline, RunTarget) and baseline.system == FIRST_STAGE:
+        if isinstance(baseline, RunTarget | FoldsTarget) and baseline.system == FIRST_STAGE:
             return {}
-        first = msgspec.structs.replace(run[0], label=FIRST_STAGE, system=FIRST_STAGE)
+        first = named_systems.of_system(run[0], FIRST_STAGE, FIRST_STAGE)
         alone = msgspec.structs.replace(self.request, measures=(measure,), judged_only=False)
         systems, names = comparisons.measured_systems(self.settings, [first], alone)
         return measured_in(systems[0], condition).values[names[0]]
@@ -168,6 +177,8 @@ class ComparisonSession:
 
         run = _run_among(self._targets, condition)
         name = run[1] if run else self.request.dataset
+        if run and isinstance(run[0], FoldsTarget):
+            name = whole_of_fold(run[0].plan.recipe.data.test[0])
         if not name:
             return None, "no texts: name the dataset (d) in place of a qrels file"
         try:
@@ -181,30 +192,27 @@ def ranking_of(settings: Settings, request: ComparisonRequest, target: Target, c
     from cerank.datasets.dataset import without_identical_ids
     from cerank.trec.text_io import read_run
 
-    if isinstance(target, SeedsTarget):
-        target = target.members[0]
+    target = target.members[0] if isinstance(target, SeedsTarget) else target
     if isinstance(target, FileTarget):
         ranking: Ranking = read_run(target.path).ranking
         return without_identical_ids(ranking) if comparisons.leaves_identical_ids_out(settings, request) else ranking
     test, first = _names(target, condition)
-    return comparisons.ranking_of_run(target, test, first)
+    return comparisons.ranking_of(target, test, first)
 
 
 def qrels_in(settings: Settings, request: ComparisonRequest, targets: Sequence[Target], condition: Condition) -> Qrels:
     """Return what the targets were measured on in a condition."""
-    from cerank.trec.text_io import read_qrels
-
     run = _run_among(targets, condition)
     if run:
-        return read_qrels(run[0].folder.qrels(run[1]))
+        return comparisons.qrels_of(*run)
     return comparisons.judgments(settings, request.dataset, request.qrels)[1]
 
 
-def _run_among(targets: Sequence[Target], condition: Condition) -> tuple[RunTarget, str] | None:
-    """Return a run among the targets, and the dataset it was tested on in this condition."""
+def _run_among(targets: Sequence[Target], condition: Condition) -> tuple[RunTarget | FoldsTarget, str] | None:
+    """Return a run among the targets, or the runs of folds, and the dataset it was tested on in this condition."""
     for target in targets:
         member = target.members[0] if isinstance(target, SeedsTarget) else target
-        if isinstance(member, RunTarget):
+        if not isinstance(member, FileTarget):
             return member, _names(member, condition)[0]
     return None
 
@@ -303,10 +311,10 @@ class RankingPair:
         return text_of, "; ".join(notes)
 
 
-def _names(target: RunTarget, condition: Condition) -> tuple[str, str]:
+def _names(target: RunTarget | FoldsTarget, condition: Condition) -> tuple[str, str]:
     """Return the test dataset and first stage of a run, as its plan calls those of the condition."""
     data = target.plan.recipe.data
-    for test in data.test:
+    for test in comparisons.tests_of(target):
         for first in data.first_stages:
             if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
                 return test, first

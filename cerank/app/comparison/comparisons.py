@@ -13,24 +13,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison import system_tuning
 from cerank.app.comparison.margins import Kind
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
+    PER_DATASET,
     FileTarget,
+    FoldsTarget,
     RunTarget,
     SeedsTarget,
     Target,
     have_paired_seeds,
+    of_dataset,
+    runs_of,
     short_name,
     sources,
     systems_of,
     targets_of,
 )
+from cerank.app.test_collections.collection_groups import group_of, is_group, matching
+from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.named_files import STDIN, input_file, near_files
@@ -143,6 +150,7 @@ def of_run(folder: RunFolder) -> Comparison:
     from cerank.evaluation.compare import Terms, compare
 
     plan = run_store.load_plan(folder)
+    check_tested(folder, plan)
     done = [name for name in systems_of(plan) if _is_measured(folder, plan, name)]
     if len(done) < 2 or done[0] != FIRST_STAGE:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
@@ -171,11 +179,22 @@ def measured_systems(
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition
 
+    if is_group(request.dataset):
+        return _measured_on_each(settings, targets, request)
+    patterns = [target for target in targets if isinstance(target, FileTarget) and PER_DATASET in str(target.path)]
+    if patterns:
+        hint = "name several test collections, such as --dataset 'beir:*'"
+        raise UsageError(
+            f"{PER_DATASET} stands for one of several test collections",
+            where=str(patterns[0].path),
+            hint=hint,
+            code="collections-unknown",
+        )
     each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
-    runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
+    runs = [target for several in each_run for target in several if not isinstance(target, FileTarget)]
     judged: dict[Condition, Qrels] = {}
     for test, first in _conditions(runs, request.dataset):
-        judged[Condition(short_name(test), short_name(first))] = qrels_of_run(runs[0].folder, test)
+        judged[Condition(short_name(test), short_name(first))] = qrels_of(runs[0], test)
     has_files = any(isinstance(target, FileTarget) for target in targets)
     if request.qrels and runs:
         hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
@@ -190,9 +209,56 @@ def measured_systems(
     if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
     systems = [_system(target, names, request.dataset, judged, ignores) for target in targets]
-    tests = dict.fromkeys(test for test, _ in _conditions(runs, request.dataset)) if runs else [request.dataset]
+    tests = list(runs[0].plan.recipe.data.test) if runs else [request.dataset]
     makers = [maker for maker in map(_label_maker, [request.qrels, *map(_qrels_of_folder, tests)]) if maker]
     return [_with_maker_notes(*pair, makers) for pair in zip(systems, targets, strict=True)], names
+
+
+def _measured_on_each(
+    settings: Settings, targets: Sequence[Target], request: ComparisonRequest
+) -> tuple[list[System], tuple[str, ...]]:
+    """Return every target measured on each of several test collections, by the measures that all of them have.
+
+    Runs of the lab are measured on those that all of them were tested on.
+    """
+    each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
+    runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
+    if runs:
+        tested = [
+            test for test in runs[0].plan.recipe.data.test if all(test in of.plan.recipe.data.test for of in runs)
+        ]
+        members = tuple(matching(request.dataset, tested, settings.cache))
+        if not members:
+            what = f"no run was tested on any of '{shown(request.dataset, 120)}'"
+            raise UsageError(what, hint=f"it was tested on {', '.join(tested)}", code="not-tested")
+        note = ""
+    else:
+        group = group_of(request.dataset, settings.cache)
+        members, note = group.here, group.note() if group.left_out else ""
+    each = []
+    for member in members:
+        here = [
+            msgspec.structs.replace(target, path=of_dataset(target.path, member, settings.cache))
+            if isinstance(target, FileTarget) and PER_DATASET in str(target.path)
+            else target
+            for target in targets
+        ]
+        each.append(measured_systems(settings, here, msgspec.structs.replace(request, dataset=member)))
+    names = tuple(name for name in each[0][1] if all(name in known for _, known in each))
+    if not names:
+        what = "the test collections have no measure in common"
+        raise UsageError(what, where=request.dataset, hint="name one, such as -m nDCG@10", code="no-common-measure")
+    systems = []
+    for place, first in enumerate(each[0][0]):
+        parts = [measured[place] for measured, _ in each]
+        notes = dict.fromkeys([*([note] if note else []), *(text for part in parts for text in part.notes)])
+        rows = tuple(
+            msgspec.structs.replace(row, values={name: row.values[name] for name in names})
+            for part in parts
+            for row in part.measured
+        )
+        systems.append(msgspec.structs.replace(first, measured=rows, notes=tuple(notes)))
+    return systems, names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
@@ -210,27 +276,47 @@ def _system(
 
     if isinstance(target, FileTarget):
         return _of_file(target, names, judged, ignores)
-    if isinstance(target, RunTarget):
+    if not isinstance(target, SeedsTarget):
         return _of_run(target, names, dataset)
     members = [_of_run(member, names, dataset) for member in target.members]
     labeled = [
         msgspec.structs.replace(system, label=f"{target.label} (seed {member.plan.recipe.seed})")
         for system, member in zip(members, target.members, strict=True)
     ]
-    return mean_of(target.label, labeled)
+    return msgspec.structs.replace(mean_of(target.label, labeled), folds=members[0].folds)
 
 
-def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
+def check_tested(folder: RunFolder, plan: Plan) -> None:
+    """Check that a run tests at all, which a trial of a sweep does not.
+
+    Raises:
+        MissingError: it is such a trial.
+    """
+    if not plan.recipe.data.test:
+        hint = "it is a trial of a sweep, measured on validation alone; `cerank sweep FILE --results` shows that"
+        raise MissingError("the run has no test set", where=run_store.title(folder), hint=hint, code="run-untested")
+
+
+def _conditions(runs: Sequence[RunTarget | FoldsTarget], only: str) -> list[tuple[str, str]]:
     """Return the first run's test datasets (all, or the one asked for) with each of its first stages."""
     if not runs:
         return []
-    data = runs[0].plan.recipe.data
-    tests = [test for test in data.test if not only or only in {test, short_name(test)}]
+    for run in runs:
+        check_tested(run.folder, run.plan)
+    data, names = runs[0].plan.recipe.data, tests_of(runs[0])
+    tests = [test for test, called in names.items() if not only or only in called]
     if not tests:
-        raise UsageError(
-            f"run {run_store.title(runs[0].folder)} was not tested on '{only}'", hint=nearest(only, data.test)
-        )
+        known = [name for called in names.values() for name in called]
+        raise UsageError(f"run {run_store.title(runs[0].folder)} was not tested on '{only}'", hint=nearest(only, known))
     return [(test, first) for test in tests for first in data.first_stages]
+
+
+def tests_of(target: RunTarget | FoldsTarget) -> dict[str, set[str]]:
+    """Return what a run was tested on, or the runs of all folds together -> the names by which to ask for it."""
+    if isinstance(target, RunTarget):
+        return {test: {test, short_name(test)} for test in target.plan.recipe.data.test}
+    whole = whole_of_fold(target.plan.recipe.data.test[0])
+    return {target.test: {target.test, short_name(target.test), whole, short_name(whole)}}
 
 
 def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
@@ -295,12 +381,48 @@ def qrels_of_run(folder: RunFolder, test: str) -> Qrels:
     return read_qrels(path)
 
 
+def qrels_of(target: RunTarget | FoldsTarget, test: str) -> Qrels:
+    """Return the judgments that a run, or the runs of all folds together, were measured on; raises as `qrels_of_run`.
+
+    Raises:
+        UsageError: a query is in two folds.
+    """
+    if isinstance(target, RunTarget):
+        return qrels_of_run(target.folder, test)
+    return _together(target, [qrels_of_run(run.folder, run.plan.recipe.data.test[0]) for run in target.members])
+
+
+def ranking_of(target: RunTarget | FoldsTarget, test: str, first: str) -> Ranking:
+    """Return the ranking of a run's system, or of that of all folds together; raises as `ranking_of_run`."""
+    if isinstance(target, RunTarget):
+        return ranking_of_run(target, test, first)
+    from cerank.core.rankings import Ranking
+
+    each = [ranking_of_run(run, run.plan.recipe.data.test[0], first) for run in target.members]
+    return Ranking(_together(target, each), {query: ranking.scores(query) for ranking in each for query in ranking})
+
+
+_OfQueries = TypeVar("_OfQueries")
+
+
+def _together(target: FoldsTarget, parts: Sequence[Mapping[str, _OfQueries]]) -> dict[str, _OfQueries]:
+    """Return what is known of the queries of all folds.
+
+    Raises:
+        UsageError: a query is in two folds.
+    """
+    whole = {query: entry for part in parts for query, entry in part.items()}
+    if len(whole) < sum(map(len, parts)):
+        raise UsageError("a query is in two folds", where=target.label, code="folds-format")
+    return whole
+
+
 def _is_measured(folder: RunFolder, plan: Plan, system: str) -> bool:
     data = plan.recipe.data
     return all(folder.measures(system, test, first).exists() for test in data.test for first in data.first_stages)
 
 
-def _is_reference(target: RunTarget) -> bool:
+def _is_reference(target: RunTarget | FoldsTarget) -> bool:
     """Return whether the target is the first stage's candidates in another order, and no stage that is called so."""
     return target.system in REFERENCE_ORDERS and target.system not in systems_of(target.plan)
 
@@ -326,14 +448,14 @@ def ranking_of_run(target: RunTarget, test: str, first: str) -> Ranking:
     return ranking
 
 
-def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
+def _of_run(target: RunTarget | FoldsTarget, names: Sequence[str], only: str = "") -> System:
     from cerank.evaluation.systems import Condition, System, measured
 
     rows: list[Measured] = []
     is_reference = _is_reference(target)
     for test, first in _conditions([target], only):
-        ranking = ranking_of_run(target, test, first)
-        qrels = qrels_of_run(target.folder, test)
+        ranking = ranking_of(target, test, first)
+        qrels = qrels_of(target, test)
         condition = Condition(short_name(test), short_name(first))
         stored = _stored_measures(target, test, first, names)
         rows.append(measured(names, condition, qrels, identity(qrels), ranking, values=stored))
@@ -342,13 +464,19 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
     return System(
         label=target.label,
         measured=tuple(rows),
-        run=target.folder.name,
+        run=target.folder.name if isinstance(target, RunTarget) else "",
         seed=None if is_fixed else target.plan.recipe.seed,
-        shares=_decided_by_seed(target),
+        shares=tuple(dict.fromkeys(share for run in runs_of(target) for share in _decided_by_seed(run))),
         is_fixed=is_fixed,
         is_baseline=is_baseline,
         notes=(REFERENCE_ORDERS[target.system],) if is_reference else (),
+        tuning=None if is_fixed else system_tuning.of_system(target.plan.recipe, target.system),
+        folds=_queries_by_fold(target) if isinstance(target, FoldsTarget) else (),
     )
+
+
+def _queries_by_fold(target: FoldsTarget) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(qrels_of_run(run.folder, run.plan.recipe.data.test[0])) for run in target.members)
 
 
 def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
@@ -370,12 +498,18 @@ def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
 
 
 def _stored_measures(
-    target: RunTarget, test: str, first: str, names: Sequence[str]
+    target: RunTarget | FoldsTarget, test: str, first: str, names: Sequence[str]
 ) -> dict[str, dict[str, float]] | None:
     """Return measure -> query -> value as the run's worker stored them; None where one of `names` is not stored.
 
     `cerank verify` computes them again from rankings and qrels.
     """
+    if isinstance(target, FoldsTarget):
+        each = [_stored_measures(run, run.plan.recipe.data.test[0], first, names) for run in target.members]
+        known = [values for values in each if values is not None]
+        if len(known) < len(each):
+            return None
+        return {name: _together(target, [of[name] for of in known]) for name in names}
     path = target.folder.measures(target.system, test, first)
     if not path.exists():
         return None
@@ -419,8 +553,7 @@ def _with_maker_notes(system: System, target: Target, makers: Sequence[_LabelMak
     from cerank.teachers.judging.labels import family_warnings
 
     notes: list[str] = []
-    member = target.members[0] if isinstance(target, SeedsTarget) else target
-    named = [system.label, *([member.plan.recipe.base] if isinstance(member, RunTarget) else [])]
+    named = [system.label, *(run.plan.recipe.base for run in runs_of(target)[:1])]
     for maker in dict.fromkeys(makers):
         what = "the verdict says how well systems please that model, not people"
         notes.append(f"the labels are {maker.model}'s: {what}" if maker.model else _UNKNOWN_MAKER)

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.app import fold_runs
 from cerank.app.comparison import margins as margins_of
+from cerank.app.test_collections.collection_groups import group_of, is_group
+from cerank.datasets import folds
+from cerank.datasets.folds import whole_of_fold
 from cerank.datasets.open_datasets import dataset_runs
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
@@ -21,6 +25,7 @@ from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import shown
 
 FIRST_STAGE = "first-stage"
+PER_DATASET = "{dataset}"  # in the name of a run file: one file for each of several test collections
 
 
 def systems_of(plan: Plan) -> list[str]:
@@ -44,14 +49,94 @@ class FileTarget(msgspec.Struct, frozen=True):
     path: Path
 
 
+def _of_folds(whole: str, count: int) -> str:
+    return f"{whole}, {count} folds"
+
+
+def tested_folds(whole: str, of: str) -> str:
+    """Return how tables name a dataset that was tested fold by fold; `of` is as in the recipe's `data.folds`."""
+    return _of_folds(whole, folds.count_of(of, validates=False))
+
+
+class FoldsTarget(msgspec.Struct, frozen=True):
+    """The runs of all folds of a dataset's queries, as one system: each query was ranked by the one of its fold."""
+
+    label: str
+    members: tuple[RunTarget, ...]  # in the order of the folds
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first fold's run."""
+        return self.members[0].plan
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the first fold's run."""
+        return self.members[0].folder
+
+    @property
+    def system(self) -> str:
+        """What each of the runs is measured after; see `RunTarget`."""
+        return self.members[0].system
+
+    @property
+    def test(self) -> str:
+        """The dataset that the folds are of, as tables name what all of them were tested on."""
+        return _of_folds(whole_of_fold(self.plan.recipe.data.test[0]), len(self.members))
+
+
 class SeedsTarget(msgspec.Struct, frozen=True):
     """Runs that differ in nothing but their seed, as one system."""
 
     label: str
-    members: tuple[RunTarget, ...]
+    members: tuple[RunTarget | FoldsTarget, ...]
 
 
-Target = RunTarget | FileTarget | SeedsTarget
+Target = RunTarget | FileTarget | SeedsTarget | FoldsTarget
+
+
+def runs_of(target: Target) -> tuple[RunTarget, ...]:
+    """Return the runs behind a system, those of folds and seeds; none behind a file."""
+    if isinstance(target, RunTarget):
+        return (target,)
+    if isinstance(target, FoldsTarget):
+        return target.members
+    return () if isinstance(target, FileTarget) else tuple(run for member in target.members for run in runs_of(member))
+
+
+def joined_folds(runs: Sequence[RunTarget]) -> tuple[RunTarget | FoldsTarget, ...]:
+    """Return runs with those of the folds of one cross-validation as one system, a seed each; others as they are.
+
+    A set may lack folds; its name of what it was tested on, `FoldsTarget.test`, then says fewer.
+    """
+    sets: dict[object, dict[int, RunTarget]] = {}
+    for at, run in enumerate(runs):
+        fold = fold_runs.fold_of(run.plan.recipe)
+        key: object = at if fold is None else (run.system, fold_runs.family(run.plan.recipe))
+        sets.setdefault(key, {})[fold[0] if fold else 0] = run
+    return tuple(
+        FoldsTarget(next(iter(of.values())).label, tuple(of[number] for number in sorted(of))) if 0 not in of else of[0]
+        for of in sets.values()
+    )
+
+
+def of_system(target: RunTarget | FoldsTarget, system: str, label: str) -> RunTarget | FoldsTarget:
+    """Return another system of the same run, or of the same runs of folds."""
+    if isinstance(target, RunTarget):
+        return msgspec.structs.replace(target, label=label, system=system)
+    members = tuple(msgspec.structs.replace(member, label=label, system=system) for member in target.members)
+    return FoldsTarget(label, members)
+
+
+def folds_target(lab: Path, run: RunTarget) -> FoldsTarget:
+    """Return the runs of all folds, of which `run` is one, after the same stage.
+
+    Raises:
+        UsageError: the run is not of a fold.
+        MissingError: a fold has no finished run.
+    """
+    runs = fold_runs.in_order(lab, run.folder)
+    return FoldsTarget(run.label, tuple(RunTarget(run.label, folder, plan, run.system) for folder, plan in runs))
 
 
 def target(lab: Path, text: str) -> RunTarget | FileTarget:
@@ -63,9 +148,16 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     Raises:
         UsageError: no such file, run or stage.
     """
+    if PER_DATASET in text:
+        label, _, pattern = text.rpartition("=")
+        return FileTarget(label.strip() or _label_of_pattern(pattern), Path(pattern))
     path = input_file(text)
     if path is not None:
         return FileTarget(text if text == STDIN else short_name(str(path.resolve())), path)
+    return _run_target(lab, text)
+
+
+def _run_target(lab: Path, text: str) -> RunTarget:
     name, colon, system = text.partition(":")
     try:
         folder = run_store.find(lab, name)
@@ -85,6 +177,57 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 
+def _label_of_pattern(text: str) -> str:
+    """Return what the files of a pattern have in common: its name without the collection, or its folder.
+
+    >>> [_label_of_pattern(text) for text in ("out/{dataset}.run", "out/tuned-{dataset}.run.gz", "{dataset}:bm25")]
+    ['out', 'tuned', 'bm25']
+    """
+    path = Path(text)
+    name = path.name.removesuffix(".gz").removesuffix(".run").replace(PER_DATASET, "").strip("-_.: ")
+    parents = [part for part in path.parent.parts if PER_DATASET not in part]
+    return name or (parents[-1] if parents else text)
+
+
+def of_dataset(pattern: Path, dataset: str, cache: Path) -> Path:
+    """Return the run file that a pattern means on one of several test collections.
+
+    Args:
+        pattern: a path with `{dataset}`, or `{dataset}:NAME` for a run that each dataset brings.
+        dataset: the collection; in a path its name with `-` for `/`, as `cerank rerank` writes it.
+        cache: folder of caches.
+
+    Raises:
+        MissingError: there is no such file, or the dataset brings no such run.
+    """
+    text = str(pattern)
+    if text.startswith(f"{PER_DATASET}:"):
+        brought, name = dataset_runs(dataset, cache), text.partition(":")[2]
+        if name not in brought:
+            known = ", ".join(brought) or "none"
+            what = f"the dataset brings no run '{shown(name, 80)}'"
+            raise MissingError(what, where=shown(dataset, 200), hint=f"it has: {known}", code="file-not-found")
+        return brought[name]
+    path = input_file(text.replace(PER_DATASET, file_name_of(dataset)))
+    if path is None:
+        missing = text.replace(PER_DATASET, file_name_of(dataset))
+        hint = f"`cerank rerank MODEL --dataset ... -o {text}` writes one for each collection"
+        raise MissingError("no such file", where=shown(missing, 200), hint=hint, code="file-not-found")
+    return path
+
+
+def file_name_of(dataset: str) -> str:
+    """Return a dataset's name as a part of a file's name.
+
+    >>> [file_name_of(name) for name in ("beir/scifact/test", "/data/cranfield", "./sets/med[:50%]")]
+    ['beir-scifact-test', 'cranfield', 'med[:50%]']
+    """
+    name, mark, rest = dataset.partition("[")
+    if name.startswith(("/", "./", "../", "~")):
+        name = Path(name).name
+    return name.replace("/", "-") + mark + rest
+
+
 def _no_such_file(text: str) -> CerankError:
     if Path(text).expanduser().is_dir():
         return UsageError(
@@ -100,7 +243,8 @@ def _no_such_file(text: str) -> CerankError:
 def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
     """Return what `texts` name: each as `target` reads it, `LABEL=RUN`, or `LABEL=RUN,RUN,...` for seeds of one recipe.
 
-    A file or run that is itself called by the whole text wins.
+    `RUN@folds` and `RUN@folds:STAGE` stand for the runs of all folds, of which RUN is one. A file or run that is itself
+    called by the whole text wins.
 
     Raises:
         UsageError: no such thing; seeds that differ in more than their seed, or not even in that.
@@ -111,19 +255,35 @@ def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
 def _target(lab: Path, text: str) -> Target:
     label, equals, rest = text.partition("=")
     try:
-        return target(lab, text)
+        return one_target(lab, text)
     except (UsageError, MissingError):
         if not (equals and label.strip() and rest.strip()):
             raise
-    members = [target(lab, part.strip()) for part in rest.split(",")]
+    members = [one_target(lab, part.strip()) for part in rest.split(",")]
     if len(members) == 1:
         return msgspec.structs.replace(members[0], label=label.strip())
     return _seeds(label.strip(), members)
 
 
-def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget:
+_FOLDS = re.compile(r"(?P<run>[^=:]+)@folds(?P<stage>:.*)?")
+_FOLD_LABEL = re.compile(r" fold [0-9]+ of [0-9]+\Z")
+
+
+def one_target(lab: Path, text: str) -> RunTarget | FileTarget | FoldsTarget:
+    """Return what a text without a label names: as `target`, or the runs of all folds where it says `RUN@folds`."""
+    match = _FOLDS.fullmatch(text)
+    if match is None or input_file(text) is not None:
+        return target(lab, text)
+    stage = match["stage"] or ""
+    of_run = folds_target(lab, _run_target(lab, f"{match['run']}{stage}"))
+    labels = {_FOLD_LABEL.sub("", run_store.label_of(run.folder, run.plan)) for run in of_run.members}
+    shared = labels.pop() if len(labels) == 1 else ""
+    return msgspec.structs.replace(of_run, label=f"{shared or match['run'] + '@folds'}{stage}")
+
+
+def _seeds(label: str, members: Sequence[RunTarget | FileTarget | FoldsTarget]) -> SeedsTarget:
     """Return the members as one system, if they are one recipe under several seeds."""
-    runs: list[RunTarget] = []
+    runs: list[RunTarget | FoldsTarget] = []
     for member in members:
         if isinstance(member, FileTarget):
             hint = "name runs of the lab; a mean of seeds needs their plans"
@@ -147,7 +307,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget
     return SeedsTarget(label, tuple(runs))
 
 
-def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
+def _no_seeds(label: str, first: RunTarget | FoldsTarget, other: RunTarget | FoldsTarget) -> UsageError:
     """Return the error for two runs that are not seeds of one recipe: what they differ in."""
     from cerank.app import plan_view
 
@@ -173,8 +333,11 @@ _NOT_IDENTITY = re.compile(
 )  # two seeds may differ here
 
 
-def but_for_seed(target: RunTarget) -> tuple[str, str]:
-    """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
+def but_for_seed(target: RunTarget | FoldsTarget) -> tuple[str, str]:
+    """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins.
+
+    Of folds the first one's plan tells: the others' differ from it in their queries alone.
+    """
     recipe = target.plan.recipe
     alone = margins_of.measuring_alone(recipe.evaluate)
     same = msgspec.structs.replace(recipe, seed=0, baselines=(), evaluate=alone)
@@ -184,20 +347,12 @@ def but_for_seed(target: RunTarget) -> tuple[str, str]:
 
 def sources(target: Target) -> tuple[margins_of.Source, ...]:
     """Return the runs behind a system; none behind a file."""
-    if isinstance(target, FileTarget):
-        return ()
-    members = target.members if isinstance(target, SeedsTarget) else (target,)
-    return margins_of.sources([(run.folder, run.plan) for run in members])
+    return margins_of.sources([(run.folder, run.plan) for run in runs_of(target)])
 
 
 def have_paired_seeds(targets: Sequence[Target]) -> bool:
     """Return whether the plans of all runs declare that their seeds count as pairs, which is the default."""
-    runs = [
-        run
-        for target in targets
-        for run in (target.members if isinstance(target, SeedsTarget) else (target,))
-        if isinstance(run, RunTarget)
-    ]
+    runs = [run for target in targets for run in runs_of(target)]
     return all(run.plan.recipe.evaluate.seeds_as == "pairs" for run in runs)
 
 
@@ -215,12 +370,25 @@ def with_dataset_runs(lab: Path, texts: Sequence[str], dataset: str, cache: Path
     `compare bm25 tasb --dataset ./trec-dl-2020` means the folder's runs/bm25.run and runs/tasb.run. A file or a run of
     the lab that is called so wins, and a label may stand before the name: `first=bm25`.
     """
+    if dataset and is_group(dataset):
+        return _with_runs_of_each(lab, texts, dataset, cache)
     files = dataset_runs(dataset, cache) if dataset else {}
     named = []
     for text in texts:
         label, equals, name = text.rpartition("=")
         is_known = name in files and input_file(text) is None and input_file(name) is None
         named.append(f"{label}{equals}{files[name]}" if is_known and not _is_run(lab, name) else text)
+    return tuple(named)
+
+
+def _with_runs_of_each(lab: Path, texts: Sequence[str], dataset: str, cache: Path) -> tuple[str, ...]:
+    """Return the same for several collections: a run that any of them brings is looked for in each."""
+    brought = {name for member in group_of(dataset, cache).here for name in dataset_runs(member, cache)}
+    named = []
+    for text in texts:
+        label, _, name = text.rpartition("=")
+        is_known = name in brought and input_file(text) is None and not _is_run(lab, name)
+        named.append(f"{label or name}={PER_DATASET}:{name}" if is_known else text)
     return tuple(named)
 
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, margins
+from cerank.app.comparison import comparisons, domains, margins
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import MissingError, UsageError, os_error
+from cerank.files import json_records
 from cerank.settings import Settings
 from cerank.text import escapes
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.compare import Comparison, Margin
     from cerank.evaluation.multiple_testing import Correction
     from cerank.evaluation.studies.pooling import CollectionDifference, PooledResult, PooledRow
 
@@ -30,7 +31,11 @@ _WIDTH = 37  # characters of a forest plot in a terminal
 
 
 def pool(
-    settings: Settings, request: ComparisonRequest, correction: Correction = "holm", alpha: float = 0.05
+    settings: Settings,
+    request: ComparisonRequest,
+    correction: Correction = "holm",
+    alpha: float = 0.05,
+    in_domain: Sequence[str] = (),
 ) -> PooledResult:
     """Return the differences of the named systems, pooled over the collections that they were compared on.
 
@@ -40,6 +45,7 @@ def pool(
             printed, or runs as for `cerank compare`, which are compared on all of their test sets.
         correction: over the pooled rows.
         alpha: the error rate of all pooled verdicts.
+        in_domain: test sets that training data came from; () finds those of runs.
 
     Raises:
         UsageError: saved comparisons and runs are mixed, a file is no comparison, or there are too few collections.
@@ -53,6 +59,7 @@ def pool(
         hint = "save a comparison of the runs first: `cerank compare A B --json > test-set.json`"
         raise UsageError(f"saved comparisons and runs cannot be mixed: '{other}' is no {SAVED} file", hint=hint)
     notes: tuple[str, ...] = ()
+    trained: frozenset[str] = frozenset()
     if saved:
         if request.dataset:
             raise UsageError("saved comparisons know their test sets", where="--dataset", hint="omit it")
@@ -62,6 +69,9 @@ def pool(
     else:
         comparison = comparisons.compare(settings, request)
         rows, notes = pooling.of_comparison(comparison), pooling.shared_queries(comparison)
+        trained = domains.of_targets(settings, request.targets, {row.collection for row in rows})
+    if in_domain:
+        trained = domains.named(in_domain, {row.collection for row in rows})
     if request.measures:
         measures = {canonical(name, "--measure") for name in request.measures}
         rows = tuple(row for row in rows if row.measure in measures)
@@ -70,7 +80,7 @@ def pool(
     if unknown:
         known = ", ".join(sorted({row.measure for row in rows})) or "nothing"
         raise UsageError(f"a margin for {unknown[0]}: it is not compared, {known} is", where="--margin")
-    result = pooling.pooled(rows, margins=_margins(chosen), alpha=alpha, correction=correction)
+    result = pooling.pooled(rows, margins=_margins(chosen), alpha=alpha, correction=correction, in_domain=trained)
     return msgspec.structs.replace(result, notes=(*result.notes, *notes))
 
 
@@ -99,10 +109,10 @@ def _read(path: Path) -> list[CollectionDifference]:
     except OSError as error:
         raise os_error(error, path) from error
     try:
-        is_complete = "systems" in msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        is_complete = "systems" in json_records.decode(data, dict[str, msgspec.Raw])
         if is_complete:
-            return list(pooling.of_comparison(msgspec.json.decode(data, type=Comparison)))
-        document = msgspec.json.decode(data, type=ComparisonDocument, strict=False)
+            return list(pooling.of_comparison(json_records.decode(data, Comparison)))
+        document = json_records.decode(data, ComparisonDocument, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "`cerank compare A B --json > FILE` makes one"
         raise UsageError(f"the file is not a saved comparison: {error}", where=str(path), hint=hint) from error
@@ -124,22 +134,74 @@ def _read(path: Path) -> list[CollectionDifference]:
     ]
 
 
+def of_comparison(
+    settings: Settings, request: ComparisonRequest, comparison: Comparison, in_domain: Sequence[str] = ()
+) -> PooledResult | None:
+    """Return what a comparison comes to over its collections; None where it has one only.
+
+    Args:
+        settings: where the lab is.
+        request: what was compared.
+        comparison: the comparison.
+        in_domain: test sets that training data came from; () finds those of runs.
+
+    Raises:
+        UsageError: a test set that is called in-domain was not compared on; they cannot be pooled.
+    """
+    from cerank.evaluation.studies import pooling
+
+    collections = {row.condition.dataset for row in comparison.rows}
+    trained = domains.named(in_domain, collections) if in_domain else frozenset[str]()
+    if len(collections) < 2:
+        return None
+    terms = comparison.terms
+    result = pooling.pooled(
+        pooling.of_comparison(comparison),
+        margins={name: margin for name, margin in terms.margins.items() if margin.share is None},
+        alpha=terms.alpha,
+        correction="bh" if terms.correction == "bh" else "none" if terms.correction == "none" else "holm",
+        in_domain=trained or domains.of_targets(settings, request.targets, collections),
+    )
+    return msgspec.structs.replace(result, notes=(*result.notes, *pooling.shared_queries(comparison)))
+
+
+def summaries(
+    settings: Settings, request: ComparisonRequest, comparison: Comparison, in_domain: Sequence[str] = ()
+) -> list[Table]:
+    """Return the table of `of_comparison`; none where there is one collection, an empty one where none can be made.
+
+    Raises:
+        UsageError: a test set that is called in-domain was not compared on.
+    """
+    try:
+        result = of_comparison(settings, request, comparison, in_domain)
+    except UsageError as error:
+        if error.code == "not-tested":
+            raise
+        return [Table("pooled", (), (), empty=f"not pooled over the collections: {error.what}")]
+    return [] if result is None else [summary(result)]
+
+
 # --- tables
 
 
 def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
     """Return the pooled rows, and under them each collection with its weight; `has_plot` draws them in characters."""
-    return [_summary(result), *(_collections(row, result.alpha, has_plot=has_plot) for row in result.rows)]
+    whole = [row for row in result.rows if not row.domain]  # their collections are those of the domains, too
+    return [summary(result), *(_collections(row, result.alpha, has_plot=has_plot) for row in whole)]
 
 
-def _summary(result: PooledResult) -> Table:
+def summary(result: PooledResult) -> Table:
+    """Return the pooled rows alone."""
     from cerank.evaluation.answers import shown
 
     percent = f"{100 * (1 - result.alpha):.3g} %"
+    has_domains = any(row.domain for row in result.rows)
     columns = (
         Column("system", "system"),
         Column("against", "against"),
         Column("measure", "measure"),
+        *([Column("domain", "domain")] if has_domains else []),
         Column("collections", "collections", "number", 0, priority=2),
         Column("difference", "mean difference", "signed"),
         Column("low", "low", "signed"),
@@ -160,11 +222,12 @@ def _summary(result: PooledResult) -> Table:
     for row in result.rows:
         of, judgment = row.pooled, row.judgment
         low, high = of.prediction or (None, None)
+        scatter = (of.tau, math.sqrt(of.tau2_high), of.i2) if of.collections > 1 else (None, None, None)
         body.append(
             (
-                *(row.right, row.left, row.measure, of.collections),
+                *(row.right, row.left, row.measure, *([row.domain or "all"] if has_domains else []), of.collections),
                 *(of.estimate.difference, judgment.low, judgment.high, judgment.p, judgment.p_corrected),
-                *(int(of.estimate.df), of.tau, math.sqrt(of.tau2_high), of.i2, low, high),
+                *(int(of.estimate.df), *scatter, low, high),
                 *(judgment.margin.value if judgment.margin else None, judgment.p_equivalence_corrected),
                 shown(judgment, of.estimate.difference),
             )
@@ -177,7 +240,8 @@ def _summary(result: PooledResult) -> Table:
         "its share of the scatter seen",
         _family(result),
     ]
-    fewest = min(row.pooled.collections for row in result.rows)
+    notes += _domain_notes(result)
+    fewest = min(count for row in result.rows if (count := row.pooled.collections) > 1)
     if fewest < 5:
         notes.append(
             f"{fewest} collections say little about others: the interval is by Student's t with "
@@ -186,10 +250,27 @@ def _summary(result: PooledResult) -> Table:
     if fewest < 3:
         notes.append("two collections give no prediction for a new one: that takes three")
     margins_of = {row.measure: row.judgment.margin.value for row in result.rows if row.judgment.margin is not None}
-    notes += [f"margin for {name}: ±{value:g}, chosen after the results (†)" for name, value in margins_of.items()]
+    late = {row.measure for row in result.rows if row.judgment.margin is not None and not row.judgment.margin.before}
+    notes += [
+        f"margin for {name}: ±{value:g}{', chosen after the results (†)' if name in late else ''}"
+        for name, value in margins_of.items()
+    ]
     if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
         notes.append("several first stages of one collection count once: their differences are averaged")
     return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))
+
+
+def _domain_notes(result: PooledResult) -> list[str]:
+    """Return which collections are in-domain, and that a single one says nothing of others."""
+    ours = next((row for row in result.rows if row.domain == "in-domain"), None)
+    if ours is None:
+        return []
+    notes = [f"in-domain, where training data came from: {', '.join(each.collection for each in ours.collections)}"]
+    if any(row.domain and row.pooled.collections == 1 for row in result.rows):
+        notes.append(
+            "a domain of one collection has that collection's own difference and interval: of its queries alone"
+        )
+    return notes
 
 
 def _family(result: PooledResult) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from cerank.errors import MissingError, UsageError, os_error
 from cerank.evaluation.answers import short, shown
+from cerank.files import json_records
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
@@ -35,7 +36,7 @@ def read_claims(path: Path) -> tuple[ClaimsTable, Path]:
     example = None if path.exists() else published.claims(str(path))
     try:
         data = example if example is not None else path.expanduser().read_bytes()
-        return msgspec.toml.decode(data, type=ClaimsTable), path.expanduser().absolute().parent
+        return json_records.convert(msgspec.toml.decode(data), ClaimsTable), path.expanduser().absolute().parent
     except FileNotFoundError as error:
         hint = f"shipped examples: {', '.join(published.CLAIMS)}"
         raise MissingError("no such file", where=str(path), hint=hint) from error

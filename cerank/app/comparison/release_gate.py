@@ -165,7 +165,14 @@ def table(result: GateResult) -> Table:
         f"low, high: one-sided {100 * (1 - result.level):.4g} % limits; it ships if every check passes, and "
         "is worse if a loss is shown in any (p worse is adjusted over the checks)"
     )
-    return Table("gate", columns, rows, summary(result), (note,))
+    few = [_few(check) for check in result.checks if check.is_unseen]
+    return Table("gate", columns, rows, summary(result), (note, *few))
+
+
+def _few(check: GateCheck) -> str:
+    """Return why a check of few queries that differ cannot tell, though the limit lies within the margin."""
+    differ = f"{check.differing} of {counted(check.queries, 'query')} differ"
+    return f"{_name(check)}: only {differ}, too few to rule a rare, large loss out, which would go unseen"
 
 
 def as_markdown(result: GateResult) -> str:
@@ -188,7 +195,8 @@ def as_junit(result: GateResult) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname=str(check.condition), name=_name(check))
         if check.outcome != "ships":
             kind = "failure" if check.outcome == "worse" else "error"
-            ElementTree.SubElement(case, kind, message=f"{check.outcome}: {_figures(check)}")
+            why = f"; {_few(check)}" if check.is_unseen else ""
+            ElementTree.SubElement(case, kind, message=f"{check.outcome}: {_figures(check)}{why}")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -20,6 +20,7 @@ from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import Target
 from cerank.errors import UsageError, os_error
+from cerank.files import json_records
 from cerank.runs import comparison_plans, test_set_looks
 from cerank.runs.comparison_plans import ComparisonPlan, DeclaredPlan
 from cerank.settings import Settings
@@ -54,7 +55,7 @@ def read_plan(path: Path) -> ComparisonPlan:
         UsageError: it cannot be read, or is no plan.
     """
     try:
-        return msgspec.toml.decode(path.expanduser().read_bytes(), type=ComparisonPlan)
+        return json_records.convert(msgspec.toml.decode(path.expanduser().read_bytes()), ComparisonPlan)
     except OSError as error:
         raise os_error(error, path) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

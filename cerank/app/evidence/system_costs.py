@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import stage_costs
-from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget, Target, targets_of
+from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget, Target, runs_of, targets_of
 from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
@@ -56,7 +56,7 @@ def of_runs(runs: Mapping[str, Sequence[RunTarget]], hour_price: float) -> dict[
 def _of_target(target: Target, hour_price: float) -> Cost | None:
     if isinstance(target, FileTarget):
         return None
-    return _mean_cost((target,) if isinstance(target, RunTarget) else target.members, hour_price)
+    return _mean_cost(runs_of(target), hour_price)
 
 
 def _mean_cost(runs: Sequence[RunTarget], hour_price: float) -> Cost | None:

@@ -10,7 +10,9 @@ from cerank.planning.node_schedule import StageTask
 from cerank.text.safe_text import counted
 
 
-def in_words(tasks: Sequence[StageTask] | None, nodes: int, devices: int, hour_price: float) -> str:
+def in_words(
+    tasks: Sequence[StageTask] | None, nodes: int, devices: int, hour_price: float, *, is_measured: bool = False
+) -> str:
     """Return the prediction in a few sentences.
 
     Args:
@@ -18,6 +20,7 @@ def in_words(tasks: Sequence[StageTask] | None, nodes: int, devices: int, hour_p
         nodes: nodes of one kind, all free.
         devices: devices of each that share a run.
         hour_price: what an hour of a device costs; 0 says nothing of money.
+        is_measured: whether so many devices were timed together.
     """
     where = counted(nodes, "node") + (f" of {devices} devices" if devices > 1 else "")
     if tasks is None:
@@ -29,8 +32,11 @@ def in_words(tasks: Sequence[StageTask] | None, nodes: int, devices: int, hour_p
     parts = [f"about {format_minutes(plan_of_nodes.minutes)}", f"{hours:,.2f} device hours"]
     parts += [f"a cost of {hours * hour_price:,.2f}"] if hour_price else []
     sentences = [f"On {where}: {', '.join(parts)}, waiting in the queue not counted."]
-    if devices > 1:
-        sentences.append("The devices of a node count as if they shared the work without loss.")
+    if devices > 1 and not is_measured:
+        sentences.append(
+            f"{devices} devices of a node were not timed together here: they count as if they shared the work without "
+            "loss, which is a lower bound."
+        )
     if plan_of_nodes.nodes < nodes:
         sentences.append(f"At most {counted(plan_of_nodes.nodes, 'node')} ever have work at once.")
     if plan_of_nodes.longest_minutes > 0.9 * plan_of_nodes.minutes:

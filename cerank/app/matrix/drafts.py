@@ -16,6 +16,7 @@ import msgspec
 from cerank import recipes
 from cerank.app import plans
 from cerank.app.matrix import recipe_form
+from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.core import decode
 from cerank.datasets.open_datasets import DatasetEntry, catalog, search
 from cerank.errors import CerankError, RecipeError
@@ -67,9 +68,10 @@ class DraftRun(msgspec.Struct, frozen=True):
     recipe: Recipe
     given: bytes  # the recipe's own TOML; empty where the draft changes it
     label: str
-    command: str  # the same by the command line
+    command: str  # the same by the command line; of several folds, which one command makes, only the first has it
     levels: dict[str, str] = {}  # factor -> level, in a matrix with factors
     varied: str = ""  # the recipe's name without the levels; "" in a matrix without factors
+    fold: int = 0  # that it is tested on, from 1; 0 without folds
 
     @property
     def toml(self) -> bytes:
@@ -176,7 +178,13 @@ def check_draft(draft: Draft, *, is_elsewhere: bool = False) -> CheckedDraft:
         errors.append(FieldError("seeds", f"{count:,} runs; a matrix has {MOST_RUNS} at most"))
     if errors:
         return CheckedDraft(errors=tuple(dict.fromkeys(errors)))
-    return CheckedDraft(cells=tuple(_runs(draft, choices, seeds)), warnings=_unusual(choices))
+    try:
+        cells = tuple(_runs(draft, choices, seeds))
+    except CerankError as error:  # no dataset that folds could be made of
+        return CheckedDraft(errors=(FieldError("data.folds", error.what),))
+    if len(cells) > MOST_RUNS:
+        return CheckedDraft(errors=(FieldError("seeds", f"{len(cells):,} runs; a matrix has {MOST_RUNS} at most"),))
+    return CheckedDraft(cells=cells, warnings=_unusual(choices))
 
 
 def _unusual(choices: Sequence[_ChosenRecipe]) -> tuple[FieldError, ...]:
@@ -317,7 +325,14 @@ def _runs(draft: Draft, choices: Sequence[_ChosenRecipe], seeds: Sequence[int]) 
                 recipe = msgspec.structs.replace(choice.recipe, base=base, seed=seed)
                 given = choice.source.toml if recipe == choice.source.recipe else b""
                 label = _label(draft, recipe, many=(len(choices), len(draft.bases), len(seeds)))
-                out.append(DraftRun(recipe, given, label, _command(draft, choice, recipe, label)))
+                command = _command(draft, choice, recipe, label)
+                if not recipe.data.folds:
+                    out.append(DraftRun(recipe, given, label, command))
+                    continue
+                rounds = fold_recipes(recipe)
+                for each in rounds:
+                    named = each.label(label or recipe.name)
+                    out.append(DraftRun(each.recipe, b"", named, command if each.number == 1 else "", fold=each.number))
     return out
 
 

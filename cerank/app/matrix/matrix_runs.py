@@ -17,19 +17,22 @@ from cerank.app import estimates, plans
 from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import MOST_RUNS, DraftRun, FieldError
+from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.app.matrix.matrix_planning import ReportProgress, WorkTotals
 from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
+from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.machine import devices
 from cerank.planning import node_schedule, stage_keys
 from cerank.planning.node_schedule import StageTask
+from cerank.planning.shared_speed import shared_work
 from cerank.recipes import factors
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord, is_same_or_inside
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import Evaluate, Recipe
+from cerank.recipes.schema import Data, Evaluate, Recipe
 from cerank.registry import nearest
 from cerank.runs import declared_matrices as kept
 from cerank.runs import run_store
@@ -40,7 +43,7 @@ from cerank.settings import Settings
 # Keys of `evaluate` that decide verdicts, and no numbers; and those of them that a matrix' record holds.
 JUDGING = ("margins", "margins_because", "primary", "seeds_as", "worth", "harm")
 DECLARED = ("margins", "primary", "worth", "harm")
-_NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
+NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
 
 
 class MatrixRuns(msgspec.Struct, frozen=True):
@@ -49,6 +52,7 @@ class MatrixRuns(msgspec.Struct, frozen=True):
     matrix: Matrix
     cells: tuple[DraftRun, ...]
     baseline: str  # the name that the baseline's recipe gives itself
+    folds: str = ""  # as its recipes' `data.folds` said before each became a run
 
 
 class MatrixOutlineRow(msgspec.Struct, frozen=True):
@@ -61,6 +65,7 @@ class MatrixOutlineRow(msgspec.Struct, frozen=True):
     taken: tuple[str, ...]  # stages of the chain that another run before it trains
     run: str = ""  # its name, where the lab has it
     state: str = ""
+    fold: int = 0  # that it is tested on, from 1; 0 in a matrix without folds
 
 
 class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +76,7 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
     shared: tuple[WorkItem, ...]
     needs: tuple[MissingInput, ...]
     tasks: tuple[StageTask, ...] | None = ()  # what is left to do, stage by stage; None where a time is unknown
+    is_measured: bool = False  # whether the devices of a node were timed together, where several share a run
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
 
 
@@ -138,8 +144,25 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
                 toml = recipes.render(recipe).encode()
                 draft_runs.append(DraftRun(recipe, toml, label, "", levels, unvaried_name if matrix.factors else ""))
     _check_one_family(draft_runs)
+    of_folds = draft_runs[0].recipe.data.folds
+    draft_runs = [of_fold for draft_run in draft_runs for of_fold in _runs_of_folds(draft_run)]
+    if len(draft_runs) > MOST_RUNS:
+        what = f"{len(draft_runs):,} runs; a matrix has {MOST_RUNS} at most"
+        raise UsageError(what, where=f"matrix {matrix.name}", code="matrix-too-large")
     at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
-    return MatrixRuns(matrix, tuple(draft_runs), names[at])
+    return MatrixRuns(matrix, tuple(draft_runs), names[at], of_folds)
+
+
+def _runs_of_folds(draft_run: DraftRun) -> list[DraftRun]:
+    """Return the run of each fold; a run without folds as it is."""
+    if not draft_run.recipe.data.folds:
+        return [draft_run]
+    return [
+        msgspec.structs.replace(
+            draft_run, recipe=each.recipe, given=each.toml, label=each.label(draft_run.label), fold=each.number
+        )
+        for each in fold_recipes(draft_run.recipe)
+    ]
 
 
 def _combinations(matrix: Matrix, stages: set[str]) -> list[dict[str, str]]:
@@ -177,6 +200,7 @@ def _check_one_family(cells: Sequence[DraftRun]) -> None:
             ("test", data.test, first.data.test),
             ("first_stages", data.first_stages, first.data.first_stages),
             ("depth", data.depth, first.data.depth),
+            ("folds", data.folds, first.data.folds),
             ("measures", evaluate.measures, first.evaluate.measures),
             *((key, getattr(evaluate, key), getattr(first.evaluate, key)) for key in JUDGING),
         )
@@ -199,6 +223,7 @@ def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
         (data, "test", list(matrix.test)),
         (data, "first_stages", list(matrix.first_stages)),
         (data, "depth", matrix.depth),
+        (data, "folds", matrix.folds),
         (evaluate, "measures", list(matrix.measures)),
         *((evaluate, key, msgspec.to_builtins(getattr(matrix, key))) for key in JUDGING),
     )
@@ -273,11 +298,12 @@ def outline(
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)
-    there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
+    there = {(cell.recipe, cell.base, cell.seed, cell.fold): cell.run for cell in record.cells} if record else {}
     lab, totals, rows = Lab(settings), WorkTotals(), []
     coming: set[str] = set()
     given: set[str] = set()  # keys of stages that finished runs of the matrix have
     tasks: list[StageTask] | None = []
+    is_measured = True
     for cell in grid_.cells:
         recipe = cell.recipe
         known = estimates.rates(settings.lab, recipe, device, threads)
@@ -285,16 +311,20 @@ def outline(
             known = estimates.told(recipe, pairs_per_second)
         cache_keys = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
         taken = tuple(name for name, identity in zip(recipe.chain, cache_keys, strict=True) if identity in coming)
-        run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
+        run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed, cell.fold), ""))
         coming.update(cache_keys)
         given.update(cache_keys if state == "finished" else ())
         work = estimates.timed(plans.count_work(recipe, input_check.queries), known)
         totals.add(recipe, cache_keys, work, given)
         if state != "finished" and tasks is not None:
             chain = list(zip(recipe.chain, cache_keys, strict=True))
-            own = node_schedule.tasks_of(chain, work, node_devices)
+            together = {}
+            if node_devices > 1 and not pairs_per_second:
+                together = estimates.rates(settings.lab, recipe, device, threads, node_devices)
+            is_measured = is_measured and len(together) == len(recipe.chain)
+            own = node_schedule.tasks_of(chain, shared_work(work, node_devices, together))
             tasks = None if own is None else tasks + own
-        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
+        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state, cell.fold))
     return MatrixOutline(
         rows=tuple(rows),
         work=totals.done,
@@ -302,6 +332,7 @@ def outline(
         needs=input_check.needs,
         tasks=None if tasks is None else tuple(task for task in tasks if task.key not in given),
         comparisons=_comparisons(grid_),
+        is_measured=is_measured,
     )
 
 
@@ -371,7 +402,7 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
     if planned.errors:
         raise _planning_error(grid_, planned.errors, settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
-    run_of = _by_plan(lab)
+    run_of = runs_by_plan(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)
     _check_same_declaration(before, _record(grid_, shared, [""] * len(shared), before, now))
     folders: list[RunFolder] = []
@@ -379,7 +410,7 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
         folders.append(run_of.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
-    waiting = [folder for folder in folders if lab.status(folder).state not in _NOT_TO_QUEUE]
+    waiting = [folder for folder in folders if lab.status(folder).state not in NOT_TO_QUEUE]
     attempts = tuple(max(folder.attempt_numbers(), default=0) for folder in waiting)
     if lab.executor is not None and waiting:
         lab.submit(waiting)
@@ -402,7 +433,7 @@ def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: S
     )
 
 
-def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
+def runs_by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
     """Return the lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
 
     Of several, the one that came furthest, then the newest.
@@ -428,17 +459,18 @@ def _record(
     first = planned[0]
     data, time = first.recipe.data, json_records.timestamp(now)
     cells = {
-        (plan.recipe.name, plan.recipe.base, plan.recipe.seed): MatrixCell(
+        (plan.recipe.name, plan.recipe.base, plan.recipe.seed, cell.fold): MatrixCell(
             run=name,
             recipe=plan.recipe.name,
             base=plan.recipe.base,
             seed=plan.recipe.seed,
             levels=cell.levels,
             varied=cell.varied,
+            fold=cell.fold,
         )
         for cell, plan, name in zip(grid_.cells, planned, names, strict=True)
     }
-    earlier = {(cell.recipe, cell.base, cell.seed): cell for cell in before.cells} if before else {}
+    earlier = {(cell.recipe, cell.base, cell.seed, cell.fold): cell for cell in before.cells} if before else {}
     return MatrixRecord(
         name=grid_.matrix.name,
         sha256=_declared(planned),
@@ -446,14 +478,15 @@ def _record(
         created=before.created if before else time,
         changed=time,
         baseline=grid_.baseline,
-        tests=data.test,
+        tests=tuple(map(whole_of_fold, data.test)),
         first_stages=data.first_stages,
         depth=data.depth,
-        measures={test: first.measures_on(test) for test in data.test},
+        measures={whole_of_fold(test): first.measures_on(test) for test in data.test},
         **{key: getattr(first.recipe.evaluate, key) for key in DECLARED},
         factors=grid_.matrix.levels(),
         fraction=grid_.matrix.fraction,
         paper=grid_.matrix.paper,
+        folds=grid_.folds,
         cells=tuple({**earlier, **cells}.values()),
     )
 
@@ -463,6 +496,10 @@ class _FirstDeclaration(msgspec.Struct, frozen=True, kw_only=True):
 
     measures: tuple[str, ...]
     margins: dict[str, float | str]
+
+
+# What the hash has of `data`: all but `folds`, which the names of each run's datasets say.
+_DeclaredData = msgspec.defstruct("_DeclaredData", [key for key in Data.__struct_fields__ if key != "folds"])
 
 
 def _declared(planned: Sequence[Plan]) -> str:
@@ -476,16 +513,23 @@ def _declared(planned: Sequence[Plan]) -> str:
     first_keys = _FirstDeclaration(measures=evaluate.measures, margins=evaluate.margins)
     plain = Evaluate(measures=evaluate.measures, margins=evaluate.margins)
     added = {key: getattr(evaluate, key) for key in JUDGING if getattr(evaluate, key) != getattr(plain, key)}
-    shared = (data, first_keys, [first.measures_on(test) for test in data.test], inputs, *([added] if added else []))
+    declared_data = _DeclaredData(*(getattr(data, key) for key in _DeclaredData.__struct_fields__))
+    shared = (
+        declared_data,
+        first_keys,
+        [first.measures_on(test) for test in data.test],
+        inputs,
+        *([added] if added else []),
+    )
     return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
 
 
 def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRecord) -> None:
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
-    same = ("sha256", "baseline", "factors", "fraction")
+    same = ("sha256", "baseline", "factors", "fraction", "folds")
     if before is None or all(getattr(before, key) == getattr(matrix_record, key) for key in same):
         return
-    keys = ("baseline", "tests", "first_stages", "depth", "measures", *DECLARED, "factors", "fraction")
+    keys = ("baseline", "tests", "first_stages", "depth", "measures", *DECLARED, "factors", "fraction", "folds")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
     raise UsageError(what, hint="give the new matrix another name with --name", code="matrix-exists")

@@ -16,6 +16,7 @@ from cerank.core.seeds import derive
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.document_fields import with_template
 from cerank.errors import MissingError, UsageError
+from cerank.files import json_records
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
@@ -169,7 +170,7 @@ def _of_run(settings: Settings, request: SampleRequest) -> NegativeSample:
     notes = [f"groups of {name}, as the run's plan samples them; dropped candidates beside them"]
     counts = folder.filter_counts(name)
     if counts.exists():
-        notes.append(str(msgspec.json.decode(counts.read_bytes(), type=false_negatives.FilterCounts)))
+        notes.append(str(json_records.decode(counts.read_bytes(), false_negatives.FilterCounts)))
     return NegativeSample(title=f"Negatives of {run_store.title(folder)}:{name}", rows=tuple(rows), notes=tuple(notes))
 
 

@@ -1,6 +1,7 @@
 """Copying runs from one lab to another, on this machine or over ssh, with every hash checked.
 
-Invariant: what came before a cut is not sent again, and a run of the same id with other content is never touched.
+Invariant: what came before a cut is not sent again, a run that is there already gets only what it lacks, and a run of
+the same id with other content is never touched.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class CopiedRun(msgspec.Struct, frozen=True):
     """What became of one run."""
 
     run: str  # id
-    outcome: str  # "copied", "there already" or "refused"
+    outcome: str  # "copied", "added", "there already" or "refused"
     files: int = 0  # that were sent
     size: int = 0  # bytes that were sent
     kept: int = 0  # bytes that had come before a cut
@@ -115,8 +116,13 @@ class CopiedRun(msgspec.Struct, frozen=True):
     error: CerankError | None = None
 
 
-def storage_of(lab: str, where: str) -> RunStorage:
+def storage_of(lab: str, where: str, cache: Path | None = None) -> RunStorage:
     """Return a lab by its folder or its address; over ssh, the line is opened.
+
+    Args:
+        lab: folder or address.
+        where: what errors name.
+        cache: folder of caches of this machine, which runs that a folder receives use from then on.
 
     Raises:
         UsageError: it is no address, or one as scp writes it.
@@ -131,7 +137,7 @@ def storage_of(lab: str, where: str) -> RunStorage:
         rest = lab[match.end() :]
         hint = f"write ssh://{match[1]}{rest if rest.startswith('/') else '/FOLDER'}; or ./{lab} for a folder here"
         raise UsageError(f"there is no folder {lab!r:.100}", where=where, hint=hint, code="remote-lab")
-    return LabFiles(folder.absolute())
+    return LabFiles(folder.absolute(), cache)
 
 
 def copy_runs(
@@ -178,7 +184,9 @@ def _copied(source: RunStorage, target: RunStorage, run: str, checkpoints: Check
             error = UsageError(what, where=error.where, hint=error.hint, code=error.code)
         return CopiedRun(run, "refused", notes=(str(error),), error=error)
     if received.is_there:
-        return CopiedRun(run, "there already", notes=_lacking(received.lacks))
+        files = tuple(file for file in files if file.path in set(received.lacks))
+        if not files:
+            return CopiedRun(run, "there already")
     size = _send(source, target, run, files, received.sizes)
     sent = sum(1 for file in files if received.sizes.get(file.path, -1) < file.size)
     finished = target.finish(run, files)
@@ -188,15 +196,8 @@ def _copied(source: RunStorage, target: RunStorage, run: str, checkpoints: Check
         finished = target.finish(run, files)
     if finished.wrong:
         raise received_error(run, finished.wrong)
-    return CopiedRun(run, "copied", sent, size, sum(received.sizes.values()), finished.notes)
-
-
-def _lacking(files: int) -> tuple[str, ...]:
-    """Return what to say of the checkpoint and score files that a run that is there already goes without."""
-    if not files:
-        return ()
-    what = "a checkpoint or score file was" if files == 1 else f"{files} checkpoint and score files were"
-    return (f"{what} not copied: a run that is there already is never changed; `cerank rm` it there and copy anew",)
+    outcome = "added" if received.is_there else "copied"
+    return CopiedRun(run, outcome, sent, size, sum(received.sizes.values()), finished.notes)
 
 
 def _send(

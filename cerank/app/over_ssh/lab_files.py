@@ -1,7 +1,8 @@
 """The files of the runs of one lab, read in pieces and received in pieces: how a run moves from one lab to another.
 
 Invariant: a run appears in the lab that receives it completely and with every hash checked, or not at all; what came
-before a cut stays in a hidden folder and is not sent again. A run that is there already is never changed.
+before a cut stays in a hidden folder and is not sent again. To a run that is there already, files are added that it
+lacks, each folder of files whole; none of its files is ever changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import CerankError, MissingError, UsageError, os_error
-from cerank.files import disk, json_records, lease_files
+from cerank.files import disk, json_records, lease_files, manifests
 from cerank.files.disk import DamagedError
 from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
@@ -39,9 +40,11 @@ _OF_THIS_LAB = (
     "job.json",
     "submission.json",
     "damage.json",
+    "place.json",
 )  # about a run here, not of it
 _MAY_DIFFER = re.compile(r"notes\.json|note\.md|name\.json|log\.txt|jobs\.jsonl|usage\.jsonl|trackers/.*")
 _MAY_LACK = re.compile(r"stages/[^/]+/checkpoints/.*|scores/.*")
+_WHOLE = re.compile(r"stages/[^/]+/checkpoints/[^/]+|scores/[^/]+/[^/]+/part-[^/]+")  # folders with a manifest
 _RESULTS = ("candidates", "teachers", "qrels", "rankings", "measures")
 
 
@@ -81,9 +84,9 @@ class ChangedFile(msgspec.Struct, frozen=True):
 class Received(msgspec.Struct, frozen=True):
     """What a lab has of a run that it is about to receive."""
 
-    is_there: bool  # complete, and verified by the hashes of the other side
+    is_there: bool  # verified by the hashes of the other side
     sizes: dict[str, int] = {}  # path -> bytes that came before
-    lacks: int = 0  # checkpoint and score files that a run that is there goes without
+    lacks: tuple[str, ...] = ()  # paths of the files that a run that is there goes without
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -98,10 +101,12 @@ class LabFiles:
 
     Args:
         lab: its folder.
+        cache: folder of caches that a run that is received uses here; None leaves it that of its plan.
     """
 
-    def __init__(self, lab: Path) -> None:
+    def __init__(self, lab: Path, cache: Path | None = None) -> None:
         self.lab = lab
+        self._cache = cache
         self._leases: dict[str, Lease] = {}
 
     @property
@@ -200,30 +205,35 @@ class LabFiles:
     # receiving
 
     def begin(self, run: str, files: Sequence[FileToReceive]) -> Received:
-        """Prepare to receive a run; return what is here of it.
+        """Prepare to receive a run, or the files that the run here lacks; return what is here of it.
 
         Raises:
             UsageError: another run of this id is here.
-            HeldError: another process is receiving it.
+            HeldError: another process is receiving it, or works at it.
         """
         folder = self.folder(run)
-        if folder.path.exists():
+        is_there = folder.path.exists()
+        lacks: tuple[str, ...] = ()
+        if is_there:
             self._check_same(folder, files)
-            return Received(is_there=True, lacks=len({file.path for file in files} - set(_paths(folder, "all"))))
+            present = set(_paths(folder, "all"))
+            lacks = tuple(file.path for file in files if file.path not in present)
+            if not lacks:
+                return Received(is_there=True)
         incoming = self._incoming(run)
         disk.make_folder(incoming.path)
         if run not in self._leases:
-            self._leases[run] = Lease.take(self._lock(run))
-        sizes = {file.path: file.size for file in files}
-        present, _ = disk.list_content(incoming.path)
+            # no worker starts at a run while files are added to it
+            self._leases[run] = Lease.take(folder.lease if is_there else self._lock(run))
+        awaited = {file.path: file.size for file in files if not is_there or file.path in lacks}
         came: dict[str, int] = {}
-        for path in present:
+        for path in disk.list_content(incoming.path)[0]:
             name = path.relative_to(incoming.path).as_posix()
-            if name in sizes and not path.is_symlink() and path.stat().st_size <= sizes[name]:
+            if name in awaited and not path.is_symlink() and path.stat().st_size <= awaited[name]:
                 came[name] = path.stat().st_size
             else:
                 disk.remove(path)
-        return Received(is_there=False, sizes=came)
+        return Received(is_there, came, lacks)
 
     def write(self, run: str, pieces: Sequence[FilePiece], data: bytes) -> None:
         """Write pieces of a run that is being received; what is behind a piece is cut off.
@@ -249,11 +259,18 @@ class LabFiles:
             at += piece.size
 
     def finish(self, run: str, files: Sequence[FileToReceive]) -> Finished:
-        """Check every hash and let the run appear in the lab, or return what is wrong.
+        """Check every hash and let what was received appear in the lab, or return what is wrong.
+
+        Args:
+            run: id of the run.
+            files: all files that were to be received: of the whole run, or those that the run here lacked.
 
         Raises:
             RunFailedError: the disk refuses.
+            UsageError: nothing of that run is being received.
         """
+        if run not in self._leases:
+            raise UsageError("this run is not being received", where=run)
         incoming, folder = self._incoming(run), self.folder(run)
         wrong = []
         for file in files:
@@ -263,7 +280,16 @@ class LabFiles:
                 disk.remove(path)
         if wrong:
             return Finished(wrong=tuple(wrong))
+        if folder.path.exists():
+            _add(incoming, folder, [file.path for file in files])
+            disk.remove_tree(incoming.path)
+            os.utime(folder.path)  # later than the folders inside, or lists would take the run for changed
+            self._leases.pop(run).release()
+            return Finished()
         disk.make_folder(incoming.attempts)
+        if self._cache is not None and run_store.load_plan(incoming).cache != str(self._cache):
+            run_store.save_place(incoming, self._cache)
+        os.utime(incoming.path)  # later than the folders inside, or lists would take the run for changed
         disk.rename(incoming.path, folder.path)
         self._leases.pop(run).release()
         disk.remove(self._lock(run))
@@ -278,13 +304,16 @@ class LabFiles:
         """
         theirs = {file.path: file for file in files}
         ours = set(_paths(folder, "all"))
+        is_finished = folder.done.exists()  # of such a run, a file that it lacks was lost
         for path in sorted(ours | theirs.keys()):
             if _MAY_DIFFER.fullmatch(path):
                 continue
             file = theirs.get(path)
+            if file is None and _MAY_LACK.fullmatch(path):
+                continue
+            if path not in ours and (_MAY_LACK.fullmatch(path) or is_finished):
+                continue
             if file is None or path not in ours:
-                if _MAY_LACK.fullmatch(path):
-                    continue
                 what = f"{path} is in one of them only"
             elif (folder.path / path).stat().st_size != file.size or sha256_file(folder.path / path) != file.sha256:
                 what = f"{path} differs"
@@ -320,6 +349,18 @@ class LabFiles:
 
     def _lock(self, run: str) -> Path:
         return runs_folder(self.lab) / f".{checked_run(run)}.incoming-lease"
+
+
+def _add(incoming: RunFolder, folder: RunFolder, paths: Sequence[str]) -> None:
+    """Move files that were received to a run that lacks them: a folder with a manifest whole, or its manifest last."""
+    last = sorted(paths, key=lambda path: (path.endswith(f"/{manifests.MANIFEST}"), path))
+    for path in last:
+        source, target, unit = incoming.path / path, folder.path / path, _WHOLE.match(path)
+        if unit and (incoming.path / unit[0]).is_dir() and not (folder.path / unit[0]).exists():
+            source, target = incoming.path / unit[0], folder.path / unit[0]
+        if source.exists():  # not where its folder was moved
+            disk.make_folder(target.parent)
+            disk.rename(source, target)
 
 
 def tail_of(path: Path, end: int) -> int:

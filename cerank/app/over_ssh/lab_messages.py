@@ -15,6 +15,7 @@ from cerank import errors
 from cerank.app.run_views.run_index import IndexedRun
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError, RunFailedError
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
 
 BANNER = b"cerank-lab "  # begins the first line of the other side
@@ -108,7 +109,7 @@ def packed(value: object) -> bytes:
 
 def unpacked(data: bytes, kind: Any) -> Any:
     """Return what `packed` packed."""
-    return msgspec.json.decode(zlib.decompress(data), type=kind)
+    return json_records.decode(zlib.decompress(data), kind)
 
 
 def send(stream: BinaryIO, message: LabCall | LabAnswer, data: bytes = b"") -> None:
@@ -128,7 +129,7 @@ def receive(stream: BinaryIO, kind: type[Any]) -> tuple[Any, bytes] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        message = msgspec.json.decode(line, type=kind)
+        message = json_records.decode(line, kind)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
     data = stream.read(message.size) if message.size else b""

@@ -29,7 +29,7 @@ from cerank.app.over_ssh.lab_messages import BANNER, ErrorText, Greeting, LabAns
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.errors import CerankError, RunFailedError, UsageError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.machine import system_usage
 from cerank.runs import test_set_looks, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
@@ -50,7 +50,7 @@ class LabServer:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.files = LabFiles(lab.folder)
+        self.files = LabFiles(lab.folder, lab.settings.cache)
         self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache, lab.refresh_jobs)
         self._machine = system_usage.Machine(lab.folder)
         self._sent: dict[str, RunEntry] | None = None  # None before the first list, which has everything
@@ -108,7 +108,7 @@ class LabServer:
 
     def changed(self, run: str, known: dict[str, Any], file_set: FileSet) -> Result:
         """Return which files of a run are not as they were last looked at."""
-        return self.files.changed(run, msgspec.convert(known, dict[str, SeenFile]), file_set), b""
+        return self.files.changed(run, json_records.convert(known, dict[str, SeenFile]), file_set), b""
 
     def verdicts(self, runs: Sequence[str]) -> Result:
         """Have the verdicts of finished runs computed; the list shows them when they are there."""
@@ -125,7 +125,7 @@ class LabServer:
     def looks(self, rows: Sequence[Any]) -> Result:
         """Record looks at test sets that were taken on the other machine."""
         for row in rows:
-            test_set_looks.record(self.lab.folder, msgspec.convert(row, Look))
+            test_set_looks.record(self.lab.folder, json_records.convert(row, Look))
         return None, b""
 
     def sizes(self, runs: Sequence[str]) -> Result:
@@ -182,21 +182,21 @@ class LabServer:
 
     def read(self, run: str, pieces: Sequence[Any]) -> Result:
         """Return the bytes of pieces."""
-        return None, self.files.read(run, msgspec.convert(pieces, list[FilePiece]))
+        return None, self.files.read(run, json_records.convert(pieces, list[FilePiece]))
 
     def begin(self, run: str, files: Sequence[Any]) -> Result:
         """Prepare to receive a run."""
         disk.make_folder(runs_folder(self.lab.folder))
-        return self.files.begin(run, msgspec.convert(files, list[FileToReceive])), b""
+        return self.files.begin(run, json_records.convert(files, list[FileToReceive])), b""
 
     def write(self, run: str, pieces: Sequence[Any], data: bytes) -> Result:
         """Write pieces of a run that is being received."""
-        self.files.write(run, msgspec.convert(pieces, list[FilePiece]), data)
+        self.files.write(run, json_records.convert(pieces, list[FilePiece]), data)
         return None, b""
 
     def finish(self, run: str, files: Sequence[Any]) -> Result:
         """Check a run that was received and let it appear."""
-        return self.files.finish(run, msgspec.convert(files, list[FileToReceive])), b""
+        return self.files.finish(run, json_records.convert(files, list[FileToReceive])), b""
 
     def _folder(self, run: str) -> RunFolder:
         return self.files.folder(run)

@@ -23,6 +23,7 @@ import cerank
 from cerank.app.over_ssh import lab_messages
 from cerank.app.over_ssh.lab_messages import BANNER, Greeting, LabAnswer, LabCall
 from cerank.errors import MissingError, RunFailedError, UsageError
+from cerank.files import json_records
 from cerank.runs.lab_address import COMMAND, NOT_FOUND, SSH_FAILED, LabAddress, remote_command
 
 FIRST_PATIENCE = 300.0  # seconds in which the user may type a password
@@ -79,7 +80,7 @@ class SshConnection:
         if message.error is not None:
             raise message.error.error()
         try:
-            return (None if kind is None else msgspec.json.decode(message.result, type=kind)), received
+            return (None if kind is None else json_records.decode(message.result, kind)), received
         except (msgspec.MsgspecError, ValueError) as error:
             self._drop(line, _no_message(error))
             raise self._error() from error
@@ -207,7 +208,7 @@ class _Line:
             timer.cancel()
         if line.startswith(BANNER):
             try:
-                greeting = msgspec.json.decode(line[len(BANNER) :], type=Greeting)
+                greeting = json_records.decode(line[len(BANNER) :], Greeting)
             except (msgspec.MsgspecError, ValueError) as error:
                 raise LineDroppedError(_no_message(error)) from error
             if greeting.version != cerank.__version__:

@@ -240,13 +240,14 @@ def _block(code: str) -> str:
 
 
 def _data(run: RunTarget) -> list[str]:
-    data = run.plan.recipe.data
+    recipe, data = run.plan.recipe, run.plan.recipe.data
+    stages = [stage for _, stage in recipe.chained()]
     rows = [
-        ("training", data.train),
-        ("validation", data.validation),
+        *(("training", name) for name in dict.fromkeys(stage.dataset or data.train for stage in stages)),
+        *(("validation", name) for name in dict.fromkeys(stage.validation or data.validation for stage in stages)),
         *(("test", name) for name in data.test),
         *(("first stage", name) for name in data.first_stages),
-        *((f"teacher of {name}", view.teacher) for name, view in run.plan.recipe.sources() if view.teacher),
+        *((f"teacher of {name}", view.teacher) for name, view in recipe.sources() if view.teacher),
     ]
     hashes = {entry.name: entry.sha256[:12] for entry in run.plan.inputs}
     lines = [

@@ -81,7 +81,8 @@ def calibration_pairs(settings: Settings, run: RunTarget) -> list[tuple[str, str
     """
     from cerank.datasets.open_datasets import open_dataset
 
-    dataset = open_dataset(run.plan.recipe.data.validation, settings.cache)
+    recipe = run.plan.recipe
+    dataset = open_dataset(recipe.stages[run.system].validation or recipe.data.validation, settings.cache)
     judged = [query for query in dataset.queries if dataset.qrels.get(query)]
     count = min(len(judged), CALIBRATION_QUERIES)
     chosen = [judged[place * len(judged) // count] for place in range(count)]

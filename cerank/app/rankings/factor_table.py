@@ -9,7 +9,7 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
-from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, Target
+from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, Target, joined_folds
 from cerank.app.rankings import first_stage_table
 from cerank.errors import MissingError, UsageError
 from cerank.recipes.factors import mixed_effects
@@ -184,7 +184,7 @@ def _target(group: Sequence[RunTarget], stage: int) -> Target:
         raise UsageError(f"recipe '{recipe.name}' has one stage", where="--gain", hint=hint, code="stages-too-few")
     system = recipe.chain[stage]
     label = f"{group[0].label}:{system}"
-    members = tuple(RunTarget(label, member.folder, member.plan, system) for member in group)
+    members = joined_folds([RunTarget(label, member.folder, member.plan, system) for member in group])
     return members[0] if len(members) == 1 else SeedsTarget(label, members)
 
 

@@ -237,18 +237,20 @@ def _chosen_by_run(
 ) -> tuple[Ranking, str, list[str]]:
     """Interpolate with the weight that is best on the validation queries of the run's recipe, re-ranked here."""
     from cerank.datasets.open_datasets import open_dataset
+    from cerank.planning.inputs import validation_dataset
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import run_of
 
     data = stage.plan.recipe.data
     firsts = [name for name in data.first_stages if request.first_stage in {"", name, named_systems.short_name(name)}]
-    dataset = open_dataset(data.validation, settings.cache)
+    validation = validation_dataset(stage.plan.recipe, stage.plan.recipe.stages[stage.system])
+    dataset = open_dataset(validation, settings.cache)
     before = candidates(dataset, firsts[0], data.depth, settings.cache)
     done = rerank(
         settings,
         RerankRequest(
             checkpoint=f"{stage.folder.name}:{stage.system}",
-            dataset=data.validation,
+            dataset=validation,
             first_stage=firsts[0],
             depth=data.depth,
             precision=None,
@@ -257,10 +259,10 @@ def _chosen_by_run(
         lambda _done, _total: None,
     )
     rows = (line.split() for line in done.run.decode().splitlines())
-    after = run_of(((row[0], row[2], float(row[4])) for row in rows), "validation", data.validation).ranking
+    after = run_of(((row[0], row[2], float(row[4])) for row in rows), "validation", validation).ranking
     chosen = choose_alpha(before, after, dataset.qrels, request.measure)
-    tag = f"{rank_fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(data.validation.split())}"
-    return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, data.validation)]
+    tag = f"{rank_fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(validation.split())}"
+    return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, validation)]
 
 
 def choose_alpha(

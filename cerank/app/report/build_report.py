@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 import cerank
+from cerank.app.comparison import domains
 from cerank.app.comparison.named_systems import short_name
 from cerank.app.evidence import system_costs
 from cerank.app.report import footnotes, provenance, results_tables
@@ -63,7 +64,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         depths, drawn = depth_sections.of_scope(scope)
         curves += drawn if request.has_curves else ()
     released = _released(settings, scope, request)
-    pooled, pooling_notes = _pooled(verdicts)
+    pooled, pooling_notes = _pooled(scope, verdicts)
     if pooled is not None and request.has_curves:
         from cerank.app.comparison.pool_comparisons import forest_svg
 
@@ -73,7 +74,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
                 title=f"{row.right} against {row.left} by {row.measure}, over test sets",
                 svg=forest_svg(row, pooled.alpha),
             )
-            for number, row in enumerate(pooled.rows[:_FORESTS], 1)
+            for number, row in enumerate([row for row in pooled.rows if not row.domain][:_FORESTS], 1)
         )
     return Report(
         title=scope.title,
@@ -151,16 +152,24 @@ def _methods(verdicts: TestResults, *, is_pooled: bool) -> MethodsText | None:
     return methods(verdicts.comparison, cerank.__version__, is_pooled=is_pooled)
 
 
-def _pooled(verdicts: TestResults) -> tuple[PooledResult | None, tuple[str, ...]]:
-    """Return each difference pooled over the test sets, with notes; None where there is one test set only."""
+def _pooled(scope: ReportScope, verdicts: TestResults) -> tuple[PooledResult | None, tuple[str, ...]]:
+    """Return each difference pooled over the test sets, with notes; None where there is one test set only.
+
+    Test sets of collections that any of the runs was trained on are pooled apart from the others, too.
+    """
     from cerank.evaluation.studies import pooling
 
     comparison = verdicts.comparison
-    if comparison is None or len({row.condition.dataset for row in comparison.rows}) < 2:
+    collections = {row.condition.dataset for row in comparison.rows} if comparison is not None else set()
+    if comparison is None or len(collections) < 2:
         return None, ()
+    runs = [member for row in scope.rows for member in row.members]
     try:
         result = pooling.pooled(
-            pooling.of_comparison(comparison), margins=_absolute(comparison.terms.margins), alpha=comparison.terms.alpha
+            pooling.of_comparison(comparison),
+            margins=_absolute(comparison.terms.margins),
+            alpha=comparison.terms.alpha,
+            in_domain=domains.of_runs(runs, collections),
         )
     except UsageError as error:
         return None, (f"not pooled over test sets: {error.what}",)

@@ -13,7 +13,17 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import ComparisonRequest
-from cerank.app.comparison.named_systems import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.named_systems import (
+    FIRST_STAGE,
+    FoldsTarget,
+    RunTarget,
+    SeedsTarget,
+    Target,
+    joined_folds,
+    of_system,
+    runs_of,
+    short_name,
+)
 from cerank.app.report.report_data import FIRST, SourceFile
 from cerank.app.report.report_scope import ReportRow, ReportScope
 from cerank.evaluation.systems import Condition, Measured, System
@@ -76,15 +86,22 @@ def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequen
 
 def _is_there(row: ReportRow, test: str, first_stages: Sequence[str]) -> bool:
     """Return whether every seed of the row has its ranking of the test set over each of its first stages."""
-    for member in row.members:
-        data = member.plan.recipe.data
-        if test not in data.test or not set(data.first_stages) & set(first_stages):
+    for target in joined_folds(row.members):
+        firsts = target.plan.recipe.data.first_stages
+        if test not in comparisons.tests_of(target) or not set(firsts) & set(first_stages):
             return False
-        if not all(member.folder.ranking(member.system, test, first).exists() for first in data.first_stages):
-            return False
-        if not member.folder.qrels(test).exists():
-            return False
+        for member in runs_of(target):
+            own = _own_test(member, target, test)
+            if not all(member.folder.ranking(member.system, own, first).exists() for first in firsts):
+                return False
+            if not member.folder.qrels(own).exists():
+                return False
     return True
+
+
+def _own_test(member: RunTarget, target: RunTarget | FoldsTarget, test: str) -> str:
+    """Return what a run calls a test set: its own fold, where the row was tested fold by fold."""
+    return member.plan.recipe.data.test[0] if isinstance(target, FoldsTarget) else test
 
 
 def _missing(report_scope: ReportScope, rows: Sequence[ReportRow], test: str) -> list[str]:
@@ -92,24 +109,29 @@ def _missing(report_scope: ReportScope, rows: Sequence[ReportRow], test: str) ->
     return [f"{row.model.label} on {short_name(test)}" for row in report_scope.rows if row.model.label not in there]
 
 
-def _first_stages(rows: Sequence[ReportRow], test: str) -> list[RunTarget]:
+def _first_stages(rows: Sequence[ReportRow], test: str) -> list[RunTarget | FoldsTarget]:
     """Return the first runs that hold the first stages' own rankings; each first stage once."""
     seen: set[str] = set()
     out = []
-    for member in (member for row in rows for member in row.members):
-        firsts = member.plan.recipe.data.first_stages
-        has_all = all(member.folder.ranking(FIRST_STAGE, test, first).exists() for first in firsts)
+    for target in (target for row in rows for target in joined_folds(row.members)):
+        firsts = target.plan.recipe.data.first_stages
+        has_all = all(
+            member.folder.ranking(FIRST_STAGE, _own_test(member, target, test), first).exists()
+            for member in runs_of(target)
+            for first in firsts
+        )
         if has_all and not set(firsts) <= seen:
             seen.update(firsts)
-            out.append(RunTarget(FIRST, member.folder, member.plan, FIRST_STAGE))
+            out.append(of_system(target, FIRST_STAGE, FIRST))
     return out
 
 
 def _target(row: ReportRow) -> Target:
     label = row.model.label
-    if len(row.members) == 1:
-        return msgspec.structs.replace(row.members[0], label=label)
-    return SeedsTarget(label, row.members)
+    members = joined_folds(row.members)
+    if len(members) == 1:
+        return msgspec.structs.replace(members[0], label=label)
+    return SeedsTarget(label, members)
 
 
 def _joined(system: System | None, other: System) -> System:
@@ -165,10 +187,12 @@ def _disagreements(report_scope: ReportScope, systems: dict[str, System]) -> tup
         system = systems.get(row.model.label)
         if system is None:
             continue
-        for member, again in zip(row.members, system.members or (system,), strict=True):
+        alike = zip(joined_folds(row.members), system.members or (system,), strict=True)
+        for target, member, again in ((whole, run, again) for whole, again in alike for run in runs_of(whole)):
             for test, first in _pairs(member):
                 path = member.folder.measures(member.system, test, first)
-                entry = at(again, Condition(short_name(test), short_name(first)))
+                tested = target.test if isinstance(target, FoldsTarget) else test
+                entry = at(again, Condition(short_name(tested), short_name(first)))
                 if entry is not None and path.is_file() and (count := _differing(path, entry)):
                     where = f"{run_store.short_name(member.folder)}: {short_name(test)} over {short_name(first)}"
                     out.append(

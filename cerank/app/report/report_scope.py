@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 
 from cerank import recipes
-from cerank.app.comparison import named_systems
-from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget
+from cerank.app import fold_runs
+from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, FoldsTarget, RunTarget
 from cerank.app.report.report_data import FIRST, Model
 from cerank.errors import UsageError
 from cerank.evaluation.multiple_testing import Correction
@@ -97,12 +98,13 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScop
         members += _targets(folder, "", every_stage)
     if not members and not record.paper:
         raise UsageError(f"none of the runs of matrix '{record.name}' is in the lab", where=str(lab))
+    tests = {test: named_systems.tested_folds(test, record.folds) if record.folds else test for test in record.tests}
     return ReportScope(
         title=record.name,
         rows=_rows(members),
-        tests=record.tests,
+        tests=tuple(tests.values()),
         first_stages=record.first_stages,
-        measures=dict(record.measures),
+        measures={tests[test]: measures for test, measures in record.measures.items()},
         baseline=record.baseline,
         record=record,
         absent=tuple(absent),
@@ -138,10 +140,15 @@ def _in_units(margins: Mapping[str, float | str]) -> dict[str, float]:
 def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
     members: list[RunTarget] = []
     for text in texts:
-        target = named_systems.target(lab, text)
+        target = named_systems.one_target(lab, text)
         if isinstance(target, FileTarget):
             hint = "a report needs runs; use `cerank compare` for TREC run files"
             raise UsageError(f"{target.path.name} is a file", where=text, hint=hint)
+        if isinstance(target, FoldsTarget):
+            stages = target.plan.recipe.chain if every_stage and ":" not in text else (target.system,)
+            systems = [named_systems.of_system(target, stage, target.label) for stage in stages]
+            members += [run for system in systems for run in named_systems.runs_of(system)]
+            continue
         if target.system not in named_systems.systems_of(target.plan):
             what = f"{target.system} is an order for comparisons, made from judgments or at random"
             raise UsageError(what, where=text, hint="`cerank compare` shows it", code="reference-order-reported")
@@ -152,7 +159,7 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
     return ReportScope(
         title=" and ".join(texts) if len(texts) < 3 else counted(len(texts), "run"),
         rows=rows,
-        tests=_once(test for each in data for test in each.test),
+        tests=_once(test for target in named_systems.joined_folds(members) for test in comparisons.tests_of(target)),
         first_stages=_once(first for each in data for first in each.first_stages),
         measures=_measures(members),
         baseline=rows[0].model.label if len(rows) > 1 else FIRST_STAGE,
@@ -170,9 +177,10 @@ def _targets(folder: RunFolder, label: str, every_stage: bool) -> list[RunTarget
 def _measures(members: Sequence[RunTarget]) -> dict[str, tuple[str, ...]]:
     """Test -> every measure that a run tested on it declares."""
     names_of: dict[str, list[str]] = {}
-    for member in members:
-        for test in member.plan.recipe.data.test:
-            names_of.setdefault(test, []).extend(member.plan.measures_on(test))
+    for target in named_systems.joined_folds(members):
+        plan = target.plan
+        for test, own in zip(comparisons.tests_of(target), plan.recipe.data.test, strict=True):
+            names_of.setdefault(test, []).extend(plan.measures_on(own))
     return {test: _once(names) for test, names in names_of.items()}
 
 
@@ -187,7 +195,7 @@ def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
     """Return a row for each system that differs in more than its seed, in the order given."""
     groups: dict[tuple[str, str], list[RunTarget]] = {}
     for member in members:
-        groups.setdefault(named_systems.but_for_seed(member), []).append(member)
+        groups.setdefault(_but_for_seed_and_fold(member), []).append(member)
     named = [(_label(group), tuple(group)) for group in groups.values()]
     labels = [label for label, _ in named]
     rows = []
@@ -196,6 +204,13 @@ def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
         twice = labels.count(label) > 1
         rows.append(ReportRow(model=_model(f"{label} ({group[0].label})" if twice else label, group), members=group))
     return _refuse_same_label(rows)
+
+
+def _but_for_seed_and_fold(member: RunTarget) -> tuple[str, str]:
+    if fold_runs.fold_of(member.plan.recipe) is None:
+        return named_systems.but_for_seed(member)
+    recipe = msgspec.structs.replace(member.plan.recipe, seed=0)
+    return member.system, fold_runs.family(recipe).decode()
 
 
 def _label(group: Sequence[RunTarget]) -> str:
@@ -225,7 +240,7 @@ def _model(label: str, group: Sequence[RunTarget]) -> Model:
         chain=tuple(_kind_of(stage) for _, stage in stages[:until]),
         loss=" + ".join(part.name for part in stages[until - 1][1].parts) if until else "",
         teacher=", ".join(part.teacher for part in stages[until - 1][1].parts if part.teacher) if until else "",
-        seeds=tuple(member.plan.recipe.seed for member in group),
+        seeds=tuple(target.plan.recipe.seed for target in named_systems.joined_folds(group)),
         runs=tuple(member.folder.name for member in group),
     )
 
@@ -248,10 +263,11 @@ def first_stage_model() -> Model:
 
 
 def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
-    seeds = [member.plan.recipe.seed for member in group]
-    for seed in seeds:
-        if seeds.count(seed) > 1:
-            names = ", ".join(run_store.title(member.folder) for member in group if member.plan.recipe.seed == seed)
+    seeds = [(member.plan.recipe.seed, fold_runs.fold_of(member.plan.recipe)) for member in group]
+    for seed, fold in seeds:
+        if seeds.count((seed, fold)) > 1:
+            same = [member for member, which in zip(group, seeds, strict=True) if which == (seed, fold)]
+            names = ", ".join(run_store.title(member.folder) for member in same)
             raise UsageError(
                 f"'{label}': seed {seed} is given twice", where=names, hint="name one of these runs", code="seed-twice"
             )

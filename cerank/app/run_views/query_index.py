@@ -13,14 +13,13 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from cerank.app import plan_view
 from cerank.app.lab import Lab
 from cerank.app.run_views.run_index import TABLES, Rows, RunIndex
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.core.metrics import Validation
 from cerank.errors import MissingError, RunFailedError, UsageError
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
@@ -196,7 +195,7 @@ def _validation_rows(folder: RunFolder) -> Iterator[Validation]:
             for line in file:
                 if _VALIDATION_TAG in line and line.endswith(b"\n") and crc_matches(line[:-1]):
                     try:
-                        yield msgspec.json.decode(line, type=Validation)
+                        yield json_records.decode(line, Validation)
                     except DECODE_ERRORS:
                         continue
     except OSError:

@@ -2,8 +2,8 @@
 
 Invariant: the index is never the truth. A row counts only while its run's folder has the time of change that it had
 when the row was made; a file that is damaged, or of another release, is deleted and made anew from the folders. A
-ranking or model that is changed in place moves no such time: who watches a lab looks again every minute or so, and
-`cerank ps`, `show` and `verify` read the folders themselves.
+ranking or model that is changed in place moves no such time: who watches a lab looks again every minute or so, `cerank
+ps` looks into the folders inside each run and reads some runs each time, and `show` and `verify` read the run itself.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cerank.app.run_views import verdict_summaries
 from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Validation
 from cerank.errors import CerankError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.recipes.plan import Plan
 from cerank.runs.run_store import Status
 from cerank.runs.user_labels import UserLabels
 
-_FORMAT = 1
+_FORMAT = 2
 _SETTLED = 2_000_000_000  # ns after which a folder's time of change tells one change from the next
 PATIENCE = 5.0  # seconds to wait for another process that writes
 KEPT_STATES = frozenset({"finished", "failed", "damaged"})  # those that last; others are read from their folders
@@ -102,6 +102,7 @@ class IndexedRun(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     verdict: VerdictSummary | None
     recorded_name: str = ""  # the short name in its folder; "" where there is none
+    folders: tuple[str, ...] = ()  # inside it, with the files of a finished run that have checksums
 
 
 class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +114,7 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(IndexedRun)
+_decoder = json_records.decoder_of(IndexedRun)
 
 
 class RunIndex:

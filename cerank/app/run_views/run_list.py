@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from cerank.app import plan_view
+import msgspec
+
+from cerank.app import fold_runs, plan_view
 from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
@@ -139,13 +141,14 @@ def details(entry: RunEntry) -> list[tuple[str, str]]:
 
 
 def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:
-    """Return the details of a row that stands for runs of several seeds: a line for each run."""
+    """Return the details of a row that stands for runs of several seeds or folds: a line for each run."""
     details = [("recipe", f"{entry.recipe} on {entry.base}, {counted(len(entry.seeds), 'run')}")]
+    over = "seeds" if len({member.seed for member in entry.seeds}) > 1 else "folds"
     if entry.final:
-        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.seeds)} (mean ± sd over seeds)"))
+        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.seeds)} (mean ± sd over {over})"))
     for member in entry.seeds:
         at = mean_and_sd([member]) or member.at or member.why
-        details.append((f"seed {member.seed}", f"{member.short_name or member.name}  {member.state}  {at}".rstrip()))
+        details.append((member.place_in_group, f"{member.short_name or member.name}  {member.state}  {at}".rstrip()))
     return [*details, ("keys", "right shows the runs, left folds them again, z folds and unfolds all")]
 
 
@@ -165,20 +168,30 @@ def distinctions(entries: Sequence[RunEntry]) -> dict[str, str]:
 def seeds_folded(targets: Sequence[str], entries: Sequence[RunEntry]) -> tuple[str, ...]:
     """Return the targets of a comparison with runs that differ in their seed alone as one system, "NAME=A,B,C".
 
+    Runs of several folds become "A@folds" first.
+
     Args:
         targets: runs by their short names, and other rankings, which stay as they are.
         entries: the runs of the lab.
     """
     known = {entry.short_name: entry for entry in entries if entry.plan is not None}
     groups: dict[str, list[str]] = {}
+    sets: set[bytes] = set()  # of folds
     for target in targets:
         entry = known.get(target)
+        if entry and entry.plan and entry.fold:
+            family = fold_runs.family(entry.plan.recipe)
+            if family not in sets:
+                but_for_seed = msgspec.structs.replace(entry.plan.recipe, seed=0)
+                groups.setdefault(fold_runs.family(but_for_seed).decode(), []).append(f"{target}@folds")
+            sets.add(family)
+            continue
         settings = plan_view.recipe_settings(entry.plan) if entry and entry.plan else {}
         key = repr(sorted((name, value) for name, value in settings.items() if name != "seed")) if settings else target
         groups.setdefault(key, []).append(target)
     folded = []
     for names in groups.values():
-        entry = known.get(names[0])
+        entry = known.get(names[0].removesuffix("@folds"))
         is_alone = len(names) == 1 or entry is None
         folded.append(names[0] if is_alone or entry is None else f"{entry.recipe}-{entry.base}={','.join(names)}")
     heads = [text.partition("=")[0] for text in folded]

@@ -5,13 +5,15 @@ Invariant: an entry is made from files alone, so two that watch see the same; a 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from cerank.app import fold_runs
 from cerank.app.run_views import display, verdict_summaries
 from cerank.app.run_views.run_index import KEPT_STATES, IndexedRun, RunIndex, StoredRun
 from cerank.app.run_views.verdict_summaries import VerdictSummary
@@ -20,7 +22,8 @@ from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.runs import overlapped_reads, queue, run_names, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
-from cerank.runs.run_store import Status
+from cerank.runs.queue import QueueEntry
+from cerank.runs.run_store import RunRow, Status
 from cerank.runs.run_summaries import LatestValidation
 from cerank.runs.user_labels import UserLabels
 from cerank.scheduler.queue_status import QueueState
@@ -29,6 +32,8 @@ LIVE_STATES = ("running", "stopping")
 _TELLING = 3  # steps or queries after which a speed means something
 _POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
 _MOST_READ_AGAIN = 20  # runs that one poll reads again though nothing moved; a lab of thousands takes more polls
+TURN_SECONDS = 5  # after which a list that is read once reads other runs in full
+READ_IN_TURN = 50  # runs that such a list reads in full though nothing moved: all of a small lab
 _POLLS_PER_SAVE = 30  # polls after which what changed is put into the index
 
 
@@ -45,12 +50,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""  # first line of the user's note on it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
     verdict: VerdictSummary | None = None  # None until the run is finished and its verdict computed
-    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds, see `seed_groups`
+    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds or folds, see `seed_groups`
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
 
     @property
     def runs(self) -> tuple[RunEntry, ...]:
-        """The runs that the entry stands for: itself, or those of several seeds."""
+        """The runs that the entry stands for: itself, or those of several seeds and folds."""
         return self.seeds or (self,)
 
     @property
@@ -63,7 +68,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         """Return the label of the run, "" without one; of several seeds the words with which all their labels begin."""
         if self.seeds:
             every = zip(*(entry.label.split() for entry in self.seeds), strict=False)
-            return " ".join(words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, every))
+            shared = " ".join(words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, every))
+            return shared.removesuffix("fold").rstrip() if any(entry.fold for entry in self.seeds) else shared
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property
@@ -100,6 +106,17 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     def seed(self) -> int | None:
         """The seed of the recipe."""
         return self.plan.recipe.seed if self.plan else None
+
+    @property
+    def fold(self) -> int:
+        """The fold of a dataset's queries that the run is tested on, from 1; 0 for none."""
+        fold = fold_runs.fold_of(self.plan.recipe) if self.plan else None
+        return fold[0] if fold else 0
+
+    @property
+    def place_in_group(self) -> str:
+        """Return what tells the run from the others of its row: "seed 42", "seed 42 fold 1"."""
+        return f"seed {self.seed} fold {self.fold}" if self.fold else f"seed {self.seed}"
 
     @property
     def created(self) -> str:
@@ -223,20 +240,26 @@ class LabMonitor:
         self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
         self._queued: set[str] = set()
+        self._entries: Sequence[QueueEntry] = ()
         self._short: dict[str, str] = {}
 
-    def poll(self, again: Iterable[str] = ()) -> tuple[RunEntry, ...]:
+    def poll(self, again: Iterable[str] = (), now: datetime | None = None) -> tuple[RunEntry, ...]:
         """Return an entry for each run, the oldest first; one that did not change is the same object as before.
 
         Args:
             again: names to look at again, whatever their marks say.
+            now: set by who looks once and not again: runs in the index are looked into, and some are read in full,
+                others each time; it decides which.
         """
         self._refresh_jobs()
         marks = run_summaries.change_times(self._lab)
-        queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
+        self._entries = queue.entries_or_none(self._lab) if marks else []
+        queued = [entry.run for entry in self._entries]
         anew = set(again) | (set(queued) ^ self._queued)
         self._queued = set(queued)
         indexed = self._index.load(marks) if self._index is not None and not self._looks else {}
+        if now is not None:
+            indexed = self._unchanged(indexed, marks, now)
         for name, run in indexed.items():
             if run.recorded_name:
                 run_names.cached_names.setdefault(self._folder(name).path, run.recorded_name)
@@ -260,6 +283,21 @@ class LabMonitor:
         self._looks += 1
         return tuple(self._with_queue_places(out, queued)) if queued else tuple(out)
 
+    def _unchanged(
+        self, indexed: Mapping[str, IndexedRun], marks: Mapping[str, int], now: datetime
+    ) -> dict[str, IndexedRun]:
+        """Return the runs of the index in which nothing moved since, without those whose turn it is to be read."""
+        names = list(indexed)
+        turns = -(-len(names) // READ_IN_TURN)
+        turn = int(now.timestamp() // TURN_SECONDS) % max(1, turns)
+        waiting = [name for place, name in enumerate(names) if place % turns != turn]
+
+        def has_changed(name: str) -> bool:
+            return run_summaries.has_changed_inside(self._folder(name), indexed[name].folders, marks[name])
+
+        changed = overlapped_reads.read_all(has_changed, waiting)
+        return {name: indexed[name] for name, is_changed in zip(waiting, changed, strict=True) if not is_changed}
+
     def _is_stale(self, name: str, mark: int) -> bool:
         """Return whether a run may be otherwise than it was read."""
         entry = self._kept[name].entry
@@ -269,7 +307,8 @@ class LabMonitor:
         """Read a run; its entry stays the same object where nothing changed."""
         cached_entry = self._kept[name]
         cached_entry.mark = mark
-        entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
+        row = run_store.row(self._folder(name), datetime.now(UTC), self._entries)
+        entry = _entry(row, cached_entry.latest_validation, self._short.get(name, name), self._cache)
         if cached_entry.entry is None or _without_time(entry) != _without_time(cached_entry.entry):
             cached_entry.entry = entry
             self._to_save.add(name)
@@ -296,12 +335,13 @@ class LabMonitor:
         """Put what changed into the index; `poll` does so now and then."""
         if self._index is None or not self._to_save:
             return
+        cached = {name: self._kept[name] for name in self._to_save & set(self._kept)}
+        entries = [item.entry for item in cached.values() if item.entry is not None]
+        lasting = [entry for entry in entries if entry.state in KEPT_STATES]
+        finished = [entry.folder for entry in lasting if entry.state == "finished"]
+        folders = dict(zip(finished, overlapped_reads.read_all(run_summaries.folders_of_files, finished), strict=True))
         stored = []
-        for name in self._to_save & set(self._kept):
-            cached_entry = self._kept[name]
-            entry = cached_entry.entry
-            if entry is None or entry.state not in KEPT_STATES:
-                continue
+        for entry in lasting:
             run = IndexedRun(
                 plan=entry.plan,
                 status=msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0),
@@ -311,8 +351,9 @@ class LabMonitor:
                 note=entry.note,
                 verdict=entry.verdict,
                 recorded_name=run_names.cached_names.get(entry.folder.path, ""),
+                folders=folders.get(entry.folder, ()),
             )
-            stored.append(StoredRun(name=name, mark=cached_entry.mark, run=run))
+            stored.append(StoredRun(name=entry.name, mark=cached[entry.name].mark, run=run))
         self._to_save -= self._index.save(stored, self._kept)
 
     def _with_queue_places(self, entries: list[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
@@ -360,14 +401,13 @@ def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dic
     return f"{ahead} ahead" if ahead else "starting"
 
 
-def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: str, cache: Path | None) -> RunEntry:
-    row = run_store.row(folder, datetime.now(UTC))
+def _entry(row: RunRow, latest_validation: LatestValidation, short_name: str, cache: Path | None) -> RunEntry:
+    folder = row.folder
     is_finished = row.plan is not None and row.status.state == "finished"
-    try:
-        noted = user_labels.load(folder)
-    except DamagedError:
-        noted = UserLabels()
-    lines = user_labels.load_note(folder).splitlines()
+    noted = UserLabels()
+    with contextlib.suppress(DamagedError):
+        noted = user_labels.load(folder) if folder.user_labels.name in row.files else noted
+    lines = user_labels.load_note(folder).splitlines() if folder.note.name in row.files else []
     return RunEntry(
         folder=folder,
         plan=row.plan,
@@ -375,7 +415,7 @@ def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: s
         notes=noted,
         note=next((line.lstrip("# ").strip() for line in lines if line.strip("# ")), ""),  # without a heading's mark
         short_name=short_name,
-        validation=latest_validation.refresh(),
+        validation=latest_validation.refresh() if folder.readings.name in row.files else None,
         finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
         verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
     )

@@ -1,6 +1,6 @@
-"""Runs that differ in their seed alone as one row, the settings in which runs differ, and runs as bases x recipes.
+"""Runs that differ in seed or fold alone as one row, the settings in which runs differ, and runs as bases x recipes.
 
-Invariant: grouping changes no run; a row of several seeds names every run that it stands for.
+Invariant: grouping changes no run; a row of several seeds or folds names every run that it stands for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from cerank.app import plan_view
+from cerank.app import fold_runs, plan_view
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
@@ -28,13 +28,13 @@ class RunSettings:
         self._differing: tuple[tuple[list[str], int], tuple[str, ...]] = (([], 0), ())  # the last answer
 
     def key(self, entry: RunEntry) -> bytes:
-        """Return what is equal for runs whose recipes differ in nothing but the seed; b"" for an unreadable plan."""
+        """Return what is equal for runs that differ in nothing but seed and fold; b"" for an unreadable plan."""
         key = self._keys.get(entry.name)
         if key is None:
             if entry.plan is None:
                 return b""
             but_for_seed = msgspec.structs.replace(entry.plan.recipe, seed=0)
-            key = self._keys[entry.name] = msgspec.json.encode(but_for_seed) + entry.plan.device.encode()
+            key = self._keys[entry.name] = fold_runs.family(but_for_seed) + entry.plan.device.encode()
         return key
 
     def of(self, entry: RunEntry) -> dict[str, str]:
@@ -65,7 +65,7 @@ class RunSettings:
 
 
 class SeedGroups:
-    """Folds runs that differ in their seed alone; a row that did not change is the same object as before."""
+    """Folds runs that differ in seed or fold alone; a row that did not change is the same object as before."""
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
@@ -78,8 +78,8 @@ class SeedGroups:
     def folded(self, entries: Iterable[RunEntry], unfolded: Collection[str] = ()) -> list[RunEntry]:
         """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run.
 
-        A group with two runs of one seed is shown run by run, too: a row's mean counts each seed once, and which run
-        of the two would stand for it nobody said.
+        A group with two runs of one seed and fold is shown run by run, too: a row's mean counts each once, and which
+        run of the two would stand for it nobody said.
         """
         groups: dict[str, list[RunEntry]] = {}
         for entry in entries:
@@ -87,7 +87,7 @@ class SeedGroups:
         rows: list[RunEntry] = []
         now: dict[tuple[int, ...], tuple[Sequence[RunEntry], RunEntry]] = {}
         for key, members in groups.items():
-            has_twice = len({member.seed for member in members}) < len(members)
+            has_twice = len({(member.seed, member.fold) for member in members}) < len(members)
             if len(members) == 1 or has_twice or key in unfolded:
                 rows += members
                 continue
@@ -100,7 +100,7 @@ class SeedGroups:
 
 
 def _row_of(members: Sequence[RunEntry]) -> RunEntry:
-    """Return one entry for runs of several seeds: the newest run's name, the state that matters most, the means."""
+    """Return one entry for several seeds or folds: the newest run's name, the state that matters most, the means."""
     newest = max(members, key=lambda entry: entry.name)
     urgent = min(members, key=lambda entry: _URGENT.index(entry.state))
     finished = [entry for entry in members if entry.finals]
@@ -118,7 +118,7 @@ def _row_of(members: Sequence[RunEntry]) -> RunEntry:
         waits_for=urgent.waits_for,
         validation=None,
         verdict=None,
-        seeds=tuple(sorted(members, key=lambda entry: (entry.seed or 0, entry.name))),
+        seeds=tuple(sorted(members, key=lambda entry: (entry.seed or 0, entry.fold, entry.name))),
     )
 
 
@@ -126,10 +126,10 @@ def _row_of(members: Sequence[RunEntry]) -> RunEntry:
 
 
 class GridCell(msgspec.Struct, frozen=True):
-    """The runs of one recipe on one base model, one for each seed: the newest."""
+    """The runs of one recipe on one base model, one for each seed and fold: the newest."""
 
     runs: tuple[RunEntry, ...]
-    earlier: tuple[RunEntry, ...] = ()  # of the same seeds, which the cell does not count
+    earlier: tuple[RunEntry, ...] = ()  # of the same seeds and folds, which the cell does not count
 
     @property
     def finished(self) -> tuple[RunEntry, ...]:
@@ -143,7 +143,7 @@ class GridCell(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """How many seeds are done, what the others are at, and the mean of the first measure: "2/3 1▶ .641 ± .004"."""
+        """How many runs are done, what the others are at, and the mean of the first measure: "2/3 1▶ .641 ± .004"."""
         others = [entry.state for entry in self.runs if entry.state != "finished"]
         signs = "".join(f" {others.count(state)}{GLYPHS[state]}" for state in _URGENT if state in others)
         signs = signs or f" {GLYPHS['finished']}"
@@ -171,19 +171,18 @@ class RunGrid(msgspec.Struct, frozen=True):
 
 
 def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
-    """Return runs as a grid; of several runs of one recipe, base and seed the newest counts."""
-    newest: dict[tuple[str, str], dict[int | None, RunEntry]] = {}
+    """Return runs as a grid; of several runs of one recipe, base, seed and fold the newest counts."""
+    newest: dict[tuple[str, str], dict[tuple[int, int], RunEntry]] = {}
     earlier: dict[tuple[str, str], list[RunEntry]] = {}
     for entry in entries:
         if entry.plan is not None:
             place, runs = (entry.base, entry.recipe), newest.setdefault((entry.base, entry.recipe), {})
-            if entry.seed in runs:
-                earlier.setdefault(place, []).append(runs[entry.seed])
-            runs[entry.seed] = entry  # the oldest come first
+            which = entry.seed or 0, entry.fold
+            if which in runs:
+                earlier.setdefault(place, []).append(runs[which])
+            runs[which] = entry  # the oldest come first
     cells = {
-        place: GridCell(
-            tuple(runs[seed] for seed in sorted(runs, key=lambda seed: seed or 0)), tuple(earlier.get(place, ()))
-        )
+        place: GridCell(tuple(runs[which] for which in sorted(runs)), tuple(earlier.get(place, ())))
         for place, runs in newest.items()
     }
     measures = {entry.final[0] for cell in cells.values() for entry in cell.runs if entry.final}
@@ -196,9 +195,26 @@ def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
 
 
 def mean_and_sd(entries: Sequence[RunEntry]) -> str:
-    """Return the mean of the runs' first final measure, with its standard deviation over runs: ".641 ± .004"."""
-    values = [entry.final[1] for entry in entries if entry.final]
+    """Return the mean of the runs' first final measure, with its standard deviation over runs: ".641 ± .004".
+
+    Of several seeds of the same folds, each seed is one value: the mean over its folds.
+    """
+    measured = [entry for entry in entries if entry.final]
+    seeds = dict.fromkeys(entry.seed for entry in measured)
+    values = [entry.final[1] for entry in measured if entry.final]
+    if len(seeds) > 1 and any(entry.fold for entry in measured):
+        of_seed = [[entry.final[1] for entry in measured if entry.final and entry.seed == seed] for seed in seeds]
+        values = [statistics.fmean(own) for own in of_seed]
     if not values:
         return ""
     mean = short(statistics.fmean(values))
     return f"{mean} ± {short(statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def size_in_words(entries: Sequence[RunEntry]) -> str:
+    """Return how many seeds and folds a row stands for: "3 seeds", "5 folds", "3 seeds × 5 folds"."""
+    seeds, folds = ({getattr(entry, key) for entry in entries} for key in ("seed", "fold"))
+    if folds == {0}:
+        return counted(len(seeds), "seed")
+    of_folds = counted(len(folds), "fold")
+    return of_folds if len(seeds) == 1 else f"{counted(len(seeds), 'seed')} × {of_folds}"

@@ -19,6 +19,7 @@ import msgspec
 from cerank.errors import CerankError
 from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
+from cerank.runs import overlapped_reads
 from cerank.runs.layout import RunFolder, runs_folder
 
 _PATIENCE = 600.0  # seconds that the process may take
@@ -62,13 +63,11 @@ def change_times(cache: Path) -> dict[str, int]:
     """Return run -> the time in ns at which its summary was written."""
     try:
         with os.scandir(cache / "verdicts") as entries:
-            return {
-                entry.name.removesuffix(".json"): entry.stat().st_mtime_ns
-                for entry in entries
-                if entry.name.endswith(".json")
-            }
+            files = [entry for entry in entries if entry.name.endswith(".json")]
+        times = overlapped_reads.read_all(lambda entry: entry.stat().st_mtime_ns, files)
     except OSError:
         return {}
+    return {entry.name.removesuffix(".json"): time for entry, time in zip(files, times, strict=True)}
 
 
 def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from cerank.cli import options
-from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Qrels, confidence_of
+from cerank.cli.commands.measure import Alpha, Confidence, Dataset, InDomain, Qrels, confidence_of
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import emit, format_of, info, is_for_machines, write_output
 from cerank.errors import UsageError
@@ -167,10 +167,12 @@ def pool(
         typer.Argument(
             metavar="COMPARISON.json...|A B [C...]",
             help="Comparisons that `cerank compare --json` or --full printed, one for each collection; or runs, which "
-            "are compared on all of their test sets.",
+            "are compared on all of their test sets; or run files on several datasets (--dataset).",
         ),
     ],
     measure: options.Measure = None,
+    dataset: Dataset = "",
+    in_domain: InDomain = None,
     margin: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,15 +199,19 @@ def pool(
 
     A random-effects meta-analysis. Two or three collections suffice to compute it, and rarely to show anything.
     """
-    from cerank.app.comparison import export_comparison, pool_comparisons
+    from cerank.app.comparison import export_comparison, named_systems, pool_comparisons
     from cerank.app.comparison.comparisons import ComparisonRequest
 
     settings = settings_of(lab, cache, form=form, json=json)
+    if dataset and not any(name.endswith(pool_comparisons.SAVED) for name in names):
+        names = list(named_systems.with_dataset_runs(settings.lab, names, dataset, settings.cache))
     if picture is not None and (mistake := export_comparison.path_error(picture, replace=True)):
         raise UsageError(mistake, where=str(picture))
-    request = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), margins=tuple(margin or ()))
+    request = ComparisonRequest(
+        targets=tuple(names), measures=tuple(measure or ()), margins=tuple(margin or ()), dataset=dataset
+    )
     rate = round(1 - confidence_of(confidence, alpha), 12)
-    result = pool_comparisons.pool(settings, request, correction, rate)
+    result = pool_comparisons.pool(settings, request, correction, rate, in_domain or ())
     shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
     emit(shown, settings.format)
     if is_for_machines(settings.format):

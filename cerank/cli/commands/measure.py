@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
     from cerank.settings import Settings
 
-Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and qrels.")]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="DATASET",
+        help="Dataset that gives queries and qrels. Several as dl19+dl20, beir:*, nanobeir or './folder/*': those on "
+        "disk are taken, and {dataset} in the name of a run file stands for each of them.",
+    ),
+]
 Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file, in place of a dataset.")]
 
 
@@ -156,6 +164,16 @@ HourPrice = Annotated[
         rich_help_panel=_MORE,
     ),
 ]
+InDomain = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--in-domain",
+        metavar="DATASET",
+        help="Test set that training data came from: it and the others are pooled apart, too. Default: those whose "
+        "collection the compared runs were trained on. May be repeated.",
+        rich_help_panel=_MORE,
+    ),
+]
 WithSecondary = Annotated[
     bool,
     typer.Option("--secondary", help="Show other tests beside the t-test, in a second table.", rich_help_panel=_MORE),
@@ -257,6 +275,7 @@ def compare(
     primary: Primary = None,
     claim: Claim = "checkpoints",
     plan: Plan = "",
+    in_domain: InDomain = None,
     with_secondary: WithSecondary = False,
     with_risk: WithRisk = False,
     with_bounds: WithBounds = False,
@@ -277,8 +296,9 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems
+    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems, pool_comparisons
     from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
+    from cerank.app.rankings import cross_validation
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
@@ -318,6 +338,8 @@ def compare(
         write_output(export_comparison.complete(comparison), raw=True)
         return
     costs = system_costs.of_comparison(settings, names, comparison, hour_price)
+    is_read = not is_for_machines(settings.format)  # a pooled line beside the rows would break their table
+    pooled = pool_comparisons.summaries(settings, request, comparison, in_domain or ()) if is_read else []
     if settings.format == "json":
         text = export_comparison.document(
             comparison,
@@ -333,6 +355,9 @@ def compare(
         shown += [export_comparison.secondary(comparison)] if with_secondary else []
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
+        of_folds = cross_validation.fold_rows(comparison)
+        shown += [cross_validation.fold_table(of_folds, comparison.terms.confidence)] if of_folds else []
+        shown += pooled
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)
         if pairs == "all" and settings.format == "latex":

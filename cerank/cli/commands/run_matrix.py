@@ -21,7 +21,7 @@ from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
-from cerank.text.table_data import Kind
+from cerank.text.table_data import Kind, Value
 
 _TEACHERS = "Teachers of all runs together, before anything is asked"
 
@@ -52,7 +52,11 @@ def run(
         outlined = matrix_runs.outline(grid, settings, pairs_per_second, devices)
         _show_outline(grid, outlined, settings)
         if nodes:
-            info(cluster_forecast.in_words(outlined.tasks, nodes, devices, settings.hour_price))
+            is_measured = outlined.is_measured
+            words = cluster_forecast.in_words(
+                outlined.tasks, nodes, devices, settings.hour_price, is_measured=is_measured
+            )
+            info(words)
         return
     queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
     added = zip(queued_matrix.added, queued_matrix.attempts, strict=True)
@@ -136,20 +140,23 @@ def _time_text(matrix_outline: MatrixOutline) -> str:
 
 
 def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table:
+    has_folds = any(row.fold for row in matrix_outline.rows)
     columns = (
         Column("recipe", "recipe"),
         Column("base", "base"),
         Column("seed", "seed", "number", 0),
+        *([Column("fold", "fold", "number", 0)] if has_folds else []),
         Column("trains", "trains", priority=1),
         Column("takes_over", "reuses", priority=2),
         Column("run", "run", "name"),
         Column("state", "state"),
     )
-    rows = tuple(
+    rows: tuple[tuple[Value, ...], ...] = tuple(
         (
             row.recipe,
             row.base,
             row.seed,
+            *([row.fold] if has_folds else []),
             " > ".join(name for name in row.chain if name not in row.taken),
             ", ".join(row.taken),
             short.get(row.run, row.run),

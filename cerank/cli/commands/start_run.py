@@ -14,13 +14,22 @@ import typer
 
 from cerank import recipes
 from cerank.app import Lab, estimates, next_steps, plans, run_request
+from cerank.app.matrix.fold_recipes import FoldRecipe
 from cerank.app.run_request import RunRequest
 from cerank.app.tracking import track_run, tracking_process, waiting_trackers
 from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
-from cerank.planning import node_schedule, several_devices, training_memory, truncation_estimates, workload
+from cerank.planning import (
+    node_schedule,
+    several_devices,
+    shared_speed,
+    training_memory,
+    truncation_estimates,
+    workload,
+)
+from cerank.planning.workload import WorkItem
 from cerank.recipes.plan import Plan
 from cerank.runs import job_records, run_store
 from cerank.runs.layout import RunFolder
@@ -64,6 +73,7 @@ def run(
     seeds: options.Seeds = "",
     baseline: options.Baseline = "",
     folds: options.Folds = "",
+    split_by: options.SplitBy = "",
     pairs_per_second: options.Speed = 0.0,
     nodes: Annotated[
         int,
@@ -96,6 +106,7 @@ def run(
     cache: options.Cache = None,
     device: options.Device = None,
     devices: options.Devices = None,
+    shard_parameters: options.ShardParameters = False,
     threads: options.Threads = None,
     on: options.On = None,
     slurm: options.Slurm = None,
@@ -132,28 +143,29 @@ def run(
         tests=tuple(test or ()),
         first_stages=tuple(first_stage or ()),
         depth=depth,
-        overrides=tuple(set_ or ()),
+        overrides=(*(set_ or ()), *(["compute.shard_parameters=true"] if shard_parameters else [])),
         matrix=matrix,
         matrix_name=name,
         seeds=seeds,
         baseline=baseline,
+        folds=folds,
+        split_by=split_by,
     )
-    if folds or request.is_matrix:
-        if folds:
-            _check_fold_options(
-                label,
-                is_matrix=request.is_matrix,
-                detach=detach or print_command,
-                is_tracked=bool(tracking.kinds),
-            )
-            _run_folds(lab_of_runs, request, folds, pairs_per_second, dry_run=dry_run, wide=wide)
-            return
+    if split_by and not dataset:
+        what = "it divides the dataset that stands for training, validation and test"
+        raise UsageError(what, where="--split-by", hint="name it with --dataset", code="options-conflict")
+    if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
         _check_matrix_options(label, detach=detach or print_command)
         run_matrix.run(lab_of_runs, request, tracking, dry_run=dry_run, pairs_per_second=pairs_per_second, nodes=nodes)
         return
     loaded = run_request.load_recipe(request)
+    if loaded.recipe.data.folds:
+        _check_fold_options(detach=detach or print_command)
+        rounds = run_request.load_folds(request, label)
+        _run_folds(lab_of_runs, rounds, tracking, pairs_per_second, dry_run=dry_run, wide=wide)
+        return
     from cerank.cli import live_status
 
     with live_status.status_line() as tell:
@@ -177,37 +189,50 @@ def run(
         _start(lab_of_runs, plan, loaded.toml, tracking, detach=detach, wide=wide)
 
 
-def _check_fold_options(label: str, *, is_matrix: bool, detach: bool, is_tracked: bool) -> None:
+def _check_fold_options(*, detach: bool) -> None:
     """Reject options that have no effect on the runs of folds."""
-    if is_matrix or detach or label or is_tracked:
-        what = "--folds makes a run for each fold of one recipe, with one base model and seed, in the queue"
-        hint = "leave out --matrix, --seeds, --name, --label, --detach, --print-command and --track"
-        raise UsageError(what, where="--folds", hint=hint, code="options-conflict")
+    if detach:
+        what = "--detach and --print-command are for one run, and folds make several, which go to the queue"
+        raise UsageError(what, where="--detach", hint="`cerank queue` shows them", code="options-conflict")
 
 
-def _run_folds(lab: Lab, request: RunRequest, of: str, pairs_per_second: float, *, dry_run: bool, wide: bool) -> None:
-    """Queue (or submit) a run for each fold, once all of them are planned; a dry run shows that of the first."""
+def _run_folds(
+    lab: Lab,
+    rounds: Sequence[tuple[FoldRecipe, str]],
+    tracking: TrackingRequest,
+    pairs_per_second: float,
+    *,
+    dry_run: bool,
+    wide: bool,
+) -> None:
+    """Queue (or submit) a run for each fold, once all of them are planned; a dry run shows that of the first.
+
+    Stages that are the same in all folds are trained once.
+    """
     from cerank.cli import live_status
 
-    rounds = run_request.load_folds(request, of)
     settings, now = lab.plan_settings(), datetime.now(UTC)
     with live_status.status_line() as tell:
-        planned = [
-            (plans.plan_of(recipe, settings, now=now, label=label, tell=tell), toml)
-            for recipe, toml, label in rounds[: 1 if dry_run else len(rounds)]
-        ]
+        planned = []
+        for of_fold, label in rounds:
+            plan = plans.plan_of(of_fold.recipe, settings, now=now, label=label, tell=tell)
+            planned.append((msgspec.structs.replace(plan, shares=True), of_fold.toml))
     if dry_run:
         _show_plan(planned[0][0], settings, pairs_per_second, wide=wide, is_measured=lab.executor is None)
         info(f"{counted(len(rounds), 'run')} like this one, the first of them shown")
         return
     if lab.executor is not None:
-        started = [lab.start_elsewhere(plan, toml) for plan, toml in planned]
-        live_status.tell_submitted(lab, [folder for folder, _ in started], [record for _, record in started])
+        folders = [lab.create(plan, toml) for plan, toml in planned]
+        records = lab.submit(folders)
+        live_status.tell_submitted(lab, folders, records)
     else:
-        for plan, toml in planned:
-            write_output(lab.enqueue(plan, toml).name + "\n")
+        folders = [lab.enqueue(plan, toml) for plan, toml in planned]
+        for folder in folders:
+            write_output(folder.name + "\n")
+    waiting_trackers.start_when_they_begin({folder.path: 0 for folder in folders}, tracking)
     info(
-        f"{counted(len(rounds), 'run')}, one for each fold; once they are finished, `cerank folds RUN` with any of them"
+        f"{counted(len(rounds), 'run')}, one for each fold; once they are finished, `cerank folds RUN` with any of "
+        "them compares all, and `cerank compare` knows them as RUN@folds"
     )
 
 
@@ -294,12 +319,32 @@ def _truncation_sentences(plan: Plan, *, is_measured: bool) -> Iterable[str]:
     return ["how many documents are cut is counted by the run itself"]
 
 
+def _show_time(
+    plan: Plan, settings: Settings, work: Sequence[WorkItem], source: str, nodes: int, *, is_told: bool
+) -> None:
+    """Print how long a run takes on one device, on its devices together, and on nodes where some are given."""
+    from cerank.app.matrix import cluster_forecast
+
+    minutes, count = estimates.total(work), max(1, len(plan.devices))
+    together: dict[str, estimates.Rate] = {}
+    where = ""
+    if count > 1 and not is_told:
+        together, where = estimates.of_devices(plan, settings.lab)
+    divided = shared_speed.shared_work(work, count, together)
+    info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    if nodes:
+        tasks = node_schedule.tasks_of([(name, name) for name in plan.recipe.chain], divided)
+        info(cluster_forecast.in_words(tasks, nodes, count, settings.hour_price, is_measured=bool(together)))
+    if count > 1:
+        info(several_devices.time_in_words(count, estimates.format_minutes(estimates.total(divided)), where))
+
+
 def _show_plan(
     plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
 ) -> None:
     """Print what a run would read and do; a run for another machine is not measured on this one."""
+    from cerank.app.checks import first_stage_room
     from cerank.app.comparison import power_analysis
-    from cerank.app.matrix import cluster_forecast
     from cerank.app.mining import planned_negatives
     from cerank.app.teaching import planned_teaching
 
@@ -322,14 +367,8 @@ def _show_plan(
     for entry in plan.inputs:
         if entry.role in {"base", "dataset", "teacher"} and entry.notes:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
-    minutes = estimates.total(work)
-    info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
-    if nodes:
-        chain = [(name, name) for name in plan.recipe.chain]
-        devices = max(1, len(plan.devices))
-        tasks = node_schedule.tasks_of(chain, work, devices)
-        info(cluster_forecast.in_words(tasks, nodes, devices, settings.hour_price))
-    for sentence in several_devices.in_words(plan):
+    _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
+    for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
     for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
         info(sentence)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from cerank.app import Lab
+from cerank.app.run_views.rank_table import rank_table
+from cerank.app.run_views.run_monitor import LabMonitor, plain_line
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import emit, info, is_for_machines, write_output
-from cerank.cli.rank_table import rank_table
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
+from cerank.runs import run_store
 
 if TYPE_CHECKING:
     from cerank.app.run_views.run_monitor import RunEntry
@@ -40,17 +43,18 @@ def ps(
             raise UsageError("--watch prints plain lines", hint="leave out --quiet, --json and --format")
         _watch(Lab(settings))
         return
-    rows = Lab(settings).listed()
+    home = Lab(settings)
     if quiet:
-        write_output("".join(f"{row.folder.name}\n" for row in rows))
+        write_output("".join(f"{folder.name}\n" for folder in run_store.folders(home.folder)))
         return
-    emit(table_columns.run_table(rows, settings.lab, settings.format), settings.format)
+    monitor = LabMonitor(home.folder, cache=settings.cache, refresh_jobs=home.refresh_jobs)
+    entries = monitor.poll(now=datetime.now(UTC))
+    emit(table_columns.run_table(entries, settings.lab, settings.format), settings.format)
+    monitor.save_index()
 
 
 def _watch(lab: Lab) -> None:
     """Print a line for each run that is at work or waits, and one for each change, for logs and screen readers."""
-    from cerank.app.run_views.run_monitor import LabMonitor, plain_line
-
     monitor = LabMonitor(lab.folder, lab.queue_state, refresh_jobs=lab.refresh_jobs)
     before: dict[str, tuple[str, str]] = {}
     while True:
@@ -94,7 +98,9 @@ def show(
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
     folder = home.find(name)
-    row = next(entry for entry in home.listed() if entry.folder == folder)
+    home.refresh_jobs()
+    row = run_store.row(folder, datetime.now(UTC))
+    row = msgspec.structs.replace(row, short_name=run_store.short_name(folder))
     shown = [table_columns.state_table(row, settings.format)]
     if row.plan is not None:
         try:  # what the run was made for comes first

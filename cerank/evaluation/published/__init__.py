@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from cerank.files import json_records
+
 PAPERS = ("ecir2025", "rank-distillm")
 CLAIMS = ("dl20", "ecir2025")  # tables of comparisons, for `cerank rejudge`
 
@@ -111,7 +113,7 @@ def papers() -> tuple[Paper, ...]:
     """Return every paper of the package."""
     folder = resources.files(__name__)
     texts = ((folder / f"{key}.toml").read_text(encoding="utf8") for key in PAPERS)
-    return tuple(msgspec.convert(tomllib.loads(text), Paper) for text in texts)
+    return tuple(json_records.convert(tomllib.loads(text), Paper) for text in texts)
 
 
 def claims(name: str) -> bytes | None:

@@ -7,18 +7,21 @@ are made one difference first: averaged query by query where the values are know
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 import msgspec
 
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Judgment, Margin
 from cerank.evaluation.multiple_testing import Correction
-from cerank.evaluation.significance import estimate_of, paired
+from cerank.evaluation.significance import Estimate, estimate_of, paired
 from cerank.evaluation.studies.judge_estimates import judged_estimates
 from cerank.evaluation.studies.random_effects import Pooled, pool
 from cerank.evaluation.systems import measured_in, values_by_query
 from cerank.text.safe_text import counted
+
+Domain = Literal["", "in-domain", "out-of-domain"]
 
 
 class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class PooledRow(msgspec.Struct, frozen=True, kw_only=True):
     collections: tuple[CollectionDifference, ...]
     pooled: Pooled
     judgment: Judgment
+    domain: Domain = ""  # which of the collections: "" for all of them
 
 
 class PooledResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +136,7 @@ def pooled(
     margins: dict[str, Margin] | None = None,
     alpha: float = 0.05,
     correction: Correction = "holm",
+    in_domain: Collection[str] = (),
 ) -> PooledResult:
     """Return the mean over collections of each system against each other, by each measure, with its verdict.
 
@@ -140,6 +145,8 @@ def pooled(
         margins: by measure, the largest difference that does not matter.
         alpha: the error rate of all pooled verdicts together.
         correction: over the pooled rows.
+        in_domain: collections from which training data came: they and the others get rows of their own, too. Empty, or
+            all of them, gives none.
 
     Raises:
         UsageError: no two systems were compared on several collections; one collection has two names; a difference
@@ -162,25 +169,60 @@ def pooled(
             if row.error <= 0:
                 where = f"{row.right} against {row.left} by {row.measure} on {row.collection}"
                 raise UsageError("all queries differ by the same, which says nothing of the spread", where=where)
-    results = [
-        pool([row.difference for row in same], [row.error for row in same], level=alpha) for same in several.values()
-    ]
-    chosen = [(margins or {}).get(measure) for measure, _, _ in several]
+    parts = [part for key, same in several.items() for part in _domains(key, same, in_domain)]
+    results = [_mean(same, alpha) for _, _, same in parts]
+    chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
     judgments = judged_estimates([each.estimate for each in results], chosen, alpha=alpha, correction=correction)
     alone = [f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2]
     notes = [f"on one collection only, so not pooled: {'; '.join(alone)}"] if alone else []
     return PooledResult(
         rows=tuple(
             PooledRow(
-                measure=measure, left=left, right=right, collections=tuple(same), pooled=result, judgment=judgment
+                measure=measure,
+                left=left,
+                right=right,
+                collections=tuple(same),
+                pooled=result,
+                judgment=judgment,
+                domain=domain,
             )
-            for ((measure, left, right), same), result, judgment in zip(
-                several.items(), results, judgments, strict=True
-            )
+            for (domain, (measure, left, right), same), result, judgment in zip(parts, results, judgments, strict=True)
         ),
         alpha=alpha,
         correction=correction,
         notes=tuple(notes),
+    )
+
+
+_Key = tuple[str, str, str]  # measure, left, right
+
+
+def _domains(
+    key: _Key, rows: Sequence[CollectionDifference], in_domain: Collection[str]
+) -> list[tuple[Domain, _Key, Sequence[CollectionDifference]]]:
+    """Return all collections, and where training data came from some of them, these and the others apart."""
+    ours = [row for row in rows if row.collection in in_domain]
+    others = [row for row in rows if row.collection not in in_domain]
+    out: list[tuple[Domain, _Key, Sequence[CollectionDifference]]] = [("", key, rows)]
+    return [*out, ("in-domain", key, ours), ("out-of-domain", key, others)] if ours and others else out
+
+
+def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
+    """Return the mean over collections; of a single one its own difference, with no scatter between collections."""
+    if len(rows) > 1:
+        return pool([row.difference for row in rows], [row.error for row in rows], level=alpha)
+    (row,) = rows
+    return Pooled(
+        collections=1,
+        estimate=Estimate(difference=row.difference, error=row.error, df=max(row.queries - 1, 1)),
+        tau2=0.0,
+        tau2_low=0.0,
+        tau2_high=0.0,
+        i2=0.0,
+        q=0.0,
+        p_q=1.0,
+        weights=(1.0,),
+        prediction=None,
     )
 
 

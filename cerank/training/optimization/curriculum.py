@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -50,8 +51,34 @@ def in_order(sampler: AnySampler, spec: CurriculumSpec, where: str) -> tuple[Any
             hint="its scores are ranks; take a teacher with scores of its own, or no curriculum",
             code="teacher-without-scores",
         )
-    ordered = sorted(queries, key=lambda query: -sure[query])  # equal ones stay in random order
-    known = [sure[query] for query in ordered if math.isfinite(sure[query])]
+    in_line = sorted(queries, key=lambda query: -sure[query])  # equal ones stay in random order
+    ordered = _with_different_queries(in_line, len(queries) // max(1, steps))
+    known = [sure[query] for query in in_line if math.isfinite(sure[query])]
     figures = f", from {known[0]:.4g} over {statistics.median(known):.4g} down to {known[-1]:.4g}" if known else ""
     what = f"the queries of the first {steps} of {sampler.steps} steps come by the {spec.by} of the teacher's scores"
     return sampler.with_first_queries(ordered), what + figures
+
+
+def _with_different_queries(in_line: Sequence[str], size: int) -> list[str]:
+    """Return the queries of steps of `size` in this order; one that comes again waits for the next step.
+
+    Of several passes over the queries the same ones stand next to each other, and a step would hold a group twice. Only
+    where too few different queries are left does it.
+
+    >>> _with_different_queries(["a", "a", "b", "b", "c", "c"], 2)
+    ['a', 'b', 'a', 'b', 'c', 'c']
+    """
+    waiting, ordered = deque(in_line), list[str]()
+    while waiting:
+        of_step: dict[str, None] = {}
+        again: list[str] = []
+        while waiting and len(of_step) < size:
+            query = waiting.popleft()
+            if query in of_step:
+                again.append(query)
+            else:
+                of_step[query] = None
+        missing = size - len(of_step)
+        ordered += [*of_step, *again[:missing]]
+        waiting.extendleft(reversed(again[missing:]))
+    return ordered

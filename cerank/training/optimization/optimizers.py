@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from cerank.planning.learning_rates import changes_rates, rate_groups
 from cerank.recipes.schema import Stage
 from cerank.training.optimization.lion import Lion
+from cerank.training.weight_shares import WeightShares
 
 
-def make_optimizer(stage: Stage, model: nn.Module, where: str) -> Optimizer:
+def make_optimizer(stage: Stage, shares: WeightShares, where: str, *, is_alike: bool = False) -> Optimizer:
     """Return the optimizer of every trained weight, with the same decay on all of them, as the paper has it.
 
     Args:
         stage: settings of the stage.
-        model: the cross-encoder.
+        shares: the weights.
         where: key path of the stage, for errors.
+        is_alike: whether a weight must change by the same bits however it is divided: the fused step of AdamW rounds
+            otherwise at the end of a piece.
 
     Raises:
         UsageError: learning rates by layer or of a head are asked for, and the model has none.
     """
-    weights: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    named = shares.trained
+    weights: list[Any] = list(named.values())
     if changes_rates(stage):
-        named = dict(model.named_parameters())
-        trained = [name for name, parameter in named.items() if parameter.requires_grad]
-        groups = rate_groups(stage, trained, named, where)
+        groups = rate_groups(stage, list(named), shares.names, where)
         weights = [{"params": [named[name] for name in group.names], "rate_factor": group.factor} for group in groups]
     if stage.optimizer == "lion":
         return Lion(weights, lr=stage.learning_rate, betas=stage.lion_betas, weight_decay=stage.weight_decay)
@@ -37,7 +38,8 @@ def make_optimizer(stage: Stage, model: nn.Module, where: str) -> Optimizer:
         betas=stage.betas,
         eps=stage.epsilon,
         weight_decay=stage.weight_decay,
-        fused=True,
+        fused=not is_alike,
+        foreach=is_alike,
     )
 
 

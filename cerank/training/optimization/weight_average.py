@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cerank.errors import RunFailedError
@@ -23,12 +23,12 @@ class WeightAverage:
     """The average of a model's trained weights.
 
     Args:
-        model: the model; the average begins with its weights after the first update.
+        weights: the trained weights by name; the average begins with what they are after the first update.
         decay: share of the average before, between 0 and 1.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self._weights = dict(weights)
         self._averages: dict[str, Tensor] = {}
         self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
@@ -57,19 +57,22 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_model(self) -> Iterator[None]:
-        """Let the model have the average in place of its weights inside the `with` block."""
+        """Let the model have the average in place of its weights inside the `with` block.
+
+        The two change places, one weight after another, so that it takes no more memory than a copy of the largest.
+        """
         if not self._averages:
             yield
             return
-        own = {name: value.detach().clone() for name, value in self._weights.items()}
-        _copy(self._averages, self._weights)
+        self._change_places()
         try:
             yield
         finally:
-            _copy(own, self._weights)
+            self._change_places()
 
-
-@torch.no_grad()
-def _copy(values: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        weight.copy_(values[name])
+    @torch.no_grad()
+    def _change_places(self) -> None:
+        for name, weight in self._weights.items():
+            value = weight.detach().clone()
+            weight.copy_(self._averages[name])
+            self._averages[name].copy_(value)

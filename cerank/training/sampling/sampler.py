@@ -122,6 +122,7 @@ class Sampler:
         self._teacher_scores = pool.scores if stage.source == "teacher" else None
         self._pool = pool
         self._dropped: Mapping[str, frozenset[str]] = {}  # query -> documents that a filter dropped
+        self._left_out: frozenset[str] = frozenset()  # queries that a teacher could not rank
         self._mixed = (
             MixedNegatives(name, stage, seed, pool.sources, pool.collections) if stage.negative_sources else None
         )
@@ -157,13 +158,14 @@ class Sampler:
     def emptied(self) -> tuple[str, ...]:
         """Return the queries that filters against false negatives left without a negative."""
         supply = self._order.supply
-        return tuple(supply.queries[place] for place in supply.emptied)
+        passed_over = (supply.queries[place] for place in supply.emptied)
+        return tuple(query for query in passed_over if query not in self._left_out)
 
     @property
     def sampled_queries(self) -> Sequence[str]:
         """Return the queries that the stage's steps sample, in the order of `usable`."""
         groups = self.steps * self._stage.groups_per_step
-        if groups >= len(self._queries):
+        if groups >= len(self._queries) and not self._pool.shares:  # a mixture may take a small set twice before that
             return self.usable
         every = self._order.supply.queries
         places = RowSet(len(every))
@@ -201,6 +203,19 @@ class Sampler:
         """
         sampler = copy.copy(self)
         sampler._dropped = dropped
+        sampler._count_queries()
+        return sampler
+
+    def leaving_out(self, queries: Iterable[str]) -> Self:
+        """Return this sampler without some more queries, such as those that a teacher could not rank.
+
+        The others are sampled in the same order as before, so that few new ones come in.
+
+        Raises:
+            RunFailedError: no query is left.
+        """
+        sampler = copy.copy(self)
+        sampler._left_out = self._left_out.union(queries)
         sampler._count_queries()
         return sampler
 
@@ -411,6 +426,10 @@ class Sampler:
         usable, supplied, emptied = RowSet(len(query_ids)), RowSet(len(query_ids)), list[int]()
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
         for row, query in enumerate(query_ids):
+            if query in self._left_out:
+                emptied.append(row)
+                supplied.add(row)
+                continue
             missing, is_undersized = self._missing(query)
             counts["dropped"] += self._dropped_positives(query)
             if missing == "filtered":
@@ -426,7 +445,7 @@ class Sampler:
             if self._stage.source == "labels":
                 counts["unretrieved"] += len(set(self._positives(query)) - set(self._ranking.get(query, ())))
         sampling = SamplingStats(
-            queries=len(query_ids),
+            queries=len(query_ids) - len(self._left_out),
             usable=len(usable),
             without_candidates=counts["candidates"],
             without_positive=counts["positive"],

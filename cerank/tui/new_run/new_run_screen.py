@@ -546,7 +546,7 @@ class NewRunScreen(LabScreen):
         if not self.checked.cells:
             self.lab_app.show_message("There is no command yet. Fix the highlighted fields first (press m).", "warning")
             return
-        text = "".join(f"{cell.command}\n" for cell in self.checked.cells)
+        text = "".join(f"{cell.command}\n" for cell in self.checked.cells if cell.command)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
         hint = "" if all(source.source for source in self.draft.sources) else "; save the recipe (w) before you use it"
         self.lab_app.show_message(

@@ -36,7 +36,8 @@ class GridScreen(LabScreen):
     HELP_TITLE = "the grid of bases and recipes"
     HELP_TEXT = (
         "2/3 1▶ .641 ± .004: two of three seeds are finished, one is running; mean and standard deviation over seeds.\n"
-        "Of several runs with the same recipe, base and seed the newest counts; +2: there are two earlier ones,\n"
+        "The folds of a cross-validation count like seeds: 4/5 are done, mean and standard deviation over folds.\n"
+        "Of several runs with the same recipe, base, seed and fold the newest counts; +2: there are two earlier ones,\n"
         "which the lines below name, and enter lists with the others."
     )
     CSS = """
@@ -134,7 +135,7 @@ class GridScreen(LabScreen):
         for entry in self._cell_runs():
             sign = (f"{GLYPHS[entry.state]} {entry.state:<9}", state_color(entry.state, is_dark=is_dark))
             about = seed_groups.mean_and_sd([entry]) or entry.at or entry.why
-            rows.append(joined(sign, f" seed {entry.seed}  {entry.short_name or entry.name}  ", (about, "dim")))
+            rows.append(joined(sign, f" {entry.place_in_group}  {entry.short_name or entry.name}  ", (about, "dim")))
         cell_runs = self._grid.cells.get(place) if place else None
         if cell_runs is not None and cell_runs.earlier:
             names = ", ".join(entry.short_name or entry.name for entry in reversed(cell_runs.earlier))

@@ -258,6 +258,8 @@ def _why_empty(entry: RunEntry) -> Content:
         }.get(entry.state, "The table will appear here.")
         return content(f"Nothing has been re-ranked and measured yet. {next_step}", "dim")
     name = entry.short_name or entry.name
+    if entry.plan is not None and not entry.plan.recipe.data.test:
+        return content("A trial of a sweep, measured on validation alone: it has no test set.", "dim")
     return stacked(
         joined(("The rankings of this run are gone: ", "bold $error"), entry.why or "its folder rankings is empty"),
         content(f"cerank verify {name} lists what is missing; c makes a new run of its recipe; d deletes it.", "dim"),

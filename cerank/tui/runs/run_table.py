@@ -15,8 +15,8 @@ from textual.message import Message
 from cerank.app.run_views import display
 from cerank.app.run_views.display import GLYPHS, at_words, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
-from cerank.text.safe_text import counted, shown
+from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd, size_in_words
+from cerank.text.safe_text import shown
 from cerank.text.table_data import Column, fitting
 from cerank.tui.cells import CELL, cell
 from cerank.tui.common.row_list import RowColumn, RowList, text_width
@@ -48,7 +48,9 @@ def _label(entry: RunEntry) -> str:
 
 def _seed(entry: RunEntry) -> str:
     if entry.seeds:
-        return counted(len(entry.seeds), "seed")
+        return size_in_words(entry.seeds)
+    if entry.fold:
+        return f"{entry.seed} fold {entry.fold}"
     return "" if entry.seed is None else str(entry.seed)
 
 

@@ -13,11 +13,14 @@ from textual.content import Content
 from textual.widgets import Static
 
 from cerank.app.run_views.curves import Floats
+from cerank.app.run_views.rank_table import rank_table
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.core.metrics import UsageRow
 from cerank.files.journal import Tail
 from cerank.machine.system_usage import Machine, UsageSample
+from cerank.text.table_data import Table
 from cerank.tui.cells import content, joined, stacked
+from cerank.tui.common.fitted_table import TableView
 from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
@@ -28,10 +31,15 @@ _GIB = 2**30
 
 
 class SystemPane(RunPane):
-    """Figures of this moment as bars, and two curves: over the whole run where its worker kept a record."""
+    """Figures of this moment as bars, and two curves: over the whole run where its worker kept a record.
+
+    A run on several devices has a table between them: what each process did since it began.
+    """
 
     DEFAULT_CSS = """
     SystemPane #figures { height: auto; padding: 1; }
+    SystemPane #devices { height: auto; max-height: 50%; }
+    SystemPane #devices.-empty { display: none; }
     SystemPane Grid { grid-size: 2 1; height: 1fr; min-height: 6; }
     """
     can_focus = True
@@ -42,11 +50,13 @@ class SystemPane(RunPane):
         self._is_sampling = False
         self._history: Tail[UsageRow] | None = None
         self._rows: list[UsageRow] = []  # of the run, as its worker wrote them
+        self._devices: Table | None = None  # as it is shown
         self.samples: deque[UsageRow] = deque(maxlen=_KEPT)  # taken here, for a run without a record
 
     def compose(self) -> ComposeResult:
         """Lay out bars above, curves below."""
         yield Static(id="figures")
+        yield TableView(id="devices", classes="-empty")
         with Grid():
             yield CurvePlot(id="busy")
             yield CurvePlot(id="memory")
@@ -55,6 +65,7 @@ class SystemPane(RunPane):
         """Another run: its history from the start."""
         self._history = Tail(self.entry.folder.usage, UsageRow) if self.entry else None
         self._rows = []
+        self._have_devices(None)
 
     def update_entry(self, entry: RunEntry) -> None:
         """Take a sample, and read what is new in the run's record."""
@@ -66,17 +77,35 @@ class SystemPane(RunPane):
         lease_file = entry.folder.lease if entry.is_live else None
         history = self._history
 
-        def job() -> tuple[UsageSample, list[UsageRow]]:
-            return UsageSample() if is_remote else machine.sample(lease_file), history.new() if history else []
+        def job() -> tuple[UsageSample, list[UsageRow], Table | None]:
+            devices = rank_table(entry.folder, entry.plan) if entry.plan is not None else None
+            return UsageSample() if is_remote else machine.sample(lease_file), history.new() if history else [], devices
 
-        def have(sampled: tuple[UsageSample, list[UsageRow]]) -> None:
+        def have(read: tuple[UsageSample, list[UsageRow], Table | None]) -> None:
             if history is self._history:
-                self._have(*sampled)
+                sample, rows, devices = read
+                self._have(sample, rows)
+                self._have_devices(devices)
 
         self.lab_app.run_in_thread(job, have, node=self, group="sample", last=self._done)
 
     def _done(self) -> None:
         self._is_sampling = False
+
+    def _have_devices(self, table: Table | None) -> None:
+        """Show what each process of the run did; nothing for a run in one process."""
+        if table == self._devices:
+            return
+        self._devices = table
+        view = self.query_one("#devices", TableView)
+        view.set_class(table is None, "-empty")
+        if table is not None:
+            view.show(table, self.size.width)
+
+    def on_resize(self) -> None:
+        """Take columns away, or bring them back."""
+        devices, self._devices = self._devices, None
+        self._have_devices(devices)
 
     def _have(self, sample: UsageSample, rows: list[UsageRow]) -> None:
         self._rows += rows

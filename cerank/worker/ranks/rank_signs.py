@@ -24,6 +24,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed import DistError
 
 from cerank.errors import CerankError, RunFailedError
+from cerank.files import json_records
 from cerank.worker.ranks.main_thread import MainThread
 
 BEAT = 2.0  # seconds between two signs of life
@@ -133,7 +134,7 @@ class RankSigns:
         while True:
             try:
                 if self._store.check([_FIRST_ERROR]):
-                    return msgspec.json.decode(self._store.get(_FIRST_ERROR), type=RankError)
+                    return json_records.decode(self._store.get(_FIRST_ERROR), RankError)
             except (DistError, RuntimeError):
                 return None
             if time.monotonic() >= deadline:
@@ -157,9 +158,7 @@ class RankSigns:
                 own.look(passed, mine)
                 for rank, seen in others.items():
                     has_sign = self._store.check([_key(rank)])
-                    seen.look(
-                        passed, msgspec.json.decode(self._store.get(_key(rank)), type=RankSign) if has_sign else None
-                    )
+                    seen.look(passed, json_records.decode(self._store.get(_key(rank)), RankSign) if has_sign else None)
             except (DistError, RuntimeError):
                 self._on_fault(Fault("torchrun, which started the processes, is gone", "torchrun"))
                 return

@@ -6,7 +6,7 @@ import pytest
 
 from cerank.app.checks.check_data import DataCheckRequest, check_data
 from cerank.core.rankings import Ranking
-from cerank.evaluation.diagnostics import ceiling, ceiling_note
+from cerank.evaluation.diagnostics import ceiling, ceiling_note, no_room_note
 from cerank.settings import Flags, Settings, resolve
 
 
@@ -77,3 +77,18 @@ def test_examples_are_what_the_model_reads(tmp_path: Path) -> None:
     assert {(pair.document, pair.grade) for pair in examples} == {("a cat sits on the mat", 2), ("dogs bark", 1)}
     assert all(pair.tokens > 8 and pair.is_cut for pair in examples if pair.grade == 2)
     assert examples == check_data(_settings(tmp_path), request).examples
+
+
+def test_a_first_stage_in_the_best_order_of_its_candidates_leaves_no_room():
+    qrels = {"q1": {"a": 2, "b": 1}, "q2": {"c": 1}, "q3": {"x": 0}}
+    best = {"q1": ("a", "b", "d"), "q2": ("c", "d")}
+    worse = {"q1": ("b", "a", "d"), "q2": ("c", "d")}
+    without = {"q1": ("a", "d"), "q2": ("c", "d")}  # the candidates lack b: no order of them is better
+    assert "1.0000" in no_room_note(ranked(best), qrels)
+    assert no_room_note(ranked(worse), qrels) == ""
+    assert no_room_note(ranked(without), qrels)
+    assert no_room_note(ranked(best), {"q3": {"x": 0}}) == ""
+
+
+def ranked(docs):
+    return Ranking(docs, {query: [float(-at) for at in range(len(names))] for query, names in docs.items()})

@@ -11,10 +11,13 @@ import pytest
 from cerank.app.over_ssh import copy_runs, lab_files
 from cerank.app.over_ssh.lab_files import FilePiece, FileToReceive, LabFiles, SeenFile, tail_of
 from cerank.errors import HeldError, RunFailedError, UsageError
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.runs import checksums, run_store, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
+from cerank.runs.records import Done
+from cerank.worker import repair
 from tests.refusals import refused
 from tests.scheduler.conftest import TOML, plan_for
 
@@ -69,7 +72,7 @@ def test_a_run_arrives_whole_with_the_checkpoints_asked_for(
     assert not {"lease", "job.json"} & paths(copy)
     assert run_store.find(tmp_path / "there", "first try") == copy
     assert list(runs_folder(tmp_path / "there").iterdir()) == [copy.path]
-    assert copy_runs.copy_runs(*both(tmp_path), [], "all")[0].outcome == "there already"
+    assert copy_runs.copy_runs(*both(tmp_path), [], which)[0].outcome == "there already"
 
 
 class CutLine(LabFiles):
@@ -199,15 +202,86 @@ def test_of_a_journal_only_what_was_added_is_sent_and_of_one_that_was_rewritten_
     assert {file.path for file in large} - {file.path for file in small} == {"rankings/a.run.gz"}
 
 
-def test_checkpoints_that_a_run_there_goes_without_are_named_and_not_passed_over(
+def content(folder: RunFolder) -> dict[str, bytes]:
+    return {path: (folder.path / path).read_bytes() for path in paths(folder)}
+
+
+def test_checkpoints_that_a_run_there_goes_without_are_added_and_nothing_of_it_changes(
     tmp_path: Path, run: RunFolder
 ) -> None:
-    copy_runs.copy_runs(*both(tmp_path), [], "last")
-    (again,) = copy_runs.copy_runs(*both(tmp_path), [], "last")
-    assert (again.outcome, again.notes) == ("there already", ())
-    (asked,) = copy_runs.copy_runs(*both(tmp_path), [], "all")
-    (note,) = asked.notes
-    assert (asked.outcome, note.split()[0]) == ("there already", "4")  # two files of each of two steps
+    copy_runs.copy_runs(*both(tmp_path), [], "none")
+    copy = there(tmp_path, run)
+    user_labels.save_note(copy, "a note that only this lab has")
+    before = content(copy)
+    (added,) = copy_runs.copy_runs(*both(tmp_path), [], "last")
+    assert (added.outcome, added.files) == ("added", 2)
+    assert copy.checkpoint_steps(0, "contrastive") == [1_000_000]
+    (added,) = copy_runs.copy_runs(*both(tmp_path), [], "all")
+    assert (added.outcome, added.files) == ("added", 4)
+    assert copy.checkpoint_steps(0, "contrastive") == [5, 10, 1_000_000]
+    after = content(copy)
+    assert {path: after[path] for path in before} == before
+    assert list(runs_folder(tmp_path / "there").iterdir()) == [copy.path]
+    assert copy_runs.copy_runs(*both(tmp_path), [], "all")[0].outcome == "there already"
+
+
+def test_adding_checkpoints_continues_after_a_cut(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, target = both(tmp_path)
+    weights = run.path / "stages" / "1-contrastive" / "checkpoints" / "step-000010" / "weights"
+    weights.write_bytes(BIG)
+    copy_runs.copy_runs(here, target, [], "none")
+    monkeypatch.setattr(lab_files, "PIECE", 4000)
+    with pytest.raises(RunFailedError):
+        copy_runs.copy_runs(here, CutLine(tmp_path / "there", 2), [], "all")
+    assert there(tmp_path, run).checkpoint_steps(0, "contrastive") == []
+    (added,) = copy_runs.copy_runs(here, LabFiles(tmp_path / "there"), [], "all")
+    assert (added.outcome, added.kept) == ("added", 4000)
+    assert (there(tmp_path, run).path / weights.relative_to(run.path)).read_bytes() == BIG
+
+
+def test_a_checkpoint_that_lost_a_file_there_gets_it_back(tmp_path: Path, run: RunFolder) -> None:
+    copy_runs.copy_runs(*both(tmp_path), [], "all")
+    checkpoint = there(tmp_path, run).checkpoint(0, "contrastive", 10)
+    (checkpoint / "weights").unlink()
+    (added,) = copy_runs.copy_runs(*both(tmp_path), [], "all")
+    assert (added.outcome, added.files) == ("added", 1)
+    assert (checkpoint / "weights").read_bytes() == b"10"
+
+
+def test_a_finished_run_gets_back_a_file_that_was_lost_there(tmp_path: Path, run: RunFolder) -> None:
+    json_records.save(run.done, Done(time="2026-01-02T03:04:05+00:00"))
+    copy_runs.copy_runs(*both(tmp_path), [], "all")
+    (there(tmp_path, run).path / "rankings" / "a.run.gz").unlink()
+    assert copy_runs.copy_runs(*both(tmp_path), [], "all")[0].outcome == "added"
+    assert content(there(tmp_path, run))["rankings/a.run.gz"] == BIG
+
+
+def test_nothing_is_added_to_a_run_that_a_worker_is_at(tmp_path: Path, run: RunFolder) -> None:
+    copy_runs.copy_runs(*both(tmp_path), [], "none")
+    with Lease.take(there(tmp_path, run).lease):
+        (refusal,) = copy_runs.copy_runs(*both(tmp_path), [], "all")
+    assert refusal.outcome == "refused"
+    assert refusal.error is not None
+    assert refusal.error.code == "run-held"
+    assert there(tmp_path, run).checkpoint_steps(0, "contrastive") == []
+
+
+def test_a_run_that_was_received_uses_the_cache_of_its_new_machine(tmp_path: Path, run: RunFolder) -> None:
+    here, _ = both(tmp_path)
+    target = LabFiles(tmp_path / "there", tmp_path / "new cache")
+    copy_runs.copy_runs(here, target, [], "all")
+    copy = there(tmp_path, run)
+    assert run_store.load_plan(copy).cache == str(tmp_path / "new cache")
+    assert run_store.load_plan(copy).fingerprint == run_store.load_plan(run).fingerprint
+    assert copy_runs.copy_runs(here, target, [], "all")[0].outcome == "there already"
+    copy_runs.copy_runs(target, LabFiles(tmp_path / "third"), [], "all")
+    third = RunFolder(runs_folder(tmp_path / "third") / run.name)
+    assert run_store.load_plan(third).cache == run_store.load_plan(run).cache
+    copy.place.write_bytes(b"no record")
+    assert run_store.load_plan(copy).cache == run_store.load_plan(run).cache
+    assert [problem.path for problem in repair.find_problems(copy)] == [copy.place]
 
 
 @pytest.mark.parametrize("address", ["login:/shared/lab", "me@login.example.org:lab"])

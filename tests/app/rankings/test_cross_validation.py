@@ -45,7 +45,7 @@ def lab(tmp_path_factory):
     recipe = folder / "small.toml"
     recipe.write_text(RECIPE.format(base=json.dumps(str(write_tiny(folder / "base").folder))) + stage)
     settings = Settings(lab=folder / "lab", cache=folder / "cache", device="cpu", threads=1, format="")
-    return settings, RunRequest(recipes=(str(recipe),), dataset=str(write_dataset(folder / "data")))
+    return settings, RunRequest(recipes=(str(recipe),), dataset=str(write_dataset(folder / "data")), folds="3")
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,10 @@ def finished(lab):
     """The runs of three folds."""
     settings, request = lab
     runs = []
-    for second, (recipe, toml, label) in enumerate(run_request.load_folds(request, "3")):
+    for second, (of_fold, label) in enumerate(run_request.load_folds(request)):
         now = datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
-        run = run_store.create(settings.lab, plans.plan_of(recipe, settings, now=now, label=label), toml, now)
+        plan = plans.plan_of(of_fold.recipe, settings, now=now, label=label)
+        run = run_store.create(settings.lab, plan, of_fold.toml, now)
         assert forked(run) == (1, 0), run.log.read_text()
         runs.append(run)
     return settings, runs
@@ -63,7 +64,7 @@ def finished(lab):
 
 def test_each_fold_is_tested_once_and_the_next_one_chooses_checkpoints(lab):
     _, request = lab
-    data = [recipe.data for recipe, _, _ in run_request.load_folds(request, "3")]
+    data = [of_fold.recipe.data for of_fold, _ in run_request.load_folds(request)]
     assert [each.test[0].removeprefix(request.dataset) for each in data] == ["[fold=1/3]", "[fold=2/3]", "[fold=3/3]"]
     assert [each.validation for each in data] == [each.test[0] for each in (*data[1:], data[0])]
     assert [each.train.removeprefix(request.dataset) for each in data] == [
@@ -74,7 +75,7 @@ def test_each_fold_is_tested_once_and_the_next_one_chooses_checkpoints(lab):
 @pytest.mark.parametrize("changes", [{"dataset": ""}, {"tests": ("pydocs/test",)}, {"dataset": "pydocs/test[:50%]"}])
 def test_folds_need_one_whole_dataset(lab, changes):
     with refused(UsageError, "folds-dataset"):
-        run_request.load_folds(msgspec.structs.replace(lab[1], **changes), "3")
+        run_request.load_folds(msgspec.structs.replace(lab[1], **changes))
 
 
 @pytest.mark.slow  # three small runs
@@ -93,7 +94,7 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
     (blocks,) = [each.blocks for each in study.rows]
     assert sum(blocks.queries) == 40
     assert blocks.mean == pytest.approx(row.paired.difference)
-    assert len(cross_validation.fold_table(study).rows) == 1
+    assert len(cross_validation.fold_table(study.rows, study.confidence).rows) == 1
 
 
 @pytest.mark.slow

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cerank.app.run_views import query_index, run_index
+from cerank.app.run_views import query_index, run_index, run_monitor
 from cerank.app.run_views.run_index import RunIndex, StoredRun
 from cerank.app.run_views.run_monitor import LabMonitor
 from cerank.errors import MissingError, RunFailedError, UsageError
-from cerank.runs import run_store, user_labels
+from cerank.runs import checksums, run_store, user_labels
 from cerank.runs.layout import RunFolder
 from cerank.runs.user_labels import UserLabels
 from tests.refusals import refused
@@ -64,6 +65,48 @@ def test_a_run_that_changed_since_is_read_from_its_folder(lab: LabFolder) -> Non
     indexed(lab)
     user_labels.save(folder, UserLabels(label="another"))
     assert [entry.label for entry in monitor(lab).poll()] == ["another"]
+
+
+@pytest.fixture
+def sealed(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The checksummed rankings of three runs that ended long ago, and are in the index."""
+    monkeypatch.setattr(run_monitor, "READ_IN_TURN", 1)
+    files = []
+    for number in range(3):
+        folder = lab.finished(lab.started(lab.run(f"run {number}"), 5))
+        (file,) = folder.path.glob("rankings/distill/*.run.gz")
+        checksums.record(folder, [file])
+        os.utime(file.parent, ns=(LONG_AGO, LONG_AGO))
+        settled(folder)
+        files.append(file)
+    indexed(lab)
+    return files
+
+
+def states(lab: LabFolder, turn: int = 0) -> list[str]:
+    """The states of a list that is printed once, when it is the turn of one of the runs to be read in full."""
+    now = datetime.fromtimestamp(run_monitor.TURN_SECONDS * (turn + 0.5), UTC)
+    return [entry.state for entry in monitor(lab).poll(now=now)]
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2])
+def test_a_list_that_is_printed_sees_a_file_that_is_gone_or_was_replaced(
+    lab: LabFolder, sealed: list[Path], turn: int
+) -> None:
+    assert states(lab, turn) == ["finished"] * 3
+    sealed[0].unlink()
+    other = sealed[1].with_name("other")
+    other.write_bytes(b"short")
+    other.rename(sealed[1])
+    assert states(lab, turn) == ["damaged", "damaged", "finished"]
+
+
+def test_a_file_that_was_cut_in_place_is_seen_when_it_is_the_turn_of_its_run(
+    lab: LabFolder, sealed: list[Path]
+) -> None:
+    with sealed[1].open("r+b") as file:
+        file.truncate(3)
+    assert sorted(states(lab, turn).count("damaged") for turn in range(3)) == [0, 0, 1]
 
 
 def test_a_folder_that_changed_a_moment_ago_is_not_indexed(lab: LabFolder) -> None:

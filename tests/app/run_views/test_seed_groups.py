@@ -12,6 +12,7 @@ import pytest
 from cerank.app.run_views import run_list, seed_groups
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
+from cerank.datasets import folds
 from tests.tui.labs import LabFolder
 
 
@@ -107,3 +108,44 @@ def test_the_time_left_is_unknown_until_a_unit_is_done(lab: LabFolder) -> None:
     assert estimating.expected_seconds is None
     assert entry.progress.expected_seconds == 42.0
     assert msgspec.structs.replace(estimating, run_seconds_left=7.0).expected_seconds == 7.0
+
+
+def of_fold(number: int, count: int) -> dict[str, object]:
+    names = folds.fold_names("coll", number, count, str(count))
+    return {"train": names.train, "validation": names.validation, "test": [names.test]}
+
+
+def test_folds_of_a_cross_validation_become_one_row_and_one_cell(lab: LabFolder) -> None:
+    for number, after in ((1, 0.50), (2, 0.70), (3, 0.60)):
+        lab.finished(lab.started(lab.run(f"cv fold {number} of 3", seed=1, **of_fold(number, 3)), 5), after=after)
+    lab.run("cv fold 1 of 3", seed=1)  # of no fold
+    folded, alone = SeedGroups(RunSettings()).folded(entries_of(lab))
+    assert [run.fold for run in folded.runs] == [1, 2, 3]
+    assert folded.label == "cv"
+    assert folded.finals["nDCG@10"] == pytest.approx(0.60)
+    assert seed_groups.size_in_words(folded.runs) == "3 folds"
+    assert alone.fold == 0
+    facts = dict(run_list.details(folded))
+    assert [key for key in facts if key.startswith("seed")] == [f"seed 1 fold {number}" for number in (1, 2, 3)]
+    (cell,) = seed_groups.grid_of(folded.runs).cells.values()
+    assert cell.text.startswith("3/3")
+    assert not cell.earlier
+
+
+def test_each_seed_of_a_cross_validation_is_one_value_of_the_spread(lab: LabFolder) -> None:
+    for seed, number, after in ((1, 1, 0.2), (1, 2, 0.4), (2, 1, 0.6), (2, 2, 0.8)):
+        lab.finished(lab.started(lab.run(seed=seed, **of_fold(number, 2)), 5), after=after)
+    (folded,) = SeedGroups(RunSettings()).folded(entries_of(lab))
+    assert seed_groups.mean_and_sd(folded.runs) == ".500 ± .283"  # (0.7 - 0.3) / sqrt(2)
+    assert seed_groups.size_in_words(folded.runs) == "2 seeds × 2 folds"
+
+
+def test_a_comparison_takes_the_folds_of_each_seed_together(lab: LabFolder) -> None:
+    for seed in (1, 2):
+        for number in (1, 2):
+            lab.run(seed=seed, **of_fold(number, 2))
+    lab.run(seed=3, base="electra", **of_fold(1, 2))
+    entries = entries_of(lab)
+    one, _, two, _, other = names = [entry.short_name for entry in entries]
+    expected = (f"two-stages-minilm={one}@folds,{two}@folds", f"{other}@folds")
+    assert run_list.seeds_folded(names, entries) == expected

@@ -161,7 +161,7 @@ def test_the_average_replaces_the_trained_weights_when_a_checkpoint_is_loaded(ti
 
 
 def test_an_average_of_another_model_is_refused(tiny):
-    average = WeightAverage(load(tiny, "auto", 5), 0.9)
+    average = WeightAverage(dict(load(tiny, "auto", 5).named_parameters()), 0.9)
     with pytest.raises(RunFailedError):
         average.load({"another.weight": torch.ones(1)})
 
@@ -201,3 +201,24 @@ def test_without_these_options_a_state_has_no_bests_and_a_checkpoint_no_average(
     assert state.bests == {}
     assert TrainingState().with_measures({}) == TrainingState()
     assert not list(tmp_path.rglob("average*"))
+
+
+def test_the_average_changes_places_with_the_weights_and_back_whatever_happens(tiny):
+    model = load(tiny, "mean", seed=0)
+    average = WeightAverage(model, 0.5)
+    average.update()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    average.update()
+    own, kept = ({name: value.clone() for name, value in values.items()} for values in (
+        dict(model.named_parameters()), average.tensors,
+    ))  # fmt: skip
+    places = {value.data_ptr() for value in (*model.parameters(), *average.tensors.values())}
+    with pytest.raises(KeyError), average.in_model():  # noqa: PT012 - the error comes last
+        inside = dict(model.named_parameters())
+        assert all(torch.equal(inside[name], value) for name, value in kept.items())
+        assert {value.data_ptr() for value in (*model.parameters(), *average.tensors.values())} == places
+        raise KeyError
+    assert all(torch.equal(value, own[name]) for name, value in model.named_parameters())
+    assert all(torch.equal(value, kept[name]) for name, value in average.tensors.items())

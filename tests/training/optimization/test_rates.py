@@ -14,6 +14,7 @@ from cerank.planning.learning_rates import in_words, rate_groups
 from cerank.planning.optimization import all_names, trained_names
 from cerank.recipes.schema import Stage
 from cerank.training.optimization.optimizers import make_optimizer, set_rate
+from cerank.training.weight_shares import WeightShares
 from tests.refusals import refused
 
 STAGE = Stage(steps=1, layer_decay=0.8, head_rate_factor=10.0, learning_rate=1e-3)
@@ -34,7 +35,7 @@ def test_every_trained_weight_of_an_electra_has_the_rate_of_the_published_rule_a
 ):
     model = load(tiny_classifier, "auto", 5)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    optimizer = make_optimizer(STAGE, model, "stages.s")
+    optimizer = make_optimizer(STAGE, WeightShares(model), "stages.s")
     set_rate(optimizer, 1e-3)
     rates = {names[id(parameter)]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert sorted(rates) == sorted(names.values())
@@ -48,7 +49,7 @@ def test_a_step_moves_each_weight_by_its_own_rate(tiny):
     model = load(tiny, "auto", 5)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     stage = msgspec.structs.replace(STAGE, optimizer="lion", weight_decay=0.0)
-    optimizer = make_optimizer(stage, model, "stages.s")
+    optimizer = make_optimizer(stage, WeightShares(model), "stages.s")
     set_rate(optimizer, 0.25)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
@@ -62,7 +63,7 @@ def test_a_step_moves_each_weight_by_its_own_rate(tiny):
 
 def test_without_rates_of_their_own_all_weights_are_one_group_in_their_order(tiny):
     model = load(tiny, "auto", 5)
-    optimizer = make_optimizer(Stage(steps=1), model, "stages.s")
+    optimizer = make_optimizer(Stage(steps=1), WeightShares(model), "stages.s")
     (group,) = optimizer.param_groups
     assert [id(parameter) for parameter in group["params"]] == [
         id(parameter) for parameter in model.parameters() if parameter.requires_grad

@@ -10,7 +10,7 @@ from textual import events
 from textual.widgets import DataTable, Log, Static
 
 from cerank.app.run_views.curves import Curves
-from cerank.core.metrics import Progress, UsageRow, Validation
+from cerank.core.metrics import Progress, RankRow, UsageRow, Validation
 from cerank.files import journal, json_records
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
@@ -469,3 +469,30 @@ async def test_the_machine_is_shown_over_the_whole_run_where_its_worker_kept_a_r
         await settle(pilot)
         await press(pilot, "enter", "6")
         assert "minutes" in text_of(app)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_run_on_several_devices_shows_what_each_of_them_did(
+    folder: LabFolder, app: CerankApp, size: tuple[int, int]
+) -> None:
+    run = folder.finished(folder.started(folder.run("one"), 20, stage=1))
+    folder.finished(folder.started(folder.run("alone"), 20, stage=1))
+    with journal.Journal(run.rank_rows, RankRow) as rows:
+        for rank, tokens in ((0, 3000), (1, 1000)):
+            rows.append(RankRow(0, 20, rank, "cuda:0", tokens, seconds=2.0, waited=0.5, memory=3 << 30, attempt=1))
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await press(pilot, "g", "enter", "6")
+        await settle(pilot)
+        assert not app.screen.query_one("#devices", DataTable).display
+        await press(pilot, "escape", "G", "enter", "6")
+        await settle(pilot)
+        table = app.screen.query_one("#devices", DataTable)
+        assert table.display
+        assert table.row_count == 2
+        seen = text_of(app)
+        for figure in ("tokens/s", "1500", "500", "75", "25"):
+            assert figure in seen.replace(",", "")
+        if size == WIDE:
+            assert "1.50" in seen  # the heaviest has one and a half times the mean
+            assert "3.0" in seen  # GiB

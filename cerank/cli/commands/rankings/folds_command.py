@@ -29,7 +29,7 @@ def folds(
     settings = settings_of(lab, cache, form=form, json=json)
     study = cross_validation.of_run(settings, name, confidence_of(confidence, alpha))
     emit(
-        [export_comparison.short_table(study.comparison), cross_validation.fold_table(study)],
+        [export_comparison.short_table(study.comparison), cross_validation.fold_table(study.rows, study.confidence)],
         settings.format,
         wide=wide,
     )

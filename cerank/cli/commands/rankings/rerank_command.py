@@ -16,6 +16,7 @@ from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
+    from cerank.app.rerank_dataset import RerankResult
     from cerank.core.passage_scores import Aggregation
     from cerank.exporting.mteb_files import MtebTask
 
@@ -37,9 +38,22 @@ Model = Annotated[
 FirstStage = Annotated[
     str, typer.Option("--first-stage", "--run", metavar="RUN", help="bm25, a run of the dataset, or a TREC run file.")
 ]
-Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="DATASET",
+        help="Dataset that gives queries and documents; several as dl19+dl20, beir:*, nanobeir (those on disk).",
+    ),
+]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is standard output.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="TREC run file to write; - is standard output. {dataset} in its name stands for each of several datasets.",
+    ),
 ]
 Depth = Annotated[
     int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
@@ -191,10 +205,13 @@ def rerank(
     --aggregation cuts long documents into passages, scores each once and aggregates the scores (`cerank guide
     long-documents`). A model that a run trained on passages reads documents so without being told.
 
+    Of several datasets each gets a file, and bm25 or a run that each brings is re-ranked.
+
     Several devices of a machine share the queries by --devices, several machines by --shard: what is finished is kept
     beside FILE, the same command continues after it, and the bytes are those of one device.
     """
     from cerank.app import rerank_dataset
+    from cerank.app.test_collections.collection_groups import is_group
     from cerank.inference.stored_chunks import parse_shard
 
     settings = settings_of(lab, cache, device, threads)
@@ -218,15 +235,33 @@ def rerank(
         document_template=template,
         metadata=options.metadata_request(actor=actor, team=team, goal=goal, is_asked=metadata),
     )
-    result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    if is_group(dataset):
+        from cerank.app.rankings import rerank_collections
+
+        requests, note = rerank_collections.requests_of(settings, request)
+        info(note)
+        for each in rerank_collections.rerank_each(settings, requests, _tell_progress):
+            info(f"{each.dataset}:")
+            _tell_result(each.result, price)
+            write_output("" if shard else f"{each.output}\n")
+        return
+    result = rerank_dataset.rerank(settings, request, _tell_progress)
+    _tell_result(result, price)
+    if shard:
+        return  # the output is not there yet
+    write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
+
+
+def _tell_progress(done: int, total: int) -> None:
+    info(f"{done} of {counted(total, 'query')}")
+
+
+def _tell_result(result: RerankResult, price: float) -> None:
     info(f"{counted(result.queries, 'query')} re-ranked")
     for note in result.notes:
         info(note)
     if result.costs is not None:
         info(result.costs.summary(price))
-    if shard:
-        return  # the output is not there yet
-    write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")
 
 
 def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengths: int) -> PassageSpec | None:

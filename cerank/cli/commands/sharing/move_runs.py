@@ -48,7 +48,7 @@ def copy(
 ) -> None:
     """Copy runs to another lab, with every hash checked; after a cut, the same command continues.
 
-    A run that is there already is verified and left alone.
+    A run that is there already is verified, and what it lacks, such as checkpoints, is added.
     """
     *runs, target = names
     settings = settings_of(None if lab is not None and is_address(lab) else lab, form=form, json=json)
@@ -71,7 +71,7 @@ def pull(
 ) -> None:
     """Copy runs from another lab into this one, every hash checked; after a cut, the same command continues.
 
-    A run that is here already is verified and left alone.
+    A run that is here already is verified, and what it lacks, such as checkpoints, is added.
     """
     source, *runs = names
     settings = settings_of(lab, form=form, json=json)
@@ -98,7 +98,7 @@ def _copy(source: str, target: str, runs: list[str], checkpoints: str, settings:
         what = f"must be none, last or all; given: {checkpoints!r:.40}"
         raise UsageError(what, where="--checkpoints", hint=hint, code="unknown-checkpoints")
     which: Checkpoints = "none" if checkpoints == "none" else "last" if checkpoints == "last" else "all"
-    copied = copy_runs(storage_of(source, "LAB"), storage_of(target, "LAB"), runs, which, info)
+    copied = copy_runs(storage_of(source, "LAB"), storage_of(target, "LAB", settings.cache), runs, which, info)
     emit(_copied_table(copied), settings.format)
     for run in copied:
         if run.error is not None:

@@ -1,20 +1,22 @@
-"""What each device of a run did, as a table of `cerank show`."""
+"""What each device of a run did in training, as a table of `cerank show` and of the dashboard."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from cerank.cli.output import Column, Table
 from cerank.core.metrics import RankRow
 from cerank.files import journal
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
+from cerank.text.table_data import Column, Table
 
 
 def rank_table(folder: RunFolder, plan: Plan) -> Table | None:
     """Return what each process did in the training of each stage; None for a run in one process.
 
-    Attempts with another number of processes have rows of their own: each has another share.
+    Attempts with another number of processes have rows of their own: each has another share. "Heaviest / mean" is
+    the same for all processes of a stage: 1.00 where all have as many tokens, 1.20 where one has a fifth more than the
+    mean.
     """
     rows: list[RankRow]
     rows, _ = journal.read_valid_rows(folder.rank_rows, RankRow)
@@ -22,14 +24,15 @@ def rank_table(folder: RunFolder, plan: Plan) -> Table | None:
         return None
     columns = (
         Column("stage", "stage"),
-        Column("processes", "processes", "number", 0, priority=1),
+        Column("processes", "processes", "number", 0, priority=2),
         Column("rank", "rank", "number", 0),
         Column("device", "device"),
-        Column("tokens", "tokens", "number", 0, priority=1),
+        Column("tokens", "tokens", "number", 0, priority=3),
         Column("rate", "tokens/s", "number", 0),
         Column("share", "share of tokens", "percent"),
+        Column("imbalance", "heaviest / mean", "number", 2, priority=1),
         Column("waited", "waited", "percent"),
-        Column("memory", "GPU memory at most, GiB", "number", 1, priority=1),
+        Column("memory", "most GPU GiB", "number", 1, priority=1),
     )
     counts = Counter((row.attempt, row.stage, row.step) for row in rows)
     parts: dict[tuple[int, int, int, str], list[RankRow]] = defaultdict(list)
@@ -38,6 +41,9 @@ def rank_table(folder: RunFolder, plan: Plan) -> Table | None:
         count = counts[row.attempt, row.stage, row.step]
         parts[row.stage, count, row.rank, row.device].append(row)
         totals[row.stage, count] += row.tokens
+    heaviest: dict[tuple[int, int], int] = defaultdict(int)  # tokens of the process with most of them
+    for (stage, count, *_), own in parts.items():
+        heaviest[stage, count] = max(heaviest[stage, count], sum(row.tokens for row in own))
     shown = []
     for (stage, count, rank, device), own in sorted(parts.items()):
         tokens, busy, waited = (sum(getattr(row, key) for row in own) for key in ("tokens", "seconds", "waited"))
@@ -51,6 +57,7 @@ def rank_table(folder: RunFolder, plan: Plan) -> Table | None:
                 tokens,
                 tokens / max(busy, 1e-9),
                 tokens / max(1, totals[stage, count]),
+                heaviest[stage, count] * count / max(1, totals[stage, count]),
                 waited / max(busy + waited, 1e-9),
                 memory / 2**30 if memory else None,
             )

@@ -1,0 +1,62 @@
+"""Runs that are the folds of one cross-validation: which fold a run is of, and where the others are.
+
+Invariant: runs of one set differ in nothing but the fold that they are tested on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cerank.datasets import folds
+from cerank.errors import MissingError, UsageError
+from cerank.files.disk import DamagedError
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Recipe
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+
+
+def fold_of(recipe: Recipe) -> tuple[int, str] | None:
+    """Return (number, what the folds are of) of the fold that a run is tested on; None for another run."""
+    if len(recipe.data.test) != 1:
+        return None
+    match = folds.FOLD.search(recipe.data.test[0])
+    part = folds.parse_fold(match.group()) if match else None
+    return (part.numbers[0], part.of) if part and not part.is_rest and len(part.numbers) == 1 else None
+
+
+def family(recipe: Recipe) -> bytes:
+    """Return what is equal for the recipes of all folds: the recipe with the numbers of folds left out."""
+    return folds.FOLD.sub(r"[fold/\g<of>]", msgspec.json.encode(recipe).decode()).encode()
+
+
+def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
+    """Return the newest finished run of each fold in their order, from the run of any of them.
+
+    Raises:
+        UsageError: the run is not of a fold.
+        MissingError: a fold has no finished run.
+    """
+    plan = run_store.load_plan(folder)
+    own = fold_of(plan.recipe)
+    if own is None:
+        hint = "`cerank run --recipe NAME --dataset NAME --folds 5` makes a run for each fold"
+        raise UsageError("is no run of a fold", where=run_store.title(folder), hint=hint, code="not-a-fold")
+    common = family(plan.recipe)
+    run_of: dict[int, tuple[RunFolder, Plan]] = {}
+    for other in run_store.folders(lab):
+        try:
+            theirs = run_store.load_plan(other)
+        except DamagedError:  # the list of runs says so
+            continue
+        fold = fold_of(theirs.recipe)
+        if fold is not None and family(theirs.recipe) == common and other.done.exists():
+            run_of[fold[0]] = (other, theirs)
+    count = folds.count_of(own[1], validates=False)
+    missing = [str(number) for number in range(1, count + 1) if number not in run_of]
+    if missing:
+        what = f"fold {', '.join(missing)} of {count}: no run of it has finished"
+        raise MissingError(what, where=run_store.title(folder), hint="`cerank ps` lists the runs", code="folds-missing")
+    return [run_of[number] for number in range(1, count + 1)]

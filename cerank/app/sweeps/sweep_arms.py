@@ -1,0 +1,251 @@
+"""The arms of a sweep: each recipe with the keys that are searched in it, and the recipes of its trials.
+
+Invariant: a trial differs from the recipe that wins in what it leaves out, the test side, and in nothing that is
+trained; so the winner's stages are those of its trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from cerank import recipes
+from cerank.app import plans
+from cerank.core.decode import merge_tables
+from cerank.errors import CerankError, RecipeError, UsageError
+from cerank.planning.inputs import validation_dataset
+from cerank.recipes import search_space
+from cerank.recipes.plan import without_defaults
+from cerank.recipes.schema import VALIDATION_LOSS, Evaluate, Recipe
+from cerank.recipes.search_space import SearchRange
+from cerank.recipes.sections.tuning_specs import Tuning
+from cerank.recipes.sweep_schema import MOST_TRIALS, LoadedSweep, Sweep
+from cerank.registry import nearest
+from cerank.text.safe_text import counted
+
+Settings = dict[str, object]  # key path as the search names it -> value
+
+
+class SweepArm(msgspec.Struct, frozen=True, kw_only=True):
+    """One recipe of a sweep."""
+
+    name: str  # that the recipe gives itself
+    source: str  # shipped name or path
+    recipe: Recipe  # as it is without a trial's settings
+    search: dict[str, SearchRange]  # the keys that it has a place for
+    fixed: dict[str, object]  # key path in the recipe -> value, of every trial
+    trials: int  # how many it gets
+
+    @property
+    def validation(self) -> str:
+        """Return the dataset on whose queries trials are measured: that of the last stage."""
+        return validation_dataset(self.recipe, self.recipe.chained()[-1][1])
+
+    def with_settings(self, settings: Mapping[str, object], given: str) -> Recipe:
+        """Return the recipe with a trial's settings, complete, checked and with absolute paths; tests are as they were.
+
+        Args:
+            settings: key path as the search names it -> value.
+            given: where they were given, for the error.
+
+        Raises:
+            CerankError: the recipe is wrong with them.
+        """
+        table = _nested({**self.fixed, **_spelled_out(settings, self.recipe.chain)})
+        loaded = recipes.load(self.source, (), table, given=given)
+        return plans.absolute(plans.checked(loaded.recipe))
+
+
+class SweepPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A sweep with its arms loaded."""
+
+    sweep: Sweep
+    arms: tuple[SweepArm, ...]
+    measure: str  # canonical, the same in all arms
+    sha256: str  # over what is declared, with the recipes complete
+
+    @property
+    def trials(self) -> int:
+        """Return the number of trials of all arms together."""
+        return sum(arm.trials for arm in self.arms)
+
+    def arm(self, name: str) -> SweepArm:
+        """Return the arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def first_settings(self, arm: SweepArm) -> list[Settings]:
+        """Return the settings of an arm's trials: all of them, or what an adaptive search would draw at random."""
+        if self.sweep.method == "grid":
+            return search_space.grid(arm.search)
+        return list(itertools.islice(search_space.draws(arm.search, self.sweep.seed), arm.trials))
+
+
+def load_arms(loaded: LoadedSweep) -> SweepPlan:
+    """Return a sweep with its arms.
+
+    Raises:
+        CerankError: a recipe cannot be read, or is wrong with an end of a range or a choice; a key that no arm has;
+            arms with different numbers of trials, or different measures; fewer settings than trials.
+    """
+    sweep = loaded.sweep
+    where = f"sweep {sweep.name}"
+    plain = [recipes.load(name).recipe for name in sweep.recipes]
+    names = [recipe.name for recipe in plain]
+    if twice := next((name for at, name in enumerate(names) if name in names[:at]), ""):
+        raise UsageError(f"two recipes of the sweep are called '{twice}'", where=where, code="name-twice")
+    _check_stages(sweep, plain)
+    arms = [_arm(sweep, source, recipe) for source, recipe in zip(sweep.recipes, plain, strict=True)]
+    for arm in arms:
+        _check_arm(sweep, arm)
+    _check_budgets(sweep, arms)
+    return SweepPlan(sweep=sweep, arms=tuple(arms), measure=_measure(arms, where), sha256=_sha256(sweep, arms))
+
+
+def as_trial(recipe: Recipe, sweep: str, number: int) -> Recipe:
+    """Return a recipe as a trial, which trains and validates and reads no test set.
+
+    Args:
+        recipe: recipe with the trial's settings.
+        sweep: name of the sweep.
+        number: of the trial, from 1.
+    """
+    name = f"{recipe.name} {sweep}#{number:03}"
+    evaluate = Evaluate(measures=recipe.evaluate.measures)
+    return msgspec.structs.replace(
+        recipe,
+        name=name,
+        baselines=(),
+        data=msgspec.structs.replace(recipe.data, test=()),
+        evaluate=evaluate,
+        tuned=Tuning(),
+    )
+
+
+def _arm(sweep: Sweep, source: str, plain: Recipe) -> SweepArm:
+    """Return an arm: its recipe with what the sweep sets, and the keys that it has a place for."""
+    fixed = _spelled_out(sweep.settings, plain.chain)
+    if sweep.measure:
+        fixed[f"stages.{plain.chain[-1]}.validation_measure"] = sweep.measure
+    search = {path: entry for path, entry in sweep.search.items() if search_space.paths_in(path, plain.chain)}
+    arm = SweepArm(name=plain.name, source=source, recipe=plain, search=search, fixed=fixed, trials=0)
+    count = len(search_space.grid(search)) if sweep.method == "grid" and search else sweep.trials
+    recipe = arm.with_settings({}, f"in sweep {sweep.name}")
+    return msgspec.structs.replace(arm, recipe=recipe, trials=count)
+
+
+def _check_stages(sweep: Sweep, plain: Sequence[Recipe]) -> None:
+    stages = dict.fromkeys(name for recipe in plain for name in recipe.chain)
+    for table, paths in (("search", sweep.search), ("settings", sweep.settings)):
+        for path in paths:
+            keys = path.split(".")
+            if keys[0] == "stages" and keys[1] not in {*stages, search_space.EVERY_STAGE}:
+                raise RecipeError(
+                    f"{table}.{path}: no recipe runs a stage '{keys[1]}'; the recipes have: {', '.join(stages)}",
+                    where=f"sweep {sweep.name}",
+                    hint=nearest(keys[1], stages),
+                    code="unknown-stage",
+                )
+
+
+def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
+    """Reject an arm in which nothing is searched, whose validation is a test set, or that an end of a range breaks."""
+    where = f"sweep {sweep.name}"
+    if not arm.search:
+        what = f"nothing is searched in the recipe '{arm.name}', so that its trials would all be the same"
+        hint = "name keys of its stages, or stages.*.KEY for a key of every stage"
+        raise UsageError(what, where=where, hint=hint, code="sweep-without-key")
+    data = arm.recipe.data
+    if data.folds:
+        what = f"{arm.name}: with data.folds each query is tested in one of the folds, so that none is left to tune on"
+        hint = "take data.folds out of the recipe, and set data.validation to queries that nothing tests"
+        raise UsageError(what, where=where, hint=hint, code="sweep-with-folds")
+    measured_on = {data.validation, *(validation_dataset(arm.recipe, stage) for _, stage in arm.recipe.chained())}
+    if both := [name for name in data.test if name in measured_on]:
+        what = f"{arm.name}: {both[0]} is validation and test, so that the sweep would tune on the test set"
+        hint = "set data.validation to other queries, such as another part of the collection"
+        raise UsageError(what, where=where, hint=hint, code="sweep-on-test")
+    if arm.recipe.chained()[-1][1].validation_measure == VALIDATION_LOSS:
+        what = f"{arm.name}: its last stage validates by a loss, which means something else under other settings"
+        raise UsageError(what, where=where, hint='set measure = "nDCG@10" in the sweep', code="sweep-measure")
+    if sweep.method == "asha":
+        name, stage = arm.recipe.chained()[-1]
+        if not stage.validate_every:
+            what = f"{arm.name}: asha compares validations during training, and {name} validates at its end only"
+            hint = f"set stages.{name}.validate_every"
+            raise UsageError(what, where=where, hint=hint, code="sweep-without-validations")
+    if sweep.method != "grid" and search_space.size_of(arm.search) < arm.trials:
+        size = int(search_space.size_of(arm.search))
+        what = f"{arm.name}: {counted(size, 'setting')} cannot give {arm.trials} different trials"
+        raise UsageError(what, where=where, hint='take method = "grid", or fewer trials', code="sweep-too-small")
+    middle = {path: entry.at(0.5) for path, entry in arm.search.items()}
+    for path, entry in arm.search.items():
+        for value in entry.ends():
+            _check_end(sweep, arm, middle, path, value)
+
+
+def _check_end(sweep: Sweep, arm: SweepArm, middle: Settings, path: str, value: object) -> None:
+    try:
+        arm.with_settings({**middle, path: value}, f"search.{path} of sweep {sweep.name}, tried as {value!r}")
+    except CerankError:
+        # perhaps only together with the middle of another range: trials are checked one by one, too
+        arm.with_settings({path: value}, f"search.{path} of sweep {sweep.name}, tried as {value!r}")
+
+
+def _check_budgets(sweep: Sweep, arms: Sequence[SweepArm]) -> None:
+    """Reject arms that would be compared after different numbers of trials, and more trials than a sweep may have."""
+    where = f"sweep {sweep.name}"
+    total = sum(arm.trials for arm in arms)
+    if total > MOST_TRIALS:
+        raise UsageError(
+            f"{total:,} trials; a sweep has {MOST_TRIALS} at most, all arms together",
+            where=where,
+            code="sweep-too-large",
+        )
+    compared = [arm for arm in arms if not sweep.primary or arm.source in sweep.primary]
+    if len({arm.trials for arm in compared}) > 1:
+        each = ", ".join(f"{arm.name} {arm.trials}" for arm in compared)
+        hint = 'search stages.*.KEY, or take method = "random" with trials = N, or list the compared arms in `primary`'
+        raise UsageError(
+            f"the arms would get different numbers of trials: {each}", where=where, hint=hint, code="sweep-unequal"
+        )
+    for arm in arms if sweep.method == "grid" and sweep.trials else ():
+        if arm.trials != sweep.trials:
+            what = f"{arm.name}: the grid has {counted(arm.trials, 'combination')}, and trials = {sweep.trials}"
+            hint = 'leave trials out, or take method = "random"'
+            raise UsageError(what, where=where, hint=hint, code="sweep-trials")
+
+
+def _measure(arms: Sequence[SweepArm], where: str) -> str:
+    from cerank.evaluation.measures import canonical
+
+    each = {arm.name: canonical(arm.recipe.chained()[-1][1].validation_measure, where) for arm in arms}
+    if len(set(each.values())) > 1:
+        named = ", ".join(f"{name} {measure}" for name, measure in each.items())
+        what = f"the arms are validated by different measures: {named}"
+        raise UsageError(what, where=where, hint="set measure in the sweep, for all of them", code="sweep-measure")
+    return next(iter(each.values()))
+
+
+def _sha256(sweep: Sweep, arms: Sequence[SweepArm]) -> str:
+    """Return the hash of what decides the trials, but for how many they are: more may be added later."""
+    declared = msgspec.structs.replace(sweep, name="-", description="", recipes=(), primary=(), trials=0)
+    parts = ("sweep", without_defaults(declared), [without_defaults(as_trial(arm.recipe, "", 0)) for arm in arms])
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+
+
+def _spelled_out(settings: Mapping[str, object], chain: Sequence[str]) -> dict[str, object]:
+    """Return settings by the key paths of a recipe with this chain; those that it has no place for are left out."""
+    return {key: value for path, value in settings.items() for key in search_space.paths_in(path, chain)}
+
+
+def _nested(settings: Mapping[str, object]) -> dict[str, object]:
+    table: dict[str, object] = {}
+    for path, value in settings.items():
+        nested: object = value
+        for key in reversed(path.split(".")):
+            nested = {key: nested}
+        table = merge_tables(table, nested) if isinstance(nested, dict) else table
+    return table

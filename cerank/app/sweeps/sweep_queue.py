@@ -1,0 +1,250 @@
+"""Trials of a sweep as runs in the queue: planned, recorded, queued; asked for again, only what is missing is queued.
+
+Invariant: a trial is in the sweep's record before its run can start, and every trial that is known beforehand is
+planned before the first run is made, so that a sweep which cannot be carried out trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from cerank import recipes
+from cerank.app import estimates, plans
+from cerank.app.lab import Lab
+from cerank.app.matrix import matrix_runs
+from cerank.app.matrix.drafts import DraftRun, FieldError
+from cerank.app.matrix.matrix_planning import WorkTotals, plan_runs
+from cerank.app.missing_inputs import MissingInput, check_inputs
+from cerank.app.plans import WorkItem
+from cerank.app.sweeps import sweep_record
+from cerank.app.sweeps.sweep_arms import SweepArm, SweepPlan, as_trial
+from cerank.datasets import query_overlaps
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files import json_records
+from cerank.machine import devices
+from cerank.planning import stage_keys
+from cerank.planning.inputs import open_datasets
+from cerank.recipes.schema import Recipe
+from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
+from cerank.runs.layout import RunFolder, runs_folder
+from cerank.settings import Settings
+
+ReportProgress = Callable[[str], None]
+
+
+class NewTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial that is not in the record yet."""
+
+    arm: str
+    number: int  # from 1
+    settings: dict[str, object]
+
+
+class ArmOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trials of one arm come to, before anything is started."""
+
+    arm: SweepArm
+    work: tuple[WorkItem, ...]  # of all its trials, part by part; work that two trials share counts once
+    pairs: int  # that each trial is trained on, as a mean
+
+    @property
+    def minutes(self) -> float | None:
+        """Return how long its trials take on one device; None where a part was never timed here."""
+        return estimates.total(self.work)
+
+
+class SweepOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep comes to, found without starting, building or fetching anything."""
+
+    arms: tuple[ArmOutline, ...]
+    work: tuple[WorkItem, ...]
+    needs: tuple[MissingInput, ...]
+
+
+def recipe_of(plan: SweepPlan, trial: NewTrial) -> Recipe:
+    """Return the recipe of a trial, which reads no test set.
+
+    Raises:
+        CerankError: the recipe is wrong with the trial's settings.
+    """
+    given = f"in trial {trial.number} of sweep {plan.sweep.name}"
+    return as_trial(plan.arm(trial.arm).with_settings(trial.settings, given), plan.sweep.name, trial.number)
+
+
+def known_trials(plan: SweepPlan) -> list[NewTrial]:
+    """Return every trial of a sweep that is known beforehand, the arms in turn: of an adaptive one, as if at random."""
+    each = {arm.name: plan.first_settings(arm) for arm in plan.arms}
+    return [
+        NewTrial(arm=arm.name, number=number, settings=each[arm.name][number - 1])
+        for number in range(1, max(arm.trials for arm in plan.arms) + 1)
+        for arm in plan.arms
+        if number <= len(each[arm.name])
+    ]
+
+
+def outline(plan: SweepPlan, settings: Settings, pairs_per_second: float = 0.0) -> SweepOutline:
+    """Return what a sweep comes to: the work of each arm with its time, and everything missing.
+
+    Args:
+        plan: the sweep.
+        settings: settings in force; their lab has the speed of earlier training.
+        pairs_per_second: training speed, where the user knows it; 0 estimates it.
+
+    Raises:
+        CerankError: the recipe of a trial is wrong.
+    """
+    trials = [(trial.arm, recipe_of(plan, trial)) for trial in known_trials(plan)]
+    checked = check_inputs([recipe for _, recipe in trials], settings.cache)
+    device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
+    whole, of_arm = WorkTotals(), {arm.name: WorkTotals() for arm in plan.arms}
+    trained: dict[str, list[int]] = {arm.name: [] for arm in plan.arms}
+    for name, recipe in trials:
+        known = estimates.rates(settings.lab, recipe, device, threads)
+        known = estimates.told(recipe, pairs_per_second) if pairs_per_second else known
+        work = estimates.timed(plans.count_work(recipe, checked.queries), known)
+        keys = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
+        whole.add(recipe, keys, work)
+        of_arm[name].add(recipe, keys, work)
+        trained[name].append(sum(part.pairs for part in work if part.part.startswith("train ")))
+    arms = tuple(
+        ArmOutline(arm=arm, work=of_arm[arm.name].done, pairs=round(sum(each) / len(each)))
+        for arm in plan.arms
+        if (each := trained[arm.name])
+    )
+    return SweepOutline(arms=arms, work=whole.done, needs=checked.needs)
+
+
+# --- into the queue
+
+
+def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
+    """Check that no arm is validated on queries of its test sets; return which of these are not here to be checked.
+
+    Raises:
+        RecipeError: one is; so would be the runs of the recipes that the sweep finds.
+    """
+    unknown = []
+    for arm in plan.arms:
+        for test in arm.recipe.data.test:
+            data = msgspec.structs.replace(arm.recipe.data, test=(test,))
+            alone = msgspec.structs.replace(arm.recipe, data=data)
+            try:
+                shared = query_overlaps.overlaps(alone, open_datasets(alone, settings.cache))
+            except CerankError:
+                unknown.append(test)
+                continue
+            query_overlaps.check_test_queries(shared, alone)
+    return list(dict.fromkeys(unknown))
+
+
+def queue_trials(
+    lab: Lab,
+    plan: SweepPlan,
+    record: SweepRecord | None,
+    trials: Sequence[NewTrial],
+    *,
+    now: datetime,
+    say: ReportProgress,
+) -> SweepRecord:
+    """Plan trials, record them, and put their runs into the queue.
+
+    Args:
+        lab: lab of the runs.
+        plan: the sweep.
+        record: its record so far; None before the first trial.
+        trials: those to add, none of which is in the record.
+        now: time at which they are queued, with a time zone.
+        say: called with a text for each step.
+
+    Raises:
+        CerankError: something is missing or wrong (all of it is said); then nothing was queued.
+    """
+    cells = [_draft(plan, trial) for trial in trials]
+    settings = lab.plan_settings()
+    planned = plan_runs(cells, settings, now, say)
+    if planned.errors:
+        raise _planning_error(plan, cells, planned.errors, settings)
+    shared = [msgspec.structs.replace(each, shares=True) for each in planned.plans]
+    run_of = matrix_runs.runs_by_plan(lab)  # an earlier asking may have been killed before it wrote the record
+    folders = [
+        run_of.get((each.recipe.name, each.fingerprint)) or lab.create(each, cell.toml)
+        for cell, each in zip(cells, shared, strict=True)
+    ]
+    added = tuple(
+        TrialRecord(arm=trial.arm, number=trial.number, settings=trial.settings, run=folder.name)
+        for trial, folder in zip(trials, folders, strict=True)
+    )
+    record = _with_trials(plan, record, added, now)
+    sweep_record.save(lab.folder, record)
+    queue_runs(lab, folders)
+    return record
+
+
+def queue_runs(lab: Lab, folders: Sequence[RunFolder]) -> list[RunFolder]:
+    """Put those of the runs into the queue that are not finished, at work or queued; return them."""
+    waiting = [folder for folder in folders if lab.status(folder).state not in matrix_runs.NOT_TO_QUEUE]
+    if lab.executor is not None and waiting:
+        lab.submit(waiting)
+    else:
+        for folder in waiting:
+            lab.resume_queued(folder)
+    return waiting
+
+
+def queue_unfinished(lab: Lab, record: SweepRecord) -> list[RunFolder]:
+    """Put the runs of recorded trials into the queue that are not finished and were not stopped early; return them.
+
+    Raises:
+        MissingError: one was deleted.
+    """
+    going_on = [trial for trial in record.trials if not trial.stopped]
+    folders = [RunFolder(runs_folder(lab.folder) / trial.run) for trial in going_on]
+    gone = [
+        f"{trial.arm} {trial.number}"
+        for trial, folder in zip(going_on, folders, strict=True)
+        if not folder.path.is_dir()
+    ]
+    if gone:
+        what = f"the runs of trials were deleted: {', '.join(gone)}"
+        hint = "restore them in the dashboard, or give the sweep another name; a trial that was made counts"
+        raise MissingError(what, where=f"sweep {record.name}", hint=hint, code="sweep-run-deleted")
+    return queue_runs(lab, folders)
+
+
+def _draft(plan: SweepPlan, trial: NewTrial) -> DraftRun:
+    recipe = recipe_of(plan, trial)
+    label = f"{plan.sweep.name} {trial.arm} {trial.number}/{plan.arm(trial.arm).trials}"
+    return DraftRun(recipe, recipes.render(recipe).encode(), label, "")
+
+
+def _planning_error(
+    plan: SweepPlan, cells: Sequence[DraftRun], errors: Sequence[FieldError], settings: Settings
+) -> CerankError:
+    where = f"sweep {plan.sweep.name}"
+    needs = check_inputs([cell.recipe for cell in cells], settings.cache).needs
+    if not needs:
+        texts = dict.fromkeys(f"{error.path}: {error.text}" for error in errors)
+        return UsageError("\n".join(texts), where=where, code="sweep-unplanned")
+    hint = "add --dry-run to see how to get each of them"
+    return MissingError("\n".join(f"{need.kind} {need.name}: {need.text}" for need in needs), where=where, hint=hint)
+
+
+def _with_trials(
+    plan: SweepPlan, record: SweepRecord | None, added: tuple[TrialRecord, ...], now: datetime
+) -> SweepRecord:
+    time = json_records.timestamp(now)
+    if record is not None:
+        return msgspec.structs.replace(record, changed=time, trials=record.trials + added)
+    return SweepRecord(
+        name=plan.sweep.name,
+        sha256=plan.sha256,
+        created=time,
+        changed=time,
+        method=plan.sweep.method,
+        measure=plan.measure,
+        arms=tuple(arm.name for arm in plan.arms),
+        trials=added,
+    )

@@ -1,0 +1,226 @@
+"""The command that searches settings on validation alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cerank.app import Lab, estimates, next_steps
+from cerank.cli import options, table_columns
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
+from cerank.errors import ExitCode, UsageError
+from cerank.runs import run_store
+from cerank.settings import Settings
+from cerank.text.safe_text import counted
+
+if TYPE_CHECKING:
+    from cerank.app.sweeps.sweep_arms import SweepPlan
+    from cerank.app.sweeps.sweep_driver import SweepStatus
+
+POLL_SECONDS = 1.0  # between looks at the trials
+
+
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A sweep: a .toml file (`cerank guide sweeps`).")],
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help="grid, random, tpe or asha, in place of the file's.")
+    ] = "",
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", help="Trials of each arm, in place of the file's number.", min=0)
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of what is drawn, in place of the file's.", min=0)
+    ] = None,
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name of the sweep, in place of the file's.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the trials and what each arm costs, without starting anything.")
+    ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", "-d", help="Queue what can be queued, and return without waiting for the trials."),
+    ] = False,
+    results: Annotated[bool, typer.Option("--results", help="Show the trials so far, and queue nothing.")] = False,
+    write: Annotated[
+        str,
+        typer.Option(
+            "--write",
+            metavar="FOLDER",
+            help="Once all trials are over, write the best setting of each arm as a recipe.",
+        ),
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="With --write: replace recipes that exist.")] = False,
+    pairs_per_second: options.Speed = 0.0,
+    wide: options.Wide = False,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    on: options.On = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Search settings on validation alone, with the same number of trials for each recipe.
+
+    Trials go to the queue as runs that train and validate, and never read a test set. The command waits for them; if
+    you interrupt it, they go on, and the same command continues: nothing is done twice.
+    """
+    from cerank.app.sweeps import sweep_arms, sweep_driver, tuned_recipes
+    from cerank.recipes.sweep_schema import load_sweep
+
+    _check_options(
+        dry_run=dry_run, detach=detach, results=results, write=write, replace=replace, speed=pairs_per_second
+    )
+    settings = settings_of(lab, cache, device, threads, form, json, on=on)
+    given = (("method", method), ("trials", trials), ("seed", seed), ("name", name))
+    changes: dict[str, object] = {key: value for key, value in given if value or (key == "seed" and value is not None)}
+    plan = sweep_arms.load_arms(load_sweep(file, changes))
+    home = Lab(settings)
+    if dry_run:
+        _show_outline(plan, home.plan_settings(), pairs_per_second, wide=wide)
+        return
+    if results or write:
+        status = sweep_driver.status(home, plan)
+    else:
+        status = sweep_driver.begin(home, plan, datetime.now(UTC), info)
+        info(_in_words(plan, status, home))
+        if not detach:
+            status = _wait(home, plan, status)
+    files = tuned_recipes.write(plan, status, Path(write), replace=replace) if write else []
+    _show(plan, status, settings, files, wide=wide)
+    if files:
+        names = " ".join(f"--recipe {written}" for written in files)
+        info(f"cerank run {names} --name NAME --seeds 1-3 tests what the sweep found, with seeds that it has not seen.")
+    if not (results or write or detach or status.is_over):
+        raise typer.Exit(ExitCode.PAUSED)
+
+
+def _check_options(*, dry_run: bool, detach: bool, results: bool, write: str, replace: bool, speed: float) -> None:
+    """Reject options that would do nothing beside others."""
+    modes = [
+        name
+        for name, is_given in (
+            ("--dry-run", dry_run),
+            ("--detach", detach),
+            ("--results", results),
+            ("--write", bool(write)),
+        )
+        if is_given
+    ]
+    if len(modes) > 1 and set(modes) != {"--results", "--write"}:
+        what = f"{' and '.join(modes)} cannot be combined"
+        raise UsageError(what, where=modes[1], hint="give one of them", code="options-conflict")
+    if replace and not write:
+        what = "--replace only works with --write"
+        raise UsageError(what, where="--replace", hint="add --write FOLDER", code="options-conflict")
+    if speed and not dry_run:
+        what = "--pairs-per-second only works with --dry-run"
+        raise UsageError(what, where="--pairs-per-second", hint="add --dry-run", code="option-needs-dry-run")
+
+
+def _wait(home: Lab, plan: SweepPlan, status: SweepStatus) -> SweepStatus:
+    """Carry the sweep on until all trials are over, or until nobody carries one out."""
+    from cerank.app.sweeps import sweep_driver
+
+    printed: set[tuple[str, int]] = set()
+    _tell_finished(status, printed)
+    try:
+        while status.is_alive:
+            time.sleep(POLL_SECONDS)
+            status = sweep_driver.advance(home, plan, datetime.now(UTC), _unsaid)
+            _tell_finished(status, printed)
+    except KeyboardInterrupt:
+        shown = next_steps.command(home.folder, "queue")
+        info(f"The trials in the queue go on; {shown} shows them. The same command waits for them again.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    for text in status.waiting:
+        info(f"{text}; the same command puts it into the queue again")
+    return status
+
+
+def _unsaid(text: str) -> None:
+    """Tell of trials that are stopped early; that inputs are opened was said of the first trials."""
+    if "stopped early" in text:
+        info(text)
+
+
+def _tell_finished(status: SweepStatus, printed: set[tuple[str, int]]) -> None:
+    """Print the trials that were finished since the last call."""
+    for each in status.arms:
+        for result in each.results:
+            key = (result.trial.arm, result.trial.number)
+            if result.value is not None and key not in printed:
+                settings = ", ".join(f"{path} = {value}" for path, value in result.trial.settings.items())
+                info(f"{each.arm.name} {result.trial.number}/{each.arm.trials}: {result.value:.4f} with {settings}")
+                printed.add(key)
+
+
+def _in_words(plan: SweepPlan, status: SweepStatus, home: Lab) -> str:
+    from cerank.app.sweeps.trial_results import ALIVE, OVER
+
+    every = [result for each in status.arms for result in each.results]
+    over = sum(result.state in OVER for result in every)
+    alive = sum(result.state in ALIVE for result in every)
+    later = plan.trials - len(every)
+    more = f", {later} follow as the search decides about them" if later else ""
+    shown = next_steps.command(home.folder, "queue")
+    trials = counted(plan.trials, "trial")
+    return f"Sweep {plan.sweep.name}: {over} of {trials} over, {alive} queued{more}. {shown} shows them."
+
+
+def _show(plan: SweepPlan, status: SweepStatus, settings: Settings, files: Sequence[Path], *, wide: bool) -> None:
+    from cerank.app.sweeps import trial_results
+
+    short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
+    tables = [trial_results.trial_table(plan, status.arms, short), trial_results.best_table(plan, status.arms)]
+    if files:
+        rows = tuple((arm.name, str(file)) for arm, file in zip(plan.arms, files, strict=True))
+        tables.append(Table("written", (Column("arm", "arm"), Column("file", "file")), rows, "Written"))
+    emit(tables, settings.format, wide=wide)
+    for text in trial_results.warnings(status.arms):
+        info(text)
+
+
+def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
+    from cerank.app.sweeps import sweep_queue
+
+    outlined = sweep_queue.outline(plan, settings, pairs_per_second)
+    columns = (
+        Column("arm", "arm"),
+        Column("trials", "trials", "number", 0),
+        Column("pairs", "pairs of each to train on", "number", 0),
+        Column("all_pairs", "pairs of all through the model", "number", 0),
+        Column("time", "time"),
+        Column("keys", "searches", priority=1),
+    )
+    rows = tuple(
+        (
+            *(each.arm.name, each.arm.trials, each.pairs, sum(part.pairs for part in each.work)),
+            *(estimates.format_minutes(each.minutes), ", ".join(each.arm.search)),
+        )
+        for each in outlined.arms
+    )
+    missing = tuple((need.kind, need.name, need.text, need.how) for need in outlined.needs)
+    names = (Column("kind", "kind"), Column("name", "name"), Column("text", "what"), Column("how", "how to get it"))
+    tables = [
+        Table("arms", columns, rows, "Arms"),
+        table_columns.work_table(outlined.work),
+        Table("needs", names, missing, "Missing inputs", empty="No input is missing."),
+    ]
+    emit(tables, settings.format, wide=wide)
+    minutes = estimates.total(outlined.work)
+    known = "unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
+    took = f"at most about {estimates.format_minutes(minutes)}" if minutes is not None else known
+    guessed = (
+        " Which settings it tries depends on its trials; these are drawn at random." if plan.sweep.is_adaptive else ""
+    )
+    sweep, trials = plan.sweep, counted(plan.trials, "trial")
+    info(f"Sweep {sweep.name} by {sweep.method}: {trials}, by {plan.measure} on validation.")
+    info(f"Time on one device: {took}.{guessed}")

@@ -1,0 +1,180 @@
+"""Runs compared on several collections at once: a verdict on each, one over all, and in-domain apart from the rest."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cerank.app.comparison import comparisons, domains, pool_comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.named_systems import file_name_of, targets_of
+from cerank.cli.typer_app import app
+from cerank.errors import MissingError, UsageError
+from cerank.evaluation.studies import pooling
+from cerank.evaluation.studies.random_effects import pool
+from cerank.settings import Settings
+from tests.refusals import refused
+from tests.trained_run import make_trained
+
+NAMES = ("one", "two", "three")
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """Three collections of thirty queries, each with a run `base`; and a better run for each in `out`."""
+    (tmp_path / "out").mkdir()
+    for number, name in enumerate(NAMES):
+        folder, draw = tmp_path / "sets" / name, random.Random(number)
+        (folder / "runs").mkdir(parents=True)
+        docs = [f"{name}{place}" for place in range(8)]
+        (folder / "docs.tsv").write_text("".join(f"{doc}\ttext of {doc}\n" for doc in docs))
+        (folder / "queries.tsv").write_text("".join(f"q{at}\tquery {at} of {name}\n" for at in range(30)))
+        (folder / "qrels").write_text("".join(f"q{at} 0 {docs[0]} 1\n" for at in range(30)))
+        for path, best in ((folder / "runs" / "base.run", 3), (tmp_path / "out" / f"new-{name}.run", 1)):
+            lines = []
+            for at in range(30):
+                ranked = docs[1:]
+                ranked.insert(draw.randint(best, 5) - 1, docs[0])
+                lines += [f"q{at} Q0 {doc} {place} {50 - place} t\n" for place, doc in enumerate(ranked, 1)]
+            path.write_text("".join(lines))
+    return tmp_path
+
+
+def settings_of(folder: Path) -> Settings:
+    return Settings(lab=folder / "lab", cache=folder / "cache", device="cpu", threads=1, format="")
+
+
+def asked(folder: Path, **changes: object) -> ComparisonRequest:
+    targets = ("{dataset}:base", f"{folder}/out/new-{{dataset}}.run")
+    return ComparisonRequest(targets=targets, dataset=f"{folder}/sets/*", measures=("RR@10",), **changes)
+
+
+def test_each_collection_has_its_rows_and_all_of_them_one_pooled_line(sets):
+    request = asked(sets)
+    comparison = comparisons.compare(settings_of(sets), request)
+    assert [system.label for system in comparison.systems] == ["base", "new"]
+    assert {row.condition.dataset for row in comparison.rows} == set(NAMES)
+    result = pool_comparisons.of_comparison(settings_of(sets), request, comparison)
+    (row,) = result.rows
+    alone = pooling.of_comparison(comparison)
+    expected = pool([each.difference for each in alone], [each.error for each in alone])
+    assert row.pooled.estimate.difference == pytest.approx(expected.estimate.difference, abs=1e-12)
+    assert row.pooled.prediction == pytest.approx(expected.prediction)
+
+
+def test_in_domain_and_the_rest_are_pooled_apart_in_one_family(sets):
+    request = asked(sets)
+    comparison = comparisons.compare(settings_of(sets), request)
+    result = pool_comparisons.of_comparison(settings_of(sets), request, comparison, in_domain=("two",))
+    whole, ours, others = result.rows
+    assert (whole.domain, ours.domain, others.domain) == ("", "in-domain", "out-of-domain")
+    assert [each.collection for each in ours.collections] == ["two"]
+    alone = next(row for row in comparison.rows if row.condition.dataset == "two")
+    assert ours.pooled.estimate.difference == pytest.approx(alone.paired.difference)
+    assert ours.pooled.estimate.df == 29
+    apart = [each for each in pooling.of_comparison(comparison) if each.collection != "two"]
+    expected = pool([each.difference for each in apart], [each.error for each in apart])
+    assert others.pooled.estimate.difference == pytest.approx(expected.estimate.difference, abs=1e-12)
+    smallest = min(result.rows, key=lambda row: row.judgment.p).judgment
+    assert smallest.p_corrected == pytest.approx(3 * smallest.p)  # Holm over three rows
+    table = pool_comparisons.summary(result)
+    assert [dict(zip([c.key for c in table.columns], row, strict=True))["domain"] for row in table.rows] == [
+        "all",
+        "in-domain",
+        "out-of-domain",
+    ]
+
+
+def test_a_test_set_that_was_not_compared_on_cannot_be_in_domain(sets):
+    request = asked(sets)
+    comparison = comparisons.compare(settings_of(sets), request)
+    with refused(UsageError, "not-tested", "four"):
+        pool_comparisons.of_comparison(settings_of(sets), request, comparison, in_domain=("four",))
+
+
+def test_the_commands_take_several_collections(sets):
+    words = ["base", f"{sets}/out/new-{{dataset}}.run", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    places = ["--cache", str(sets / "cache")]
+    compared = CliRunner().invoke(
+        app, ["compare", *words, *places, "--lab", str(sets / "lab"), "--format", "table", "--in-domain", "one"]
+    )
+    assert compared.exit_code == 0, compared.output
+    assert all(name in compared.output for name in (*NAMES, "out-of-domain"))
+    pooled = CliRunner().invoke(app, ["pool", *words, *places, "--lab", str(sets / "lab"), "--format", "tsv"])
+    assert pooled.exit_code == 0, pooled.output
+    assert pooled.stdout.count("base") >= 1 + len(NAMES)
+    measured = CliRunner().invoke(
+        app, ["evaluate", "{dataset}:base", "--dataset", f"{sets}/sets/*", *places, "--format", "table"]
+    )
+    assert measured.exit_code == 0, measured.output
+    assert "3 collections" in measured.output
+
+
+def test_a_file_or_run_that_one_collection_lacks_is_named(sets):
+    (sets / "out" / "new-two.run").unlink()
+    with refused(MissingError, "file-not-found") as caught:
+        comparisons.compare(settings_of(sets), asked(sets))
+    assert caught.value.where.endswith("new-two.run")
+    (sets / "sets" / "two" / "runs" / "base.run").unlink()
+    with refused(MissingError, "file-not-found", "base"):
+        comparisons.compare(settings_of(sets), asked(sets))
+
+
+def test_a_placeholder_needs_several_collections(sets):
+    request = ComparisonRequest(
+        targets=("{dataset}:base", f"{sets}/out/new-{{dataset}}.run"), dataset=f"{sets}/sets/one"
+    )
+    with refused(UsageError, "collections-unknown"):
+        comparisons.compare(settings_of(sets), request)
+
+
+def test_a_label_may_stand_before_a_pattern(sets):
+    (target,) = targets_of(sets / "lab", [f"ours={sets}/out/new-{{dataset}}.run"])
+    assert target.label == "ours"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("beir/scifact/test", "beir-scifact-test"), ("/data/cranfield", "cranfield"), ("dl19", "dl19")],
+)
+def test_a_collection_is_called_in_files_as_in_tables_without_separators(dataset, name):
+    assert file_name_of(dataset) == name
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("msmarco-passage/train/judged", "dl19", True),
+        ("msmarco-train", "beir/msmarco/dev", True),
+        ("msmarco-train", "nano-beir/msmarco", True),
+        ("beir/nfcorpus/train", "beir/nfcorpus/test", True),
+        ("beir/nfcorpus/train", "beir/scifact/test", False),
+        ("nano-beir/scifact", "beir/scifact/train", True),
+        ("/data/med[:60%]", "/data/med[80%:]", True),
+        ("/data/med", "/data/adi", False),
+        ("pydocs/train", "pydocs/test", True),
+    ],
+)
+def test_a_test_set_is_in_domain_where_its_collection_is_that_of_the_training_data(one, other, is_same):
+    assert (domains.collection_of(one) == domains.collection_of(other)) == is_same
+
+
+@pytest.mark.slow
+def test_a_run_tells_by_its_plan_which_of_its_test_sets_are_in_domain(tmp_path):
+    run = make_trained(tmp_path, two_tests=True)
+    tests = {"data[70%:]", "apart"}
+    settings = run.settings
+    assert domains.of_targets(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
+    assert not domains.of_targets(settings, ("brisk-otter:first-stage",), tests)
+    request = ComparisonRequest(targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",))
+    comparison = comparisons.compare(settings, request)
+    result = pool_comparisons.of_comparison(settings, request, comparison)
+    assert [row.domain for row in result.rows] == ["", "in-domain", "out-of-domain"]
+    chosen = ComparisonRequest(
+        targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",), dataset=f"{tmp_path}/apart+dl20"
+    )
+    rows = comparisons.compare(settings, chosen).rows
+    assert {row.condition.dataset for row in rows} == {"apart"}

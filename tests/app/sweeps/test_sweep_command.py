@@ -1,0 +1,125 @@
+"""`cerank sweep` as a user gives it: what it shows, refuses and writes, and that a kill costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from cerank import recipes
+from cerank.cli.typer_app import app
+from cerank.core.metrics import Event
+from cerank.files import journal, lease
+from cerank.runs import run_store
+from cerank.runs.layout import QueueFolder
+from tests.scheduler.conftest import eventually
+from tests.worker.small import small_plan
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two recipes, a sweep over both, and no lab yet; commands work there."""
+    plan, _ = small_plan(tmp_path)
+    stages = {
+        name: msgspec.structs.replace(stage, steps=4, validate_every=2) for name, stage in plan.recipe.stages.items()
+    }
+    (tmp_path / "both.toml").write_text(recipes.render(msgspec.structs.replace(plan.recipe, stages=stages)))
+    for name, chain in {"cl": '["contrastive"]', "kd": '["distill"]'}.items():
+        (tmp_path / f"{name}.toml").write_text(f'extends = "./both.toml"\nname = "{name}"\nchain = {chain}\n')
+    (tmp_path / "rates.toml").write_text(
+        'name = "rates"\nrecipes = ["./cl.toml", "./kd.toml"]\nmethod = "grid"\n'
+        '[search]\n"stages.*.learning_rate" = { log_uniform = [1e-4, 1e-3], points = 2 }\n'
+    )
+    for key, value in {"LAB": "lab", "CACHE": "cache", "DEVICE": "cpu", "THREADS": "1"}.items():
+        monkeypatch.setenv(f"CERANK_{key}", value if value in {"cpu", "1"} else str(tmp_path / value))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def asked(*words: str) -> str:
+    done = CliRunner().invoke(app, ["sweep", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Path) -> None:
+    tables = json.loads(asked("rates.toml", "--dry-run", "--json"))
+    arms = {row["arm"]: row for row in tables["arms"]}
+    assert {name: row["trials"] for name, row in arms.items()} == {"cl": 2, "kd": 2}
+    assert arms["cl"]["pairs"] == 4 * 2 * 4  # steps x groups x candidates
+    assert not any("re-rank" in row["part"] for row in tables["work"])
+    assert not (place / "lab").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--dry-run", "--detach"),
+        ("--results", "--dry-run"),
+        ("--replace",),
+        ("--pairs-per-second", "9"),
+        ("--method", "bayes"),
+        ("--trials", "5"),
+        ("--write", "x"),
+    ],
+)
+def test_options_that_contradict_each_other_or_the_sweep_are_refused(place: Path, words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, ["sweep", "rates.toml", *words])
+    assert done.exit_code != 0
+    assert not (place / "lab" / "runs").exists()
+
+
+def cerank_sweep(place: Path) -> subprocess.Popen[bytes]:
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-m", "cerank", "sweep", "rates.toml"]
+    return subprocess.Popen(words, cwd=place, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed(path: Path) -> bool:
+    """Kill who holds a lease; return whether somebody did."""
+    holder = lease.owner(path) if path.exists() and lease.is_held(path) else None
+    if holder is not None:
+        os.kill(holder.pid, signal.SIGKILL)
+    return holder is not None
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_processes_are_all_killed_is_finished_by_the_same_command(place: Path) -> None:
+    lab = place / "lab"
+    first = cerank_sweep(place)
+
+    def has_one_finished_and_one_at_work() -> bool:
+        folders = run_store.folders(lab) if lab.exists() else []
+        return any(folder.done.exists() for folder in folders) and any(
+            not folder.done.exists() and folder.readings.exists() and lease.is_held(folder.lease) for folder in folders
+        )
+
+    eventually(has_one_finished_and_one_at_work, 400)
+    first.kill()
+    first.wait()
+    killed(QueueFolder(lab).lease)
+    assert any(killed(folder.lease) for folder in run_store.folders(lab))
+    before = {folder.name for folder in run_store.folders(lab)}
+    done = {folder.name for folder in run_store.folders(lab) if folder.done.exists()}
+    assert 0 < len(done) < 4
+    assert cerank_sweep(place).wait(400) == 0
+    assert {folder.name for folder in run_store.folders(lab)} == before
+    starts = {}
+    for folder in run_store.folders(lab):
+        events, _ = journal.read_valid_rows(folder.events, Event)
+        assert folder.done.exists()
+        assert not any(event.kind == "replay mismatch" for event in events)
+        starts[folder.name] = sum(event.kind == "started" for event in events)
+    assert all(starts[name] == 1 for name in done)
+    assert sorted(starts.values()) == [1, 1, 1, 2]
+    tables = json.loads(asked("rates.toml", "--results", "--write", "found", "--json"))
+    assert [Path(row["file"]).name for row in tables["written"]] == ["cl-tuned.toml", "kd-tuned.toml"]
+    assert [row["finished"] for row in tables["best"]] == [2, 2]
+    assert sorted(path.name for path in (place / "found").iterdir()) == ["cl-tuned.toml", "kd-tuned.toml"]

@@ -1,0 +1,319 @@
+"""Sweeps from their file to a tuned recipe: trials in the queue, resumed and never done twice, and what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from cerank import recipes
+from cerank.app import plans
+from cerank.app.comparison import comparisons
+from cerank.app.lab import Lab
+from cerank.app.run_views import run_list
+from cerank.app.run_views.run_monitor import LabMonitor
+from cerank.app.run_views.seed_groups import grid_of
+from cerank.app.sweeps import adaptive_search, sweep_arms, sweep_driver, trial_results, tuned_recipes
+from cerank.app.sweeps.sweep_arms import SweepPlan
+from cerank.errors import CerankError, MissingError, RecipeError, UsageError
+from cerank.evaluation.comparison_rows import footnotes
+from cerank.files import json_records
+from cerank.files.lease import Lease
+from cerank.machine.devices import Device
+from cerank.planning.stage_keys import stage_keys
+from cerank.recipes.sections.tuning_specs import Tuning
+from cerank.recipes.sweep_schema import load_sweep
+from cerank.runs import run_store
+from cerank.runs.layout import QueueFolder
+from cerank.runs.records import ReusedStage
+from cerank.worker.__main__ import run_attempt
+from cerank.worker.run_context import StopFlag
+from tests.refusals import refused
+from tests.worker.small import small_plan
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+RATES = '"stages.*.learning_rate" = [1e-4, 1e-3]'
+
+
+def unheard(_text: str) -> None:
+    """What is said of the looking is nobody's here."""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """Two recipes to sweep over, and a lab whose queue nobody serves."""
+    plan, settings = small_plan(tmp_path)
+    changed = {
+        name: msgspec.structs.replace(stage, steps=4, validate_every=2) for name, stage in plan.recipe.stages.items()
+    }
+    (tmp_path / "both.toml").write_text(recipes.render(msgspec.structs.replace(plan.recipe, stages=changed)))
+    for name, chain in {"cl": '["contrastive"]', "kd": '["distill"]', "cl-kd": '["contrastive", "distill"]'}.items():
+        (tmp_path / f"{name}.toml").write_text(f'extends = "./both.toml"\nname = "{name}"\nchain = {chain}\n')
+    QueueFolder(settings.lab).path.mkdir(parents=True)
+    lab = Lab(settings, devices=(Device("cpu"),))
+    with Lease.take(QueueFolder(settings.lab).lease):
+        yield SimpleNamespace(settings=settings, lab=lab, folder=tmp_path, plan=plan)
+
+
+def sweep_of(
+    made: SimpleNamespace, search: str = RATES, arms: str = '"./cl.toml", "./kd.toml"', head: str = 'method = "grid"'
+) -> SweepPlan:
+    file = made.folder / "sweep.toml"
+    file.write_text(f'name = "rates"\nrecipes = [{arms}]\n{head}\n[search]\n{search}\n')
+    return sweep_arms.load_arms(load_sweep(str(file)))
+
+
+def work_off(lab: Lab, most: int = 99) -> int:
+    """Carry out what is queued, in order, in this process; return how many runs that was."""
+    queued = lab.queued()[:most]
+    for folder in queued:
+        with Lease.take(folder.lease, NOW):
+            assert run_attempt(folder, StopFlag(folder.stop)) == 0, folder.failure.read_text()
+    return len(queued)
+
+
+def test_trials_are_runs_in_the_queue_that_read_no_test_set_and_are_made_once(made: SimpleNamespace) -> None:
+    plan = sweep_of(made)
+    status = sweep_driver.begin(made.lab, plan, NOW, unheard)
+    assert [
+        (result.trial.arm, result.trial.number, result.state) for each in status.arms for result in each.results
+    ] == [
+        ("cl", 1, "queued"),
+        ("cl", 2, "queued"),
+        ("kd", 1, "queued"),
+        ("kd", 2, "queued"),
+    ]
+    assert [run_store.load_plan(folder).recipe.name for folder in made.lab.queued()] == [
+        "cl rates#001",
+        "kd rates#001",
+        "cl rates#002",
+        "kd rates#002",
+    ]
+    tests = set(made.plan.recipe.data.test)
+    for folder in run_store.folders(made.lab.folder):
+        made_plan = run_store.load_plan(folder)
+        assert made_plan.recipe.data.test == ()
+        assert not any(test in entry.name for entry in made_plan.inputs for test in tests)
+    assert work_off(made.lab, 1) == 1
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    assert len(run_store.folders(made.lab.folder)) == 4
+    assert work_off(made.lab) == 3
+    assert sweep_driver.begin(made.lab, plan, NOW, unheard).is_over
+    assert made.lab.queued() == []
+
+
+def test_a_trial_has_the_value_of_the_weights_that_its_last_stage_hands_on(made: SimpleNamespace) -> None:
+    plan = sweep_of(made, arms='"./cl-kd.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    work_off(made.lab)
+    (arm,) = sweep_driver.status(made.lab, plan).arms
+    for result, folder in zip(arm.results, run_store.folders(made.lab.folder), strict=True):
+        own = run_store.load_plan(folder)
+        seen = trial_results.validations_of(folder, own, "nDCG@10")
+        assert len(seen) == 2
+        assert result.value == max(seen)  # keep = "best" is the default
+        assert result.pairs == 2 * 4 * 2 * 4  # stages x steps x groups x candidates
+    assert arm.best.value == max(result.value for result in arm.results)
+
+
+def test_the_winner_is_its_trial_with_tests_and_its_run_trains_nothing_again(made: SimpleNamespace) -> None:
+    plan = sweep_of(made)
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    with refused(UsageError, "sweep-not-over", 4):
+        tuned_recipes.write(plan, sweep_driver.status(made.lab, plan), made.folder / "found")
+    work_off(made.lab)
+    status = sweep_driver.status(made.lab, plan)
+    file, _ = tuned_recipes.write(plan, status, made.folder / "found")
+    with refused(UsageError, "file-exists", file):
+        tuned_recipes.write(plan, status, made.folder / "found")
+    tuned = recipes.load(str(file)).recipe
+    best = status.arms[0].best
+    assert tuned.tuned == Tuning(
+        sweep="rates",
+        sha256=plan.sha256,
+        method="grid",
+        trials=2,
+        pairs=2 * 4 * 2 * 4,
+        measure="nDCG@10",
+        validation=tuned.data.validation,
+        value=best.value,
+        trial=best.trial.number,
+        settings=best.trial.settings,
+    )
+    assert tuned.stages["contrastive"].learning_rate == best.trial.settings["stages.*.learning_rate"]
+    assert tuned.data.test == made.plan.recipe.data.test
+    planned = msgspec.structs.replace(plans.plan_of(tuned, made.settings, now=NOW), shares=True)
+    folder = made.lab.enqueue(planned, file.read_bytes())
+    work_off(made.lab)
+    assert json_records.load(folder.reused_stage(0, "contrastive"), ReusedStage).run == best.trial.run
+    notes = [note for row in comparisons.of_run(folder).rows for note in row.notes if note.kind == "tuned"]
+    assert notes
+    assert all("'contrastive'" in note.text and "n = 2" in note.text and "rates" in note.text for note in notes)
+    assert notes[0].text in footnotes(comparisons.of_run(folder), is_short=True)
+
+
+def test_trials_stand_in_the_list_and_the_grid_of_the_dashboard(made: SimpleNamespace) -> None:
+    plan = sweep_of(made, arms='"./cl.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    work_off(made.lab, 1)
+    first, second = LabMonitor(made.lab.folder).poll()
+    assert (first.recipe, second.recipe) == ("cl rates#001", "cl rates#002")
+    assert (first.state, second.state) == ("finished", "queued")
+    ((measure, value),) = [first.validated]
+    assert measure == "nDCG@10"
+    assert value == sweep_driver.status(made.lab, plan).arms[0].results[0].value
+    assert first.final is None
+    assert first.label.startswith("rates cl 1/2")
+    assert dict(run_list.details(first))["recipe"].startswith("cl rates#001")
+    assert grid_of([first, second]).recipes == ("cl rates#001", "cl rates#002")
+
+
+def test_the_record_of_tuning_changes_only_the_identity_of_recipes_that_have_it(made: SimpleNamespace) -> None:
+    plain = made.plan
+    tuned = Tuning(sweep="rates", method="grid", trials=2)
+    with_it = msgspec.structs.replace(plain, recipe=msgspec.structs.replace(plain.recipe, tuned=tuned))
+    assert with_it.fingerprint != plain.fingerprint
+    again = msgspec.structs.replace(plain, recipe=msgspec.structs.replace(plain.recipe, tuned=Tuning()))
+    assert again.fingerprint == plain.fingerprint
+    assert stage_keys(with_it) == stage_keys(plain)
+
+
+def test_a_trial_cannot_be_compared_with_a_hint_at_its_sweep(made: SimpleNamespace) -> None:
+    sweep_driver.begin(made.lab, sweep_of(made, arms='"./cl.toml"'), NOW, unheard)
+    work_off(made.lab)
+    with refused(MissingError, "run-untested", "sweep"):
+        comparisons.of_run(run_store.folders(made.lab.folder)[0])
+
+
+def test_a_sweep_of_another_declaration_needs_another_name_and_more_trials_do_not(made: SimpleNamespace) -> None:
+    rate = '"stages.*.learning_rate" = { log_uniform = [1e-5, 1e-3] }'
+    sweep_driver.begin(made.lab, sweep_of(made, rate, head="trials = 1"), NOW, unheard)
+    more = sweep_driver.begin(made.lab, sweep_of(made, rate, head="trials = 2"), NOW, unheard)
+    assert [len(each.results) for each in more.arms] == [2, 2]
+    assert len(run_store.folders(made.lab.folder)) == 4
+    with refused(UsageError, "sweep-exists", "rates"):
+        sweep_driver.begin(made.lab, sweep_of(made, rate, head="trials = 2\nseed = 2"), NOW, unheard)
+
+
+def test_a_deleted_trial_counts_and_is_not_made_again_in_silence(made: SimpleNamespace) -> None:
+    plan = sweep_of(made, arms='"./cl.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    made.lab.remove(made.lab.queued()[0])
+    with refused(MissingError, "sweep-run-deleted", "cl"):
+        sweep_driver.begin(made.lab, plan, NOW, unheard)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "named"),
+    [
+        ({"search": '"stages.distil.learning_rate" = [1e-4, 1e-3]'}, RecipeError, "unknown-stage distil"),
+        ({"search": '"stages.*.learning_rat" = [1e-4, 1e-3]'}, RecipeError, "recipe stages.contrastive.learning_rat"),
+        ({"search": '"stages.*.learning_rate" = [1e-4, -1]'}, RecipeError, "recipe stages.contrastive.learning_rate"),
+        (
+            {"search": '"stages.*.group_size" = { integer = [1, 4] }'},
+            RecipeError,
+            "recipe stages.contrastive.group_size",
+        ),
+        ({"search": '"stages.contrastive.learning_rate" = [1e-4, 1e-3]'}, UsageError, "sweep-without-key kd"),
+        ({"search": f'{RATES}\n"stages.distill.clip" = [1.0, 2.0]'}, UsageError, "sweep-unequal 4"),
+        ({"head": "trials = 5"}, UsageError, "sweep-too-small 5"),
+        ({"search": f'{RATES}\n[settings]\n"data.folds" = "5"'}, UsageError, "sweep-with-folds data.folds"),
+        ({"head": 'method = "grid"\ntrials = 5'}, UsageError, "sweep-trials 5"),
+        ({"search": '"stages.*.steps" = { integer = [1, 600] }'}, UsageError, "sweep-too-large 500"),
+        ({"arms": '"./cl.toml", "./nothing.toml"'}, UsageError, "recipe-unreadable nothing.toml"),
+        ({"head": 'method = "grid"\nmeasure = "nDCG@ten"'}, CerankError, "usage nDCG@ten"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_is_made(
+    made: SimpleNamespace, change: dict[str, str], kind: type[CerankError], named: str
+) -> None:
+    with refused(kind, *named.split()):
+        sweep_of(made, **change)
+
+
+def test_validation_on_a_test_set_or_on_its_queries_is_refused(made: SimpleNamespace) -> None:
+    test = made.plan.recipe.data.test[0]
+    text = (made.folder / "both.toml").read_text()
+    (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, test))
+    with refused(UsageError, "sweep-on-test", "cl"):
+        sweep_of(made)
+    whole = test.partition("[")[0]
+    assert 'force = ["shared_queries"]' in text
+    text = text.replace('force = ["shared_queries"]', "")
+    (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, f"{whole}[10%:]"))
+    with refused(RecipeError, "shared-queries"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+
+
+def test_a_sweep_whose_validation_is_missing_starts_nothing(made: SimpleNamespace) -> None:
+    text = (made.folder / "both.toml").read_text()
+    (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, "./nowhere"))
+    with refused(CerankError, "missing", "nowhere"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+
+
+def test_a_sweep_whose_validation_queries_have_no_relevant_document_starts_nothing(made: SimpleNamespace) -> None:
+    apart = Path(made.plan.recipe.data.validation.partition("[")[0])
+    (apart / "qrels").write_text("".join(f"q{number} 0 d{number} 0\n" for number in range(40)))
+    with refused(CerankError, "sweep-unplanned", "nDCG@10"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+
+
+def carried_on(made: SimpleNamespace, plan: SweepPlan) -> sweep_driver.SweepStatus:
+    """Carry a sweep on until it is over."""
+    status = sweep_driver.begin(made.lab, plan, NOW, unheard)
+    while not status.is_over:
+        assert work_off(made.lab), "nothing is queued, and the sweep is not over"
+        status = sweep_driver.advance(made.lab, plan, NOW, unheard)
+    return status
+
+
+def test_tpe_decides_about_a_round_after_the_one_before_and_would_again(made: SimpleNamespace) -> None:
+    pytest.importorskip("optuna")
+    rate = '"stages.*.learning_rate" = { log_uniform = [1e-5, 1e-2] }'
+    head = 'method = "tpe"\ntrials = 4\nstartup = 1\nparallel = 2'
+    plan = sweep_of(made, rate, arms='"./cl.toml"', head=head)
+    status = sweep_driver.begin(made.lab, plan, NOW, unheard)
+    assert [len(each.results) for each in status.arms] == [2]
+    assert sweep_driver.advance(made.lab, plan, NOW, unheard) == status
+    (each,) = carried_on(made, plan).arms
+    assert [result.trial.number for result in each.results] == [1, 2, 3, 4]
+    tried = [result.trial.settings["stages.*.learning_rate"] for result in each.results]
+    assert len(set(tried)) == 4
+    assert tried[0] == plan.first_settings(plan.arms[0])[0]["stages.*.learning_rate"]
+    earlier = [(result.trial.settings, result.value) for result in each.results[:2]]
+    assert each.results[3].trial.settings == adaptive_search.suggest(plan.arms[0].search, earlier, 1, 4)
+
+
+def test_asha_counts_a_trial_as_stopped_where_it_should_have_been(made: SimpleNamespace) -> None:
+    pytest.importorskip("optuna")
+    rate = '"stages.*.learning_rate" = { log_uniform = [1e-6, 1e-1] }'
+    plan = sweep_of(made, rate, arms='"./cl.toml"', head='method = "asha"\ntrials = 4\nreduction = 2')
+    status = carried_on(made, plan)  # nobody stops a worker here: each trial goes to its end
+    (each,) = status.arms
+    firsts = [
+        trial_results.validations_of(folder, run_store.load_plan(folder), "nDCG@10")[0]
+        for folder in run_store.folders(made.lab.folder)
+    ]
+    for place, result in enumerate(each.results):
+        best = sorted(firsts[: place + 1], reverse=True)[: max(1, (place + 1) // 2)]
+        assert (result.trial.stopped == 1) == (firsts[place] < best[-1]), (firsts, place)
+        assert (result.state == "stopped early") == bool(result.trial.stopped)
+    assert any(result.trial.stopped for result in each.results)
+    assert each.best.state == "finished"
+    assert sweep_driver.begin(made.lab, plan, NOW, unheard) == status  # what was stopped stays so
+    assert made.lab.queued() == []
+
+
+def test_asha_needs_validations_during_training(made: SimpleNamespace) -> None:
+    text = (made.folder / "both.toml").read_text()
+    (made.folder / "both.toml").write_text(text.replace("validate_every = 2", "validate_every = 0"))
+    with refused(UsageError, "sweep-without-validations", "stages.contrastive.validate_every"):
+        sweep_of(made, arms='"./cl.toml"', head='method = "asha"\ntrials = 2')
