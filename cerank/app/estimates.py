@@ -19,7 +19,7 @@ from cerank.files import journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.shared_speed import SCORING, Rate, rate_of_rows
-from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes, sizes_of
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
 from cerank.runs import run_store
@@ -123,9 +123,8 @@ def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, 
 
     cache = Path(plan.cache)
     datasets = inputs.open_datasets(plan.recipe, cache)
-    queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     return estimate_minutes(
-        count_work(plan.recipe, queries), speeds, inputs.texts_to_embed(plan.recipe, datasets, cache)
+        count_work(plan.recipe, *sizes_of(datasets)), speeds, inputs.texts_to_embed(plan.recipe, datasets, cache)
     )
 
 

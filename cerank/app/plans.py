@@ -35,7 +35,7 @@ from cerank.models.preflight import check_base
 from cerank.planning import optimization, several_devices
 from cerank.planning.learning_rates import RateGroup, changes_rates, rate_groups
 from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
-from cerank.planning.workload import WorkItem, count_work
+from cerank.planning.workload import WorkItem, count_work, sizes_of
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.optimizer_checks import optimizer_mistakes
 from cerank.recipes.paths import COUNTED_FOLDS, with_file_of_folds
@@ -356,12 +356,17 @@ def with_unknown_documents(
     for name in dict.fromkeys((*recipe.data.test, *validation, *trained)):
         dataset = datasets[name]
         local = {number for number, member in dataset.members.items() if not member.reads_catalog}
-        judged = dict.fromkeys(
+        relevant = (
             doc
             for row in dataset.qrels.values()
             for doc, grade in row.items()
             if grade > 0 and (set_number(doc) in local if dataset.members else not dataset.reads_catalog)
         )
+        judged: dict[str, None] = {}
+        for doc in relevant:  # no further than needed: of a large dataset there are millions
+            judged[doc] = None
+            if len(judged) > _LOOKED_UP:
+                break
         looked_up = list(itertools.islice(judged, _LOOKED_UP))
         unknown = [doc for doc in looked_up if doc not in dataset.documents]
         if not unknown:
@@ -416,7 +421,7 @@ def work_of(plan: Plan) -> tuple[WorkItem, ...]:
     from cerank.planning.inputs import open_datasets
 
     datasets = open_datasets(plan.recipe, Path(plan.cache))
-    return count_work(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
+    return count_work(plan.recipe, *sizes_of(datasets))
 
 
 def absolute(recipe: Recipe) -> Recipe:

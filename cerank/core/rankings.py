@@ -7,12 +7,15 @@ that reaches them gives measures that contradict each other.
 from __future__ import annotations
 
 import abc
+import functools
 import hashlib
 import itertools
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
+
+from cerank.core.row_sets import KnownItems
 
 
 class Ranking(Mapping[str, tuple[str, ...]]):
@@ -93,7 +96,39 @@ class LazyRanking(Ranking):
 
     def only(self, query_ids: Sequence[str]) -> Self:
         """Return the given queries in the given order, without those that have no documents here."""
+        if isinstance(query_ids, KnownItems):
+            return self._view(_PlacesOf(self._places, query_ids), self.depth)
         return self._view({query: self._places[query] for query in query_ids if query in self._places}, self.depth)
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)  # counting may take minutes
+
+
+class _PlacesOf(Mapping[str, int]):
+    """The places of queries that are not kept in memory."""
+
+    def __init__(self, places: Mapping[str, int], query_ids: KnownItems) -> None:
+        self._places, self._query_ids = places, query_ids
+        self._newest: tuple[str, int] | None = None  # a sampler asks for one query several times in a row
+
+    def __getitem__(self, query_id: str) -> int:
+        newest = self._newest
+        if newest is None or newest[0] != query_id:
+            place = self._places[query_id]
+            if query_id not in self._query_ids:
+                raise KeyError(query_id)
+            newest = self._newest = query_id, place
+        return newest[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return (query for query in self._query_ids if query in self._places)
+
+    @functools.cached_property
+    def _count(self) -> int:
+        return sum(1 for _ in self)
+
+    def __len__(self) -> int:
+        return self._count
 
 
 def cut_lists(lists: Ranking, queries: Iterable[str], candidates: Ranking | None, depth: int, count: int) -> Ranking:

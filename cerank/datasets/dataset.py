@@ -6,14 +6,19 @@ number that is measured on it could.
 
 from __future__ import annotations
 
+import abc
+import bisect
 import hashlib
+import itertools
 import re
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from cerank.core.rankings import Ranking
+from cerank.core.row_sets import KnownItems, RowSet
 from cerank.datasets.document_templates import DocumentTemplate
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_text
@@ -60,6 +65,27 @@ class FieldReader(Protocol):
         """Return the documents with the texts that the template makes, and a fingerprint of their own."""
 
 
+class StoredQueries(Mapping[str, str]):
+    """Queries of a large file, which are not kept in memory."""
+
+    @property
+    @abc.abstractmethod
+    def ids(self) -> KnownItems:
+        """Return the ids in order, looked up when they are asked for."""
+
+    @abc.abstractmethod
+    def at_places(self, places: RowSet) -> StoredQueries:
+        """Return the queries at some places of `ids`."""
+
+
+class StoredQrels(Mapping[str, Mapping[str, int]]):
+    """Judgments of a large file, which are not kept in memory."""
+
+    @abc.abstractmethod
+    def within(self, queries: StoredQueries) -> StoredQrels:
+        """Return the judgments of some queries, each of which has some."""
+
+
 def no_document(doc_id: str, dataset: str) -> MissingError:
     """Return the error for a document id, in a run or a group, for which the dataset has no text."""
     return MissingError(
@@ -81,8 +107,8 @@ class Dataset:
     name: str
     location: str  # a folder, or CATALOG
     description: str
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
     documents: Documents
     runs: tuple[str, ...]  # names of the first stages that come with it
     identity: str  # SHA-256 of the whole dataset's content, whatever part of it is used
@@ -103,6 +129,11 @@ class Dataset:
         64 hex digits.
         """
         return sha256_text(f"{self.identity}\n{self.part}")
+
+    @property
+    def query_ids(self) -> Sequence[str]:
+        """Return the ids of the queries, in order; those of a large file are looked up when they are asked for."""
+        return self.queries.ids if isinstance(self.queries, StoredQueries) else tuple(self.queries)
 
     @property
     def reads_catalog(self) -> bool:
@@ -183,9 +214,14 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     """
     where = f"{dataset.name}{part}"
     count = len(dataset.queries)
+    first, last = bounds_of(part, count, where)
+    if isinstance(dataset.queries, StoredQueries) and first < min(last, count):
+        places = _places_by_hash(dataset.queries.ids, first, min(last, count))
+        stored = dataset.queries.at_places(places)
+        qrels = dataset.qrels.within(stored) if isinstance(dataset.qrels, StoredQrels) else dataset.qrels
+        return replace(dataset, name=where, part=part, queries=stored, qrels=qrels)
     ordered = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
-    low, high = bounds_of(part, count, where)
-    picked = set(ordered[low:high])
+    picked = set(ordered[first:last])
     if not picked:
         raise UsageError(
             f"the part holds none of the {counted(count, 'query')}",
@@ -200,6 +236,36 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
         queries={query: text for query, text in dataset.queries.items() if query in picked},
         qrels={query: row for query, row in dataset.qrels.items() if query in picked},
     )
+
+
+def _places_by_hash(ids: Sequence[str], first: int, last: int) -> RowSet:
+    """Return the places of the ids that come from place `first` to before `last` when lined up by SHA-256.
+
+    Only the hashes that share their first 16 bits with one of the two bounds are in memory at a time.
+    """
+    sizes = array("Q", bytes(8 << 16))
+    for query in ids:
+        sizes[_first_bits(query)] += 1
+    ends = list(itertools.accumulate(sizes))
+    low, high = _hash_at(ids, ends, first), _hash_at(ids, ends, last)
+    places = RowSet(len(ids))
+    for place, query in enumerate(ids):
+        if low <= hashlib.sha256(query.encode()).digest() < high:
+            places.add(place)
+    return places
+
+
+def _first_bits(query: str) -> int:
+    return int.from_bytes(hashlib.sha256(query.encode()).digest()[:2], "big")
+
+
+def _hash_at(ids: Sequence[str], ends: Sequence[int], place: int) -> bytes:
+    """Return the hash at a place of all hashes in order; beyond the last one that is larger than any."""
+    if place >= ends[-1]:
+        return b"\xff" * 33
+    bits = bisect.bisect_right(ends, place)
+    inside = sorted(hashlib.sha256(query.encode()).digest() for query in ids if _first_bits(query) == bits)
+    return inside[place - (ends[bits - 1] if bits else 0)]
 
 
 def without_identical_ids(ranking: Ranking, depth: int | None = None) -> Ranking:

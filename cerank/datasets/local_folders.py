@@ -28,14 +28,24 @@ from cerank.datasets.dataset import (
     Dataset,
     Documents,
     FieldReader,
+    StoredQueries,
     judged_only,
     no_document,
 )
 from cerank.datasets.document_fields import OtherFingerprint, with_template
 from cerank.datasets.document_templates import DocumentTemplate
 from cerank.datasets.query_text import normalized
-from cerank.datasets.text_files import TextRow, TopicField, document_rows, field_rows, query_rows, read_query_fields
+from cerank.datasets.text_files import (
+    TextRow,
+    TopicField,
+    document_rows,
+    ending_of,
+    field_rows,
+    query_rows,
+    read_query_fields,
+)
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
+from cerank.files import tables
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks, local_path
 from cerank.files.packed_files import PACKED_ENDINGS
@@ -60,6 +70,8 @@ _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
 MAKER_ENDING = ".teacher.json"  # of the record beside qrels that a model made
 _LAYOUT = "a dataset folder holds docs.jsonl, queries.tsv and qrels, or BEIR's corpus.jsonl, queries.jsonl and qrels/"
 _SAMPLED_DOCUMENTS = 1000  # at the beginning of a file, whose fields are looked at
+LARGE_QUERIES = 32 << 20  # bytes of queries or qrels from which they stay on disk: some 500,000 queries
+LARGE_QUERIES_PACKED = 8 << 20  # likewise, where the file is packed
 _SAMPLE = 200  # queries that are looked up to see whether they are documents of the collection themselves
 
 
@@ -254,6 +266,14 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
     raise UsageError("several qrels, none called test", where=str(folder), hint=f"add one: #{' #'.join(names)}")
 
 
+def files_with_rows(folder: Path, split: str = "") -> list[tuple[str, Path]]:
+    """Return (kind, file) of a folder's own documents, queries and qrels; kinds are document, query and judgment."""
+    qrels_file = _qrels_file(folder, split)
+    files = [("document", path) for path in _existing(folder, _DOCUMENTS)]
+    files += [("query", path) for path in _existing(folder, _QUERIES)]
+    return files + ([("judgment", qrels_file)] if qrels_file else [])
+
+
 def runs_of_folder(folder: Path) -> dict[str, Path]:
     """Return the TREC runs in a dataset's folder, by their names."""
     paths = [
@@ -335,11 +355,11 @@ def _open_collection(folder: Path, options: _Collection, cache: Path | None) -> 
     return open_folder(there, split, options.folder, cache=cache, needs_queries=False)
 
 
-def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
+def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[Mapping[str, str], str]:
     """Return the queries of `shared` that query-ids.txt lists, or all, and the SHA-256 of that file."""
     path = folder / QUERY_IDS
     if not path.is_file():
-        return dict(shared.queries), ""
+        return shared.queries, ""
     ids = [line.strip().decode() for _, lines in line_blocks(path, columns=True) for line in lines if line.strip()]
     absent = [query for query in ids if query not in shared.queries]
     if absent:
@@ -368,11 +388,55 @@ def _open_documents(
 
 
 class _OpenedQueries(msgspec.Struct, frozen=True):
-    texts: dict[str, str]
+    texts: Mapping[str, str]
     sha256: str
     path: Path  # the file that errors about them should name
     skipped: list[str]  # ids of queries without text
     files: tuple[Path, ...] = ()  # their own, with what else they say of queries
+
+
+class _Judged(msgspec.Struct, frozen=True):
+    """Queries and judgments of a folder whose files of them are large."""
+
+    queries: StoredQueries
+    qrels: Mapping[str, Mapping[str, int]]
+    sha256: str  # of the file of queries
+
+
+def _is_large(path: Path) -> bool:
+    return path.stat().st_size >= (LARGE_QUERIES_PACKED if path.suffix in PACKED_ENDINGS else LARGE_QUERIES)
+
+
+def _open_mapped(folder: Path, qrels_file: Path | None, options: _Collection, name: str, cache: Path) -> _Judged | None:
+    """Return queries and judgments that stay on disk; None where both files are small, or the queries are not a file.
+
+    Queries without text that are left out, and TREC topics, are read into memory.
+
+    Raises:
+        FormatError: a malformed file, a query without text, or judgments of a query that is not there.
+    """
+    paths = _existing(folder, _QUERIES)
+    if len(paths) != 1 or options.without_text != "refuse":
+        return None
+    path = paths[0]
+    is_table = tables.is_parquet(path) or ending_of(path) in {".tsv", ".csv", ".jsonl"}
+    if not is_table or not (_is_large(path) or (qrels_file is not None and _is_large(qrels_file))):
+        return None
+    from cerank.datasets.mapped import mapped_queries
+
+    queries = mapped_queries.open_mapped_queries(path, cache, name, _SKIP_HINT)
+    if qrels_file is None:
+        return _Judged(queries, {}, input_sha256(path))
+    qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
+    judged, absent = mapped_queries.judged_queries(queries, qrels)
+    if absent:
+        raise _judged_without_text(absent, path)
+    return _Judged(judged, qrels, input_sha256(path))
+
+
+def _judged_without_text(query: str, path: Path) -> FormatError:
+    what = f"judged query '{shown(query, 80)}' has no text"
+    return FormatError(what, where=str(path), hint=_SKIP_HINT, code="text-missing")
 
 
 def _open_queries(folder: Path, shared: Dataset | None, options: _Collection, *, needs_queries: bool) -> _OpenedQueries:
@@ -391,13 +455,30 @@ def _has_shards(folder: Path) -> bool:
 
 def _are_documents(queries: Mapping[str, str], documents: Documents) -> bool:
     """Return whether most queries are documents of the collection, by id and text, as in ArguAna and Quora."""
-    sample = list(queries)[:_SAMPLE]
+    sample = list(itertools.islice(queries, _SAMPLE))
     own = [query for query in sample if query in documents]
     if 2 * len(own) <= len(sample):
         return False
     texts = documents.texts(own)
     same = sum(normalized(queries[query]) in normalized(text) for query, text in zip(own, texts, strict=True))
     return 2 * same > len(sample)
+
+
+def _ignores_identical_ids(
+    options: _Collection, shared: Dataset | None, queries: Mapping[str, str], documents: Documents
+) -> bool:
+    """Return whether a query's own document is no result of it: as declared, or as the queries show."""
+    if options.ignore_identical_ids is not None:
+        return options.ignore_identical_ids
+    return shared.ignores_identical_ids if shared is not None else _are_documents(queries, documents)
+
+
+def _judged_in_memory(
+    texts: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]
+) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, int]]]:
+    """Return the queries with judgments, or all where there are none, and the judgments of queries with a text."""
+    judged = {query: row for query, row in qrels.items() if query in texts}
+    return judged_only(texts, judged), judged
 
 
 def open_folder(
@@ -429,28 +510,26 @@ def open_folder(
     options = _read_collection(folder)
     shared = _open_collection(folder, options, cache)
     documents, documents_hash, field_reader = _open_documents(folder, shared, name, cache)
-    queries = _open_queries(folder, shared, options, needs_queries=needs_queries)
     qrels_file = _qrels_file(folder, split)
-    qrels = read_qrels(qrels_file) if qrels_file else {}
+    mapped = _open_mapped(folder, qrels_file, options, name, cache) if cache is not None else None
+    qrels: Mapping[str, Mapping[str, int]]
+    if mapped is not None:
+        queries, qrels = _OpenedQueries(mapped.queries, mapped.sha256, folder, []), mapped.qrels
+    else:
+        queries = _open_queries(folder, shared, options, needs_queries=needs_queries)
+        qrels = read_qrels(qrels_file) if qrels_file else {}
     if shared is not None and not qrels_file:
         qrels = {query: row for query, row in shared.qrels.items() if query in queries.texts}
-    absent = [query for query in qrels if query not in queries.texts]
+    absent = [query for query in qrels if query not in queries.texts] if mapped is None else []
     if absent and options.without_text == "refuse":
-        raise FormatError(
-            f"judged query '{shown(absent[0], 80)}' has no text",
-            where=str(queries.path),
-            hint=_SKIP_HINT,
-            code="text-missing",
-        )
+        raise _judged_without_text(absent[0], queries.path)
     without_text = len({*absent, *queries.skipped})
     notes = [f"{counted(without_text, 'query')} without text left out"] if without_text else []
     own = runs_of_folder(folder)
     hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
     if without_text:
         hashes.append("queries without text left out")
-    ignores = options.ignore_identical_ids
-    if ignores is None:
-        ignores = shared.ignores_identical_ids if shared is not None else _are_documents(queries.texts, documents)
+    ignores = _ignores_identical_ids(options, shared, queries.texts, documents)
     if ignores:
         hashes.append(IGNORES_IDENTICAL_IDS)
 
@@ -462,12 +541,12 @@ def open_folder(
             return shared.query_fields() if shared.query_fields is not None else {}
         return {query: fields for file in queries.files for query, fields in read_query_fields(file)}
 
-    judged = {query: row for query, row in qrels.items() if query in queries.texts}
+    texts, judged = (queries.texts, qrels) if mapped is not None else _judged_in_memory(queries.texts, qrels)
     dataset = Dataset(
         name=name,
         location=str(folder.resolve()),
         description=description or "a local folder",
-        queries=judged_only(queries.texts, judged),
+        queries=texts,
         qrels=judged,
         documents=documents,
         runs=tuple(dict.fromkeys((*own, *(shared.runs if shared is not None else ())))),

@@ -10,12 +10,11 @@ copied because packed files cannot be read from the middle, and so that editing 
 from __future__ import annotations
 
 import contextlib
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
@@ -28,6 +27,8 @@ from cerank.files.packed_files import ByteStream, OpenedFile, open_stream
 Rows = Callable[[Path, Opener], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
 _PIECE = 1 << 22  # bytes of texts written at once
+_IDS_AT_ONCE = 4096  # that are hashed together
+_FOLDERS = {"document": "documents", "query": "queries", "query judgments": "qrels"}  # in the cache
 
 
 class _Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,20 @@ class MappedDocuments:
         doc_id, _, text = record.partition(" ")
         return doc_id, text
 
+    def id_of(self, row: int) -> str:
+        """Return the id in a row, from 0."""
+        return self._record(row)[0]
+
+    def find(self, doc_id: str) -> tuple[int, str] | None:
+        """Return row and text of an id; None where there is none."""
+        row = self._keys.row(doc_id)
+        text = self._text_of_row(doc_id, row)
+        return None if text is None else (row, text)
+
+    def are_known(self, ids: Sequence[str]) -> list[bool]:
+        """Return of each id whether there is a text, by its hash alone: wrong for one id in about 10**12."""
+        return [row >= 0 for row in self._keys.rows(ids).tolist()]
+
     def _text_of_row(self, doc_id: str, row: int) -> str | None:
         if row < 0:
             return None
@@ -76,7 +91,7 @@ class MappedDocuments:
         return texts
 
     def __contains__(self, doc_id: object) -> bool:
-        return isinstance(doc_id, str) and self._text_of_row(doc_id, int(self._keys.rows([doc_id])[0])) is not None
+        return isinstance(doc_id, str) and self.find(doc_id) is not None
 
     def __len__(self) -> int:
         return self._contents.rows
@@ -89,26 +104,31 @@ class MappedDocuments:
         return self._contents.sha256
 
 
-def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
+def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows, kind: str = "document") -> MappedDocuments:
     """Return the documents of the file `path`, building their copy in `cache` if it is missing.
 
     Args:
         path: file of documents, compressed or not.
         cache: folder of caches, which may be emptied whenever its documents are not in use.
         dataset: name of the dataset, for error messages.
-        rows: yields the rows of the file; it opens the file by the function that it is given.
+        rows: yields the rows of the file; it opens the file by the function that it is given, or not at all where
+            `kind` says that the rows are no documents.
+        kind: what has the ids, "document" or "query"; a word after it, as in "query judgments", names the folder.
 
     Raises:
         FormatError, MissingError, UsageError: the file is malformed or not there.
         RunFailedError: the cache cannot be written.
     """
-    folder = cache / "documents"
+    folder = cache / _FOLDERS[kind]
     documents = _open_known(path, folder, dataset)
     if documents is not None:
         return documents
     with file_cache.exclusive_lock(path, folder):
         documents = _open_known(path, folder, dataset)
-        return _build_locked(path, folder, dataset, rows) if documents is None else documents
+        if documents is None:
+            build = _TextsFile(path, rows, kind)
+            return _build_locked(build, folder, dataset)
+        return documents
 
 
 def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | None:
@@ -125,12 +145,26 @@ def _read(folder: Path, dataset: str) -> MappedDocuments | None:
     return MappedDocuments(folder, contents, dataset) if is_whole and contents.format == _FORMAT else None
 
 
-def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedDocuments:
+class _TextsFile(NamedTuple):
+    """A file of texts, and how it is read."""
+
+    path: Path
+    rows: Rows
+    kind: str
+
+    @property
+    def ids_of(self) -> str:
+        """Return what has the ids."""
+        return self.kind.partition(" ")[0]
+
+
+def _build_locked(file: _TextsFile, folder: Path, dataset: str) -> MappedDocuments:
+    path = file.path
     before, part = file_cache.stamp_of(path), folder / f"{file_cache.cache_name(path)}.part"
     disk.remove_tree(part)
     disk.make_folder(part)
     try:
-        sha256 = _write_copy(path, part, rows)
+        sha256 = _write_copy(file, part)
         if file_cache.stamp_of(path) != before:
             raise UsageError(
                 "the file changed while it was read",
@@ -144,30 +178,35 @@ def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedD
     file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
     documents = _read(folder / sha256, dataset)
     if documents is None:
-        raise UsageError("checksum mismatch after writing the documents", where=str(folder), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the texts", where=str(folder), hint="check the disk")
     return documents
 
 
-def _write_copy(path: Path, part: Path, rows: Rows) -> str:
+def _write_copy(file: _TextsFile, part: Path) -> str:
     """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
-    is_parquet = tables.is_parquet(path)  # a file that its reader opens by itself
+    path, kind = file.path, file.ids_of
+    is_opened_there = tables.is_parquet(path) or file.kind != "document"  # by what reads its rows
     with translate_read_errors(path):
-        source = None if is_parquet else OpenedFile(path)
+        source = None if is_opened_there else OpenedFile(path)
 
     def open_source(_path: Path) -> ByteStream:
         return source.stream if source is not None else open_stream(path)
 
-    keys, offsets, offset = IdIndexBuilder(), array("Q", [0]), 0
-    texts = disk.open_append(part / "texts.bin")
-    with contextlib.closing(_BufferedAppender(texts)) as piece:
-        for number, doc_id, text in rows(path, open_source):
-            keys.add([checked_id(doc_id, "document", at(path, number))])
-            offset += piece.add(f"{doc_id} {text}".encode())
-            offsets.append(offset)
+    keys, offset, waiting = IdIndexBuilder(part / "spilled"), 0, list[str]()
+    texts, starts = disk.open_append(part / "texts.bin"), disk.open_append(part / "offsets.bin")
+    with contextlib.closing(_BufferedAppender(texts)) as piece, contextlib.closing(_BufferedAppender(starts)) as places:
+        places.add(offset.to_bytes(8, "little"))
+        for number, row_id, text in file.rows(path, open_source):
+            waiting.append(checked_id(row_id, kind, at(path, number)))
+            offset += piece.add(f"{row_id} {text}".encode())
+            places.add(offset.to_bytes(8, "little"))
+            if len(waiting) == _IDS_AT_ONCE:
+                keys.add(waiting)
+                waiting.clear()
+    keys.add(waiting)
     if not len(keys):
-        raise FormatError("the file holds no document", where=str(path))
-    _check_unique_ids(path, keys, rows)
-    disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
+        raise FormatError(f"the file holds no {kind}", where=str(path))
+    _check_unique_ids(file, keys)
     sha256 = source.sha256() if source is not None else sha256_file(path)
     is_numbered = keys.write(part)
     sizes = {file.name: file.stat().st_size for file in sorted(part.iterdir())}
@@ -203,12 +242,14 @@ class _BufferedAppender:
             disk.close(self._handle)
 
 
-def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
-    if keys.find_duplicate() is None:
+def _check_unique_ids(file: _TextsFile, keys: IdIndexBuilder) -> None:
+    twice = keys.find_duplicate()
+    if twice is None:
         return
-    seen: set[str] = set()
-    for number, doc_id, _ in rows(path, open_stream):
-        if doc_id in seen:
-            raise duplicate_error("document", doc_id, at(path, number))
-        seen.add(doc_id)
-    raise FormatError("two document ids have the same 64-bit hash", where=str(path))
+    earlier, later = "", twice[1]
+    for row, (number, row_id, _) in enumerate(file.rows(file.path, open_stream)):
+        if row == twice[0]:
+            earlier = row_id
+        if row == later and row_id == earlier:
+            raise duplicate_error(file.ids_of, row_id, at(file.path, number))
+    raise FormatError(f"two {file.ids_of} ids have the same 64-bit hash", where=str(file.path))

@@ -5,7 +5,7 @@ Invariant: nothing is taken out here; what is shared is counted and named, and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -17,6 +17,7 @@ from cerank.text.safe_text import shown
 
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 _NAMED = 3  # shared queries that are written out
+MANY_QUERIES = 200_000  # queries; of more, the texts as they are compared are not kept in memory
 
 # Two collections of short texts share a few by chance ("args: address: a string"): up to this share of a test set is
 # reported, not rejected. The same query id in the same collection is always rejected.
@@ -119,13 +120,27 @@ class _Queries:
     def __init__(self, dataset: Dataset) -> None:
         self.texts = dataset.queries
         self.collection = dataset.documents.fingerprint()
-        self.plain = {query: normalized(text) for query, text in dataset.queries.items()}
-        self.known = set(self.plain.values()) - {""}
+        self.is_large = len(self.texts) > MANY_QUERIES
+        self._plain = {} if self.is_large else {query: normalized(text) for query, text in self.texts.items()}
+
+    def plain(self) -> Iterable[tuple[str, str]]:
+        """Return (query, text as it is compared), one after the other where there are many."""
+        if not self.is_large:
+            return self._plain.items()
+        return ((query, normalized(text)) for query, text in self.texts.items())
+
+    def known(self, others: _Queries) -> set[str]:
+        """Return the texts, of many queries only those that are among the others' if these are few."""
+        if self.is_large and not others.is_large:
+            among = set(others._plain.values())
+            return {text for _, text in self.plain() if text in among} - {""}
+        return {text for _, text in self.plain()} - {""}
 
 
 def _overlap(left: QuerySet, right: QuerySet, ours: _Queries, theirs: _Queries) -> Overlap | None:
     by_id = {query for query in theirs.texts if query in ours.texts} if ours.collection == theirs.collection else set()
-    by_text = {query for query, text in theirs.plain.items() if text in ours.known}
+    known = ours.known(theirs)
+    by_text = {query for query, text in theirs.plain() if text in known}
     shared = [query for query in theirs.texts if query in by_id or query in by_text]
     if not shared:
         return None

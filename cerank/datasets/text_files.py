@@ -135,12 +135,15 @@ def _field_row(path: Path, number: int, row: Mapping[str, object]) -> FieldRow:
     )
 
 
-def query_rows(path: Path, fields: Sequence[TopicField] = ("title",)) -> Iterator[TextRow]:
+def query_rows(
+    path: Path, fields: Sequence[TopicField] = ("title",), opener: Opener | None = None
+) -> Iterator[TextRow]:
     """Yield (line, id, text) of each query in a file; a text may be empty.
 
     Args:
         path: file of queries: TSV, JSONL or TREC topics, compressed or not.
         fields: parts of TREC topics that make the query, in this order.
+        opener: opens the file, where it is no table and no TREC topics; None opens it by its path.
 
     Raises:
         FormatError: a malformed row, or one without id.
@@ -149,14 +152,14 @@ def query_rows(path: Path, fields: Sequence[TopicField] = ("title",)) -> Iterato
     if tables.is_parquet(path):
         yield from _parquet_texts(path, QUERY_IDS, _QUERY_TEXTS)
     elif ending == ".tsv":
-        for number, (query_id, text) in tab_lines(path, (2,)):
+        for number, (query_id, text) in tab_lines(path, (2,), opener):
             yield number, query_id, text
     elif ending == ".csv":
-        yield from _csv_texts(path, QUERY_IDS, _QUERY_TEXTS, None)
+        yield from _csv_texts(path, QUERY_IDS, _QUERY_TEXTS, opener)
     elif ending in (*_SGML, ".txt", ""):
         yield from _topics(path, fields)
     else:
-        for number, record in json_lines(path, _QueryRecord):
+        for number, record in json_lines(path, _QueryRecord, opener):
             ids = (record.query_id, record.beir_id, record.qid, record.id)
             query = _first((record.text, record.query, record.query_text, record.contents))
             yield number, _id(ids, path, number, QUERY_IDS, "query"), query or ""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,36 +33,85 @@ def hash_ids(keys: Sequence[str]) -> NDArray[np.uint64]:
     return np.frombuffer(packed, dtype="<u8")
 
 
-class IdIndexBuilder:
-    """Collects the ids of rows 0, 1, 2 ...; 8 bytes each."""
+_MOST_WAITING = 1 << 21  # hashes in memory; then they go to the files of their buckets
+_BUCKETS = 64  # by the highest six bits, so that buckets follow each other in order
+_SPILLED = np.dtype([("hash", "<u8"), ("row", "<u4")])
 
-    def __init__(self) -> None:
-        self._hashes = array("Q")
+
+class IdIndexBuilder:
+    """Collects the ids of rows 0, 1, 2 ...; at most some millions of hashes are in memory, of 8 bytes each.
+
+    Args:
+        spill: folder for temporary files, made when it is needed and removed by `write`; None keeps all in memory.
+    """
+
+    def __init__(self, spill: Path | None = None, most_waiting: int = _MOST_WAITING) -> None:
+        self._spill, self._most_waiting = spill, most_waiting
+        self._hashes = array("Q")  # of the newest rows
+        self._spilled = 0  # number of rows before those
         self._is_numbered = True
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return self._spilled + len(self._hashes)
 
     def add(self, keys: Sequence[str]) -> None:
         """Add the ids of the next rows."""
         if self._is_numbered:
             self._is_numbered = all(key == str(row) for row, key in enumerate(keys, len(self)))
         self._hashes.frombytes(hash_ids(keys).astype(np.uint64).tobytes())
+        if self._spill is not None and len(self._hashes) >= self._most_waiting:
+            self._flush(self._spill)
+
+    def _flush(self, folder: Path) -> None:
+        """Append the waiting hashes, with their rows, to the files of their buckets."""
+        entries = np.empty(len(self._hashes), dtype=_SPILLED)
+        entries["hash"] = np.frombuffer(self._hashes, dtype=np.uint64)
+        entries["row"] = np.arange(self._spilled, self._spilled + len(entries))
+        numbers = entries["hash"] >> np.uint64(58)
+        entries = entries[np.argsort(numbers, kind="stable")]
+        ends = np.searchsorted(entries["hash"] >> np.uint64(58), np.arange(_BUCKETS + 1, dtype=np.uint64))
+        disk.make_folder(folder)
+        for bucket in range(_BUCKETS):
+            handle = disk.open_append(folder / f"{bucket:02}.bin")
+            disk.append(handle, entries[int(ends[bucket]) : int(ends[bucket + 1])].tobytes())
+            disk.close(handle)
+        self._spilled += len(entries)
+        self._hashes = array("Q")
+
+    def _sorted_parts(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+        """Yield hashes in ascending order with their rows, part by part; rows of equal hashes ascend, too."""
+        if self._spill is None or not self._spilled:
+            values = np.frombuffer(self._hashes, dtype=np.uint64)
+            order = np.argsort(values, kind="stable")
+            yield values[order], order
+            return
+        if self._hashes:
+            self._flush(self._spill)
+        for bucket in range(_BUCKETS):
+            entries = np.fromfile(self._spill / f"{bucket:02}.bin", dtype=_SPILLED)
+            entries = entries[np.argsort(entries["hash"], kind="stable")]
+            yield entries["hash"], entries["row"].astype(np.int64)
 
     def find_duplicate(self) -> tuple[int, int] | None:
         """Return two rows whose ids have the same hash, so almost certainly the same id; None if all differ."""
-        values = np.frombuffer(self._hashes, dtype=np.uint64)
-        order = np.argsort(values, kind="stable")
-        same = np.flatnonzero(values[order][1:] == values[order][:-1])
-        return (int(order[same[0]]), int(order[same[0] + 1])) if len(same) else None
+        for hashes, rows in self._sorted_parts():
+            same = np.flatnonzero(hashes[1:] == hashes[:-1])
+            if len(same):
+                return int(rows[same[0]]), int(rows[same[0] + 1])
+        return None
 
     def write(self, folder: Path) -> bool:
         """Write the two files into `folder` and return False; if the ids are 0, 1, 2 ..., return True instead."""
         if not self._is_numbered:
-            values = np.frombuffer(self._hashes, dtype=np.uint64)
-            order = np.argsort(values, kind="stable")
-            disk.write(folder / "hashes.bin", values[order].astype("<u8").tobytes())
-            disk.write(folder / "rows.bin", order.astype("<u4").tobytes())
+            files = [disk.open_append(folder / name) for name in ("hashes.bin", "rows.bin")]
+            for hashes, rows in self._sorted_parts():
+                disk.append(files[0], hashes.astype("<u8").tobytes())
+                disk.append(files[1], rows.astype("<u4").tobytes())
+            for file in files:
+                disk.sync(file)
+                disk.close(file)
+        if self._spill is not None:
+            disk.remove_tree(self._spill)
         return self._is_numbered
 
 
@@ -84,6 +134,20 @@ class IdIndex:
     @cached_property
     def _rows(self) -> NDArray[np.uint32]:
         return map_array(self._folder / "rows.bin", "<u4")
+
+    @cached_property
+    def _ascending(self) -> memoryview:
+        return self._hashes.astype(np.uint64, copy=False).data  # a copy on big-endian machines alone
+
+    def row(self, key: str) -> int:
+        """Return the row of one id, as `rows` does; faster than that for a single one."""
+        if self._is_numbered:
+            return _parse_number(key, self._count)
+        if not self._count:
+            return -1
+        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+        place = bisect_left(self._ascending, number)
+        return int(self._rows[place]) if place < self._count and self._ascending[place] == number else -1
 
     def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each id, shape (ids,); -1 for an unknown id, except for one in about 10**12."""

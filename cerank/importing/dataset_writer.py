@@ -20,6 +20,7 @@ from cerank.files import disk
 from cerank.files.line_reader import checked_id
 from cerank.importing.deduplicate import candidates, judgments
 from cerank.importing.external_sort import SpillBuffer
+from cerank.importing.seen_ids import SeenIds
 from cerank.text.safe_text import shown
 
 if TYPE_CHECKING:
@@ -122,11 +123,12 @@ class DatasetWriter:
         self._rows = (
             SpillBuffer(self._rows_folder) if rows_in_memory is None else SpillBuffer(self._rows_folder, rows_in_memory)
         )
-        self._documents: dict[str, int] = {}
-        self._queries: dict[str, int] = {}
+        self._documents = SeenIds(self._rows_folder / "documents.sqlite")
+        self._queries = SeenIds(self._rows_folder / "queries.sqlite")
         self._runs: dict[str, int] = {}
         self._listed: set[int] = set()
-        self._last = self._query = ""
+        self._last = ""
+        self._query: str | None = None
         self.counts: Counter[str] = Counter()
         self.offered: set[str] = set()  # runs that came, kept or not
         self.records = 0
@@ -165,7 +167,7 @@ class DatasetWriter:
         known_hash = self._queries.get(query_id)
         if known_hash is None:
             checked_id(query_id, "query", where)
-            self._queries[query_id] = hash(text)
+            self._queries.add(query_id, hash(text))
             self._query_file.write(_line({"query_id": query_id, "text": text}, where))
         elif known_hash != hash(text):
             raise FormatError(
@@ -189,7 +191,7 @@ class DatasetWriter:
         known_hash = self._documents.get(doc_id)
         if known_hash is None:
             checked_id(doc_id, "document", where)
-            self._documents[doc_id] = hash(text)
+            self._documents.add(doc_id, hash(text))
             self._document_file.write(_line({"doc_id": doc_id, "text": text}, where))
         elif known_hash != hash(text):
             self.count("documents that come again with another text; the first is kept")
@@ -284,6 +286,8 @@ class DatasetWriter:
             self._document_file.close()
         rows, named = self._write_tables()
         self._query_file.close()
+        self._documents.close()
+        self._queries.close()
         disk.remove_tree(self._rows_folder)
         return ImportCounts(
             records=self.records,
@@ -297,15 +301,17 @@ class DatasetWriter:
     def close(self) -> None:
         """Close the files if the work ended before `finish`; the caller removes the folder."""
         self._rows.close()
+        self._documents.close()
+        self._queries.close()
         for file in (self._query_file, self._document_file):
             if file is not None:
                 file.close_without_flush()
 
     def _checked_query(self, query_id: str, where: str) -> str:
         """Return the id; checked once if it comes several times in a row."""
-        if self.keeps_texts and query_id not in self._queries:
-            raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
         if query_id != self._query:
+            if self.keeps_texts and query_id not in self._queries:
+                raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
             self._query = checked_id(query_id, "query", where)
         return query_id
 

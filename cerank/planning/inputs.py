@@ -154,7 +154,7 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
         if stage.source != "teacher" or stage.teacher != EMBEDDING:
             continue
         dataset = datasets[training_dataset(recipe, stage)]
-        queries = list(dataset.queries)
+        queries = dataset.query_ids
         all_uses = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
         queries_used = min(len(queries), all_uses)
         sampled = random.Random(0).sample(queries, min(queries_used, _COUNTED))

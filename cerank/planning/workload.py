@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
+from cerank.datasets.dataset import Dataset
 from cerank.recipes.schema import Recipe, Stage
 from cerank.recipes.sections.filter_specs import ASSUMED_SHARE
 from cerank.text.safe_text import counted
@@ -16,21 +18,28 @@ from cerank.text.safe_text import counted
 class WorkItem(msgspec.Struct, frozen=True):
     """A part of a run's work, counted in pairs through the model before anything is started."""
 
-    part: str  # "train contrastive", "choose contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
+    part: str  # "train contrastive", "choose ...", "filter negatives of ...", "validate ...", "re-rank TEST by ..."
     units: int  # steps, validations, queries, texts
     pairs: int  # 0 for an embedding teacher, which reads texts one by one
     stage: str = ""  # whose work it is; "" for a sum over several
     minutes: float | None = None  # None if unknown; see `app.estimates`
 
 
-def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ...]:
+def count_work(
+    recipe: Recipe, queries: Mapping[str, int], documents: Mapping[str, int] = MappingProxyType({})
+) -> tuple[WorkItem, ...]:
     """Return a recipe's work, part by part, with the stages in order.
 
     Args:
         recipe: recipe with every default filled in; its baselines come last, though a run scores with them first.
         queries: name of a dataset -> number of its queries.
+        documents: name of a dataset -> number of its documents, where it is known: no list is longer.
     """
     items = []
+
+    def depth_in(dataset: str, depth: int) -> int:
+        return min(depth, documents.get(dataset, depth))
+
     for name, stage in recipe.chained():
         taught = queries[stage.dataset or recipe.data.train]
         steps = _steps(stage, min(taught, stage.list_queries or taught))
@@ -43,25 +52,51 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
             items.append(
                 WorkItem(f"choose {name}", steps - stage.filter.plain_steps(steps), passes.scored * size, name)
             )
-        validation_queries = queries[stage.validation or recipe.data.validation]
+        if stage.false_negatives.scores in recipe.teachers:
+            sampled = min(steps * stage.groups_per_step, taught)
+            items.append(WorkItem(f"filter negatives of {name}", sampled, sampled * _scored_by_filter(stage), name))
+        validation = stage.validation or recipe.data.validation
+        validation_queries = queries[validation]
         times = 1 + -(-steps // (stage.validate_every or steps))  # one of them before the first step
         per_validation = min(validation_queries, stage.validation_queries or validation_queries)
-        each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
+        each = depth_in(validation, stage.validation_depth) + (stage.group_size if stage.validates_by_loss else 0)
         items.append(WorkItem(f"validate {name}", times, times * per_validation * each * passages, name))
         for test in recipe.data.test:
-            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages) * passages
+            pairs = queries[test] * depth_in(test, recipe.data.depth) * len(recipe.data.first_stages) * passages
             items.append(WorkItem(f"re-rank {test} by {name}", queries[test], pairs, name))
     for system in recipe.baseline_models():
         for test in recipe.data.test:
-            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages) * _passages(recipe, system)
+            pairs = (
+                queries[test]
+                * depth_in(test, recipe.data.depth)
+                * len(recipe.data.first_stages)
+                * _passages(recipe, system)
+            )
             items.append(WorkItem(f"re-rank {test} by {system}", queries[test], pairs, system))
     return tuple(items)
+
+
+def _scored_by_filter(stage: Stage) -> int:
+    """Return how many documents of a query a model scores at most so that false negatives can be told, positives too.
+
+    A query with more positives than a group takes has some more.
+    """
+    ranks = [source.ranks or stage.window for source in stage.negative_sources if source.is_ranked]
+    if not stage.negative_sources:
+        ranks = [stage.window]
+    return stage.positives + sum(last - first + 1 for first, last in ranks)
 
 
 def _passages(recipe: Recipe, system: str) -> int:
     """Return how many passages of a document a system scores at most."""
     spec = recipe.passages_of(system)
     return spec.max_passages if spec.has_passages else 1
+
+
+def sizes_of(datasets: Mapping[str, Dataset]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the number of queries of each dataset, and of the documents of those that are here without fetching."""
+    documents = {name: len(dataset.documents) for name, dataset in datasets.items() if not dataset.reads_catalog}
+    return {name: len(dataset.queries) for name, dataset in datasets.items()}, documents
 
 
 class FilterPasses(msgspec.Struct, frozen=True):

@@ -351,12 +351,6 @@ def _joint_mistakes(at: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.labels_by: none of the losses learns from labels; leave it out")
     if stage.gradient_cosine_every and len(stage.losses) < 2:
         mistakes.append(f"{at}.gradient_cosine_every: needs two losses or more")
-    if stage.filter.is_on and len(stage.losses) > 1:
-        mistakes.append(f"{at}.filter: chooses groups by one loss; leave it out, or give the stage one loss")
-    if any(part.teacher for part in stage.losses):
-        of_labels = {"negative_sources": (), "false_negatives": FalseNegativeFilters()}
-        what = "needs losses that all learn from labels; a teacher's loss takes candidates that the teacher ranks"
-        mistakes += [f"{at}.{key}: {what}" for key, default in of_labels.items() if getattr(stage, key) != default]
     return mistakes
 
 

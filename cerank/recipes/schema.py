@@ -129,6 +129,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["skip", "refuse"],
         help_text("a query without usable positives or negatives: skip it, or stop with an error"),
     ] = "skip"
+    query_order: Annotated[
+        Literal["shuffled", "computed"],
+        help_text("an epoch's order of queries: shuffled in memory, or computed place by place, for many millions"),
+    ] = "shuffled"
 
     # how long, how fast
     steps: Annotated[Count, help_text("exactly one of steps and epochs is above 0")] = 0

@@ -115,7 +115,7 @@ def candidates(
         UsageError: no such first stage, or it ranks none of the queries.
         FormatError: a malformed run.
     """
-    queries = list(dataset.queries) if query_ids is None else list(query_ids)
+    queries = dataset.query_ids if query_ids is None else query_ids
     ignores = dataset.ignores_identical_ids
     if _is_named_in_sets(dataset, first_stage):
         return _candidates_in_sets(dataset, first_stage, depth, cache, queries)

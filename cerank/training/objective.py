@@ -73,6 +73,23 @@ class Objective:
             losses.append(loss(scores, labels, known))
         return losses, mask
 
+    def of_groups(self, losses: Sequence[Tensor], groups: Sequence[Group]) -> Tensor:
+        """Return the weighted sum (groups,) of the losses of each group, by which a filter chooses.
+
+        A loss without targets for a group adds 0 to it.
+
+        Args:
+            losses: each loss of each group, as `group_losses` returned them.
+            groups: the groups.
+        """
+        if len(self) == 1:
+            return losses[0]
+        total = torch.zeros_like(losses[0])
+        for number, (factor, loss) in enumerate(zip(self.factors, losses, strict=True)):
+            has_targets = [sum(value is not None for value in group.targets_of(number)) > 1 for group in groups]
+            total = total + factor * loss.masked_fill(~to_device(has_targets, torch.bool, loss.device), 0.0)
+        return total
+
     def total(self, values: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum () of the losses' means ()."""
         if len(values) == 1 and self.factors[0] == 1.0:

@@ -316,7 +316,7 @@ class Trainer:
             return StepResult(self.forward_backward(passes, batch, step), batch)
         places = self._filter.places_to_score(filter_state, step, batch)
         to_score = [batch[place] for place in places]
-        losses = self._probe.losses(to_score, step, lambda scores, groups: self._group_losses(scores, groups)[0])
+        losses = self._probe.losses(to_score, step, self._loss_of_groups)
         choice = self._filter.choose(filter_state, step, batch, dict(zip(places, losses, strict=True)))
         self._group_loss_parts = []
         parts = self.forward_backward(passes, choice.groups, step) if choice.groups else []
@@ -489,7 +489,8 @@ class Trainer:
         """
         losses = self._group_losses(scores, groups)
         if self._filter is not None:
-            self._group_loss_parts.append(losses[0].detach())
+            of_groups = self.objective.of_groups(losses, [encoded.group for encoded in groups])
+            self._group_loss_parts.append(of_groups.detach())
         return [(loss * of_loss).sum() for loss, of_loss in zip(losses, weights, strict=True)]
 
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
@@ -537,6 +538,11 @@ class Trainer:
         optimizer.state.clear()  # of the moments some are missing, and all that are there would count a step twice
         release_memory(self.device)
         optimizer.step()
+
+    def _loss_of_groups(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
+        """Return the weighted sum (groups,) of each group's losses, from the scores (pairs,) of all groups."""
+        losses = self._group_losses(scores, microbatch)
+        return self.objective.of_groups(losses, [encoded.group for encoded in microbatch])
 
     def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> list[Tensor]:
         """Return each loss of each group, (groups,) a loss, from the scores (pairs,) of all groups end to end."""

@@ -1,4 +1,4 @@
-"""A ranking on disk that is read through a memory map: only its query ids are in memory.
+"""A ranking on disk that is read through a memory map: only its query ids are in memory, and of many not even these.
 
 Invariant: it is a `Ranking` with the same documents and scores as `text_io.read_run` gives for the file it was made of.
 
@@ -11,6 +11,7 @@ A folder `CACHE/rankings/SHA256 of the run file` holds, numbers little-endian:
                    one space between two ids of a query and none between queries, and
     bytes.bin      uint64, (queries + 1,): where in documents.bin each query starts
     COMPLETE.json  counts, and size and SHA-256 of the other files; written last
+    query-index/   of many queries: where their ids are found, as `query_places` makes it
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from cerank.core.rankings import LazyRanking
 from cerank.files import json_records, manifests
 from cerank.files.hashing import sha256_file
+from cerank.trec import query_places
 
 FORMAT = 1  # version of the files; another one invalidates all older ones
 
@@ -56,8 +58,12 @@ class MappedRun:
         self._scores = self._mapped("scores.bin", "<f4")
         self._documents = self._mapped("documents.bin", "<u4" if contents.is_numbered else "u1")
         self._bytes = self._mapped("bytes.bin", "<u8") if not contents.is_numbered else self.starts
-        names = (folder / "queries.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        self.places = {name: place for place, name in enumerate(names)}
+        self.places: Mapping[str, int]
+        if contents.queries >= query_places.MANY_QUERIES:
+            self.places = query_places.open_places(folder, contents.queries)
+        else:
+            names = (folder / "queries.txt").read_text(encoding="utf-8").split("\n")[:-1]
+            self.places = {name: place for place, name in enumerate(names)}
 
     def _mapped(self, name: str, kind: str) -> NDArray[Any]:
         path = self.folder / name

@@ -11,7 +11,7 @@ import math
 import re
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
 from cerank.files.hashing import input_sha256
-from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks
+from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.text.safe_text import counted, shown
 from cerank.trec import layouts
@@ -201,20 +201,35 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         >>> read_qrels(Path("test.qrels"))["q1"]
         {'d1': 1, 'd3': 0}
     """
-    layout = layouts.layout_of(path, "qrels")
     qrels: dict[str, dict[str, int]] = {}
+    for number, query, document, grade in qrels_rows(path):
+        where = at(path, number) if number else str(path)
+        if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
+            raise grade_twice(query, document, where)
+    return qrels
+
+
+def qrels_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str, int]]:
+    """Yield (line, query, document, grade) of each row of qrels, as `read_qrels` reads them; raises as it does.
+
+    The line is 0 where the layout has none to tell. Qrels with four columns are not kept in memory; they are opened by
+    `opener`, if there is one.
+    """
+    layout = layouts.layout_of(path, "qrels")
     if layout.kind != "trec":
         for query, document, value in layouts.read_foreign(path, layout, "qrels").rows:
             if value != int(value) or abs(value) >= 1e9:
                 what = f"grade '{value:g}' is not a whole number below a thousand million"
                 raise FormatError(what, where=str(path), code="grade-not-integer")
-            _judge(qrels, query, document, int(value), str(path))
-        return qrels
-    for first, lines in line_blocks(path, columns=True):
+            where = str(path)
+            yield 0, checked_id(query, "query", where), checked_id(document, "document", where), int(value)
+        return
+    is_first = True
+    for first, lines in line_blocks(path, columns=True, opener=opener):
         for number, line in enumerate(lines, first):
             parts = line.split()
-            if len(parts) != 4 or (not qrels and is_comment(line)):
-                if not parts or (not qrels and is_comment(line)):
+            if len(parts) != 4 or (is_first and is_comment(line)):
+                if not parts or (is_first and is_comment(line)):
                     continue
                 raise FormatError(
                     f"the line has {counted(len(parts), 'column')}",
@@ -226,15 +241,15 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
             if grade is None:
                 what = f"grade '{shown(parts[3].decode(), 40)}' is not a whole number below a thousand million"
                 raise FormatError(what, where=at(path, number), code="grade-not-integer")
-            _judge(qrels, parts[0].decode(), parts[2].decode(), int(grade[1]), at(path, number))
-    return qrels
+            is_first, where = False, at(path, number)
+            query, document = checked_id(parts[0].decode(), "query", where), parts[2].decode()
+            yield number, query, checked_id(document, "document", where), int(grade[1])
 
 
-def _judge(qrels: dict[str, dict[str, int]], query: str, document: str, grade: int, where: str) -> None:
-    checked_id(document, "document", where)
-    if qrels.setdefault(checked_id(query, "query", where), {}).setdefault(document, grade) != grade:
-        what = f"document '{shown(document, 80)}' has two grades for query '{shown(query, 80)}'"
-        raise FormatError(what, where=where, code="grade-twice")
+def grade_twice(query: str, document: str, where: str) -> FormatError:
+    """Return the error for a document that has two grades for a query."""
+    what = f"document '{shown(document, 80)}' has two grades for query '{shown(query, 80)}'"
+    return FormatError(what, where=where, code="grade-twice")
 
 
 class _GzipWriter:

@@ -24,7 +24,7 @@ from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import locate
 from cerank.planning import inputs
 from cerank.planning.shared_speed import LEAST_STEPS, Rate, rate_of_rows, shared_work
-from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes, sizes_of
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.runs.layout import ReadingRow
@@ -168,9 +168,8 @@ def estimate_work(
     plan: Plan, datasets: Mapping[str, Dataset], speeds: Mapping[str, MeasuredSpeed]
 ) -> tuple[WorkItem, ...]:
     """Return the plan's work with the expected minutes of each part."""
-    queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
-    return estimate_minutes(count_work(plan.recipe, queries), speeds, texts)
+    return estimate_minutes(count_work(plan.recipe, *sizes_of(datasets)), speeds, texts)
 
 
 def progress_parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:

@@ -35,47 +35,63 @@ Candidates = Mapping[str, tuple[Sequence[str], Mapping[str, tuple[str, int]]]]  
 Scores = Callable[[Candidates], Mapping[str, Mapping[str, float]]]
 
 
-def without_false_negatives(
-    context: RunContext, run_inputs: RunInputs, name: str, stage: Stage, sampler: SamplerKind
-) -> SamplerKind:
-    """Return the sampler without the candidates that the stage's filters drop.
+class NegativeFilter:
+    """Drops the candidates of a stage that may be relevant; `save` keeps the list once all are known.
 
     Args:
         context: state of this attempt: the plan, the run's folder, the log, and the request to stop.
         run_inputs: the run's datasets.
         name: name of the stage.
         stage: its settings, with `false_negatives`.
-        sampler: samples from all candidates.
-
-    Raises:
-        RunFailedError: the filters leave no query a negative, or one query none and the recipe refuses that.
-        PausedError: the worker was asked to stop while a model scored; its scores are in the cache.
     """
-    path = context.folder.dropped_negatives(name)
-    if path.exists():
-        return sampler.dropping(false_negatives.by_query(false_negatives.read_list(path)))
-    scores = _scores(context, run_inputs, name, stage, len(sampler.sampled_queries))
-    looked_at: set[str] = set()
-    dropped: list[DroppedNegative] = []
-    counts = FilterCounts()
-    filtered = sampler
-    while new := [query for query in filtered.sampled_queries if query not in looked_at]:
-        looked_at.update(new)
-        for chunk in _chunks(new):
-            context.raise_if_stopped()
-            candidates = {query: sampler.candidates_of(query) for query in chunk}
-            of_chunk = _filtered(run_inputs, context, stage, candidates, scores(candidates))
-            dropped += of_chunk[0]
-            counts = _added(counts, of_chunk[1])
-        filtered = sampler.dropping(false_negatives.by_query(dropped))
-    emptied = sum(query in looked_at for query in filtered.emptied)
-    counts = msgspec.structs.replace(counts, dropped=false_negatives.count_dropped(dropped), emptied=emptied)
-    context.log.event("negatives filtered", f"{name}: {counts}")
-    if context.ranks.is_first:
-        disk.make_folder(path.parent)
-        checksums.save(context.folder, context.folder.filter_counts(name), counts)
-        checksums.write(context.folder, path, false_negatives.list_bytes(dropped))
-    return filtered
+
+    def __init__(self, context: RunContext, run_inputs: RunInputs, name: str, stage: Stage) -> None:
+        self._context, self._inputs, self._name, self._stage = context, run_inputs, name, stage
+        self._path = context.folder.dropped_negatives(name)
+        self._known = false_negatives.read_list(self._path) if self._path.exists() else None  # by an earlier attempt
+        self._scores: Scores | None = None
+        self._looked_at: set[str] = set()
+        self._dropped: list[DroppedNegative] = []
+        self._counts = FilterCounts()
+
+    def filtered(self, sampler: SamplerKind) -> SamplerKind:
+        """Return the sampler without the candidates that the filters drop of the queries that it then samples.
+
+        A sampler of fewer queries may follow: what was looked at is not looked at again.
+
+        Raises:
+            RunFailedError: the filters leave no query a negative, or one query none and the recipe refuses that.
+            PausedError: the worker was asked to stop while a model scored; its scores are in the cache.
+        """
+        if self._known is not None:
+            return sampler.dropping(false_negatives.by_query(self._known))
+        if self._scores is None:
+            self._scores = _scores(self._context, self._inputs, self._name, self._stage, len(sampler.sampled_queries))
+        left = sampler.dropping(false_negatives.by_query(self._dropped)) if self._dropped else sampler
+        while new := [query for query in left.sampled_queries if query not in self._looked_at]:
+            self._looked_at.update(new)
+            for chunk in _chunks(new):
+                self._context.raise_if_stopped()
+                candidates = {query: sampler.candidates_of(query) for query in chunk}
+                of_chunk = _filtered(self._inputs, self._context, self._stage, candidates, self._scores(candidates))
+                self._dropped += of_chunk[0]
+                self._counts = _added(self._counts, of_chunk[1])
+            left = sampler.dropping(false_negatives.by_query(self._dropped))
+        return left
+
+    def save(self, sampler: Sampler) -> None:
+        """Record what was dropped, once no other query is sampled by this sampler, which `filtered` returned."""
+        if self._known is not None:
+            return
+        context, counts = self._context, self._counts
+        emptied = sum(query in self._looked_at for query in sampler.emptied)
+        dropped = false_negatives.count_dropped(self._dropped)
+        counts = msgspec.structs.replace(counts, dropped=dropped, emptied=emptied)
+        context.log.event("negatives filtered", f"{self._name}: {counts}")
+        if context.ranks.is_first:
+            disk.make_folder(self._path.parent)
+            checksums.save(context.folder, context.folder.filter_counts(self._name), counts)
+            checksums.write(context.folder, self._path, false_negatives.list_bytes(self._dropped))
 
 
 def _chunks(queries: Sequence[str]) -> Iterator[Sequence[str]]:

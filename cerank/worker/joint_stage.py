@@ -2,7 +2,8 @@
 
 A query takes part if each loss has targets for it: the labels, where one learns from them, give it a positive and a
 negative, and every teacher ranks it. Negatives are candidates that every teacher ranks; they keep their places in the
-first stage's ranking, and a positive that a teacher did not rank is left out of that teacher's loss alone.
+first stage's ranking, and a positive that a teacher did not rank is left out of that teacher's loss alone. So is a
+negative from another source than the stage's own first stage.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 
 def joint_sampler(
-    sources: RunInputs, recipe: Recipe, name: str, stage: Stage, labels: Callable[[Ranking], Qrels] | None
+    sources: RunInputs,
+    recipe: Recipe,
+    name: str,
+    stage: Stage,
+    labels: Callable[[Ranking], Qrels] | None,
+    *,
+    filtered: Callable[[JointSampler], JointSampler] = lambda sampler: sampler,
 ) -> JointSampler:
     """Return the sampler of a stage's training groups.
 
@@ -36,6 +43,8 @@ def joint_sampler(
         name: name of the stage.
         stage: its settings.
         labels: returns the labels that a model gives, from the candidates; None takes the dataset's own.
+        filtered: returns a sampler without the candidates that the stage's filters drop; called before teachers rank
+            what it samples, and again where others are sampled in the place of queries that a teacher could not rank.
     """
     dataset_name = inputs.training_dataset(recipe, stage)
     dataset = sources.datasets[dataset_name]
@@ -75,7 +84,7 @@ def joint_sampler(
         collections=source_collections(stage, dataset),
         shares=set_shares(dataset, recipe.data.train_temperature),
     )
-    sampler = JointSampler(name, stage, recipe.seed, pool, given, sets=part_sets)
+    sampler = filtered(JointSampler(name, stage, recipe.seed, pool, given, sets=part_sets))
     while True:
         sampled = sampler.sampled_queries
         lists, unranked = dict(given), list[str]()
@@ -90,7 +99,7 @@ def joint_sampler(
             unranked += [query for query in own_queries if query not in lists[view.teacher]]
         if not unranked:
             return sampler.with_lists(lists)
-        sampler = sampler.leaving_out(unranked)
+        sampler = filtered(sampler.leaving_out(unranked))
 
 
 def validation_sampler(

@@ -268,7 +268,7 @@ class StageWork:
         name = inputs.validation_dataset(recipe, stage)
         dataset = self._inputs.datasets[name]
         queries = self._groups.validation_queries()
-        qrels = {query: dataset.qrels.get(query, {}) for query in queries}
+        qrels = {query: dict(dataset.qrels.get(query, {})) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
         candidates = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)

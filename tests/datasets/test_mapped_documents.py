@@ -107,10 +107,32 @@ def test_keys_find_their_rows_and_no_others(
     collected.add(keys[len(keys) // 2 :])
     found = IdIndex(folder, len(keys), is_numbered=collected.write(folder))
     assert collected.find_duplicate() is None
+    assert [found.row(key) for key in [*keys, other]] == found.rows([*keys, other]).tolist()
     assert found.rows(keys).tolist() == list(range(len(keys)))
     assert found.rows([other]).tolist() == [keys.index(other) if other in keys else -1]
     collected.add(keys[:1])
     assert collected.find_duplicate() == (0, len(keys))
+
+
+def test_an_index_that_did_not_fit_into_memory_is_the_same_one(tmp_path: Path) -> None:
+    keys = [f"id{number * 7919 % 3001}" for number in range(3001)]
+    folders = [tmp_path / "whole", tmp_path / "spilled"]
+    for folder, builder in zip(
+        folders, (IdIndexBuilder(), IdIndexBuilder(tmp_path / "waiting", most_waiting=400)), strict=True
+    ):
+        folder.mkdir()
+        for start in range(0, len(keys), 100):
+            builder.add(keys[start : start + 100])
+        assert len(builder) == 3001
+        assert builder.find_duplicate() is None
+        assert not builder.write(folder)
+    for name in ("hashes.bin", "rows.bin"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    assert not (tmp_path / "waiting").exists()
+    builder = IdIndexBuilder(tmp_path / "waiting", most_waiting=2)
+    for key in ("a", "b", "c", "b", "e"):
+        builder.add([key])
+    assert builder.find_duplicate() == (1, 3)
 
 
 def test_a_small_folder_imports_no_numpy(tmp_path: Path) -> None:

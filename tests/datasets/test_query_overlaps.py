@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from cerank.datasets import query_overlaps
 from cerank.datasets.open_datasets import open_dataset
 from cerank.datasets.query_overlaps import check_test_queries, normalized, overlaps
 from cerank.errors import RecipeError
 from cerank.recipes.recipe_checks import recipe_from
 from tests.refusals import refused
+
+
+@pytest.fixture(params=[200_000, 1, 0], autouse=True)
+def kept_in_memory(request, monkeypatch):
+    """Try each test with all queries in memory, with those of larger sets read again, and with none."""
+    monkeypatch.setattr(query_overlaps, "MANY_QUERIES", request.param)
 
 
 def write(folder, queries, document="text"):

@@ -25,7 +25,7 @@ from .small import STAGE, bits_of, small_plan, small_run
 pytestmark = pytest.mark.slow
 
 
-def mixed(folder, **filters):
+def mixed(folder, losses=(), **filters):
     """A plan of one stage that mixes four sources and filters by the scores of a run of the dataset."""
     chosen = {"scores": "oracle", "absolute_margin": 0.5, "positive": "highest", "near_duplicates": 0.9, **filters}
     stage = {
@@ -38,6 +38,7 @@ def mixed(folder, **filters):
             {"source": "in-batch"},
         ],
         "false_negatives": chosen,
+        **({"losses": losses} if losses else {}),
     }
     return small_plan(folder, chain=["contrastive"], stages={"contrastive": stage})
 
@@ -59,6 +60,22 @@ def test_the_run_keeps_what_was_dropped_and_counts_it(finished):
     assert counts.dropped == false_negatives.count_dropped(dropped)
     assert counts.queries == 20
     assert any(event.kind == "negatives filtered" for event in journal.read_valid_rows(run.events, Event)[0])
+
+
+def test_a_joint_stage_with_a_teacher_mixes_and_filters_negatives_to_the_same_bits_again(tmp_path):
+    losses = [{"name": "lce"}, {"name": "ranknet", "teacher": "oracle"}]
+    plans = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        plan, settings = mixed(folder, losses=losses)
+        run = small_run(folder, plan, settings)
+        assert forked(run) == (1, 0), run.log.read_text()
+        plans.append(run)
+    first, second = (false_negatives.read_list(run.dropped_negatives("contrastive")) for run in plans)
+    assert first
+    assert first == second
+    models = [{name: bits for name, bits in bits_of(run).items() if name.startswith("stages/")} for run in plans]
+    assert models[0]
+    assert models[0] == models[1]
 
 
 def test_a_run_that_was_killed_again_and_again_ends_with_the_same_bits(finished):

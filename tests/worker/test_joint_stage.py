@@ -9,6 +9,7 @@ import pytest
 from cerank.app.run_views import stage_losses
 from cerank.core.metrics import StepMetrics, Validation
 from cerank.core.rankings import Ranking
+from cerank.errors import RecipeError
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.training import stage_summary
 from cerank.worker.joint_stage import joint_sampler, ranked_by_all
@@ -64,7 +65,7 @@ def test_candidates_are_those_that_every_teacher_ranks_of_queries_that_every_tea
     assert ranked_by_all(first, []) == first
 
 
-def made_sampler(stage, candidates, teacher=None, mined=None, qrels=None):
+def made_sampler(stage, candidates, teacher=None, mined=None, qrels=None, **more):
     """The sampler of a joint stage over made inputs: the first stage's candidates, and a teacher's ranking."""
     values = {"name": "r", "chain": ["a"], "stages": {"a": {"steps": 20, **stage}}}
     recipe = recipe_from(values, "test")
@@ -77,7 +78,7 @@ def made_sampler(stage, candidates, teacher=None, mined=None, qrels=None):
         candidates=lambda _, first: candidates if first == "bm25" else mined,
         teacher=lambda *_: teacher,
     )
-    return joint_sampler(sources, recipe, "a", recipe.stages["a"], None)
+    return joint_sampler(sources, recipe, "a", recipe.stages["a"], None, **more)
 
 
 def numbered(numbers):
@@ -104,6 +105,52 @@ def test_a_positive_that_the_first_stage_retrieved_is_used_though_a_teacher_did_
     assert group.doc_ids[0] == "d3"
     assert group.targets[0] == (1.0, 0.0)
     assert group.targets[1][0] is None
+
+
+def test_negatives_of_other_sources_are_left_out_of_the_loss_of_a_teacher_that_did_not_rank_them():
+    losses = [{"name": "lce"}, {"name": "ranknet", "teacher": "t"}]
+    sources = [{"source": "first-stage"}, {"source": "mined", "run": "m.run"}]
+    stage = {"losses": losses, "window": [1, 10], "group_size": 5, "negative_sources": sources}
+    teacher, mined = numbered(range(1, 7)), numbered(range(21, 31))
+    sampler = made_sampler(stage, numbered(range(1, 11)), teacher, mined=mined, qrels={"q1": {"d3": 1}})
+    for step in range(1, 21):
+        group = sampler.groups(step)[0]
+        own = [doc for doc in group.doc_ids[1:] if int(doc[1:]) < 20]
+        assert len(own) == 2
+        assert set(own) <= {"d1", "d2", "d4", "d5", "d6"}  # what the teacher ranks
+        assert group.targets[0] == (1.0, 0.0, 0.0, 0.0, 0.0)
+        known = [target is not None for target in group.targets[1]]
+        assert known == [doc in teacher["q1"] for doc in group.doc_ids]
+
+
+def test_a_filter_drops_candidates_before_a_teacher_ranks_what_is_sampled():
+    losses = [{"name": "lce"}, {"name": "ranknet", "teacher": "t"}]
+    stage = {"losses": losses, "window": [1, 10], "group_size": 4}
+    asked = []
+
+    def filtered(sampler):
+        asked.append(sampler.sampled_queries)
+        return sampler.dropping({"q1": frozenset({"d4", "d5"})})
+
+    sampler = made_sampler(
+        stage, numbered(range(1, 11)), numbered(range(1, 11)), qrels={"q1": {"d3": 1}}, filtered=filtered
+    )
+    assert asked == [("q1",)]
+    negatives = {doc for step in range(1, 21) for group in sampler.groups(step) for doc in group.doc_ids[1:]}
+    assert negatives == {f"d{number}" for number in (1, 2, 6, 7, 8, 9, 10)}
+    assert all(None not in sampler.groups(step)[0].targets[1] for step in range(1, 21))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("negative_sources", [{"source": "collection"}]), ("false_negatives", {"near_duplicates": 0.9})],
+)
+def test_a_stage_that_learns_from_teachers_alone_has_no_negatives_to_choose(key, value):
+    losses = [{"name": "ranknet", "teacher": "t"}, {"name": "margin-mse", "teacher": "t"}]
+    values = {"name": "r", "chain": ["a"], "stages": {"a": {"steps": 20, "losses": losses, key: value}}}
+    with pytest.raises(RecipeError) as caught:
+        recipe_from(values, "test")
+    assert f"stages.a.{key}" in str(caught.value)
 
 
 def test_a_joint_stage_on_labels_alone_has_the_queries_of_a_stage_with_that_loss():

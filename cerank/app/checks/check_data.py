@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.query_text import normalized
+from cerank.errors import FormatError
+from cerank.files.line_reader import local_path
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
+
+if TYPE_CHECKING:
+    from cerank.app.checks.broken_rows import BrokenRows
 
 _SHINGLE = 3  # words that are compared together
 NEAR = 0.8  # share of common shingles from which two queries count as nearly the same
@@ -54,10 +59,21 @@ class DataCheck(msgspec.Struct, frozen=True):
 
 
 def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
-    """Return what is in the dataset; raises as opening it does."""
+    """Return what is in the dataset.
+
+    Raises:
+        FormatError: malformed rows, of which the first ones are named and all are counted.
+        CerankError: as opening it does.
+    """
     from cerank.datasets.open_datasets import describe, open_dataset
 
-    dataset = open_dataset(request.dataset, settings.cache)
+    try:
+        dataset = open_dataset(request.dataset, settings.cache)
+    except FormatError as error:
+        broken = _broken_rows(request.dataset)
+        if broken is not None and broken.total > 1:
+            raise broken.error() from error
+        raise
     about = describe(request.dataset, settings.cache)
     positives = {query: [doc for doc, grade in row.items() if grade > 0] for query, row in dataset.qrels.items()}
     empty = [query for query, docs in positives.items() if not docs]
@@ -84,6 +100,16 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
         counts += rows
         warnings += notes
     return DataCheck(tuple(counts), tuple(warnings), _examples(request, dataset, positives))
+
+
+def _broken_rows(name: str) -> BrokenRows | None:
+    """Return the malformed rows of a dataset in a folder; None for other datasets."""
+    from cerank.app.checks.broken_rows import broken_rows
+    from cerank.datasets.open_datasets import whole_and_part
+
+    path, _, split = whole_and_part(name)[0].partition("#")
+    folder = local_path(path)
+    return broken_rows(folder, split) if folder.is_dir() else None
 
 
 def _candidates(

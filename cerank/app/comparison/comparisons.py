@@ -353,10 +353,11 @@ def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels
     opened = open_dataset(dataset, settings.cache)
     if not opened.qrels:
         raise UsageError("it has no qrels, so nothing can be measured", where=dataset)
-    return opened.name, opened.qrels, opened.ignores_identical_ids
+    qrels_in_memory = {query: dict(row) for query, row in opened.qrels.items()}
+    return opened.name, qrels_in_memory, opened.ignores_identical_ids
 
 
-def identity(qrels: Qrels) -> str:
+def identity(qrels: Mapping[str, Mapping[str, int]]) -> str:
     """Return the SHA-256 of judgments, whatever file they came from and in whatever order."""
     rows = sorted((query, doc, grade) for query, row in qrels.items() for doc, grade in row.items())
     return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()

@@ -47,7 +47,7 @@ class MiningRequest(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 100
     first_stage: str = ""  # whose candidates a re-ranker orders; "": bm25
     document_template: str = ""  # text of a document from its fields; "": as the re-ranker's run had it
-    relevance: int = 1  # smallest grade of a positive
+    relevance: int | None = None  # smallest grade of a positive, which a model scores, too; None: 1
     replace: bool = False
     now: datetime
 
@@ -101,7 +101,7 @@ def mine(settings: Settings, request: MiningRequest, progress: Progress) -> Mine
         queries=len(candidates.ranking),
         candidates=sum(len(candidates.ranking[query]) for query in candidates.ranking),
         depth=request.depth,
-        settings={**candidates.settings, "relevance": request.relevance},
+        settings={**candidates.settings, "relevance": request.relevance or 1},
         device=candidates.device,
         sha256=sha256_file(path),
         created=request.now.isoformat(timespec="seconds"),
@@ -158,7 +158,7 @@ def _model_folder(by: str) -> Path | None:
 def _positives(request: MiningRequest, dataset: Dataset) -> dict[str, list[str]]:
     """Return query -> its positives that have a text."""
     relevant = {
-        query: [doc for doc, grade in dataset.qrels.get(query, {}).items() if grade >= request.relevance]
+        query: [doc for doc, grade in dataset.qrels.get(query, {}).items() if grade >= (request.relevance or 1)]
         for query in dataset.queries
     }
     return {query: [doc for doc in docs if doc in dataset.documents] for query, docs in relevant.items()}
@@ -181,7 +181,16 @@ def _written(dataset: Dataset, template: str) -> tuple[Dataset, dict[str, str | 
 
 
 def _by_first_stage(settings: Settings, request: MiningRequest, dataset: Dataset) -> _FoundCandidates:
+    """Return what a first stage ranks.
+
+    Raises:
+        UsageError: a first stage is named for it, or a grade of positives, which it does not look at.
+    """
     _check_no_first_stage(request)
+    if request.relevance is not None:
+        what = f"{shown(request.by, 200)} ranks documents whatever their grades; only a model scores positives, too"
+        hint = "leave it out; a stage's own `relevance` says which of the candidates are positives"
+        raise UsageError(what, where="--relevance", hint=hint, code="options-conflict")
     dataset, written = _written(dataset, request.document_template)
     ranking = first_stage.candidates(dataset, request.by, request.depth, settings.cache)
     return _FoundCandidates(

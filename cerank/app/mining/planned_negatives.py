@@ -37,7 +37,7 @@ def table(plan: Plan) -> Table | None:
     if not stages:
         return None
     rows = [row for name, stage in stages for row in _rows(plan, recipe, name, stage)]
-    notes = [note for name, stage in stages for note in _notes(name, stage)]
+    notes = [note for name, stage in stages for note in _notes(recipe, name, stage)]
     return Table("negatives", _COLUMNS, tuple(rows), "Negatives", tuple(notes))
 
 
@@ -91,7 +91,7 @@ def _counts(plan: Plan, recipe: Recipe, stage: Stage, source: NegativeSource) ->
     return len(ranking), sum(max(0, len(ranking[query]) - first + 1) for query in ranking)
 
 
-def _notes(name: str, stage: Stage) -> list[str]:
+def _notes(recipe: Recipe, name: str, stage: Stage) -> list[str]:
     filters = stage.false_negatives
     if not filters.is_used:
         return []
@@ -99,4 +99,6 @@ def _notes(name: str, stage: Stage) -> list[str]:
     keys = ("absolute_margin", "relative_margin", "max_score", "top_p", "near_duplicates", "positive", "unscored")
     given = [f"{key} {getattr(filters, key)}" for key in keys if getattr(filters, key) != getattr(defaults, key)]
     by = f", by the scores of {filters.scores}" if filters.scores else ""
+    if filters.scores in recipe.teachers:
+        by += ", whose pairs are counted below, once each, as if it were as fast as the stage's own model"
     return [f"{name}: false negatives are filtered before training: {', '.join(given)}{by}"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -265,7 +265,9 @@ def _chosen_by_run(
     return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, validation)]
 
 
-def choose_alpha(first: Ranking, reranked: Ranking, qrels: comparisons.Qrels, measure: str) -> ChosenAlpha:
+def choose_alpha(
+    first: Ranking, reranked: Ranking, qrels: Mapping[str, Mapping[str, int]], measure: str
+) -> ChosenAlpha:
     """Return the weight of the grid with the best mean; of equals the largest, which is nearest to the re-ranker alone.
 
     Raises:

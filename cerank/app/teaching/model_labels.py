@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,8 @@ def write_labels(
         means: tuple[dict[str, float], dict[str, float]] = ({}, {})
         for path in runs:
             ranking = open_run_file(Path(path), dataset.cache).ranking.only(list(by_people))
-            for qrels, mean in zip((by_model, by_people), means, strict=True):
+            both: tuple[Mapping[str, Mapping[str, int]], ...] = (by_model, by_people)
+            for qrels, mean in zip(both, means, strict=True):
                 judged = {query: dict(qrels[query]) for query in by_people}
                 (name,) = check([measure], judged, "--measure")
                 values = per_query((name,), judged, ranking)[name]

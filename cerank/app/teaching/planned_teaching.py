@@ -13,6 +13,7 @@ import msgspec
 from cerank.errors import CerankError
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.sections.negative_specs import FalseNegativeFilters
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
@@ -258,7 +259,9 @@ def _sampled_queries(recipe: Recipe, name: str, stage: Stage, dataset: Dataset, 
     sampled = recipe.stages[name].by_source()[0]
     if sampled.source == "labels" and not sampled.labels_by:  # several losses, one of them on the dataset's labels
         with_labels = msgspec.structs.replace(pool, qrels=dataset.qrels)
-        return Sampler(name, sampled, recipe.seed, with_labels).sampled_queries
+        # which queries the sources and filters of negatives leave out is known when the run starts
+        plain = msgspec.structs.replace(sampled, negative_sources=(), false_negatives=FalseNegativeFilters())
+        return Sampler(name, plain, recipe.seed, with_labels).sampled_queries
     every = msgspec.structs.replace(stage, source="teacher", labels_by="")  # labels of a model are not known yet
     return Sampler(name, every, recipe.seed, pool).sampled_queries
 

@@ -96,15 +96,20 @@ class MixedNegatives:
         needed: int,
         has_text: Callable[[str], bool],
         dropped: frozenset[str] | set[str] = frozenset(),
+        unranked: frozenset[str] = frozenset(),
     ) -> list[list[tuple[int, str]]]:
-        """Return each source's possible negatives of a query, as (rank, document); [] for sources without ranks."""
+        """Return each source's possible negatives of a query, as (rank, document); [] for sources without ranks.
+
+        Those that are `dropped` are of no source, and those that are `unranked` not of the stage's own first stage.
+        """
         pools: list[list[tuple[int, str]]] = []
         for source, stage in zip(self._sources, self._stages, strict=True):
             ranked = self._rankings[source.run].get(query, ()) if source.is_ranked else ()
             pool = negatives.possible_negatives(
                 stage, grades, ranked, positives=positives, needed=needed, has_text=has_text
             )
-            pools.append([entry for entry in pool if entry[1] not in dropped])
+            left_out = dropped | unranked if source.is_ranked and not source.run else dropped
+            pools.append([entry for entry in pool if entry[1] not in left_out])
         return pools
 
     @property

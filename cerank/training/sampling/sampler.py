@@ -17,6 +17,7 @@ import msgspec
 
 from cerank.core.groups import Group
 from cerank.core.rankings import tie_starts
+from cerank.core.row_sets import ChosenItems, RowSet
 from cerank.core.seeds import derive
 from cerank.datasets.collection_ids import CollectionIds
 from cerank.errors import RunFailedError
@@ -24,7 +25,8 @@ from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
 from cerank.text.safe_text import counted
 from cerank.training.sampling import negatives
-from cerank.training.sampling.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative, divide
+from cerank.training.sampling.mixed_negatives import GroupQuery, MixedNegatives, SampledNegative
+from cerank.training.sampling.query_orders import QUERY_ORDERS, QuerySupply
 
 Qrels = Mapping[str, Mapping[str, int]]
 
@@ -67,7 +69,8 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         has_text: returns whether a judged document has a text; a document without one cannot be a positive.
         scores: query -> scores of its list in `ranking`; needed where the loss takes a teacher's scores, and where
             documents that a teacher scores alike shall carry no preference.
-        unranked: query -> documents in `ranking` that a teacher of the stage did not rank, and that are no negatives.
+        unranked: query -> documents in `ranking` that a teacher of the stage did not rank, and that are no negatives
+            where they come from `ranking`.
         sources: name of a run in the stage's `negative_sources`, "" for the stage's own first stage -> its ranking.
         collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
             come from the whole collection.
@@ -135,11 +138,9 @@ class Sampler:
             RunFailedError: no query is usable, or one is not and the stage refuses that.
         """
         pool = self._pool
-        self._emptied: set[str] = set()  # queries that the filters left without a negative
-        self.sampling, self._queries, self._shuffled = self._count(pool.query_ids)
-        self._order: tuple[int, list[str]] = (-1, [])
-        self._sizes = Counter(query.partition(":")[0] for query in self._queries) if pool.shares else Counter[str]()
-        self._reject_if_empty()
+        self.sampling, self._queries, supply = self._count(pool.query_ids)
+        self._order = QUERY_ORDERS[self._stage.query_order](self._name, self._seed, supply)
+        self._reject_if_empty(supply)
 
     @property
     def steps(self) -> int:
@@ -149,23 +150,32 @@ class Sampler:
         return max(1, math.ceil(self._stage.epochs * len(self._queries) / self._stage.groups_per_step))
 
     @property
-    def usable(self) -> tuple[str, ...]:
+    def usable(self) -> Sequence[str]:
         """Return the queries that can be trained on, in the order they were given."""
-        return tuple(self._queries)
+        return self._in_memory(self._queries)
 
     @property
     def emptied(self) -> tuple[str, ...]:
         """Return the queries that filters against false negatives left without a negative."""
-        return tuple(query for query in self._shuffled if query in self._emptied)
+        supply = self._order.supply
+        passed_over = (supply.queries[place] for place in supply.emptied)
+        return tuple(query for query in passed_over if query not in self._left_out)
 
     @property
-    def sampled_queries(self) -> tuple[str, ...]:
+    def sampled_queries(self) -> Sequence[str]:
         """Return the queries that the stage's steps sample, in the order of `usable`."""
         groups = self.steps * self._stage.groups_per_step
         if groups >= len(self._queries) and not self._pool.shares:  # a mixture may take a small set twice before that
             return self.usable
-        sampled = {self._query_at(position) for position in range(groups)}
-        return tuple(query for query in self._queries if query in sampled)
+        every = self._order.supply.queries
+        places = RowSet(len(every))
+        for position in range(groups):
+            places.add(self._order.place_at(position))
+        return self._in_memory(ChosenItems(every, places))
+
+    def _in_memory(self, queries: Sequence[str]) -> Sequence[str]:
+        """Return queries as a tuple where all ids are in memory anyway; else looked up when they are asked for."""
+        return tuple(queries) if isinstance(self._pool.query_ids, list | tuple) else queries
 
     def with_teacher(self, ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> Self:
         """Return this sampler with a teacher's order of the candidates; each step samples the same queries as before.
@@ -254,45 +264,7 @@ class Sampler:
     def _query_at(self, position: int) -> str:
         if position < len(self._first_queries):
             return self._first_queries[position]
-        epoch, index = divmod(position, len(self._queries))
-        if self._order[0] != epoch:
-            self._order = (epoch, self._mixture_order(epoch) if self._pool.shares else self._shuffle("order", epoch))
-        return self._order[1][index]
-
-    def _shuffle(self, purpose: str, *what: int | str, of_set: str = "") -> list[str]:
-        """Return the usable queries, of one set if it is given, in random order.
-
-        Queries without a negative left, or without a teacher's list, are taken out after the shuffle, so that the
-        others keep their order.
-        """
-        order = [query for query in self._shuffled if not of_set or query.partition(":")[0] == of_set]
-        random.Random(derive(self._seed, purpose, self._name, *what)).shuffle(order)
-        gone = self._emptied | self._left_out
-        return [query for query in order if query not in gone] if gone else order
-
-    def _mixture_order(self, epoch: int) -> list[str]:
-        """Return the queries of an epoch of a mixture: of each set its share, going through the set again and again.
-
-        An epoch has as many groups as there are usable queries. They are divided among the sets as a group's negatives
-        are among sources.
-        """
-        numbers, shares = list(self._pool.shares), list(self._pool.shares.values())
-        size = len(self._queries)
-        counts = [
-            divide(size, shares, random.Random(derive(self._seed, "sets", self._name, past)).random())
-            for past in range(epoch + 1)
-        ]
-        order: list[str] = []
-        for place, number in enumerate(numbers):
-            before = sum(of_epoch[place] for of_epoch in counts[:-1])
-            passes: dict[int, list[str]] = {}
-            for position in range(before, before + counts[-1][place]):
-                of_pass, index = divmod(position, self._sizes[number])
-                if of_pass not in passes:
-                    passes[of_pass] = self._shuffle("order", number, of_pass, of_set=number)
-                order.append(passes[of_pass][index])
-        random.Random(derive(self._seed, "order", self._name, epoch)).shuffle(order)
-        return order
+        return self._order.query_at(position)
 
     def set_counts(self, step: int) -> dict[str, int]:
         """Return number of a set of the mixture -> groups of a step that are from it."""
@@ -443,28 +415,32 @@ class Sampler:
             needed=needed,
             has_text=self._has_text,
             dropped=self._dropped.get(query, frozenset()),
+            unranked=self._pool.unranked.get(query, frozenset()),
         )
 
-    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str], list[str]]:
-        """Return what the data can give, the usable queries, and these with those taken out after a look at them."""
-        usable: list[str] = []
-        shuffled: list[str] = []
+    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, Sequence[str], QuerySupply]:
+        """Return what the data can give, the usable queries, and these with those that the filters emptied.
+
+        Both are looked up among `query_ids`: a bit a query is in memory, none where all queries are usable.
+        """
+        usable, supplied, emptied = RowSet(len(query_ids)), RowSet(len(query_ids)), list[int]()
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
-        for query in query_ids:
+        for row, query in enumerate(query_ids):
             if query in self._left_out:
-                shuffled.append(query)
+                emptied.append(row)
+                supplied.add(row)
                 continue
             missing, is_undersized = self._missing(query)
             counts["dropped"] += self._dropped_positives(query)
             if missing == "filtered":
-                self._emptied.add(query)
-                shuffled.append(query)
+                emptied.append(row)
+                supplied.add(row)
                 missing = "negative"
             if missing:
                 counts[missing] += 1
                 continue
-            usable.append(query)
-            shuffled.append(query)
+            usable.add(row)
+            supplied.add(row)
             counts["undersized"] += is_undersized
             if self._stage.source == "labels":
                 counts["unretrieved"] += len(set(self._positives(query)) - set(self._ranking.get(query, ())))
@@ -478,7 +454,20 @@ class Sampler:
             unretrieved_positives=counts["unretrieved"],
             dropped_positives=counts["dropped"],
         )
-        return sampling, usable, shuffled if self._emptied or self._left_out else usable
+        chosen = ChosenItems(query_ids, None if len(usable) == len(query_ids) else usable)
+        return sampling, chosen, self._supply(query_ids, supplied, emptied)
+
+    def _supply(self, query_ids: Sequence[str], rows: RowSet, emptied: Sequence[int]) -> QuerySupply:
+        """Return the queries at some rows, as an order goes through them; `emptied` are rows that it passes over."""
+        queries = ChosenItems(query_ids, None if len(rows) == len(query_ids) else rows)
+        passed_over = RowSet(len(rows))
+        for row in emptied:
+            passed_over.add(rows.count_before(row))
+        shares = self._pool.shares
+        sets = {number: RowSet(len(rows)) for number in shares}
+        for place, query in enumerate(queries if shares else ()):
+            sets[query.partition(":")[0]].add(place)
+        return QuerySupply(queries, passed_over, sets, shares)
 
     def _dropped_positives(self, query: str) -> int:
         """Return how many positives with a text are not used because they were not retrieved."""
@@ -515,7 +504,7 @@ class Sampler:
         is_ranked = any(query in ranking for ranking in self._pool.sources.values())
         return ("filtered" if self._dropped.get(query) else "negative" if is_ranked else "candidates"), False
 
-    def _reject_if_empty(self) -> None:
+    def _reject_if_empty(self, supply: QuerySupply) -> None:
         sampling = self.sampling
         reasons = (
             f"{sampling.without_candidates} without candidates in the window, {sampling.without_positive} without a "
@@ -523,13 +512,13 @@ class Sampler:
         )
         where = f"stages.{self._name}"
         if not sampling.usable:
-            if self._emptied:
+            if len(supply.emptied):
                 what = f"the filters leave no negative for any of the {sampling.queries} training queries: {reasons}"
                 hint = "loosen the margins of false_negatives, or take lower ranks"
                 raise RunFailedError(what, where=f"{where}.false_negatives", hint=hint, code="no-negative-left")
             what = f"none of the {sampling.queries} training queries can be used: {reasons}"
             raise RunFailedError(what, where=where, code="no-usable-query")
-        without = [number for number in self._pool.shares if not self._sizes[number]]
+        without = [number for number in supply.shares if not supply.size_of(number)]
         if without:
             what = f"none of the queries of set {without[0]} of the mixture can be used: {reasons}"
             hint = "take the set out, or change what makes its queries unusable"

@@ -49,7 +49,7 @@ class StageGroups:
         is_made_here = inputs.ranks_candidates(recipe, stage)
         ranking: Ranking
         if stage.source == "teacher" and not is_made_here:
-            ranking = self._inputs.teacher(self._name, stage, list(dataset.queries))
+            ranking = self._inputs.teacher(self._name, stage, dataset.query_ids)
         else:
             # candidates may be stored deeper than this stage's window, so cut them to it
             ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
@@ -64,7 +64,7 @@ class StageGroups:
             stage,
             recipe.seed,
             TrainingPool(
-                query_ids=list(qrels) if stage.labels_by else list(dataset.queries),
+                query_ids=list(qrels) if stage.labels_by else dataset.query_ids,
                 qrels=qrels,
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
@@ -77,7 +77,9 @@ class StageGroups:
         if stage.source == "teacher":
             self.teacher_lists = len(ranking)
         if stage.false_negatives.is_used:
-            sampler = filtered_negatives.without_false_negatives(context, self._inputs, self._name, stage, sampler)
+            filters = filtered_negatives.NegativeFilter(context, self._inputs, self._name, stage)
+            sampler = filters.filtered(sampler)
+            filters.save(sampler)
         context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
 
@@ -92,12 +94,14 @@ class StageGroups:
     def _joint_sampler(self) -> JointSampler:
         """Return the sampler of a stage with several losses, or with one that has options."""
         labels = self._labels_by_model if self._stage.labels_by else None
-        sampler = joint_sampler(self._inputs, self._context.plan.recipe, self._name, self._stage, labels)
-        self.teacher_lists = sampler.teacher_lists
+        known = self._inputs, self._context.plan.recipe, self._name, self._stage, labels
         if self._stage.false_negatives.is_used:
-            sampler = filtered_negatives.without_false_negatives(
-                self._context, self._inputs, self._name, self._stage, sampler
-            )
+            filters = filtered_negatives.NegativeFilter(self._context, self._inputs, self._name, self._stage)
+            sampler = joint_sampler(*known, filtered=filters.filtered)
+            filters.save(sampler)
+        else:
+            sampler = joint_sampler(*known)
+        self.teacher_lists = sampler.teacher_lists
         supply = describe_supply(sampler.sampling)
         unknown = sampler.describe_unknown()
         self._context.log.event("groups counted", f"{self._name}: {supply}{f'; {unknown}' if unknown else ''}")

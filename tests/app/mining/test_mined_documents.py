@@ -80,6 +80,12 @@ def mined(made: SimpleNamespace, output: Path, by: str = "bm25", **changes: Any)
     return mine(made.settings, request, lambda *_: None)
 
 
+def test_a_first_stage_takes_no_grade_of_positives(made: SimpleNamespace, tmp_path: Path) -> None:
+    with refused(UsageError, "options-conflict", "--relevance"):
+        mined(made, tmp_path / "graded.run", relevance=2)
+    assert not (tmp_path / "graded.run").exists()
+
+
 def test_candidates_are_mined_from_documents_as_the_recipe_writes_them(made: SimpleNamespace, tmp_path: Path) -> None:
     plain = mined(made, tmp_path / "plain.run")
     source = {"source": "mined", "run": str(plain.path), "ranks": [1, 5]}

@@ -100,3 +100,42 @@ def test_the_three_arms_of_the_shipped_matrix_differ_in_their_filters_alone():
     ]
     assert [arm.filter.kind for arm in arms] == ["none", "multistage", "random"]
     assert len({msgspec.json.encode(msgspec.structs.replace(arm, filter=FilterSpec())) for arm in arms}) == 1
+
+
+def test_the_pairs_that_a_model_scores_to_filter_negatives_are_counted_once_a_query():
+    stage = {
+        "steps": 50,
+        "groups_per_step": 4,
+        "positives": 1,
+        "window": [11, 60],
+        "false_negatives": {"scores": "judge", "max_score": 0.9},
+    }
+    values = {"name": "r", "chain": ["a"], "teachers": {"judge": {"kind": "cross-encoder", "model": "minilm"}}}
+
+    def filtered(**changes):
+        recipe = recipe_from({**values, "stages": {"a": {**stage, **changes}}}, "test")
+        queries = {recipe.data.train: 120, recipe.data.validation: 10, **dict.fromkeys(recipe.data.test, 10)}
+        return [(item.units, item.pairs) for item in count_work(recipe, queries) if item.part.startswith("filter ")]
+
+    assert filtered() == [(120, 120 * 51)]
+    assert filtered(steps=5) == [(20, 20 * 51)]
+    sources = [{"source": "first-stage", "ranks": [1, 20]}, {"source": "collection"}]
+    assert filtered(negative_sources=sources) == [(120, 120 * 21)]
+    assert filtered(false_negatives={"near_duplicates": 0.9}) == []
+
+
+def test_no_more_candidates_are_counted_than_there_are_documents():
+    values = {
+        "name": "r",
+        "chain": ["a"],
+        "data": {"depth": 500},
+        "stages": {"a": {"steps": 5, "validation_depth": 90}},
+    }
+    recipe = recipe_from(values, "test")
+    names = (recipe.data.train, recipe.data.validation, *recipe.data.test)
+    few = {item.part: item.pairs for item in count_work(recipe, dict.fromkeys(names, 10), dict.fromkeys(names, 60))}
+    many = {item.part: item.pairs for item in count_work(recipe, dict.fromkeys(names, 10))}
+    test = f"re-rank {recipe.data.test[0]} by a"
+    firsts = len(recipe.data.first_stages)
+    assert (few[test], many[test]) == (10 * 60 * firsts, 10 * 500 * firsts)
+    assert few["validate a"] / many["validate a"] == pytest.approx(60 / 90)

@@ -9,9 +9,11 @@ import torch
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.recipes.schema import Stage
 from cerank.recipes.sections.filter_specs import FilterSpec
+from cerank.recipes.sections.loss_parts import LossPart
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints
 from cerank.training.batches import TrainingData
+from cerank.training.sampling.joint_sampler import JointSampler
 from cerank.training.sampling.sampler import Sampler, TrainingPool
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
@@ -58,7 +60,7 @@ def trained(files, folder, stage=STAGE, stop_after=None, values=(), change=None)
     callback, model = FilterRecorder(stop_after, values), load(files, "auto", 5)
     tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits.of_stage(stage))
     data = TrainingData(
-        Sampler("s", stage, 5, POOL),
+        JointSampler("s", stage, 5, POOL, {}) if stage.losses else Sampler("s", stage, 5, POOL),
         tokens,
         lambda keys: [QUERIES[key] for key in keys],
         lambda keys: [DOCUMENTS[key] for key in keys],
@@ -167,3 +169,24 @@ def test_a_stage_that_stops_early_says_how_many_chosen_groups_were_left(tiny, tm
     _, state, _ = trained(tiny, tmp_path, patient, values=[0.0, *range(1, 12), 0.0])
     assert state.stopped_early
     assert state.filter.counts.chosen == state.filter.counts.trained + len(state.filter.queue)
+
+
+JOINT = msgspec.structs.replace(STAGE, losses=(LossPart(name="lce"), LossPart(name="listnet", weight=0.5)))
+
+
+def test_of_several_losses_the_weighted_sum_is_what_a_filter_chooses_by(tiny, tmp_path):
+    _, state, callback = trained(tiny, tmp_path / "joint", JOINT)
+    plain = callback.readings[2:6]  # each the mean of two groups, eight in all
+    assert all(row.loss == pytest.approx(row.parts["lce"] + 0.5 * row.parts["listnet"]) for row in callback.readings)
+    assert state.filter.threshold == pytest.approx(sum(row.loss for row in plain) / 4)
+    assert 0 < state.filter.counts.trained < state.filter.counts.seen
+
+
+def test_a_filtered_stage_with_several_losses_goes_on_with_the_same_bits(tiny, tmp_path):
+    whole_model, _, whole_callback = trained(tiny, tmp_path / "whole", JOINT)
+    folder = tmp_path / "stopped"
+    with pytest.raises(PausedError):
+        trained(tiny, folder, JOINT, stop_after=11)
+    model, _, callback = trained(tiny, folder, JOINT)
+    assert same_weights(model, whole_model)
+    assert callback.readings == whole_callback.readings[-len(callback.readings) :]

@@ -63,8 +63,11 @@ def mine(
         ),
     ] = "",
     relevance: Annotated[
-        int, typer.Option("--relevance", metavar="GRADE", min=1, help="Smallest grade of a positive.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--relevance", metavar="GRADE", min=1, help="Smallest grade of a positive, which a model scores, too: 1."
+        ),
+    ] = None,
     replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,

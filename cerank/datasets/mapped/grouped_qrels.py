@@ -1,0 +1,111 @@
+"""Bring the judgments of each query together, for files of any size: rows need not be in any order.
+
+Invariant: queries come in the order of their first rows, and a query's documents in that of theirs; a bucket of some
+megabytes of the file is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cerank.files import disk
+from cerank.files.line_reader import at
+from cerank.trec.text_io import grade_twice, qrels_rows
+
+_BUCKET = 16 << 20  # bytes of the file in one bucket, of which there are at most as many as files may be open
+_MOST_BUCKETS = 200
+_WAITING = 1 << 16  # rows in memory before they are written to their buckets
+
+
+def grouped_qrels(path: Path, folder: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield (number of its first row, query, "document grade document grade") of each query.
+
+    Args:
+        path: file of qrels.
+        folder: existing folder, for temporary files.
+
+    Raises:
+        FormatError: as `read_qrels`.
+    """
+    inside = folder / f"grouping-{os.getpid()}"
+    disk.remove_tree(inside)
+    disk.make_folder(inside)
+    try:
+        count = min(_MOST_BUCKETS, 1 + path.stat().st_size // _BUCKET)
+        _distribute(path, inside, count)
+        for bucket in range(count):
+            _group(path, inside / f"{bucket}.rows", inside / f"{bucket}.queries")
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context((inside / f"{bucket}.queries").open(encoding="utf-8")) for bucket in range(count)
+            ]
+            merged = heapq.merge(*files, key=lambda line: int(line.partition("\t")[0]))
+            for line in merged:
+                number, query, judged = line.rstrip("\n").split("\t")
+                yield int(number), query, judged
+    finally:
+        disk.remove_tree(inside)
+
+
+def _distribute(path: Path, inside: Path, count: int) -> None:
+    """Append every row, with its number and line, to the file of its query's bucket."""
+    handles = [disk.open_append(inside / f"{bucket}.rows") for bucket in range(count)]
+    waiting: list[list[str]] = [[] for _ in range(count)]
+    try:
+        for row, (number, query, document, grade) in enumerate(qrels_rows(path), 1):
+            waiting[zlib.crc32(query.encode()) % count].append(f"{row}\t{number}\t{query}\t{document}\t{grade}\n")
+            if row % _WAITING == 0:
+                _flush(handles, waiting)
+        _flush(handles, waiting)
+    finally:
+        for handle in handles:
+            disk.close(handle)
+
+
+def _flush(handles: list[disk.Handle], waiting: list[list[str]]) -> None:
+    for handle, rows in zip(handles, waiting, strict=True):
+        if rows:
+            disk.append(handle, "".join(rows).encode())
+            rows.clear()
+
+
+def _group(path: Path, rows: Path, target: Path) -> None:
+    """Write one line for each query of a bucket, in the order of their first rows."""
+    queries: dict[str, tuple[str, dict[str, str]]] = {}
+    with rows.open(encoding="utf-8") as lines:
+        for line in lines:
+            row, number, query, document, grade = line.rstrip("\n").split("\t")
+            if queries.setdefault(query, (row, {}))[1].setdefault(document, grade) != grade:
+                raise grade_twice(query, document, at(path, int(number)) if number != "0" else str(path))
+    with contextlib.closing(_Lines(target)) as out:
+        for query, (row, grades) in queries.items():
+            out.add(f"{row}\t{query}\t{' '.join(f'{document} {grade}' for document, grade in grades.items())}\n")
+    disk.remove(rows)
+
+
+class _Lines:
+    """Lines that are appended to a file some megabytes at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle, self._lines, self._size = disk.open_append(path), list[str](), 0
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > 1 << 22:
+            self._flush()
+
+    def _flush(self) -> None:
+        disk.append(self._handle, "".join(self._lines).encode())
+        self._lines, self._size = [], 0
+
+    def close(self) -> None:
+        try:
+            self._flush()
+        finally:
+            disk.close(self._handle)

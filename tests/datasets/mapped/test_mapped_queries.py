@@ -1,0 +1,138 @@
+"""Queries and qrels of large files are read from the disk, and are those that small files give."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from cerank.core.row_sets import KnownItems
+from cerank.datasets import local_folders
+from cerank.datasets.dataset import Dataset, StoredQrels, StoredQueries, part_of
+from cerank.datasets.local_folders import open_folder
+from cerank.datasets.open_datasets import open_dataset
+from cerank.errors import FormatError, UsageError
+from cerank.retrieval import first_stage
+from cerank.trec import open_run, query_places
+from tests.refusals import refused
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in (
+        (local_folders, "LARGE_QUERIES"),
+        (local_folders, "LARGE_QUERIES_PACKED"),
+        (open_run, "LARGE"),
+        (open_run, "LARGE_PACKED"),
+        (query_places, "MANY_QUERIES"),
+    ):
+        monkeypatch.setattr(module, name, 1)
+
+
+def folder_of(folder: Path, queries: int = 60, *, kind: str = "tsv", scattered: bool = False) -> Path:
+    draw = random.Random(2)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    ids = [f"q{number}" for number in draw.sample(range(1000), queries)]
+    texts = {query: f"what is {draw.choice(['naïve  café', 'a cat', 'an owl'])} {query}" for query in ids}
+    (folder / "docs.tsv").write_text("".join(f"d{number}\ttext {number}\n" for number in range(20)))
+    if kind == "jsonl":
+        rows = [json.dumps({"query_id": query, "text": text}) + "\n" for query, text in texts.items()]
+    else:
+        rows = [f"{query}\t{text}\n" for query, text in texts.items()]
+    content = "".join(rows).encode()
+    name = f"queries.{kind.removesuffix('.gz')}" + (".gz" if kind.endswith(".gz") else "")
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    judged = [query for query in ids if draw.random() < 0.8]
+    lines = [f"{query} 0 d{doc} {draw.randrange(3)}\n" for query in judged for doc in draw.sample(range(20), 3)]
+    lines += lines[:2]  # the same grade twice counts once
+    if scattered:
+        draw.shuffle(lines)
+    (folder / "qrels").write_text("".join(lines))
+    run = [
+        f"{query} Q0 d{doc} {rank} {50 - rank} x\n"
+        for query in [*ids[:-3], "elsewhere"]
+        for rank, doc in enumerate(draw.sample(range(20), 6), 1)
+    ]
+    (folder / "runs" / "first.run").write_text("".join(run))
+    return folder
+
+
+def both(folder: Path, cache: Path) -> tuple[Dataset, Dataset]:
+    return open_folder(folder, "", "set"), open_dataset(str(folder), cache)
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize("kind", ["tsv", "jsonl", "tsv.gz"])
+def test_large_files_give_the_queries_and_judgments_of_small_ones(tmp_path: Path, kind: str, scattered: bool) -> None:
+    folder = folder_of(tmp_path / "set", kind=kind, scattered=scattered)
+    small, large = both(folder, tmp_path / "cache")
+    assert isinstance(large.queries, StoredQueries)
+    assert isinstance(large.qrels, StoredQrels)
+    assert isinstance(small.queries, dict)
+    assert list(large.queries.items()) == list(small.queries.items())
+    assert list(large.qrels.items()) == list(small.qrels.items())
+    assert list(map(list, large.qrels.values())) == list(map(list, small.qrels.values()))
+    assert (len(large.queries), len(large.qrels)) == (len(small.queries), len(small.qrels))
+    assert large.fingerprint() == small.fingerprint()
+    ids = large.query_ids
+    assert isinstance(ids, KnownItems)
+    assert list(ids) == list(small.queries)
+    assert ids[7] in ids
+    unjudged = next(query for query in open_folder(folder, "", "x").run("first").ranking if query not in small.queries)
+    for absent in ("nowhere", unjudged, 7):
+        assert absent not in large.queries
+        assert absent not in ids
+        assert large.qrels.get(str(absent)) is None
+
+
+@pytest.mark.parametrize("part", ["[:60%]", "[60%:80%]", "[80%:]", "[:7]", "[:100%]"])
+def test_a_part_of_a_large_dataset_is_the_same_part(tmp_path: Path, part: str) -> None:
+    folder = folder_of(tmp_path / "set")
+    large = open_dataset(f"{folder}{part}", tmp_path / "cache")
+    small = part_of(open_folder(folder, "", "set"), part)
+    assert isinstance(large.queries, StoredQueries)
+    assert list(large.queries.items()) == list(small.queries.items())
+    assert list(large.qrels.items()) == list(small.qrels.items())
+    with refused(UsageError, "query-range-empty"):
+        open_dataset(f"{folder}[3:3]", tmp_path / "cache")
+
+
+def test_candidates_of_stored_queries_are_those_of_queries_in_memory(tmp_path: Path) -> None:
+    small, large = both(folder_of(tmp_path / "set"), tmp_path / "cache")
+    here = first_stage.candidates(small, "first", 4, tmp_path / "cache")
+    there = first_stage.candidates(large, "first", 4, tmp_path / "cache")
+    assert list(there) == list(here)
+    assert {query: (there[query], there.scores(query)) for query in there} == {
+        query: (here[query], here.scores(query)) for query in here
+    }
+    assert len(there) == len(here)
+    assert there
+    assert "elsewhere" not in there
+    assert list(open_dataset(str(tmp_path / "set"), tmp_path / "cache").run("first").ranking)[-1] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "code", "named"),
+    [
+        (b"q1\tx\nq1\ty\n", b"q1 0 d1 1\n", "id-twice", "queries.tsv:2"),
+        (b"q1\tx\nq2\t \n", b"q1 0 d1 1\n", "text-missing", "queries.tsv:2"),
+        (b"q1\tx\n", b"q1 0 d1 1\nq2 0 d1 1\n", "text-missing", "q2"),
+        (b"q1\tx\n", b"q1 0 d1 1\nq1 0 d2 1\nq1 0 d1 2\n", "grade-twice", "qrels:3"),
+        (b"q1\tx\n", b"q1 0 d1\n", "column-count", "qrels:1"),
+    ],
+)
+def test_a_malformed_large_file_is_refused_and_leaves_nothing(
+    tmp_path: Path, queries: bytes, qrels: bytes, code: str, named: str
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "docs.tsv").write_bytes(b"d1\ta\nd2\tb\n")
+    (folder / "queries.tsv").write_bytes(queries)
+    (folder / "qrels").write_bytes(qrels)
+    with refused(FormatError, code, named):
+        open_dataset(str(folder), tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*.part"))
+    assert not list((tmp_path / "cache").rglob("grouping-*"))
