@@ -147,6 +147,7 @@ def plan_of(
         hint = "`cerank run` makes all of them"
         raise UsageError(what, where=f"recipe {recipe.name}, data.folds", hint=hint, code="folds-one-run")
     complete, groups = collection_groups.with_tests(absolute(checked(recipe)), settings.cache)
+    collection_groups.check_names(complete.data.test, f"recipe {complete.name}, data.test")
     for note in groups:
         tell(f"data.test: {note}")
     datasets: dict[str, Dataset] = {}
