@@ -16,6 +16,7 @@ from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.app.run_request import RunRequest
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, UsageError
+from cerank.planning import inputs
 from cerank.recipes.matrix_schema import matrix_from
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.settings import Settings
@@ -94,6 +95,15 @@ def test_two_folds_are_enough_where_other_queries_choose_checkpoints(coll):
     ]
     with refused(UsageError, "folds-too-few", 2):
         fold_recipes(recipe({"test": [coll], "folds": 2}))
+
+
+def test_where_stages_validate_on_other_queries_no_tested_query_is_named_for_validation(coll, tmp_path):
+    other = str(write_dataset(tmp_path / "other", seed=9))
+    rounds = fold_recipes(recipe({"test": [coll], "folds": 2}, {"validation": other}))
+    assert {each.recipe.data.validation for each in rounds} == {other}
+    for each in rounds:
+        used = [name for name in inputs.dataset_names(each.recipe) if name.startswith(coll)]
+        assert used == [each.recipe.data.train, each.recipe.data.test[0]]
 
 
 @pytest.mark.parametrize(

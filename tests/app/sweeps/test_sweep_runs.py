@@ -250,6 +250,17 @@ def test_validation_on_a_test_set_or_on_its_queries_is_refused(made: SimpleNames
     assert run_store.folders(made.lab.folder) == []
 
 
+def test_validation_on_queries_of_one_of_several_test_collections_is_refused(made: SimpleNamespace) -> None:
+    recipe = made.plan.recipe
+    whole = recipe.data.validation.partition("[")[0]
+    data = msgspec.structs.replace(recipe.data, test=(f"{whole}[:30%]+vaswani",), first_stages=("bm25",))
+    several = msgspec.structs.replace(recipe, data=data, force=())
+    (made.folder / "both.toml").write_text(recipes.render(several))
+    with refused(RecipeError, "shared-queries"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+
+
 def test_a_sweep_whose_validation_is_missing_starts_nothing(made: SimpleNamespace) -> None:
     text = (made.folder / "both.toml").read_text()
     (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, "./nowhere"))
