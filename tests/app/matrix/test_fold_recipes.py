@@ -21,6 +21,7 @@ from cerank.recipes.matrix_schema import matrix_from
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.settings import Settings
 from tests.refusals import refused
+from tests.model_fixtures import write_tiny
 from tests.worker.small import STAGE, write_dataset
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -157,6 +158,19 @@ def test_training_on_another_part_of_the_tested_queries_is_refused_as_a_leak(col
     rounds = fold_recipes(recipe({"test": [coll], "folds": 3}, {"dataset": f"{coll}[:50%]"}, {}))
     with refused(CerankError, "shared-queries"):
         plans.plan_of(rounds[0].recipe, settings_in(tmp_path), now=NOW)
+
+
+def test_folds_of_queries_that_a_sweep_was_validated_on_are_refused_as_a_leak(coll, tmp_path):
+    tuned = {"sweep": "rates", "method": "grid", "trials": 4, "validation": f"{coll}[60%:80%]"}
+    table = values({"test": [coll], "folds": 3})
+    for each in fold_recipes(recipe_from(table | {"tuned": tuned}, "test")):
+        with refused(CerankError, "shared-queries"):
+            plans.plan_of(each.recipe, settings_in(tmp_path), now=NOW)
+    told: list[str] = []
+    here = {"base": str(write_tiny(tmp_path / "base").folder), "pooling": "mean"}
+    gone = recipe_from(table | here | {"tuned": tuned | {"validation": str(tmp_path / "gone")}}, "test")
+    plans.plan_of(fold_recipes(gone)[0].recipe, settings_in(tmp_path), now=NOW, tell=told.append)
+    assert any("gone" in text for text in told)
 
 
 def test_a_plan_of_a_recipe_with_folds_is_refused(coll, tmp_path):

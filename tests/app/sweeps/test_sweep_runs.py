@@ -221,6 +221,12 @@ def test_a_deleted_trial_counts_and_is_not_made_again_in_silence(made: SimpleNam
         ({"search": '"stages.contrastive.learning_rate" = [1e-4, 1e-3]'}, UsageError, "sweep-without-key kd"),
         ({"search": f'{RATES}\n"stages.distill.clip" = [1.0, 2.0]'}, UsageError, "sweep-unequal 4"),
         ({"head": "trials = 5"}, UsageError, "sweep-too-small 5"),
+        # numbers have four digits, and this range holds no two of them
+        (
+            {"search": '"stages.*.learning_rate" = { uniform = [1.0001e-4, 1.0004e-4] }', "head": "trials = 5"},
+            UsageError,
+            "sweep-too-small 5",
+        ),
         ({"search": f'{RATES}\n[settings]\n"data.folds" = "5"'}, UsageError, "sweep-with-folds data.folds"),
         ({"head": 'method = "grid"\ntrials = 5'}, UsageError, "sweep-trials 5"),
         ({"search": '"stages.*.steps" = { integer = [1, 600] }'}, UsageError, "sweep-too-large 500"),
@@ -233,6 +239,14 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_made(
 ) -> None:
     with refused(kind, *named.split()):
         sweep_of(made, **change)
+
+
+def test_arms_whose_tuned_recipes_would_be_one_file_are_refused(made: SimpleNamespace) -> None:
+    text = (made.folder / "kd.toml").read_text()
+    (made.folder / "cl.toml").write_text(text.replace('name = "kd"', 'name = "k d"'))
+    (made.folder / "kd.toml").write_text(text.replace('name = "kd"', 'name = "k-d"'))
+    with refused(UsageError, "name-twice", "k-d"):
+        sweep_of(made)
 
 
 def test_validation_on_a_test_set_or_on_its_queries_is_refused(made: SimpleNamespace) -> None:
