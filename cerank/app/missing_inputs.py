@@ -16,11 +16,14 @@ from cerank.app import plans
 from cerank.app.test_collections.collection_groups import with_tests
 from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
+from cerank.datasets.document_fields import check_template
+from cerank.datasets.document_templates import WHERE
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
 from cerank.datasets.query_splits import without_key
 from cerank.errors import CerankError, MissingError
 from cerank.models import bases
 from cerank.planning.inputs import (
+    BASE_TEMPLATE,
     EMBEDDING,
     EMBEDDING_BASE,
     cuts_lists,
@@ -49,7 +52,7 @@ _FETCHED = {
 class MissingInput(msgspec.Struct, frozen=True):
     """A missing input: a dataset, ranking or model, with the way to get it."""
 
-    kind: str  # "base", "dataset", "documents", "first stage", "teacher", "scores of negatives", "measures"
+    kind: str  # "base", "dataset", "documents", "document fields", "first stage", "teacher", "scores of negatives", ...
     name: str  # as the recipe has it; with the dataset, where it is of one
     text: str  # what is wrong
     how: str  # what to do about it
@@ -105,6 +108,7 @@ class _InputChecker:
             self._try("scores of negatives", name, partial(self._scores, dataset, scores))
         for recipe in self._recipes:
             self._measures(recipe)
+            self._templates(recipe)
         return InputCheck(self._queries, tuple(self._needs.values()))
 
     def _try(self, kind: str, name: str, act: Callable[[], object]) -> None:
@@ -152,6 +156,14 @@ class _InputChecker:
         if missing is not None:
             raise missing
         raise MissingError(f"no first stage '{first}' is known for {dataset}", hint=f"place a TREC run in {place}")
+
+    def _templates(self, recipe: Recipe) -> None:
+        """Check that the documents of the datasets that are here have the fields that templates name."""
+        for key, text in ((WHERE, recipe.data.document_template), (BASE_TEMPLATE, recipe.base_template)):
+            for name in dataset_names(recipe) if text else ():
+                if name in self._open:
+                    check = partial(check_template, self._open[name], text, key)
+                    self._try("document fields", f"{text} of {whole_and_part(name)[0]}", check)
 
     def _measures(self, recipe: Recipe) -> None:
         """Check the measures on the test datasets that are here, where the validation dataset is, too."""

@@ -64,6 +64,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     passages: PassageSpec | None = None  # how documents are cut; None: as the model's run did, if it is of one
     passage_scores: Path | None = None  # where the scores of passages are written
     document_template: str = ""  # text of a document from its fields; "": as the model's run had it, if it is of one
+    base_template: str = ""  # the same as the model reads it, where its run had a template for the base
     metadata: MetadataRequest | None = None  # begin the file with the header of ir_metadata
 
 
@@ -160,6 +161,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     request, passage_notes = _as_in_run(request, folder)
     dataset = with_template(open_dataset(request.dataset, settings.cache), request.document_template, "--template")
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    searched, dataset = dataset, with_template(dataset, request.base_template, "base_template")
     meter = ResourceMeter(_metered_device(settings, request)) if request.metadata and not request.shard else None
     costs, began = None, time.monotonic()
     shards = _shards_of(request, folder, dataset, before) if folder is not None and _is_shared(request) else None
@@ -189,7 +191,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     head, head_notes = list[str](), tuple[str, ...]()
     if request.metadata is not None and meter is not None:
         resources = None if shards is not None else meter.stop()
-        source = _reranked(settings, request, dataset, folder, scored, tag=tag, pairs=sum(map(len, before.values())))
+        source = _reranked(settings, request, searched, folder, scored, tag=tag, pairs=sum(map(len, before.values())))
         head = run_metadata.header(request.metadata, source, resources)
         head_notes = run_metadata.notes(source, resources)
     packed = write_run(ranking, tag, comments=head)
@@ -235,9 +237,10 @@ def _tag(folder: Path) -> str:
 
 def _as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankRequest, tuple[str, ...]]:
     """Return the request with what the model's run read of documents, where it says nothing else, and notes on that."""
-    passages, template, notes = reranked_passages.as_in_run(request.passages, request.document_template, folder)
+    passages, forms, notes = reranked_passages.as_in_run(request.passages, request.document_template, folder)
     reranked_passages.check_scores_file(passages, request.passage_scores)
-    return msgspec.structs.replace(request, passages=passages, document_template=template), notes
+    written = {"document_template": forms.template, "base_template": forms.base_template}
+    return msgspec.structs.replace(request, passages=passages, **written), notes
 
 
 def check_output(request: RerankRequest) -> None:
@@ -322,12 +325,14 @@ def _reranked(
     Args:
         settings: device and threads.
         request: what was asked for.
-        dataset: the dataset, open.
+        dataset: the dataset, open, as the first stage reads it.
         folder: folder of the model; None for a server.
         scored: the scores and how they came about.
         tag: tag of the run.
         pairs: number of all pairs.
     """
+    from cerank.datasets.document_fields import with_template
+
     device = "" if folder is None or request.merge else resolve_device(settings.device)
     is_built_in = is_built_in_bm25(dataset, request.first_stage)
     return RerankedRun(
@@ -342,7 +347,7 @@ def _reranked(
         depth=request.depth,
         dataset=request.dataset,
         ir_datasets=dataset.name if dataset.location == CATALOG else "",
-        documents_sha256=dataset.documents.fingerprint(),
+        documents_sha256=with_template(dataset, request.base_template).documents.fingerprint(),
         queries=len(dataset.queries),
         pairs=pairs,
         pairs_scored=scored.computed,
@@ -399,6 +404,7 @@ def _score_chunks(
         shards.identity,
         request.passages,
         request.document_template,
+        request.base_template,
     )
     devices = several_devices.parse_devices(request.devices, resolve_device(settings.device), None)
     done = score_on_devices(share, devices[: len(missing)], missing, lambda queries: progress(known + queries, total))

@@ -75,9 +75,16 @@ def check_request(
         raise UsageError("the file exists already", where=str(scores_file), hint=hint, code="file-exists")
 
 
+class DocumentForms(msgspec.Struct, frozen=True):
+    """Texts of a document from its fields; "" where they are as the dataset has them."""
+
+    template: str = ""  # as everything reads it, a first stage too
+    base_template: str = ""  # as the model reads it; "" for the same
+
+
 def as_in_run(
     spec: PassageSpec | None, template: str, folder: Path | None
-) -> tuple[PassageSpec | None, str, tuple[str, ...]]:
+) -> tuple[PassageSpec | None, DocumentForms, tuple[str, ...]]:
     """Return how documents are cut and written, and notes on it: as asked for, else as the model's run did.
 
     Args:
@@ -88,18 +95,19 @@ def as_in_run(
     whole = spec is not None and not spec.has_passages  # asked for whole documents, whatever the run read
     recipe, stage, home = _recipe_of(folder)
     if recipe is None or home is None:
-        return None if whole else spec, template, ()
-    template = template or recipe.data.document_template
+        return None if whole else spec, DocumentForms(template), ()
+    of_run = DocumentForms(recipe.data.document_template, recipe.base_template)
+    forms = DocumentForms(template) if template else of_run
     own = recipe.passages_of(stage)
     if spec is not None or not own.has_passages:
-        return None if whole else spec, template, ()
+        return None if whole else spec, forms, ()
     from cerank.evaluation.studies.aggregation_choice import AggregationChoice
 
     choice = json_records.load_if_there(home.aggregation(stage), AggregationChoice)
     aggregation = choice.chosen if choice is not None else own.first_aggregation
     own = msgspec.structs.replace(own, aggregation=aggregation)
     what = f"{own.max_passages} passages of {own.length} tokens, stride {own.stride}, {aggregation}"
-    return own, template, (f"{what}: as {stage} read documents in {run_store.title(home)}",)
+    return own, forms, (f"{what}: as {stage} read documents in {run_store.title(home)}",)
 
 
 def check_scores_file(spec: PassageSpec | None, scores_file: Path | None) -> None:

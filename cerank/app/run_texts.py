@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from cerank.core.rankings import Ranking
-from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
@@ -74,8 +73,10 @@ def some_texts(settings: Settings, folder: RunFolder, plan: Plan, queries: int, 
     Raises:
         MissingError: the dataset is not on this machine, or the run has not re-ranked anything.
     """
+    from cerank.planning.inputs import open_as_base_reads
+
     ranking = candidates_of(folder, plan)
-    dataset = open_dataset(condition_of(plan).dataset, settings.cache)
+    dataset = open_as_base_reads(condition_of(plan).dataset, plan.recipe, settings.cache)
     known = sorted(query for query in ranking if ranking[query] and query in dataset.queries)
     chosen = [known[place * len(known) // queries] for place in range(queries)] if len(known) > queries else known
     out = []

@@ -43,6 +43,7 @@ class ScoringShare(msgspec.Struct, frozen=True):
     identity: ShardIdentity
     passages: PassageSpec | None = None  # how documents are cut
     document_template: str = ""
+    base_template: str = ""  # as the model reads a document, where that is another text
 
 
 class _Asks(msgspec.Struct, frozen=True):
@@ -173,7 +174,7 @@ def work(share: ScoringShare, end: Connection) -> None:
         scored = score_by_model(
             share.settings,
             share.folder,
-            dataset,
+            with_template(dataset, share.base_template),
             before,
             precision=share.precision,
             progress=lambda queries, _: say(_ScoredQueries(queries)),

@@ -39,6 +39,18 @@ def with_template(dataset: Dataset, text: str, where: str = WHERE) -> Dataset:
     return replace(dataset, documents=documents, identity=identity, notes=notes)
 
 
+def check_template(dataset: Dataset, text: str, where: str = WHERE) -> None:
+    """Check that the documents have the fields that a template names, without reading them all; "" names none.
+
+    Raises:
+        UsageError: as `with_template`.
+    """
+    if text:
+        template = parse_template(text, where)
+        for each in dataset.members.values() or (dataset,):
+            _check_fields(each, template.fields, where)
+
+
 def titles_of(dataset: Dataset, where: str = "passages.title") -> Callable[[Sequence[str]], list[str]]:
     """Return a function from document ids to the titles of those documents, in order.
 

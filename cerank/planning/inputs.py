@@ -13,7 +13,7 @@ import msgspec
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
-from cerank.datasets.document_fields import check_titles, with_template
+from cerank.datasets.document_fields import check_template, check_titles, with_template
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256, sha256_text
@@ -32,6 +32,7 @@ from cerank.retrieval.teachers import read_teacher
 from cerank.teachers import declared
 from cerank.text.safe_text import counted, shown
 
+BASE_TEMPLATE = "base_template"  # key of a recipe, for errors
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
 _LONGEST_EMBEDDED = 128  # tokens: nine docstrings of ten are shorter; the embedder's own training went to 256
@@ -187,6 +188,20 @@ def open_with_template(name: str, recipe: Recipe, cache: Path) -> Dataset:
     return with_template(open_dataset(name, cache), recipe.data.document_template)
 
 
+def as_base_reads(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Return an open dataset with its documents as the base reads them; what ranks or judges them reads them as before.
+
+    Raises:
+        UsageError: the base's template names a field that the documents do not have.
+    """
+    return with_template(dataset, recipe.base_template, BASE_TEMPLATE)
+
+
+def open_as_base_reads(name: str, recipe: Recipe, cache: Path) -> Dataset:
+    """Open a dataset with its documents as the recipe's base reads them; raises as `open_with_template`."""
+    return as_base_reads(open_with_template(name, recipe, cache), recipe)
+
+
 def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
     """Return everything that the recipe reads with its SHA-256, in a stable order.
 
@@ -198,10 +213,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     Raises:
         CerankError: something is missing, malformed or unknown.
     """
-    base = bases.locate(recipe.base, fetch=fetch, pooling=recipe.pooling)
-    if base.declaration is not None:
-        _check_prompt(base, recipe)
-    pinned = [Input("base", recipe.base, base.sha256, str(base.folder), (base.reading().family,))]
+    pinned = [_base(recipe, datasets, fetch=fetch)]
     pinned += [
         Input("dataset", name, data.fingerprint(), data.location, data.decisions()) for name, data in datasets.items()
     ]
@@ -229,6 +241,22 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
             digest = sha256_text(" ".join(firsts))
             pinned.append(Input("tested_teacher", tested_teacher(teacher, test), digest, place_of(spec)))
     return tuple(pinned)
+
+
+def _base(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> Input:
+    """Return the base as an input, with how it is read.
+
+    Raises:
+        UsageError: prompts leave no room for documents, or its template names a field that a dataset lacks.
+        MissingError: there is no such base.
+    """
+    base = bases.locate(recipe.base, fetch=fetch, pooling=recipe.pooling)
+    if base.declaration is not None:
+        _check_prompt(base, recipe)
+    for data in datasets.values():
+        check_template(data, recipe.base_template, BASE_TEMPLATE)
+    reads = (f"documents as {shown(recipe.base_template, 200)}",) if recipe.base_template else ()
+    return Input("base", recipe.base, base.sha256, str(base.folder), (base.reading().family, *reads))
 
 
 def _scorer_of_negatives(

@@ -56,7 +56,8 @@ def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, thr
     parts = [_stage_parts(recipe, name, stage, pinned) for name, stage in recipe.chained()[: index + 1]]
     start = (pinned("base", recipe.base), recipe.pooling, recipe.seed, device.partition(":")[0], threads)
     divided = ["shard parameters"] if recipe.compute.shard_parameters else []
-    return sha256_json((start, parts, *divided))
+    written = [("base template", recipe.base_template)] if recipe.base_template else []
+    return sha256_json((start, parts, *divided, *written))
 
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:

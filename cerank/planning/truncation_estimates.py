@@ -42,7 +42,8 @@ def truncation_in_words(plan: Plan) -> Iterator[str]:
             tokens.use_windows(WindowsInUse(windows))
         what = " and ".join(systems)
         reads = f", in {windows.max_passages} passages at most" if windows is not None else ""
-        for test, dataset in datasets.items():
+        for test, opened in datasets.items():
+            dataset = inputs.as_base_reads(opened, recipe) if stage is not None else opened
             store = open_token_store(tokens.tokenizer, dataset, cache)
             try:
                 with _without_downloads(dataset):

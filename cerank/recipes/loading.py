@@ -279,8 +279,18 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
             f"cannot read the matrix '{name_or_path}': {reason}", hint=hint, code="matrix-unreadable"
         ) from None
     table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
-    matrix = matrix_from({**table, **_changes_with_baseline(table, changes or {})}, name_or_path)
+    changed = _without_unused_templates(table, _changes_with_baseline(table, changes or {}))
+    matrix = matrix_from({**table, **changed}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)
+
+
+def _without_unused_templates(table: Mapping[str, object], changes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the changes without the templates of bases that the file lists and an option leaves out."""
+    templates, bases, left = table.get("base_templates"), table.get("bases"), changes.get("bases")
+    if not isinstance(templates, Mapping) or not isinstance(bases, list) or not isinstance(left, list | tuple):
+        return changes
+    used = {base: text for base, text in templates.items() if base in left or base not in bases}
+    return {"base_templates": used, **changes}
 
 
 def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
@@ -293,6 +303,8 @@ def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str,
 
     keys = ("recipes", "bases", "test", "first_stages", "baseline")
     changed = {key: here(value) if key in keys else value for key, value in table.items()}
+    if isinstance(templates := table.get("base_templates"), Mapping):
+        changed["base_templates"] = {resolve_beside(base, folder): text for base, text in templates.items()}
     if "folds" in table:
         changed["folds"] = with_absolute_folds(table["folds"], folder)
     if isinstance(settings := table.get("settings"), Mapping):

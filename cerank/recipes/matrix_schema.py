@@ -38,6 +38,9 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Annotated[str, help_text("one sentence for `cerank recipes matrices`")] = ""
     recipes: Annotated[tuple[str, ...], help_text("shipped names, or .toml files from this file's folder")]
     bases: Annotated[tuple[str, ...], help_text("names from `cerank bases`, hub ids or folders")] = ()
+    base_templates: Annotated[
+        dict[str, str], help_text('base -> text of a document as it reads it, such as "title: {title} text: {text}"')
+    ] = {}
     seeds: Annotated[tuple[Seed, ...], help_text("a run for each")] = ()
     baseline: Annotated[str, help_text('the recipe that every other is compared with; "" takes the first')] = ""
     test: Annotated[tuple[str, ...], help_text("test datasets of every run")] = ()
@@ -158,9 +161,23 @@ def _mistakes(matrix: Matrix) -> list[str]:
         mistakes += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
     for key, sizes in (("margins", matrix.margins), ("worth", matrix.worth), ("harm", matrix.harm)):
         mistakes += size_mistakes(sizes, key)
-    mistakes += _factor_mistakes(matrix)
+    mistakes += _template_mistakes(matrix) + _factor_mistakes(matrix)
     if matrix.baseline and matrix.baseline not in matrix.recipes:
         mistakes.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
+    return mistakes
+
+
+def _template_mistakes(matrix: Matrix) -> list[str]:
+    """Return what is wrong with the texts of documents that bases have of their own."""
+    known = ", ".join(matrix.bases) or "none; list them"
+    mistakes = [
+        f"base_templates.{base}: not one of the matrix' bases ({known})"
+        for base in matrix.base_templates
+        if base not in matrix.bases
+    ]
+    varying = [name for name, paths in matrix.varied_paths().items() if "base_template" in paths]
+    if matrix.base_templates and varying:
+        mistakes.append(f"factors.{varying[0]}: sets base_template, which base_templates sets too; set it in one place")
     return mistakes
 
 

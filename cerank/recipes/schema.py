@@ -411,6 +411,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pooling: Annotated[
         Literal["auto", "product", "mean", "classifier"], help_text("how states become a score; auto: the base's own")
     ] = "auto"
+    base_template: Annotated[
+        str,
+        help_text('text of a document as the base reads it: "title: {title} text: {text}"; "": data.document_template'),
+    ] = ""
     seed: Annotated[Seed, help_text("decides everything random")] = 42
     chain: Annotated[tuple[str, ...], help_text("the stages that run, in order")]
     baselines: Annotated[

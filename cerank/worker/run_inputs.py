@@ -61,6 +61,7 @@ class RunInputs:
         self._context, self._plan, self._folder = context, plan, context.folder
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
+        self._read_by_base: dict[str, Dataset] = {}  # datasets with documents as the base reads them
         self._titles: dict[str, Callable[[Sequence[str]], list[str]]] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
         trust_hashes(plan.hashed)
@@ -84,8 +85,16 @@ class RunInputs:
         files = locate(model, fetch=False)
         return Scorer.load(files.source, self._context.device, precision, name=model, declared=files.declaration)
 
+    def read_by(self, system: str, dataset: str) -> Dataset:
+        """Return a dataset with its documents as a stage, whose base may have a template of its own, reads them."""
+        if system not in self._plan.recipe.stages:  # a baseline: finished re-rankers read what the others read
+            return self.datasets[dataset]
+        if dataset not in self._read_by_base:
+            self._read_by_base[dataset] = inputs.as_base_reads(self.datasets[dataset], self._plan.recipe)
+        return self._read_by_base[dataset]
+
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
-        """Return the texts of documents, in order."""
+        """Return the texts of documents, in order, as all but the base reads them."""
         return self.datasets[dataset].documents.texts(doc_ids)
 
     def queries(self, dataset: str, query_ids: Sequence[str]) -> list[str]:
@@ -93,9 +102,9 @@ class RunInputs:
         texts = self.datasets[dataset].queries
         return [texts[query] for query in query_ids]
 
-    def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
-        """Return the stored tokens of a dataset's texts for this tokenizer; None if there are none."""
-        return token_store.open_token_store(tokenizer, self.datasets[dataset], self._cache)
+    def token_store(self, system: str, dataset: str, tokenizer: Any) -> TokenStore | None:
+        """Return the stored tokens of a dataset's texts, as a system reads them; None if there are none."""
+        return token_store.open_token_store(tokenizer, self.read_by(system, dataset), self._cache)
 
     def windows_in_use(self, system: str, dataset: str) -> WindowsInUse | None:
         """Return how a stage or baseline cuts the documents of a dataset into passages; None where it does not."""

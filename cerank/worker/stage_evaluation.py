@@ -98,13 +98,13 @@ class StageEvaluation:
             self._shared = order.system, self.load(order.system, order.precision)
         scorer = self._shared[1]
         self._read_texts_of(order.test, order.system, scorer)
-        self._score_share(order.system, order.test, scorer, self._score_cache(scorer, order.test))
+        self._score_share(order.system, order.test, scorer, self._score_cache(scorer, order.system, order.test))
 
     def _read_texts_of(self, dataset: str, system: str, scorer: Scorer) -> None:
         """Let the scorer read a dataset from now on: each has its own texts, and its id "1" may be another text."""
         spec = self._plan.recipe.passages_of(system)
         choice = json_records.load_if_there(self._folder.aggregation(system), AggregationChoice)
-        scorer.use_token_store(self._inputs.token_store(dataset, scorer.tokenizer))
+        scorer.use_token_store(self._inputs.token_store(system, dataset, scorer.tokenizer))
         in_use = self._inputs.windows_in_use(system, dataset)
         scorer.use_passages(in_use, choice.chosen if choice is not None else spec.first_aggregation, spec.top)
 
@@ -124,9 +124,9 @@ class StageEvaluation:
         first = planned_inputs.validation_first_stage(recipe)
         candidates = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
         context.heartbeat.enter("validate", system, total=len(candidates))
-        cache = self._score_cache(scorer, name)
+        cache = self._score_cache(scorer, system, name)
         passages: dict[str, dict[str, float]] = {}
-        texts = partial(self._inputs.queries, name), partial(self._inputs.documents, name)
+        texts = partial(self._inputs.queries, name), self._inputs.read_by(system, name).documents.texts
         for chunk in rerank(scorer, list(candidates), candidates.__getitem__, *texts, cache=cache):
             passages |= chunk.passages
             context.heartbeat.advance(len(chunk.candidates), chunk.pairs)
@@ -146,9 +146,9 @@ class StageEvaluation:
         lengths = TokenLimits.of_stage(stage) if stage is not None else system  # stages share the tokenizer of the base
         key = (test, lengths, recipe.passages_of(system))
         if key not in self._truncations:
-            texts = partial(inputs.queries, test), partial(inputs.documents, test)
+            texts = partial(inputs.queries, test), inputs.read_by(system, test).documents.texts
             first = self._candidates(test, recipe.data.first_stages[0])
-            store = inputs.token_store(test, scorer.tokenizer)
+            store = inputs.token_store(system, test, scorer.tokenizer)
             self._truncations[key] = candidate_truncation(scorer.tokens, first, *texts, store)
         self._context.log.event(DOCUMENTS_CUT, f"{system} on {test}: {self._truncations[key]}")
 
@@ -197,7 +197,7 @@ class StageEvaluation:
         """
         context, inputs, rankings = self._context, self._inputs, self._all_candidates(test)
         query_ids = dict.fromkeys(query for ranking in rankings for query in ranking)
-        cache = self._score_cache(scorer, test)
+        cache = self._score_cache(scorer, system, test)
         context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(query_ids))
         if context.ranks.count > 1:
             self._score_share(system, test, scorer, cache)  # and the others; what follows reads what all of them stored
@@ -208,7 +208,7 @@ class StageEvaluation:
             query_ids,
             partial(candidate_union, rankings),
             partial(inputs.queries, test),
-            partial(inputs.documents, test),
+            inputs.read_by(system, test).documents.texts,
             cache=cache,
             store=self._stored(system, test),
         ):
@@ -254,7 +254,7 @@ class StageEvaluation:
             query_ids,
             partial(candidate_union, rankings),
             partial(inputs.queries, test),
-            partial(inputs.documents, test),
+            inputs.read_by(system, test).documents.texts,
             cache=cache,
             store=self._stored(system, test),
             numbers=claimed(),
@@ -273,10 +273,10 @@ class StageEvaluation:
         )
         context.log.event("ranks shared", f"{system} on {test}: {shares}")
 
-    def _score_cache(self, scorer: Scorer, test: str) -> ScoreCache:
+    def _score_cache(self, scorer: Scorer, system: str, test: str) -> ScoreCache:
         """Return the cache of scores that this checkpoint gave on this dataset, in this run or another."""
         plan = self._plan
-        documents = self._inputs.datasets[test].documents.fingerprint()
+        documents = self._inputs.read_by(system, test).documents.fingerprint()
         model = scorer.checkpoint + scorer.scored_text
         facts = score_cache_key(
             model, documents, device=self._context.device, threads=plan.threads, precision=scorer.precision

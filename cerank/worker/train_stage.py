@@ -120,7 +120,7 @@ class StageWork:
             sampler,
             self._make_tokens(encoder, tokenizer, self._training),
             partial(self._inputs.queries, self._training),
-            partial(self._inputs.documents, self._training),
+            self._inputs.read_by(self._name, self._training).documents.texts,
             passages.train_on,
         )
         folder = context.folder.checkpoints(self._index, self._name)
@@ -160,7 +160,7 @@ class StageWork:
     def _make_tokens(self, encoder: CrossEncoder, tokenizer: Any, dataset: str) -> PairTokenizer:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
         tokens = encoder.make_tokens(tokenizer, TokenLimits.of_stage(self._stage))
-        tokens.use_token_store(self._inputs.token_store(dataset, tokenizer))
+        tokens.use_token_store(self._inputs.token_store(self._name, dataset, tokenizer))
         tokens.use_windows(self._inputs.windows_in_use(self._name, dataset))
         return tokens
 
@@ -275,7 +275,7 @@ class StageWork:
         to_score = self._validation_loss.with_group_candidates(candidates) if self._validation_loss else candidates
         context.heartbeat.enter("validate", self._name, total=len(to_score))
         own: dict[str, dict[str, float]] = {}
-        texts = partial(self._inputs.queries, name), partial(self._inputs.documents, name)
+        texts = partial(self._inputs.queries, name), self._inputs.read_by(self._name, name).documents.texts
         claimed = context.ranks.claim(f"validation of {self._name} at {step}", chunk_count(to_score))
         for chunk in rerank(self._scorer, to_score, to_score.__getitem__, *texts, block_depth=0, numbers=claimed):
             own |= chunk.scores

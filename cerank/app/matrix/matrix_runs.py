@@ -136,10 +136,12 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
             f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}", code="matrix-too-large"
         )
     draft_runs: list[DraftRun] = []
+    is_overridden = any(text.partition("=")[0].strip() == "base_template" for text in overrides)
     for base in matrix.bases or ("",):
+        template = "" if is_overridden else matrix.base_templates.get(base, "")
         for seed in matrix.seeds or (None,):
             for named, levels, unvaried_name in loaded_recipes:
-                recipe = plans.absolute(plans.checked(_with(named, base, seed)))
+                recipe = plans.absolute(plans.checked(_with(named, base, seed, template)))
                 label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
                 toml = recipes.render(recipe).encode()
                 draft_runs.append(DraftRun(recipe, toml, label, "", levels, unvaried_name if matrix.factors else ""))
@@ -210,8 +212,10 @@ def _check_one_family(cells: Sequence[DraftRun]) -> None:
                 raise UsageError(what, hint=f"set {key} in the matrix, for all of its recipes", code="settings-differ")
 
 
-def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
+def _with(recipe: Recipe, base: str, seed: int | None, template: str) -> Recipe:
+    """Return the recipe with a base, a seed and the text of documents for the base; those left open are its own."""
     chosen = msgspec.structs.replace(recipe, base=base) if base else recipe
+    chosen = msgspec.structs.replace(chosen, base_template=template) if template else chosen
     return msgspec.structs.replace(chosen, seed=seed) if seed is not None else chosen
 
 

@@ -250,8 +250,10 @@ def _by_bi_encoder(
 def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, progress: Progress) -> _FoundCandidates:
     Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.by)
-    passages, template, notes = reranked_passages.as_in_run(None, request.document_template, folder)
-    dataset, written = _written(dataset, template)
+    passages, forms, notes = reranked_passages.as_in_run(None, request.document_template, folder)
+    dataset, written = _written(dataset, forms.template)
+    if forms.base_template:
+        written["base_template"] = forms.base_template
     if passages is not None:
         size = f"{passages.max_passages} of {passages.length} tokens, stride {passages.stride}"
         written["passages"] = f"{size}, {passages.first_aggregation}"
@@ -265,8 +267,9 @@ def _by_reranker(settings: Settings, request: MiningRequest, dataset: Dataset, p
     def advance(done: int, total: int) -> None:
         progress("queries", done, total)
 
+    read = with_template(dataset, forms.base_template, "base_template")
     scored = score_by_model(
-        settings, folder, dataset, with_positives, precision="fp32", progress=advance, passages=passages
+        settings, folder, read, with_positives, precision="fp32", progress=advance, passages=passages
     )
     return _FoundCandidates(
         dataset=dataset,

@@ -79,10 +79,11 @@ def calibration_pairs(settings: Settings, run: RunTarget) -> list[tuple[str, str
     Raises:
         MissingError: the validation dataset is not on this machine.
     """
-    from cerank.datasets.open_datasets import open_dataset
+    from cerank.planning.inputs import open_as_base_reads
 
     recipe = run.plan.recipe
-    dataset = open_dataset(recipe.stages[run.system].validation or recipe.data.validation, settings.cache)
+    validation = recipe.stages[run.system].validation or recipe.data.validation
+    dataset = open_as_base_reads(validation, recipe, settings.cache)
     judged = [query for query in dataset.queries if dataset.qrels.get(query)]
     count = min(len(judged), CALIBRATION_QUERIES)
     chosen = [judged[place * len(judged) // count] for place in range(count)]

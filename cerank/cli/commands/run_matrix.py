@@ -20,7 +20,7 @@ from cerank.machine.devices import resolve_device
 from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
 from cerank.settings import Settings
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Kind, Value
 
 _TEACHERS = "Teachers of all runs together, before anything is asked"
@@ -83,14 +83,14 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
     matrix = grid.matrix
     place = TeachingPlace(settings.lab, settings.cache, resolve_device(settings.device), settings.threads or 1)
     teaching = planned_teaching.of_recipes([cell.recipe for cell in grid.cells], place)
-    shown = [
+    tables = [
         _run_table(matrix_outline, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
         *([table_columns.work_table(matrix_outline.work)] if matrix_outline.work else []),
         *([_shared_table(matrix_outline)] if matrix_outline.shared else []),
         *([planned_teaching.table(teaching.teachers, _TEACHERS)] if teaching.teachers else []),
         _missing_table(matrix_outline),
     ]
-    emit(shown, settings.format)
+    emit(tables, settings.format)
     trained = sum(len(row.chain) - len(row.taken) for row in matrix_outline.rows)
     stages = sum(len(row.chain) for row in matrix_outline.rows)
     pairs = sum(part.pairs for part in matrix_outline.work if part.part.startswith("train "))
@@ -107,6 +107,9 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
         info(f"{planned_teaching.total_in_words(teaching)}. An answer that several runs need is asked for once.")
     for name, why in teaching.unknown.items():
         info(f"What the teachers of {name} take is not known: {why}")
+    for base, template in dict.fromkeys((cell.recipe.base, cell.recipe.base_template) for cell in grid.cells):
+        if template:
+            info(f"{base} reads documents as {shown(template, 200)}")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
     what = f"every recipe against {grid.baseline}"

@@ -1,0 +1,159 @@
+"""A base that reads documents in a form of its own: what trains and re-ranks reads it, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from cerank import recipes
+from cerank.app.matrix import matrix_runs
+from cerank.app.plans import plan_of
+from cerank.app.run_texts import some_texts
+from cerank.cli.typer_app import app
+from cerank.errors import RecipeError, UsageError
+from cerank.files.lease import Lease
+from cerank.planning.stage_keys import stage_keys
+from cerank.recipes.plan import Plan
+from cerank.recipes.recipe_checks import recipe_from
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.settings import Settings
+from cerank.trec.text_io import read_run
+from tests.model_fixtures import write_tiny
+from tests.plan_fixtures import NOW
+from tests.refusals import refused
+from tests.worker.small import STAGE, write_dataset
+
+OWN = "{title} {text}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A dataset whose titles are words that its texts have, too, a base, and the settings of a lab."""
+    folder = tmp_path_factory.mktemp("bases")
+    dataset = write_dataset(folder / "data")
+    rows = [line.split("\t") for line in (dataset / "docs.tsv").read_text().splitlines()]
+    lines = [json.dumps({"doc_id": key, "title": text.split()[0], "text": text}) for key, text in rows]
+    (dataset / "docs.jsonl").write_text("\n".join(lines))
+    (dataset / "docs.tsv").unlink()
+    settings = Settings(lab=folder / "lab", cache=folder / "cache", device="cpu", threads=1, format="")
+    bases = [str(write_tiny(folder / name).folder) for name in ("base", "other")]
+    return SimpleNamespace(folder=folder, settings=settings, data=str(dataset), bases=bases)
+
+
+def values_of(made: SimpleNamespace, template: str = "{text}", **changes: object) -> dict[str, object]:
+    return {
+        "name": "written",
+        "base": made.bases[0],
+        "pooling": "mean",
+        "chain": ["c"],
+        "force": ["shared_queries"],
+        "data": {
+            "train": f"{made.data}[:50%]",
+            "validation": f"{made.data}[50%:70%]",
+            "test": [f"{made.data}[70%:]"],
+            "first_stages": ["bm25"],
+            "depth": 8,
+            "document_template": template,
+        },
+        "stages": {"c": {**STAGE, "steps": 2, "validate_every": 2}},
+        **changes,
+    }
+
+
+def planned(made: SimpleNamespace, template: str = "{text}", **changes: object) -> Plan:
+    return plan_of(recipe_from(values_of(made, template, **changes), "test"), made.settings, now=NOW)
+
+
+def carried_out(made: SimpleNamespace, plan: Plan) -> RunFolder:
+    from cerank.worker.__main__ import run_attempt
+    from cerank.worker.run_context import StopFlag
+
+    run = run_store.create(made.settings.lab, plan, b"", NOW)
+    with Lease.take(run.lease, datetime(2026, 1, 2, tzinfo=UTC)):
+        assert run_attempt(run, StopFlag(run.stop)) == 0, run.failure.read_text()
+    return run
+
+
+def test_a_template_of_the_base_changes_its_stages_and_no_other_input(made: SimpleNamespace) -> None:
+    plain, own = planned(made), planned(made, base_template=OWN)
+    assert [entry.sha256 for entry in own.inputs] == [entry.sha256 for entry in plain.inputs]
+    assert own.fingerprint != plain.fingerprint
+    assert stage_keys(own) != stage_keys(plain)
+    assert any(OWN in note for entry in own.inputs if entry.role == "base" for note in entry.notes)
+    assert planned(made, base_template="").fingerprint == plain.fingerprint
+
+
+def test_a_field_that_the_documents_lack_is_refused_with_the_key_of_the_base(made: SimpleNamespace) -> None:
+    with refused(UsageError, "document-field-unknown", "headline", "title", "text", "base_template"):
+        planned(made, base_template="{headline}")
+    with refused(UsageError, "template-wrong", "base_template"):
+        planned(made, base_template="{title")
+
+
+def matrix_of(made: SimpleNamespace, templates: str, *overrides: str, **changes: object) -> matrix_runs.MatrixRuns:
+    (made.folder / "r.toml").write_text(recipes.render(recipe_from(values_of(made), "test")))
+    file = made.folder / "grid.toml"
+    file.write_text(f'name = "grid"\nrecipes = ["./r.toml"]\nbases = ["./base", "./other"]\n{templates}')
+    return matrix_runs.load_runs(recipes.load_matrix(str(file), changes), overrides)
+
+
+def test_one_of_two_bases_of_a_matrix_reads_documents_in_a_form_of_its_own(made: SimpleNamespace) -> None:
+    templates = f'[base_templates]\n"./other" = "{OWN}"\n'
+    grid = matrix_of(made, templates)
+    forms = {Path(cell.recipe.base).name: cell.recipe.base_template for cell in grid.cells}
+    assert forms == {"base": "", "other": OWN}
+    plain = matrix_of(made, "")
+    assert [cell.recipe == own.recipe for cell, own in zip(plain.cells, grid.cells, strict=True)] == [True, False]
+    assert not matrix_runs.outline(grid, made.settings).needs
+    (alone,) = matrix_of(made, templates, bases=[made.bases[0]]).cells
+    assert alone.recipe.base_template == ""
+    said = matrix_of(made, templates, "base_template=A {text}").cells
+    assert {cell.recipe.base_template for cell in said} == {"A {text}"}
+
+
+def test_a_template_for_no_base_of_the_matrix_or_one_that_a_factor_sets_is_refused(made: SimpleNamespace) -> None:
+    with refused(RecipeError, "recipe", "base_templates.minilm"):
+        matrix_of(made, f'[base_templates]\nminilm = "{OWN}"\n')
+    factor = '[factors.form.plain]\nbase_template = ""\n[factors.form.own]\nbase_template = "{text}"\n'
+    with refused(RecipeError, "recipe", "factors.form"):
+        matrix_of(made, f'[base_templates]\n"./other" = "{OWN}"\n{factor}')
+
+
+def test_the_dry_run_of_a_matrix_names_the_form_and_fields_that_are_missing(made: SimpleNamespace) -> None:
+    matrix_of(made, '[base_templates]\n"./other" = "{headline}"\n')
+    words = ["run", "--matrix", str(made.folder / "grid.toml"), "--dry-run", "--lab", str(made.settings.lab)]
+    result = CliRunner().invoke(app, [*words, "--cache", str(made.settings.cache), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "{headline}" in result.output
+    needs = matrix_runs.outline(matrix_of(made, '[base_templates]\n"./other" = "{headline}"\n'), made.settings).needs
+    assert {need.kind for need in needs} == {"document fields"}
+    assert all("headline" in need.text for need in needs)
+
+
+@pytest.mark.slow
+def test_a_run_reads_what_its_template_says_and_keeps_the_first_stage(made: SimpleNamespace, tmp_path: Path) -> None:
+    plain, own = carried_out(made, planned(made)), carried_out(made, planned(made, base_template=OWN))
+    test = f"{made.data}[70%:]"
+    first = [read_run(run.candidates(test, "bm25")).ranking for run in (plain, own)]
+    assert {query: first[0][query] for query in first[0]} == {query: first[1][query] for query in first[1]}
+    weights = [(run.final(0, "c") / "model.safetensors").read_bytes() for run in (plain, own)]
+    assert weights[0] != weights[1]  # the titles were read in training
+    rankings = [read_run(run.ranking("c", test, "bm25")).ranking for run in (plain, own)]
+    assert [rankings[0].scores(query) for query in rankings[0]] != [rankings[1].scores(query) for query in rankings[1]]
+    (texts,) = some_texts(made.settings, own, run_store.load_plan(own), 1)
+    assert all(text.split()[0] == text.split()[1] for text in texts.documents)
+    output = tmp_path / "again.run"
+    words = ["rerank", own.name, "--first-stage", "bm25", "--dataset", test, "--depth", "8", "-o", str(output)]
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    result = CliRunner().invoke(app, [*words, *places])
+    assert result.exit_code == 0, result.output
+    again = read_run(output).ranking
+    assert {query: (again[query], again.scores(query)) for query in again} == {
+        query: (rankings[1][query], rankings[1].scores(query)) for query in rankings[1]
+    }
