@@ -78,8 +78,6 @@ class _BufferedFile:
 def run_name(text: str) -> str:
     """Return `text` as the name of a run: only letters, digits, '.', '_' and '-', so that no name leaves its folder.
 
-    Letters, digits, '.', '_' and '-', so that no name from a file leaves its folder.
-
     Raises:
         UsageError: nothing is left of it.
     """
@@ -90,10 +88,7 @@ def run_name(text: str) -> str:
 
 
 def text_id(text: str) -> str:
-    """Return an id for a text without one: the first 80 bits of its SHA-256, so equal texts are one document.
-
-    The first 80 bits of its SHA-256, so equal texts are one document.
-    """
+    """Return an id for a text without one: the first 80 bits of its SHA-256, so equal texts are one document."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
@@ -153,8 +148,6 @@ class DatasetWriter:
 
     def query(self, query_id: str, text: str, where: str) -> bool:
         """Add a query, which may come repeatedly; return False if its text is empty and it is dropped.
-
-        False where its text is empty and it is dropped with all that hangs on it.
 
         Raises:
             FormatError: an id with white space, or another text under an id that has one.

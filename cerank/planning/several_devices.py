@@ -120,13 +120,13 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             hint="make a new run with --devices; it may go on with 1, 2, 4 or 8 of them",
             code="run-not-divided",
         )
-    asked = "compute.shard_parameters" if recipe.compute.shard_parameters else "--devices"
+    setting = "compute.shard_parameters" if recipe.compute.shard_parameters else "--devices"
     for name, stage in recipe.chained() if step_shards else ():
         if stage.filter.is_on:
             raise UsageError(
                 "a stage whose groups are chosen by their losses is trained on one device: its updates are not divided",
                 where=f"stages.{name}.filter",
-                hint=f'leave out {asked}, or set filter.kind = "none"',
+                hint=f'leave out {setting}, or set filter.kind = "none"',
                 code="filter-not-divided",
             )
         shards = shard_count(stage.groups_per_step, step_shards)
@@ -159,7 +159,7 @@ def check_sharding(recipe: Recipe) -> None:
         key = next((key for key, is_set in refused.items() if is_set), "")
         if key:
             raise UsageError(
-                f"{key} does not work with divided weights: that needs the whole of each",
+                f"{key} cannot be used where each device holds only a share of the weights",
                 where=f"stages.{name}.{key}",
                 hint=f"leave out {key}, or compute.shard_parameters",
                 code="sharding-not-supported",
@@ -191,7 +191,9 @@ def in_words(plan: Plan) -> list[str]:
         f"{counted(count, 'device')}, a process on each: {', '.join(plan.devices or (plan.device,))}; the run may go "
         "on with another number of them, and has the same results",
     ]
-    if plan.recipe.compute.shard_parameters:
+    if plan.recipe.compute.shard_parameters and count == 1:
+        sentences.append("one device holds all weights; more devices would divide them, with the same results")
+    elif plan.recipe.compute.shard_parameters:
         sentences.append(
             f"each device holds 1/{count} of weights, gradients and optimizer while it trains, and all weights while "
             "it re-ranks with the finished model"

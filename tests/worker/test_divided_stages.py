@@ -50,6 +50,7 @@ def test_divided_weights_give_a_plan_of_its_own_that_any_number_of_devices_may_c
     assert all(a != b for a, b in zip(stage_keys.stage_keys(divided), stage_keys.stage_keys(whole), strict=True))
     assert stage_keys.stage_key_by_names(divided.recipe, 0) != stage_keys.stage_key_by_names(whole.recipe, 0)
     assert "1/2" in " ".join(several_devices.in_words(divided))
+    assert "1/1" not in " ".join(several_devices.in_words(alone))
 
 
 def test_the_memory_of_weights_gradients_and_moments_is_that_of_a_share(plan):
