@@ -36,7 +36,8 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int, count: int = 1) 
     """Return stage -> how fast it goes, for the stages of the chain of which something like was trained before.
 
     Like is: the same base and pooling, kind of device, threads (on a CPU), longest pair and precision, and for several
-    devices their number and the pairs of a step; the newest such stage of the lab's newest 100 runs counts.
+    devices their number, the pairs of a step and whether they divide the weights; the newest such stage of the lab's
+    newest 100 runs counts.
 
     Args:
         lab: folder of the runs from which speeds are read.
@@ -155,7 +156,7 @@ def total(work: Sequence[WorkItem]) -> float | None:
 def _like(recipe: Recipe, stage: Stage, device: str, threads: int, count: int) -> tuple[object, ...]:
     kind = device.partition(":")[0]
     step = stage.groups_per_step * stage.group_size  # pairs, beside which an exchange of gradients is short or long
-    together = (count, step) if count > 1 else ()
+    together = (count, step, recipe.compute.shard_parameters) if count > 1 else ()
     return (
         *together,
         recipe.base,

@@ -22,7 +22,7 @@ from cerank.app.test_collections import collection_groups
 from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
-from cerank.errors import RecipeError, UsageError
+from cerank.errors import CerankError, RecipeError, UsageError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import detect_devices, explain_device, physical_cores
 from cerank.models.bases import BASES, locate
@@ -147,6 +147,7 @@ def plan_of(
         hint = "`cerank run` makes all of them"
         raise UsageError(what, where=f"recipe {recipe.name}, data.folds", hint=hint, code="folds-one-run")
     complete, groups = collection_groups.with_tests(absolute(checked(recipe)), settings.cache)
+    collection_groups.check_names(complete.data.test, f"recipe {complete.name}, data.test")
     for note in groups:
         tell(f"data.test: {note}")
     datasets: dict[str, Dataset] = {}
@@ -156,6 +157,7 @@ def plan_of(
     synthetic.check_tests({name: datasets[name] for name in complete.data.test}, f"recipe {complete.name}")
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
+    _check_tuned_apart(complete, datasets, settings.cache, tell)
     measured, each = measures_checked(complete, datasets)
     device, reason = explain_device(settings.device)
     tell(f"device {device}: {reason}")
@@ -199,6 +201,31 @@ def plan_of(
         created=now.isoformat(timespec="seconds"),
         versions={"python": sys.version.split()[0], "cerank": cerank.__version__},
     )
+
+
+def _check_tuned_apart(
+    recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path, tell: Callable[[str], object]
+) -> None:
+    """Check that no sweep chose settings of a recipe by its test queries, as far as the sweep's dataset is here.
+
+    Raises:
+        RecipeError: one did, and the recipe does not allow it.
+    """
+    from cerank.datasets import irds, query_overlaps
+    from cerank.planning.inputs import open_with_template
+
+    name = recipe.tuned.validation
+    if not recipe.tuned.is_tuned or not name or not recipe.data.test:
+        return
+    try:
+        with irds.offline():
+            tuned_on = datasets[name] if name in datasets else open_with_template(name, recipe, cache)
+            shared = query_overlaps.with_tuning(recipe, datasets, tuned_on)
+    except CerankError:
+        sweep = shown(recipe.tuned.sweep, 80)
+        tell(f"{shown(name, 120)} is not here, so nobody looked whether sweep {sweep} chose settings by test queries")
+        return
+    query_overlaps.check_test_queries(shared, recipe)
 
 
 def _fill_gpu_settings(recipe: Recipe, device: str, inputs: Sequence[Input]) -> tuple[Recipe, dict[str, str]]:

@@ -171,7 +171,7 @@ def _build_locked(file: _TextsFile, folder: Path, dataset: str) -> MappedDocumen
                 where=str(path),
                 hint="repeat the command once the file is complete",
             )
-        disk.remove_tree(folder / sha256)  # a damaged one
+        disk.discard(folder / sha256)  # a damaged one, or of another path: who opened it opens the rest by its name
         disk.rename(part, folder / sha256)
     finally:
         disk.remove_tree(part)

@@ -15,7 +15,7 @@ from cerank.errors import RecipeError
 from cerank.recipes.schema import Recipe
 from cerank.text.safe_text import shown
 
-TRAINING, VALIDATION, TEST = "training", "validation", "test"
+TRAINING, VALIDATION, TEST, TUNING = "training", "validation", "test", "tuning"
 _NAMED = 3  # shared queries that are written out
 MANY_QUERIES = 200_000  # queries; of more, the texts as they are compared are not kept in memory
 
@@ -27,7 +27,7 @@ BY_CHANCE = 0.01
 class QuerySet(msgspec.Struct, frozen=True):
     """One use of a dataset's queries."""
 
-    role: str  # TRAINING, VALIDATION or TEST
+    role: str  # TRAINING, VALIDATION or TEST; TUNING of queries by which a sweep chose settings
     dataset: str
     stages: tuple[str, ...] = ()  # that learn from it
 
@@ -96,6 +96,19 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
     return tuple(pairs)
 
 
+def with_tuning(recipe: Recipe, datasets: Mapping[str, Dataset], tuned_on: Dataset) -> tuple[Overlap, ...]:
+    """Return what each test set of a recipe shares with the queries by which a sweep chose settings of the recipe.
+
+    Args:
+        recipe: recipe with every default filled in.
+        datasets: name -> dataset, for its test sets at least.
+        tuned_on: the dataset that the sweep validated on.
+    """
+    left, ours = QuerySet(TUNING, recipe.tuned.validation), _Queries(tuned_on)
+    each = (_overlap(left, QuerySet(TEST, test), ours, _Queries(datasets[test])) for test in recipe.data.test)
+    return tuple(overlap for overlap in each if overlap)
+
+
 def _single_sets(part: QuerySet, datasets: Mapping[str, Dataset]) -> list[QuerySet]:
     """Return the sets of a mixture as parts of their own; any other part as it is."""
     members = datasets[part.dataset].members.values()
@@ -103,7 +116,7 @@ def _single_sets(part: QuerySet, datasets: Mapping[str, Dataset]) -> list[QueryS
 
 
 def check_test_queries(shared: tuple[Overlap, ...], recipe: Recipe) -> None:
-    """Reject a recipe that trains on test queries or selects checkpoints by them, unless it allows that.
+    """Reject a recipe that trains on test queries, or whose checkpoints or settings they chose, unless it allows that.
 
     Raises:
         RecipeError: naming each such overlap.

@@ -167,8 +167,8 @@ class DatasetWriter:
         known_hash = self._queries.get(query_id)
         if known_hash is None:
             checked_id(query_id, "query", where)
-            self._queries.add(query_id, hash(text))
             self._query_file.write(_line({"query_id": query_id, "text": text}, where))
+            self._queries.add(query_id, hash(text))
         elif known_hash != hash(text):
             raise FormatError(
                 f"query '{shown(query_id, 80)}' has another text than before", where=where, code="query-text-differs"
@@ -191,8 +191,8 @@ class DatasetWriter:
         known_hash = self._documents.get(doc_id)
         if known_hash is None:
             checked_id(doc_id, "document", where)
-            self._documents.add(doc_id, hash(text))
             self._document_file.write(_line({"doc_id": doc_id, "text": text}, where))
+            self._documents.add(doc_id, hash(text))
         elif known_hash != hash(text):
             self.count("documents that come again with another text; the first is kept")
         return True

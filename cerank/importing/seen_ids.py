@@ -15,6 +15,11 @@ MOST_IN_MEMORY = 1_000_000  # ids; some 150 bytes each
 _CACHE = -32_768  # kB of the database that are kept in memory, with SQLite's sign for that
 
 
+def _is_no_text(key: str) -> bool:
+    """Return whether an id holds half a character; no file of a dataset can, so that its reader refuses it."""
+    return not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key)
+
+
 class SeenIds:
     """Ids with a number each: those of the newest million in memory, all others in a temporary database.
 
@@ -39,7 +44,7 @@ class SeenIds:
     def get(self, key: str) -> int | None:
         """Return the number of an id; None where it was not added."""
         number = self._newest.get(key)
-        if number is not None or self._database is None:
+        if number is not None or self._database is None or _is_no_text(key):
             return number
         row = self._database.execute("SELECT number FROM ids WHERE id = ?", (key,)).fetchone()
         return None if row is None else int(row[0])

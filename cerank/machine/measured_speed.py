@@ -68,8 +68,11 @@ def speed_key(plan: Plan, stage: Stage) -> str:
 
 
 def shared_speed_key(plan: Plan, stage: Stage, devices: int) -> str:
-    """Return the key of what several devices of this machine did together: a stage's, their number, the step's size."""
-    size = (devices, stage.groups_per_step, stage.group_size)
+    """Return the key of what several devices of this machine did together.
+
+    That is a stage's key, their number, the step's size, and whether they divide the weights, which takes longer.
+    """
+    size = (devices, stage.groups_per_step, stage.group_size, plan.recipe.compute.shard_parameters)
     return hashlib.sha256(repr((speed_key(plan, stage), size)).encode()).hexdigest()
 
 

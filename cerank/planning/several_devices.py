@@ -120,12 +120,13 @@ def check_division(recipe: Recipe, step_shards: int, count: int) -> None:
             hint="make a new run with --devices; it may go on with 1, 2, 4 or 8 of them",
             code="run-not-divided",
         )
+    asked = "compute.shard_parameters" if recipe.compute.shard_parameters else "--devices"
     for name, stage in recipe.chained() if step_shards else ():
         if stage.filter.is_on:
             raise UsageError(
                 "a stage whose groups are chosen by their losses is trained on one device: its updates are not divided",
                 where=f"stages.{name}.filter",
-                hint='leave out --devices, or set filter.kind = "none"',
+                hint=f'leave out {asked}, or set filter.kind = "none"',
                 code="filter-not-divided",
             )
         shards = shard_count(stage.groups_per_step, step_shards)

@@ -7,14 +7,14 @@ The folder `query-index` beside it holds the files of `id_index` and `offsets.bi
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cerank.errors import CerankError
-from cerank.files import disk
+from cerank.files import disk, file_cache
 from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
 
 MANY_QUERIES = 200_000  # from which an index is made; a dictionary of so many ids takes some 40 MB
@@ -69,16 +69,25 @@ def open_places(folder: Path, count: int) -> Mapping[str, int]:
     Where the folder cannot be written, all ids are read into memory.
     """
     if not (folder / _FOLDER).is_dir():
-        part = folder / f"{_FOLDER}.{os.getpid()}"
-        try:
-            _write_index(folder / "queries.txt", part)
-            disk.rename(part, folder / _FOLDER)
-        except (CerankError, OSError):  # it cannot be written, or another process was faster
-            disk.remove_tree(part)
+        with contextlib.suppress(CerankError, OSError):  # it cannot be written
+            _make_index(folder)
         if not (folder / _FOLDER).is_dir():
             names = (folder / "queries.txt").read_text(encoding="utf-8").split("\n")[:-1]
             return {name: place for place, name in enumerate(names)}
     return QueryPlaces(folder, count)
+
+
+def _make_index(folder: Path) -> None:
+    """Write the index, unless another process of the run did so while this one waited."""
+    with file_cache.exclusive_lock(folder, folder.parent):
+        if (folder / _FOLDER).is_dir():
+            return
+        part = folder / f"{_FOLDER}.part"
+        try:
+            _write_index(folder / "queries.txt", part)  # after it has removed what a killed process left
+            disk.rename(part, folder / _FOLDER)
+        finally:
+            disk.remove_tree(part)
 
 
 def _write_index(names: Path, part: Path) -> None:

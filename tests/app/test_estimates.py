@@ -14,6 +14,7 @@ from cerank.files.journal import Journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.workload import estimate_minutes
+from cerank.recipes.schema import Compute
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
 from tests.worker.small import small_plan
@@ -85,6 +86,18 @@ def test_two_devices_are_as_fast_as_two_were_at_steps_of_that_size(made):
     assert estimates.of_devices(on_two(plan, groups=4), settings.lab) == ({}, "")
     four = msgspec.structs.replace(two, devices=("cpu",) * 4)
     assert estimates.of_devices(four, settings.lab) == ({}, "")
+
+
+def test_divided_weights_are_not_as_fast_as_whole_ones(made):
+    plan, settings = made
+    whole = on_two(plan)
+    recipe = msgspec.structs.replace(whole.recipe, compute=Compute(shard_parameters=True))
+    divided = msgspec.structs.replace(whole, recipe=recipe)
+    timed_run(whole, settings, 1)
+    assert estimates.of_devices(whole, settings.lab)[0]
+    assert estimates.of_devices(divided, settings.lab) == ({}, "")
+    stage = recipe.stages["distill"]
+    assert measured_speed.shared_speed_key(whole, stage, 2) != measured_speed.shared_speed_key(divided, stage, 2)
 
 
 def test_what_the_machine_did_before_counts_more_than_runs_of_the_lab(made):

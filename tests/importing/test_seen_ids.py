@@ -30,3 +30,12 @@ def test_few_ids_make_no_file(tmp_path: Path) -> None:
     assert (seen.get("d1"), seen.get("d2"), len(seen)) == (7, None, 1)
     seen.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_id_with_half_a_character_was_never_added(tmp_path: Path) -> None:
+    seen = SeenIds(tmp_path / "ids", most_in_memory=1)
+    seen.add("d1", 7)
+    assert seen.get("d1\ud800") is None
+    assert "\udfff" not in seen
+    assert seen.get("d1") == 7
+    seen.close()

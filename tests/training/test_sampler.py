@@ -377,6 +377,12 @@ def test_a_query_that_is_left_out_leaves_the_order_of_the_others():
     assert (fewer.sampling.queries, fewer.sampling.usable) == (198, 198)
 
 
+def test_queries_that_a_teacher_could_not_rank_are_not_said_to_be_emptied_by_filters():
+    every = sampler(changed(steps=10))
+    with refused(RunFailedError, "no-usable-query", len(every.usable)):
+        every.leaving_out(every.usable)
+
+
 def test_the_sampled_queries_of_a_mixture_are_those_of_its_groups():
     queries = [f"1:q{place}" for place in range(10)] + [f"2:q{place}" for place in range(100)]
     pool = TrainingPool(

@@ -36,7 +36,7 @@ from cerank.app.comparison.named_systems import (
     systems_of,
     targets_of,
 )
-from cerank.app.test_collections.collection_groups import group_of, is_group, matching
+from cerank.app.test_collections.collection_groups import check_names, group_of, is_group, matching
 from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
@@ -219,22 +219,25 @@ def _measured_on_each(
 ) -> tuple[list[System], tuple[str, ...]]:
     """Return every target measured on each of several test collections, by the measures that all of them have.
 
-    Runs of the lab are measured on those that all of them were tested on.
+    Runs of the lab are measured on those that all of them were tested on; the runs of all folds together on the whole
+    dataset that the folds are of.
     """
     each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
-    runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
+    runs = [target for several in each_run for target in several if not isinstance(target, FileTarget)]
     if runs:
-        tested = [
-            test for test in runs[0].plan.recipe.data.test if all(test in of.plan.recipe.data.test for of in runs)
-        ]
+        for run in runs:
+            check_tested(run.folder, run.plan)
+        tested = [test for test in _whole_tests(runs[0]) if all(test in _whole_tests(of) for of in runs)]
         members = tuple(matching(request.dataset, tested, settings.cache))
         if not members:
-            what = f"no run was tested on any of '{shown(request.dataset, 120)}'"
-            raise UsageError(what, hint=f"it was tested on {', '.join(tested)}", code="not-tested")
+            what = f"the runs were not all tested on any of '{shown(request.dataset, 120)}'"
+            all_tests = "; ".join(dict.fromkeys(", ".join(map(short_name, tests_of(run))) for run in runs))
+            raise UsageError(what, hint=f"they were tested on {all_tests}", code="not-tested")
         note = ""
     else:
         group = group_of(request.dataset, settings.cache)
         members, note = group.here, group.note() if group.left_out else ""
+    check_names(members, request.dataset)
     each = []
     for member in members:
         here = [
@@ -317,6 +320,12 @@ def tests_of(target: RunTarget | FoldsTarget) -> dict[str, set[str]]:
         return {test: {test, short_name(test)} for test in target.plan.recipe.data.test}
     whole = whole_of_fold(target.plan.recipe.data.test[0])
     return {target.test: {target.test, short_name(target.test), whole, short_name(whole)}}
+
+
+def _whole_tests(target: RunTarget | FoldsTarget) -> tuple[str, ...]:
+    """Return the datasets that a run was tested on; of folds the one that all of them are of."""
+    data = target.plan.recipe.data
+    return (whole_of_fold(data.test[0]),) if isinstance(target, FoldsTarget) else data.test
 
 
 def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:

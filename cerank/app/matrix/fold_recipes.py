@@ -109,7 +109,7 @@ def _of_fold(recipe: Recipe, whole: str, names: folds.FoldNames) -> Recipe:
     data = msgspec.structs.replace(
         recipe.data,
         train=train(recipe.data.train),
-        validation=validation(recipe.data.validation) or recipe.data.validation,
+        validation=validation(recipe.data.validation) or inputs.validation_dataset(recipe, recipe.chained()[-1][1]),
         test=(names.test,),
         folds="",
     )

@@ -24,6 +24,7 @@ from cerank.recipes.search_space import SearchRange
 from cerank.recipes.sections.tuning_specs import Tuning
 from cerank.recipes.sweep_schema import MOST_TRIALS, LoadedSweep, Sweep
 from cerank.registry import nearest
+from cerank.runs.layout import plain_name
 from cerank.text.safe_text import counted
 
 Settings = dict[str, object]  # key path as the search names it -> value
@@ -94,14 +95,23 @@ def load_arms(loaded: LoadedSweep) -> SweepPlan:
     where = f"sweep {sweep.name}"
     plain = [recipes.load(name).recipe for name in sweep.recipes]
     names = [recipe.name for recipe in plain]
-    if twice := next((name for at, name in enumerate(names) if name in names[:at]), ""):
-        raise UsageError(f"two recipes of the sweep are called '{twice}'", where=where, code="name-twice")
+    files = [tuned_file(name) for name in names]
+    if twice := next((name for at, name in enumerate(names) if files[at] in files[:at]), ""):
+        same = names[files.index(tuned_file(twice))]
+        what = f"two recipes of the sweep are called '{twice}'"
+        what = what if same == twice else f"the recipes '{same}' and '{twice}' would be written to one file"
+        raise UsageError(what, where=where, hint="give one of them another name", code="name-twice")
     _check_stages(sweep, plain)
     arms = [_arm(sweep, source, recipe) for source, recipe in zip(sweep.recipes, plain, strict=True)]
     for arm in arms:
         _check_arm(sweep, arm)
     _check_budgets(sweep, arms)
     return SweepPlan(sweep=sweep, arms=tuple(arms), measure=_measure(arms, where), sha256=_sha256(sweep, arms))
+
+
+def tuned_file(name: str) -> str:
+    """Return the name of the file that the best setting of a recipe is written to."""
+    return f"{plain_name(f'{name}-tuned', 80)}.toml"
 
 
 def as_trial(recipe: Recipe, sweep: str, number: int) -> Recipe:
@@ -176,14 +186,20 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
             what = f"{arm.name}: asha compares validations during training, and {name} validates at its end only"
             hint = f"set stages.{name}.validate_every"
             raise UsageError(what, where=where, hint=hint, code="sweep-without-validations")
-    if sweep.method != "grid" and search_space.size_of(arm.search) < arm.trials:
-        size = int(search_space.size_of(arm.search))
+    size = 0 if sweep.method == "grid" else _different_settings(sweep, arm)
+    if sweep.method != "grid" and size < arm.trials:
         what = f"{arm.name}: {counted(size, 'setting')} cannot give {arm.trials} different trials"
         raise UsageError(what, where=where, hint='take method = "grid", or fewer trials', code="sweep-too-small")
     middle = {path: entry.at(0.5) for path, entry in arm.search.items()}
     for path, entry in arm.search.items():
         for value in entry.ends():
             _check_end(sweep, arm, middle, path, value)
+
+
+def _different_settings(sweep: Sweep, arm: SweepArm) -> int:
+    """Return how many different settings can be drawn, no more than are needed: a narrow range gives few numbers."""
+    drawn = search_space.draws(arm.search, sweep.seed)
+    return sum(1 for _ in itertools.islice(drawn, arm.trials))
 
 
 def _check_end(sweep: Sweep, arm: SweepArm, middle: Settings, path: str, value: object) -> None:

@@ -21,6 +21,7 @@ from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
 from cerank.app.sweeps import sweep_record
 from cerank.app.sweeps.sweep_arms import SweepArm, SweepPlan, as_trial
+from cerank.app.test_collections.collection_groups import group_of, is_group
 from cerank.datasets import query_overlaps
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
@@ -128,12 +129,14 @@ def outline(plan: SweepPlan, settings: Settings, pairs_per_second: float = 0.0) 
 def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
     """Check that no arm is validated on queries of its test sets; return which of these are not here to be checked.
 
+    Of a name for several test collections, those on disk are looked at.
+
     Raises:
         RecipeError: one is; so would be the runs of the recipes that the sweep finds.
     """
-    unknown = []
+    unknown: list[str] = []
     for arm in plan.arms:
-        for test in arm.recipe.data.test:
+        for test in _single_tests(arm.recipe, settings, unknown):
             data = msgspec.structs.replace(arm.recipe.data, test=(test,))
             alone = msgspec.structs.replace(arm.recipe, data=data)
             try:
@@ -143,6 +146,23 @@ def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
                 continue
             query_overlaps.check_test_queries(shared, alone)
     return list(dict.fromkeys(unknown))
+
+
+def _single_tests(recipe: Recipe, settings: Settings, unknown: list[str]) -> list[str]:
+    """Return a recipe's test sets, those of a name for several one by one; what is not here is added to `unknown`."""
+    tests = []
+    for name in recipe.data.test:
+        if not is_group(name):
+            tests.append(name)
+            continue
+        try:
+            group = group_of(name, settings.cache)
+        except MissingError:
+            unknown.append(name)
+            continue
+        tests += group.here
+        unknown += group.left_out
+    return tests
 
 
 def queue_trials(

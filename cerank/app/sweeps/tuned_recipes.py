@@ -11,14 +11,13 @@ from pathlib import Path
 import msgspec
 
 from cerank import recipes
-from cerank.app.sweeps.sweep_arms import SweepPlan
+from cerank.app.sweeps.sweep_arms import SweepPlan, tuned_file
 from cerank.app.sweeps.sweep_driver import SweepStatus
 from cerank.app.sweeps.trial_results import ArmResult
 from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.recipes.schema import Recipe
 from cerank.recipes.sections.tuning_specs import Tuning
-from cerank.runs.layout import plain_name
 from cerank.text.safe_text import counted
 
 
@@ -65,7 +64,7 @@ def write(plan: SweepPlan, status: SweepStatus, folder: Path, *, replace: bool =
         )
         raise UsageError(what, where=where, hint=hint, code="sweep-not-over")
     tuned_recipes = [tuned_recipe(plan, each) for each in status.arms]
-    files = [folder / f"{plain_name(recipe.name, 80)}.toml" for recipe in tuned_recipes]
+    files = [folder / tuned_file(each.arm.name) for each in status.arms]
     there = [file for file in files if file.exists()]
     if there and not replace:
         raise UsageError("the file exists", where=str(there[0]), hint="--replace writes it anew", code="file-exists")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 
 _PLUS, _OF = "+", ":"
+_BETWEEN = re.compile(r"\+(?![^\[\]]*\])")  # a plus that is in no [part] of queries, where a file of folds may have one
 _FORUMS = (
     *("android", "english", "gaming", "gis", "mathematica", "physics"),
     *("programmers", "stats", "tex", "unix", "webmasters", "wordpress"),
@@ -70,9 +72,16 @@ def is_group(name: str) -> bool:
     >>> [is_group(name) for name in ("beir:*", "nanobeir", "dl19+dl20", "./sets/*", "dl19", "beir/scifact/test")]
     [True, True, True, True, False, False]
     """
-    if is_mixture(name) or "\0" in name or local_path(name).exists():
+    if is_mixture(name) or "\0" in name or _is_a_path(name):
         return False
-    return _PLUS in name or any(_is_known(part) or "*" in part for part in name.split(_PLUS))
+    parts = _BETWEEN.split(name)
+    return len(parts) > 1 or any(_is_known(part) or "*" in whole_and_part(part)[0] for part in parts)
+
+
+def _is_a_path(name: str) -> bool:
+    """Return whether a name is that of a folder, which may hold a plus, or of a part or other qrels of one."""
+    whole = whole_and_part(name)[0]
+    return any(local_path(text).exists() for text in (name, whole, whole.partition("#")[0]) if text)
 
 
 def _is_known(part: str) -> bool:
@@ -83,7 +92,7 @@ def with_names(name: str, change: Callable[[str], str]) -> str:
     """Return a name with each of its parts changed, such as a path made absolute."""
     if not is_group(name):
         return change(name)
-    return _PLUS.join(part if _is_known(part) else change(part) for part in name.split(_PLUS))
+    return _PLUS.join(part if _is_known(part) else change(part) for part in _BETWEEN.split(name))
 
 
 def group_of(name: str, cache: Path) -> CollectionGroup:
@@ -100,7 +109,7 @@ def group_of(name: str, cache: Path) -> CollectionGroup:
     """
     here: dict[str, None] = {}
     left_out: dict[str, None] = {}
-    for part in name.split(_PLUS):
+    for part in _BETWEEN.split(name):
         if not part.strip():
             raise UsageError("a name is missing", where=name, hint="such as dl19+dl20", code="collections-unknown")
         is_pattern = "*" in part and not _is_known(part)
@@ -174,6 +183,35 @@ def with_tests(recipe: Recipe, cache: Path) -> tuple[Recipe, tuple[str, ...]]:
 
 
 def matching(name: str, tests: Sequence[str], cache: Path) -> list[str]:
-    """Return those of some test sets that a name for several holds, whether they are on disk or not."""
-    members = {member for part in name.split(_PLUS) for member in _members(part.strip(), cache)}
+    """Return those of some test sets that a name for several holds, whether they are on disk or not.
+
+    Test sets are named as a plan names them, folders by their whole paths.
+    """
+    named = {member for part in _BETWEEN.split(name) for member in _members(part.strip(), cache)}
+    members = named | {_with_whole_path(member) for member in named}
     return [test for test in tests if {test, id_of(test)} & (members | {id_of(member) for member in members})]
+
+
+def _with_whole_path(name: str) -> str:
+    folder, mark, rest = name.partition("[")
+    path, sharp, split = folder.partition("#")
+    if not path.startswith(("./", "../", "~", "/")):
+        return name
+    return f"{local_path(path).resolve()}{sharp}{split}{mark}{rest}"
+
+
+def check_names(tests: Sequence[str], where: str) -> None:
+    """Check that tables name all test sets differently: by the last part of its path each that is a folder.
+
+    Raises:
+        UsageError: two would be taken for one.
+    """
+    taken: dict[str, str] = {}
+    for test in tests:
+        folder, mark, rest = test.partition("[")
+        short = f"{Path(folder).name}{mark}{rest}" if local_path(folder).is_absolute() else test
+        other = taken.setdefault(short, test)
+        if other != test:
+            what = f"{shown(other, 120)} and {shown(test, 120)} are both called {shown(short, 80)}, as tables name them"
+            hint = "give one of the folders another name, or take them apart"
+            raise UsageError(what, where=where, hint=hint, code="collections-same-name")

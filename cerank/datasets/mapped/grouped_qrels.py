@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from cerank.files import disk
+from cerank.files import disk, file_cache
 from cerank.files.line_reader import at
+from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.trec.text_io import grade_twice, qrels_rows
 
 _BUCKET = 16 << 20  # bytes of the file in one bucket, of which there are at most as many as files may be open
 _MOST_BUCKETS = 200
+_PACKED = 8  # times as large as it is on the disk is a packed file, about
 _WAITING = 1 << 16  # rows in memory before they are written to their buckets
 
 
@@ -27,16 +28,17 @@ def grouped_qrels(path: Path, folder: Path) -> Iterator[tuple[int, str, str]]:
 
     Args:
         path: file of qrels.
-        folder: existing folder, for temporary files.
+        folder: existing folder, for temporary files; one process at a time reads this file with this folder.
 
     Raises:
         FormatError: as `read_qrels`.
     """
-    inside = folder / f"grouping-{os.getpid()}"
-    disk.remove_tree(inside)
+    inside = folder / f"grouping-{file_cache.cache_name(path)}"
+    disk.remove_tree(inside)  # what a killed process left
     disk.make_folder(inside)
     try:
-        count = min(_MOST_BUCKETS, 1 + path.stat().st_size // _BUCKET)
+        size = path.stat().st_size * (_PACKED if path.suffix in PACKED_ENDINGS else 1)
+        count = min(_MOST_BUCKETS, 1 + size // _BUCKET)
         _distribute(path, inside, count)
         for bucket in range(count):
             _group(path, inside / f"{bucket}.rows", inside / f"{bucket}.queries")

@@ -510,13 +510,16 @@ class Sampler:
             f"{sampling.without_candidates} without candidates in the window, {sampling.without_positive} without a "
             f"positive (grade >= {self._stage.relevance}), {sampling.without_negative} without a negative"
         )
+        unranked = len(self._left_out)
+        reasons += f", {unranked} that a teacher could not rank" if unranked else ""
         where = f"stages.{self._name}"
         if not sampling.usable:
-            if len(supply.emptied):
-                what = f"the filters leave no negative for any of the {sampling.queries} training queries: {reasons}"
+            every = sampling.queries + unranked
+            if len(supply.emptied) > unranked:
+                what = f"the filters leave no negative for any of the {every} training queries: {reasons}"
                 hint = "loosen the margins of false_negatives, or take lower ranks"
                 raise RunFailedError(what, where=f"{where}.false_negatives", hint=hint, code="no-negative-left")
-            what = f"none of the {sampling.queries} training queries can be used: {reasons}"
+            what = f"none of the {every} training queries can be used: {reasons}"
             raise RunFailedError(what, where=where, code="no-usable-query")
         without = [number for number in supply.shares if not supply.size_of(number)]
         if without:

@@ -123,6 +123,16 @@ def test_a_file_or_run_that_one_collection_lacks_is_named(sets):
         comparisons.compare(settings_of(sets), asked(sets))
 
 
+def test_collections_that_tables_would_call_the_same_are_refused(sets):
+    (sets / "more").mkdir()
+    (sets / "sets" / "two").rename(sets / "more" / "one")
+    request = ComparisonRequest(
+        targets=("{dataset}:base", "again={dataset}:base"), dataset=f"{sets}/sets/one+{sets}/more/one"
+    )
+    with refused(UsageError, "collections-same-name"):
+        comparisons.compare(settings_of(sets), request)
+
+
 def test_a_placeholder_needs_several_collections(sets):
     request = ComparisonRequest(
         targets=("{dataset}:base", f"{sets}/out/new-{{dataset}}.run"), dataset=f"{sets}/sets/one"

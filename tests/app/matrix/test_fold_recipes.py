@@ -16,9 +16,11 @@ from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.app.run_request import RunRequest
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, UsageError
+from cerank.planning import inputs
 from cerank.recipes.matrix_schema import matrix_from
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.settings import Settings
+from tests.model_fixtures import write_tiny
 from tests.refusals import refused
 from tests.worker.small import STAGE, write_dataset
 
@@ -96,6 +98,15 @@ def test_two_folds_are_enough_where_other_queries_choose_checkpoints(coll):
         fold_recipes(recipe({"test": [coll], "folds": 2}))
 
 
+def test_where_stages_validate_on_other_queries_no_tested_query_is_named_for_validation(coll, tmp_path):
+    other = str(write_dataset(tmp_path / "other", seed=9))
+    rounds = fold_recipes(recipe({"test": [coll], "folds": 2}, {"validation": other}))
+    assert {each.recipe.data.validation for each in rounds} == {other}
+    for each in rounds:
+        used = [name for name in inputs.dataset_names(each.recipe) if name.startswith(coll)]
+        assert used == [each.recipe.data.train, each.recipe.data.test[0]]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -147,6 +158,19 @@ def test_training_on_another_part_of_the_tested_queries_is_refused_as_a_leak(col
     rounds = fold_recipes(recipe({"test": [coll], "folds": 3}, {"dataset": f"{coll}[:50%]"}, {}))
     with refused(CerankError, "shared-queries"):
         plans.plan_of(rounds[0].recipe, settings_in(tmp_path), now=NOW)
+
+
+def test_folds_of_queries_that_a_sweep_was_validated_on_are_refused_as_a_leak(coll, tmp_path):
+    tuned = {"sweep": "rates", "method": "grid", "trials": 4, "validation": f"{coll}[60%:80%]"}
+    table = values({"test": [coll], "folds": 3})
+    for each in fold_recipes(recipe_from(table | {"tuned": tuned}, "test")):
+        with refused(CerankError, "shared-queries"):
+            plans.plan_of(each.recipe, settings_in(tmp_path), now=NOW)
+    told: list[str] = []
+    here = {"base": str(write_tiny(tmp_path / "base").folder), "pooling": "mean"}
+    gone = recipe_from(table | here | {"tuned": tuned | {"validation": str(tmp_path / "gone")}}, "test")
+    plans.plan_of(fold_recipes(gone)[0].recipe, settings_in(tmp_path), now=NOW, tell=told.append)
+    assert any("gone" in text for text in told)
 
 
 def test_a_plan_of_a_recipe_with_folds_is_refused(coll, tmp_path):

@@ -146,6 +146,18 @@ def test_the_runs_of_all_folds_are_one_system_beside_runs_and_files_of_all_queri
 
 
 @pytest.mark.slow
+def test_the_runs_of_all_folds_are_measured_on_the_one_of_several_collections_that_they_are_of(finished, lab):
+    settings, runs = finished
+    _, request = lab
+    name = run_store.short_name(runs[0])
+    asked = ComparisonRequest(targets=(f"{name}@folds:first-stage", f"{name}@folds"), dataset=f"{request.dataset}+dl20")
+    comparison = comparisons.compare(settings, asked)
+    assert [len(system.measured[0].values["nDCG@10"]) for system in comparison.systems] == [40, 40]
+    with refused(UsageError, "not-tested"):
+        comparisons.compare(settings, msgspec.structs.replace(asked, dataset="dl19+dl20"))
+
+
+@pytest.mark.slow
 def test_a_report_has_one_row_for_all_folds(finished):
     settings, runs = finished
     scope = report_scope.report_scope(settings.lab, [f"{run_store.short_name(runs[0])}@folds"])

@@ -221,6 +221,12 @@ def test_a_deleted_trial_counts_and_is_not_made_again_in_silence(made: SimpleNam
         ({"search": '"stages.contrastive.learning_rate" = [1e-4, 1e-3]'}, UsageError, "sweep-without-key kd"),
         ({"search": f'{RATES}\n"stages.distill.clip" = [1.0, 2.0]'}, UsageError, "sweep-unequal 4"),
         ({"head": "trials = 5"}, UsageError, "sweep-too-small 5"),
+        # numbers have four digits, and this range holds no two of them
+        (
+            {"search": '"stages.*.learning_rate" = { uniform = [1.0001e-4, 1.0004e-4] }', "head": "trials = 5"},
+            UsageError,
+            "sweep-too-small 5",
+        ),
         ({"search": f'{RATES}\n[settings]\n"data.folds" = "5"'}, UsageError, "sweep-with-folds data.folds"),
         ({"head": 'method = "grid"\ntrials = 5'}, UsageError, "sweep-trials 5"),
         ({"search": '"stages.*.steps" = { integer = [1, 600] }'}, UsageError, "sweep-too-large 500"),
@@ -235,6 +241,14 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_made(
         sweep_of(made, **change)
 
 
+def test_arms_whose_tuned_recipes_would_be_one_file_are_refused(made: SimpleNamespace) -> None:
+    text = (made.folder / "kd.toml").read_text()
+    (made.folder / "cl.toml").write_text(text.replace('name = "kd"', 'name = "k d"'))
+    (made.folder / "kd.toml").write_text(text.replace('name = "kd"', 'name = "k-d"'))
+    with refused(UsageError, "name-twice", "k-d"):
+        sweep_of(made)
+
+
 def test_validation_on_a_test_set_or_on_its_queries_is_refused(made: SimpleNamespace) -> None:
     test = made.plan.recipe.data.test[0]
     text = (made.folder / "both.toml").read_text()
@@ -245,6 +259,17 @@ def test_validation_on_a_test_set_or_on_its_queries_is_refused(made: SimpleNames
     assert 'force = ["shared_queries"]' in text
     text = text.replace('force = ["shared_queries"]', "")
     (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, f"{whole}[10%:]"))
+    with refused(RecipeError, "shared-queries"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+
+
+def test_validation_on_queries_of_one_of_several_test_collections_is_refused(made: SimpleNamespace) -> None:
+    recipe = made.plan.recipe
+    whole = recipe.data.validation.partition("[")[0]
+    data = msgspec.structs.replace(recipe.data, test=(f"{whole}[:30%]+vaswani",), first_stages=("bm25",))
+    several = msgspec.structs.replace(recipe, data=data, force=())
+    (made.folder / "both.toml").write_text(recipes.render(several))
     with refused(RecipeError, "shared-queries"):
         sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
     assert run_store.folders(made.lab.folder) == []

@@ -38,6 +38,8 @@ def _no_catalog_files(tmp_path, monkeypatch):
         ("beir/scifact/test", False),
         ("ours * 2 + ./theirs", False),  # a mixture of training sets
         ("pydocs/test", False),
+        ("dl19[fold=1//data/a+b/folds.json]", False),  # the plus is in the path of a file of folds
+        ("dl19[:50%]+dl20[50%:]", True),
     ],
 )
 def test_a_name_stands_for_several_collections_by_its_form(name, expected):
@@ -48,6 +50,18 @@ def test_a_folder_that_is_called_like_several_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "one+two")
     assert not is_group("./one+two")
+    assert not is_group(f"{tmp_path}/one+two[80%:]")
+    assert not is_group("./one+two#dev[:50%]")
+
+
+def test_the_parts_of_a_dataset_in_a_folder_with_a_plus_are_planned(tmp_path):
+    folder = write_dataset(tmp_path / "c++" / "data")
+    plan, settings = small_plan(tmp_path / "lab")
+    table = RunRequest(recipes=("distill",), dataset=str(folder)).data()
+    data = msgspec.structs.replace(plan.recipe.data, train=table["train"], validation=table["validation"])
+    recipe = msgspec.structs.replace(plan.recipe, data=msgspec.structs.replace(data, test=tuple(table["test"])))
+    made = plan_of(recipe, settings, now=datetime(2026, 1, 2, tzinfo=UTC))
+    assert made.recipe.data.test == (f"{folder}[80%:]",)
 
 
 def test_the_catalog_knows_every_collection_of_the_groups():
@@ -98,6 +112,21 @@ def test_those_of_a_run_are_found_by_short_name_and_id(tmp_path):
     assert matching("dl19+dl20", tests, tmp_path) == ["dl19"]
     assert matching("beir:*", tests, tmp_path) == ["beir/scifact/test"]
     assert matching("msmarco-passage/trec-dl-2019/judged+/data/med", tests, tmp_path) == ["dl19", "/data/med"]
+
+
+def test_a_folder_of_a_run_is_found_by_its_path_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tests = ["dl19", str(tmp_path / "med[:50%]")]
+    assert matching("dl19+./med[:50%]", tests, tmp_path) == tests
+
+
+def test_two_test_sets_that_tables_would_call_the_same_are_refused(tmp_path):
+    plan, settings = small_plan(tmp_path / "lab")
+    for name in ("first", "second"):
+        write_dataset(tmp_path / name / "test", queries=6, seed=9)
+    data = msgspec.structs.replace(plan.recipe.data, test=(f"{tmp_path}/*/test",), first_stages=("bm25",))
+    with refused(UsageError, "collections-same-name"):
+        plan_of(msgspec.structs.replace(plan.recipe, data=data), settings, now=datetime(2026, 1, 2, tzinfo=UTC))
 
 
 def test_a_recipe_is_planned_for_each_collection_that_its_test_names(tmp_path):

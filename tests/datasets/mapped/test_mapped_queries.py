@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cerank.datasets.dataset import Dataset, StoredQrels, StoredQueries, part_of
 from cerank.datasets.local_folders import open_folder
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, UsageError
+from cerank.files import disk, file_cache
 from cerank.retrieval import first_stage
 from cerank.trec import open_run, query_places
 from tests.refusals import refused
@@ -136,3 +138,42 @@ def test_a_malformed_large_file_is_refused_and_leaves_nothing(
         open_dataset(str(folder), tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.part"))
     assert not list((tmp_path / "cache").rglob("grouping-*"))
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    folder, cache = folder_of(tmp_path / "set"), tmp_path / "cache"
+    qrels = folder / "qrels"
+    name = file_cache.cache_name(qrels)
+    left = [cache / "qrels" / f"{name}.part", cache / "qrels" / f"grouping-{name}"]
+    for part in left:
+        part.mkdir(parents=True)
+        (part / "3.queries").write_bytes(b"half of a ro")
+    small, large = both(folder, cache)
+    assert list(large.qrels.items()) == list(small.qrels.items())
+    ids = list(large.run("first").ranking)
+    (index,) = cache.rglob("query-index")
+    half = index.rename(index.with_name("query-index.part"))
+    (half / "offsets.bin").write_bytes(b"123")
+    places = query_places.open_places(index.parent, len(ids))
+    assert index.is_dir()
+    assert [places[query] for query in ids] == list(range(len(ids)))
+    assert not [path for path in cache.rglob("*") if path.name.endswith(".part") or path.name.startswith("grouping-")]
+
+
+def test_a_copy_of_the_same_bytes_elsewhere_leaves_one_that_is_in_use_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cache = folder_of(tmp_path / "set"), tmp_path / "cache"
+    shutil.copytree(folder, tmp_path / "other")
+    open_dataset(str(folder), cache)
+    removed = disk.remove_tree
+
+    def remove_tree(path: Path) -> None:
+        if path.parent.name == "queries" and path.suffix != ".part" and any(path.rglob("rows.bin")):
+            assert path.name.startswith("."), "a process that has opened it may still open its index"
+        removed(path)
+
+    monkeypatch.setattr(disk, "remove_tree", remove_tree)
+    other = open_dataset(str(tmp_path / "other"), cache)
+    assert list(other.queries.items()) == list(open_dataset(str(folder), cache).queries.items())
+    assert not list(cache.rglob(".*"))

@@ -14,7 +14,7 @@ from cerank.planning.several_devices import check_division
 from cerank.planning.workload import FilterPasses, count_work, filter_passes, filter_sentences
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
-from cerank.recipes.schema import Recipe, Stage
+from cerank.recipes.schema import Compute, Recipe, Stage
 from cerank.recipes.sections.filter_specs import FilterSpec
 from tests.refusals import refused
 
@@ -89,6 +89,9 @@ def test_a_dry_run_counts_forward_passes_and_training_apart():
 def test_several_devices_are_refused():
     with refused(UsageError, "filter-not-divided", "stages.one.filter"):
         check_division(recipe_with(kind="multistage"), 8, 2)
+    divided = msgspec.structs.replace(recipe_with(kind="multistage"), compute=Compute(shard_parameters=True))
+    with refused(UsageError, "filter-not-divided", "compute.shard_parameters"):
+        check_division(divided, 8, 1)
     check_division(recipe_with(), 8, 2)
     check_division(recipe_with(kind="multistage"), 0, 1)
 
