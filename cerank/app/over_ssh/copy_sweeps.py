@@ -46,13 +46,13 @@ def records_of(lab: Path, runs: Iterable[str]) -> tuple[SweepRecord, ...]:
         lab: folder of the lab.
         runs: ids of runs.
     """
-    wanted, records = set(runs), []
+    run_ids, records = set(runs), []
     for path in sorted(sweep_record.path_of(lab, "any").parent.glob("*.json")):
         try:
             record = json_records.load(path, SweepRecord)
         except DamagedError:  # `cerank sweep` says so
             continue
-        if any(trial.run in wanted for trial in record.trials):
+        if any(trial.run in run_ids for trial in record.trials):
             records.append(record)
     return tuple(records)
 
