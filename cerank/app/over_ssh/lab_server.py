@@ -31,6 +31,7 @@ from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.files import disk, json_records
 from cerank.machine import system_usage
+from cerank.recipes.sweep_schema import SweepRecord
 from cerank.runs import test_set_looks, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.test_set_looks import Look
@@ -76,6 +77,8 @@ class LabServer:
             "begin": self.begin,
             "write": self.write,
             "finish": self.finish,
+            "sweeps": lambda runs: (self.files.sweeps(runs), b""),
+            "keep_sweep": lambda record: (self.files.keep_sweep(json_records.convert(record, SweepRecord)), b""),
         }
 
     def answer(self, call: LabCall, data: bytes) -> tuple[LabAnswer, bytes]:

@@ -86,6 +86,11 @@ def known_trials(plan: SweepPlan) -> list[NewTrial]:
     ]
 
 
+def recipes_of_arms(plan: SweepPlan) -> list[Recipe]:
+    """Return the recipe of each trial that is known beforehand, under the name of its arm; raises as `recipe_of`."""
+    return [msgspec.structs.replace(recipe_of(plan, trial), name=trial.arm) for trial in known_trials(plan)]
+
+
 def outline(plan: SweepPlan, settings: Settings, pairs_per_second: float = 0.0) -> SweepOutline:
     """Return what a sweep comes to: the work of each arm with its time, and everything missing.
 

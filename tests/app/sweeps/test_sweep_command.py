@@ -49,6 +49,23 @@ def asked(*words: str) -> str:
     return done.stdout
 
 
+def test_a_dry_run_counts_what_teachers_are_asked_once_for_all_trials(place: Path) -> None:
+    (place / "prices.toml").write_text("[models.m]\ninput = 1000.0\noutput = 1000.0\ndate = 2026-11-01\n")
+    teacher = f'kind = "graded"\nmodel = "m"\nserver = "http://127.0.0.1:9/v1"\nprices = "{place}/prices.toml"\n'
+    (place / "judged.toml").write_text(
+        'extends = "./kd.toml"\nname = "judged"\n[stages.distill]\nteacher = "judge"\n'
+        f"[teachers.judge]\n{teacher}depth = 6\n"
+    )
+    text = (place / "rates.toml").read_text()
+    (place / "rates.toml").write_text(text.replace("./kd.toml", "./judged.toml"))
+    tables = json.loads(asked("rates.toml", "--dry-run", "--json"))
+    (row,) = next(rows for rows in tables.values() if rows and "teacher" in rows[0])
+    assert row["teacher"] == "judge"
+    assert row["use"] == "judged"  # under the name of its arm, for both of its trials
+    assert row["calls"] == row["queries"] * 6 + 1 <= 8 * 6 + 1  # 4 steps of 2 queries; the two trials train on the same
+    assert not (place / "lab").exists()
+
+
 def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Path) -> None:
     tables = json.loads(asked("rates.toml", "--dry-run", "--json"))
     arms = {row["arm"]: row for row in tables["arms"]}

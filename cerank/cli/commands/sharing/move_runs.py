@@ -92,14 +92,18 @@ def _chosen(runs: list[str], everything: bool, lab: str) -> list[str]:
 
 def _copy(source: str, target: str, runs: list[str], checkpoints: str, settings: Settings) -> None:
     from cerank.app.over_ssh.copy_runs import copy_runs, storage_of
+    from cerank.app.over_ssh.copy_sweeps import copy_sweeps
 
     if checkpoints not in get_args(Checkpoints):
         hint = nearest(checkpoints, get_args(Checkpoints))
         what = f"must be none, last or all; given: {checkpoints!r:.40}"
         raise UsageError(what, where="--checkpoints", hint=hint, code="unknown-checkpoints")
     which: Checkpoints = "none" if checkpoints == "none" else "last" if checkpoints == "last" else "all"
-    copied = copy_runs(storage_of(source, "LAB"), storage_of(target, "LAB", settings.cache), runs, which, info)
+    giving, receiving = storage_of(source, "LAB"), storage_of(target, "LAB", settings.cache)
+    copied = copy_runs(giving, receiving, runs, which, info)
     emit(_copied_table(copied), settings.format)
+    for text in copy_sweeps(giving, receiving, [run.run for run in copied if run.error is None]):
+        info(text)
     for run in copied:
         if run.error is not None:
             raise run.error

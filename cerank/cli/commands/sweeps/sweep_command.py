@@ -15,6 +15,7 @@ from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import ExitCode, UsageError
+from cerank.machine.devices import resolve_device
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cerank.app.sweeps.sweep_arms import SweepPlan
     from cerank.app.sweeps.sweep_driver import SweepStatus
 
+_TEACHERS = "Teachers of all trials together, before anything is asked"
 POLL_SECONDS = 1.0  # between looks at the trials
 
 
@@ -190,8 +192,13 @@ def _show(plan: SweepPlan, status: SweepStatus, settings: Settings, files: Seque
 
 def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
     from cerank.app.sweeps import sweep_queue
+    from cerank.app.teaching import planned_teaching
 
     outlined = sweep_queue.outline(plan, settings, pairs_per_second)
+    teaching_place = planned_teaching.TeachingPlace(
+        settings.lab, settings.cache, resolve_device(settings.device), settings.threads or 1
+    )
+    teaching = planned_teaching.of_recipes(sweep_queue.recipes_of_arms(plan), teaching_place)
     columns = (
         Column("arm", "arm"),
         Column("trials", "trials", "number", 0),
@@ -212,6 +219,7 @@ def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, 
     tables = [
         Table("arms", columns, rows, "Arms"),
         table_columns.work_table(outlined.work),
+        *([planned_teaching.table(teaching.teachers, _TEACHERS)] if teaching.teachers else []),
         Table("needs", names, missing, "Missing inputs", empty="No input is missing."),
     ]
     emit(tables, settings.format, wide=wide)
@@ -224,3 +232,7 @@ def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, 
     sweep, trials = plan.sweep, counted(plan.trials, "trial")
     info(f"Sweep {sweep.name} by {sweep.method}: {trials}, by {plan.measure} on validation.")
     info(f"Time on one device: {took}.{guessed}")
+    if teaching.teachers:
+        info(f"{planned_teaching.total_in_words(teaching)}. An answer that several trials need is asked for once.")
+    for name, why in teaching.unknown.items():
+        info(f"What the teachers of {name} take is not known: {why}")
