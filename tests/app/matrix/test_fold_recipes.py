@@ -20,8 +20,8 @@ from cerank.planning import inputs
 from cerank.recipes.matrix_schema import matrix_from
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.settings import Settings
-from tests.refusals import refused
 from tests.model_fixtures import write_tiny
+from tests.refusals import refused
 from tests.worker.small import STAGE, write_dataset
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
