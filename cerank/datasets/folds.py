@@ -239,7 +239,7 @@ def read_folds(path: str) -> list[list[str]]:
         if not path[:1].isdigit():
             raise os_error(error, file) from error
         what = f"'{shown(path, 60)}' is no number of folds, and no file is called so"
-        raise MissingError(what, where="folds", hint="such as 5, or '5 by seed 7'", code="file-not-found") from error
+        raise MissingError(what, where="folds", hint="such as 5, or '5 by seed 7'", code="folds-number") from error
     except OSError as error:
         raise os_error(error, file) from error
     except (ValueError, RecursionError) as error:
