@@ -32,8 +32,17 @@ def family(recipe: Recipe) -> bytes:
     return folds.FOLD.sub(r"[fold/\g<of>]", msgspec.json.encode(recipe).decode()).encode()
 
 
+def _shared_inputs(plan: Plan) -> frozenset[tuple[str, str, str]]:
+    """Return (role, name, SHA-256) of what the runs of all folds read: the base, say, and data that is not divided."""
+    return frozenset(
+        (entry.role, entry.name, entry.sha256) for entry in plan.inputs if not folds.FOLD.search(entry.name)
+    )
+
+
 def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
     """Return the newest finished run of each fold in their order, from the run of any of them.
+
+    Runs that read another base model or other data under the same names are of another set.
 
     Raises:
         UsageError: the run is not of a fold.
@@ -44,7 +53,7 @@ def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
     if own is None:
         hint = "`cerank run --recipe NAME --dataset NAME --folds 5` makes a run for each fold"
         raise UsageError("is no run of a fold", where=run_store.title(folder), hint=hint, code="not-a-fold")
-    common = family(plan.recipe)
+    common = family(plan.recipe), _shared_inputs(plan)
     run_of: dict[int, tuple[RunFolder, Plan]] = {}
     for other in run_store.folders(lab):
         try:
@@ -52,7 +61,9 @@ def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
         except DamagedError:  # the list of runs says so
             continue
         fold = fold_of(theirs.recipe)
-        if fold is not None and family(theirs.recipe) == common and other.done.exists():
+        if fold is None or not other.done.exists():
+            continue
+        if (family(theirs.recipe), _shared_inputs(theirs)) == common:
             run_of[fold[0]] = (other, theirs)
     count = folds.count_of(own[1], validates=False)
     missing = [str(number) for number in range(1, count + 1) if number not in run_of]

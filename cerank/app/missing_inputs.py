@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app import plans
-from cerank.app.test_collections.collection_groups import with_tests
+from cerank.app.test_collections.collection_groups import group_of, is_group, with_tests
 from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.document_fields import check_template
@@ -75,7 +75,7 @@ def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
     return _InputChecker(recipes, cache).all()
 
 
-def _with_tests(recipe: Recipe, cache: Path) -> Recipe:
+def with_single_tests(recipe: Recipe, cache: Path) -> Recipe:
     """Return a recipe with single test sets; as it is where a name for several stands for none that is here."""
     try:
         return with_tests(recipe, cache)[0]
@@ -87,7 +87,7 @@ class _InputChecker:
     """Collects the inputs that recipes need and that are missing, in one pass."""
 
     def __init__(self, recipes: Sequence[Recipe], cache: Path) -> None:
-        self._recipes, self._cache = [_with_tests(recipe, cache) for recipe in recipes], cache
+        self._recipes, self._cache = [with_single_tests(recipe, cache) for recipe in recipes], cache
         self._queries: dict[str, int] = {}
         self._needs: dict[tuple[str, str], MissingInput] = {}
         self._open: dict[str, Dataset] = {}
@@ -123,6 +123,10 @@ class _InputChecker:
         self._needs.setdefault((kind, name), MissingInput(kind, name, error.what, how))
 
     def _dataset(self, name: str) -> None:
+        if is_group(name):  # none of its collections is here, or it names none: see `with_single_tests`
+            self._try("test collections", name, partial(group_of, name, self._cache))
+            self._queries[name] = 0
+            return
         base_name, part = whole_and_part(name)
         try:
             with irds.offline():
@@ -146,6 +150,8 @@ class _InputChecker:
                 what = f"the index would cover {len(opened.documents):,} documents, which takes much memory and time"
                 raise MissingError(what, hint=f"or place a TREC run at {Path(opened.place) / 'bm25.run'}")
             return
+        if is_group(dataset):
+            return  # what it names is not here, and is said to be missing
         base_name, _ = whole_and_part(dataset)
         if base_name in aliases.IMPORTED_DATASETS:
             return  # the import that makes the dataset brings its runs

@@ -153,7 +153,8 @@ def _with_folds_of_matrix(request: RunRequest) -> RunRequest:
         if matrix.folds:
             return msgspec.structs.replace(request, folds=matrix.folds)
         names = names or matrix.recipes
-    return request.with_folds_of(recipes.load(names[0]).recipe) if names else request
+    own = [text for text in request.overrides if text.partition("=")[0].strip() == "data.folds"]
+    return request.with_folds_of(recipes.load(names[0], own).recipe) if names else request
 
 
 def _matrix_changes(request: RunRequest) -> tuple[dict[str, object], list[str]]:

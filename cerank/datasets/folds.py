@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.query_text import normalized
-from cerank.errors import FormatError, UsageError, os_error
+from cerank.errors import FormatError, MissingError, UsageError, os_error
 from cerank.files.line_reader import local_path
 from cerank.recipes.paths import COUNTED_FOLDS
 from cerank.text.safe_text import counted, shown
@@ -235,6 +235,11 @@ def read_folds(path: str) -> list[list[str]]:
         if file.stat().st_size > _MOST_BYTES:
             raise FormatError("too large for a file of folds", where=path, code="file-too-large")
         content = json.loads(file.read_text(encoding="utf8"))
+    except FileNotFoundError as error:
+        if not path[:1].isdigit():
+            raise os_error(error, file) from error
+        what = f"'{shown(path, 60)}' is no number of folds, and no file is called so"
+        raise MissingError(what, where="folds", hint="such as 5, or '5 by seed 7'", code="folds-number") from error
     except OSError as error:
         raise os_error(error, file) from error
     except (ValueError, RecursionError) as error:

@@ -104,7 +104,8 @@ def _by_field(dataset: Dataset, key: str, where: str) -> list[tuple[str, list[st
     groups: dict[str, list[str]] = {}
     for query in dataset.queries:
         groups.setdefault(fields[query][key].strip(), []).append(query)
-    return sorted(groups.items(), key=lambda group: _value_order(groups)(group[0]))
+    order = _value_order(groups)
+    return sorted(groups.items(), key=lambda group: order(group[0]))
 
 
 def _value_order(values: Mapping[str, object]) -> Callable[[str], tuple[float, str]]:

@@ -25,6 +25,7 @@ from cerank.app.comparison.named_systems import (
     Target,
     short_name,
 )
+from cerank.app.test_collections.collection_groups import group_of, is_group
 from cerank.core.rankings import Ranking
 from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, UsageError
@@ -176,7 +177,7 @@ class ComparisonSession:
         from cerank.datasets.open_datasets import open_dataset
 
         run = _run_among(self._targets, condition)
-        name = run[1] if run else self.request.dataset
+        name = run[1] if run else _at(self.settings, self.request, condition).dataset
         if run and isinstance(run[0], FoldsTarget):
             name = whole_of_fold(run[0].plan.recipe.data.test[0])
         if not name:
@@ -194,7 +195,10 @@ def ranking_of(settings: Settings, request: ComparisonRequest, target: Target, c
 
     target = target.members[0] if isinstance(target, SeedsTarget) else target
     if isinstance(target, FileTarget):
-        ranking: Ranking = read_run(target.path).ranking
+        request = _at(settings, request, condition)
+        is_pattern = named_systems.PER_DATASET in str(target.path)
+        path = named_systems.of_dataset(target.path, request.dataset, settings.cache) if is_pattern else target.path
+        ranking: Ranking = read_run(path).ranking
         return without_identical_ids(ranking) if comparisons.leaves_identical_ids_out(settings, request) else ranking
     test, first = _names(target, condition)
     return comparisons.ranking_of(target, test, first)
@@ -205,7 +209,16 @@ def qrels_in(settings: Settings, request: ComparisonRequest, targets: Sequence[T
     run = _run_among(targets, condition)
     if run:
         return comparisons.qrels_of(*run)
-    return comparisons.judgments(settings, request.dataset, request.qrels)[1]
+    return comparisons.judgments(settings, _at(settings, request, condition).dataset, request.qrels)[1]
+
+
+def _at(settings: Settings, request: ComparisonRequest, condition: Condition) -> ComparisonRequest:
+    """Return the request for the one of several test collections that a condition is of."""
+    if not is_group(request.dataset):
+        return request
+    here = group_of(request.dataset, settings.cache).here
+    member = next((name for name in here if short_name(name) == condition.dataset), "")
+    return msgspec.structs.replace(request, dataset=member) if member else request
 
 
 def _run_among(targets: Sequence[Target], condition: Condition) -> tuple[RunTarget | FoldsTarget, str] | None:

@@ -49,13 +49,14 @@ class FileTarget(msgspec.Struct, frozen=True):
     path: Path
 
 
-def _of_folds(whole: str, count: int) -> str:
-    return f"{whole}, {count} folds"
+def _of_folds(whole: str, count: int, of: int) -> str:
+    return f"{whole}, {count} folds" if count == of else f"{whole}, {count} of {of} folds"
 
 
 def tested_folds(whole: str, of: str) -> str:
     """Return how tables name a dataset that was tested fold by fold; `of` is as in the recipe's `data.folds`."""
-    return _of_folds(whole, folds.count_of(of, validates=False))
+    count = folds.count_of(of, validates=False)
+    return _of_folds(whole, count, count)
 
 
 class FoldsTarget(msgspec.Struct, frozen=True):
@@ -82,7 +83,12 @@ class FoldsTarget(msgspec.Struct, frozen=True):
     @property
     def test(self) -> str:
         """The dataset that the folds are of, as tables name what all of them were tested on."""
-        return _of_folds(whole_of_fold(self.plan.recipe.data.test[0]), len(self.members))
+        own, count = fold_runs.fold_of(self.plan.recipe), len(self.members)
+        try:
+            of = folds.count_of(own[1], validates=False) if own else count
+        except CerankError:  # a file of folds that is gone or changed: the runs are as they were
+            of = count
+        return _of_folds(whole_of_fold(self.plan.recipe.data.test[0]), count, max(of, count))
 
 
 class SeedsTarget(msgspec.Struct, frozen=True):
@@ -107,7 +113,7 @@ def runs_of(target: Target) -> tuple[RunTarget, ...]:
 def joined_folds(runs: Sequence[RunTarget]) -> tuple[RunTarget | FoldsTarget, ...]:
     """Return runs with those of the folds of one cross-validation as one system, a seed each; others as they are.
 
-    A set may lack folds; its name of what it was tested on, `FoldsTarget.test`, then says fewer.
+    A set may lack folds; its name of what it was tested on, `FoldsTarget.test`, then says how many it has.
     """
     sets: dict[object, dict[int, RunTarget]] = {}
     for at, run in enumerate(runs):
@@ -162,6 +168,10 @@ def _run_target(lab: Path, text: str) -> RunTarget:
     try:
         folder = run_store.find(lab, name)
     except UsageError:
+        if _FOLDS.fullmatch(text):
+            what = "this takes one run, and RUN@folds are the runs of all folds"
+            hint = "name one run here; `cerank compare` and `cerank report` take those of all folds"
+            raise UsageError(what, where=shown(text, 200), hint=hint, code="folds-together") from None
         if looks_like_a_path(text):
             raise _no_such_file(text) from None
         raise

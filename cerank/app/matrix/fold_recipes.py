@@ -51,9 +51,11 @@ def fold_recipes(recipe: Recipe) -> tuple[FoldRecipe, ...]:
     """
     if not recipe.data.folds:
         return (FoldRecipe(recipe, 0, 0),)
+    default = Data()
+    names_data = (recipe.data.train, recipe.data.test) != (default.train, default.test)
     recipe = plans.absolute(_filled(recipe))
     of, whole = recipe.data.folds, recipe.data.test[0]
-    _check_divided(recipe, whole)
+    _check_divided(recipe, whole, names_data=names_data)
     validates = whole in {stage.validation or recipe.data.validation for _, stage in recipe.chained()}
     count = folds.count_of(of, validates=validates)
     rounds = [folds.fold_names(whole, number, count, of, validates=validates) for number in range(1, count + 1)]
@@ -72,7 +74,7 @@ def _filled(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, data=msgspec.structs.replace(data, train=train, validation=validation))
 
 
-def _check_divided(recipe: Recipe, whole: str) -> None:
+def _check_divided(recipe: Recipe, whole: str, *, names_data: bool) -> None:
     """Check that there is a dataset to divide, and that it is trained on.
 
     Raises:
@@ -80,7 +82,7 @@ def _check_divided(recipe: Recipe, whole: str) -> None:
     """
     if whole.endswith("]") or is_mixture(whole) or is_group(whole):
         raise _not_divided(recipe, "folds are made of the queries of a whole dataset", "name all of it")
-    if whole in Data().test and recipe.data.train == whole:
+    if not names_data:
         hint = "name a dataset in data.test or with --dataset"
         raise _not_divided(recipe, "folds are made of the queries of a dataset, and the recipe names none", hint)
     trained = {inputs.training_dataset(recipe, stage) for _, stage in recipe.chained()}

@@ -19,7 +19,7 @@ from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import MOST_RUNS, DraftRun, FieldError
 from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.app.matrix.matrix_planning import ReportProgress, WorkTotals
-from cerank.app.missing_inputs import MissingInput, check_inputs
+from cerank.app.missing_inputs import MissingInput, check_inputs, with_single_tests
 from cerank.app.plans import WorkItem
 from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
@@ -299,6 +299,10 @@ def outline(
             it.
         node_devices: devices of a node that share a run; `tasks` are timed for them.
     """
+    each_of_tests = [
+        msgspec.structs.replace(cell, recipe=with_single_tests(cell.recipe, settings.cache)) for cell in grid_.cells
+    ]
+    grid_ = msgspec.structs.replace(grid_, cells=tuple(each_of_tests))
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)

@@ -127,18 +127,19 @@ def outline(plan: SweepPlan, settings: Settings, pairs_per_second: float = 0.0) 
 
 
 def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
-    """Check that no arm is validated on queries of its test sets; return which of these are not here to be checked.
+    """Check that no arm is validated or trained on its test queries; return the test sets that are not here to check.
 
-    Of a name for several test collections, those on disk are looked at.
+    Training data that is searched is looked at, each choice of it. Of a name for several test collections, those on
+    disk are.
 
     Raises:
         RecipeError: one is; so would be the runs of the recipes that the sweep finds.
     """
     unknown: list[str] = []
-    for arm in plan.arms:
-        for test in _single_tests(arm.recipe, settings, unknown):
-            data = msgspec.structs.replace(arm.recipe.data, test=(test,))
-            alone = msgspec.structs.replace(arm.recipe, data=data)
+    for recipe in (recipe for arm in plan.arms for recipe in _with_each_training_set(plan, arm)):
+        for test in _single_tests(recipe, settings, unknown):
+            data = msgspec.structs.replace(recipe.data, test=(test,))
+            alone = msgspec.structs.replace(recipe, data=data)
             try:
                 shared = query_overlaps.overlaps(alone, open_datasets(alone, settings.cache))
             except CerankError:
@@ -146,6 +147,14 @@ def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
                 continue
             query_overlaps.check_test_queries(shared, alone)
     return list(dict.fromkeys(unknown))
+
+
+def _with_each_training_set(plan: SweepPlan, arm: SweepArm) -> list[Recipe]:
+    """Return an arm's recipe, and as it is with each choice of training data that is searched."""
+    given = f"in sweep {plan.sweep.name}"
+    searched = {path: entry for path, entry in arm.search.items() if path == "data.train" or path.endswith(".dataset")}
+    choices = [{path: value} for path, entry in searched.items() for value in entry.choices]
+    return [arm.recipe, *(arm.with_settings(settings, given) for settings in choices)]
 
 
 def _single_tests(recipe: Recipe, settings: Settings, unknown: list[str]) -> list[str]:

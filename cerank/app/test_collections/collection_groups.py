@@ -117,7 +117,9 @@ def group_of(name: str, cache: Path) -> CollectionGroup:
             (here if _is_here(member, cache, is_sure=not is_pattern) else left_out)[member] = None
     if not here:
         what = f"none of its {counted(len(left_out), 'test collection')} is on disk"
-        hint = f"load one with ir_datasets where there is a network, or unpack it as {cache / 'beir' / 'NAME'}"
+        groups = [part.strip().partition(_OF)[0] for part in _BETWEEN.split(name) if _is_known(part.strip())]
+        places = " or ".join(str(cache / group / "NAME") for group in dict.fromkeys(groups))
+        hint = "load one with ir_datasets where there is a network" + (f", or unpack it as {places}" if places else "")
         raise MissingError(what, where=shown(name, 200), hint=hint, code="collections-missing")
     return CollectionGroup(name, tuple(here), tuple(left_out))
 

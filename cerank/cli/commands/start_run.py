@@ -162,7 +162,7 @@ def run(
         return
     loaded = run_request.load_recipe(request)
     if loaded.recipe.data.folds:
-        _check_fold_options(detach=detach or print_command)
+        _check_fold_options(detach=detach or print_command, nodes=nodes)
         rounds = run_request.load_folds(request, label)
         _run_folds(lab_of_runs, rounds, tracking, pairs_per_second, dry_run=dry_run, wide=wide)
         return
@@ -196,8 +196,13 @@ def _tell_tests(plan: Plan) -> None:
         info(plan.reasons["data.test"])
 
 
-def _check_fold_options(*, detach: bool) -> None:
+def _check_fold_options(*, detach: bool, nodes: int) -> None:
     """Reject options that have no effect on the runs of folds."""
+    if nodes:
+        what = "--nodes predicts for one run or for a matrix, and folds make several runs"
+        raise UsageError(
+            what, where="--nodes", hint="add --name NAME, which makes a matrix of them", code="options-conflict"
+        )
     if detach:
         what = "--detach and --print-command are for one run, and folds make several, which go to the queue"
         raise UsageError(what, where="--detach", hint="`cerank queue` shows them", code="options-conflict")

@@ -9,10 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cerank.app.comparison import comparisons, pool_comparisons, run_answer
+from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
+from cerank.app.evidence import bounds_of_comparison
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
+from cerank.evaluation.compare import Terms
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
 from cerank.settings import Settings
@@ -121,6 +124,19 @@ def test_a_file_or_run_that_one_collection_lacks_is_named(sets):
     (sets / "sets" / "two" / "runs" / "base.run").unlink()
     with refused(MissingError, "file-not-found", "base"):
         comparisons.compare(settings_of(sets), asked(sets))
+
+
+def test_files_of_several_collections_have_bounds_and_are_looked_at_query_by_query(sets):
+    settings, request = settings_of(sets), asked(sets)
+    session = ComparisonSession(settings, request)
+    comparison = session.compare("base", Terms())
+    bounded, _ = bounds_of_comparison.with_bounds(settings, request, comparison)
+    assert [row.bounds is not None for row in bounded.rows] == [True] * 3
+    for row in comparison.rows:
+        view = session.pair("base", "new", row.condition).view("q1")
+        assert view.text == f"query 1 of {row.condition.dataset}"
+        assert view.left[0].document.startswith(row.condition.dataset)
+        assert view.left != view.right
 
 
 def test_collections_that_tables_would_call_the_same_are_refused(sets):

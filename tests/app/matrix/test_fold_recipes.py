@@ -206,6 +206,18 @@ def test_folds_are_a_dimension_of_a_matrix(coll, tmp_path):
     assert {cell.recipe.data.test for cell in runs.cells} == {(f"{coll}[fold={number}/3]",) for number in (1, 2, 3)}
     request = RunRequest(recipes=tuple(files), dataset=coll, folds="3", seeds="1,2")
     assert [cell.recipe for cell in run_request.load_matrix(request).cells] == [cell.recipe for cell in runs.cells]
+    set_ = RunRequest(recipes=tuple(files), dataset=coll, overrides=("data.folds=3",), seeds="1,2")
+    assert [cell.recipe for cell in run_request.load_matrix(set_).cells] == [cell.recipe for cell in runs.cells]
+
+
+def test_a_dataset_that_a_recipe_would_have_by_itself_is_divided_where_it_is_named():
+    (first, *_) = fold_recipes(recipe({"test": ["pydocs/test"], "train": "pydocs/test", "folds": 3}))
+    assert first.recipe.data.train == "pydocs/test[fold!=1,2/3]"
+
+
+def test_what_looks_like_a_number_of_folds_is_told_how_one_is_written(coll):
+    with refused(CerankError, "folds-number", "5"):
+        fold_recipes(recipe({"test": [coll], "folds": "5 by seed"}))
 
 
 def test_a_form_with_folds_has_a_run_for_each(coll):

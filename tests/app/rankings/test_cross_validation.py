@@ -8,14 +8,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from cerank import recipes
-from cerank.app import plans, run_request
-from cerank.app.comparison import comparisons
+from cerank.app import fold_runs, plans, run_request
+from cerank.app.comparison import comparisons, named_systems
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.rankings import cross_validation
 from cerank.app.report import measured_rows, report_scope
 from cerank.app.run_request import RunRequest
+from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -112,6 +114,24 @@ def test_a_fold_without_a_finished_run_is_named(finished):
 
 
 @pytest.mark.slow
+def test_a_newer_run_with_another_base_of_the_same_name_is_of_no_set_with_the_others(finished):
+    settings, runs = finished
+    plan = run_store.load_plan(runs[0])
+    inputs = tuple(
+        msgspec.structs.replace(each, sha256="0" * 64) if each.role == "base" else each for each in plan.inputs
+    )
+    now = datetime(2026, 1, 2, 4, tzinfo=UTC)
+    newer = run_store.create(settings.lab, msgspec.structs.replace(plan, inputs=inputs), b"", now)
+    newer.done.write_bytes(runs[0].done.read_bytes())
+    try:
+        assert [folder for folder, _ in fold_runs.in_order(settings.lab, runs[1])] == runs
+        with refused(MissingError, "folds-missing", 2):
+            fold_runs.in_order(settings.lab, newer)
+    finally:
+        newer.path.rename(settings.lab / "newer")
+
+
+@pytest.mark.slow
 def test_a_run_of_no_fold_is_refused(lab):
     settings, request = lab
     data = {"train": f"{request.dataset}[:50%]", "validation": f"{request.dataset}[50%:70%]"}
@@ -169,3 +189,20 @@ def test_a_report_has_one_row_for_all_folds(finished):
     assert test.endswith(", 3 folds")
     assert len(data.systems[row.model.label].measured[0].values["nDCG@10"]) == 40
     assert row.model.seeds == (42,)
+    of_two = report_scope.report_scope(settings.lab, [run_store.short_name(run) for run in runs[:2]])
+    assert of_two.tests == (test.replace(", 3 folds", ", 2 of 3 folds"),)
+
+
+@pytest.mark.slow
+def test_a_command_for_one_run_says_that_it_takes_no_folds_together(finished):
+    settings, runs = finished
+    with refused(UsageError, "folds-together"):
+        named_systems.target(settings.lab, f"{run_store.short_name(runs[0])}@folds")
+
+
+def test_a_prediction_for_nodes_is_refused_for_folds_without_a_matrix(lab):
+    settings, request = lab
+    words = ["run", "--recipe", request.recipes[0], "--dataset", request.dataset, "--folds", "3", "--dry-run"]
+    asked = CliRunner().invoke(app, [*words, "--nodes", "2", "--lab", str(settings.lab), "--device", "cpu"])
+    assert isinstance(asked.exception, UsageError)
+    assert asked.exception.where == "--nodes"

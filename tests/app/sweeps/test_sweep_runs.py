@@ -275,6 +275,22 @@ def test_validation_on_queries_of_one_of_several_test_collections_is_refused(mad
     assert run_store.folders(made.lab.folder) == []
 
 
+def test_a_choice_of_training_data_that_holds_test_queries_is_refused(made: SimpleNamespace) -> None:
+    recipe = made.plan.recipe
+    for folder in {Path(name.partition("[")[0]) for name in (recipe.data.train, recipe.data.validation)}:
+        lines = (folder / "queries.tsv").read_text().splitlines()
+        texts = [f"{line} {folder.name}{number}\n" for number, line in enumerate(lines)]  # no two are the same
+        (folder / "queries.tsv").write_text("".join(texts))
+    (made.folder / "both.toml").write_text(recipes.render(msgspec.structs.replace(recipe, force=())))
+    train = recipe.data.train
+    with refused(RecipeError, "shared-queries"):
+        search = f'"data.train" = ["{train}", "{train.partition("[")[0]}[:90%]"]'
+        sweep_driver.begin(made.lab, sweep_of(made, search), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+    sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder)
+
+
 def test_a_sweep_whose_validation_is_missing_starts_nothing(made: SimpleNamespace) -> None:
     text = (made.folder / "both.toml").read_text()
     (made.folder / "both.toml").write_text(text.replace(made.plan.recipe.data.validation, "./nowhere"))

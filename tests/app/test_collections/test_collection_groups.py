@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from cerank import recipes
 from cerank.app import missing_inputs
+from cerank.app.matrix import matrix_runs
+from cerank.app.matrix.matrix_runs import MatrixOutline
 from cerank.app.plans import plan_of
-from cerank.app.run_request import RunRequest
+from cerank.app.run_request import RunRequest, load_matrix
 from cerank.app.test_collections.collection_groups import BEIR, NANO_BEIR, group_of, is_group, matching
 from cerank.datasets import irds
 from cerank.errors import FormatError, MissingError, UsageError
@@ -145,6 +148,25 @@ def test_a_recipe_is_planned_for_each_collection_that_its_test_names(tmp_path):
     found = missing_inputs.check_inputs([changed], settings.cache)
     assert {first, second} <= set(found.queries)
     assert not found.needs
+
+
+def test_an_outline_of_a_matrix_counts_each_collection_that_its_test_names(tmp_path):
+    plan, settings = small_plan(tmp_path / "lab")
+    folders = [str(write_dataset(tmp_path / "sets" / name, queries=6, seed=9)) for name in ("first", "second")]
+    data = msgspec.structs.replace(plan.recipe.data, first_stages=("bm25",))
+    for name in ("a", "b"):
+        text = recipes.render(msgspec.structs.replace(plan.recipe, data=data, name=name))
+        (tmp_path / f"{name}.toml").write_text(text)
+    files = (str(tmp_path / "a.toml"), str(tmp_path / "b.toml"))
+
+    def outlined(*tests: str) -> MatrixOutline:
+        return matrix_runs.outline(load_matrix(RunRequest(recipes=files, tests=tests)), settings)
+
+    apart, named = outlined(*folders), outlined(f"{tmp_path}/sets/*")
+    assert (named.comparisons, named.work) == (apart.comparisons, apart.work)
+    (need,) = outlined("nanobeir").needs
+    assert (need.kind, need.name) == ("test collections", "nanobeir")
+    assert str(settings.cache / "nanobeir") in need.how
 
 
 def test_several_collections_are_refused_as_training_data():
