@@ -6,10 +6,14 @@ none of its figures (Dodge et al., EMNLP 2019, "Show Your Work").
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from cerank.evaluation.diagnostics import Note
 from cerank.text.safe_text import counted
+
+if TYPE_CHECKING:
+    from cerank.evaluation.diagnostics import Note
 
 TUNING_NOTES = ("tuned", "unequal tuning", "tuned on test")  # kinds; their texts name both systems
 
@@ -36,6 +40,8 @@ def notes(
         right: likewise.
         dataset: test set, named as a condition names it.
     """
+    from cerank.evaluation.diagnostics import Note  # which brings numpy
+
     known = [(label, tuning) for label, tuning in (right, left) if tuning is not None]
     if not any(tuning.trials for _, tuning in known):
         return ()

@@ -50,6 +50,8 @@ class IdIndexBuilder:
         self._hashes = array("Q")  # of the newest rows
         self._spilled = 0  # number of rows before those
         self._is_numbered = True
+        if spill is not None:
+            disk.remove_tree(spill)  # of a build that was killed
 
     def __len__(self) -> int:
         return self._spilled + len(self._hashes)
@@ -103,7 +105,10 @@ class IdIndexBuilder:
     def write(self, folder: Path) -> bool:
         """Write the two files into `folder` and return False; if the ids are 0, 1, 2 ..., return True instead."""
         if not self._is_numbered:
-            files = [disk.open_append(folder / name) for name in ("hashes.bin", "rows.bin")]
+            paths = [folder / name for name in ("hashes.bin", "rows.bin")]
+            for path in paths:
+                disk.remove(path)  # what a build that was killed here wrote
+            files = [disk.open_append(path) for path in paths]
             for hashes, rows in self._sorted_parts():
                 disk.append(files[0], hashes.astype("<u8").tobytes())
                 disk.append(files[1], rows.astype("<u4").tobytes())

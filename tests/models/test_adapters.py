@@ -95,7 +95,8 @@ def test_what_is_saved_from_an_adapter_is_a_whole_model_that_scores_the_same(tmp
     save(model, tokenizer, tmp_path / "saved", TokenLimits(64, 64, 0, "longest_first"))
     expected = Scorer.load(tmp_path / "adapter").score(PAIRS)
     shutil.rmtree(base)
-    assert Scorer.load(tmp_path / "saved").score(PAIRS) == expected
+    # not to the last bit: a matrix product may round otherwise where weights begin elsewhere in memory
+    assert Scorer.load(tmp_path / "saved").score(PAIRS) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("family", ["ModernBert", "DebertaV2"])

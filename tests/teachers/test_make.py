@@ -318,7 +318,7 @@ def test_candidates_without_any_text_are_refused_and_queries_without_are_left_ou
         made = make(request_for(collection, _spec(server), tmp_path))
         assert sorted(made.reports) == ["q0", "q1", "q2", "q4", "q5"]
         (collection / "first.run").write_text("\n".join(row.replace(" d", " x") for row in rows) + "\n")
-        with refused(UsageError, "no-candidate-texts", "first.run"):
+        with refused(UsageError, "no-known-candidate", "first.run"):
             make(request_for(collection, _spec(server), tmp_path / "other"))
 
 

@@ -205,7 +205,7 @@ def test_without_these_options_a_state_has_no_bests_and_a_checkpoint_no_average(
 
 def test_the_average_changes_places_with_the_weights_and_back_whatever_happens(tiny):
     model = load(tiny, "mean", seed=0)
-    average = WeightAverage(model, 0.5)
+    average = WeightAverage(dict(model.named_parameters()), 0.5)
     average.update()
     with torch.no_grad():
         for weight in model.parameters():
