@@ -203,6 +203,20 @@ def seeds_folded(targets: Sequence[str], entries: Sequence[RunEntry]) -> tuple[s
     return tuple(folded)
 
 
+def folds_joined(entries: Sequence[RunEntry]) -> tuple[str, ...]:
+    """Return what a comparison of runs names, in their order: runs by short name, folds of one set as "RUN@folds".
+
+    A fold that is alone stays the run that it is.
+    """
+    sets: dict[bytes, list[RunEntry]] = {}
+    for entry in entries:
+        is_fold = entry.plan is not None and entry.fold
+        key = fold_runs.family(entry.plan.recipe) if entry.plan is not None and is_fold else entry.name.encode()
+        sets.setdefault(key, []).append(entry)
+    names = [(of[0].short_name or of[0].name, len({entry.fold for entry in of})) for of in sets.values()]
+    return tuple(f"{name}@folds" if count > 1 else name for name, count in names)
+
+
 def goes_with(entries: Sequence[RunEntry]) -> str:
     """Return what deleting runs takes with it: files, bytes, models."""
     size = files = 0

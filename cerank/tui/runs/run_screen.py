@@ -259,7 +259,7 @@ class RunScreen(LabScreen):
                 "Mark at least two runs with space. Tab 4 compares the stages of this run.", "warning"
             )
             return
-        self.lab_app.open_compare(list(self.lab_app.marked))
+        run_actions.compare_marked(self)
 
     def action_new(self) -> None:
         """Open the form of a new run."""
