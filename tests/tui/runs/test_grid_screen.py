@@ -107,6 +107,15 @@ async def test_folds_of_several_seeds_are_compared_as_one_system(folder: LabFold
         assert app.screen.shown is not None
 
 
+async def test_the_palette_says_that_folds_are_folded_too(folder: LabFolder, app: CerankApp) -> None:
+    cross_validation(folder)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "colon", *"fold")
+        await settle(pilot)
+        assert "seeds and folds" in text_of(app)
+
+
 async def test_a_row_of_folds_that_are_not_all_finished_opens_one_of_them(folder: LabFolder, app: CerankApp) -> None:
     cross_validation(folder, finished=1)
     async with app.run_test(size=(120, 36)) as pilot:
