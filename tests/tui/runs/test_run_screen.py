@@ -276,6 +276,15 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         assert len(app.screen.named.targets) == 3
 
 
+async def test_of_several_test_sets_the_figure_says_which_it_is_of(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one", test=["adi", "med"]), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        assert "(on adi, 1 of 2)" in text_of(app)
+        await press(pilot, "enter")
+        assert ".641 on adi, 1 of 2" in text_of(app)
+
+
 async def test_enter_compares_on_the_dataset_that_the_results_show(folder: LabFolder, app: CerankApp) -> None:
     run = folder.finished(folder.started(folder.run("one", first_stages=["bm25", "other"]), 5))
     test = recipe().data.test[0]
