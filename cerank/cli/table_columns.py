@@ -85,7 +85,8 @@ def _full_row(row: RunEntry) -> tuple[str | int | float | None, ...]:
 def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
     """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
-    now = f"{at}, {clock(left)} left" if left else at or _reason(row)
+    time = clock(left or 0)  # "" below half a second
+    now = f"{at}, {time} left" if time else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
     described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)

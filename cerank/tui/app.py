@@ -419,8 +419,8 @@ class CerankApp(App[str], inherit_bindings=False):
 
     # actions
 
-    def open_compare(self, targets: list[str]) -> None:
-        """Open the comparison of what the names stand for."""
+    def open_compare(self, targets: list[str], condition: str = "") -> None:
+        """Open the comparison of what the names stand for, at one of its conditions; "" is the first."""
         from cerank.tui.comparison.compare_screen import CompareScreen
 
         short_names = {entry.name: entry.short_name for entry in self.entries}
@@ -428,7 +428,7 @@ class CerankApp(App[str], inherit_bindings=False):
         for target in targets:
             run, colon, stage = target.partition(":")
             named.append(f"{short_names.get(run) or run}{colon}{stage}")
-        self.push_screen(CompareScreen(self.lab, named))
+        self.push_screen(CompareScreen(self.lab, named, condition))
 
     def open_run(self, name: str) -> None:
         """Open a run by its id."""

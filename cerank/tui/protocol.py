@@ -63,7 +63,7 @@ class LabApp(Protocol):
     def toggle_mark(self, name: str) -> None:
         """Mark a run, or take its mark away."""
 
-    def open_compare(self, targets: list[str]) -> None:
+    def open_compare(self, targets: list[str], condition: str = "") -> None:
         """Open the comparison of what the names stand for."""
 
     def open_example(self) -> None:

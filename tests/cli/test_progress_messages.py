@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cerank.cli import progress_messages
+from cerank.app.run_views.run_monitor import LabMonitor
+from cerank.cli import progress_messages, table_columns
 from cerank.cli.progress_messages import ProgressMessages
+from cerank.core.metrics import Progress
+from cerank.files import json_records
+from tests.tui.labs import LabFolder
 
 
 @pytest.fixture
@@ -36,3 +42,15 @@ def test_bytes_are_shown_with_and_without_a_known_total(clock: list[float], caps
     ProgressMessages(0.0).show_bytes("x.gz", 50_000_000, 200_000_000)
     ProgressMessages(0.0).show_bytes("x.gz", 50_000_000, 0)
     assert capsys.readouterr().err == "x.gz: 50 of 200 MB (25%)\nx.gz: 50 MB\n"
+
+
+def test_a_run_with_less_than_half_a_second_to_go_has_no_time_left_in_the_list(tmp_path: Path) -> None:
+    (tmp_path / "lab" / "runs").mkdir(parents=True)
+    folder = LabFolder(tmp_path / "lab")
+    run = folder.running(folder.started(folder.run(), 5), done=8, total=8)
+    for seconds, ending in ((42.0, "8/8, 0:42 left"), (0.2, "8/8")):
+        progress = Progress("train", "distill", 8, 8, 412.0, seconds, time="2026-11-23T10:00:10+00:00", attempt=1)
+        json_records.save(run.progress, progress)
+        table = table_columns.run_table(LabMonitor(folder.path).poll(), folder.path, "table")
+        assert str(table.rows[0][-1]).endswith(ending)
+    folder.close()

@@ -95,12 +95,13 @@ class LabFolder:
         json_records.save(folder.progress, progress)
         return folder
 
-    def finished(self, folder: RunFolder, after: float = 0.641) -> RunFolder:
+    def finished(self, folder: RunFolder, after: float = 0.641, queries: tuple[str, str] = ("q1", "q2")) -> RunFolder:
         """Makes it finished, with rankings and measures of two queries."""
         plan = run_store.load_plan(folder)
         test, first = plan.recipe.data.test[0], plan.recipe.data.first_stages[0]
-        before = {"q1": {"d1": 3.0, "d2": 2.0, "d3": 1.0}, "q2": {"d1": 2.0, "d4": 1.0}}
-        new = {"q1": {"d3": 3.0, "d1": 2.0, "d2": 1.0}, "q2": {"d1": 2.0, "d4": 1.0}}
+        one, other = queries
+        before = {one: {"d1": 3.0, "d2": 2.0, "d3": 1.0}, other: {"d1": 2.0, "d4": 1.0}}
+        new = {one: {"d3": 3.0, "d1": 2.0, "d2": 1.0}, other: {"d1": 2.0, "d4": 1.0}}
         for system, scores, value in (("first-stage", before, 0.5), *((name, new, after) for name in CHAIN)):
             for path in (folder.ranking(system, test, first), folder.measures(system, test, first)):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,7 @@ class LabFolder:
             lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
             folder.measures(system, test, first).write_bytes(lines)
         folder.qrels(test).parent.mkdir(exist_ok=True)
-        folder.qrels(test).write_bytes(write_qrels({"q1": {"d3": 2, "d1": 0}, "q2": {"d4": 1}}))
+        folder.qrels(test).write_bytes(write_qrels({one: {"d3": 2, "d1": 0}, other: {"d4": 1}}))
         self.event(folder, "finished", "attempt 1")
         json_records.save(folder.done, Done(time="2026-11-23T10:01:00+00:00", attempt=1, seconds=60.0))
         return folder

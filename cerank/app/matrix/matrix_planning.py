@@ -164,6 +164,9 @@ def one_line(error: CerankError) -> str:
     return " · ".join([*error.what.split("\n"), *([error.hint] if error.hint else [])])
 
 
+_OF_FOLDS = ("folds-too-many", "folds-too-few")  # codes of errors that other folds of the same data would not have
+
+
 def field_of_error(recipe: Recipe, settings: Settings, error: CerankError) -> str:
     """Return the key path that an error of planning is about: the first input that cannot be opened by itself.
 
@@ -173,8 +176,8 @@ def field_of_error(recipe: Recipe, settings: Settings, error: CerankError) -> st
     for path, look in _inputs(complete, settings.cache):
         try:
             look()
-        except CerankError:
-            return path
+        except CerankError as found:
+            return "data.folds" if found.code in _OF_FOLDS else path
     named = error.where.split(" ")[0]
     return named if named.startswith(("evaluate.", "stages.")) else "recipes"
 

@@ -136,7 +136,8 @@ def details(entry: RunEntry) -> list[tuple[str, str]]:
         figures = "  ".join(f"{name} {short(value)}" for name, value in entry.validation.measures.items())
         details.append(("validation", f"{figures}  ({stage} step {count(entry.validation.step)})"))
     if entry.finals:
-        details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
+        on = f"  (on {first_test(entry)})" if first_test(entry) != "test" else ""
+        details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items()) + on))
     return [(word, text) for word, text in details if text]
 
 
@@ -203,6 +204,20 @@ def seeds_folded(targets: Sequence[str], entries: Sequence[RunEntry]) -> tuple[s
     return tuple(folded)
 
 
+def folds_joined(entries: Sequence[RunEntry]) -> tuple[str, ...]:
+    """Return what a comparison of runs names, in their order: runs by short name, folds of one set as "RUN@folds".
+
+    A fold that is alone stays the run that it is.
+    """
+    sets: dict[bytes, list[RunEntry]] = {}
+    for entry in entries:
+        is_fold = entry.plan is not None and entry.fold
+        key = fold_runs.family(entry.plan.recipe) if entry.plan is not None and is_fold else entry.name.encode()
+        sets.setdefault(key, []).append(entry)
+    names = [(of[0].short_name or of[0].name, len({entry.fold for entry in of})) for of in sets.values()]
+    return tuple(f"{name}@folds" if count > 1 else name for name, count in names)
+
+
 def goes_with(entries: Sequence[RunEntry]) -> str:
     """Return what deleting runs takes with it: files, bytes, models."""
     size = files = 0
@@ -218,6 +233,12 @@ def goes_with(entries: Sequence[RunEntry]) -> str:
     models_text = f", {counted(len(models), 'model')}" if models and len(entries) > 1 else models_text
     size_text = f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.0f} kB"
     return f"{counted(files, 'file')}, {size_text}{models_text}"
+
+
+def first_test(entry: RunEntry) -> str:
+    """Return what the figures of a run in lists are of: "test", or of several test sets the first: "adi, 1 of 2"."""
+    tests = entry.plan.recipe.data.test if entry.plan is not None else ()
+    return f"{_named(tests[0])}, 1 of {len(tests)}" if len(tests) > 1 else "test"
 
 
 def _named(text: str) -> str:

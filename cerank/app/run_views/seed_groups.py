@@ -13,6 +13,7 @@ import msgspec
 from cerank.app import fold_runs, plan_view
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.datasets.folds import FOLD
 from cerank.text.safe_text import counted
 
 _URGENT = ("running", "stopping", "queued", "failed", "damaged", "lost", "paused", "waiting", "finished")
@@ -125,8 +126,20 @@ def _row_of(members: Sequence[RunEntry]) -> RunEntry:
 # --- bases x recipes
 
 
+def tested_on(entry: RunEntry) -> tuple[str, ...]:
+    """Return what a run's figure is of: test sets, without the numbers of folds, first stages, depth and measure.
+
+    Figures of runs in which this differs have no mean.
+    """
+    if entry.plan is None:
+        return ()
+    data, measure = entry.plan.recipe.data, next(iter(entry.plan.recipe.evaluate.measures), "")
+    tests = (FOLD.sub(r"[fold/\g<of>]", test) for test in data.test)
+    return (*tests, "over", *data.first_stages, str(data.depth), measure)
+
+
 class GridCell(msgspec.Struct, frozen=True):
-    """The runs of one recipe on one base model, one for each seed and fold: the newest."""
+    """The runs of one recipe on one base model, one for each seed, fold and test set: the newest."""
 
     runs: tuple[RunEntry, ...]
     earlier: tuple[RunEntry, ...] = ()  # of the same seeds and folds, which the cell does not count
@@ -148,7 +161,9 @@ class GridCell(msgspec.Struct, frozen=True):
         signs = "".join(f" {others.count(state)}{GLYPHS[state]}" for state in _URGENT if state in others)
         signs = signs or f" {GLYPHS['finished']}"
         more = f"  +{len(self.earlier)}" if self.earlier else ""
-        return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean_and_sd(self.finished)}".rstrip() + more
+        kinds = len({tested_on(entry) for entry in self.finished})
+        mean = f"no mean: {kinds} tests" if kinds > 1 else mean_and_sd(self.finished)
+        return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean}".rstrip() + more
 
 
 class RunGrid(msgspec.Struct, frozen=True):
@@ -171,13 +186,13 @@ class RunGrid(msgspec.Struct, frozen=True):
 
 
 def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
-    """Return runs as a grid; of several runs of one recipe, base, seed and fold the newest counts."""
-    newest: dict[tuple[str, str], dict[tuple[int, int], RunEntry]] = {}
+    """Return runs as a grid; of several runs of one recipe, base, seed, fold and test set the newest counts."""
+    newest: dict[tuple[str, str], dict[tuple[int, int, tuple[str, ...]], RunEntry]] = {}
     earlier: dict[tuple[str, str], list[RunEntry]] = {}
     for entry in entries:
         if entry.plan is not None:
             place, runs = (entry.base, entry.recipe), newest.setdefault((entry.base, entry.recipe), {})
-            which = entry.seed or 0, entry.fold
+            which = entry.seed or 0, entry.fold, tested_on(entry)
             if which in runs:
                 earlier.setdefault(place, []).append(runs[which])
             runs[which] = entry  # the oldest come first

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cerank.app import dashboard_state
 from cerank.app.matrix.recipe_form import FieldSpec
-from cerank.app.run_views import label_runs
+from cerank.app.run_views import label_runs, run_list
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError, UsageError
 from cerank.runs import user_labels
@@ -23,6 +23,28 @@ def clone(screen: LabScreen, entry: RunEntry) -> None:
         screen.lab_app.show_message(f"{entry.title} has no readable plan to copy", "warning")
     else:
         screen.lab_app.open_new(entry.plan.requested_recipe)
+
+
+def compare_folds(screen: LabScreen, folds: Sequence[RunEntry]) -> None:
+    """Compare the folds of a cross-validation, taken together, with what they re-ranked; seeds are one system."""
+    first = run_list.folds_joined(folds)[0]
+    names = [run.short_name or run.name for run in folds]
+    screen.lab_app.open_compare([f"{first}:first-stage", *run_list.seeds_folded(names, screen.lab_app.entries)])
+
+
+def compare_marked(screen: LabScreen) -> None:
+    """Compare the marked runs; the marked folds of one cross-validation are one system."""
+    lab_app = screen.lab_app
+    if len(lab_app.marked) < 2:
+        lab_app.show_message("Mark at least two runs with space. The first one is the baseline.", "warning")
+        return
+    known = {entry.name: entry for entry in lab_app.entries}
+    marked = [known[name] for name in lab_app.marked if name in known]
+    targets = run_list.folds_joined(marked)
+    if len(targets) == 1 and len(marked) > 1:  # the folds of one cross-validation, and nothing else
+        compare_folds(screen, marked)
+        return
+    lab_app.open_compare(list(targets))
 
 
 def _named(entries: Sequence[RunEntry]) -> str:

@@ -87,8 +87,16 @@ class CompareScreen(LabScreen):
         Binding("escape", "back", "back", id="compare.back"),
     ]  # fmt: skip
 
-    def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
+    def __init__(self, lab: Lab, targets: Sequence[str], condition: str = "") -> None:
+        """A comparison.
+
+        Args:
+            lab: whose runs are named.
+            targets: what to compare, the baseline first.
+            condition: the dataset and first stage to show at first, as tables name it; "" takes the first.
+        """
         super().__init__()
+        self._wanted = condition
         self.lab = lab
         self.named = ComparisonRequest(targets=tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
@@ -186,6 +194,10 @@ class CompareScreen(LabScreen):
             self._show_error(view)
             return
         self.shown = view
+        names = [str(condition) for condition in view.found.conditions]
+        if self._wanted in names:
+            self._condition = names.index(self._wanted)
+        self._wanted = ""  # from here on the user chooses
         self.baseline = view.found.baseline
         self.remove_class("-said")
         self._show_table(view)

@@ -98,6 +98,9 @@ def outcome(
     cells = checked.cells
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
     parts = ((bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed"))
+    folds = len({cell.fold for cell in cells})
+    if folds > 1 and bases * len(draft.sources) * seeds * folds == len(cells):
+        parts = (*parts, (folds, "fold"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
     to_come = " · the work is being computed …" if is_at_launch else " · l shows the work, then starts it"
     rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else to_come
@@ -109,7 +112,7 @@ def first_command(checked: CheckedDraft, errors: Sequence[FieldError]) -> Conten
     """Return one line: the command of the first run."""
     if errors or not checked.cells:
         return content("Fix this error to see the command.", "dim")
-    more = len(checked.cells) - 1
+    more = sum(bool(cell.command) for cell in checked.cells) - 1
     return joined((f"(1 of {more + 1}) " if more else "", "dim"), ("$ ", "dim"), checked.cells[0].command)
 
 
@@ -133,12 +136,13 @@ def grid(cells: Sequence[DraftRun]) -> Content:
 
 
 def commands(cells: Sequence[DraftRun]) -> Content:
-    """Return the commands, one a run."""
+    """Return the commands: one a run, of which one makes the runs of all folds."""
     if not cells:
         return content("")
-    more = len(cells) - MOST_COMMANDS
+    lines_of = [cell.command for cell in cells if cell.command]
+    more = len(lines_of) - MOST_COMMANDS
     rest = [content(f"… and {more} more; y copies all", "dim")] if more > 0 else []
-    lines = [joined(("$ ", "dim"), cell.command) for cell in cells[:MOST_COMMANDS]]
+    lines = [joined(("$ ", "dim"), command) for command in lines_of[:MOST_COMMANDS]]
     return stacked(content("Equivalent commands", "bold $primary"), *lines, *rest)
 
 

@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Static
 
+from cerank.app.comparison.named_systems import short_name
 from cerank.app.run_views import seed_groups
 from cerank.app.run_views.display import GLYPHS, at_words
 from cerank.app.run_views.run_monitor import RunEntry
@@ -37,8 +38,9 @@ class GridScreen(LabScreen):
     HELP_TEXT = (
         "2/3 1▶ .641 ± .004: two of three seeds are finished, one is running; mean and standard deviation over seeds.\n"
         "The folds of a cross-validation count like seeds: 4/5 are done, mean and standard deviation over folds.\n"
-        "Of several runs with the same recipe, base, seed and fold the newest counts; +2: there are two earlier ones,\n"
-        "which the lines below name, and enter lists with the others."
+        "no mean: 2 tests: these runs were measured on two test sets or at two depths.\n"
+        "Of several runs with the same recipe, base, seed, fold and test set the newest counts; +2: there are two\n"
+        "earlier ones, which the lines below name, and enter lists with the others."
     )
     CSS = """
     GridScreen #summary { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -132,9 +134,13 @@ class GridScreen(LabScreen):
         is_dark = self.app.current_theme.dark
         place = self._place
         rows = [content(f"{place[1]} on {place[0]}", "bold")] if place else [content("No runs yet.")]
+        is_mixed = len({seed_groups.tested_on(entry) for entry in self._cell_runs()}) > 1
         for entry in self._cell_runs():
             sign = (f"{GLYPHS[entry.state]} {entry.state:<9}", state_color(entry.state, is_dark=is_dark))
             about = seed_groups.mean_and_sd([entry]) or entry.at or entry.why
+            if is_mixed and entry.plan is not None:
+                data = entry.plan.recipe.data
+                about += f"  on {', '.join(map(short_name, data.test))} at depth {data.depth}"
             rows.append(joined(sign, f" {entry.place_in_group}  {entry.short_name or entry.name}  ", (about, "dim")))
         cell_runs = self._grid.cells.get(place) if place else None
         if cell_runs is not None and cell_runs.earlier:

@@ -22,6 +22,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from cerank.app.run_views.curves import Floats, thinned
+from cerank.app.run_views.display import at_words
 from cerank.app.run_views.display import count as counted
 from cerank.text.safe_text import shown
 
@@ -294,7 +295,7 @@ def _axis(scale: _Scale, width: int) -> Strip:
 
 
 def _heading(frame: Frame, width: int) -> Strip:
-    title = shown(frame.title, width)[:width]
+    title = at_words(shown(frame.title, 4 * width), width - 1)  # a cell stays free before a plot beside this one
     return Strip([Segment(f"{title:<{width}}", Style(bold=True))])
 
 

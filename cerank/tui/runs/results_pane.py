@@ -49,7 +49,7 @@ class ResultsView(msgspec.Struct, frozen=True):
 
     comparison: Comparison
     tables: tuple[Table, ...]  # one for each test dataset and first stage
-    answers: tuple[str, ...]
+    answers: tuple[tuple[str, ...], ...]  # beside each table, those on its dataset first
     reasons: tuple[str, ...]
 
 
@@ -125,10 +125,6 @@ class ResultsPane(RunPane):
             return
         is_first, self._view = self._view is None, results
         self.remove_class("-empty")
-        warning = []
-        if entry is not None and entry.state == "damaged":
-            warning = [joined(("! Files of this run changed after it was made: ", "bold $error"), entry.why)]
-        self.query_one("#answer", Static).update(stacked(*warning, *map(content, results.answers)))
         rows = [content(line) for line in results.reasons]
         rows += [content(""), *(content(line, "dim") for line in results.tables[-1].notes)]
         self.query_one("#notes", Static).update(stacked(*rows))
@@ -141,7 +137,12 @@ class ResultsPane(RunPane):
         if self._view is None:
             return
         table, tables = self._table(self._view), self._view.tables
-        more = f"  ({self._condition + 1} of {len(tables)}, v shows the next)" if len(tables) > 1 else ""
+        more = f"  ({self._condition % len(tables) + 1} of {len(tables)}, v shows the next)" if len(tables) > 1 else ""
+        entry, warning = self.entry, []
+        if entry is not None and entry.state == "damaged":
+            warning = [joined(("! Files of this run changed after it was made: ", "bold $error"), entry.why)]
+        answers = self._view.answers[self._condition % len(tables)]
+        self.query_one("#answer", Static).update(stacked(*warning, *map(content, answers)))
         self.query_one("#title", Static).update(joined((table.title, "bold"), (more, "dim")))
         hidden = self.query_one(VerdictTable).show(table, self.size.width or self.app.size.width)
         note = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
@@ -195,6 +196,12 @@ class ResultsPane(RunPane):
         row = self._table(self._view).rows[self.query_one(VerdictTable).cursor_row]
         return str(row[1] or FIRST_STAGE), str(row[0])
 
+    @property
+    def _shown_condition(self) -> str:
+        """The dataset and first stage of the table in front, as tables name it; "" where there is none."""
+        conditions = self._view.comparison.conditions if self._view else ()
+        return str(conditions[self._condition % len(conditions)]) if conditions else ""
+
     def action_open(self) -> None:
         """Compare the two systems of the row query by query."""
         systems = self._systems()
@@ -204,7 +211,7 @@ class ResultsPane(RunPane):
             self.lab_app.show_message("The first stage is the baseline of the other rows. Choose one of those.")
         else:
             run = self.entry.short_name or self.entry.name
-            self.lab_app.open_compare([f"{run}:{system}" for system in systems])
+            self.lab_app.open_compare([f"{run}:{system}" for system in systems], self._shown_condition)
 
     def action_baseline(self) -> None:
         """Compare all stages with the system of the row."""
@@ -214,7 +221,7 @@ class ResultsPane(RunPane):
             return
         run, baseline = self.entry.short_name or self.entry.name, systems[1]
         others = [system for system in systems_of(self.entry.plan) if system != baseline]
-        self.lab_app.open_compare([f"{run}:{system}" for system in (baseline, *others)])
+        self.lab_app.open_compare([f"{run}:{system}" for system in (baseline, *others)], self._shown_condition)
 
     def action_condition(self) -> None:
         """Show the next test dataset or first stage."""
@@ -236,6 +243,7 @@ class ResultsPane(RunPane):
 
 def _compared(entry: RunEntry) -> ResultsView | CerankError:
     from cerank.app.comparison import run_answer
+    from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.comparison_rows import reasons
 
     try:
@@ -243,7 +251,11 @@ def _compared(entry: RunEntry) -> ResultsView | CerankError:
     except CerankError as error:
         return error
     tables = export_comparison.by_stage(answer.comparison)
-    return ResultsView(answer.comparison, tables, answer.paragraphs, reasons(answer.comparison))
+    every, answers = answer.paragraphs, []
+    for condition in answer.comparison.conditions:
+        here = paragraphs(msgspec.structs.replace(answer.comparison, conditions=(condition,)), answer.by_stage)
+        answers.append((*here, *(text for text in every if text not in here)))
+    return ResultsView(answer.comparison, tables, tuple(answers), reasons(answer.comparison))
 
 
 def _why_empty(entry: RunEntry) -> Content:

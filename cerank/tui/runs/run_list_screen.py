@@ -85,10 +85,10 @@ class RunsScreen(LabScreen):
                 tooltip="Show the runs as a grid of bases and recipes, with the seeds that are done and their mean"),
         Binding("T", "teachers", "teachers", id="runs.teachers", show=False,
                 tooltip="Show the lab's teachers: what they cost, and what their checks found"),
-        Binding("z", "fold", "fold seeds", id="runs.fold", show=False,
-                tooltip="Show runs that differ in their seed alone as one row with mean and standard deviation"),
-        Binding("right", "unfold(True)", "show the seeds", id="runs.unfold", show=False),
-        Binding("left", "unfold(False)", "fold the seeds", id="runs.fold-here", show=False),
+        Binding("z", "fold", "fold seeds and folds", id="runs.fold", show=False,
+                tooltip="Show runs that differ in seed or fold alone as one row with mean and standard deviation"),
+        Binding("right", "unfold(True)", "show the seeds and folds", id="runs.unfold", show=False),
+        Binding("left", "unfold(False)", "fold the seeds and folds", id="runs.fold-here", show=False),
         Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("B", "book", "lab book", id="runs.book", show=False,
                 tooltip="Open the lab book: what you plan, decide and find, with verdicts as they were"),
@@ -383,12 +383,19 @@ class RunsScreen(LabScreen):
         self.lab_app.open_new()
 
     def action_open(self) -> None:
-        """Open the run under the cursor."""
+        """Open the run under the cursor; of a cross-validation, its folds together against their first stage."""
         entry = self._here()
-        if entry is not None:
-            from cerank.tui.runs.run_screen import RunScreen
+        if entry is None:
+            return
+        if any(run.fold for run in entry.seeds):
+            if all(run.state == "finished" for run in entry.seeds):
+                run_actions.compare_folds(self, entry.seeds)
+                return
+            name = entry.short_name or entry.name
+            self.lab_app.show_message(f"this is {name} alone: the folds are compared once all have finished")
+        from cerank.tui.runs.run_screen import RunScreen
 
-            self.app.push_screen(RunScreen(entry.name))
+        self.app.push_screen(RunScreen(entry.name))
 
     def action_mark(self) -> None:
         """Mark the run and go to the next."""
@@ -402,10 +409,7 @@ class RunsScreen(LabScreen):
 
     def action_compare(self) -> None:
         """Compare the marked runs."""
-        if len(self.lab_app.marked) < 2:
-            self.lab_app.show_message("Mark at least two runs with space. The first one is the baseline.", "warning")
-            return
-        self.lab_app.open_compare(list(self.lab_app.marked))
+        run_actions.compare_marked(self)
 
     def action_clone(self) -> None:
         """Open the form of a new run, filled in from this one."""

@@ -14,7 +14,7 @@ from textual.events import Click, Resize
 from textual.widgets import ContentSwitcher, Static
 
 from cerank.app.comparison import export_comparison
-from cerank.app.run_views import display
+from cerank.app.run_views import display, run_list
 from cerank.app.run_views.display import GLYPHS, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import joined
@@ -195,7 +195,7 @@ class RunScreen(LabScreen):
         parts += [_time_of(entry)] if entry.is_live else []
         parts += [entry.at]
         parts += [f"{count(entry.pairs_per_second)} pairs/s"] if entry.pairs_per_second else []
-        parts += [f"{entry.final[0]} {short(entry.final[1])} on test"] if entry.final else []
+        parts += [f"{entry.final[0]} {short(entry.final[1])} on {run_list.first_test(entry)}"] if entry.final else []
         parts += [f"{entry.validated[0]} {short(entry.validated[1])} on validation"] if entry.validated else []
         parts += ["r resumes it"] if entry.state in {"paused", "lost"} else []
         parts += [entry.label, entry.recipe, entry.base, f"seed {entry.seed}"]
@@ -259,7 +259,7 @@ class RunScreen(LabScreen):
                 "Mark at least two runs with space. Tab 4 compares the stages of this run.", "warning"
             )
             return
-        self.lab_app.open_compare(list(self.lab_app.marked))
+        run_actions.compare_marked(self)
 
     def action_new(self) -> None:
         """Open the form of a new run."""

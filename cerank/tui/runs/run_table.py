@@ -294,7 +294,7 @@ class RunTable(RowList):
         ]
         room = self._width - 2 * self.gap - 1  # one for the scrollbar
         fitting_places = fitting(columns, [self._widths[place] for place in used], room, 2 * self.gap)
-        self._places = [used[place] for place in fitting_places]
+        self._places = [used[place] for place in self._filled(fitting_places, columns, used, room)]
         self.set_columns(
             [
                 RowColumn(
@@ -311,6 +311,15 @@ class RunTable(RowList):
         if hidden != self.hidden:
             self.hidden = hidden
             self.post_message(self.ColumnsChanged(hidden))
+
+    def _filled(self, chosen: list[int], columns: list[Column], used: list[int], room: int) -> list[int]:
+        """Return the chosen columns with those for which there is room left after a wider one went."""
+        sizes = [self._widths[place] for place in used]
+        others = sorted(set(range(len(used))) - set(chosen), key=lambda at: (columns[at].priority, at))
+        for at in others:
+            if sum(sizes[place] + 2 * self.gap for place in chosen) + sizes[at] <= room:
+                chosen = sorted([*chosen, at])
+        return chosen
 
     def _priority(self, place: int) -> int:
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""

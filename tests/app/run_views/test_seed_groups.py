@@ -149,3 +149,17 @@ def test_a_comparison_takes_the_folds_of_each_seed_together(lab: LabFolder) -> N
     one, _, two, _, other = names = [entry.short_name for entry in entries]
     expected = (f"two-stages-minilm={one}@folds,{two}@folds", f"{other}@folds")
     assert run_list.seeds_folded(names, entries) == expected
+
+
+def test_the_grid_has_no_mean_over_different_test_sets_or_depths(lab: LabFolder) -> None:
+    for number, after in ((1, 0.50), (2, 0.70)):
+        lab.finished(lab.started(lab.run(seed=1, **of_fold(number, 2)), 5), after=after)
+    (cell,) = seed_groups.grid_of(entries_of(lab)).cells.values()
+    assert cell.text.endswith(".600 ± .141")
+    lab.finished(lab.started(lab.run(seed=1, test=["coll", "other"]), 5))
+    (cell,) = seed_groups.grid_of(entries_of(lab)).cells.values()
+    assert cell.text == "3/3 ✔  no mean: 2 tests"
+    lab.finished(lab.started(lab.run(seed=1, test=["coll", "other"], depth=7), 5))
+    (cell,) = seed_groups.grid_of(entries_of(lab)).cells.values()
+    assert cell.text == "4/4 ✔  no mean: 3 tests"
+    assert not cell.earlier

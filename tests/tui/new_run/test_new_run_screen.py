@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from cerank import recipes
 from cerank.app import Lab, plans
@@ -326,6 +327,34 @@ async def test_what_planning_refuses_stands_beside_its_field(app: CerankApp, bas
         assert field(screen, "data.test").has_class("-wrong")
         await press(pilot, "l", "l")
         assert isinstance(app.screen, NewRunScreen)
+
+
+async def test_folds_are_counted_among_the_runs_and_one_command_makes_them(
+    app: CerankApp, base: str, dataset: str
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings({"data.test": dataset, "data.folds": "3"})
+        await press(pilot, "4")
+        await until(pilot, lambda: len(screen.checked.cells) == 3)
+        await settle(pilot)
+        seen = text_of(app)
+        assert "× 3 folds" in seen
+        commands = str(screen.query_one("#commands", Static).render())
+        assert commands.count("$") == commands.count("cerank run") == 1
+        assert "(1 of" not in seen
+
+
+async def test_too_many_folds_are_a_mistake_of_the_folds(app: CerankApp, base: str, dataset: str) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings({"data.test": dataset, "data.folds": "40"})
+        await press(pilot, "4")
+        await until(pilot, lambda: screen.matrix is not None or "✖ data." in text_of(app))
+        await settle(pilot)
+        assert "✖ data.folds" in text_of(app)
 
 
 async def test_a_change_after_planning_has_to_be_planned_again(app: CerankApp, base: str, dataset: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from textual.widgets import DataTable, Input
 
+from cerank.datasets import folds
 from cerank.runs import queue
 from cerank.tui.app import CerankApp
+from cerank.tui.comparison.compare_screen import CompareScreen
 from cerank.tui.runs.grid_screen import GridScreen
 from cerank.tui.runs.run_list_screen import RunsScreen
+from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
 from tests.tui.conftest import press, settle, text_of
 from tests.tui.labs import LabFolder
@@ -59,3 +63,64 @@ async def test_seeds_are_folded_into_a_row_that_opens_and_acts_on_all(folder: La
         await press(pilot, "left")
         assert len(table.listed) == 1
         assert app.state.are_seeds_folded
+
+
+def cross_validation(folder: LabFolder, finished: int = 2, seed: int = 1) -> None:
+    """Makes the runs of two folds, of which so many are finished."""
+    for number in (1, 2):
+        names = folds.fold_names("coll", number, 2, "2")
+        run = folder.run(seed=seed, train=names.train, validation=names.validation, test=[names.test])
+        if number <= finished:
+            folder.finished(folder.started(run, 5), queries=(f"q{number}1", f"q{number}2"))
+
+
+@pytest.mark.parametrize("keys", [("enter",), ("space", "m")])
+async def test_a_row_of_folds_opens_as_all_folds_against_their_first_stage(
+    folder: LabFolder, app: CerankApp, keys: tuple[str, ...]
+) -> None:
+    cross_validation(folder)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        if len(app.screen.query_one(RunTable).listed) > 1:
+            await press(pilot, "z")
+        (row,) = app.screen.query_one(RunTable).listed
+        await press(pilot, *keys)
+        await settle(pilot)
+        assert isinstance(app.screen, CompareScreen)
+        name = row.runs[0].short_name
+        assert app.screen.named.targets == (f"{name}@folds:first-stage", f"{name}@folds")
+        assert app.screen.shown is not None
+        assert {line.paired.n for line in app.screen.shown.found.rows} == {4}
+
+
+async def test_folds_of_several_seeds_are_compared_as_one_system(folder: LabFolder, app: CerankApp) -> None:
+    cross_validation(folder, seed=1)
+    cross_validation(folder, seed=2)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        if len(app.screen.query_one(RunTable).listed) > 1:
+            await press(pilot, "z")
+        await press(pilot, "enter")
+        await settle(pilot)
+        assert isinstance(app.screen, CompareScreen)
+        assert len(app.screen.named.targets) == 2
+        assert app.screen.shown is not None
+
+
+async def test_the_palette_says_that_folds_are_folded_too(folder: LabFolder, app: CerankApp) -> None:
+    cross_validation(folder)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "colon", *"fold")
+        await settle(pilot)
+        assert "seeds and folds" in text_of(app)
+
+
+async def test_a_row_of_folds_that_are_not_all_finished_opens_one_of_them(folder: LabFolder, app: CerankApp) -> None:
+    cross_validation(folder, finished=1)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        if len(app.screen.query_one(RunTable).listed) > 1:
+            await press(pilot, "z")
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunScreen)

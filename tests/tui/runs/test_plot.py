@@ -93,3 +93,11 @@ def test_a_tick_fits_beside_the_axis(value: float) -> None:
 
 def test_steps_are_marked_by_whole_numbers() -> None:
     assert all(tick == int(tick) for high in (1.0, 3.0, 13.0, 130.0) for tick in ticks(0.0, high, 6, is_whole=True))
+
+
+def test_a_title_that_is_too_long_ends_with_a_word_before_the_next_plot() -> None:
+    frame = Frame(title="cpu  a worker, % over the run, in seconds", lines=(), bounds=(0.0, 1.0))
+    heading = draw(frame, 40, 10)[0].text
+    assert heading.rstrip().endswith("…")
+    assert heading.endswith(" ")
+    assert set(heading.rstrip(" …").split()) <= set(frame.title.split())

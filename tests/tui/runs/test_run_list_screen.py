@@ -500,3 +500,15 @@ def _listed(app: CerankApp) -> list:  # type: ignore[type-arg]
 
 def _toasts(app: CerankApp) -> str:
     return "\n".join(toast.message for toast in app._notifications)
+
+
+async def test_a_column_that_fits_stays_when_a_wider_one_had_to_go(folder: LabFolder, app: CerankApp) -> None:
+    folder.running(folder.started(folder.run("a label of several words", seed=7), 20))
+    folder.finished(folder.started(folder.run("beta"), 20))
+    folder.failed(folder.started(folder.run("gamma"), 5), "out of memory on the device while scoring a batch")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        table = app.screen.query_one(RunTable)
+        assert "label" in table.hidden
+        assert "seed" not in table.hidden
+        assert whole_cells(table)

@@ -22,7 +22,7 @@ from cerank.tui.runs.results_pane import VerdictTable
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from tests.tui.conftest import look, press, settle, text_of, whole_cells
-from tests.tui.labs import LabFolder, made_collection, reading
+from tests.tui.labs import CHAIN, LabFolder, made_collection, reading, recipe
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -274,6 +274,40 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         await press(pilot, "escape", "b")
         assert isinstance(app.screen, CompareScreen)
         assert len(app.screen.named.targets) == 3
+
+
+async def test_of_several_test_sets_the_figure_says_which_it_is_of(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one", test=["adi", "med"]), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        assert "(on adi, 1 of 2)" in text_of(app)
+        await press(pilot, "enter")
+        assert ".641 on adi, 1 of 2" in text_of(app)
+
+
+async def test_enter_compares_on_the_dataset_that_the_results_show(folder: LabFolder, app: CerankApp) -> None:
+    run = folder.finished(folder.started(folder.run("one", first_stages=["bm25", "other"]), 5))
+    test = recipe().data.test[0]
+    for system in ("first-stage", *CHAIN):
+        for path in (run.ranking, run.measures):
+            shutil.copy(path(system, test, "bm25"), path(system, test, "other"))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "4")
+        await settle(pilot)
+        said = str(app.screen.query_one("#answer", Static).render())
+        assert said.index("over bm25") < said.index("over other")
+        await press(pilot, "v", "v", "v")
+        await settle(pilot)
+        said = str(app.screen.query_one("#answer", Static).render())
+        assert said.index("over other") < said.index("over bm25")
+        assert "(2 of 2" in text_of(app)
+        await press(pilot, "enter")
+        await settle(pilot)
+        assert isinstance(app.screen, CompareScreen)
+        assert "2 of 2, v next" in text_of(app)
+        await press(pilot, "v")
+        assert "1 of 2, v next" in text_of(app)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 140, 200])
