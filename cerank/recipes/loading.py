@@ -75,6 +75,7 @@ def load(
         (('contrastive', 'distill'), 3e-06)
     """
     files = _extended_files(name_or_path)
+    _check_no_sweep(files[0].table, name_or_path, "recipe")
     if "recipes" in files[0].table and "chain" not in files[0].table:
         hint = f"cerank run --matrix {name_or_path} --dry-run checks it and shows its runs"
         raise UsageError("this file declares a matrix, and no recipe", where=name_or_path, hint=hint, code="is-matrix")
@@ -97,6 +98,17 @@ def load(
     if mistakes:
         raise _error_with_places(mistakes, files, overriding, given, "`cerank recipes show NAME` lists the stages")
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
+
+
+def _check_no_sweep(table: Mapping[str, object], where: str, expected: str) -> None:
+    """Return if the table is not that of a sweep.
+
+    Raises:
+        UsageError: it is; `expected` says what it should have been.
+    """
+    if "search" in table and not {"chain", "stages", "extends"} & table.keys():
+        what, hint = f"this file declares a sweep, and no {expected}", f"cerank sweep {where} starts it"
+        raise UsageError(what, where=where, hint=hint, code="is-sweep")
 
 
 def _without_replaced_losses(values: Mapping[str, object], over: Mapping[str, object]) -> Mapping[str, object]:
@@ -279,6 +291,7 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
             f"cannot read the matrix '{name_or_path}': {reason}", hint=hint, code="matrix-unreadable"
         ) from None
     table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
+    _check_no_sweep(table, name_or_path, "matrix")
     changed = _without_unused_templates(table, _changes_with_baseline(table, changes or {}))
     matrix = matrix_from({**table, **changed}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)
