@@ -176,6 +176,16 @@ def measured_precision(folder: RunFolder, plan: Plan, system: str) -> str:
     return record.reranking.get(system) or record.chosen.get(system, declared)
 
 
+def finished_like(lab: Path, plan: Plan) -> list[RunFolder]:
+    """Return the finished runs of the lab whose plan has the same fingerprint, the newest first."""
+    found = []
+    for folder in reversed(folders(lab)):
+        with contextlib.suppress(CerankError):  # the list of runs tells of one that is damaged
+            if folder.done.exists() and load_plan(folder).fingerprint == plan.fingerprint:
+                found.append(folder)
+    return found
+
+
 def folders(lab: Path) -> list[RunFolder]:
     """Return the run folders of a lab by name, so the oldest first; links and hidden folders are no runs."""
     where = runs_folder(lab)
