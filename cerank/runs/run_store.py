@@ -178,12 +178,12 @@ def measured_precision(folder: RunFolder, plan: Plan, system: str) -> str:
 
 def finished_like(lab: Path, plan: Plan) -> list[RunFolder]:
     """Return the finished runs of the lab whose plan has the same fingerprint, the newest first."""
-    found = []
+    finished = []
     for folder in reversed(folders(lab)):
         with contextlib.suppress(CerankError):  # the list of runs tells of one that is damaged
             if folder.done.exists() and load_plan(folder).fingerprint == plan.fingerprint:
-                found.append(folder)
-    return found
+                finished.append(folder)
+    return finished
 
 
 def folders(lab: Path) -> list[RunFolder]:
