@@ -15,6 +15,7 @@ import msgspec
 
 from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables, toml_table
 from cerank.errors import FormatError, RecipeError, UsageError, os_reason
+from cerank.files.named_files import near_files
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
 from cerank.recipes.paths import resolve_beside, with_absolute_folds, with_absolute_paths, with_absolute_setting
@@ -128,7 +129,8 @@ def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
     """Return the file that `name` means, and its name for errors."""
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
-            hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
+            own = "a recipe of your own is given by its path, which ends in .toml"
+            hint = _near_recipes(Path(name)) or f"{nearest(name, shipped())}; {own}"
             raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint, code="recipe-not-found")
         path = SHIPPED / f"{name}.toml"
         return path, f"recipe {name}"
@@ -141,10 +143,16 @@ def _read(path: Path, name: str, where: str) -> bytes:
         return read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
-        hint = f"shipped recipes: {', '.join(shipped())}"
+        hint = _near_recipes(path) or f"shipped recipes: {', '.join(shipped())}"
         raise UsageError(
             f"cannot read the recipe '{name}': {reason}", where=where, hint=hint, code="recipe-unreadable"
         ) from None
+
+
+def _near_recipes(path: Path) -> str:
+    """Return a hint at files with nearly the name of a recipe that is not there, or ""."""
+    near = [name for name in near_files(str(path)) if name.endswith(".toml")] if not path.is_file() else []
+    return f"did you mean {' or '.join(name if '/' in name else f'./{name}' for name in near[:3])}?" if near else ""
 
 
 def _extended_files(name: str) -> list[_File]:

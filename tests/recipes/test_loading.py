@@ -257,6 +257,17 @@ def test_a_file_that_declares_a_matrix_is_told_from_a_recipe(tmp_path: Path) -> 
     assert "--matrix" in caught.value.hint
 
 
+def test_a_recipe_file_that_is_not_there_gets_a_hint_at_its_neighbor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text("")
+    for name in ("tiny.tml", "./tinny.toml", "tiny"):
+        with pytest.raises(UsageError) as caught:
+            recipes.load(name)
+        assert "./tiny.toml" in caught.value.hint
+
+
 def test_a_file_that_declares_a_sweep_is_told_from_a_recipe_and_a_matrix(tmp_path: Path) -> None:
     written = tmp_path / "tuning.toml"
     written.write_text(
