@@ -8,6 +8,7 @@ when all names are listed, so that nothing is loaded for `cerank --help`.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "cerank.extensions"  # entry point group
+
+_MOST_LISTED = 30  # names that a hint lists whole
+_MOST_NEAR = 6  # names that it lists of more
 
 T = TypeVar("T")
 
@@ -43,7 +47,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a wrong name: the nearest known one, or all of them."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    close = close or [known_name for known_name in names if _initials(known_name) == name.lower()][:1]
+    if close:
+        return f"did you mean '{close[0]}'?"
+    if len(names) <= _MOST_LISTED:
+        return f"known: {', '.join(names)}"
+    some = get_close_matches(name, names, n=_MOST_NEAR, cutoff=0.0)
+    return f"the nearest of {len(names)}: {', '.join(some)}"
+
+
+def _initials(name: str) -> str:
+    """Return the first letters of a name's words, "" for one word: users write lr for learning_rate."""
+    words = [word for word in re.split(r"[_-]", name) if word]
+    return "".join(word[0].lower() for word in words) if len(words) > 1 else ""
 
 
 class Registry(Mapping[str, T]):

@@ -33,6 +33,13 @@ def test_a_name_like_no_other_gets_them_all() -> None:
     assert nearest("zzz", ["lce", "ranknet"]) == "known: lce, ranknet"
 
 
+def test_initials_are_known_and_of_many_names_only_the_nearest_are_listed() -> None:
+    assert nearest("lr", ["learning_rate", "loss", "steps"]) == "did you mean 'learning_rate'?"
+    hint = nearest("zzz", [f"name{number}" for number in range(70)])
+    assert "70" in hint
+    assert hint.count("name") < 10
+
+
 def test_an_item_entered_by_decoration_stays_what_it_was() -> None:
     registry: Registry[type] = Registry("thing")
 

@@ -52,7 +52,7 @@ def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
     own = fold_of(plan.recipe)
     if own is None:
         hint = "`cerank run --recipe NAME --dataset NAME --folds 5` makes a run for each fold"
-        raise UsageError("is no run of a fold", where=run_store.title(folder), hint=hint, code="not-a-fold")
+        raise UsageError(f"run {run_store.title(folder)} is of no fold", hint=hint, code="not-a-fold")
     common = family(plan.recipe), _shared_inputs(plan)
     run_of: dict[int, tuple[RunFolder, Plan]] = {}
     for other in run_store.folders(lab):

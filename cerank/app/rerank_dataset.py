@@ -53,7 +53,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str  # gives queries and documents
     first_stage: str  # bm25, a run of the dataset, or a TREC run file
     depth: int  # candidates per query
-    precision: str | None  # "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32"; None: fp32, on a GPU auto
+    precision: str | None  # "fp32", "bf16", "auto", on a GPU "fp16" or "tf32"; None: the run's, fp32 or auto
     output: Path  # compressed if it ends in .gz; "-" is standard output
     server_model: str = ""  # the model's name on a server
     replace: bool = False  # whether an existing file is overwritten
@@ -158,7 +158,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     if not is_server and not request.merge:
         Lab(settings).check_devices(request.devices, settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
-    request, passage_notes = _as_in_run(request, folder)
+    request, notes_of_run = _as_in_run(settings, request, folder)
     dataset = with_template(open_dataset(request.dataset, settings.cache), request.document_template, "--template")
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     searched, dataset = dataset, with_template(dataset, request.base_template, "base_template")
@@ -185,7 +185,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     else:
         scored = _score_chunks(settings, request, folder, dataset, before, shards=shards, progress=progress)
         if request.shard:
-            return _shard_result(shards, *request.shard, len(before), scored.notes)
+            return _shard_result(shards, *request.shard, len(before), notes_of_run + scored.notes)
         scored, tag = _merged(request, scored, shards.merged()), _tag(folder)
     ranking, seconds = ordered(scored.scores, before), time.monotonic() - began
     head, head_notes = list[str](), tuple[str, ...]()
@@ -201,7 +201,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         disk.write(output.resolve(), plain)
         if shards is not None:
             disk.remove_tree(shards.folder)
-    notes = passage_notes + scored.notes + _notes(dataset, request.first_stage, before) + head_notes
+    notes = notes_of_run + scored.notes + _notes(dataset, request.first_stage, before) + head_notes
     if request.mteb is not None:
         notes += _write_mteb(request.mteb, dataset, ranking, tag, seconds)
     if folder is not None:
@@ -235,12 +235,18 @@ def _tag(folder: Path) -> str:
     return "-".join(folder.resolve().parent.name.split()) or "cerank"
 
 
-def _as_in_run(request: RerankRequest, folder: Path | None) -> tuple[RerankRequest, tuple[str, ...]]:
-    """Return the request with what the model's run read of documents, where it says nothing else, and notes on that."""
+def _as_in_run(
+    settings: Settings, request: RerankRequest, folder: Path | None
+) -> tuple[RerankRequest, tuple[str, ...]]:
+    """Return the request with what the model's run read and its precision, unless it says else, and notes on that."""
     passages, forms, notes = reranked_passages.as_in_run(request.passages, request.document_template, folder)
     reranked_passages.check_scores_file(passages, request.passage_scores)
     written = {"document_template": forms.template, "base_template": forms.base_template}
-    return msgspec.structs.replace(request, passages=passages, **written), notes
+    precision = request.precision
+    if precision is None and folder is not None and not request.merge:
+        precision, more = reranked_passages.precision_of_run(folder, resolve_device(settings.device))
+        notes += more
+    return msgspec.structs.replace(request, passages=passages, precision=precision, **written), notes
 
 
 def check_output(request: RerankRequest) -> None:

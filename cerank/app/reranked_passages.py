@@ -110,6 +110,31 @@ def as_in_run(
     return own, forms, (f"{what}: as {stage} read documents in {run_store.title(home)}",)
 
 
+def precision_of_run(folder: Path | None, device: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the precision in which the model's run measured it, and a note on that; None for a model of no run.
+
+    What the device cannot multiply, or only emulates many times slower, is not taken: the note says so.
+
+    Args:
+        folder: folder of the model; None for a server.
+        device: the device that scores.
+    """
+    from cerank.kernels import processor
+
+    recipe, stage, home = _recipe_of(folder)
+    if recipe is None or home is None:
+        return None, ()
+    precision = run_store.measured_precision(home, run_store.load_plan(home), stage)
+    if precision == "auto":
+        return None, ()
+    of_run = f"{stage} of {run_store.title(home)} was measured in {precision}"
+    is_emulated = precision == "bf16" and not processor.multiplies_bf16()
+    if device.startswith("cuda") or precision == "fp32" or (precision == "bf16" and not is_emulated):
+        return precision, (f"{of_run}, and so is this; --precision takes another",)
+    own = f"--precision {precision}" + (" gives its figures, slowly" if is_emulated else " needs an NVIDIA GPU")
+    return None, (f"{of_run}, which {device} does not multiply, and this is fp32; {own}",)
+
+
 def check_scores_file(spec: PassageSpec | None, scores_file: Path | None) -> None:
     """Check that there are passages where their scores are to be written.
 

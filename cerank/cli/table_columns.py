@@ -17,7 +17,7 @@ from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import kept_name
-from cerank.runs import job_records, run_summaries
+from cerank.runs import job_records, run_store, run_summaries
 from cerank.runs.job_records import JobStart
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import RunRow
@@ -256,6 +256,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
 
     columns = (
         Column("stage", "stage"),
+        Column("precision", "precision"),
         Column("steps", "steps", "number", 0),
         Column("kept", "step handed on", "number", 0, priority=1),
         Column("start", "validated at start", "number", priority=1),
@@ -279,6 +280,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
     rows = tuple(
         (
             row.stage,
+            run_store.measured_precision(folder, plan, row.stage),
             row.steps,
             row.kept_step,
             row.start,

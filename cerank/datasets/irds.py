@@ -25,7 +25,7 @@ from cerank.datasets.dataset import CATALOG, IGNORES_IDENTICAL_IDS, Dataset, jud
 from cerank.datasets.document_templates import DocumentTemplate
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_json
-from cerank.files.line_reader import checked_id
+from cerank.files.line_reader import checked_id, local_path
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
 from cerank.trec.rows import RunFile
@@ -236,6 +236,9 @@ def _loaded(name: str) -> Any:
         except KeyError:
             pass
     close = nearest(name, package.registry)
+    with contextlib.suppress(UsageError):  # no path could be called so
+        if local_path(name).is_dir():
+            close = f"did you mean the folder ./{name}?"
     hint = (
         close if close.startswith("did") else "`cerank datasets --search TEXT` finds ids; a folder is written ./folder"
     )

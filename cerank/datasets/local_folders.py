@@ -48,6 +48,7 @@ from cerank.errors import CerankError, FormatError, MissingError, UsageError, os
 from cerank.files import tables
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks, local_path
+from cerank.files.named_files import near_folders
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
@@ -506,7 +507,7 @@ def open_folder(
         UsageError: two files for one thing, or no such split.
     """
     if not folder.is_dir():
-        raise MissingError("no such folder", where=str(folder))
+        raise MissingError("no such folder", where=str(folder), hint=near_folders(str(folder)))
     options = _read_collection(folder)
     shared = _open_collection(folder, options, cache)
     documents, documents_hash, field_reader = _open_documents(folder, shared, name, cache)

@@ -353,7 +353,11 @@ def _hint(name: str, base: str, registry: Mapping[str, Any]) -> str:
     if same:
         return f"did you mean '{name.replace(base, same[0], 1)}'?"
     family = _translated(base)
-    return f"trec_eval's {base} stands for {', '.join(family)}" if family else nearest(base, registry)
+    if family:
+        return f"trec_eval's {base} stands for {', '.join(family)}"
+    close = nearest(base, registry)
+    near = close.removeprefix("did you mean '").removesuffix("'?")
+    return f"did you mean '{name.replace(base, near, 1)}'?" if near != close else close
 
 
 _OTHER_NAMES = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P"}  # of ranx, BEIR and mteb

@@ -68,3 +68,16 @@ def near_files(text: str, most: int = 5) -> list[str]:
         return []
     close = difflib.get_close_matches(path.name, names, n=most, cutoff=0.6)
     return [str(path.parent / name) if "/" in text else name for name in close]
+
+
+def near_folders(text: str) -> str:
+    """Return a hint for a folder that is not there: up to three beside it with a similar name, or ""."""
+    try:
+        path = Path(text).expanduser()
+        names = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except (OSError, ValueError, RuntimeError):
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    near = [path.with_name(name) for name in close]
+    shown = [str(folder) if folder.is_absolute() or folder.parts[0] == ".." else f"./{folder}" for folder in near]
+    return f"did you mean {' or '.join(shown)}?" if shown else ""

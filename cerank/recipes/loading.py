@@ -15,6 +15,7 @@ import msgspec
 
 from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables, toml_table
 from cerank.errors import FormatError, RecipeError, UsageError, os_reason
+from cerank.files.named_files import near_files
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
 from cerank.recipes.paths import resolve_beside, with_absolute_folds, with_absolute_paths, with_absolute_setting
@@ -75,6 +76,7 @@ def load(
         (('contrastive', 'distill'), 3e-06)
     """
     files = _extended_files(name_or_path)
+    _check_no_sweep(files[0].table, name_or_path, "recipe")
     if "recipes" in files[0].table and "chain" not in files[0].table:
         hint = f"cerank run --matrix {name_or_path} --dry-run checks it and shows its runs"
         raise UsageError("this file declares a matrix, and no recipe", where=name_or_path, hint=hint, code="is-matrix")
@@ -99,6 +101,17 @@ def load(
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
 
 
+def _check_no_sweep(table: Mapping[str, object], where: str, expected: str) -> None:
+    """Return if the table is not that of a sweep.
+
+    Raises:
+        UsageError: it is; `expected` says what it should have been.
+    """
+    if "search" in table and not {"chain", "stages", "extends"} & table.keys():
+        what, hint = f"this file declares a sweep, and no {expected}", f"cerank sweep {where} starts it"
+        raise UsageError(what, where=where, hint=hint, code="is-sweep")
+
+
 def _without_replaced_losses(values: Mapping[str, object], over: Mapping[str, object]) -> Mapping[str, object]:
     """Return the tables of extended files; stages to which `over` gives `losses` lose the keys of their single loss."""
     stages, changed = values.get("stages"), over.get("stages")
@@ -116,7 +129,8 @@ def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
     """Return the file that `name` means, and its name for errors."""
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
-            hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
+            own = "a recipe of your own is given by its path, which ends in .toml"
+            hint = _near_recipes(Path(name)) or f"{nearest(name, shipped())}; {own}"
             raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint, code="recipe-not-found")
         path = SHIPPED / f"{name}.toml"
         return path, f"recipe {name}"
@@ -129,10 +143,16 @@ def _read(path: Path, name: str, where: str) -> bytes:
         return read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
-        hint = f"shipped recipes: {', '.join(shipped())}"
+        hint = _near_recipes(path) or f"shipped recipes: {', '.join(shipped())}"
         raise UsageError(
             f"cannot read the recipe '{name}': {reason}", where=where, hint=hint, code="recipe-unreadable"
         ) from None
+
+
+def _near_recipes(path: Path) -> str:
+    """Return a hint at files with nearly the name of a recipe that is not there, or ""."""
+    near = [name for name in near_files(str(path)) if name.endswith(".toml")] if not path.is_file() else []
+    return f"did you mean {' or '.join(name if '/' in name else f'./{name}' for name in near[:3])}?" if near else ""
 
 
 def _extended_files(name: str) -> list[_File]:
@@ -279,6 +299,7 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
             f"cannot read the matrix '{name_or_path}': {reason}", hint=hint, code="matrix-unreadable"
         ) from None
     table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
+    _check_no_sweep(table, name_or_path, "matrix")
     changed = _without_unused_templates(table, _changes_with_baseline(table, changes or {}))
     matrix = matrix_from({**table, **changed}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)

@@ -27,7 +27,7 @@ from cerank.runs import checksums, job_records, overlapped_reads, queue, run_nam
 from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
-from cerank.runs.records import Done, Failure, RunPlace, StoredPlan
+from cerank.runs.records import Done, Failure, Precisions, RunPlace, StoredPlan
 from cerank.text.safe_text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
@@ -164,6 +164,26 @@ def save_place(folder: RunFolder, cache: Path) -> None:
 
 
 # query
+
+
+def measured_precision(folder: RunFolder, plan: Plan, system: str) -> str:
+    """Return the precision in which a stage of a run was measured; "auto" where a run that has not begun leaves it."""
+    stage = plan.recipe.stages.get(system)
+    declared = (stage.precision if stage is not None else None) or "fp32"
+    record = json_records.load_if_there(folder.precisions, Precisions)
+    if record is None:  # the recipe left nothing open
+        return declared
+    return record.reranking.get(system) or record.chosen.get(system, declared)
+
+
+def finished_like(lab: Path, plan: Plan) -> list[RunFolder]:
+    """Return the finished runs of the lab whose plan has the same fingerprint, the newest first."""
+    finished = []
+    for folder in reversed(folders(lab)):
+        with contextlib.suppress(CerankError):  # the list of runs tells of one that is damaged
+            if folder.done.exists() and load_plan(folder).fingerprint == plan.fingerprint:
+                finished.append(folder)
+    return finished
 
 
 def folders(lab: Path) -> list[RunFolder]:

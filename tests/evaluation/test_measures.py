@@ -52,7 +52,7 @@ def test_a_measure_named_twice_is_kept_once():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("nDGC@10", "did you mean 'nDCG'?"),
+        ("nDGC@10", "did you mean 'nDCG@10'?"),
         ("ndcg_cut", "stands for nDCG@5, nDCG@10"),
         ("AP(relevance=2)", "known: cutoff, judged_only, rel"),
         ("P", "write it as P@10"),

@@ -257,6 +257,29 @@ def test_a_file_that_declares_a_matrix_is_told_from_a_recipe(tmp_path: Path) -> 
     assert "--matrix" in caught.value.hint
 
 
+def test_a_recipe_file_that_is_not_there_gets_a_hint_at_its_neighbor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text("")
+    for name in ("tiny.tml", "./tinny.toml", "tiny"):
+        with pytest.raises(UsageError) as caught:
+            recipes.load(name)
+        assert "./tiny.toml" in caught.value.hint
+
+
+def test_a_file_that_declares_a_sweep_is_told_from_a_recipe_and_a_matrix(tmp_path: Path) -> None:
+    written = tmp_path / "tuning.toml"
+    written.write_text(
+        'name = "tuning"\nrecipes = ["contrastive"]\n[search]\n"stages.*.learning_rate" = [1e-5, 2e-5]\n'
+    )
+    for load in (recipes.load, recipes.load_matrix):
+        with pytest.raises(UsageError) as caught:
+            load(str(written))
+        assert (caught.value.code, caught.value.where) == ("is-sweep", str(written))
+        assert f"cerank sweep {written}" in caught.value.hint
+
+
 def test_all_that_is_wrong_is_told_at_once_structure_and_stages_and_losses(tmp_path: Path) -> None:
     text = """
 name = "x"

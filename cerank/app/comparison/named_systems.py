@@ -19,6 +19,7 @@ from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import BEST_OF
 from cerank.registry import nearest
+from cerank.retrieval.first_stage import BM25
 from cerank.retrieval.reference_orders import REFERENCE_ORDERS
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
@@ -387,19 +388,49 @@ def with_dataset_runs(lab: Path, texts: Sequence[str], dataset: str, cache: Path
     for text in texts:
         label, equals, name = text.rpartition("=")
         is_known = name in files and input_file(text) is None and input_file(name) is None
+        if dataset and not is_known:
+            _check_not_computed(lab, text, name, dataset, dataset)
         named.append(f"{label}{equals}{files[name]}" if is_known and not _is_run(lab, name) else text)
     return tuple(named)
 
 
 def _with_runs_of_each(lab: Path, texts: Sequence[str], dataset: str, cache: Path) -> tuple[str, ...]:
     """Return the same for several collections: a run that any of them brings is looked for in each."""
-    brought = {name for member in group_of(dataset, cache).here for name in dataset_runs(member, cache)}
+    here = group_of(dataset, cache).here
+    brought = {name for member in here for name in dataset_runs(member, cache)}
     named = []
     for text in texts:
         label, _, name = text.rpartition("=")
         is_known = name in brought and input_file(text) is None and not _is_run(lab, name)
+        if not is_known:
+            _check_not_computed(lab, text, name, dataset, here[0])
         named.append(f"{label or name}={PER_DATASET}:{name}" if is_known else text)
     return tuple(named)
+
+
+def _check_not_computed(lab: Path, text: str, name: str, datasets: str, example: str) -> None:
+    """Return if a text does not name BM25 alone, which a comparison reads from a run file and does not compute.
+
+    Args:
+        lab: a run of it that is called so wins, as does a file.
+        text: as it was given.
+        name: the same without its label.
+        datasets: as they were given.
+        example: one of them, for the hint.
+
+    Raises:
+        MissingError: it does.
+    """
+    if name != BM25 or input_file(text) or input_file(name) or _is_run(lab, name):
+        return
+    is_folder = Path(example).expanduser().is_dir()
+    if is_folder:
+        folder = f"{example}/runs"
+        hint = f"mkdir -p {folder} && cerank data mine {example} --by {name} --into {folder}/{name}.run writes it"
+    else:
+        hint = f"cerank data mine {example} --by {name} --into {name}.run writes it; then name the file"
+    what = f"{shown(datasets, 200)} brings no run '{name}', and no run or file is called so"
+    raise MissingError(what, where=shown(text, 200), hint=hint, code="file-not-found")
 
 
 def _is_run(lab: Path, name: str) -> bool:

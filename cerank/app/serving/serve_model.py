@@ -13,11 +13,10 @@ import msgspec
 from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.named_models import find_model
 from cerank.errors import UsageError, os_reason
-from cerank.files import json_records
 from cerank.machine import process_environment
 from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
-from cerank.runs.records import Precisions
+from cerank.runs import run_store
 from cerank.serving.http_server import RerankHttpServer, ServerLimits
 from cerank.serving.request_queue import RequestQueue
 from cerank.settings import Settings
@@ -63,12 +62,7 @@ class RunningServer:
 
 def measured_precision(run: RunTarget) -> str:
     """Return the precision in which a stage of a run was measured."""
-    stage = run.plan.recipe.stages.get(run.system)
-    declared = (stage.precision if stage is not None else None) or "fp32"
-    record = json_records.load_if_there(run.folder.precisions, Precisions)
-    if record is None:  # the recipe left nothing open
-        return declared
-    return record.reranking.get(run.system) or record.chosen.get(run.system, declared)
+    return run_store.measured_precision(run.folder, run.plan, run.system)
 
 
 def start(settings: Settings, request: ServeRequest, log: Callable[[str], None]) -> RunningServer:

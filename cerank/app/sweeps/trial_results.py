@@ -33,6 +33,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     trial: TrialRecord
     state: str  # of its run; "stopped early" where the search stopped it, "missing" where its run was deleted
     value: float | None = None  # of the measure, once the run is finished
+    start: float | None = None  # of the measure before the last stage's first step; None where it is not known
     best_step: int = 0  # steps of the last stage after which the value was measured
     pairs: int = 0  # that it was trained on so far, in all of its stages
     why: str = ""  # of a failed run
@@ -95,18 +96,18 @@ def result_of(lab: Lab, trial: TrialRecord) -> TrialResult:
     try:
         plan = run_store.load_plan(folder)
         pairs = sum(cost.pairs for cost in stage_costs.of_run(folder, plan))
-        value, step = _final_value(folder, plan) if state == "finished" else (None, 0)
+        value, start, step = _final_value(folder, plan) if state == "finished" else (None, None, 0)
     except CerankError as error:
         return TrialResult(trial=trial, state="damaged", why=str(error))
-    return TrialResult(trial=trial, state=state, value=value, best_step=step, pairs=pairs, why=status.text)
+    return TrialResult(trial=trial, state=state, value=value, start=start, best_step=step, pairs=pairs, why=status.text)
 
 
-def _final_value(folder: RunFolder, plan: Plan) -> tuple[float | None, int]:
+def _final_value(folder: RunFolder, plan: Plan) -> tuple[float | None, float | None, int]:
     from cerank.training import stage_summary
 
     last = len(plan.recipe.chain) - 1
     summary = stage_summary.read(folder.final(last, plan.recipe.chain[last]))
-    return (summary.end, summary.kept_step) if summary is not None else (None, 0)
+    return (summary.end, summary.start, summary.kept_step) if summary is not None else (None, None, 0)
 
 
 def validations_of(folder: RunFolder, plan: Plan, measure: str) -> list[float]:
@@ -186,6 +187,7 @@ def warnings(results: Sequence[ArmResult]) -> list[str]:
                 f"{each.arm.name}: the best {path} lies at the {edge} end of its range; a better one may lie beyond it"
                 for path, edge in each.edges.items()
             ]
+            sentences += _without_gain(each.arm.name, each.best)
         failed = [str(result.trial.number) for result in each.results if result.state == "failed"]
         if failed:
             why = next(result.why for result in each.results if result.state == "failed")
@@ -193,6 +195,16 @@ def warnings(results: Sequence[ArmResult]) -> list[str]:
         if each.results and each.is_over and each.best is None:
             sentences.append(f"{each.arm.name}: no trial was finished, so there is no best setting")
     return sentences
+
+
+def _without_gain(arm: str, best: TrialResult) -> list[str]:
+    """Return a sentence where not even the best trial's last stage made validation better than it found it."""
+    if best.value is None or best.start is None or best.value > best.start:
+        return []
+    return [
+        f"{arm}: nothing was learned, by validation: {best.value:.4f} in the best trial, {best.start:.4f} before the "
+        "first step of its last stage; search other settings, or keep the model that it starts from"
+    ]
 
 
 def short_paths(paths: Sequence[str]) -> list[str]:

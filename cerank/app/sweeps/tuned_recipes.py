@@ -6,6 +6,8 @@ is what was looked at.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -72,3 +74,10 @@ def write(plan: SweepPlan, status: SweepStatus, folder: Path, *, replace: bool =
     for file, recipe in zip(files, tuned_recipes, strict=True):
         disk.write(file, recipes.render(recipe).encode())
     return files
+
+
+def run_command(plan: SweepPlan, files: Sequence[Path]) -> str:
+    """Return the command that tests tuned recipes: one with its untuned recipe as the baseline, several together."""
+    untuned = [plan.arms[0].source] if len(files) == 1 else []
+    names = " ".join(f"--recipe {shlex.quote(str(source))}" for source in (*untuned, *files))
+    return f"cerank run {names} --name NAME --seeds 1-3"

@@ -18,6 +18,7 @@ from cerank.datasets.aliases import id_of
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.line_reader import local_path
+from cerank.files.named_files import near_folders
 from cerank.recipes.schema import Recipe
 from cerank.recipes.sections.set_mixtures import is_mixture
 from cerank.registry import nearest
@@ -116,12 +117,22 @@ def group_of(name: str, cache: Path) -> CollectionGroup:
         for member in _members(part.strip(), cache):
             (here if _is_here(member, cache, is_sure=not is_pattern) else left_out)[member] = None
     if not here:
-        what = f"none of its {counted(len(left_out), 'test collection')} is on disk"
-        groups = [part.strip().partition(_OF)[0] for part in _BETWEEN.split(name) if _is_known(part.strip())]
-        places = " or ".join(str(cache / group / "NAME") for group in dict.fromkeys(groups))
-        hint = "load one with ir_datasets where there is a network" + (f", or unpack it as {places}" if places else "")
-        raise MissingError(what, where=shown(name, 200), hint=hint, code="collections-missing")
+        raise _none_here(name, tuple(left_out), cache)
     return CollectionGroup(name, tuple(here), tuple(left_out))
+
+
+def _none_here(name: str, left_out: Sequence[str], cache: Path) -> MissingError:
+    """Return the error for a name of which no collection is on disk; folders are not for ir_datasets to load."""
+    known = [part.strip().partition(_OF)[0] for part in _BETWEEN.split(name) if _is_known(part.strip())]
+    paths = [member for member in left_out if not known and member.startswith(("./", "../", "~", "/"))]
+    what = f"none of its {counted(len(left_out), 'test collection')} is on disk"
+    if len(paths) == len(left_out):
+        what = f"none of its {counted(len(paths), 'folder')} is there: {', '.join(shown(path, 80) for path in paths)}"
+        hint = "; ".join(filter(None, (near_folders(whole_and_part(path)[0].partition("#")[0]) for path in paths)))
+    else:
+        places = " or ".join(str(cache / group / "NAME") for group in dict.fromkeys(known))
+        hint = "load one with ir_datasets where there is a network" + (f", or unpack it as {places}" if places else "")
+    return MissingError(what, where=shown(name, 200), hint=hint, code="collections-missing")
 
 
 def _members(part: str, cache: Path) -> list[str]:

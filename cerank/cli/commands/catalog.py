@@ -143,7 +143,10 @@ def datasets(
 
     settings = settings_of(cache=cache, form=form, json=json)
     if name:
-        emit(table_columns.dataset_table(known.describe(name, settings.cache)), settings.format)
+        description = known.describe(name, settings.cache)
+        emit(table_columns.dataset_table(description), settings.format)
+        if not description.judgments:
+            info(f"{description.name} has no relevance judgments, so nothing can be measured with it")
         return
     dataset_entries = known.search(search) if search else known.catalog()
     columns = (Column("dataset", "dataset"), Column("description", "what"))

@@ -36,6 +36,8 @@ from cerank.runs.layout import RunFolder
 from cerank.settings import Flags, Settings, resolve
 from cerank.text.safe_text import counted
 
+_MOST_NAMED = 3  # identical runs that a new one is told of by name
+
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Run: its short name, label or id, or a part of one of these.")
 ]
@@ -171,6 +173,7 @@ def run(
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     _tell_tests(plan)
+    _tell_finished(lab_of_runs, plan)
     if dry_run:
         is_here = lab_of_runs.executor is None
         _show_plan(plan, settings, pairs_per_second, wide=wide, is_measured=is_here, nodes=nodes)
@@ -194,6 +197,16 @@ def _tell_tests(plan: Plan) -> None:
     """Say which test collections a name for several came to, and which are not on disk."""
     if "data.test" in plan.reasons:
         info(plan.reasons["data.test"])
+
+
+def _tell_finished(lab: Lab, plan: Plan) -> None:
+    """Say which finished runs have the same plan, since this one will come to what they came to."""
+    if not (finished := run_store.finished_like(lab.folder, plan)):
+        return
+    more = f" and {len(finished) - _MOST_NAMED} more" if len(finished) > _MOST_NAMED else ""
+    names = f"{', '.join(run_store.title(folder) for folder in finished[:_MOST_NAMED])}{more}"
+    count = "an identical run is" if len(finished) == 1 else f"{len(finished)} identical runs are"
+    info(f"note: {count} finished: {names}; a new one gives the same figures")
 
 
 def _check_fold_options(*, detach: bool, nodes: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cerank import recipes
 from cerank.app.comparison import comparisons, export_comparison, named_systems, recorded_looks
 from cerank.app.comparison.comparisons import ComparisonRequest
-from cerank.errors import UsageError
+from cerank.errors import MissingError, UsageError
 from cerank.evaluation.compare import Comparison, Margin, Terms
 from cerank.evaluation.compare import compare as compare_systems
 from cerank.files import json_records
@@ -218,6 +218,16 @@ def test_what_is_no_set_of_seeds_is_refused_with_what_differs(lab, text, what):
     with pytest.raises(UsageError) as caught:
         named_systems.targets_of(lab.settings.lab, [text])
     assert what in caught.value.what
+
+
+def test_a_first_stage_that_no_dataset_brings_is_refused_with_the_command_that_writes_it(tmp_path):
+    folders = [write_dataset(tmp_path / name, queries=4) for name in ("adi", "med")]
+    for dataset in (str(folders[0]), f"{folders[0]}+{folders[1]}"):
+        for text in ("bm25", "first=bm25"):
+            with refused(MissingError, "file-not-found", "bm25", dataset, f"{folders[0]}/runs/bm25.run"):
+                named_systems.with_dataset_runs(tmp_path / "lab", [text], dataset, tmp_path / "cache")
+        others = ("oracle", "no-such-run", "brisk-otter:distill")
+        assert len(named_systems.with_dataset_runs(tmp_path / "lab", others, dataset, tmp_path / "cache")) == 3
 
 
 def test_a_file_cannot_be_a_seed(lab):

@@ -139,8 +139,9 @@ def test_a_run_of_no_fold_is_refused(lab):
     loaded = recipes.load(request.recipes[0], overrides)
     now = datetime(2026, 1, 3, tzinfo=UTC)
     run = run_store.create(settings.lab, plans.plan_of(plans.absolute(loaded.recipe), settings, now=now), b"", now)
-    with refused(UsageError, "not-a-fold"):
+    with refused(UsageError, "not-a-fold") as caught:
         cross_validation.of_run(settings, run.name, 0.95)
+    assert run_store.short_name(run) in caught.value.what
 
 
 @pytest.mark.slow

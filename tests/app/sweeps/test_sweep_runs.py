@@ -19,6 +19,7 @@ from cerank.app.run_views.run_monitor import LabMonitor
 from cerank.app.run_views.seed_groups import grid_of
 from cerank.app.sweeps import adaptive_search, sweep_arms, sweep_driver, trial_results, tuned_recipes
 from cerank.app.sweeps.sweep_arms import SweepPlan
+from cerank.app.sweeps.trial_results import ArmResult, TrialResult
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.evaluation.comparison_rows import footnotes
 from cerank.files import json_records
@@ -26,7 +27,7 @@ from cerank.files.lease import Lease
 from cerank.machine.devices import Device
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.sections.tuning_specs import Tuning
-from cerank.recipes.sweep_schema import load_sweep
+from cerank.recipes.sweep_schema import TrialRecord, load_sweep
 from cerank.runs import run_store
 from cerank.runs.layout import QueueFolder
 from cerank.runs.records import ReusedStage
@@ -116,6 +117,7 @@ def test_a_trial_has_the_value_of_the_weights_that_its_last_stage_hands_on(made:
         seen = trial_results.validations_of(folder, own, "nDCG@10")
         assert len(seen) == 2
         assert result.value == max(seen)  # keep = "best" is the default
+        assert result.start is not None
         assert result.pairs == 2 * 4 * 2 * 4  # stages x steps x groups x candidates
     assert arm.best.value == max(result.value for result in arm.results)
 
@@ -154,6 +156,24 @@ def test_the_winner_is_its_trial_with_tests_and_its_run_trains_nothing_again(mad
     assert notes
     assert all("'contrastive'" in note.text and "n = 2" in note.text and "rates" in note.text for note in notes)
     assert notes[0].text in footnotes(comparisons.of_run(folder), is_short=True)
+
+
+def test_a_best_trial_below_the_start_of_its_stage_has_learned_nothing(made: SimpleNamespace) -> None:
+    (arm,) = sweep_of(made, arms='"./cl.toml"').arms
+    trial = TrialRecord(arm="cl", number=1, settings={}, run="")
+    for start, is_told in ((0.5, True), (0.4, True), (0.3, False), (None, False)):
+        result = TrialResult(trial=trial, state="finished", value=0.4, start=start)
+        told = trial_results.warnings([ArmResult(arm=arm, results=(result,))])
+        assert any("nothing was learned" in text for text in told) == is_told
+
+
+def test_one_tuned_recipe_is_tested_against_the_untuned_one_and_several_against_each_other(
+    made: SimpleNamespace,
+) -> None:
+    alone = tuned_recipes.run_command(sweep_of(made, arms='"./cl.toml"'), [Path("cl-tuned.toml")])
+    assert alone.split()[2:6] == ["--recipe", str(made.folder / "cl.toml"), "--recipe", "cl-tuned.toml"]
+    both = tuned_recipes.run_command(sweep_of(made), [Path("cl-tuned.toml"), Path("kd-tuned.toml")])
+    assert str(made.folder) not in both
 
 
 def test_trials_stand_in_the_list_and_the_grid_of_the_dashboard(made: SimpleNamespace) -> None:

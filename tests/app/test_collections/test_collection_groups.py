@@ -16,6 +16,7 @@ from cerank.app.plans import plan_of
 from cerank.app.run_request import RunRequest, load_matrix
 from cerank.app.test_collections.collection_groups import BEIR, NANO_BEIR, group_of, is_group, matching
 from cerank.datasets import irds
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, MissingError, UsageError
 from tests.refusals import refused
 from tests.worker.small import small_plan, write_dataset
@@ -87,6 +88,18 @@ def test_a_pattern_takes_the_folders_that_are_datasets(tmp_path):
     (tmp_path / "sets" / "notes").mkdir()
     group = group_of(f"{tmp_path}/sets/*", tmp_path / "cache")
     assert (group.here, group.left_out) == ((str(adi), str(med)), (str(tmp_path / "sets" / "notes"),))
+
+
+def test_folders_that_are_not_there_are_named_with_those_that_are_called_nearly_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "mine", queries=4)
+    with refused(MissingError, "collections-missing", "./mien", "./other", "./mine") as caught:
+        group_of("./mien+./other", tmp_path)
+    assert "ir_datasets" not in caught.value.hint
+    with refused(MissingError, "missing", "./mine"):
+        open_dataset("./mien", tmp_path)
+    with refused(UsageError, "usage", "./mine"):
+        open_dataset("mine", tmp_path)
 
 
 def test_a_name_that_is_no_dataset_is_refused_and_one_that_is_not_here_left_out(tmp_path):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PRECISION = (
     "Precision of the model. auto is bf16 where the device multiplies it faster, or fp16 on a GPU that has no bf16; "
-    "fp16 and tf32 are for NVIDIA GPUs. Default: fp32, or auto on a GPU."
+    "fp16 and tf32 are for NVIDIA GPUs. Default: that of the model's run; without one fp32, or auto on a GPU."
 )
 _MTEB = "mteb"
 _PASSAGES = "Long documents"

@@ -98,8 +98,7 @@ def sweep(
     files = tuned_recipes.write(plan, status, Path(write), replace=replace) if write else []
     _show(plan, status, settings, files, wide=wide)
     if files:
-        names = " ".join(f"--recipe {written}" for written in files)
-        info(f"cerank run {names} --name NAME --seeds 1-3 tests what the sweep found, with seeds that it has not seen.")
+        info(f"{tuned_recipes.run_command(plan, files)} tests what the sweep found, with seeds that it has not seen.")
     if not (results or write or detach or status.is_over):
         raise typer.Exit(ExitCode.PAUSED)
 
