@@ -97,10 +97,10 @@ def outcome(
         return joined((f"{ERROR_SIGN} {first.path}: ", "bold $error"), first.text, (others, "dim"))
     cells = checked.cells
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
-    parts = ((bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed"))
+    parts = [(bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed")]
     folds = len({cell.fold for cell in cells})
     if folds > 1 and bases * len(draft.sources) * seeds * folds == len(cells):
-        parts = (*parts, (folds, "fold"))
+        parts.append((folds, "fold"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
     to_come = " · the work is being computed …" if is_at_launch else " · l shows the work, then starts it"
     rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else to_come
