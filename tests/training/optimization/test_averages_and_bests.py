@@ -134,10 +134,8 @@ def test_a_validation_sees_the_average_where_the_stage_says_so_and_training_goes
 ):
     plain, _, expected = trained(tiny, tmp_path / "plain")
     callback = Measures()
-    real = Trainer.optimizer
-    monkeypatch.setattr(
-        Trainer, "optimizer", lambda own, model: (setattr(callback, "model", model), real(own, model))[1]
-    )
+    real = Trainer.prepare
+    monkeypatch.setattr(Trainer, "prepare", lambda own, model: (setattr(callback, "model", model), real(own, model))[1])
     stage = msgspec.structs.replace(STAGE, ema=0.9, ema_for=used_for)
     model, _, _ = trained(tiny, tmp_path / "averaged", stage, callback)
     assert same_weights(plain, model)
