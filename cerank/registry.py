@@ -46,14 +46,19 @@ class Extension(msgspec.Struct, frozen=True, order=True):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a wrong name: the nearest known one, or all of them."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    close = close or [known_name for known_name in names if _initials(known_name) == name.lower()][:1]
-    if close:
-        return f"did you mean '{close[0]}'?"
+    if close := nearest_name(name, names):
+        return f"did you mean '{close}'?"
     if len(names) <= _MOST_LISTED:
         return f"known: {', '.join(names)}"
     some = get_close_matches(name, names, n=_MOST_NEAR, cutoff=0.0)
     return f"the nearest of {len(names)}: {', '.join(some)}"
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return the known name that a wrong one is most like, "" where it is like none."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    return next(iter(close), "") or next((each for each in names if _initials(each) == name.lower()), "")
 
 
 def _initials(name: str) -> str:

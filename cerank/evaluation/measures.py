@@ -16,7 +16,7 @@ import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
-from cerank.registry import nearest
+from cerank.registry import nearest, nearest_name
 
 if TYPE_CHECKING:
     from cerank.evaluation.fast_measures import MeasureSpec
@@ -355,9 +355,8 @@ def _hint(name: str, base: str, registry: Mapping[str, Any]) -> str:
     family = _translated(base)
     if family:
         return f"trec_eval's {base} stands for {', '.join(family)}"
-    close = nearest(base, registry)
-    near = close.removeprefix("did you mean '").removesuffix("'?")
-    return f"did you mean '{name.replace(base, near, 1)}'?" if near != close else close
+    near = nearest_name(base, registry)
+    return f"did you mean '{name.replace(base, near, 1)}'?" if near else nearest(base, registry)
 
 
 _OTHER_NAMES = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P"}  # of ranx, BEIR and mteb
