@@ -181,7 +181,8 @@ def finished_like(lab: Path, plan: Plan) -> list[RunFolder]:
     finished = []
     for folder in reversed(folders(lab)):
         with contextlib.suppress(CerankError):  # the list of runs tells of one that is damaged
-            if folder.done.exists() and load_plan(folder).fingerprint == plan.fingerprint:
+            stored = json_records.load(folder.plan, StoredPlan) if folder.done.exists() else None
+            if stored is not None and stored.fingerprint == plan.fingerprint:
                 finished.append(folder)
     return finished
 
