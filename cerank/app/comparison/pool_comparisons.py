@@ -28,9 +28,10 @@ from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Margin
+    from cerank.evaluation.compare import Comparison
     from cerank.evaluation.multiple_testing import Correction
     from cerank.evaluation.studies.pooling import CollectionDifference, PooledResult, PooledRow
+    from cerank.evaluation.verdicts.terms import Margin
 
 SAVED = ".json"
 _WIDTH = 37  # characters of a forest plot in a terminal
@@ -91,7 +92,7 @@ def pool(
 
 
 def _margins(chosen: dict[str, float]) -> dict[str, Margin]:
-    from cerank.evaluation.compare import Margin, checked_margin, width_of
+    from cerank.evaluation.verdicts.terms import Margin, checked_margin, width_of
 
     return {name: checked_margin(Margin(value=value), name, width_of(name)) for name, value in chosen.items()}
 

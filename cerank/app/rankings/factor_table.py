@@ -23,10 +23,10 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Margin
     from cerank.evaluation.studies.factor_effects import EffectStudy, FactorCell
     from cerank.evaluation.studies.interaction import InteractionStudy
     from cerank.evaluation.systems import Condition, System
+    from cerank.evaluation.verdicts.terms import Margin
 
 
 class EffectRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Judgment, Level, Margin, identical, judge
 from cerank.evaluation.multiple_testing import corrected
 from cerank.evaluation.significance import Paired, estimate_of, p_equivalent, paired
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Judgment, Level, identical, judge
 
 if TYPE_CHECKING:
     import numpy as np

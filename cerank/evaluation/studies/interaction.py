@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.multiple_testing import corrected
 from cerank.evaluation.significance import Paired, estimate_of, p_equivalent, paired
+from cerank.evaluation.verdicts.terms import Margin
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,12 +13,14 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Judgment, Margin
+from cerank.evaluation.compare import Comparison
 from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.significance import Estimate, estimate_of, paired
 from cerank.evaluation.studies.judge_estimates import judged_estimates
 from cerank.evaluation.studies.random_effects import Pooled, pool
 from cerank.evaluation.systems import measured_in, values_by_query
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Judgment
 from cerank.text.safe_text import counted
 
 Domain = Literal["", "in-domain", "out-of-domain"]

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.studies.factor_effects import FactorCell, effect_study, means_by_levels
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.recipes.factors import design
 from tests.refusals import refused
 

@@ -10,8 +10,8 @@ from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.studies.interaction import interaction_study, interaction_test
+from cerank.evaluation.verdicts.terms import Margin
 from tests.refusals import refused
 
 FIRSTS, RERANKERS = ("bm25", "dense", "sparse"), ("small", "large", "teacher")
