@@ -58,9 +58,7 @@ def _on_data(row_test: RowTest) -> tuple[diagnostics.Note, ...]:
 def _on_few(row_test: RowTest, judgment: Judgment) -> list[diagnostics.Note]:
     """Return a note where an equivalence rests on queries too few to show rare differences, or fails for that."""
     if judgment.unseen is not None and judgment.margin is not None:
-        differing = row_test.figures.wins + row_test.figures.losses
-        margin = judgment.margin.value
-        return [diagnostics.of_unseen_difference(differing, row_test.figures.n, judgment.unseen, margin)]
+        return [diagnostics.of_unseen_difference(row_test.figures, judgment.unseen, judgment.margin.value)]
     rests = judgment.verdict in {"equivalent", "different but negligible"} and row_test.basis == "exact sign flips"
     is_everywhere = row_test.figures.sd == 0 and row_test.figures.difference != 0  # then it is not rare
     figures, width = row_test.figures, width_of(row_test.measure)

@@ -21,9 +21,7 @@ from cerank.evaluation.significance import (
     Paired,
     SignFlips,
     Stricter,
-    differences,
-    estimate_of,
-    needs_exact_test,
+    inference_of,
     paired,
 )
 from cerank.evaluation.systems import Condition, Measured, System, measured_in, values_by_query
@@ -71,16 +69,9 @@ def row_test_of(pairing: Pairing, left: System, right: System, terms: Terms) -> 
     if measure_limits is not None:
         limits = measure_limits[0] - figures.mean_left, measure_limits[1] - figures.mean_left
     recipes = _by_seeds((left, right), condition, measure, queries, terms) if terms.claim == "recipes" else None
-    exact = None
-    if needs_exact_test(figures.wins + figures.losses, figures.sd):
-        everything = [*values[0], *values[1]]
-        seen = min(everything) - figures.mean_left, max(everything) - figures.mean_left
-        least, most = limits or seen
-        changed = tuple(gain for gain in differences(*values).tolist() if gain)
-        exact = SignFlips(values=changed, n=figures.n, least=least, most=most)
-    test: Inference = estimate_of(figures)
-    if recipes is not None:
-        test = recipes.estimate
+    plain = inference_of(figures, values, measure_limits)
+    exact = plain if isinstance(plain, SignFlips) else None
+    test: Inference = plain if recipes is None else recipes.estimate
     if exact is not None:  # no claim may say more than the exact test of these queries
         is_first = recipes is None or recipes.estimate.error == 0
         test = exact if is_first or recipes is None else Stricter(recipes.estimate, exact)

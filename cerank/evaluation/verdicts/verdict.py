@@ -18,10 +18,9 @@ from cerank.evaluation.multiple_testing import Corrected
 from cerank.evaluation.significance import (
     Estimate,
     Inference,
-    SignFlips,
-    Stricter,
     p_equivalent,
     p_not_worse,
+    unseen_of,
     with_unseen,
 )
 from cerank.evaluation.verdicts.row_tests import Basis, RowTest
@@ -195,11 +194,9 @@ def judge(
 
 def _undoing(test: Inference, margin: float, alpha: float) -> float | None:
     """Return how much one query more must differ to undo an equivalence of few that differ; None where none is."""
-    more = with_unseen(test)
-    if not more or max(test.p_above(-margin), test.p_below(margin)) > alpha or p_equivalent(test, margin) <= alpha:
+    if max(test.p_above(-margin), test.p_below(margin)) > alpha or p_equivalent(test, margin) <= alpha:
         return None
-    flips = test.second if isinstance(test, Stricter) else test
-    return flips.unseen if isinstance(flips, SignFlips) else None
+    return unseen_of(test)
 
 
 def identical(alpha: float, margin: Margin | None = None) -> Judgment:

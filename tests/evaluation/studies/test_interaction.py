@@ -83,6 +83,23 @@ def test_rankings_that_are_the_same_behind_each_first_stage_show_no_interaction(
     assert np.isnan(done.test.f)
 
 
+@pytest.mark.parametrize(
+    ("queries", "verdict", "unseen"),
+    [(20, "cannot tell", 0.5), (40, "cannot tell", 0.5), (60, "gain is the same", None)],
+)
+def test_gains_that_differ_on_few_queries_are_the_same_only_if_one_more_that_differs_much_leaves_them_so(
+    queries, verdict, unseen
+):
+    """A gain lies between -1 and 1, so that a quarter of its range is .5."""
+    values = np.full((queries, 2, 2), 0.5)
+    values[0, 1, 1] += 0.01
+    margin = Margin(value=0.02)
+    (contrast,) = interaction_study(
+        values, FIRSTS[:2], RERANKERS[:2], "nDCG@10", margin=margin, limits=(0.0, 1.0)
+    ).contrasts
+    assert (contrast.verdict, contrast.unseen) == (verdict, unseen)
+
+
 @pytest.mark.parametrize("shape", [(5, 1, 2), (5, 2, 1), (1, 2, 2)])
 def test_one_of_anything_has_no_interaction(shape):
     values = np.zeros(shape)
