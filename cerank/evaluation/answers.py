@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cerank.evaluation.compare import Comparison, Judgment, Row, Worth
+from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.seed_variance import TwoWay
+from cerank.evaluation.verdicts.verdict import Judgment, Worth
 from cerank.text.safe_text import counted
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.comparison_rows import SummaryRow
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.text.safe_text import counted
 
 

@@ -28,9 +28,10 @@ from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Margin
+    from cerank.evaluation.compare import Comparison
     from cerank.evaluation.multiple_testing import Correction
     from cerank.evaluation.studies.pooling import CollectionDifference, PooledResult, PooledRow
+    from cerank.evaluation.verdicts.terms import Margin
 
 SAVED = ".json"
 _WIDTH = 37  # characters of a forest plot in a terminal
@@ -91,7 +92,7 @@ def pool(
 
 
 def _margins(chosen: dict[str, float]) -> dict[str, Margin]:
-    from cerank.evaluation.compare import Margin, checked_margin, width_of
+    from cerank.evaluation.verdicts.terms import Margin, checked_margin, width_of
 
     return {name: checked_margin(Margin(value=value), name, width_of(name)) for name, value in chosen.items()}
 
@@ -134,6 +135,7 @@ def _read(path: Path) -> list[CollectionDifference]:
             error=row.error or 0.0,
             first_stages=(row.first_stage,) if row.first_stage else (),
             qrels_sha256=hashes.get((row.system, row.dataset), ""),
+            unseen=pooling.unseen_in(row.measure, None if row.ties is None else row.queries - row.ties),
         )
         for row in document.rows
         if row.difference is not None and row.verdict != "identical"
@@ -294,9 +296,26 @@ def summary(result: PooledResult) -> Table:
         f"margin for {name}: ±{value:g}{', chosen after the results (†)' if name in late else ''}"
         for name, value in margins_of.items()
     ]
+    notes += _few_notes(result)
     if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
         notes.append("several first stages of one collection count once: their differences are averaged")
     return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))
+
+
+def _few_notes(result: PooledResult) -> list[str]:
+    """Return where an equivalence of the mean is not shown, because few queries of a collection differ."""
+    notes = []
+    for row in result.rows:
+        if row.judgment.unseen is None or row.judgment.margin is None:
+            continue
+        few = ", ".join(each.collection for each in row.collections if each.unseen is not None)
+        which = f" ({row.domain})" if row.domain else ""
+        notes.append(
+            f"{row.right} against {row.left} by {row.measure}{which}: that the mean lies within "
+            f"±{row.judgment.margin.value:g} is not shown, for few queries differ on {few}: one more that differs by "
+            f"{row.judgment.unseen:.2g} there would undo it"
+        )
+    return notes
 
 
 def _domain_notes(result: PooledResult) -> list[str]:

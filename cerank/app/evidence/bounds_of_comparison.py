@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cerank.app.comparison.comparison_session import qrels_in, ranking_of
-from cerank.app.comparison.comparisons import ComparisonRequest, Qrels
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.measuring.named_judgments import Qrels
 from cerank.app.comparison.named_systems import SeedsTarget, targets_of
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table

@@ -47,7 +47,8 @@ def of_run(settings: Settings, name: str, confidence: float) -> CrossValidation:
         UsageError: the run is not of a fold.
         MissingError: a fold has no finished run.
     """
-    from cerank.evaluation.compare import Terms, compare
+    from cerank.evaluation.compare import compare
+    from cerank.evaluation.verdicts.terms import Terms
 
     folder = run_store.find(settings.lab, name)
     plan = run_store.load_plan(folder)

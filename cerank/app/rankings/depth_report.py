@@ -13,6 +13,7 @@ import msgspec
 
 from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison.measuring import named_judgments, run_systems
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.answers import shown
 from cerank.recipes.plan import Plan
@@ -22,8 +23,9 @@ from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Margin, Row
+    from cerank.evaluation.compare import Row
     from cerank.evaluation.studies.depth_curve import DepthCurve, DepthRanking, DepthStudy
+    from cerank.evaluation.verdicts.terms import Margin
 
 WHERE = "evaluate.depths"
 
@@ -91,9 +93,9 @@ def _is_ranked(folder: RunFolder, plan: Plan, system: str) -> bool:
 
 def of_run(folder: RunFolder, request: DepthRequest, systems: Sequence[str]) -> DepthStudy:
     """Return the curves of some systems of a run, over all its test datasets and first stages."""
-    from cerank.evaluation.compare import Terms
     from cerank.evaluation.measures import canonical, check
     from cerank.evaluation.studies.depth_curve import check_depths, depth_study
+    from cerank.evaluation.verdicts.terms import Terms
 
     plan = run_store.load_plan(folder)
     data = plan.recipe.data
@@ -127,28 +129,28 @@ def _ranking_of_run(folder: RunFolder, plan: Plan, system: str, test: str, first
     from cerank.evaluation.systems import Condition
 
     before, after = (
-        comparisons.ranking_of_run(named_systems.RunTarget(name, folder, plan, name), test, first)
+        run_systems.ranking_of_run(named_systems.RunTarget(name, folder, plan, name), test, first)
         for name in (named_systems.FIRST_STAGE, system)
     )
     speeds = {cost.stage: cost.pairs_per_second for cost in stage_costs.of_run(folder, plan)}
     speed = speeds.get(system)
-    qrels = comparisons.qrels_of_run(folder, test)
+    qrels = run_systems.qrels_of_run(folder, test)
     return DepthRanking(
         system=system,
         condition=Condition(named_systems.short_name(test), named_systems.short_name(first)),
         candidates=before,
         reranked=after,
         qrels=qrels,
-        qrels_sha256=comparisons.identity(qrels),
+        qrels_sha256=named_judgments.identity(qrels),
         seconds_a_pair=1 / speed if speed else None,
     )
 
 
 def _of_file(settings: Settings, target: named_systems.FileTarget, request: DepthRequest) -> DepthStudy:
-    from cerank.evaluation.compare import Terms
     from cerank.evaluation.measures import check
     from cerank.evaluation.studies.depth_curve import DepthRanking, check_depths, depth_study, greatest_depth
     from cerank.evaluation.systems import Condition
+    from cerank.evaluation.verdicts.terms import Terms
     from cerank.trec.text_io import read_run
 
     if not request.first_stage:
@@ -161,7 +163,7 @@ def _of_file(settings: Settings, target: named_systems.FileTarget, request: Dept
     before = named_systems.target(settings.lab, request.first_stage)
     if not isinstance(before, named_systems.FileTarget):
         raise UsageError("is a run of the lab, not a TREC run file", where="--first-stage", code="not-a-run-file")
-    name, qrels = comparisons.judgments(settings, request.dataset, request.qrels)
+    name, qrels = named_judgments.judgments(settings, request.dataset, request.qrels)
     candidates = read_run(before.path).ranking.only(list(qrels))
     reranked = read_run(target.path).ranking.only(list(qrels))
     if not candidates or not reranked:
@@ -176,7 +178,7 @@ def _of_file(settings: Settings, target: named_systems.FileTarget, request: Dept
         candidates=candidates,
         reranked=reranked,
         qrels=qrels,
-        qrels_sha256=comparisons.identity(qrels),
+        qrels_sha256=named_judgments.identity(qrels),
     )
     terms = Terms(margins=_margins(request, names, {}), confidence=request.confidence)
     return depth_study([ranking], depths, names, terms)

@@ -23,9 +23,9 @@ from cerank.app.report.results_tables import TestResults
 from cerank.errors import UsageError
 from cerank.evaluation import published
 from cerank.evaluation.answers import Cost
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.comparison_rows import skewed
 from cerank.evaluation.studies.pooling import PooledResult
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.settings import Settings
 from cerank.text.table_data import Table
 

@@ -301,7 +301,7 @@ def compare(
     from cerank.app.rankings import cross_validation
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
-    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.verdicts.terms import Terms
 
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:

@@ -13,7 +13,8 @@ import pytest
 
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, System, Terms, compare
+from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.refusals import refused
 
 QUERIES = [f"q{number}" for number in range(12)]

@@ -15,9 +15,9 @@ from cerank.app.comparison.named_systems import file_name_of, targets_of
 from cerank.app.evidence import bounds_of_comparison
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
-from cerank.evaluation.compare import Terms
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
+from cerank.evaluation.verdicts.terms import Terms
 from cerank.settings import Settings
 from tests.refusals import refused
 from tests.trained_run import make_trained
