@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cerank import recipes
 from cerank.app.matrix import matrix_runs
 from cerank.app.plans import plan_of
+from cerank.app.rankings.retrieve_documents import RetrievalRequest, retrieve
 from cerank.app.run_texts import some_texts
 from cerank.cli.typer_app import app
 from cerank.errors import RecipeError, UsageError
@@ -157,3 +158,63 @@ def test_a_run_reads_what_its_template_says_and_keeps_the_first_stage(made: Simp
     assert {query: (again[query], again.scores(query)) for query in again} == {
         query: (rankings[1][query], rankings[1].scores(query)) for query in rankings[1]
     }
+
+
+PASSAGES = {"aggregation": "MeanP", "max_passages": 3, "length": 5, "stride": 3}
+
+
+@pytest.fixture(scope="module")
+def trained_on_passages(made: SimpleNamespace) -> RunFolder:
+    return carried_out(made, planned(made, "{text} {title}", base_template=OWN, passages=PASSAGES))
+
+
+def scores_of(path: Path) -> dict[str, dict[str, float]]:
+    ranking = read_run(path).ranking
+    return {query: dict(zip(ranking[query], ranking.scores(query), strict=True)) for query in ranking}
+
+
+@pytest.mark.parametrize("template", ["", "{title}: {text} {title}"])
+def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, template: str
+) -> None:
+    test, found, again = f"{made.data}[70%:]", tmp_path / "found.run", tmp_path / "again.run"
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    places += ["--template", template] if template else []
+    words = ["retrieve", "--base", trained_on_passages.name, "--dataset", test, "--method", "anncur", "--budget", "12"]
+    result = CliRunner().invoke(app, [*words, "--train-queries", "9", "--to", str(found), *places])
+    assert result.exit_code == 0, result.output
+    words = ["rerank", trained_on_passages.name, "--first-stage", str(found), "--dataset", test, "--depth", "12"]
+    result = CliRunner().invoke(app, [*words, "-o", str(again), *places])
+    assert result.exit_code == 0, result.output
+    retrieved, reranked = scores_of(found), scores_of(again)
+    assert {query: len(scores) for query, scores in retrieved.items()} == dict.fromkeys(reranked, 12)
+    for query, scores in retrieved.items():
+        assert scores == pytest.approx(reranked[query], abs=2e-6)
+
+
+@pytest.mark.slow
+def test_what_a_run_reads_decides_what_is_retrieved_and_its_index(
+    made: SimpleNamespace, trained_on_passages: RunFolder
+) -> None:
+    def retrieved(template: str) -> tuple[bytes, int]:
+        built: list[str] = []
+        request = RetrievalRequest(
+            base=trained_on_passages.name,
+            dataset=f"{made.data}[70%:]",
+            method="anncur",
+            budget=10,
+            train_queries=7,
+            document_template=template,
+        )
+        done = retrieve(made.settings, request, lambda what, *_: built.append(what))
+        return done.run, built.count("index")
+
+    as_in_run, built = retrieved("")
+    assert built == 7
+    assert retrieved("") == (as_in_run, 0)  # from the cache
+    other, built = retrieved("{text}")
+    assert built == 7  # other texts have an index of their own
+    assert other != as_in_run
+    assert retrieved(OWN)[0] == as_in_run  # the text that the model read, said in another way
+    with refused(UsageError, "document-field-unknown", "headline"):
+        retrieved("{headline}")
