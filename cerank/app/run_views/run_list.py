@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app import fold_runs, plan_view
+from cerank.app.comparison import named_systems
 from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
@@ -18,6 +19,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 _Value = str | float | None
+_MOST_FITTING = 5  # runs that a part of a name may stand for
 
 _STATES = ("running", "stopping", "queued", "waiting", "paused", "lost", "failed", "damaged", "finished")
 
@@ -216,6 +218,25 @@ def folds_joined(entries: Sequence[RunEntry]) -> tuple[str, ...]:
         sets.setdefault(key, []).append(entry)
     names = [(of[0].short_name or of[0].name, len({entry.fold for entry in of})) for of in sets.values()]
     return tuple(f"{name}@folds" if count > 1 else name for name, count in names)
+
+
+def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[RunEntry]:
+    """Return the runs that the texts of a comparison name, those of all folds where they say so; files name none.
+
+    Args:
+        targets: as `named_systems.targets_of` reads them: a part of a name may stand for a run, too.
+        entries: the runs of the lab.
+    """
+    known, found = list(entries), dict[str, RunEntry]()
+    for name, has_folds in dict.fromkeys(pair for text in targets for pair in named_systems.names_in(text) if pair[0]):
+        named = [entry for entry in known if name in {entry.name, entry.short_name, entry.label}]
+        named = named or [entry for entry in known if name in entry.name or name in entry.short_name][:_MOST_FITTING]
+        plans = [entry.plan for entry in named if entry.plan is not None] if has_folds else []
+        named += [
+            entry for entry in known if entry.plan and any(fold_runs.are_of_one_set(plan, entry.plan) for plan in plans)
+        ]
+        found |= {entry.name: entry for entry in named}
+    return list(found.values())
 
 
 def goes_with(entries: Sequence[RunEntry]) -> str:
