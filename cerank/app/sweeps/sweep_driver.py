@@ -82,6 +82,7 @@ def begin(lab: Lab, plan: SweepPlan, now: datetime, say: ReportProgress) -> Swee
             sweep_queue.recipe_of(plan, trial)
         for test in sweep_queue.check_apart_from_tests(plan, lab.settings):
             say(f"{test} is not here, so that nobody looked whether it shares queries with validation")
+        sweep_queue.check_apart_from_validation(plan, lab.settings)
     else:
         sweep_queue.queue_unfinished(lab, record)
     after = advance(lab, plan, now, say)

@@ -149,6 +149,23 @@ def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
     return list(dict.fromkeys(unknown))
 
 
+def check_apart_from_validation(plan: SweepPlan, settings: Settings) -> None:
+    """Check that no arm is trained on queries that choose among its trials; each searched training set is looked at.
+
+    Data that is missing is left to the planning of the trials, which names all of it.
+
+    Raises:
+        RecipeError: one is.
+    """
+    for recipe in (recipe for arm in plan.arms for recipe in _with_each_training_set(plan, arm)):
+        untested = as_trial(recipe, plan.sweep.name, 0)
+        try:
+            datasets = open_datasets(untested, settings.cache)
+        except CerankError:
+            continue
+        query_overlaps.check_validation_queries(msgspec.structs.replace(untested, name=recipe.name), datasets)
+
+
 def _with_each_training_set(plan: SweepPlan, arm: SweepArm) -> list[Recipe]:
     """Return an arm's recipe, and as it is with each choice of training data that is searched."""
     given = f"in sweep {plan.sweep.name}"
