@@ -14,6 +14,7 @@ from cerank.core.row_sets import KnownItems
 from cerank.datasets import local_folders
 from cerank.datasets.dataset import Dataset, StoredQrels, StoredQueries, part_of
 from cerank.datasets.local_folders import open_folder
+from cerank.datasets.mapped import grouped_qrels
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache
@@ -88,6 +89,23 @@ def test_large_files_give_the_queries_and_judgments_of_small_ones(tmp_path: Path
         assert absent not in large.queries
         assert absent not in ids
         assert large.qrels.get(str(absent)) is None
+
+
+def test_judgments_in_many_parts_are_those_in_one_and_the_first_second_grade_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped_qrels, "BUCKET", 64)
+    folder = folder_of(tmp_path / "set", scattered=True)
+    small, large = both(folder, tmp_path / "cache")
+    assert [(query, list(row.items())) for query, row in large.qrels.items()] == [
+        (query, list(row.items())) for query, row in small.qrels.items()
+    ]
+    lines = (folder / "qrels").read_text().splitlines(keepends=True)
+    others = [f"{line.rsplit(' ', 1)[0]} 9\n" for line in lines[:30]]
+    (folder / "qrels").write_text("".join([*lines, *reversed(others)]))
+    for cache in (None, tmp_path / "cache"):
+        with refused(FormatError, "grade-twice", f"qrels:{len(lines) + 1}"):
+            open_folder(folder, "", "set", cache=cache)
 
 
 @pytest.mark.parametrize("part", ["[:60%]", "[60%:80%]", "[80%:]", "[:7]", "[:100%]"])
