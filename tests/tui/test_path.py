@@ -97,6 +97,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
         terminal.press("Enter")
     terminal.until(f"[x] {'' if IS_FULL else 'short-'}{recipe}"[:24])
     terminal.press("Escape")
+    terminal.until("? help")  # the field is left; an escape and a letter at once are alt and that letter
 
 
 def _written(home: Path) -> list[Path]:
