@@ -20,6 +20,7 @@ from cerank.core.rankings import tie_starts
 from cerank.core.row_sets import ChosenItems, RowSet
 from cerank.core.seeds import derive
 from cerank.datasets.collection_ids import CollectionIds
+from cerank.datasets.mapped.mixed_sets import MixedIds
 from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.errors import RunFailedError
 from cerank.recipes.loss_specs import target_of
@@ -484,6 +485,11 @@ class Sampler:
             passed_over.add(rows.count_before(row))
         shares = self._pool.shares
         sets = {number: RowSet(len(rows)) for number in shares}
+        if shares and isinstance(query_ids, MixedIds):  # one set after the other: no id is looked up
+            for number, bounds in query_ids.bounds.items():
+                for place in range(rows.count_before(bounds.start), rows.count_before(bounds.stop)):
+                    sets[number].add(place)
+            return QuerySupply(queries, passed_over, sets, shares)
         for place, query in enumerate(queries if shares else ()):
             sets[query.partition(":")[0]].add(place)
         return QuerySupply(queries, passed_over, sets, shares)
