@@ -32,6 +32,21 @@ class RowSet(Sequence[int]):
         self._bits = bytearray(-(-size // (8 * _BLOCK)) * _BLOCK)
         self._before: array[int] | None = None  # made when it is first needed after the last row was added
 
+    @classmethod
+    def of_bits(cls, size: int, bits: bytes) -> RowSet:
+        """Return the set whose `bits` these are; ValueError where they are not those of so many rows."""
+        rows = cls(size)
+        beyond = int.from_bytes(bits[size >> 3 :], "little") >> (size & 7)
+        if len(bits) != len(rows._bits) or beyond:
+            raise ValueError(f"{len(bits)} bytes are not a set of {size} rows")
+        rows._bits[:] = bits
+        return rows
+
+    @property
+    def bits(self) -> bytes:
+        """Return a bit for each row, the first one lowest, filled up with zeros to whole blocks of 64 bytes."""
+        return bytes(self._bits)
+
     def add(self, row: int) -> None:
         """Add a row; one that is in the set already changes nothing."""
         self._bits[row >> 3] |= 1 << (row & 7)
