@@ -257,3 +257,22 @@ def draws(search: Mapping[str, SearchRange], seed: int) -> Iterator[dict[str, ob
 def size_of(search: Mapping[str, SearchRange]) -> float:
     """Return the number of different settings."""
     return math.prod(entry.size for entry in search.values())
+
+
+def short_paths(paths: Sequence[str]) -> list[str]:
+    """Return the last key of each path, with as much before it as tells the paths apart.
+
+    >>> short_paths(["stages.cl.learning_rate", "stages.kd.learning_rate", "base"])
+    ['cl.learning_rate', 'kd.learning_rate', 'base']
+    """
+    names = []
+    for path in paths:
+        keys = path.split(".")
+        taken = [other.split(".")[-1] for other in paths if other != path]
+        names.append(".".join(keys[-2:]) if keys[-1] in taken else keys[-1])
+    return names
+
+
+def value_text(value: object) -> str:
+    """Return a value as tables show it: a number with six digits at most."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -109,7 +109,18 @@ class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
     method: SweepMethod
     measure: str  # canonical
     arms: tuple[str, ...]
+    planned: dict[str, int] = {}  # arm -> how many trials it gets, of which some may follow; {} of earlier releases
     trials: tuple[TrialRecord, ...] = ()
+
+    @property
+    def declaration(self) -> tuple[object, ...]:
+        """Return what stays the same while trials are added."""
+        return (self.sha256,)
+
+    @property
+    def members(self) -> dict[tuple[object, ...], str]:
+        """Return (arm, number) of each trial -> its run."""
+        return {(trial.arm, trial.number): trial.run for trial in self.trials}
 
 
 def load_sweep(path: str, changes: Mapping[str, object] | None = None) -> LoadedSweep:

@@ -13,6 +13,7 @@ from cerank.app.comparison import named_systems
 from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
+from cerank.app.run_views.sweep_trials import SweepSummary
 from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.text.safe_text import counted
@@ -109,9 +110,13 @@ def table(entries: Iterable[RunEntry]) -> Table:
 
 def details(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
-    if entry.seeds:
+    if entry.sweep is not None:
+        return _facts_of_sweep(entry, entry.sweep)
+    if entry.members:
         return _facts_of_seeds(entry)
     details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    if entry.trial is not None:
+        details.append(("trial", f"{entry.trial.text()} (sweep {entry.trial.sweep})"))
     details.append(("waits for", entry.waits_for))
     if entry.state == "waiting":
         details.append(("next", "never started; r starts it"))
@@ -145,14 +150,29 @@ def details(entry: RunEntry) -> list[tuple[str, str]]:
 
 def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a row that stands for runs of several seeds or folds: a line for each run."""
-    details = [("recipe", f"{entry.recipe} on {entry.base}, {counted(len(entry.seeds), 'run')}")]
-    over = "seeds" if len({member.seed for member in entry.seeds}) > 1 else "folds"
+    details = [("recipe", f"{entry.recipe} on {entry.base}, {counted(len(entry.members), 'run')}")]
+    over = "seeds" if len({member.seed for member in entry.members}) > 1 else "folds"
     if entry.final:
-        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.seeds)} (mean ± sd over {over})"))
-    for member in entry.seeds:
+        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.members)} (mean ± sd over {over})"))
+    for member in entry.members:
         at = mean_and_sd([member]) or member.at or member.why
         details.append((member.place_in_group, f"{member.short_name or member.name}  {member.state}  {at}".rstrip()))
     return [*details, ("keys", "right shows the runs, left folds them again, z folds and unfolds all")]
+
+
+def _facts_of_sweep(entry: RunEntry, sweep: SweepSummary) -> list[tuple[str, str]]:
+    """Return the details of a row that stands for a sweep: how far it is, and the best trial of each arm."""
+    details = [("sweep", f"{sweep.name}, {sweep.progress}, by {sweep.measure} on validation"), ("base", entry.base)]
+    if entry.state == "waiting":
+        details.append(("next", "the same `cerank sweep` command queues the trials that follow"))
+    for arm in sweep.arms:
+        best = sweep.best(arm)
+        over = counted(sum(each.is_over for each in sweep.trials if each.trial.arm == arm), "trial")
+        said = (
+            f"{sweep.measure} {short(best.value or 0.0)} in trial {best.trial.text()}" if best else "none is finished"
+        )
+        details.append(("best", f"{said}  (of {over} of {arm} so far)"))
+    return [*details, ("keys", "enter or right shows the trials, left folds them again")]
 
 
 def distinctions(entries: Sequence[RunEntry]) -> dict[str, str]:

@@ -19,7 +19,6 @@ from cerank.app.matrix.drafts import DraftRun, FieldError
 from cerank.app.matrix.matrix_planning import WorkTotals, plan_runs
 from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
-from cerank.app.sweeps import sweep_record
 from cerank.app.sweeps.sweep_arms import SweepArm, SweepPlan, as_trial
 from cerank.app.test_collections.collection_groups import group_of, is_group
 from cerank.datasets import query_overlaps
@@ -30,6 +29,7 @@ from cerank.planning import stage_keys
 from cerank.planning.inputs import open_datasets
 from cerank.recipes.schema import Recipe
 from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
+from cerank.runs.declared_records import SWEEPS
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
 
@@ -191,6 +191,22 @@ def _single_tests(recipe: Recipe, settings: Settings, unknown: list[str]) -> lis
     return tests
 
 
+def load_record(lab: Lab, plan: SweepPlan) -> SweepRecord | None:
+    """Return what the lab keeps of a sweep; None before its first trial.
+
+    Raises:
+        UsageError: the lab has another sweep of this name.
+        DamagedError: the record is unreadable, or of a later release.
+    """
+    record = SWEEPS.load_if_there(lab.folder, plan.sweep.name)
+    if record is not None and record.sha256 != plan.sha256:
+        what = f"the lab already has a sweep '{plan.sweep.name}' that declares something else"
+        hint = "give the new sweep another name: trials that were chosen among must stay on record"
+        where = str(SWEEPS.path_of(lab.folder, plan.sweep.name))
+        raise UsageError(what, where=where, hint=hint, code="sweep-exists")
+    return record
+
+
 def queue_trials(
     lab: Lab,
     plan: SweepPlan,
@@ -229,7 +245,7 @@ def queue_trials(
         for trial, folder in zip(trials, folders, strict=True)
     )
     record = _with_trials(plan, record, added, now)
-    sweep_record.save(lab.folder, record)
+    SWEEPS.save(lab.folder, record)
     queue_runs(lab, folders)
     return record
 
@@ -287,8 +303,9 @@ def _with_trials(
     plan: SweepPlan, record: SweepRecord | None, added: tuple[TrialRecord, ...], now: datetime
 ) -> SweepRecord:
     time = json_records.timestamp(now)
+    planned = {arm.name: arm.trials for arm in plan.arms}
     if record is not None:
-        return msgspec.structs.replace(record, changed=time, trials=record.trials + added)
+        return msgspec.structs.replace(record, changed=time, planned=planned, trials=record.trials + added)
     return SweepRecord(
         name=plan.sweep.name,
         sha256=plan.sha256,
@@ -297,5 +314,6 @@ def _with_trials(
         method=plan.sweep.method,
         measure=plan.measure,
         arms=tuple(arm.name for arm in plan.arms),
+        planned=planned,
         trials=added,
     )

@@ -87,8 +87,8 @@ class RunsScreen(LabScreen):
                 tooltip="Show the lab's teachers: what they cost, and what their checks found"),
         Binding("z", "fold", "fold seeds and folds", id="runs.fold", show=False,
                 tooltip="Show runs that differ in seed or fold alone as one row with mean and standard deviation"),
-        Binding("right", "unfold(True)", "show the seeds and folds", id="runs.unfold", show=False),
-        Binding("left", "unfold(False)", "fold the seeds and folds", id="runs.fold-here", show=False),
+        Binding("right", "unfold(True)", "show the trials, seeds or folds", id="runs.unfold", show=False),
+        Binding("left", "unfold(False)", "fold the trials, seeds or folds", id="runs.fold-here", show=False),
         Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("B", "book", "lab book", id="runs.book", show=False,
                 tooltip="Open the lab book: what you plan, decide and find, with verdicts as they were"),
@@ -132,8 +132,10 @@ class RunsScreen(LabScreen):
             self._had_entries = bool(entries)
             self.refresh_bindings()
         table = self.query_one(RunTable)
-        table.show_settings(self._settings.differing(matching, _MOST_SETTINGS), self._settings)
-        table.show(self._ordered(self._rows(matching)), frozenset(self.lab_app.marked))
+        rows = self._rows(matching)
+        singles = [entry for entry in rows if entry.sweep is None]
+        table.show_settings(self._settings.differing(singles, _MOST_SETTINGS), self._settings)
+        table.show(self._ordered(rows), frozenset(self.lab_app.marked))
         if not entries and self.lab_app.has_loaded and not self._here_text:
             self._look_around()
         if not matching:
@@ -149,8 +151,8 @@ class RunsScreen(LabScreen):
         self._show_filter_result(f"{self._matching} of {total}", is_wrong=False)
 
     def _rows(self, entries: list[RunEntry]) -> list[RunEntry]:
-        """Return the rows: runs, or groups of runs that differ in their seed alone."""
-        return self._groups.folded(entries, self._unfolded) if self.lab_app.state.are_seeds_folded else entries
+        """Return the rows: runs, sweeps, and groups of runs that differ in their seed alone where they are folded."""
+        return self._groups.folded(entries, self._unfolded, are_seeds_folded=self.lab_app.state.are_seeds_folded)
 
     def _ordered(self, rows: list[RunEntry]) -> list[RunEntry]:
         key, is_falling = self._sort
@@ -289,10 +291,11 @@ class RunsScreen(LabScreen):
     def action_unfold(self, is_wanted: bool) -> None:
         """Show the runs of the row under the cursor one by one, or fold those of its group again."""
         entry = self.query_one(RunTable).highlighted
-        if entry is None or not self.lab_app.state.are_seeds_folded:
+        is_of_sweep = entry is not None and bool(entry.sweep or entry.trial)
+        if entry is None or not (self.lab_app.state.are_seeds_folded or is_of_sweep):
             return
         key = self._groups.key(entry)
-        if is_wanted and entry.seeds:
+        if is_wanted and entry.members:
             self._unfolded.add(key)
         else:
             self._unfolded.discard(key)
@@ -383,13 +386,16 @@ class RunsScreen(LabScreen):
         self.lab_app.open_new()
 
     def action_open(self) -> None:
-        """Open the run under the cursor; of a cross-validation, its folds together against their first stage."""
+        """Open the run under the cursor; of a sweep, its trials; of folds, their comparison with their first stage."""
         entry = self._here()
         if entry is None:
             return
-        if any(run.fold for run in entry.seeds):
-            if all(run.state == "finished" for run in entry.seeds):
-                run_actions.compare_folds(self, entry.seeds)
+        if entry.sweep is not None:
+            self.action_unfold(True)
+            return
+        if any(run.fold for run in entry.members):
+            if all(run.state == "finished" for run in entry.members):
+                run_actions.compare_folds(self, entry.members)
                 return
             name = entry.short_name or entry.name
             self.lab_app.show_message(f"this is {name} alone: the folds are compared once all have finished")

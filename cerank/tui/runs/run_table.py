@@ -42,22 +42,24 @@ class ListedColumn(NamedTuple):
     is_right: bool = False
 
 
-def _label(entry: RunEntry) -> str:
+def _label(entry: RunEntry, longest: int = 1000) -> str:
+    if entry.trial is not None and not entry.notes.label:
+        return entry.trial.text(longest)
     return " ".join(part for part in (entry.label, *(f"#{tag}" for tag in entry.notes.tags)) if part)
 
 
 def _seed(entry: RunEntry) -> str:
-    if entry.seeds:
-        return size_in_words(entry.seeds)
+    if entry.members and entry.sweep is None:
+        return size_in_words(entry.members)
     if entry.fold:
         return f"{entry.seed} fold {entry.fold}"
     return "" if entry.seed is None else str(entry.seed)
 
 
 def _now(entry: RunEntry) -> str:
-    if entry.seeds:
-        done = sum(run.state == "finished" for run in entry.seeds)
-        return f"{done} of {len(entry.seeds)} finished" if done < len(entry.seeds) else ""
+    if entry.members and entry.sweep is None:
+        done = sum(run.state == "finished" for run in entry.members)
+        return f"{done} of {len(entry.members)} finished" if done < len(entry.members) else ""
     return entry.at or entry.why
 
 
@@ -89,7 +91,7 @@ COLUMNS = (
     ListedColumn("run", 0, lambda entry: entry.short_name or entry.name),
     ListedColumn("verdict", 4, _verdict),
     ListedColumn("label", 5, _label),
-    ListedColumn("recipe", 8, lambda entry: entry.recipe),
+    ListedColumn("recipe", 8, lambda entry: f"sweep of {', '.join(entry.sweep.arms)}" if entry.sweep else entry.recipe),
     ListedColumn("base", 9, lambda entry: entry.base),
     ListedColumn("seed", 6, _seed, is_right=True),
     ListedColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
@@ -324,6 +326,8 @@ class RunTable(RowList):
     def _priority(self, place: int) -> int:
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
+        if column.key == "label" and any(entry.trial for entry in self._entries):
+            return 0  # nothing else tells trials apart
         if column.key in {"recipe", "base", "seed"} and len(self._entries) > 1:
             texts = {self._texts(entry).texts[place] for entry in self._entries}
             return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
@@ -343,7 +347,7 @@ class RunTable(RowList):
                 texts.append("")
                 widths.append(_AGE_WIDTH if entry.created else 0)
                 continue
-            words = column.text_of(entry)
+            words = _label(entry, longest) if column.key == "label" else column.text_of(entry)
             words = at_words(words, longest) if column.key in {"label", "now"} else words
             safe = self._safe.get(words)
             if safe is None:
