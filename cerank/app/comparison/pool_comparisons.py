@@ -201,9 +201,16 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
         out.append(
             f"{where}, {row.right} against {row.left}: {shown_verdict(judgment, mean)}, {mean:+.4f} {row.measure} on "
-            f"average, {100 * (1 - judgment.level):.4g} % interval {low} to {high}."
+            f"average, {_interval_name(result)} {low} to {high}."
         )
     return tuple(out)
+
+
+def _interval_name(result: PooledResult) -> str:
+    """Return the confidence of the intervals of the means, and whether they hold together."""
+    if len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}:
+        return f"simultaneous {100 * (1 - result.alpha):.4g} % interval"
+    return f"{100 * (1 - result.rows[0].judgment.level):.4g} % interval"
 
 
 def summaries(
