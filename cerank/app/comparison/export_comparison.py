@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison, Condition, Row
     from cerank.evaluation.comparison_rows import SummaryRow
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.evaluation.systems import System
 
 Form = Literal["latex", "markdown", "csv", "tsv", "json"]
@@ -86,18 +87,22 @@ def document(
     costs: Mapping[str, Cost] | None = None,
     looks: TestSetLooks | None = None,
     plan: PlanStatus | None = None,
+    pooled: PooledResult | None = None,
+    not_pooled: str = "",
 ) -> str:
-    """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
+    """Return a comparison as JSON of one shape: {meta, rows, secondary, pooled, notes}.
 
-    `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
-    rankings and qrels. `comparison_schema.schema` describes it.
+    `secondary` is empty unless requested. `pooled` is empty for one collection, or where several could not be pooled:
+    the notes then have `not_pooled`. `rows` are those of `full_table`; `meta` is what they rest on: method,
+    family, margins, and the hashes of the rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
+    from cerank.app.comparison import pool_comparisons
 
     terms = comparison.terms
     chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
     meta = {
-        "format": 3,
+        "format": 4,
         "cerank": __version__,
         "command": command,
         "baseline": comparison.baseline,
@@ -132,7 +137,13 @@ def document(
         "meta": meta,
         "rows": records(full_table(comparison, with_reasons=with_reasons, costs=costs)),
         "secondary": records(secondary(comparison)) if terms.with_secondary else [],
-        "notes": [*_footnotes(comparison), *([looks.text] if looks else []), *([plan.text] if plan else [])],
+        "pooled": records(pool_comparisons.machine_table(pooled)) if pooled is not None else [],
+        "notes": [
+            *_footnotes(comparison),
+            *([looks.text] if looks else []),
+            *([plan.text] if plan else []),
+            *(pooled.notes if pooled is not None else [not_pooled] if not_pooled else []),
+        ],
     }
     return escapes.json_text(text, indent=2) + "\n"
 
@@ -486,8 +497,11 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
 
 def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:
     """Return the comparison in `form`, footnotes included where the form has a place for them."""
+    from cerank.app.comparison import pool_comparisons
+
     if form == "json":
-        return document(comparison, with_reasons=with_reasons)
+        pooled, not_pooled = pool_comparisons.if_possible(comparison)
+        return document(comparison, with_reasons=with_reasons, pooled=pooled, not_pooled=not_pooled)
     if form not in {"latex", "markdown"}:
         return written([full_table(comparison, with_reasons=with_reasons)], form)
     table = short_table(comparison, with_reasons=with_reasons)
