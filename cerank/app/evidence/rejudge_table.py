@@ -174,7 +174,8 @@ def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: t
         for each in rejudged
     )
     notes = [
-        f"{said_of(rejudged)}; p adjusted over {counted(len(rejudged), 'comparison')} (Holm), intervals simultaneous",
+        f"{said_of(rejudged)}; p adjusted over {counted(len(rejudged), 'comparison')} (Holm); low, high: "
+        f"simultaneous {100 * (1 - claims.alpha):.4g} % intervals",
         "would show: the true difference that these queries reveal in 4 of 5 cases",
     ]
     if claims.margin is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, named_systems, stage_costs
+from cerank.app.comparison import comparisons, export_comparison, named_systems, stage_costs
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.measuring import named_judgments, run_systems
 from cerank.errors import MissingError, UsageError
@@ -195,8 +195,6 @@ _NOTES = (
     "candidates were scored once, at the greatest depth; at a smaller one, the candidates below it follow in the order "
     "of the first stage",
     "s/query: the documents at that depth times the speed measured at the greatest one; an estimate",
-    "[interval] of a mean: over queries, by itself; of a difference: simultaneous over the family, and beside an "
-    "equivalence the one that lies within the margin",
 )
 
 
@@ -228,7 +226,7 @@ def table(depth_study: DepthStudy) -> Table:
                     *(curve.condition.dataset, curve.condition.first_stage, curve.measure, point.depth),
                     f"{point.mean:.4f}{interval}",
                     point.seconds,
-                    "" if deepest is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*_to_deepest(deepest)),
+                    "" if deepest is None else _shown_to_deepest(depth_study, deepest),
                     "the deepest" if deepest is None else _mirrored_text(deepest),
                     None if deepest is None else deepest.judgment.p_corrected,
                     first.paired.difference,
@@ -237,7 +235,7 @@ def table(depth_study: DepthStudy) -> Table:
             )
     several = len(depth_study.curves) > 1
     said = [line for curve in depth_study.curves for line in _said(curve, several)]
-    notes = (*said, *_NOTES, _family(depth_study), *_margin_notes(depth_study))
+    notes = (*said, *_NOTES, _intervals(depth_study), _family(depth_study), *_margin_notes(depth_study))
     return Table("depths", columns, tuple(rows), _title(depth_study), notes)
 
 
@@ -288,6 +286,21 @@ def _to_deepest(row: Row) -> tuple[float, float, float]:
     if judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
     return -row.paired.difference, -high, -low
+
+
+def _shown_to_deepest(depth_study: DepthStudy, row: Row) -> str:
+    """Return a difference with its interval, and the level of that where it is not the one of the others."""
+    text = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*_to_deepest(row))
+    percent = export_comparison.other_percent(depth_study.comparison, row)
+    return f"{text} {percent}" if percent else text
+
+
+def _intervals(depth_study: DepthStudy) -> str:
+    """Return which interval stands beside a mean, and which beside a difference."""
+    comparison = depth_study.comparison
+    text = f"[interval] of a mean: {100 * comparison.terms.confidence:.4g} %, over queries, by itself"
+    shown = [point.against_deepest for curve in depth_study.curves for point in curve.points if point.against_deepest]
+    return f"{text}; of a difference: {export_comparison.interval_note(comparison, shown)}"
 
 
 def _mirrored_text(row: Row) -> str:

@@ -338,8 +338,9 @@ def compare(
         write_output(export_comparison.complete(comparison), raw=True)
         return
     costs = system_costs.of_comparison(settings, names, comparison, hour_price)
-    is_read = not is_for_machines(settings.format)  # a pooled line beside the rows would break their table
-    pooled = pool_comparisons.summaries(settings, request, comparison, in_domain or ()) if is_read else []
+    pooled, not_pooled = pool_comparisons.if_possible(
+        comparison, pool_comparisons.in_domain_for(settings, request, comparison, in_domain or ())
+    )
     if settings.format == "json":
         text = export_comparison.document(
             comparison,
@@ -348,6 +349,8 @@ def compare(
             costs=costs,
             looks=made.looks,
             plan=made.plan,
+            pooled=pooled,
+            not_pooled=not_pooled,
         )
         write_output(text, raw=True)
     else:
@@ -357,13 +360,13 @@ def compare(
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
         of_folds = cross_validation.fold_rows(comparison)
         shown += [cross_validation.fold_table(of_folds, comparison.terms.confidence)] if of_folds else []
-        shown += pooled
+        shown += [table_columns.pooled_table(pooled, settings.format)] if pooled is not None else []
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)
         if pairs == "all" and settings.format == "latex":
             write_output("\n" + letters_table.latex(comparison), raw=True)
     table_columns.print_footnotes(comparison, settings.format)
-    for note in made.notes:
+    for note in (*made.notes, *([not_pooled] if not_pooled else [])):
         info(note)
     for system in comparison.systems:
         for note in system.notes:

@@ -23,7 +23,6 @@ from cerank.evaluation.significance import (
     FEW,
     UNSEEN,
     Estimate,
-    EstimateOfFew,
     estimate_of,
     inference_of,
     paired,
@@ -210,7 +209,7 @@ def pooled(
     parts = [part for key, same in several.items() for part in _domains(key, same, in_domain)]
     results = [_mean(same, alpha) for _, _, same in parts]
     chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
-    judgments = judged_estimates([each.estimate for each in results], chosen, alpha=alpha, correction=correction)
+    judgments = judged_estimates([each.test for each in results], chosen, alpha=alpha, correction=correction)
     alone = [f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2]
     notes = [f"on one collection only, so not pooled: {'; '.join(alone)}"] if alone else []
     return PooledResult(
@@ -252,11 +251,7 @@ def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
     if not unseen:
         return seen
     down, up = (_mean_of([row.with_one_more(sign) for row in rows], alpha).estimate for sign in (-1.0, 1.0))
-    of = seen.estimate
-    estimate = EstimateOfFew(
-        difference=of.difference, error=of.error, df=of.df, unseen=max(unseen), with_one_more=(down, up)
-    )
-    return msgspec.structs.replace(seen, estimate=estimate)
+    return msgspec.structs.replace(seen, unseen=max(unseen), with_one_more=(down, up))
 
 
 def _mean_of(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:

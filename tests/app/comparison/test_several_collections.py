@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from cerank.app.comparison import comparisons, pool_comparisons, run_answer
+from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
@@ -114,6 +118,43 @@ def test_the_commands_take_several_collections(sets):
     )
     assert measured.exit_code == 0, measured.output
     assert "3 collections" in measured.output
+
+
+def test_machines_get_every_pooled_figure(sets):
+    """The same mean, interval and verdict as for people, whole, for each domain; and the schema's own shape."""
+    words = ["compare", "base", f"{sets}/out/new-{{dataset}}.run", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    words += ["--cache", str(sets / "cache"), "--lab", str(sets / "lab"), "--in-domain", "two", "--margin", "RR@10=.02"]
+    request = asked(sets, margins=("RR@10=.02",))
+    comparison = comparisons.compare(settings_of(sets), request)
+    expected = pool_comparisons.of_comparison(settings_of(sets), request, comparison, ("two",))
+    printed = CliRunner().invoke(app, [*words, "--json"])
+    assert printed.exit_code == 0, printed.output
+    document = msgspec.json.decode(printed.stdout, type=ComparisonDocument)
+    assert [row.domain for row in document.pooled] == ["all", "in-domain", "out-of-domain"]
+    assert [row.collections for row in document.pooled] == [3, 1, 2]
+    assert document.pooled[0].names.split(", ") == sorted(NAMES)
+    for row, of in zip(document.pooled, expected.rows, strict=True):
+        judged = of.judgment
+        assert (row.system, row.against, row.difference) == ("new", "base", of.pooled.estimate.difference)
+        assert (row.low, row.high, row.level, row.p) == (judged.low, judged.high, judged.level, judged.p)
+        assert (row.verdict, row.margin, row.margin_is_late) == (judged.verdict, 0.02, True)
+    assert document.pooled[0].tau == expected.rows[0].pooled.tau
+    assert document.pooled[1].tau is None
+    rows, pooled = CliRunner().invoke(app, [*words, "--format", "tsv"]).stdout.split("\n\n")
+    assert len(rows.splitlines()) == 1 + 2 * len(NAMES)
+    table = list(csv.DictReader(io.StringIO(pooled), delimiter="\t"))
+    assert [float(row["difference"]) for row in table] == [row.difference for row in document.pooled]
+
+
+def test_what_cannot_be_pooled_is_said_to_machines_and_people(sets):
+    """The same ranking on each collection: nothing was tested, so nothing is pooled."""
+    words = ["compare", "{dataset}:base", "again={dataset}:base", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    words += ["--cache", str(sets / "cache"), "--lab", str(sets / "lab")]
+    document = msgspec.json.decode(CliRunner().invoke(app, [*words, "--json"]).stdout, type=ComparisonDocument)
+    assert document.pooled == ()
+    assert any("not pooled" in note for note in document.notes)
+    drawn = CliRunner().invoke(app, [*words, "--format", "table"])
+    assert "not pooled" in drawn.output
 
 
 def test_a_file_or_run_that_one_collection_lacks_is_named(sets):
