@@ -92,13 +92,7 @@ class MappedQueries(StoredQueries):
 
     def at_places(self, places: RowSet) -> MappedQueries:
         """Return the queries at some places of `ids`."""
-        if self._rows is None:
-            return MappedQueries(self._texts, places)
-        rows = RowSet(self._rows.size)
-        for place, row in enumerate(self._rows):
-            if place in places:
-                rows.add(row)
-        return MappedQueries(self._texts, rows)
+        return MappedQueries(self._texts, places if self._rows is None else self._rows.at_places(places))
 
 
 class MappedQrels(StoredQrels):

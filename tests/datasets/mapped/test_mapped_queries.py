@@ -21,6 +21,7 @@ from cerank.files import disk, file_cache
 from cerank.retrieval import first_stage
 from cerank.trec import open_run, query_places
 from tests.refusals import refused
+from tests.work import steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -116,8 +117,23 @@ def test_a_part_of_a_large_dataset_is_the_same_part(tmp_path: Path, part: str) -
     assert isinstance(large.queries, StoredQueries)
     assert list(large.queries.items()) == list(small.queries.items())
     assert list(large.qrels.items()) == list(small.qrels.items())
+    again = open_dataset(f"{folder}{part}", tmp_path / "cache")
+    assert list(again.queries.items()) == list(small.queries.items())
+    for record in (tmp_path / "cache").rglob("*.bin"):
+        if record.parent.name in {"parts-of-queries", "judged-queries"}:
+            record.write_bytes(b"half of it")
+    assert list(open_dataset(f"{folder}{part}", tmp_path / "cache").queries) == list(small.queries)
     with refused(UsageError, "query-range-empty"):
         open_dataset(f"{folder}[3:3]", tmp_path / "cache")
+
+
+def test_a_dataset_that_was_opened_before_is_opened_without_going_through_its_queries(tmp_path: Path) -> None:
+    steps = []
+    for queries in (400, 900):
+        name = f"{folder_of(tmp_path / str(queries), queries)}[:50%]"
+        open_dataset(name, tmp_path / "cache")
+        steps.append(steps_of(lambda name=name: open_dataset(name, tmp_path / "cache"))[1])  # type: ignore[misc]
+    assert abs(steps[1] - steps[0]) < 4 * 500  # a few lines of Python for each of the further queries
 
 
 def test_candidates_of_stored_queries_are_those_of_queries_in_memory(tmp_path: Path) -> None:
