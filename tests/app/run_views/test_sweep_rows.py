@@ -10,42 +10,13 @@ import pytest
 from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
-from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
-from cerank.runs.declared_records import SWEEPS
-from tests.tui.labs import LabFolder
+from tests.tui.labs import LabFolder, keep_sweep
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> LabFolder:
     (tmp_path / "lab" / "runs").mkdir(parents=True)
     return LabFolder(tmp_path / "lab")
-
-
-def keep(lab: LabFolder, runs: list[str], stopped: dict[int, int] | None = None, planned: int = 4) -> SweepRecord:
-    """Record runs as trials of one arm, the learning rate of each ten times that before."""
-    trials = tuple(
-        TrialRecord(
-            arm="cl",
-            number=number,
-            settings={"stages.*.learning_rate": 10.0 ** (number - 6), "stages.*.group_size": 4},
-            run=run,
-            stopped=(stopped or {}).get(number, 0),
-        )
-        for number, run in enumerate(runs, 1)
-    )
-    record = SweepRecord(
-        name="rates",
-        sha256="ab" * 32,
-        created="t",
-        changed="t",
-        method="random",
-        measure="nDCG@10",
-        arms=("cl",),
-        planned={"cl": planned},
-        trials=trials,
-    )
-    SWEEPS.save(lab.path, record)
-    return record
 
 
 def with_values(entries: tuple[RunEntry, ...], values: list[float | None]) -> list[RunEntry]:
@@ -62,7 +33,7 @@ def test_a_sweep_is_one_row_with_its_best_trial_whether_or_not_seeds_are_folded(
     for folder in folders:
         lab.finished(lab.started(folder, 5))
     other = [lab.run(seed=1), lab.run(seed=2)]
-    keep(lab, [folder.name for folder in folders])
+    keep_sweep(lab, [folder.name for folder in folders])
     entries = with_values(LabMonitor(lab.path).poll(), [0.5, 0.75, 0.6, None, None])
     groups = SeedGroups(RunSettings())
     row, *singles = groups.folded(entries, are_seeds_folded=False)
@@ -85,10 +56,10 @@ def test_a_sweep_that_has_more_to_try_waits_and_one_with_a_failed_trial_is_not_f
     lab.finished(lab.started(folders[0], 5))
     lab.failed(lab.started(folders[1], 5))
     names = [folder.name for folder in folders]
-    keep(lab, names)
+    keep_sweep(lab, names)
     row = row_of(with_values(LabMonitor(lab.path).poll(), [0.5, None]))
     assert row.state == "waiting"
-    keep(lab, names, planned=2)
+    keep_sweep(lab, names, planned=2)
     row = row_of(with_values(LabMonitor(lab.path).poll(), [0.5, None]))
     assert row.state == "finished"
     assert row.at.startswith("2 of 2")
@@ -100,7 +71,7 @@ def test_a_trial_that_was_stopped_early_is_over_and_has_no_value(lab: LabFolder)
     folders = [lab.run(seed=1), lab.run(seed=1)]
     for folder in folders:
         lab.finished(lab.started(folder, 5))
-    keep(lab, [folder.name for folder in folders], stopped={2: 3}, planned=2)
+    keep_sweep(lab, [folder.name for folder in folders], stopped={2: 3}, planned=2)
     entries = with_values(LabMonitor(lab.path).poll(), [0.5, 0.9])
     assert row_of(entries).validated == ("nDCG@10", 0.5)
     assert "3" in entries[1].at.split()
@@ -110,18 +81,18 @@ def test_a_watched_lab_takes_up_new_trials_and_draws_nothing_anew_without_a_chan
     folders = [lab.run(seed=1), lab.run(seed=1)]
     monitor = LabMonitor(lab.path)
     assert [entry.trial for entry in monitor.poll()] == [None, None]
-    keep(lab, [folders[0].name])
+    keep_sweep(lab, [folders[0].name])
     first, second = monitor.poll()
     assert first.trial.title == "cl 1"
     assert second.trial is None
     assert monitor.poll()[0] is first
-    keep(lab, [folder.name for folder in folders])
+    keep_sweep(lab, [folder.name for folder in folders])
     assert [entry.trial.number for entry in monitor.poll()] == [1, 2]
 
 
 def test_trials_are_told_apart_by_their_settings_even_where_room_is_short(lab: LabFolder) -> None:
     folders = [lab.run(seed=1), lab.run(seed=1)]
-    keep(lab, [folder.name for folder in folders])
+    keep_sweep(lab, [folder.name for folder in folders])
     first, second = LabMonitor(lab.path).poll()
     assert first.trial.text() == "cl 1: learning_rate 1e-05, group_size 4"
     assert second.trial.text(20) == "cl 2: 0.0001, 4"
