@@ -40,6 +40,7 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     every_stage: bool = False
     released: Path | None = None  # the paper's released rankings; None takes the place of `cerank data fetch`
     judged_by: tuple[str, ...] = ()  # datasets whose judgments the released rankings are measured by; the matrix's own
+    in_domain: tuple[str, ...] = ()  # test sets that training data came from; (): by the runs' training data
     has_curves: bool = True
     command: str = ""  # as it was typed, for the report
     created: str = ""  # UTC, ISO 8601

@@ -397,10 +397,13 @@ def _bounded(
     from cerank.app.comparison import export_comparison
     from cerank.app.evidence import bounds_of_comparison
 
+    if judge_next is not None:
+        bounds_of_comparison.judging_files(comparison, (), judge_next)  # refused before bounds are computed
     comparison, to_judge = bounds_of_comparison.with_bounds(settings, request, comparison)
     if judge_next is not None:
-        export_comparison.save(bounds_of_comparison.judging_file(to_judge), judge_next, replace=True)
-        info(f"{counted(len(to_judge), 'document')} to judge next written to {judge_next}")
+        for path, documents in bounds_of_comparison.judging_files(comparison, to_judge, judge_next).items():
+            export_comparison.save(bounds_of_comparison.judging_file(documents), path, replace=True)
+            info(f"{counted(len(documents), 'document')} to judge next written to {path}")
     return comparison
 
 

@@ -180,6 +180,22 @@ def test_files_of_several_collections_have_bounds_and_are_looked_at_query_by_que
         assert view.left != view.right
 
 
+def test_what_to_judge_next_goes_to_a_file_for_each_collection(sets):
+    """Each collection has a query q1: in one file they would be one query."""
+    words = ["compare", "base", f"{sets}/out/new-{{dataset}}.run", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    words += ["--cache", str(sets / "cache"), "--lab", str(sets / "lab"), "--format", "table", "--judge-next"]
+    done = CliRunner().invoke(app, [*words, str(sets / "next-{dataset}.run")])
+    assert done.exit_code == 0, done.output
+    for name in NAMES:
+        lines = (sets / f"next-{name}.run").read_text().splitlines()
+        assert lines
+        assert all(line.split()[2].startswith(name) for line in lines)
+        ranks = [line.split()[3] for line in lines if line.split()[0] == "q1"]
+        assert ranks == [str(rank) for rank in range(1, len(ranks) + 1)]
+    with refused(UsageError, "collections-one-file", "next.run"):
+        bounds_of_comparison.judging_files(comparisons.compare(settings_of(sets), asked(sets)), (), sets / "next.run")
+
+
 def test_collections_that_tables_would_call_the_same_are_refused(sets):
     (sets / "more").mkdir()
     (sets / "sets" / "two").rename(sets / "more" / "one")
