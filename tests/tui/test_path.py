@@ -114,6 +114,8 @@ def _launch(terminal: Tmux) -> None:
     terminal.until("✔ ready", seconds=PATIENCE)
     terminal.keep("2-new-run")
     terminal.press("l")
+    terminal.until("[y]")
+    terminal.press("y")
     terminal.until("1 run queued")
 
 

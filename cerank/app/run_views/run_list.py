@@ -247,7 +247,7 @@ def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[R
         targets: as `named_systems.targets_of` reads them: a part of a name may stand for a run, too.
         entries: the runs of the lab.
     """
-    known, found = list(entries), dict[str, RunEntry]()
+    known, fitting = list(entries), dict[str, RunEntry]()
     for name, has_folds in dict.fromkeys(pair for text in targets for pair in named_systems.names_in(text) if pair[0]):
         named = [entry for entry in known if name in {entry.name, entry.short_name, entry.label}]
         named = named or [entry for entry in known if name in entry.name or name in entry.short_name][:_MOST_FITTING]
@@ -255,8 +255,8 @@ def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[R
         named += [
             entry for entry in known if entry.plan and any(fold_runs.are_of_one_set(plan, entry.plan) for plan in plans)
         ]
-        found |= {entry.name: entry for entry in named}
-    return list(found.values())
+        fitting |= {entry.name: entry for entry in named}
+    return list(fitting.values())
 
 
 def goes_with(entries: Sequence[RunEntry]) -> str:
