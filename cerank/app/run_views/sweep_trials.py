@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.run_views.display import short
 from cerank.errors import CerankError
 from cerank.recipes.plan import Plan
 from cerank.recipes.search_space import short_paths, value_text
@@ -89,12 +88,6 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
         """Return how far it is: "18 of 24 trials, 1 failed"."""
         failed = sum(each.state == "failed" and not each.trial.stopped for each in self.trials)
         return f"{self.over} of {counted(self.planned, 'trial')}" + (f", {failed} failed" if failed else "")
-
-    @property
-    def best_in_words(self) -> str:
-        """Return the best trial with its value: "best cl 17: nDCG@10 .641"; "" before any is finished."""
-        best = self.best()
-        return f"best {best.trial.title}: {self.measure} {short(best.value or 0.0)}" if best else ""
 
 
 def summary_of(trials: Sequence[TrialState]) -> SweepSummary:

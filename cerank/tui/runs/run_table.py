@@ -29,6 +29,7 @@ _WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmf
 _ROOMY = 100  # cells from which texts may be long
 _AGE_WIDTH = 6  # cells of the longest age, "59 min"
 _AGES_PASS = 30.0  # seconds after which ages are drawn anew
+_OF_SWEEPS = {"label": 0, "valid": 1}  # priorities where sweeps are listed: what tells trials apart, and their values
 _SPARE = 5000  # texts that are kept in any case
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
@@ -43,6 +44,10 @@ class ListedColumn(NamedTuple):
 
 
 def _label(entry: RunEntry, longest: int = 1000) -> str:
+    """Return the label with tags; of a sweep its best trial, of a trial its settings, as far as they have room."""
+    if entry.sweep is not None:
+        best = entry.sweep.best()
+        return f"best {best.trial.text(longest - len('best '))}" if best else ""
     if entry.trial is not None and not entry.notes.label:
         return entry.trial.text(longest)
     return " ".join(part for part in (entry.label, *(f"#{tag}" for tag in entry.notes.tags)) if part)
@@ -258,7 +263,9 @@ class RunTable(RowList):
             "test": _only({entry.final[0] for entry in self._entries if entry.final}),
             "valid": _only({entry.validated[0] for entry in self._entries if entry.validated}),
         }
-        if names["valid"]:
+        if names["valid"] and self._has_sweeps() and self._width < _ROOMY:
+            names["valid"] = "valid."  # the details name the measure
+        elif names["valid"]:
             names["valid"] = "valid." if names["valid"] == names["test"] else f"valid. {names['valid']}"
         names["test"] = names["test"] or "test"
         names["valid"] = names["valid"] or "valid."
@@ -326,12 +333,16 @@ class RunTable(RowList):
     def _priority(self, place: int) -> int:
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
-        if column.key == "label" and any(entry.trial for entry in self._entries):
-            return 0  # nothing else tells trials apart
+        if column.key in _OF_SWEEPS and self._has_sweeps():
+            return _OF_SWEEPS[column.key]
         if column.key in {"recipe", "base", "seed"} and len(self._entries) > 1:
             texts = {self._texts(entry).texts[place] for entry in self._entries}
             return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
         return column.priority
+
+    def _has_sweeps(self) -> bool:
+        """Return whether a row stands for a sweep or for one of its trials."""
+        return any(entry.trial or entry.sweep for entry in self._entries)
 
     # rows
 

@@ -19,7 +19,7 @@ from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import COLUMNS, RunTable
 from cerank.tui.theme import state_color
 from tests.tui.conftest import look, press, settle, text_of, whole_cells
-from tests.tui.labs import NOW, LabFolder
+from tests.tui.labs import NOW, LabFolder, keep_sweep
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -512,3 +512,34 @@ async def test_a_column_that_fits_stays_when_a_wider_one_had_to_go(folder: LabFo
         assert "label" in table.hidden
         assert "seed" not in table.hidden
         assert whole_cells(table)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_sweep_is_one_row_that_enter_opens_to_its_trials(
+    folder: LabFolder, app: CerankApp, size: tuple[int, int]
+) -> None:
+    runs = [folder.finished(folder.started(folder.run(f"rates cl {number}/2"), 5)) for number in (1, 2)]
+    keep_sweep(folder, [run.name for run in runs], planned=2)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        assert [entry.short_name for entry in _listed(app)] == ["rates"]
+        assert "2 of 2" in text_of(app)
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunsScreen)
+        assert [entry.name for entry in _listed(app)] == [run.name for run in reversed(runs)]
+        for rate in ("1e-05", "0.0001"):
+            assert rate in text_of(app)
+        await press(pilot, "left")
+        assert [entry.short_name for entry in _listed(app)] == ["rates"]
+        await press(pilot, "right", "down", "enter")
+        assert isinstance(app.screen, RunScreen)
+
+
+async def test_resuming_a_sweep_leaves_its_stopped_trials_as_they_are(folder: LabFolder, app: CerankApp) -> None:
+    runs = [folder.run(f"rates cl {number}/2") for number in (1, 2)]
+    keep_sweep(folder, [run.name for run in runs], stopped={2: 1})
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "r")
+        await settle(pilot)
+        assert [run.name for run in app.lab.queued()] == [runs[0].name]
