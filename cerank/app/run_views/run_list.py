@@ -163,7 +163,12 @@ def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:
 def _facts_of_sweep(entry: RunEntry, sweep: SweepSummary) -> list[tuple[str, str]]:
     """Return the details of a row that stands for a sweep: how far it is, and the best trial of each arm."""
     details = [("sweep", f"{sweep.name}, {sweep.progress}, by {sweep.measure} on validation"), ("base", entry.base)]
-    if entry.state == "waiting":
+    if len(entry.members) < len(sweep.trials):
+        shown_here = f"{len(entry.members)} of the {counted(len(sweep.trials), 'trial')} that are here"
+        details.append(("filter", f"lets {shown_here} through; keys act on these"))
+    if sweep.has_more and sweep.deleted:
+        details.append(("next", "no trial follows before the deleted ones are brought back: one that was made counts"))
+    elif entry.state == "waiting":
         details.append(("next", "the same `cerank sweep` command queues the trials that follow"))
     for arm in sweep.arms:
         best = sweep.best(arm)
