@@ -156,7 +156,9 @@ def _row_of_sweep(members: Sequence[RunEntry]) -> RunEntry:
     urgent = min(at_work, key=lambda entry: _URGENT.index(entry.state))
     state = urgent.state
     if sweep.over == len(trials):  # a few failed trials are no failed sweep, and one that has more to try is not over
-        state = "waiting" if sweep.over < sweep.planned else "finished" if sweep.best() else "failed"
+        state = (
+            "waiting" if sweep.over < sweep.planned else "finished" if any(map(sweep.best, sweep.arms)) else "failed"
+        )
     newest = max(members, key=lambda entry: entry.name)
     return msgspec.structs.replace(
         newest,
