@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cerank.datasets.query_overlaps import Overlap
     from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.evaluation.systems import System
 
 
@@ -396,7 +397,7 @@ def result_tables(
         run: its name, to say what shows the notes that are left out.
         with_all_notes: leave none out.
     """
-    from cerank.app.comparison import export_comparison, pool_comparisons, run_answer, stage_costs
+    from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
     cost = stage_costs.table(run_answer_.costs, hour_price)
     if is_for_machines(form):
@@ -404,6 +405,7 @@ def result_tables(
             export_comparison.full_table(run_answer_.comparison, costs=run_answer_.by_stage),
             cost,
             run_answer.table(run_answer_),
+            *([pooled_table(run_answer_.pooled, form)] if run_answer_.pooled is not None else []),
         ]
     is_short = format_of(form) == "table" and not with_all_notes
     shown = (
@@ -417,8 +419,15 @@ def result_tables(
         more = len(every) - len(shown[-1].notes) + len(run_answer_.spreads)
         notes += [f"{counted(more, 'more note')}: cerank show {run} --notes"] if more else []
     shown[-1] = msgspec.structs.replace(shown[-1], notes=tuple(notes))
-    together = [pool_comparisons.summary(run_answer_.pooled)] if run_answer_.pooled is not None else []
+    together = [pooled_table(run_answer_.pooled, form)] if run_answer_.pooled is not None else []
     return [*shown, *together, cost]
+
+
+def pooled_table(pooled: PooledResult, form: str = "") -> Table:
+    """Return what several collections come to together: everything for machines, what decides for people."""
+    from cerank.app.comparison import pool_comparisons
+
+    return pool_comparisons.machine_table(pooled) if is_for_machines(form) else pool_comparisons.summary(pooled)
 
 
 def comparison_table(

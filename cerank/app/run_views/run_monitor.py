@@ -421,19 +421,27 @@ def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dic
     """Return what keeps a queued run from starting: the device it needs, with the run that uses it."""
     if state is None or entry.plan is None:
         return ""
-    device = entry.plan.device
-    fitting = [slot for slot in state.slots if slot.device == device or slot.device.partition(":")[0] == device]
-    if not fitting:
-        return f"no {device} here"
-    users = [slot.run for slot in fitting if slot.run]
-    needed = 1 if device == "cpu" else max(1, len(entry.plan.devices))
-    if len(fitting) - len(users) < needed and users:
-        user = known.get(users[0])
-        what = f"{device} is" if needed == 1 else f"it needs {needed} devices at once, and one is"
-        return f"{what} used by {(user.short_name or user.name) if user else users[0]}"
+    if waits_for := device_waited_for(state, entry.plan, {name: of.short_name for name, of in known.items()}):
+        return waits_for
     if not state.running:
         return "the queue is stopped; cerank queue start"
     return f"{ahead} ahead" if ahead else "starting"
+
+
+def device_waited_for(state: QueueState, plan: Plan, short: Mapping[str, str]) -> str:
+    """Return what is said of a device that a plan has to wait for, with the run that uses it; "" where it is free.
+
+    Args:
+        state: of the queue.
+        plan: of the run that waits.
+        short: short names of the lab's runs by id.
+    """
+    needed = 1 if plan.device == "cpu" else max(1, len(plan.devices))
+    user = state.blocked_by(plan.device, needed)
+    if user is None:
+        return f"no {plan.device} here"
+    what = f"{plan.device} is" if needed == 1 else f"it needs {needed} devices at once, and one is"
+    return f"{what} used by {short.get(user) or user}" if user else ""
 
 
 def _entry(row: RunRow, latest_validation: LatestValidation, short_name: str, cache: Path | None) -> RunEntry:

@@ -86,7 +86,12 @@ class SeedGroups:
         return self._settings.key(entry).decode() or entry.name
 
     def folded(
-        self, entries: Iterable[RunEntry], unfolded: Collection[str] = (), *, are_seeds_folded: bool = True
+        self,
+        entries: Iterable[RunEntry],
+        unfolded: Collection[str] = (),
+        *,
+        are_seeds_folded: bool = True,
+        lab: Sequence[RunEntry] | None = None,
     ) -> list[RunEntry]:
         """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run.
 
@@ -97,7 +102,14 @@ class SeedGroups:
             entries: runs of one lab.
             unfolded: keys of groups.
             are_seeds_folded: False folds sweeps alone.
+            lab: all runs of the lab, where `entries` are some of them: what is said of a sweep is said of all its
+                trials, while its row stands for those among `entries`. None: there are no others.
         """
+        entries = list(entries)
+        trials: dict[str, list[RunEntry]] = {}  # of each sweep
+        for entry in entries if lab is None else lab:
+            if entry.trial is not None:
+                trials.setdefault(entry.trial.sweep, []).append(entry)
         groups: dict[str, list[RunEntry]] = {}
         for entry in entries:
             is_of_group = are_seeds_folded or entry.trial is not None
@@ -110,11 +122,13 @@ class SeedGroups:
             if key in unfolded or (is_single and members[0].trial is None):
                 rows += members
                 continue
-            identity = tuple(map(id, members))
-            # the members are kept with their row, so that no other object can come by the identity of one of them
+            of = members[0].trial
+            every = members if of is None else trials[of.sweep]
+            identity = (*map(id, members), 0, *map(id, every))
+            # the runs are kept with their row, so that no other object can come by the identity of one of them
             now[identity] = self._rows.get(identity) or (
-                members,
-                _row_of(members) if members[0].trial is None else _row_of_sweep(members),
+                [*members, *every],
+                _row_of(members) if of is None else _row_of_sweep(members, every),
             )
             rows.append(now[identity][1])
         self._rows = now
@@ -144,21 +158,25 @@ def _row_of(members: Sequence[RunEntry]) -> RunEntry:
     )
 
 
-def _row_of_sweep(members: Sequence[RunEntry]) -> RunEntry:
-    """Return one entry for the trials of a sweep: its name, how far it is, and the best trial so far."""
+def _row_of_sweep(members: Sequence[RunEntry], every: Sequence[RunEntry]) -> RunEntry:
+    """Return one entry for the trials of a sweep: its name, how far it is, and the best trial so far.
+
+    Args:
+        members: the trials that the row stands for.
+        every: all trials that the lab has of it.
+    """
     trials = [
         TrialState(trial=entry.trial, state=entry.state, value=None if entry.trial.stopped else entry.kept)
-        for entry in members
+        for entry in every
         if entry.trial is not None
     ]
     sweep = summary_of(trials)
-    at_work = [entry for entry in members if not (entry.trial and entry.trial.stopped)] or members
+    at_work = [entry for entry in every if not (entry.trial and entry.trial.stopped)] or every
     urgent = min(at_work, key=lambda entry: _URGENT.index(entry.state))
     state = urgent.state
     if sweep.over == len(trials):  # a few failed trials are no failed sweep, and one that has more to try is not over
-        state = (
-            "waiting" if sweep.over < sweep.planned else "finished" if any(map(sweep.best, sweep.arms)) else "failed"
-        )
+        has_best = any(sweep.best(arm) for arm in sweep.arms)
+        state = "waiting" if sweep.has_more else "finished" if has_best else "failed"
     newest = max(members, key=lambda entry: entry.name)
     return msgspec.structs.replace(
         newest,

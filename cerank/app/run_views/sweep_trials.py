@@ -29,6 +29,7 @@ class SweepTrial(msgspec.Struct, frozen=True, kw_only=True):
     arm: str
     number: int  # from 1, in each arm
     planned: int  # trials of all arms together
+    recorded: int  # how many of these were made so far, be their runs still there or not
     measure: str  # on validation, by which the sweep chooses
     settings: dict[str, object]  # key path as the search names it -> value
     stopped: int = 0  # validation of the last stage after which it was stopped early; 0 where it was not
@@ -67,6 +68,7 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     measure: str
     planned: int  # trials of all arms together
+    recorded: int  # how many of these were made so far
     trials: tuple[TrialState, ...]  # those that are there
 
     @property
@@ -95,18 +97,30 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
         return max(of_arm, key=lambda each: (each.value or 0.0, -each.trial.number)) if of_arm else None
 
     @property
+    def deleted(self) -> int:
+        """Return how many trials were made whose runs are not in the lab any more."""
+        return max(0, self.recorded - len(self.trials))
+
+    @property
+    def has_more(self) -> bool:
+        """Return whether trials are to be made that were not yet."""
+        return self.recorded < self.planned
+
+    @property
     def progress(self) -> str:
         """Return how far it is: "18 of 24 trials, 1 failed"."""
         failed = sum(each.state == "failed" and not each.trial.stopped for each in self.trials)
-        return f"{self.over} of {counted(self.planned, 'trial')}" + (f", {failed} failed" if failed else "")
+        text = f"{self.over} of {counted(self.planned, 'trial')}" + (f", {failed} failed" if failed else "")
+        return text + (f", {self.deleted} deleted" if self.deleted else "")
 
 
 def summary_of(trials: Sequence[TrialState]) -> SweepSummary:
     """Return what a sweep has come to, from its trials, of which there is at least one."""
     ordered = tuple(sorted(trials, key=lambda each: (each.trial.number, each.trial.arm)))
     first = ordered[0].trial
-    planned = max(first.planned, len(ordered))
-    return SweepSummary(name=first.sweep, measure=first.measure, planned=planned, trials=ordered)
+    return SweepSummary(
+        name=first.sweep, measure=first.measure, planned=first.planned, recorded=first.recorded, trials=ordered
+    )
 
 
 class TrialsOfLab:
@@ -132,13 +146,14 @@ class TrialsOfLab:
 
 
 def _trials_of(record: SweepRecord) -> dict[str, SweepTrial]:
-    planned = sum(record.planned.values())
+    planned = max(sum(record.planned.values()), len(record.trials))
     return {
         trial.run: SweepTrial(
             sweep=record.name,
             arm=trial.arm,
             number=trial.number,
             planned=planned,
+            recorded=len(record.trials),
             measure=record.measure,
             settings=trial.settings,
             stopped=trial.stopped,

@@ -152,7 +152,12 @@ class RunsScreen(LabScreen):
 
     def _rows(self, entries: list[RunEntry]) -> list[RunEntry]:
         """Return the rows: runs, sweeps, and groups of runs that differ in their seed alone where they are folded."""
-        return self._groups.folded(entries, self._unfolded, are_seeds_folded=self.lab_app.state.are_seeds_folded)
+        return self._groups.folded(
+            entries,
+            self._unfolded,
+            are_seeds_folded=self.lab_app.state.are_seeds_folded,
+            lab=self.lab_app.entries,
+        )
 
     def _ordered(self, rows: list[RunEntry]) -> list[RunEntry]:
         key, is_falling = self._sort
@@ -355,6 +360,15 @@ class RunsScreen(LabScreen):
             self.lab_app.show_message("No run is selected.")
         return entry
 
+    def _one_here(self) -> RunEntry | None:
+        """Return the run under the cursor for what is done with a single run: a row of a sweep names no trial."""
+        entry = self._here()
+        if entry is not None and entry.sweep is not None:
+            text = f"{entry.sweep.name} is a sweep: Enter shows its trials, to choose one"
+            self.lab_app.show_message(text, "warning")
+            return None
+        return entry
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
         """Offer keys that act on runs only where there are runs."""
         if action in {"mark", "compare", "stop", "resume", "filter", "clone", "sort", "turn", "note", "open"}:
@@ -419,7 +433,7 @@ class RunsScreen(LabScreen):
 
     def action_clone(self) -> None:
         """Open the form of a new run, filled in from this one."""
-        entry = self._here()
+        entry = self._one_here()
         if entry is not None:
             run_actions.clone(self, entry)
 
@@ -447,13 +461,13 @@ class RunsScreen(LabScreen):
 
     def action_note(self) -> None:
         """Ask for a label and tags."""
-        entry = self._here()
+        entry = self._one_here()
         if entry is not None:
             run_actions.edit_label(self, entry)
 
     def action_edit_note(self) -> None:
         """Open the note on the run in the user's editor."""
-        entry = self._here()
+        entry = self._one_here()
         if entry is not None:
             run_actions.edit_note(self, entry)
 
@@ -488,7 +502,8 @@ class RunsScreen(LabScreen):
         """Copy the run's name."""
         entry = self._here()
         if entry is not None:
-            self.lab_app.copy_text(entry.short_name or entry.name, "the run's name")
+            of = "the sweep's" if entry.sweep is not None else "the run's"
+            self.lab_app.copy_text(entry.short_name or entry.name, f"{of} name")
 
     def action_export(self) -> None:
         """Write the list as it is filtered and sorted."""

@@ -16,7 +16,7 @@ from cerank.app.report.build_report import build_report
 from cerank.app.report.footnotes import GLYPHS
 from cerank.app.report.report_scope import ReportRequest
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Terms
+from cerank.evaluation.verdicts.terms import Terms
 from cerank.files import disk
 from cerank.files.hashing import sha256_file
 from cerank.runs.declared_records import MATRICES

@@ -10,6 +10,7 @@ import pytest
 from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
+from cerank.files import disk
 from tests.tui.labs import LabFolder, keep_sweep
 
 
@@ -103,3 +104,36 @@ def test_trials_are_told_apart_by_their_settings_even_where_room_is_short(lab: L
         text for word, text in run_list.details(row_of(with_values((first, second), [0.1, 0.2]))) if word == "best"
     ]
     assert "cl 2" in best
+
+
+def test_what_a_row_says_of_a_sweep_does_not_depend_on_which_trials_a_filter_lets_through(lab: LabFolder) -> None:
+    folders = [lab.run(seed=1) for _ in range(3)]
+    lab.finished(lab.started(folders[0], 5))
+    lab.finished(lab.started(folders[1], 5))
+    lab.running(lab.started(folders[2], 5))
+    keep_sweep(lab, [folder.name for folder in folders], planned=3)
+    entries = with_values(LabMonitor(lab.path).poll(), [0.75, 0.5, None])
+    groups = SeedGroups(RunSettings())
+    (whole,) = groups.folded(entries, lab=entries)
+    (row,) = groups.folded(entries[1:2], lab=entries)
+    assert [run.name for run in row.runs] == [folders[1].name]
+    assert (row.state, row.sweep, row.label) == (whole.state, whole.sweep, whole.label)
+    assert row.state == "running"
+    assert {"filter"} == dict(run_list.details(row)).keys() - dict(run_list.details(whole)).keys()
+    lab.close()
+
+
+def test_a_sweep_of_which_a_trial_was_deleted_is_not_told_to_have_more_to_try(lab: LabFolder) -> None:
+    folders = [lab.run(seed=1), lab.run(seed=1)]
+    lab.finished(lab.started(folders[0], 5))
+    names = [folder.name for folder in folders]
+    disk.remove_tree(folders[1].path)
+    keep_sweep(lab, names, planned=2)
+    row = row_of(with_values(LabMonitor(lab.path).poll(), [0.5]))
+    assert row.state == "finished"
+    assert "1 deleted" in row.at
+    assert "next" not in dict(run_list.details(row))
+    keep_sweep(lab, names, planned=3)
+    row = row_of(with_values(LabMonitor(lab.path).poll(), [0.5]))
+    assert row.state == "waiting"
+    assert "deleted" in dict(run_list.details(row))["next"]

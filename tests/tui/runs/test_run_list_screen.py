@@ -11,7 +11,7 @@ from textual.command import CommandPalette
 from cerank.app.lab import TRASH_SECONDS
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.errors import UsageError
-from cerank.runs import run_store
+from cerank.runs import run_store, user_labels
 from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
@@ -543,3 +543,32 @@ async def test_resuming_a_sweep_leaves_its_stopped_trials_as_they_are(folder: La
         await press(pilot, "r")
         await settle(pilot)
         assert [run.name for run in app.lab.queued()] == [runs[0].name]
+
+
+async def test_what_is_done_with_a_single_run_is_not_done_with_some_trial_of_a_sweep(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    runs = [folder.run(f"rates cl {number}/2") for number in (1, 2)]
+    label_runs.note(runs[1], "mine", "keep")
+    keep_sweep(folder, [run.name for run in runs])
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        for key in ("t", "c", "N"):
+            await press(pilot, key)
+            assert isinstance(app.screen, RunsScreen)
+            assert "is a sweep" in _toasts(app)
+        await press(pilot, "enter", "t")  # the newest trial is first
+        assert not isinstance(app.screen, RunsScreen)
+    assert user_labels.load(runs[1]).label == "mine"
+
+
+async def test_of_a_trial_that_its_sweep_stopped_nobody_is_told_to_resume_it(folder: LabFolder, app: CerankApp) -> None:
+    runs = [folder.running(folder.started(folder.run(f"rates cl {number}/2"), 5)) for number in (1, 2)]
+    keep_sweep(folder, [run.name for run in runs], stopped={2: 1})
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        folder.event(runs[1], "paused", "by the user")
+        folder.close()
+        await look(pilot)
+        assert "stopped early" in _toasts(app)
+        assert "paused" not in _toasts(app)
