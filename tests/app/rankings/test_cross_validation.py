@@ -104,7 +104,7 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
     assert blocks.mean == pytest.approx(row.paired.difference)
     assert len(cross_validation.fold_table(study.rows, study.confidence).rows) == 1
     costs = [stage_costs.of_run(run, run_store.load_plan(run))[0] for run in runs]
-    target = named_systems.target(settings.lab, f"{runs[1].name}@folds")
+    (target,) = named_systems.targets_of(settings.lab, [f"{runs[1].name}@folds"])
     (cost,) = system_costs.of_runs({"all": named_systems.runs_of(target)}, 0.0).values()
     assert (cost.seconds, cost.pairs) == (pytest.approx(sum(each.seconds for each in costs)), costs[0].pairs * 3)
 
