@@ -39,10 +39,18 @@ def _shared_inputs(plan: Plan) -> frozenset[tuple[str, str, str]]:
     )
 
 
-def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
-    """Return the newest finished run of each fold in their order, from the run of any of them.
+def are_of_one_set(plan: Plan, other: Plan) -> bool:
+    """Return whether two runs are folds of one cross-validation, perhaps the same fold.
 
     Runs that read another base model or other data under the same names are of another set.
+    """
+    if fold_of(plan.recipe) is None or fold_of(other.recipe) is None:
+        return False
+    return (family(plan.recipe), _shared_inputs(plan)) == (family(other.recipe), _shared_inputs(other))
+
+
+def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
+    """Return the newest finished run of each fold in their order, from the run of any of them.
 
     Raises:
         UsageError: the run is not of a fold.
@@ -53,7 +61,6 @@ def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
     if own is None:
         hint = "`cerank run --recipe NAME --dataset NAME --folds 5` makes a run for each fold"
         raise UsageError(f"run {run_store.title(folder)} is of no fold", hint=hint, code="not-a-fold")
-    common = family(plan.recipe), _shared_inputs(plan)
     run_of: dict[int, tuple[RunFolder, Plan]] = {}
     for other in run_store.folders(lab):
         try:
@@ -63,7 +70,7 @@ def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
         fold = fold_of(theirs.recipe)
         if fold is None or not other.done.exists():
             continue
-        if (family(theirs.recipe), _shared_inputs(theirs)) == common:
+        if are_of_one_set(plan, theirs):
             run_of[fold[0]] = (other, theirs)
     count = folds.count_of(own[1], validates=False)
     missing = [str(number) for number in range(1, count + 1) if number not in run_of]

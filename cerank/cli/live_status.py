@@ -17,17 +17,20 @@ from cerank.app.lab import Worker
 from cerank.app.run_views.display import clock
 from cerank.app.run_views.run_updates import Follower, RunUpdate
 from cerank.cli import table_columns
-from cerank.cli.output import emit, format_of, info, width_of, write_output
+from cerank.cli.output import emit, format_of, info, is_for_machines, width_of, write_output
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.core.metrics import Progress
 from cerank.errors import ExitCode
 from cerank.executors.interface import JobExecutor
+from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
-from cerank.text.safe_text import shown
+from cerank.text.safe_text import counted, shown
 
 POLL_SECONDS = 0.5  # seconds
+_MOST_NAMED = 3  # queued runs
+_ALL_START = "They start by themselves, one after the other"
 LINE_SECONDS = 15.0  # seconds between lines where there is no terminal to draw on
 REPORTED_EVENTS = {
     "groups counted",
@@ -282,6 +285,38 @@ def wait_until_stopped(lab: Lab, folder: RunFolder) -> None:
     """Return once no worker is at the run."""
     while lab.status(folder).state in {"running", "stopping"}:
         time.sleep(POLL_SECONDS)
+
+
+def tell_queued(lab: Lab, folders: Sequence[RunFolder], plan: Plan, what: str = "") -> None:
+    """Print the names of runs that were put into the queue, and say what the first of them waits for.
+
+    Args:
+        lab: lab of the runs.
+        folders: the runs, in their order; at least one.
+        plan: of the first one.
+        what: said of them, such as ", one for each fold"; "" for nothing.
+    """
+    from cerank.app.run_views.run_monitor import device_waited_for
+
+    short, queued = run_store.short_names(lab.folder), [folder.name for folder in lab.queued()]
+    first = folders[0].name
+    ahead = [short[name] for name in queued[: queued.index(first) if first in queued else 0]]
+    which = "It" if len(folders) == 1 else "The first of them"
+    if waits_for := device_waited_for(lab.queue_state(), plan, short):
+        place = f", behind {_some(ahead)}" if ahead else ""
+        then = f"{which} waits{place}: {waits_for}. {'It starts by itself' if len(folders) == 1 else _ALL_START}."
+    else:
+        then = f"{which} starts after {_some(ahead)}." if ahead else f"{which} starts now."
+    names = f"Run {run_store.title(folders[0])} is" if len(folders) == 1 else f"{counted(len(folders), 'run')} are"
+    info(f"{names} queued{what}. {then} {next_steps.command(lab.folder, 'queue')} shows their places.")
+    is_exact = is_for_machines(lab.settings.format)
+    write_output("".join(f"{folder.name if is_exact else short[folder.name]}\n" for folder in folders))
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return a few names in words, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def tell_submitted(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app import estimates
-from cerank.app.run_views.display import GLYPHS, age, at_words, clock
+from cerank.app.run_views.display import GLYPHS, age, at_words, clock, short
+from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
@@ -36,19 +37,29 @@ if TYPE_CHECKING:
     from cerank.evaluation.systems import System
 
 
-def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
-    """Return the runs of a lab: everything for machines, what fits a line for people."""
+def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials: bool = False) -> Table:
+    """Return the runs of a lab: everything for machines, what fits a line for people.
+
+    Args:
+        rows: the runs.
+        lab: folder of the lab.
+        form: format, as `--format` names it.
+        all_trials: for people, each trial of a sweep as a row; otherwise a sweep is one row.
+    """
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         keys = (*first, "created", "measure", "score")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
+    if not all_trials:
+        rows = SeedGroups(RunSettings()).folded(rows, are_seeds_folded=False)
     scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}
+    searched = any(row.trial or row.sweep for row in rows)
     heading = measures.pop() if len(measures) == 1 else "score"
     columns = (
         Column("run", "run", "name"),
-        Column("label", "label", priority=2),
+        Column("label", "label", priority=0 if searched else 2),  # nothing else tells trials apart
         Column("state", "state", "name"),
         Column("recipe", "recipe", priority=3),
         Column("base", "base", priority=4),
@@ -59,7 +70,17 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
     )
     now = datetime.now(UTC)
     body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
-    return Table("runs", columns, body, empty=empty)
+    if searched and not any(score for _, score in scores):
+        kept = [place for place, column in enumerate(columns) if column.key != "score"]
+        columns, body = (
+            tuple(columns[place] for place in kept),
+            tuple(tuple(row[place] for place in kept) for row in body),
+        )
+    sweeps = sum(row.sweep is not None for row in rows)
+    note = (
+        f"{counted(sweeps, 'sweep')}, a row for each; --all shows the trials, `cerank sweep FILE --results` ranks them"
+    )
+    return Table("runs", columns, body, notes=(note,) if sweeps else (), empty=empty)
 
 
 def _score(row: RunEntry) -> tuple[str, float | None]:
@@ -90,10 +111,22 @@ def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str
     now = f"{at}, {time} left" if time else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
-    described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
+    name = f"sweep of {', '.join(row.sweep.arms)}" if row.sweep else recipe.name if recipe else ""
+    described = (name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
     created = age(row.plan.created, until) if row.plan else ""
+    if row.sweep is not None:
+        now = f"{row.sweep.progress}, {_validated(row)}".removesuffix(", ")
+    elif row.trial is not None and row.state == "finished":
+        now = _validated(row)
+    elif row.trial is not None and row.trial.stopped:
+        now = row.at
+    label = row.trial.text() if row.trial is not None and not row.notes.label else row.label
     now = shown(at_words(now, 60))
-    return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
+    return (row.short_name, label, state_text(row.status.state, "table"), *described, created, score, now)
+
+
+def _validated(row: RunEntry) -> str:
+    return f"valid. {row.validated[0]} {short(row.validated[1])}" if row.validated else ""
 
 
 def _reason(row: RunRow | RunEntry) -> str:

@@ -341,11 +341,15 @@ class Scorer:
     def score_candidates(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> Scores:
         """Return query id -> document id -> score of the candidates of some queries; arguments as for `tokenize`.
 
+        Where documents are cut into passages, the scores of these are aggregated.
+
         Raises:
             RunFailedError: a score is not finite, so that nothing can be ranked by it.
         """
-        values = iter(self.score_pairs(self.tokenize(candidates, queries, documents)))
-        return {query: {doc: next(values) for doc in docs} for query, docs in candidates.items()}
+        scored, pairs = self.tokenize_all(candidates, queries, documents)
+        values = iter(self.score_pairs(pairs))
+        scores = {query: {text: next(values) for text in texts} for query, texts in scored.items()}
+        return scores if self.tokens.windows_in_use is None else self.aggregated(scores)
 
     def use_token_store(self, store: TokenStore | None) -> None:
         """Forget all texts, and read those of the next dataset from its token store, if it has one."""

@@ -44,6 +44,19 @@ class QueueState(msgspec.Struct, frozen=True):
             return "running"
         return "stopped" if self.waiting else "idle"
 
+    def blocked_by(self, device: str, count: int) -> str | None:
+        """Return a run that uses a device that a plan needs; "" where enough are free, None where there is none here.
+
+        Args:
+            device: as a plan names it: "cpu", "cuda" for any GPU, "cuda:1".
+            count: devices that the plan needs at once.
+        """
+        fitting = [slot for slot in self.slots if slot.device == device or slot.device.partition(":")[0] == device]
+        if not fitting:
+            return None
+        users = [slot.run for slot in fitting if slot.run]
+        return users[0] if users and len(fitting) - len(users) < count else ""
+
 
 def state_of(lab: Path, devices: Sequence[Device], now: datetime) -> QueueState:
     """Return the state of the queue of `lab`; damaged files never raise an error here."""

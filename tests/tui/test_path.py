@@ -97,6 +97,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
         terminal.press("Enter")
     terminal.until(f"[x] {'' if IS_FULL else 'short-'}{recipe}"[:24])
     terminal.press("Escape")
+    terminal.until("? help")  # the field is left; an escape and a letter at once are alt and that letter
 
 
 def _written(home: Path) -> list[Path]:
@@ -113,6 +114,8 @@ def _launch(terminal: Tmux) -> None:
     terminal.until("✔ ready", seconds=PATIENCE)
     terminal.keep("2-new-run")
     terminal.press("l")
+    terminal.until("[y]")
+    terminal.press("y")
     terminal.until("1 run queued")
 
 

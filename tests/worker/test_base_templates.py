@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cerank import recipes
+from cerank.app import rerank_dataset, shared_reranking
 from cerank.app.matrix import matrix_runs
 from cerank.app.plans import plan_of
+from cerank.app.publishing.export_model import ExportRequest, export
+from cerank.app.rankings.retrieve_documents import RetrievalRequest, retrieve
 from cerank.app.run_texts import some_texts
 from cerank.cli.typer_app import app
-from cerank.errors import RecipeError, UsageError
+from cerank.errors import ExitCode, RecipeError, UsageError
 from cerank.files.lease import Lease
+from cerank.inference import rerank as rerank_module
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.recipes.recipe_checks import recipe_from
@@ -27,7 +34,8 @@ from cerank.trec.text_io import read_run
 from tests.model_fixtures import write_tiny
 from tests.plan_fixtures import NOW
 from tests.refusals import refused
-from tests.worker.small import STAGE, write_dataset
+from tests.worker.forked_ranks import by_forks
+from tests.worker.small import STAGE, bits_of, small_run, write_dataset
 
 OWN = "{title} {text}"
 
@@ -157,3 +165,134 @@ def test_a_run_reads_what_its_template_says_and_keeps_the_first_stage(made: Simp
     assert {query: (again[query], again.scores(query)) for query in again} == {
         query: (rankings[1][query], rankings[1].scores(query)) for query in rankings[1]
     }
+
+
+PASSAGES = {"aggregation": "MeanP", "max_passages": 3, "length": 5, "stride": 3}
+
+
+@pytest.fixture(scope="module")
+def trained_on_passages(made: SimpleNamespace) -> RunFolder:
+    return carried_out(made, planned(made, "{text} {title}", base_template=OWN, passages=PASSAGES))
+
+
+def scores_of(path: Path) -> dict[str, dict[str, float]]:
+    ranking = read_run(path).ranking
+    return {query: dict(zip(ranking[query], ranking.scores(query), strict=True)) for query in ranking}
+
+
+@pytest.mark.parametrize("template", ["", "{title}: {text} {title}"])
+def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, template: str
+) -> None:
+    test, found, again = f"{made.data}[70%:]", tmp_path / "found.run", tmp_path / "again.run"
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    places += ["--template", template] if template else []
+    words = ["retrieve", "--base", trained_on_passages.name, "--dataset", test, "--method", "anncur", "--budget", "12"]
+    result = CliRunner().invoke(app, [*words, "--train-queries", "9", "--to", str(found), *places])
+    assert result.exit_code == 0, result.output
+    words = ["rerank", trained_on_passages.name, "--first-stage", str(found), "--dataset", test, "--depth", "12"]
+    result = CliRunner().invoke(app, [*words, "-o", str(again), *places])
+    assert result.exit_code == 0, result.output
+    retrieved, reranked = scores_of(found), scores_of(again)
+    assert {query: len(scores) for query, scores in retrieved.items()} == dict.fromkeys(reranked, 12)
+    for query, scores in retrieved.items():
+        assert scores == pytest.approx(reranked[query], abs=2e-6)
+
+
+@pytest.mark.slow
+def test_what_a_run_reads_decides_what_is_retrieved_and_its_index(
+    made: SimpleNamespace, trained_on_passages: RunFolder
+) -> None:
+    def retrieved(template: str) -> tuple[bytes, int]:
+        built: list[str] = []
+        request = RetrievalRequest(
+            base=trained_on_passages.name,
+            dataset=f"{made.data}[70%:]",
+            method="anncur",
+            budget=10,
+            train_queries=7,
+            document_template=template,
+        )
+        done = retrieve(made.settings, request, lambda what, *_: built.append(what))
+        return done.run, built.count("index")
+
+    as_in_run, built = retrieved("")
+    assert built == 7
+    assert retrieved("") == (as_in_run, 0)  # from the cache
+    other, built = retrieved("{text}")
+    assert built == 7  # other texts have an index of their own
+    assert other != as_in_run
+    assert retrieved(OWN)[0] == as_in_run  # the text that the model read, said in another way
+    with refused(UsageError, "document-field-unknown", "headline"):
+        retrieved("{headline}")
+
+
+@pytest.mark.slow
+def test_the_model_card_says_in_which_form_and_which_passages_documents_were_read(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    request = ExportRequest(run=trained_on_passages.name, form="sentence-transformers")
+    export(made.settings, request, tmp_path / "model", lambda _: None)
+    card = (tmp_path / "model" / "README.md").read_text()
+    use = card.partition("## Use")[2].partition("## Data")[0]
+    assert f"\n{OWN}\n" in use
+    for part in ("MeanP", "5 tokens", "up to 3"):
+        assert part in use
+
+
+@pytest.fixture
+def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of two queries, so that there is something to share; further processes are forks of this one."""
+    for module in (rerank_dataset, rerank_module):
+        monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(shared_reranking, "START", "fork")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # a fork cannot set them
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_small_chunks")
+def test_shards_and_devices_read_the_form_of_the_base_and_write_the_bytes_of_one_command(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path
+) -> None:
+    test = f"{made.data}[70%:]"
+    words = ["rerank", trained_on_passages.name, "--first-stage", "bm25", "--dataset", test, "--depth", "8"]
+    words += ["--lab", str(made.settings.lab), "--device", "cpu", "--threads", "1"]
+
+    def written(name: str, *options: str) -> Path:
+        output = tmp_path / name
+        own = ["--cache", str(tmp_path / f"cache-of-{name}"), "-o", str(output)]
+        result = CliRunner().invoke(app, [*words, *own, *options])
+        assert result.exit_code == 0, result.output
+        return output
+
+    one = written("one.run").read_bytes()
+    in_run = scores_of(trained_on_passages.ranking("c", test, "bm25"))
+    for query, scores in scores_of(tmp_path / "one.run").items():
+        assert scores == pytest.approx(in_run[query], abs=2e-6)
+    assert written("other.run", "--template", "{text}").read_bytes() != one
+    assert written("two.run", "--devices", "2").read_bytes() == one
+    for shard in ("1/3", "2/3", "3/3"):
+        written("shards.run", "--shard", shard, *(("--devices", "cpu,cpu") if shard == "2/3" else ()))
+    assert written("shards.run", "--merge").read_bytes() == one
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_small_chunks")
+def test_a_run_on_two_devices_reads_the_form_of_the_base_and_has_the_bytes_of_one(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    stage = {**STAGE, "steps": 6, "groups_per_step": 4, "validate_every": 3}
+    recipe = recipe_from(values_of(made, "{text} {title}", base_template=OWN, stages={"c": stage}), "test")
+    settings = msgspec.structs.replace(made.settings, devices="2", cache=tmp_path / "cache")
+    shared = plan_of(recipe, settings, now=NOW)
+    plain = plan_of(msgspec.structs.replace(recipe, base_template=""), settings, now=NOW)
+    one, two, of_plain = (small_run(tmp_path, plan, settings, n) for n, plan in enumerate((shared, shared, plain)))
+    assert by_forks(one, 1) == [ExitCode.OK], one.log.read_text()
+    for folder in (tmp_path / "cache").glob("scores*"):
+        shutil.rmtree(folder)  # else two would find the scores of one
+    assert by_forks(two, 2) == [ExitCode.OK, ExitCode.OK], two.log.read_text()
+    assert bits_of(one) == bits_of(two)
+    assert by_forks(of_plain, 2) == [ExitCode.OK, ExitCode.OK], of_plain.log.read_text()
+    weights, of_others = (run.final(0, "c") / "model.safetensors" for run in (two, of_plain))
+    assert weights.read_bytes() != of_others.read_bytes()

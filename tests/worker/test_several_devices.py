@@ -25,7 +25,6 @@ from cerank.runs import run_store
 from cerank.runs.records import Attempt, Failure
 from cerank.scheduler.local_launcher import WORKER
 from cerank.training.forward_backward import ForwardBackward
-from cerank.training.trainer import Trainer
 from cerank.worker import __main__ as worker_main
 from cerank.worker.ranks import join_ranks, launch_ranks
 from cerank.worker.ranks.join_ranks import is_broken_connection
@@ -34,6 +33,7 @@ from tests.rank_processes import in_processes
 from tests.refusals import refused
 from tests.scheduler.conftest import TOML, plan_for
 from tests.teachers.scripted_server import ScriptedServer
+from tests.worker.forked_ranks import by_forks
 from tests.worker.small import STAGE, bits_of, small_plan, small_run
 
 CPU = Device("cpu")
@@ -164,38 +164,6 @@ def test_an_error_of_torchrun_itself_is_the_runs(launched):
     assert (code, run.stop.exists()) == (ExitCode.FAILED, False)
     failure = json_records.load(run.failure, Failure)
     assert (failure.kind, failure.what) == ("crash", "TimeoutError: no rendezvous")
-
-
-def by_forks(run, count, fault=None, key=""):
-    """The exit codes of the processes that carry a run out, forked from this one, as torchrun would have started them.
-
-    Args:
-        fault: (rank, signal): a signal that a process sends itself in its fifth step.
-        key: variable that names the process to a server.
-    """
-
-    def carry_out():
-        number = int(os.environ["RANK"])
-        if key:
-            os.environ[key] = f"key-of-rank-{number}"
-        if count == 1:
-            for name in ("RANK", "WORLD_SIZE"):
-                del os.environ[name]
-        with (run.path / "log.txt").open("ab") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        real = Trainer.forward_backward
-
-        def failing(self, passes, batch, step):
-            if step == 5 and fault is not None and number == fault[0]:
-                os.kill(os.getpid(), fault[1])
-            return real(self, passes, batch, step)
-
-        Trainer.forward_backward = failing
-        sys.argv = ["worker", "--devices", ",".join(["cpu"] * count), str(run.path)]
-        return int(worker_main.main())
-
-    return in_processes(count, carry_out, run.path)
 
 
 @pytest.fixture

@@ -280,6 +280,20 @@ _FOLDS = re.compile(r"(?P<run>[^=:]+)@folds(?P<stage>:.*)?")
 _FOLD_LABEL = re.compile(r" fold [0-9]+ of [0-9]+\Z")
 
 
+def names_in(text: str) -> tuple[tuple[str, bool], ...]:
+    """Return each name that may be a run's in what `targets_of` reads, and whether all folds are meant, not it alone.
+
+    >>> names_in("tuned=swift-otter:distill,calm-heron@folds")[1:]
+    (('swift-otter', False), ('calm-heron', True))
+    """
+    _, equals, rest = text.partition("=")
+    names = []
+    for part in (text, *(rest.split(",") if equals else ())):  # a run or file may be called by the whole text
+        match = _FOLDS.fullmatch(part.strip())
+        names.append((match["run"] if match else part.strip().partition(":")[0], match is not None))
+    return tuple(names)
+
+
 def one_target(lab: Path, text: str) -> RunTarget | FileTarget | FoldsTarget:
     """Return what a text without a label names: as `target`, or the runs of all folds where it says `RUN@folds`."""
     match = _FOLDS.fullmatch(text)

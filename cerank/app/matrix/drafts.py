@@ -72,6 +72,12 @@ class DraftRun(msgspec.Struct, frozen=True):
     levels: dict[str, str] = {}  # factor -> level, in a matrix with factors
     varied: str = ""  # the recipe's name without the levels; "" in a matrix without factors
     fold: int = 0  # that it is tested on, from 1; 0 without folds
+    divided: Recipe | None = None  # what the recipes of all folds were made of; None without folds
+
+    @property
+    def declared(self) -> Recipe:
+        """Return the recipe as it was chosen: of a fold, that of all folds together."""
+        return self.divided or self.recipe
 
     @property
     def toml(self) -> bytes:
@@ -144,7 +150,7 @@ def as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
     settings = {path: text for path, text in target.items() if text != own[path]}
     draft = Draft(sources=(start,), bases=(recipe.base,), seeds=str(recipe.seed), settings=settings)
     cells = check_draft(draft).cells
-    return draft if len(cells) == 1 and cells[0].recipe == recipe else None
+    return draft if cells and all(cell.declared == recipe for cell in cells) else None
 
 
 # --- what is wrong
@@ -332,7 +338,8 @@ def _runs(draft: Draft, choices: Sequence[_ChosenRecipe], seeds: Sequence[int]) 
                 rounds = fold_recipes(recipe)
                 for each in rounds:
                     named = each.label(label or recipe.name)
-                    out.append(DraftRun(each.recipe, b"", named, command if each.number == 1 else "", fold=each.number))
+                    only = command if each.number == 1 else ""
+                    out.append(DraftRun(each.recipe, b"", named, only, fold=each.number, divided=recipe))
     return out
 
 

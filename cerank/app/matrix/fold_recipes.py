@@ -62,6 +62,23 @@ def fold_recipes(recipe: Recipe) -> tuple[FoldRecipe, ...]:
     return tuple(FoldRecipe(_of_fold(recipe, whole, names), number, count) for number, names in enumerate(rounds, 1))
 
 
+def instead_of(key: str, name: str, of: str) -> str:
+    """Return in words what a recipe with folds reads in the place of data that it leaves out; "" where it names data.
+
+    Args:
+        key: key of `[data]`.
+        name: what the recipe has there.
+        of: its `folds`; "" for none.
+
+    >>> instead_of("train", "pydocs/train", "5")
+    'the other folds of the test set'
+    >>> [instead_of("train", "./coll", "5"), instead_of("train", "pydocs/train", "")]
+    ['', '']
+    """
+    words = {"train": "the other folds of the test set", "validation": "the next fold of the test set"}
+    return words[key] if of.strip() and key in words and name == getattr(Data(), key) else ""
+
+
 def _filled(recipe: Recipe) -> Recipe:
     """Return the recipe with the one dataset that is tested also where it leaves training or validation out."""
     data, default = recipe.data, Data()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app import estimates, plans
+from cerank.app import estimates, fold_runs, plans
 from cerank.app.lab import Lab
 from cerank.app.matrix.drafts import DraftRun, FieldError
 from cerank.app.plans import WorkItem
@@ -198,7 +198,8 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
     data, stages = recipe.data, recipe.chained()
     yield "base", partial(bases.locate, recipe.base, pooling=recipe.pooling)
     named = [("data.train", data.train), ("data.validation", data.validation)]
-    named += [("data.test", test) for test in data.test]
+    tests = [("data.test", test) for test in data.test]
+    named = [*tests, *named] if fold_runs.fold_of(recipe) else [*named, *tests]  # folds are made of what is tested
     named += [(f"stages.{name}.dataset", stage.dataset) for name, stage in stages if stage.dataset]
     named += [(f"stages.{name}.validation", stage.validation) for name, stage in stages if stage.validation]
     for path, dataset in named:

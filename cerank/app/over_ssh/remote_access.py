@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -34,6 +33,7 @@ from cerank.app.over_ssh.lab_files import (
 )
 from cerank.app.over_ssh.lab_messages import ListAnswer, SentEntry
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
+from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError, HeldError, MissingError
 from cerank.files import disk
@@ -43,7 +43,6 @@ from cerank.runs import run_names, test_set_looks
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
 
-_MOST_FITTING = 5  # runs that a part of a name may stand for
 PLANNING_PATIENCE = 3600.0  # seconds in which the other side opens and hashes what runs read
 
 
@@ -154,6 +153,8 @@ class RemoteAccess(LabAccess):
             place=sent.place,
             verdict=run.verdict,
             waits_for=sent.waits_for,
+            trial=sent.trial,
+            kept=run.kept,
         )
 
     def sample(self, folder: RunFolder, *, is_live: bool) -> UsageSample:
@@ -176,17 +177,9 @@ class RemoteAccess(LabAccess):
                 self._bring(name, file_set)
 
     def bring_targets(self, targets: Sequence[str]) -> None:
-        """Copy the rankings of the runs that a comparison names."""
-        words = {word for target in targets for word in re.split(r"[=,:]", target) if word}
-        named = [name for name, entry in self._entries.items() if words & {name, entry.short_name, entry.label}]
-        parts = words - {word for name in named for word in (name, *self._words_of(name))}
-        known = {name: " ".join((name, *self._words_of(name))) for name in self._entries}
-        fitting = [name for name, text in known.items() if any(part in text for part in parts)]
-        self.bring(dict.fromkeys([*named, *fitting[:_MOST_FITTING]]), "results")
-
-    def _words_of(self, name: str) -> tuple[str, str]:
-        entry = self._entries[name]
-        return entry.short_name, entry.label
+        """Copy the rankings of the runs that a comparison names, those of all folds where it says so."""
+        named = run_list.entries_named(targets, self._entries.values())
+        self.bring([entry.name for entry in named], "results")
 
     def _known_here(self, folder: RunFolder) -> dict[str, SeenFile]:
         """Return the files that an earlier dashboard copied."""

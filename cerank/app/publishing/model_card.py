@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import cerank
+from cerank.app import reranked_passages
 from cerank.app.comparison import run_answer, stage_costs
 from cerank.app.named_models import NamedModel
 from cerank.app.publishing.quantized_verdict import QuantizedResult
@@ -23,6 +24,7 @@ from cerank.recipes.rendering import render
 from cerank.runs import run_store
 from cerank.runs.records import Attempt
 from cerank.text import escapes
+from cerank.text.safe_text import shown
 from cerank.text.table_data import written
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ def text(model: NamedModel, exported: Exported) -> str:
             if exported.query_prompt
             else []
         ),
+        *_form_of_documents(model.folder),
         f"Checked after writing: {exported.check.text}.",
         "## Data",
         *_data(run),
@@ -232,6 +235,24 @@ def _use(exported: Exported) -> list[str]:
         out.append("transformers' Auto class loads it; template and answers are in `reranker.toml`.")
     else:
         out.append("transformers' AutoModel loads the encoder alone, without the head.")
+    return out
+
+
+def _form_of_documents(folder: Path) -> list[str]:
+    """Say how the model reads documents, where that is another way than whole, title and text joined by a space."""
+    passages, forms, _ = reranked_passages.as_in_run(None, "", folder)
+    out = []
+    if template := forms.base_template or forms.template:
+        out.append(
+            "It was trained and measured on documents in the form below, where braces stand for a field of the "
+            f"document; write passages so before they are scored:\n\n````text\n{shown(template, lines=True)}\n````"
+        )
+    if passages is not None:
+        out.append(
+            f"It was measured on documents cut into passages of {passages.length} tokens, {passages.stride} from the "
+            f"start of one to that of the next, up to {passages.max_passages} of a document; their scores were "
+            f"aggregated by {passages.aggregation}."
+        )
     return out
 
 

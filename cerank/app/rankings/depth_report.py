@@ -296,7 +296,7 @@ def _shown_to_deepest(depth_study: DepthStudy, row: Row) -> str:
 
 
 def _intervals(depth_study: DepthStudy) -> str:
-    """Return what the intervals of means and of differences are."""
+    """Return which interval is given with a mean, and which with a difference."""
     comparison = depth_study.comparison
     text = f"[interval] of a mean: {100 * comparison.terms.confidence:.4g} %, over queries, by itself"
     shown = [point.against_deepest for curve in depth_study.curves for point in curve.points if point.against_deepest]

@@ -16,7 +16,8 @@ from cerank.recipes.factors import mixed_effects
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
-from cerank.runs import declared_matrices, run_store
+from cerank.runs import run_store
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
@@ -131,9 +132,9 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
 
 
 def _matrix(settings: Settings, name: str) -> MatrixRecord:
-    record = declared_matrices.load_if_there(settings.lab, name)
+    record = MATRICES.load_if_there(settings.lab, name)
     if record is None:
-        there = sorted(path.stem for path in declared_matrices.path_of(settings.lab, name).parent.glob("*.json"))
+        there = sorted(path.stem for path in MATRICES.path_of(settings.lab, name).parent.glob("*.json"))
         hint = nearest(name, there) if there else "cerank run --matrix makes one"
         raise UsageError(f"the lab has no matrix '{name}'", where=str(settings.lab), hint=hint, code="matrix-not-found")
     return record

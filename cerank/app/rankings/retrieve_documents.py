@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cerank.app import reranked_passages
 from cerank.app.comparison import margins as margins_of
 from cerank.app.lab import Lab
 from cerank.app.rerank_dataset import STDOUT, checkpoint_folder
@@ -27,6 +28,7 @@ from cerank.files import disk
 from cerank.machine import process_environment
 from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
+from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.retrieval import cur_retrieval
 from cerank.retrieval.cur_retrieval import ADACUR, ANNCUR, CurSettings
 from cerank.retrieval.score_matrix import ScoreMatrix
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from cerank.inference.rerank import Scorer
 
 BEST = (1, 10, 50, 100)  # how many of the documents that the cross-encoder puts first are looked for
-DOCUMENTS_AT_ONCE = 512  # of a row of the index; bounds the tokens in memory
+TEXTS_AT_ONCE = 512  # of a row of the index, documents or their passages; bounds the tokens in memory
 TRAIN_QUERIES = 200
 
 
@@ -57,7 +59,8 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 5
     rcond: float = 1e-3
     seed: int = 42
-    precision: str | None = None
+    precision: str | None = None  # None: the run's, as in `cerank rerank`
+    document_template: str = ""  # text of a document from its fields; "": as the model's run had it, if it is of one
     output: Path | None = None
     replace: bool = False
     first_stage: str = "bm25"  # what re-ranking at equal calls is measured over
@@ -90,7 +93,10 @@ class _Sources(msgspec.Struct, frozen=True, kw_only=True):
     """What a retrieval reads: the collection, its queries, and the training queries of its index."""
 
     folder: Path  # of the cross-encoder
-    dataset: Dataset
+    searched: Dataset  # as a first stage reads it
+    dataset: Dataset  # as the cross-encoder reads it
+    passages: PassageSpec | None  # how the cross-encoder's documents are cut
+    precision: str | None
     doc_ids: tuple[str, ...]
     train: tuple[tuple[str, str], ...]  # id and text
     notes: tuple[str, ...]
@@ -111,7 +117,7 @@ def retrieve(
     """
     _check_output(request)
     sources = _sources(settings, request, (request.method,))
-    with _scorer(settings, request, sources) as (scorer, key):
+    with _scorer(settings, sources) as (scorer, key):
         index = _index(settings, key, scorer, sources, progress)
         ranking = cur_retrieval.retrieve(
             index,
@@ -154,12 +160,12 @@ def compare(
     if not dataset.qrels:
         raise UsageError("it has no qrels, so nothing can be compared", where=dataset.name)
     check([request.measure], dataset.qrels, "--measure")
-    first = candidates(dataset, request.first_stage, request.budget, settings.cache)
-    with _scorer(settings, request, sources) as (scorer, key):
+    first = candidates(sources.searched, request.first_stage, request.budget, settings.cache)
+    with _scorer(settings, sources) as (scorer, key):
         index = _index(settings, key, scorer, sources, progress)
         exact = ScoreMatrix.in_cache(settings.cache, key, list(dataset.queries.items()), sources.doc_ids)
         exact.build(
-            lambda query: _row(scorer, dataset, query, dataset.queries[query], sources.doc_ids),
+            lambda query: _row(scorer, sources, query, dataset.queries[query]),
             lambda done, total: progress("exact scores", done, total),
         )
     rows = {query: exact.row(query) for query in dataset.queries}
@@ -224,13 +230,20 @@ def _filled(docs: Sequence[str], query: str, doc_ids: Sequence[str], request: Re
 
 def _sources(settings: Settings, request: RetrievalRequest, methods: Sequence[str]) -> _Sources:
     """Open what is needed and check the budget on it, before a model is loaded."""
+    from cerank.datasets.document_fields import with_template
     from cerank.datasets.open_datasets import open_dataset
 
     if request.method not in cur_retrieval.METHODS:  # before anything slow
         request.settings(request.method).check(request.budget, 1)
     Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.base)
-    dataset = open_dataset(request.dataset, settings.cache)
+    passages, forms, notes_of_run = reranked_passages.as_in_run(None, request.document_template, folder)
+    precision = request.precision
+    if precision is None:
+        precision, more = reranked_passages.precision_of_run(folder, resolve_device(settings.device))
+        notes_of_run += more
+    searched = with_template(open_dataset(request.dataset, settings.cache), forms.template, "--template")
+    dataset = with_template(searched, forms.base_template, "base_template")
     name = request.train or _training_of(settings, request.base)
     train = open_dataset(name, settings.cache)
     texts = set(dataset.queries.values())
@@ -243,7 +256,16 @@ def _sources(settings: Settings, request: RetrievalRequest, methods: Sequence[st
     notes = [f"the index has the scores of {counted(len(chosen), 'query')} of {name} with {len(doc_ids):,} documents"]
     if shared:
         notes.append(f"{counted(len(shared), 'query')} of {name} are among those to retrieve for, and index nothing")
-    return _Sources(folder=folder, dataset=dataset, doc_ids=doc_ids, train=chosen, notes=tuple(notes))
+    return _Sources(
+        folder=folder,
+        searched=searched,
+        dataset=dataset,
+        passages=passages,
+        precision=precision,
+        doc_ids=doc_ids,
+        train=chosen,
+        notes=(*notes_of_run, *notes),
+    )
 
 
 def _training_of(settings: Settings, base: str) -> str:
@@ -273,9 +295,7 @@ def _check_output(request: RetrievalRequest) -> None:
 
 
 @contextlib.contextmanager
-def _scorer(
-    settings: Settings, request: RetrievalRequest, sources: _Sources
-) -> Iterator[tuple[Scorer, tuple[str, ...]]]:
+def _scorer(settings: Settings, sources: _Sources) -> Iterator[tuple[Scorer, tuple[str, ...]]]:
     """Load the cross-encoder, and hold its device; with the key of its scores on the collection."""
     from cerank.inference.rerank import Scorer
     from cerank.inference.score_cache import score_cache_key
@@ -286,9 +306,13 @@ def _scorer(
     threads = settings.threads or physical_cores()
     with hold_gpu(device, settings.lab, "cerank retrieve"):
         make_deterministic(device, threads)
-        scorer = Scorer.load(sources.folder, device, request.precision)
+        scorer = Scorer.load(sources.folder, device, sources.precision)
+        reranked_passages.use_passages(sources.passages, scorer, sources.dataset)
+        model = scorer.checkpoint + scorer.scored_text
+        if sources.passages is not None:  # the matrix holds scores of documents, unlike the cache of `cerank rerank`
+            model += f" {sources.passages.first_aggregation} {sources.passages.top}"
         collection = sources.dataset.documents.fingerprint()
-        key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+        key = score_cache_key(model, collection, device=device, threads=threads, precision=scorer.precision)
         yield scorer, key
 
 
@@ -303,18 +327,19 @@ def _index(
     texts = dict(sources.train)
     matrix = ScoreMatrix.in_cache(settings.cache, key, sources.train, sources.doc_ids)
     matrix.build(
-        lambda query: _row(scorer, sources.dataset, query, texts[query], sources.doc_ids),
+        lambda query: _row(scorer, sources, query, texts[query]),
         lambda done, total: progress("index", done, total),
     )
     return matrix
 
 
-def _row(scorer: Scorer, dataset: Dataset, query: str, text: str, doc_ids: Sequence[str]) -> list[float]:
+def _row(scorer: Scorer, sources: _Sources, query: str, text: str) -> list[float]:
     """Return a query's scores with all documents, some hundreds at a time."""
     out: list[float] = []
-    for start in range(0, len(doc_ids), DOCUMENTS_AT_ONCE):
-        part = doc_ids[start : start + DOCUMENTS_AT_ONCE]
-        scores = scorer.score_candidates({query: part}, lambda _ids: [text], dataset.documents.texts)
+    at_once = max(1, TEXTS_AT_ONCE // (sources.passages.max_passages if sources.passages is not None else 1))
+    for start in range(0, len(sources.doc_ids), at_once):
+        part = sources.doc_ids[start : start + at_once]
+        scores = scorer.score_candidates({query: part}, lambda _ids: [text], sources.dataset.documents.texts)
         out += [scores[query][doc] for doc in part]
         scorer.clear()
     return out

@@ -170,9 +170,9 @@ def _sources(lab: Path, report_scope: ReportScope) -> tuple[SourceFile, ...]:
                     files[folder.name, "ranking", folder.ranking(system, test, first)] = None
                     files[folder.name, "measures", folder.measures(system, test, first)] = None
     if report_scope.record is not None:
-        from cerank.runs import declared_matrices
+        from cerank.runs.declared_records import MATRICES
 
-        files["", "matrix", declared_matrices.path_of(lab, report_scope.record.name)] = None
+        files["", "matrix", MATRICES.path_of(lab, report_scope.record.name)] = None
     rows = [
         SourceFile(run=run, role=role, path=str(path.relative_to(lab)), sha256=sha256_file(path))
         for run, role, path in files

@@ -22,7 +22,8 @@ from cerank.evaluation.multiple_testing import Correction
 from cerank.recipes.matrix_schema import MatrixRecord
 from cerank.recipes.schema import Stage
 from cerank.registry import nearest
-from cerank.runs import declared_matrices, run_store, user_labels
+from cerank.runs import run_store, user_labels
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.text.safe_text import counted
 
@@ -81,7 +82,7 @@ def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_s
     """
     if not texts:
         raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs", code="report-empty")
-    record = declared_matrices.load_if_there(lab, texts[0]) if len(texts) == 1 else None
+    record = MATRICES.load_if_there(lab, texts[0]) if len(texts) == 1 else None
     if record is not None:
         scope = _of_matrix(lab, record, every_stage)
     else:

@@ -22,6 +22,7 @@ from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
 from cerank.planning import (
+    base_fit,
     node_schedule,
     several_devices,
     shared_speed,
@@ -252,12 +253,12 @@ def _run_folds(
         live_status.tell_submitted(lab, folders, records)
     else:
         folders = [lab.enqueue(plan, toml) for plan, toml in planned]
-        for folder in folders:
-            write_output(folder.name + "\n")
+        live_status.tell_queued(lab, folders, planned[0][0], ", one for each fold")
     waiting_trackers.start_when_they_begin({folder.path: 0 for folder in folders}, tracking)
+    name = run_store.short_name(folders[0])
     info(
-        f"{counted(len(rounds), 'run')}, one for each fold; once they are finished, `cerank folds RUN` with any of "
-        "them compares all, and `cerank compare` knows them as RUN@folds"
+        f"Once all have finished, {next_steps.command(lab.folder, f'folds {name}')} compares what they did together, "
+        f"and {next_steps.command(lab.folder, 'compare')} and report know them as {name}@folds."
     )
 
 
@@ -331,10 +332,11 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
 
 
 def _enqueue(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest) -> None:
+    from cerank.cli import live_status
+
     folder = lab.enqueue(plan, toml)
     waiting_trackers.start_when_they_begin({folder.path: 0}, tracking)
-    info(f"Run {run_store.title(folder)} is queued. {next_steps.command(lab.folder, 'queue')} shows its place.")
-    write_output(folder.name + "\n")
+    live_status.tell_queued(lab, [folder], plan)
 
 
 def _truncation_sentences(plan: Plan, *, is_measured: bool) -> Iterable[str]:
@@ -395,9 +397,9 @@ def _show_plan(
     _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
     for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
-    for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
+    for sentence in (*workload.filter_sentences(plan.recipe, work), *base_fit.optimization_sentences(plan, work)):
         info(sentence)
-    for name, memory in plans.memory_of(plan).items():
+    for name, memory in base_fit.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     for sentence in _truncation_sentences(plan, is_measured=is_measured):
         info(sentence)

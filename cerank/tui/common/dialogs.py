@@ -13,8 +13,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Label, Static
+from textual.widgets.button import ButtonVariant
 
 from cerank.app.comparison import export_comparison
 from cerank.app.matrix.recipe_form import FieldSpec
@@ -28,7 +30,10 @@ Outcome = Callable[[Mapping[str, str]], str]
 
 
 class ConfirmDialog(ModalScreen[bool]):
-    """A yes-or-no question; dismissed with True for yes."""
+    """A yes-or-no question; dismissed with True for yes.
+
+    Any other letter is a no: whoever types a word into a screen that has no line for it started nothing by that.
+    """
 
     CSS = """
     ConfirmDialog { align: center middle; }
@@ -46,10 +51,18 @@ class ConfirmDialog(ModalScreen[bool]):
     ]
     AUTO_FOCUS = "#no"
 
-    def __init__(self, question: Content, yes: str) -> None:
+    def __init__(self, question: Content, yes: str, *, loses: bool = True) -> None:
+        """Ask.
+
+        Args:
+            question: what is asked.
+            yes: what yes does, in a word.
+            loses: whether yes ends or deletes something.
+        """
         super().__init__()
         self._question = question
         self._yes = yes
+        self._loses = loses
 
     def compose(self) -> ComposeResult:
         """Lay out the question and two buttons."""
@@ -57,11 +70,18 @@ class ConfirmDialog(ModalScreen[bool]):
             yield Label(content("") + self._question)
             with Horizontal():
                 yield Button(content("[n] No"), id="no", variant="primary", flat=True)
-                yield Button(content(f"[y] {self._yes}"), id="yes", variant="error", flat=True)
+                variant: ButtonVariant = "error" if self._loses else "success"
+                yield Button(content(f"[y] {self._yes}"), id="yes", variant=variant, flat=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Answer."""
         self.dismiss(event.button.id == "yes")
+
+    def on_key(self, event: Key) -> None:
+        """Take a letter that means nothing here for a no."""
+        if event.is_printable and event.key != "space" and event.key not in self.active_bindings:
+            event.stop()
+            self.dismiss(False)
 
     def action_answer(self, is_yes: bool) -> None:
         """Answer by key."""

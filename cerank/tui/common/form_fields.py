@@ -164,18 +164,19 @@ class FieldRow(Vertical):
         self._is_of_recipe = is_of_recipe
         self._text = row.text if text is None else text
         self._placeholder = placeholder
+        self._instead = ""
         self._wrong = self._warning = ""
         self._has_said = False
 
     def compose(self) -> ComposeResult:
         """Lay out the field, and below it a line for its error."""
-        safe = shown(self._text)
+        safe = self._as_shown
         with Horizontal():
             yield Static(self._key(), classes="key")
             yield (
                 ChoiceField(self.row.choices, safe)
                 if self.row.choices
-                else LineInput(safe, placeholder=self._placeholder, select_on_focus=False)
+                else LineInput(safe, placeholder=self._instead or self._placeholder, select_on_focus=False)
             )
             yield WholeWords(self.row.meaning or self.row.expected, classes="meaning")
         yield Static(self._help(), classes="help")
@@ -195,15 +196,26 @@ class FieldRow(Vertical):
         """Show another setting of the same kind, with this text."""
         self.row, self._text = row, text
         if self.is_mounted:
-            safe = shown(text)
             with self.prevent(Input.Changed, ChoiceField.Changed):
                 if row.choices:
                     choice = self.query_one(ChoiceField)
-                    choice.choices, choice.value = row.choices, safe
+                    choice.choices, choice.value = row.choices, self._as_shown
                 else:
-                    self.query_one(LineInput).value = safe
+                    line = self.query_one(LineInput)
+                    line.value, line.placeholder = self._as_shown, self._instead or self._placeholder
             self.query_one(WholeWords).show(row.meaning or row.expected)
             self._mark()
+
+    def show_instead(self, words: str) -> None:
+        """Show in the place of the recipe's own text what another setting puts there; "" for nothing."""
+        if words != self._instead:
+            self._instead = words
+            self.show(self.row, self._text)
+
+    @property
+    def _as_shown(self) -> str:
+        """The text in the line: none where another setting takes the place of the recipe's own."""
+        return "" if self._instead and self._text == self.row.text else shown(self._text)
 
     def show_error(self, wrong: str, warning: str = "") -> None:
         """Show what is wrong with the field, else what is unusual about it, or that nothing is."""
@@ -250,9 +262,10 @@ class FieldRow(Vertical):
         self.post_message(self.Submitted(self))
 
     def _take(self, value: str) -> None:
-        if value == shown(self._text):  # as it is shown, not as it was typed: the text may hold what is never shown
+        if value == self._as_shown:  # as it is shown, not as it was typed: the text may hold what is never shown
             return
-        self._text = self.row.text if value == shown(self.row.text) else value
+        is_own = value == shown(self.row.text) or (self._instead and not value)
+        self._text = self.row.text if is_own else value
         self._mark()
         self.post_message(self.Changed(self, self._text))
 

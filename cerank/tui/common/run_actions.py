@@ -1,4 +1,4 @@
-"""Actions on a run that every screen with runs offers. Only stopping and deleting need a confirmation."""
+"""Actions on a run that every screen with runs offers. What starts, ends or deletes work asks first."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
 
 
 def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
-    """Put the runs in the queue: each resumes as soon as its device is free."""
+    """Ask, then put the runs in the queue: each resumes as soon as its device is free."""
     lab_app = screen.lab_app
     able = [entry for entry in entries if entry.state not in {"finished", "running", "stopping", "queued"}]
+    able = [entry for entry in able if len(entries) == 1 or not (entry.trial and entry.trial.stopped)]
     if not able:
         entry = entries[0]
         hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")
@@ -103,7 +104,17 @@ def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
         lab_app.show_message(f"{_named(able)}: resumes as soon as its device is free")
         lab_app.poll(*(entry.name for entry in able))
 
-    screen.run_in_thread(resume_all, resumed, group="resume")
+    def answered(is_yes: bool | None) -> None:
+        if is_yes:
+            screen.run_in_thread(resume_all, resumed, group="resume")
+
+    which = "It continues from its" if len(able) == 1 else "Each continues from its"
+    question = stacked(
+        joined("Resume ", (_named(able), "bold"), "?"),
+        content(""),
+        content(f"{which} latest checkpoint, or from its start, as soon as its device is free."),
+    )
+    screen.app.push_screen(ConfirmDialog(question, "Resume", loses=False), answered)
 
 
 def delete(screen: LabScreen, entries: Sequence[RunEntry]) -> None:

@@ -133,12 +133,8 @@ class CompareScreen(LabScreen):
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
         """Warn of runs whose files changed after they were made."""
-        named = {target.partition(":")[0] for target in self.named.targets}
-        damaged = [
-            entry
-            for entry in entries
-            if entry.state == "damaged" and named & {entry.name, entry.short_name, entry.label}
-        ]
+        named = run_list.entries_named(self.named.targets, entries)
+        damaged = [entry for entry in named if entry.state == "damaged"]
         lines = [content(f"! {entry.short_name or entry.name} is damaged: {entry.why}") for entry in damaged]
         self.query_one("#damage", Static).update(stacked(*lines) if lines else content(""))
         self.query_one("#damage").display = bool(lines)

@@ -82,6 +82,16 @@ def runs(count: int) -> str:
     return f"{count} run{'s' * (count != 1)}"
 
 
+def launch_question(matrix: PlannedMatrix) -> Content:
+    """Return the question whether to start what was planned, with its work."""
+    took = f", about {estimates.format_minutes(matrix.minutes)}" if matrix.minutes is not None else ""
+    return stacked(
+        joined("Start ", (runs(len(matrix.plans)), "bold"), "?"),
+        content(""),
+        content(f"At most {matrix.pairs:,} pairs through the model{took}. A run waits in the queue for a free device."),
+    )
+
+
 def outcome(
     draft: Draft,
     checked: CheckedDraft,

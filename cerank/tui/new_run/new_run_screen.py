@@ -15,11 +15,12 @@ import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.events import Key
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Input, Static
 
 from cerank.app import Lab, dashboard_state
-from cerank.app.matrix import draft_text, drafts, input_limits, matrix_planning, recipe_form
+from cerank.app.matrix import draft_text, drafts, fold_recipes, input_limits, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import display
@@ -60,7 +61,8 @@ class NewRunScreen(LabScreen):
     SHOWS_ONE_MESSAGE = True
     HELP_TEXT = (
         "Several base models, recipes and seeds make a matrix. A setting with a bullet differs from the recipe and\n"
-        "applies to the stage of that name in every chosen recipe. esc leaves a field first, then the form."
+        "applies to the stage of that name in every chosen recipe. Letters are keys until tab or a click goes into a\n"
+        "field; esc leaves the field first, then the form."
     )
     CSS_PATH = "new_run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,14 +73,18 @@ class NewRunScreen(LabScreen):
                 tooltip="Choose datasets, first stages and depth"),
         Binding("4", "step('launch')", "launch", show=False, id="new.launch-step",
                 tooltip="Choose seeds and device, and see the work"),
+        # the app's own key for it, which acts before the focused field, named in the footer
+        Binding("tab", "app.focus_next", "fields", priority=True, id="new.fields",
+                tooltip="Go into the next field; esc leaves it, so that letters are keys again"),
         Binding("n", "turn(1)", "next step", id="new.next"),
         Binding("p", "turn(-1)", "previous step", show=False, id="new.before"),
         Binding("left_square_bracket", "stage(-1)", "previous stage", show=False, key_display="[",
                 id="new.stage-before"),
         Binding("right_square_bracket", "stage(1)", "next stage", show=False, key_display="]",
                 id="new.stage-next", tooltip="Show the settings of the next stage"),
-        Binding("l", "launch", "launch", id="new.launch", tooltip="Show the work of the runs, then queue them"),
-        Binding("y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent commands, one per run"),
+        Binding("l", "launch", "launch", id="new.launch",
+                tooltip="Show the work of the runs; then ask whether to queue them"),
+        Binding("y", "copy", "copy", id="new.copy", tooltip="Copy the equivalent commands, one per run"),
         Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="Save the changed recipe to a file"),
         Binding("E", "edit", "edit as text", show=False, id="new.edit",
                 tooltip="Open the recipe (step 2) or the whole form in $VISUAL or $EDITOR"),
@@ -175,6 +181,7 @@ class NewRunScreen(LabScreen):
         await self.query_one(SettingsForm).fill(self._groups(), self._text)
         self._has_rows = True
         self._fields = tuple(self.query(FieldRow))
+        self._show_folds()
         self._show_errors()
 
     def _see_lab(self, option: str) -> None:
@@ -211,7 +218,15 @@ class NewRunScreen(LabScreen):
         for row, field in zip(self._data_rows(), self.query("#data-rows FieldRow").results(FieldRow), strict=False):
             field.show(row, self._text(row))
         self.query_one(SettingsForm).show(self._groups(), self._text)
+        self._show_folds()
         self._show_errors()
+
+    def _show_folds(self) -> None:
+        """Say in the fields of data which folds are read where folds take the place of the recipe's own data."""
+        fields = {field.row.key: field for field in self._fields if field.row.path.startswith("data.")}
+        of = self._text(fields["folds"].row) if "folds" in fields else ""
+        for key, field in fields.items():
+            field.show_instead(fold_recipes.instead_of(key, self._text(field.row), of))
 
     # the draft
 
@@ -306,6 +321,12 @@ class NewRunScreen(LabScreen):
 
     # events
 
+    def on_key(self, event: Key) -> None:
+        """Say how to get into a field, where a letter is typed that is no key."""
+        is_key = event.key in self.active_bindings
+        if event.is_printable and not is_key and not isinstance(self.focused, Input):
+            self.lab_app.show_message("Letters are keys here. tab goes into the next field.")
+
     def on_checklist_chosen(self, event: Checklist.Chosen) -> None:
         """Take the bases or recipes that are marked now."""
         if event.marks.id == "bases":
@@ -328,6 +349,8 @@ class NewRunScreen(LabScreen):
         else:
             unchanged = {path: former for path, former in self.draft.settings.items() if path != row.path}
             self.change(settings=unchanged | ({row.path: text} if text != row.text else {}))
+            if row.path == "data.folds":
+                self._show_folds()
 
     def on_field_row_submitted(self, event: FieldRow.Submitted) -> None:
         """Add a recipe file; in any other field goes to the next."""
@@ -427,8 +450,16 @@ class NewRunScreen(LabScreen):
         elif self.matrix is None or self.query_one(ContentSwitcher).current != "launch":
             self.action_step("launch")
         else:
-            matrix = self.matrix
-            self.run_in_thread(lambda: self._launched(matrix), self._see_launched, group="launch")
+            self._confirm_launch(self.matrix)
+
+    def _confirm_launch(self, matrix: matrix_planning.PlannedMatrix) -> None:
+        """Ask, since letters that were meant for a field come here as keys."""
+
+        def answered(is_yes: bool | None) -> None:
+            if is_yes:
+                self.run_in_thread(lambda: self._launched(matrix), self._see_launched, group="launch")
+
+        self.app.push_screen(ConfirmDialog(draft_review.launch_question(matrix), "Start", loses=False), answered)
 
     def _launched(self, matrix: matrix_planning.PlannedMatrix) -> list[str] | CerankError:
         try:
@@ -503,7 +534,7 @@ class NewRunScreen(LabScreen):
                 "Fix the highlighted fields first (press m), or edit the form on step 1.", "warning"
             )
         else:
-            self._edit_recipe(folder / "recipe.toml", self.checked.cells[0].recipe)
+            self._edit_recipe(folder / "recipe.toml", self.checked.cells[0].declared)
 
     def _edit_form(self, path: Path) -> None:
         def take(text: str) -> tuple[str, ...]:
@@ -560,7 +591,7 @@ class NewRunScreen(LabScreen):
                 "There is no recipe to save yet. Fix the highlighted fields first (press m).", "warning"
             )
             return
-        recipe = self.checked.cells[0].recipe
+        recipe = self.checked.cells[0].declared
         where = Path.cwd() / drafts.recipe_file(recipe.name)
         ask_for_file(self, "Save the recipe", where, lambda _: render(recipe), drafts.file_error)
 

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import cerank
-from cerank.app import Lab
+from cerank.app import Lab, fold_runs
 from cerank.app.over_ssh import copy_runs, lab_messages, lab_server, ssh_connection
 from cerank.app.over_ssh.lab_access import LookedAt
 from cerank.app.over_ssh.lab_messages import BANNER, Greeting, LabAnswer, LabCall, ListAnswer
@@ -26,10 +26,12 @@ from cerank.app.over_ssh.remote_access import RemoteAccess
 from cerank.app.over_ssh.ssh_connection import LineDroppedError, SshConnection
 from cerank.app.tracking import waiting_trackers
 from cerank.core.metrics import Event
+from cerank.datasets import folds
 from cerank.errors import MissingError, UsageError
 from cerank.files import journal
 from cerank.files.journal import Journal
 from cerank.machine.system_usage import UsageSample
+from cerank.recipes.plan import Plan
 from cerank.runs import lab_address, run_store, test_set_looks, user_labels
 from cerank.runs.layout import RunFolder
 from cerank.runs.test_set_looks import Look
@@ -136,6 +138,32 @@ def test_runs_are_listed_read_and_changed_where_the_lab_is(
     assert [entry.name for entry in access.poll().entries] == [run.name]
     (words,) = ssh.read_text().splitlines()
     assert words.startswith("-T -p 2222 -- me@node ")
+
+
+def fold_plan(number: int, seed: int) -> Plan:
+    plan = plan_for()
+    names = folds.fold_names("coll", number, 3, "3")
+    data = msgspec.structs.replace(plan.recipe.data, train=names.train, validation=names.validation, test=(names.test,))
+    return msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, seed=seed, data=data))
+
+
+@pytest.mark.parametrize("form", ["{}@folds", "{}@folds:a", "tuned={}@folds", "both={},{}@folds:first-stage"])
+def test_all_folds_are_brought_where_a_comparison_names_them_by_one(
+    tmp_path: Path, access: RemoteAccess, run: RunFolder, form: str
+) -> None:
+    made = {}
+    for second, (seed, number) in enumerate((seed, number) for seed in (1, 2) for number in (1, 2, 3)):
+        now = datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
+        made[seed, number] = run_store.create(run.lab, fold_plan(number, seed), TOML, now)
+        made[seed, number].done.write_bytes(b"{}")
+    access.poll()
+    name = run_store.short_name(made[1, 2])
+    access.bring_targets([form.format(*[name] * form.count("{}")), "other.run"])
+    mirrored = RunFolder(access.mirror / "runs" / made[1, 2].name)
+    of_set = [made[1, number].name for number in (1, 2, 3)]
+    assert [folder.name for folder, _ in fold_runs.in_order(access.mirror, mirrored)] == of_set
+    here = sorted(path.name for path in (access.mirror / "runs").iterdir() if path.is_dir())
+    assert here == sorted(of_set)  # and neither the other seed nor a run that is not named
 
 
 def test_a_line_that_drops_keeps_what_was_seen_and_comes_back_by_itself(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from cerank import recipes
 from cerank.cli.typer_app import app
 from cerank.errors import CerankError
 from cerank.files.lease import Lease
-from cerank.runs import declared_matrices, run_store
+from cerank.runs import queue, run_store
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import QueueFolder
 from tests.refusals import refused
+from tests.scheduler.conftest import TOML, plan_for
 from tests.worker.small import small_plan
 
 
@@ -65,9 +68,32 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
         again = ran(*MATRIX)
     assert again.stdout == ""
     assert "0 runs queued; 4 were already" in again.stderr
-    record = declared_matrices.load_if_there(folder / "lab", "mine")
+    record = MATRICES.load_if_there(folder / "lab", "mine")
     assert (record.name, record.baseline, len(record.cells)) == ("mine", "one", 4)
     assert all(run_store.load_plan(run).shares for run in run_store.folders(folder / "lab"))
+
+
+def test_the_runs_of_folds_are_told_by_short_names_with_what_the_first_waits_for(folder: Path) -> None:
+    lab = folder / "lab"
+    busy = run_store.create(lab, plan_for(label="busy"), TOML, datetime.now(UTC))
+    words = ("-r", "one.toml", "--dataset", str(folder / "apart"), "--folds", "3")
+    with Lease.take(QueueFolder(lab).lease):
+        with Lease.take(busy.lease):
+            told = ran(*words, "--format", "table")
+        behind = ran(*words, "--json")
+    names = told.stdout.split()
+    assert [run_store.find(lab, name).name for name in names] == queued_in(lab)[:3]
+    assert not set(names) & set(queued_in(lab))  # short names, no ids
+    assert "3 runs are queued" in told.stderr
+    assert run_store.short_name(busy) in told.stderr
+    assert f"{names[0]}@folds" in told.stderr
+    assert behind.stdout.split() == queued_in(lab)[3:]  # a program gets ids
+    assert names[0] in behind.stderr.partition("starts after")[2]
+
+
+def queued_in(lab: Path) -> list[str]:
+    """The ids of the queued runs, in order."""
+    return [entry.run for entry in queue.entries(lab)]
 
 
 @pytest.mark.parametrize(

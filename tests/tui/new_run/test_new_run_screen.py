@@ -18,10 +18,12 @@ from textual.widgets import Static
 
 from cerank import recipes
 from cerank.app import Lab, plans
+from cerank.app.matrix import drafts
 from cerank.app.run_views.run_monitor import LabMonitor
 from cerank.machine.devices import Device
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
+from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow, LineInput
 from cerank.tui.common.text_editor import MistakesDialog
 from cerank.tui.new_run.dataset_search import DatasetSearch
@@ -256,7 +258,7 @@ async def test_a_folder_is_found_by_its_path(app: CerankApp, dataset: str) -> No
         await until(pilot, lambda: "collection  folder" in text_of(app))
 
 
-async def test_the_work_is_shown_before_and_the_matrix_is_queued_by_a_second_key(
+async def test_the_work_is_shown_before_and_the_matrix_is_queued_after_a_question(
     app: CerankApp, folder: LabFolder, base: str, dataset: str
 ) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
@@ -272,8 +274,8 @@ async def test_the_work_is_shown_before_and_the_matrix_is_queued_by_a_second_key
         assert f"{pairs:,}" in seen
         assert "✔ ready" in seen
         assert folder.lab.listed() == []
-        await press(pilot, "l")
-        assert not isinstance(app.screen, NewRunScreen)
+        await press(pilot, "l", "y")
+        await until(pilot, lambda: not isinstance(app.screen, NewRunScreen | ConfirmDialog))
     rows = folder.lab.listed()
     assert {row.plan.recipe.seed for row in rows if row.plan} == {1, 2}
     assert len(folder.lab.queued()) == 2
@@ -346,6 +348,55 @@ async def test_folds_are_counted_among_the_runs_and_one_command_makes_them(
         assert "(1 of" not in seen
 
 
+async def test_with_folds_the_fields_of_data_say_which_folds_are_trained_on(
+    app: CerankApp, base: str, dataset: str
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings({"data.test": dataset, "data.folds": "3"})
+        await press(pilot, "3")
+        await settle(pilot)
+        seen = text_of(app)
+        assert field(screen, "data.train").query_one(LineInput).value == ""
+        assert "other folds of the test set" in seen
+        assert "next fold of the test set" in seen
+        assert not field(screen, "data.train").has_class("-changed")
+        line = field(screen, "data.train").query_one(LineInput)
+        line.focus()
+        await press(pilot, *"./a")
+        assert screen.draft.settings["data.train"] == "./a"
+        await press(pilot, *["backspace"] * 3)
+        assert "data.train" not in screen.draft.settings
+        assert line.value == ""
+        line = field(screen, "data.folds").query_one(LineInput)
+        line.focus()
+        await press(pilot, "backspace")
+        assert "data.folds" not in screen.draft.settings
+        await settle(pilot)
+        assert field(screen, "data.train").query_one(LineInput).value == "pydocs/train"
+        assert "folds of the test set" not in text_of(app)
+
+
+async def test_a_recipe_with_folds_is_saved_and_edited_with_its_folds(
+    app: CerankApp, base: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings({"data.test": dataset, "data.folds": "3"})
+        await press(pilot, "w", "enter")
+        await settle(pilot)
+    (file,) = tmp_path.glob("*.toml")
+    saved = recipes.load(str(file)).recipe
+    assert saved.data.folds == "3"
+    assert saved.data.test == (str(tmp_path / dataset),)
+    draft = drafts.as_changes(drafts.recipe_source("contrastive-then-distill"), saved)
+    assert draft is not None
+    assert draft.settings["data.folds"] == "3"
+
+
 async def test_too_many_folds_are_a_mistake_of_the_folds(app: CerankApp, base: str, dataset: str) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
@@ -355,6 +406,36 @@ async def test_too_many_folds_are_a_mistake_of_the_folds(app: CerankApp, base: s
         await until(pilot, lambda: screen.matrix is not None or "✖ data." in text_of(app))
         await settle(pilot)
         assert "✖ data.folds" in text_of(app)
+
+
+async def test_a_dataset_of_folds_that_is_not_there_is_a_mistake_of_the_test_set(app: CerankApp, base: str) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings({"data.test": "./nowhere", "data.folds": "3"})
+        await press(pilot, "4")
+        await until(pilot, lambda: "✖ data." in text_of(app))
+        assert "✖ data.test" in text_of(app)
+
+
+async def test_typed_letters_start_nothing_and_the_form_says_how_to_get_into_a_field(
+    folder: LabFolder, app: CerankApp, base: str, dataset: str
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen.change_settings(parts_of(dataset))
+        await press(pilot, "3", "h")
+        await settle(pilot)
+        assert any("tab" in toast.message for toast in app._notifications)
+        assert "tab fields" in text_of(app)
+        await press(pilot, "4")
+        await until(pilot, lambda: screen.matrix is not None)
+        await press(pilot, "l", "u")  # of a word: a letter that is no answer is a no
+        assert app.screen is screen
+        await press(pilot, "l", "enter")  # No has the focus
+        assert app.screen is screen
+        assert folder.lab.listed() == []
 
 
 async def test_a_change_after_planning_has_to_be_planned_again(app: CerankApp, base: str, dataset: str) -> None:

@@ -43,6 +43,9 @@ async def test_r_on_a_cell_resumes_its_failures(folder: LabFolder, app: CerankAp
     async with app.run_test(size=(120, 36)) as pilot:
         await settle(pilot)
         await press(pilot, "M", "r")
+        assert not queue.entries(folder.path)
+        await press(pilot, "y")
+        await settle(pilot)
         assert [entry.run for entry in queue.entries(folder.path)] == [failed.name]
         assert "1/2 1○" in text_of(app)
 

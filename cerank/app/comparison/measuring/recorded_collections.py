@@ -80,25 +80,25 @@ def with_doubts(system: System, target: Target, datasets: Sequence[str], cache: 
     return system
 
 
-def _of_header(path: Path, _: Path) -> CollectionRecord | None:
+def _of_header(path: Path, _cache: Path) -> CollectionRecord | None:
     """Return what the test collection in a file's header of ir_metadata is."""
-    found, outside = dict[str, str](), -1  # how far the line above the test collection's is indented
+    entries, outside = dict[str, str](), -1  # how far the line above the test collection's is indented
     for line in layouts.comment_lines(path):
         key, _, value = line.lstrip("# ").partition(":")
         indent = len(line) - len(line.removeprefix("#").lstrip())
         if key == "test collection":
             outside = indent
         elif 0 <= outside < indent:
-            found[key] = value.strip().strip("'\"")
+            entries[key] = value.strip().strip("'\"")
         else:
             outside = -1
-    if not found.get("name"):
+    if not entries.get("name"):
         return None
     return CollectionRecord(
         source="its header",
-        name=found["name"],
-        documents_sha256=found.get("documents sha256", ""),
-        dataset_sha256=found.get("sha256", ""),
+        name=entries["name"],
+        documents_sha256=entries.get("documents sha256", ""),
+        dataset_sha256=entries.get("sha256", ""),
     )
 
 

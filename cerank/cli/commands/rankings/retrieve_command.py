@@ -82,6 +82,14 @@ def retrieve(
         Literal["fp32", "bf16", "fp16", "tf32", "auto"] | None,
         typer.Option("--precision", help="Precision of the model, as in `cerank rerank`."),
     ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="TEXT",
+            help='Text of a document from its fields, such as "{title}. {text}". Default: as the run did.',
+        ),
+    ] = "",
     replace: options.Replace = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
@@ -95,6 +103,8 @@ def retrieve(
 
     The scores of training queries with all documents are the index (kept in the cache; a stopped build is resumed). A
     query's scores with a few anchors give approximate scores with all documents; the best are scored by the model.
+
+    Documents are read as the model's run read them: by its templates, in its passages, and in its precision.
     """
     from cerank.app.rankings import retrieve_documents
     from cerank.app.rerank_dataset import STDOUT
@@ -120,6 +130,7 @@ def retrieve(
         rcond=rcond,
         seed=seed,
         precision=precision,
+        document_template=template,
         output=output,
         replace=replace,
         first_stage=first_stage,
