@@ -39,14 +39,14 @@ def _shared_inputs(plan: Plan) -> frozenset[tuple[str, str, str]]:
     )
 
 
-def are_of_one_set(one: Plan, other: Plan) -> bool:
+def are_of_one_set(plan: Plan, other: Plan) -> bool:
     """Return whether two runs are folds of one cross-validation, perhaps the same fold.
 
     Runs that read another base model or other data under the same names are of another set.
     """
-    if fold_of(one.recipe) is None or fold_of(other.recipe) is None:
+    if fold_of(plan.recipe) is None or fold_of(other.recipe) is None:
         return False
-    return (family(one.recipe), _shared_inputs(one)) == (family(other.recipe), _shared_inputs(other))
+    return (family(plan.recipe), _shared_inputs(plan)) == (family(other.recipe), _shared_inputs(other))
 
 
 def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:

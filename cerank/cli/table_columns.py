@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app import estimates
+from cerank.app.run_views import run_list
 from cerank.app.run_views.display import GLYPHS, age, at_words, clock
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
@@ -40,11 +41,12 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
-        keys = (*first, "created", "measure", "score")
+        keys = (*first, "created", "measure", "score", "test")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
     scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}
     heading = measures.pop() if len(measures) == 1 else "score"
+    tests = list(map(run_list.named_test, rows))
     columns = (
         Column("run", "run", "name"),
         Column("label", "label", priority=2),
@@ -54,11 +56,15 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
         Column("seed", "seed", "number", 0, priority=5),
         Column("age", "age", "name", priority=6),
         Column("score", heading, "number", 4, priority=1),
+        *([Column("test", "on", priority=1)] if any(tests) else []),
         Column("now", "now", priority=1),
     )
     now = datetime.now(UTC)
-    body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
-    return Table("runs", columns, body, empty=empty)
+    body = []
+    for row, test, (_, score) in zip(rows, tests, scores, strict=True):
+        *described, at = _short_row(row, score, now)
+        body.append((*described, *([test] if any(tests) else []), at))
+    return Table("runs", columns, tuple(body), empty=empty)
 
 
 def _score(row: RunEntry) -> tuple[str, float | None]:
@@ -74,12 +80,13 @@ def state_text(state: str, form: str = "") -> str:
 def _full_row(row: RunEntry) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
-        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None)
+        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None, "")
     recipe = row.plan.recipe
     at, left = _position(row)
     chain = " > ".join(recipe.chain)
     run = (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
-    return (*run, row.plan.created, *_score(row))
+    measure, score = _score(row)
+    return (*run, row.plan.created, measure, score, recipe.data.test[0] if score is not None else "")
 
 
 def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:

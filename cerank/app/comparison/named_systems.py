@@ -287,11 +287,11 @@ def names_in(text: str) -> tuple[tuple[str, bool], ...]:
     (('swift-otter', False), ('calm-heron', True))
     """
     _, equals, rest = text.partition("=")
-    found = []
+    names = []
     for part in (text, *(rest.split(",") if equals else ())):  # a run or file may be called by the whole text
         match = _FOLDS.fullmatch(part.strip())
-        found.append((match["run"] if match else part.strip().partition(":")[0], match is not None))
-    return tuple(found)
+        names.append((match["run"] if match else part.strip().partition(":")[0], match is not None))
+    return tuple(names)
 
 
 def one_target(lab: Path, text: str) -> RunTarget | FileTarget | FoldsTarget:

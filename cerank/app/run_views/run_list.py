@@ -36,6 +36,7 @@ _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
     "pairs/s": lambda entry: entry.pairs_per_second or None,
     "valid": lambda entry: entry.validated[1] if entry.validated else None,
     "test": lambda entry: entry.final[1] if entry.final else None,
+    "on": lambda entry: named_test(entry).lower() or None,
     "verdict": lambda entry: entry.verdict.verdict if entry.verdict else None,
 }
 
@@ -227,7 +228,7 @@ def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[R
         targets: as `named_systems.targets_of` reads them: a part of a name may stand for a run, too.
         entries: the runs of the lab.
     """
-    known, found = list(entries), dict[str, RunEntry]()
+    known, by_name = list(entries), dict[str, RunEntry]()
     for name, has_folds in dict.fromkeys(pair for text in targets for pair in named_systems.names_in(text) if pair[0]):
         named = [entry for entry in known if name in {entry.name, entry.short_name, entry.label}]
         named = named or [entry for entry in known if name in entry.name or name in entry.short_name][:_MOST_FITTING]
@@ -235,8 +236,8 @@ def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[R
         named += [
             entry for entry in known if entry.plan and any(fold_runs.are_of_one_set(plan, entry.plan) for plan in plans)
         ]
-        found |= {entry.name: entry for entry in named}
-    return list(found.values())
+        by_name |= {entry.name: entry for entry in named}
+    return list(by_name.values())
 
 
 def goes_with(entries: Sequence[RunEntry]) -> str:
@@ -260,6 +261,12 @@ def first_test(entry: RunEntry) -> str:
     """Return what the figures of a run in lists are of: "test", or of several test sets the first: "adi, 1 of 2"."""
     tests = entry.plan.recipe.data.test if entry.plan is not None else ()
     return f"{_named(tests[0])}, 1 of {len(tests)}" if len(tests) > 1 else "test"
+
+
+def named_test(entry: RunEntry) -> str:
+    """Return which of several test sets a run's figure in lists is of: "adi, 1 of 2"; "" for one, or for no figure."""
+    of = first_test(entry)
+    return of if any(run.final for run in entry.runs) and of != "test" else ""
 
 
 def _named(text: str) -> str:
