@@ -18,8 +18,9 @@ from cerank.errors import RunFailedError, UsageError
 from cerank.settings import Flags, Settings, resolve
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Margin, Row
+    from cerank.evaluation.compare import Comparison, Row
     from cerank.evaluation.systems import Condition, System
+    from cerank.evaluation.verdicts.terms import Margin
     from cerank.inference.rerank import Scorer
     from cerank.runs.layout import RunFolder
     from cerank.text.table_data import Table
@@ -246,11 +247,11 @@ def compare(
         >>> compare({"bm25": "bm25.run", "mine": "mine.run"}, "test.qrels", margins={"nDCG@10": 0.02})
         nDCG@10: mine against bm25: +0.2480 [+0.0738, +0.3095], adjusted p 0.0273, better
     """
-    from cerank.app.comparison.comparisons import identity
-    from cerank.evaluation.compare import Terms
+    from cerank.app.comparison.measuring.named_judgments import identity
     from cerank.evaluation.compare import compare as compare_systems
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition, System, measured
+    from cerank.evaluation.verdicts.terms import Terms
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if not isinstance(systems, Mapping):
@@ -278,8 +279,8 @@ def compare(
 
 
 def _margins(margins: Mapping[str, float] | None, now: str) -> dict[str, Margin]:
-    from cerank.evaluation.compare import Margin
     from cerank.evaluation.measures import canonical
+    from cerank.evaluation.verdicts.terms import Margin
 
     widths = {canonical(name, "margins"): value for name, value in (margins or {}).items()}
     return {name: Margin(value=value, source="compare()", declared=now) for name, value in widths.items()}

@@ -29,7 +29,7 @@ FIRST_CALLS = [
     "api.compare",
     "core.negative_samplers",
     "core.rankings.ordered",
-    "evaluation.compare.judge",
+    "evaluation.verdicts.verdict.judge",
     "evaluation.measures.per_query",
     "evaluation.significance.paired",
     "inference.rerank.Scorer",

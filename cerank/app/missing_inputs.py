@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app import plans
 from cerank.app.test_collections.collection_groups import group_of, is_group, with_tests
 from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
@@ -21,6 +20,7 @@ from cerank.datasets.document_templates import WHERE
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
 from cerank.datasets.query_splits import without_key
 from cerank.errors import CerankError, MissingError
+from cerank.evaluation.verdicts.declared_measures import measures_checked
 from cerank.models import bases
 from cerank.planning.inputs import (
     BASE_TEMPLATE,
@@ -179,7 +179,7 @@ class _InputChecker:
         if here and validation <= self._open.keys():
             looked_at = msgspec.structs.replace(recipe, data=msgspec.structs.replace(data, test=here))
             try:
-                plans.measures_checked(looked_at, self._open)
+                measures_checked(looked_at, self._open)
             except CerankError as error:
                 self._note("measures", error.where, error)
 

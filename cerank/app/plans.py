@@ -23,27 +23,19 @@ from cerank.core.ranks import MOST_SHARDS
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES, IMPORTED_DATASETS
 from cerank.datasets.mixtures import set_number
 from cerank.errors import CerankError, RecipeError, UsageError
+from cerank.evaluation.verdicts.declared_measures import measures_checked
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import detect_devices, explain_device, physical_cores
-from cerank.models.bases import BASES, locate
-from cerank.models.finite_weights import check_finite
-from cerank.models.lora.adapter_targets import AdapterShape, adapter_shape, check_library
-from cerank.models.lora.rounded_matrices import check_quantization, rounded_weights
-from cerank.models.model_folders import json_object
-from cerank.models.model_reading import weight_shapes
-from cerank.models.preflight import check_base
-from cerank.planning import optimization, several_devices
-from cerank.planning.learning_rates import RateGroup, changes_rates, rate_groups
-from cerank.planning.training_memory import TrainingMemory, trained_parameters, training_memory
+from cerank.models.bases import BASES
+from cerank.models.lora.rounded_matrices import check_quantization
+from cerank.planning import base_fit, several_devices
 from cerank.planning.workload import WorkItem, count_work, sizes_of
 from cerank.recipes.loss_specs import loss_mistakes
-from cerank.recipes.optimizer_checks import optimizer_mistakes
 from cerank.recipes.paths import COUNTED_FOLDS, with_file_of_folds
 from cerank.recipes.plan import Input, Plan
-from cerank.recipes.recipe_checks import SMALLEST_RATE, rate_mistakes
-from cerank.recipes.schema import VALIDATION_LOSS, Recipe, Stage, share_of, shown_size
+from cerank.recipes.recipe_checks import rate_mistakes
+from cerank.recipes.schema import Recipe
 from cerank.recipes.sections.set_mixtures import is_mixture, with_names
-from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import shown
@@ -175,7 +167,7 @@ def plan_of(
     executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
-    check_base_of(complete, inputs)
+    base_fit.check_base_of(complete, inputs)
     for name, stage in complete.chained():
         check_quantization(stage.adapter, device, f"stages.{name}.adapter")
     filled, reasons = _fill_gpu_settings(measured, device, inputs)
@@ -183,7 +175,7 @@ def plan_of(
         tell(f"{setting}: {reason}")
     if groups:
         reasons = {**reasons, "data.test": "; ".join(groups)}
-    check_baselines_of(inputs)
+    base_fit.check_baselines_of(inputs)
     inputs = with_unknown_documents(complete, inputs, datasets)
     return Plan(
         recipe=filled,
@@ -234,133 +226,7 @@ def _fill_gpu_settings(recipe: Recipe, device: str, inputs: Sequence[Input]) -> 
     from cerank.planning.gpu_settings import fill_gpu_settings
 
     gpu = smallest_gpu(device, os.environ) if device.startswith("cuda") else None
-    return fill_gpu_settings(recipe, device, _base_folder(inputs), gpu)
-
-
-def _base_folder(inputs: Sequence[Input]) -> Path:
-    return next(Path(entry.location) for entry in inputs if entry.role == "base")
-
-
-def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
-    """Check what the files of the base model say against what the recipe asks of it.
-
-    Raises:
-        UsageError: a run could not use it; the error says why.
-    """
-    folder = _base_folder(inputs)
-    lengths = {f"stages.{name}.max_length": stage.max_length for name, stage in recipe.chained()}
-    reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
-    has_one_score = reading.pooling == "classifier" and reading.label is None
-    is_prompted = reading.declaration is not None
-    facts = check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=is_prompted)
-    untyped = next((name for name, stage in recipe.chained() if stage.has_one_token_type), "")
-    if untyped and facts.token_types < 2:
-        what = f"the base {recipe.base} tells no token types apart"
-        where = f"stages.{untyped}.token_types"
-        raise UsageError(what, where=where, hint="leave it out", code="token-types-differ")
-    check_finite(folder)
-    for name, stage in recipe.chained():
-        if stage.adapter.is_lora:
-            adapter_of_stage(recipe, name, stage)
-    _check_lowest_rates(recipe, rates_of(recipe))
-
-
-def rates_of(recipe: Recipe) -> dict[str, list[RateGroup]]:
-    """Return stage -> its weights by learning rate, from the bottom up, of those stages where the rates differ.
-
-    Raises:
-        UsageError: the base has no layers that could be told apart, or no head.
-    """
-    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
-    names, reading = list(weight_shapes(files.folder)), files.reading()
-    if not names:  # told by `check_base`
-        return {}
-    has_head = reading.pooling != "answer" or any("score." in name for name in names)
-    every = optimization.all_names(names, files.layers)
-    return {
-        name: rate_groups(
-            stage,
-            optimization.trained_names(names, stage, files.layers, has_head=has_head),
-            every,
-            f"stages.{name}",
-        )
-        for name, stage in recipe.chained()
-        if changes_rates(stage)
-    }
-
-
-def _check_lowest_rates(recipe: Recipe, rates: Mapping[str, Sequence[RateGroup]]) -> None:
-    """Check that the lowest learning rate of each stage can move float32 weights.
-
-    Raises:
-        RecipeError: one cannot.
-    """
-    mistakes = [
-        f"stages.{name}.layer_decay: leaves {group.name} a learning rate of "
-        f"{recipe.stages[name].learning_rate * group.factor:.1e}, which cannot move float32 weights "
-        f'(the least is {SMALLEST_RATE:.1e}); give more, or force = ["learning_rate"]'
-        for name, groups in rates.items()
-        for group in groups[:1]
-        if recipe.stages[name].learning_rate * group.factor < SMALLEST_RATE
-    ]
-    if mistakes and "learning_rate" not in recipe.force:
-        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}")
-
-
-def optimization_sentences(plan: Plan, work: Sequence[WorkItem]) -> list[str]:
-    """Return what the stages' learning rates by layer, averages and kept weights come to, a sentence each."""
-    recipe = plan.recipe
-    parameters = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading().parameters
-    return optimization.sentences(recipe, work, rates_of(recipe), memory_of(plan), parameters)
-
-
-def adapter_of_stage(recipe: Recipe, name: str, stage: Stage) -> AdapterShape:
-    """Return what a stage's adapter updates in the recipe's base.
-
-    Raises:
-        MissingError: the library for adapters is not installed.
-        UsageError: the adapter does not fit the base, or continues one that the base is not.
-    """
-    spec, where = stage.adapter, f"stages.{name}.adapter"
-    check_library(where)
-    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
-    if name == recipe.chain[0]:
-        if spec.start == "continue" and files.adapter is None:
-            hint = 'set start = "new", or name the folder of an adapter as base'
-            raise UsageError("the base is no adapter", where=f"{where}.start", hint=hint, code="adapter-targets")
-        if spec.start == "continue" and files.adapter is not None and files.adapter.rank != spec.rank:
-            what = f"{spec.rank}, but the adapter that it continues has rank {files.adapter.rank}"
-            raise UsageError(what, where=f"{where}.rank", hint=f"set rank = {files.adapter.rank}", code="adapter-rank")
-        if spec.start == "new" and files.adapter is not None and spec.save != "merged":
-            what = "a new adapter would lie over the adapter that is the base"
-            hint = 'set start = "continue", or save = "merged"'
-            raise UsageError(what, where=f"{where}.start", hint=hint, code="adapter-over-adapter")
-    shapes = weight_shapes(files.folder)
-    return adapter_shape(spec, shapes, str(files.reading().model_type), stage.freeze_layers, where)
-
-
-def memory_of(plan: Plan) -> dict[str, TrainingMemory]:
-    """Return stage -> the memory that its training takes; {} where the base does not give its sizes."""
-    recipe = plan.recipe
-    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
-    config, parameters = json_object(files.folder / "config.json"), files.reading().parameters
-    shapes = weight_shapes(files.folder)
-    memories: dict[str, TrainingMemory] = {}
-    for name, stage in recipe.chained():
-        is_lora = stage.adapter.is_lora
-        trained = adapter_of_stage(recipe, name, stage).parameters if is_lora else trained_parameters(stage, shapes)
-        memory = training_memory(
-            stage,
-            config,
-            parameters=parameters,
-            trained=trained,
-            layers=len(files.layers),
-            device=plan.device,
-            rounded=rounded_weights(stage.adapter, shapes, str(config.get("model_type", ""))),
-            shares=max(1, len(plan.devices)) if recipe.compute.shard_parameters else 1,
-        )
-        memories |= {name: memory} if memory is not None else {}
-    return memories
+    return fill_gpu_settings(recipe, device, base_fit.base_folder(inputs), gpu)
 
 
 _LOOKED_UP = 10_000  # judged documents of a dataset whose ids are looked up at most; of a pool that has more, the first
@@ -415,24 +281,6 @@ def with_unknown_documents(
         else entry
         for entry in inputs
     )
-
-
-def check_baselines_of(inputs: Sequence[Input]) -> None:
-    """Check that each baseline's files are whole and fit one another, before a run is made.
-
-    Raises:
-        UsageError: a run could not score with it; the error says why.
-    """
-    for entry in inputs:
-        if entry.role == "baseline":
-            reading = locate(entry.name, fetch=False).reading()
-            has_one_score = reading.pooling == "classifier" and reading.label is None
-            check_base(
-                Path(entry.location),
-                {},
-                needs_one_score=has_one_score,
-                is_language_model=reading.declaration is not None,
-            )
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
@@ -511,105 +359,3 @@ def _absolute_file(name: str) -> str:
         path = Path(name).expanduser()
         return str(path.resolve()) if path.exists() else name
     return name
-
-
-def _margins_checked(
-    given: Mapping[str, float | str], measures: Sequence[str], key: str = "margins"
-) -> dict[str, float | str]:
-    """Return the margins (or gains, or harm margins: the table `key`) under their measures' canonical names."""
-    from cerank.evaluation.measures import canonical, limits
-
-    where = f"evaluate.{key}"
-    margins: dict[str, float | str] = {}
-    for name, value in given.items():
-        measure = canonical(name, f"{where} {name}")
-        if measure not in measures:
-            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or remove its margin"
-            raise RecipeError(
-                f"{name}: margin for a measure that is not evaluated", where=where, hint=hint, code="margin-unused"
-            )
-        span = limits(measure)
-        if isinstance(value, float) and span is not None and value >= span[1] - span[0]:
-            raise RecipeError(
-                f"{name}: a margin of {value:g} calls any two systems equivalent",
-                where=where,
-                hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
-                code="margin-too-large",
-            )
-        if margins.get(measure, value) != value:
-            raise RecipeError(
-                f"{name}: {measure} is given twice, under two spellings, with different margins",
-                where=where,
-                code="margin-twice",
-            )
-        margins[measure] = value
-    return margins
-
-
-def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
-    """Return the recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
-
-    Where it says "auto", each test dataset has its own, which are returned by its name, and the recipe has all of them.
-    """
-    from cerank.evaluation.measures import check
-
-    measures, each = _measures_of(recipe, datasets)
-    stages = dict(recipe.stages)
-    for name, stage in recipe.chained():
-        dataset = datasets[stage.validation or recipe.data.validation]
-        queries = list(dataset.queries)[: stage.validation_queries or None]
-        validation = {query: dataset.qrels.get(query, {}) for query in queries}
-        chosen, further = stage.validation_measure, list[str]()
-        if chosen != VALIDATION_LOSS:  # the stage's own; not a measure
-            (chosen,) = check([chosen], validation, f"stages.{name}.validation_measure")
-        for measure in stage.keep_best:
-            further += (
-                [measure] if measure == VALIDATION_LOSS else check([measure], validation, f"stages.{name}.keep_best")
-            )
-        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen, keep_best=tuple(further))
-        if mistakes := optimizer_mistakes(f"stages.{name}", stages[name]):  # two spellings of one measure
-            raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}")
-    margins = _margins_checked(recipe.evaluate.margins, measures)
-    worth = _margins_checked(recipe.evaluate.worth, measures, "worth")
-    harm = _margins_checked(recipe.evaluate.harm, measures, "harm")
-    for name, gain in worth.items():
-        margin = margins.get(name, 0.0)
-        if isinstance(margin, str) != isinstance(gain, str):
-            continue  # which of them is larger the baseline's mean decides; the comparison checks it
-        if (share_of(gain) or float(gain)) < (share_of(margin) or float(margin)):
-            what = (
-                f"{name}: a gain of {shown_size(gain)} cannot be worth it if differences up to {shown_size(margin)} "
-                "do not matter"
-            )
-            raise RecipeError(what, where="evaluate.worth", hint="declare a gain of at least the margin")
-    _check_primary(recipe, measures)
-    changes = {"measures": measures, "margins": margins, "worth": worth, "harm": harm}
-    evaluate = msgspec.structs.replace(recipe.evaluate, **changes)
-    return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
-
-
-def _check_primary(recipe: Recipe, measures: Sequence[str]) -> None:
-    """Reject primary questions about measures that are not evaluated."""
-    from cerank.evaluation.primary_questions import questions
-
-    for question in questions(recipe.evaluate.primary, "evaluate.primary"):
-        if question.measure and question.measure not in measures:
-            hint = f"{nearest(question.measure, measures)}; add it to evaluate.measures"
-            raise RecipeError(f"{question.measure} is not evaluated", where="evaluate.primary", hint=hint)
-
-
-def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Return all measures of the recipe, and those of each test dataset where it says "auto"."""
-    from cerank.datasets.aliases import AUTO
-    from cerank.datasets.open_datasets import measures_of
-    from cerank.evaluation.measures import canonical, check
-
-    requested = recipe.evaluate.measures
-    if not recipe.data.test:  # a trial of a sweep: validations show those that their judgments allow
-        return tuple(canonical(name, "evaluate.measures") for name in requested if name != AUTO), {}
-    each = {}
-    for test in recipe.data.test:
-        own = [name for entry in requested for name in (measures_of(datasets[test]) if entry == AUTO else (entry,))]
-        each[test] = check(own, datasets[test].qrels, f"evaluate.measures on {test}")
-    everything = tuple(dict.fromkeys(name for names in each.values() for name in names))
-    return everything, each if AUTO in requested else {}

@@ -438,7 +438,7 @@ def _shard_result(shards: OutputShards, number: int, count: int, queries: int, n
 
 def _write_mteb(task: MtebTask, dataset: Dataset, ranking: Ranking, model: str, seconds: float) -> tuple[str, ...]:
     """Write mteb's files of a ranking, and return which; results only where the dataset has judgments."""
-    from cerank.app.comparison.comparisons import identity
+    from cerank.app.comparison.measuring.named_judgments import identity
     from cerank.evaluation.measures import per_query
 
     scores = {

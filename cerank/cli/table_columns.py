@@ -12,7 +12,8 @@ import msgspec
 
 from cerank.app import estimates
 from cerank.app.run_views import run_list
-from cerank.app.run_views.display import GLYPHS, age, at_words, clock
+from cerank.app.run_views.display import GLYPHS, age, at_words, clock, short
+from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
@@ -33,23 +34,34 @@ if TYPE_CHECKING:
     from cerank.datasets.query_overlaps import Overlap
     from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.evaluation.systems import System
 
 
-def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
-    """Return the runs of a lab: everything for machines, what fits a line for people."""
+def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials: bool = False) -> Table:
+    """Return the runs of a lab: everything for machines, what fits a line for people.
+
+    Args:
+        rows: the runs.
+        lab: folder of the lab.
+        form: format, as `--format` names it.
+        all_trials: for people, each trial of a sweep as a row; otherwise a sweep is one row.
+    """
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         keys = (*first, "created", "measure", "score", "test")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
+    if not all_trials:
+        rows = SeedGroups(RunSettings()).folded(rows, are_seeds_folded=False)
     scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}
+    searched = any(row.trial or row.sweep for row in rows)
     heading = measures.pop() if len(measures) == 1 else "score"
     tests = list(map(run_list.named_test, rows))
     columns = (
         Column("run", "run", "name"),
-        Column("label", "label", priority=2),
+        Column("label", "label", priority=0 if searched else 2),  # nothing else tells trials apart
         Column("state", "state", "name"),
         Column("recipe", "recipe", priority=3),
         Column("base", "base", priority=4),
@@ -60,11 +72,21 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "") -> Table:
         Column("now", "now", priority=1),
     )
     now = datetime.now(UTC)
-    body = []
-    for row, test, (_, score) in zip(rows, tests, scores, strict=True):
-        *described, at = _short_row(row, score, now)
-        body.append((*described, *([test] if any(tests) else []), at))
-    return Table("runs", columns, tuple(body), empty=empty)
+    body = tuple(
+        _short_row(row, score, now, [test] if any(tests) else [])
+        for row, test, (_, score) in zip(rows, tests, scores, strict=True)
+    )
+    if searched and not any(score for _, score in scores):
+        kept = [place for place, column in enumerate(columns) if column.key != "score"]
+        columns, body = (
+            tuple(columns[place] for place in kept),
+            tuple(tuple(row[place] for place in kept) for row in body),
+        )
+    sweeps = sum(row.sweep is not None for row in rows)
+    note = (
+        f"{counted(sweeps, 'sweep')}, a row for each; --all shows the trials, `cerank sweep FILE --results` ranks them"
+    )
+    return Table("runs", columns, body, notes=(note,) if sweeps else (), empty=empty)
 
 
 def _score(row: RunEntry) -> tuple[str, float | None]:
@@ -89,17 +111,31 @@ def _full_row(row: RunEntry) -> tuple[str | int | float | None, ...]:
     return (*run, row.plan.created, measure, score, recipe.data.test[0] if score is not None else "")
 
 
-def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
-    """Return a run in short cells; the last says where it is, or why it stands."""
+def _short_row(
+    row: RunEntry, score: float | None, until: datetime, test: Sequence[str]
+) -> tuple[str | int | float | None, ...]:
+    """Return a run in short cells, `test` after the score; the last says where it is, or why it stands."""
     at, left = _position(row)
     time = clock(left or 0)  # "" below half a second
     now = f"{at}, {time} left" if time else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
-    described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
+    name = f"sweep of {', '.join(row.sweep.arms)}" if row.sweep else recipe.name if recipe else ""
+    described = (name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
     created = age(row.plan.created, until) if row.plan else ""
+    if row.sweep is not None:
+        now = f"{row.sweep.progress}, {_validated(row)}".removesuffix(", ")
+    elif row.trial is not None and row.state == "finished":
+        now = _validated(row)
+    elif row.trial is not None and row.trial.stopped:
+        now = row.at
+    label = row.trial.text() if row.trial is not None and not row.notes.label else row.label
     now = shown(at_words(now, 60))
-    return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
+    return (row.short_name, label, state_text(row.status.state, "table"), *described, created, score, *test, now)
+
+
+def _validated(row: RunEntry) -> str:
+    return f"valid. {row.validated[0]} {short(row.validated[1])}" if row.validated else ""
 
 
 def _reason(row: RunRow | RunEntry) -> str:
@@ -370,7 +406,7 @@ def result_tables(
         run: its name, to say what shows the notes that are left out.
         with_all_notes: leave none out.
     """
-    from cerank.app.comparison import export_comparison, pool_comparisons, run_answer, stage_costs
+    from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
     cost = stage_costs.table(run_answer_.costs, hour_price)
     if is_for_machines(form):
@@ -378,6 +414,7 @@ def result_tables(
             export_comparison.full_table(run_answer_.comparison, costs=run_answer_.by_stage),
             cost,
             run_answer.table(run_answer_),
+            *([pooled_table(run_answer_.pooled, form)] if run_answer_.pooled is not None else []),
         ]
     is_short = format_of(form) == "table" and not with_all_notes
     shown = (
@@ -391,8 +428,15 @@ def result_tables(
         more = len(every) - len(shown[-1].notes) + len(run_answer_.spreads)
         notes += [f"{counted(more, 'more note')}: cerank show {run} --notes"] if more else []
     shown[-1] = msgspec.structs.replace(shown[-1], notes=tuple(notes))
-    together = [pool_comparisons.summary(run_answer_.pooled)] if run_answer_.pooled is not None else []
+    together = [pooled_table(run_answer_.pooled, form)] if run_answer_.pooled is not None else []
     return [*shown, *together, cost]
+
+
+def pooled_table(pooled: PooledResult, form: str = "") -> Table:
+    """Return what several collections come to together: everything for machines, what decides for people."""
+    from cerank.app.comparison import pool_comparisons
+
+    return pool_comparisons.machine_table(pooled) if is_for_machines(form) else pool_comparisons.summary(pooled)
 
 
 def comparison_table(

@@ -77,6 +77,16 @@ class LazyRanking(Ranking):
     def __init__(self, places: Mapping[str, int], depth: int | None) -> None:
         self._places, self.depth = places, depth
 
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of the whole run, whatever queries and depth of it are read; "" where it is not known."""
+        return ""
+
+    @property
+    def source(self) -> str:
+        """Return the file of the run, for display; "" where it is not known."""
+        return ""
+
     @abc.abstractmethod
     def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
         """Return a ranking of the same storage with other queries or another depth."""

@@ -203,11 +203,30 @@ def bounds_of(part: str, count: int, where: str) -> tuple[int, int]:
     return _bound(low, count, 0, where), _bound(high, count, count, where)
 
 
-def part_of(dataset: Dataset, part: str) -> Dataset:
+class KeptRows(Protocol):
+    """Where a set of rows is kept that takes long to find."""
+
+    def load(self) -> tuple[RowSet, Mapping[str, int]] | None:
+        """Return the rows, with numbers about them; None where they are not there, or not whole."""
+
+    def save(self, rows: RowSet) -> None:
+        """Keep the rows."""
+
+
+# (number of all rows, what decides which of them are in the set) -> where the set is kept
+KeepRows = Callable[[int, Sequence[str]], KeptRows]
+
+
+def part_of(dataset: Dataset, part: str, keep: KeepRows | None = None) -> Dataset:
     """Return the part of `dataset` that `part` ("[60%:80%]") selects: fewer queries, all documents and runs.
 
     Queries are lined up by the SHA-256 of their id, so that parts are the same on every machine, do not follow any
     order in the file, and are disjoint where their bounds are. The queries keep the dataset's order.
+
+    Args:
+        dataset: the whole dataset.
+        part: as it is written.
+        keep: where the places of queries that are not in memory are kept; None looks for them each time.
 
     Raises:
         UsageError: bounds that are not numbers or percentages, or that hold no query.
@@ -216,7 +235,11 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     count = len(dataset.queries)
     first, last = bounds_of(part, count, where)
     if isinstance(dataset.queries, StoredQueries) and first < min(last, count):
-        places = _places_by_hash(dataset.queries.ids, first, min(last, count))
+        kept = keep(count, [dataset.identity, part]) if keep is not None else None
+        known = kept.load() if kept is not None else None
+        places = known[0] if known is not None else _places_by_hash(dataset.queries.ids, first, min(last, count))
+        if kept is not None and known is None:
+            kept.save(places)
         stored = dataset.queries.at_places(places)
         qrels = dataset.qrels.within(stored) if isinstance(dataset.qrels, StoredQrels) else dataset.qrels
         return replace(dataset, name=where, part=part, queries=stored, qrels=qrels)

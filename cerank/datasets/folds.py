@@ -17,14 +17,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cerank.datasets.dataset import Dataset
-from cerank.datasets.query_text import normalized
+from cerank.datasets.query_text import NEAR, normalized
 from cerank.errors import FormatError, MissingError, UsageError, os_error
 from cerank.files.line_reader import local_path
 from cerank.recipes.paths import COUNTED_FOLDS
 from cerank.text.safe_text import counted, shown
 
 FOLD = re.compile(r"\[fold(?P<sign>!?=)(?P<numbers>[0-9]{1,4}(?:,[0-9]{1,4})*)/(?P<of>[^\[\]]+)\]")
-NEAR = 0.8  # of the words of two queries together, the share that both have: from there on they count as one
 # Of the ids in a file of folds, the share that may be no judged queries: Robust04's folds hold topic 672 of 250, for
 # which nothing relevant was found, so that its qrels leave it out.
 MOST_UNKNOWN = 0.01

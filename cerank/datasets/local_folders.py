@@ -429,7 +429,7 @@ def _open_mapped(folder: Path, qrels_file: Path | None, options: _Collection, na
     if qrels_file is None:
         return _Judged(queries, {}, input_sha256(path))
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
-    judged, absent = mapped_queries.judged_queries(queries, qrels)
+    judged, absent = mapped_queries.judged_queries(queries, qrels, cache)
     if absent:
         raise _judged_without_text(absent, path)
     return _Judged(judged, qrels, input_sha256(path))

@@ -27,6 +27,7 @@ from cerank.files.packed_files import ByteStream, OpenedFile, open_stream
 Rows = Callable[[Path, Opener], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
 _PIECE = 1 << 22  # bytes of texts written at once
+_RECORDS = 1 << 14  # records written at once where they are short, for each has some 50 bytes around it in memory
 _IDS_AT_ONCE = 4096  # that are hashed together
 _FOLDERS = {"document": "documents", "query": "queries", "query judgments": "qrels"}  # in the cache
 
@@ -226,7 +227,7 @@ class _BufferedAppender:
     def add(self, record: bytes) -> int:
         self._records.append(record)
         self._size += len(record)
-        if self._size > _PIECE:
+        if self._size > _PIECE or len(self._records) >= _RECORDS:
             self._flush()
         return len(record)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cerank.core.rankings import Ranking
-from cerank.datasets.dataset import Dataset, Documents, no_document
+from cerank.core.rankings import LazyRanking, Ranking
+from cerank.datasets.dataset import Dataset, Documents, StoredQrels, StoredQueries, no_document
+from cerank.datasets.mapped.mixed_sets import MixedQrels, MixedQueries, MixedRanking
 from cerank.files.hashing import sha256_json
 from cerank.recipes.sections.set_mixtures import sets_of
 from cerank.text.safe_text import counted
@@ -96,12 +97,8 @@ def mixture_of(name: str, members: Mapping[str, Dataset], weights: Mapping[str, 
         name=name,
         location=", ".join(member.location for member in members.values()),
         description=f"a mixture of {counted(len(members), 'set')}",
-        queries=_numbered({number: member.queries for number, member in members.items()}),
-        qrels={
-            f"{number}:{query}": {f"{number}:{doc}": grade for doc, grade in row.items()}
-            for number, member in members.items()
-            for query, row in member.qrels.items()
-        },
+        queries=_joined_queries({number: member.queries for number, member in members.items()}),
+        qrels=_joined_qrels({number: member.qrels for number, member in members.items()}),
         documents=MixedDocuments({number: member.documents for number, member in members.items()}, name),
         runs=tuple(runs),
         identity=sha256_json([(member.fingerprint(), weights[number]) for number, member in members.items()]),
@@ -112,12 +109,26 @@ def mixture_of(name: str, members: Mapping[str, Dataset], weights: Mapping[str, 
     )
 
 
-def _numbered(texts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    return {f"{number}:{key}": text for number, of_set in texts.items() for key, text in of_set.items()}
+def _joined_queries(sets: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
+    if any(isinstance(queries, StoredQueries) for queries in sets.values()):
+        return MixedQueries(sets)
+    return {f"{number}:{query}": text for number, queries in sets.items() for query, text in queries.items()}
+
+
+def _joined_qrels(sets: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Mapping[str, Mapping[str, int]]:
+    if any(isinstance(qrels, StoredQrels) for qrels in sets.values()):
+        return MixedQrels(sets)
+    return {
+        f"{number}:{query}": {f"{number}:{doc}": grade for doc, grade in row.items()}
+        for number, qrels in sets.items()
+        for query, row in qrels.items()
+    }
 
 
 def joined(rankings: Mapping[str, Ranking]) -> Ranking:
-    """Return the rankings of all sets as one, each id with its set's number before it."""
+    """Return the rankings of all sets as one, each id with its set's number before it; large ones are not copied."""
+    if any(isinstance(ranking, LazyRanking) and ranking.sha256 for ranking in rankings.values()):
+        return MixedRanking(rankings)
     documents: dict[str, list[str]] = {}
     scores: dict[str, Sequence[float]] = {}
     for number, ranking in rankings.items():

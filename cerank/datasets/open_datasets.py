@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from cerank.datasets import aliases, folds, query_splits
 from cerank.datasets.dataset import Dataset, part_of
 from cerank.datasets.local_folders import open_folder, runs_of_folder
+from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.datasets.mixtures import mixed
 from cerank.datasets.pydocs import SPLITS, materialize
 from cerank.errors import UsageError, os_error
@@ -140,7 +142,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         return folds.part_of_folds(dataset, part)
     if query_splits.split_key(part):
         return query_splits.part_by(dataset, part)
-    return part_of(dataset, part) if part else dataset
+    return part_of(dataset, part, partial(RowsRecord, cache, "parts-of-queries")) if part else dataset
 
 
 def dataset_runs(name: str, cache: Path) -> dict[str, Path]:

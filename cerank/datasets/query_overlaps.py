@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from cerank.datasets.dataset import Dataset
-from cerank.datasets.query_text import normalized
+from cerank.datasets.query_text import near_copies, normalized
 from cerank.errors import RecipeError
 from cerank.recipes.schema import Recipe
-from cerank.text.safe_text import shown
+from cerank.text.safe_text import counted, shown
 
 TRAINING, VALIDATION, TEST, TUNING = "training", "validation", "test", "tuning"
 _NAMED = 3  # shared queries that are written out
@@ -125,6 +125,44 @@ def check_test_queries(shared: tuple[Overlap, ...], recipe: Recipe) -> None:
     if bad and "shared_queries" not in recipe.force:
         hint = 'use other parts, such as [:80%] and [80%:], or allow it with force = ["shared_queries"]'
         raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint, code="shared-queries")
+
+
+def check_validation_queries(recipe: Recipe, datasets: Mapping[str, Dataset]) -> None:
+    """Reject a recipe that trains on queries by which a sweep would choose, unless it allows that.
+
+    The best setting would be that of which most was learned by heart. Queries count as the same by their id in one
+    collection, and by nearly the same words.
+
+    Args:
+        recipe: recipe with every default filled in.
+        datasets: name -> dataset, for its training and validation sets at least.
+
+    Raises:
+        RecipeError: naming each training set that holds such queries.
+    """
+    trained = [part for part in query_sets(recipe) if part.role == TRAINING]
+    opened = {**datasets, **{member.name: member for data in datasets.values() for member in data.members.values()}}
+    mistakes = []
+    for validation in (part for part in query_sets(recipe) if part.role == VALIDATION):
+        theirs = opened[validation.dataset]
+        for training in (single for part in trained for single in _single_sets(part, datasets)):
+            ours = opened[training.dataset]
+            is_same_collection = ours.documents.fingerprint() == theirs.documents.fingerprint()
+            by_id = {query for query in theirs.queries if query in ours.queries} if is_same_collection else set()
+            by_text = near_copies(theirs.queries, ours.queries.items())
+            shared = [query for query in theirs.queries if query in by_id or query in by_text]
+            if not by_id and len(shared) <= BY_CHANCE * len(theirs.queries):
+                continue
+            examples = ", ".join(f"'{shown(theirs.queries[query], 60)}'" for query in shared[:_NAMED])
+            mistakes.append(
+                f"{training} on {shown(training.dataset, 120)} holds {len(shared)} of the "
+                f"{counted(len(theirs.queries), 'query')} of {validation}: {len(by_id)} by id, {len(by_text)} by "
+                f"nearly the same words, such as {examples}"
+            )
+    if mistakes and "shared_queries" not in recipe.force:
+        hint = 'use other parts, such as [:80%] and [80%:], or allow it with force = ["shared_queries"]'
+        where = f"recipe {recipe.name}"
+        raise RecipeError("\n".join(mistakes), where=where, hint=hint, code="validation-queries-trained")
 
 
 class _Queries:

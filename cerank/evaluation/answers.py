@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cerank.evaluation.compare import Comparison, Judgment, Row, Worth
+from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.seed_variance import TwoWay
+from cerank.evaluation.verdicts.verdict import Judgment, Worth
 from cerank.text.safe_text import counted
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -378,23 +379,39 @@ def _named(comparison: Comparison, label: str) -> str:
 def _between(comparison: Comparison, row: Row, *, is_equivalence: bool = False) -> str:
     """Return the interval that belongs to the verdict, with its level."""
     judged = row.judgment
-    low, high, level, alpha = judged.low, judged.high, judged.level, judged.alpha
+    low, high = judged.low, judged.high
     if is_equivalence:
         low, high = judged.equivalence_low or 0.0, judged.equivalence_high or 0.0
-        level, alpha = 2 * (judged.equivalence_level or 0.0), alpha if comparison.method == "max-t" else 2 * alpha
+    confidence = f"{percent_of(comparison, row, is_equivalence=is_equivalence)} interval"
     if not row.is_primary:
-        confidence = f"{100 * (1 - level):.4g} % interval of this row alone"
-    elif comparison.method == "none" or comparison.family == 1:
-        confidence = f"{100 * (1 - level):.4g} % interval"
-    elif comparison.method == "bh":
-        rate = f"false coverage rate over {counted(comparison.family, 'comparison')}"
-        confidence = f"{100 * (1 - level):.4g} % interval, {rate}"
-    else:
-        confidence = f"{100 * (1 - alpha):.4g} % interval, simultaneous over {counted(comparison.family, 'comparison')}"
+        confidence += " of this row alone"
+    elif comparison.method == "bh" and comparison.family > 1:
+        confidence += f", false coverage rate over {counted(comparison.family, 'comparison')}"
+    elif is_simultaneous(comparison):
+        confidence += f", simultaneous over {counted(comparison.family, 'comparison')}"
     is_exact = judged.basis == "exact sign flips"
     if not is_exact and row.limits is not None and (low <= row.limits[0] < 0 or high >= row.limits[1] > 0):
         confidence += f", cut at what {row.measure} can be"
     return f"somewhere between {_range(low, high)} ({confidence})"
+
+
+def is_simultaneous(comparison: Comparison) -> bool:
+    """Return whether the intervals beside the verdicts of a table hold all of its true differences together."""
+    return comparison.family > 1 and comparison.method in {"holm", "bonferroni", "max-t"}
+
+
+def percent_of(comparison: Comparison, row: Row, *, is_equivalence: bool = False) -> str:
+    """Return the confidence of the interval beside a verdict, or of the one that shows equivalence, as "95 %".
+
+    Simultaneous intervals are named by the confidence with which all of a table hold together. Equivalence is shown at
+    alpha by an interval at 1 - 2 alpha (Schuirmann 1987), but for the maximum statistic, whose two tests share one.
+    """
+    judged = row.judgment
+    level, alpha = judged.level, judged.alpha
+    if is_equivalence:
+        level, alpha = 2 * (judged.equivalence_level or 0.0), alpha if comparison.method == "max-t" else 2 * alpha
+    missed = alpha if row.is_primary and is_simultaneous(comparison) else level
+    return f"{100 * (1 - missed):.4g} %"
 
 
 def _range(low: float, high: float) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import msgspec
 
 from cerank.evaluation.answers import explain, shown
-from cerank.evaluation.compare import Comparison, Margin, Row, Worth
+from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.diagnostics import FEW, Note
 from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
 from cerank.evaluation.tuning_budgets import TUNING_NOTES
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Worth
 from cerank.text.safe_text import counted
 
 METHODS = {

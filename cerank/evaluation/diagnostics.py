@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cerank.core.rankings import Ranking, float32_below
 from cerank.evaluation import measures as by_name
+from cerank.evaluation.significance import Paired
 from cerank.text.safe_text import counted
 
 GAP = 0.05  # difference in judged shares above which unjudged documents may explain a difference
@@ -172,16 +173,16 @@ def of_room(measure: str, label: str, room: float) -> Note | None:
     return Note("no room", f"'{label}' has the largest {measure} there is on every query: no gain is possible here")
 
 
-def of_unseen_difference(differing: int, n: int, unseen: float, margin: float) -> Note:
+def of_unseen_difference(figures: Paired, unseen: float, margin: float) -> Note:
     """Return why so few queries that differ do not show equivalence, though they lie within the margin.
 
     Args:
-        differing: queries that differ.
-        n: all queries.
+        figures: of the row.
         unseen: how much one query more must differ for equivalence not to be shown.
         margin: the largest difference that does not matter.
     """
-    few = f"{differing} of {counted(n, 'query')} {'differs' if differing == 1 else 'differ'}"
+    differing = figures.wins + figures.losses
+    few = f"{differing} of {counted(figures.n, 'query')} {'differs' if differing == 1 else 'differ'}"
     text = (
         f"{few}, too few to show that the two are the same within ±{margin:g}: with one more query that differs by "
         f"{unseen:.2g}, it would not be shown, and rare differences of that size easily go unseen"

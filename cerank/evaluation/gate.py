@@ -20,9 +20,11 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Condition, Margin, System, Terms, checked_margin, inference, width_of
+from cerank.evaluation.compare import Condition, System
 from cerank.evaluation.significance import p_not_worse
 from cerank.evaluation.systems import measured_in
+from cerank.evaluation.verdicts.row_tests import inference
+from cerank.evaluation.verdicts.terms import Margin, Terms, checked_margin, width_of
 from cerank.text.safe_text import counted
 
 Outcome = Literal["ships", "worse", "cannot tell"]

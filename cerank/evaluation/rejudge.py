@@ -16,9 +16,10 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.evaluation import multiple_testing
-from cerank.evaluation.compare import Judgment, Margin
 from cerank.evaluation.significance import Estimate
 from cerank.evaluation.studies.judge_estimates import judged_estimates
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Judgment
 
 Says = Literal["better", "worse", "on par"]
 

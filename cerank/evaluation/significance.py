@@ -106,7 +106,17 @@ def with_unseen(test: Inference) -> tuple[Inference, ...]:
     """
     if isinstance(test, Stricter):
         return tuple(Stricter(test.first, more) for more in _with_one_more(test.second))
+    if isinstance(test, EstimateOfFew):
+        return test.with_one_more
     return _with_one_more(test) if isinstance(test, SignFlips) else ()
+
+
+def unseen_of(test: Inference) -> float | None:
+    """Return how much the query differs that `with_unseen` adds; None for a test of many differing queries."""
+    if not with_unseen(test):
+        return None
+    flips = test.second if isinstance(test, Stricter) else test
+    return flips.unseen if isinstance(flips, SignFlips | EstimateOfFew) else None
 
 
 def _with_one_more(flips: SignFlips) -> tuple[SignFlips, ...]:
@@ -149,6 +159,13 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
         half = -float(stdtrit(self.df, level / 2)) * self.error
         return self.difference - half, self.difference + half
+
+
+class EstimateOfFew(Estimate, frozen=True, kw_only=True):
+    """An estimate that rests, in part, on queries of which few differ and of which only a summary is known."""
+
+    unseen: float  # see `with_unseen`
+    with_one_more: tuple[Estimate, Estimate]  # the estimate with such a query more, once each way
 
 
 class SignFlips(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -271,6 +288,23 @@ class Stricter(msgspec.Struct, frozen=True):
 def needs_exact_test(differing: int, sd: float) -> bool:
     """Return whether the exact test is to be used in place of the t-test."""
     return differing < FEW or sd == 0
+
+
+def inference_of(
+    figures: Paired, values: tuple[Sequence[float], Sequence[float]], limits: tuple[float, float] | None
+) -> Estimate | SignFlips:
+    """Return the test of a paired comparison: the t-test, or exact sign flips where few queries differ.
+
+    Args:
+        figures: of the values.
+        values: of both sides, in the same order.
+        limits: the smallest and the largest that a value can be; None takes what was seen.
+    """
+    if not needs_exact_test(figures.wins + figures.losses, figures.sd):
+        return estimate_of(figures)
+    least, most = limits or (min(map(min, values)), max(map(max, values)))
+    changed = tuple(gain for gain in differences(*values).tolist() if gain)
+    return SignFlips(values=changed, n=figures.n, least=least - figures.mean_left, most=most - figures.mean_left)
 
 
 def _first(holds: Callable[[float], bool], least: float, most: float) -> float:

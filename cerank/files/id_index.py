@@ -33,16 +33,18 @@ def hash_ids(keys: Sequence[str]) -> NDArray[np.uint64]:
     return np.frombuffer(packed, dtype="<u8")
 
 
-_MOST_WAITING = 1 << 21  # hashes in memory; then they go to the files of their buckets
-_BUCKETS = 64  # by the highest six bits, so that buckets follow each other in order
+_MOST_WAITING = 1 << 17  # hashes in memory; then they go to the files of their buckets
+_BITS = 7  # the highest of a hash, which say its bucket, so that buckets follow each other in order
+_BUCKETS = 1 << _BITS
 _SPILLED = np.dtype([("hash", "<u8"), ("row", "<u4")])
 
 
 class IdIndexBuilder:
-    """Collects the ids of rows 0, 1, 2 ...; at most some millions of hashes are in memory, of 8 bytes each.
+    """Collects the ids of rows 0, 1, 2 ...; a hundred thousand hashes or so are in memory at a time.
 
     Args:
-        spill: folder for temporary files, made when it is needed and removed by `write`; None keeps all in memory.
+        spill: folder for temporary files, made when it is needed and removed by `write` or `discard`; None keeps all
+            in memory.
     """
 
     def __init__(self, spill: Path | None = None, most_waiting: int = _MOST_WAITING) -> None:
@@ -69,9 +71,9 @@ class IdIndexBuilder:
         entries = np.empty(len(self._hashes), dtype=_SPILLED)
         entries["hash"] = np.frombuffer(self._hashes, dtype=np.uint64)
         entries["row"] = np.arange(self._spilled, self._spilled + len(entries))
-        numbers = entries["hash"] >> np.uint64(58)
+        numbers = entries["hash"] >> np.uint64(64 - _BITS)
         entries = entries[np.argsort(numbers, kind="stable")]
-        ends = np.searchsorted(entries["hash"] >> np.uint64(58), np.arange(_BUCKETS + 1, dtype=np.uint64))
+        ends = np.searchsorted(entries["hash"] >> np.uint64(64 - _BITS), np.arange(_BUCKETS + 1, dtype=np.uint64))
         disk.make_folder(folder)
         for bucket in range(_BUCKETS):
             handle = disk.open_append(folder / f"{bucket:02}.bin")
@@ -115,9 +117,13 @@ class IdIndexBuilder:
             for file in files:
                 disk.sync(file)
                 disk.close(file)
+        self.discard()
+        return self._is_numbered
+
+    def discard(self) -> None:
+        """Remove the temporary files, after which no id may be added or looked for."""
         if self._spill is not None:
             disk.remove_tree(self._spill)
-        return self._is_numbered
 
 
 class IdIndex:

@@ -125,6 +125,16 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     folds: str = ""  # of the test dataset's queries, as in `Matrix`
     cells: tuple[MatrixCell, ...]
 
+    @property
+    def declaration(self) -> tuple[object, ...]:
+        """Return what stays the same while recipes, base models and seeds are added."""
+        return self.sha256, self.baseline, self.factors, self.fraction, self.folds
+
+    @property
+    def members(self) -> dict[tuple[object, ...], str]:
+        """Return (recipe, base, seed, fold) of each cell -> its run."""
+        return {(cell.recipe, cell.base, cell.seed, cell.fold): cell.run for cell in self.cells}
+
 
 def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
     """Return the matrix in a table, as TOML gives it.

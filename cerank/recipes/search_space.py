@@ -31,8 +31,9 @@ class SearchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     integer: Annotated[tuple[int, int] | None, help_text("any whole number from the first to the second")] = None
     log_integer: Annotated[tuple[int, int] | None, help_text("... each factor alike, as for sizes")] = None
     points: Annotated[
-        int, msgspec.Meta(ge=0, le=MOST_POINTS), help_text("on a grid: values of a range, at equal distances")
-    ] = 0
+        Annotated[int, msgspec.Meta(ge=2, le=MOST_POINTS)] | None,
+        help_text("on a grid alone: how many values of a range, at equal distances"),
+    ] = None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -76,10 +77,8 @@ class SearchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.bounds is None:
             return list(self.choices)
         low, high = self.bounds
-        if self.is_whole and not self.points:
+        if self.points is None:
             return [*range(round(low), round(high) + 1)]
-        if self.points == 1 or low == high:
-            return [self.rounded(low)]
         shares = [place / (self.points - 1) for place in range(self.points)]
         if self.is_log:
             each = [math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares]
@@ -129,6 +128,7 @@ _REFUSED = {
     "data.depth": "it decides how much of the test side is re-ranked, which a sweep never looks at",
     "data.first_stages": "it decides what is re-ranked on the test side; set stages.NAME.first_stage",
     "data.folds": "it decides what is tested on, and a sweep never looks at the test side",
+    "compute": "it decides where the weights lie, and not what they become",
     "data.validation": "trials could not be compared if each were measured on other queries",
     "data.validation_first_stage": "trials could not be compared if each were measured on other candidates",
 }
@@ -139,6 +139,13 @@ _REFUSED_OF_STAGE = {
     "validation_measure": "trials could not be compared by different measures; the sweep's `measure` sets it",
     "validation_loss": "it changes what is shown, and not what is trained",
     "keep_best": "it keeps more weights, and changes none",
+    "checkpoint_every": "it decides from where a run resumes, and not what is trained",
+    "gradient_cosine_every": "it changes what is shown, and not what is trained",
+    "warn_after": "it changes what is shown, and not what is trained",
+    "least_spread": "it changes what is shown, and not what is trained",
+    "least_loss_change": "it changes what is shown, and not what is trained",
+    "microbatch": "it decides memory and speed; weights differ by rounding alone, which is chance",
+    "gradient_checkpointing": "it decides memory and speed, and not what is trained",
 }
 
 
@@ -169,24 +176,43 @@ def range_mistakes(path: str, entry: SearchRange, *, is_grid: bool) -> list[str]
         what = f"has {' and '.join(given)}" if given else "empty"
         return [f"{at}: {what}; give exactly one of choices, uniform, log_uniform, integer and log_integer"]
     if entry.bounds is None:
-        counts = [choice for place, choice in enumerate(entry.choices) if choice in entry.choices[:place]]
-        mistakes = [f"{at}: {choice!r} appears twice" for choice in counts[:1]]
+        twice = [choice for place, choice in enumerate(entry.choices) if choice in entry.choices[:place]]
+        mistakes = [f"{at}: {choice!r} appears twice" for choice in twice[:1]]
+        if len(entry.choices) == 1:
+            mistakes.append(f"{at}: one value is nothing to choose from; set it in [settings]")
         return mistakes + ([f"{at}.points: choices are their own points; leave it out"] if entry.points else [])
-    what = _bounds_mistake(entry, entry.bounds, is_grid=is_grid)
+    what = _bounds_mistake(entry, entry.bounds) or _points_mistake(entry, entry.bounds, is_grid=is_grid)
     return [f"{at}: {what}"] if what else []
 
 
-def _bounds_mistake(entry: SearchRange, bounds: tuple[float, float], *, is_grid: bool) -> str:
+def _bounds_mistake(entry: SearchRange, bounds: tuple[float, float]) -> str:
     low, high = bounds
-    needs_points = is_grid and not entry.points
     checks = (
         (not (math.isfinite(low) and math.isfinite(high)), f"its ends are numbers; given: {low:g} and {high:g}"),
         (low > high, f"its low end {low:g} lies above its high end {high:g}"),
+        (low == high, "its ends are the same number, which is nothing to choose from; set it in [settings]"),
         (entry.is_log and low <= 0, f"a logarithmic range begins above 0; given: {low:g}"),
-        (needs_points and not entry.is_whole, "a grid needs choices, or points = N for a range"),
-        (needs_points and high - low >= MOST_POINTS, "too many whole numbers for a grid; give points = N"),
     )
     return next((what for is_wrong, what in checks if is_wrong), "")
+
+
+def _points_mistake(entry: SearchRange, bounds: tuple[float, float], *, is_grid: bool) -> str:
+    """Return what is wrong with the number of a range's points, whose ends are right."""
+    if not is_grid:
+        return (
+            "points = N is for a grid; values are drawn from all of the range here: leave it out"
+            if entry.points
+            else ""
+        )
+    if entry.points is None:
+        if not entry.is_whole:
+            return "a grid needs choices, or points = N for a range"
+        return "too many whole numbers for a grid; give points = N" if bounds[1] - bounds[0] >= MOST_POINTS else ""
+    different = len(entry.grid())
+    if different == entry.points:
+        return ""
+    numbers = "whole numbers" if entry.is_whole else f"numbers of {_DIGITS} digits"
+    return f"points = {entry.points}, and they come to {different} {numbers}; take no more points than that"
 
 
 def paths_in(path: str, chain: Sequence[str]) -> list[str]:
@@ -231,3 +257,22 @@ def draws(search: Mapping[str, SearchRange], seed: int) -> Iterator[dict[str, ob
 def size_of(search: Mapping[str, SearchRange]) -> float:
     """Return the number of different settings."""
     return math.prod(entry.size for entry in search.values())
+
+
+def short_paths(paths: Sequence[str]) -> list[str]:
+    """Return the last key of each path, with as much before it as tells the paths apart.
+
+    >>> short_paths(["stages.cl.learning_rate", "stages.kd.learning_rate", "base"])
+    ['cl.learning_rate', 'kd.learning_rate', 'base']
+    """
+    names = []
+    for path in paths:
+        keys = path.split(".")
+        taken = [other.split(".")[-1] for other in paths if other != path]
+        names.append(".".join(keys[-2:]) if keys[-1] in taken else keys[-1])
+    return names
+
+
+def value_text(value: object) -> str:
+    """Return a value as tables show it: a number with six digits at most."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -23,7 +23,19 @@ from cerank.recipes.sections.tuning_specs import SweepMethod
 
 SWEEP_FORMAT = 1
 MOST_TRIALS = 500  # of all arms together, as many as a matrix has runs
-ADAPTIVE = ("tpe", "asha")  # methods that look at trials before they decide about the next ones
+ADAPTIVE: tuple[SweepMethod, ...] = (
+    "tpe",
+    "asha",
+)  # methods that look at trials before they decide about the next ones
+
+# Keys that only some methods read -> these methods, and why the key does nothing in a sweep by another.
+_READ_BY: dict[str, tuple[tuple[SweepMethod, ...], str]] = {
+    "seed": (("random", "tpe", "asha"), "nothing is drawn"),
+    "primary": (("grid",), "every arm gets as many trials as `trials` says"),
+    "parallel": (ADAPTIVE, "all trials are queued at once"),
+    "startup": (("tpe",), "no trial is chosen by those before"),
+    "reduction": (("asha",), "no trial is stopped early"),
+}
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,15 +49,16 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("every combination, drawn at random, by Optuna's TPE, or drawn with poor trials stopped early"),
     ] = "random"
     trials: Annotated[
-        int, msgspec.Meta(ge=0, le=MOST_TRIALS), help_text("of each arm; on a grid as many as it has combinations")
-    ] = 0
+        Annotated[int, msgspec.Meta(ge=1, le=MOST_TRIALS)] | None,
+        help_text("of each arm; a grid may leave it out, and has as many as it has combinations"),
+    ] = None
     seed: Annotated[Seed, help_text("decides what is drawn; the seed of training is each recipe's")] = 1
     measure: Annotated[
         str, help_text("measure on validation that chooses; it replaces the last stages' validation_measure")
     ] = ""
     primary: Annotated[
         tuple[str, ...],
-        help_text("arms that must get equal numbers of trials, for they will be compared; () means all"),
+        help_text("on a grid: arms that must have equal numbers of trials, for they will be compared; () means all"),
     ] = ()
     parallel: Annotated[
         int, msgspec.Meta(ge=1, le=MOST_TRIALS), help_text("trials of an arm that tpe and asha decide about at once")
@@ -96,7 +109,18 @@ class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):
     method: SweepMethod
     measure: str  # canonical
     arms: tuple[str, ...]
+    planned: dict[str, int] = {}  # arm -> how many trials it gets, of which some may follow; {} of earlier releases
     trials: tuple[TrialRecord, ...] = ()
+
+    @property
+    def declaration(self) -> tuple[object, ...]:
+        """Return what stays the same while trials are added."""
+        return (self.sha256,)
+
+    @property
+    def members(self) -> dict[tuple[object, ...], str]:
+        """Return (arm, number) of each trial -> its run."""
+        return {(trial.arm, trial.number): trial.run for trial in self.trials}
 
 
 def load_sweep(path: str, changes: Mapping[str, object] | None = None) -> LoadedSweep:
@@ -131,7 +155,7 @@ def sweep_from(values: Mapping[str, object], where: str) -> Sweep:
     values = {**values, "search": _with_lists_as_choices(values.get("search", {}))}
     sweep = decode.decode_table(Sweep, values, "", mistakes)
     if sweep is not None:
-        mistakes += _mistakes(sweep)
+        mistakes += _mistakes(sweep, values)
     if sweep is None or mistakes:
         raise RecipeError("\n".join(mistakes), where=where, hint="`cerank guide sweeps` shows one")
     return sweep
@@ -164,7 +188,7 @@ def _absolute_choices(path: str, entry: object, folder: Path) -> object:
     return entry
 
 
-def _mistakes(sweep: Sweep) -> list[str]:
+def _mistakes(sweep: Sweep, given: Mapping[str, object]) -> list[str]:
     mistakes = [] if sweep.name.strip() else ["name: empty; the lab keeps the sweep under it"]
     if not sweep.recipes:
         mistakes.append("recipes: empty; name at least one")
@@ -172,21 +196,40 @@ def _mistakes(sweep: Sweep) -> list[str]:
     mistakes += [f"primary: '{name}' is not one of the recipes" for name in sweep.primary if name not in sweep.recipes]
     if not sweep.search:
         mistakes.append("search: empty; name at least one key with the values to try")
-    if sweep.method != "grid" and not sweep.trials:
-        mistakes.append(f"trials: 0; {sweep.method} needs a number of trials for each arm")
-    if sweep.method != "asha" and sweep.reduction != 3:
-        mistakes.append(f"reduction: does nothing in a sweep by {sweep.method}; leave it out")
-    if sweep.method != "tpe" and sweep.startup != 10:
-        mistakes.append(f"startup: does nothing in a sweep by {sweep.method}; leave it out")
-    if not sweep.is_adaptive and sweep.parallel != 1:
-        mistakes.append(f"parallel: does nothing in a sweep by {sweep.method}, whose trials are all queued at once")
+    mistakes += _method_mistakes(sweep, given)
     if sweep.measure == VALIDATION_LOSS:
         mistakes.append("measure: a loss means something else under other settings; name a measure such as nDCG@10")
     for path, entry in sweep.search.items():
         mistakes += range_mistakes(path, entry, is_grid=sweep.method == "grid")
     mistakes += [f"search.{path}: {why}" for path in sweep.search if (why := refused_key(path))]
     mistakes += [f"settings.{path}: {why}" for path in sweep.settings if (why := refused_setting(path))]
+    if sweep.measure:
+        mistakes += [
+            f"settings.{path}: `measure` sets it, too; leave out one"
+            for path in sweep.settings
+            if path.startswith("stages.") and path.endswith(".validation_measure")
+        ]
     return mistakes + _same_key_mistakes(sweep)
+
+
+def _method_mistakes(sweep: Sweep, given: Mapping[str, object]) -> list[str]:
+    """Return the keys that do nothing in a sweep by this method, and a method that could decide about no trial."""
+    method = sweep.method
+    mistakes = [
+        f"{key}: does nothing in a sweep by {method}, where {why}; leave it out"
+        for key, (methods, why) in _READ_BY.items()
+        if key in given and method not in methods
+    ]
+    if sweep.trials is None:
+        needs = f"trials: missing; {method} needs a number of trials for each arm"
+        return mistakes if method == "grid" else [*mistakes, needs]
+    if method == "tpe" and sweep.trials <= sweep.startup:
+        what = f"startup: tpe decides after {sweep.startup} trials drawn at random, and there are only {sweep.trials}"
+        mistakes.append(f'{what}; lower it, add trials, or take method = "random"')
+    if sweep.is_adaptive and 1 < sweep.parallel >= sweep.trials:
+        what = f"parallel: {method} decides about {sweep.parallel} trials at once, and there are only {sweep.trials}"
+        mistakes.append(f'{what}, so that it has seen none before; lower it, or take method = "random"')
+    return mistakes
 
 
 def _same_key_mistakes(sweep: Sweep) -> list[str]:

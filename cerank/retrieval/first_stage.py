@@ -118,7 +118,7 @@ def candidates(
     queries = dataset.query_ids if query_ids is None else query_ids
     ignores = dataset.ignores_identical_ids
     if _is_named_in_sets(dataset, first_stage):
-        return _candidates_in_sets(dataset, first_stage, depth, cache, queries)
+        return _candidates_in_sets(dataset, first_stage, depth, cache, query_ids)
     if is_built_in_bm25(dataset, first_stage):
         index = bm25.open_index(dataset.documents, cache)
         ranking = index.ranking({query: dataset.queries[query] for query in queries}, depth + ignores)
@@ -166,15 +166,17 @@ def _is_named_in_sets(dataset: Dataset, first_stage: str) -> bool:
 
 
 def _candidates_in_sets(
-    dataset: Dataset, first_stage: str, depth: int, cache: Path, query_ids: Sequence[str]
+    dataset: Dataset, first_stage: str, depth: int, cache: Path, query_ids: Sequence[str] | None
 ) -> Ranking:
-    """Return the candidates of a mixture's queries, each from the documents of its own set."""
+    """Return the candidates of a mixture's queries, each from the documents of its own set; None takes all queries."""
     rankings = {}
     for number, member in dataset.members.items():
-        own = [query.partition(":")[2] for query in query_ids if query.partition(":")[0] == number]
-        if own:
+        own = None
+        if query_ids is not None:
+            own = [query.partition(":")[2] for query in query_ids if query.partition(":")[0] == number]
+        if own is None or own:
             rankings[number] = candidates(member, first_stage, depth, cache, own)
-    return joined(rankings).only(query_ids)
+    return joined(rankings) if query_ids is None else joined(rankings).only(query_ids)
 
 
 def _computed_by_extension(dataset: Dataset, first_stage: str, depth: int, query_ids: Sequence[str]) -> Ranking:

@@ -1,7 +1,8 @@
 """Turns a TREC run of any size into a `MappedRanking`, once, in bounded memory.
 
 Invariant: a folder under its final name holds all of the run; the hash it is called by is that of the bytes that were
-read for it. One block of lines and the rows of one query are in memory at a time, or one bucket of some million rows.
+read for it. A few blocks of lines and the rows of one query are in memory at a time; where the rows of queries are
+scattered over the file, one bucket of some million rows, and the ids of all queries.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import polars as pl
 
 from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
+from cerank.files.id_index import IdIndexBuilder
 from cerank.files.line_reader import blocks, translate_read_errors
 from cerank.files.packed_files import OpenedFile
 from cerank.trec import mapped_run
@@ -63,6 +65,9 @@ class _HashedFile:
         return manifests.ManifestEntry(self._handle.path.name, self._size, self._digest.hexdigest())
 
 
+FIRST_IDS = 1 << 17  # ids of queries that are kept in memory while a run is read, some 15 MB
+
+
 class MappedRunWriter:
     """Writes whole queries in order, in one pass over the rows; `finish` completes the folder.
 
@@ -77,19 +82,23 @@ class MappedRunWriter:
         self._folder, self._is_numbered = folder, is_numbered
         names = ("queries.txt", "starts.bin", "scores.bin", "documents.bin", *(() if is_numbered else ("bytes.bin",)))
         self._files = {name: _HashedFile(folder / name) for name in names}
-        self._seen: set[str] = set()
+        self._first: set[str] = set()  # the first ids, so that most runs of scattered queries are known at once
+        self._ids = IdIndexBuilder(folder / "spilled")  # of all queries
         self._rows = self._bytes = self._ties = self._misranked = 0
 
     def add(self, rows: OrderedRows) -> None:
         """Write some queries.
 
         Raises:
-            UngroupedQueriesError: one of them was written before.
+            UngroupedQueriesError: one of them was written before, as far as the first of all queries tell.
             NonNumericIdError: documents are kept as numbers, and one of these ids is not a number.
         """
-        if len(self._seen) + len(rows.queries) != len(self._seen | set(rows.queries)):
+        new = set(rows.queries)
+        if len(new) != len(rows.queries) or not new.isdisjoint(self._first):
             raise UngroupedQueriesError
-        self._seen.update(rows.queries)
+        if len(self._first) < FIRST_IDS:
+            self._first |= new
+        self._ids.add(rows.queries)
         self._write_documents(rows)
         self._files["queries.txt"].add("".join(f"{query}\n" for query in rows.queries).encode())
         self._files["starts.bin"].add((rows.starts[:-1] + self._rows).astype("<u8").tobytes())
@@ -114,7 +123,15 @@ class MappedRunWriter:
         self._bytes += int(sizes.sum())
 
     def finish(self, source: Path, sha256: str, tag: str, *, is_scattered: bool) -> None:
-        """Write what is left, COMPLETE.json last."""
+        """Write what is left, COMPLETE.json last.
+
+        Raises:
+            UngroupedQueriesError: two queries have the same hash though none should come twice, `is_scattered` being
+                false; almost certainly they are one.
+        """
+        if not is_scattered and self._ids.find_duplicate() is not None:
+            raise UngroupedQueriesError
+        self._ids.discard()
         self._files["starts.bin"].add(np.array([self._rows], dtype="<u8").tobytes())
         if not self._is_numbered:
             self._files["bytes.bin"].add(np.array([self._bytes], dtype="<u8").tobytes())
@@ -122,7 +139,7 @@ class MappedRunWriter:
             format=FORMAT,
             source=str(source),
             sha256=sha256,
-            queries=len(self._seen),
+            queries=len(self._ids),
             rows=self._rows,
             tag=tag,
             ties=self._ties,
@@ -153,7 +170,7 @@ def open_writer(folder: Path, *, is_numbered: bool) -> Iterator[MappedRunWriter]
         writer.close()
 
 
-BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
+BLOCK = 1 << 22  # bytes parsed at once: some 100,000 rows
 BUCKET = 1 << 22  # rows sorted at once where queries are scattered
 Progress = Callable[[int, int], None]  # bytes of the file read so far, and all of them
 

@@ -104,6 +104,11 @@ class MappedRanking(LazyRanking):
         """Return the SHA-256 of the run file that was ingested."""
         return self.store.contents.sha256
 
+    @property
+    def source(self) -> str:
+        """Return the run file that was ingested, for display."""
+        return self.store.contents.source
+
     def __getitem__(self, query_id: str) -> tuple[str, ...]:
         place = self._places[query_id]
         if self._last[0] != query_id or not self._last[1]:

@@ -290,6 +290,8 @@ class CerankApp(App[str], inherit_bindings=False):
                 f"{glyph} {entry.title} stopped unexpectedly: its worker died. Press r to resume.",
                 "warning",
             )
+        elif change.now == "paused" and entry.trial is not None and entry.trial.stopped:
+            self.show_message(f"{glyph} {entry.title} was stopped early by sweep {entry.trial.sweep}.")
         elif change.now == "paused":
             self.show_message(f"{glyph} {entry.title} is paused at a checkpoint. Press r to resume.")
         if text:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from cerank.core.rankings import Ranking, cut_lists, ordered
+from cerank.core.rankings import LazyRanking, Ranking, cut_lists, ordered
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.document_fields import titles_of
 from cerank.errors import HeldError, RunFailedError
@@ -41,7 +41,6 @@ from cerank.text.safe_text import counted
 from cerank.tokenization import token_store
 from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse
 from cerank.tokenization.token_store import TokenStore
-from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
 from cerank.worker.run_context import RunContext
@@ -132,7 +131,7 @@ class RunInputs:
             self._log_index_cost(dataset, first)
             ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
             disk.make_folder(path.parent)
-            if isinstance(ranking, MappedRanking):
+            if isinstance(ranking, LazyRanking) and ranking.sha256:
                 return _write_reference(self._folder, path, ranking)
             tag = "_".join(Path(first).name.split()) or "first-stage"  # of a TREC run: no folders, no blanks
             checksums.write(self._folder, path, write_run(ranking, tag))
@@ -169,7 +168,7 @@ class RunInputs:
             else:
                 given = self._read_teacher(name, stage)
                 given = self._cut_lists(name, stage, given) if is_cut and not in_validation else given
-                if isinstance(given, MappedRanking):
+                if isinstance(given, LazyRanking) and given.sha256:
                     return _write_reference(self._folder, path, given)
                 checksums.write(self._folder, path, write_run(given, "teacher"))
                 return given
@@ -295,12 +294,11 @@ class RunReference(msgspec.Struct, frozen=True):
     depth: int  # documents a query that it reads at most; 0 for all
 
 
-def _write_reference(folder: RunFolder, path: Path, ranking: MappedRanking) -> MappedRanking:
+def _write_reference(folder: RunFolder, path: Path, ranking: LazyRanking) -> LazyRanking:
     """Record in the run, at `path` with .json for .run.gz, which file the ranking comes from; return the ranking."""
     beside = path.with_name(path.name.removesuffix(".run.gz") + ".json")
     if not beside.exists():
-        contents = ranking.store.contents
-        reference = RunReference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
+        reference = RunReference(ranking.source, ranking.sha256, len(ranking), ranking.depth or 0)
         checksums.save(folder, beside, reference)
     return ranking
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,25 @@ def test_a_row_that_is_added_after_others_were_read_counts():
     assert (made[0], len(made), made.count_before(6)) == (2, 2, 2)
     with pytest.raises(IndexError):
         made[2]
+
+
+def test_rows_at_places_of_a_set_and_bits_of_a_set():
+    draw = random.Random(1)
+    for size in (1, 64, 700, 1024):
+        rows = sorted(draw.sample(range(size), draw.randint(1, size)))
+        places = sorted(draw.sample(range(len(rows)), draw.randint(0, len(rows))))
+        whole, some = RowSet(size), RowSet(len(rows))
+        for row in rows:
+            whole.add(row)
+        for place in places:
+            some.add(place)
+        assert list(whole.at_places(some)) == [rows[place] for place in places]
+        assert list(RowSet.of_bits(size, whole.bits)) == rows
+        for wrong in (whole.bits[:-1], whole.bits + bytes(64)):
+            with pytest.raises(ValueError):
+                RowSet.of_bits(size, wrong)
+    with pytest.raises(ValueError):
+        RowSet.of_bits(9, b"\x00\x02" + bytes(62))  # row 9 of 9 rows
 
 
 def test_chosen_items_are_read_as_a_list_of_them_is():

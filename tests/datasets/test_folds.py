@@ -10,6 +10,7 @@ import pytest
 
 from cerank.datasets import folds
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
+from cerank.datasets.query_text import NEAR
 from cerank.errors import FormatError, UsageError
 from tests.refusals import refused
 
@@ -70,7 +71,7 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds():
         (left, right)
         for left in texts
         for right in texts
-        if left < right and len(words[left] & words[right]) >= folds.NEAR * len(words[left] | words[right])
+        if left < right and len(words[left] & words[right]) >= NEAR * len(words[left] | words[right])
     ]
     assert all(group_of[left] == group_of[right] for left, right in links)
     reached = {query: query for query in texts}

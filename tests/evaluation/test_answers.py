@@ -8,8 +8,9 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from cerank.evaluation.answers import ANOTHER_SEED, Cost, answers, duration, paragraphs
-from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, System, Terms, compare
+from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
 from cerank.evaluation.power import queries_for_difference, queries_for_margin, smallest_difference
+from cerank.evaluation.verdicts.terms import Margin, Terms
 
 DL = Condition(dataset="dl20", first_stage="bm25")
 N = 400

@@ -14,11 +14,12 @@ from scipy import stats
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
 from cerank.evaluation.answers import explain
-from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, Row, System, Terms, compare, measured
+from cerank.evaluation.compare import Comparison, Condition, Measured, Row, System, compare, measured
 from cerank.evaluation.comparison_rows import footnotes, reasons, shown_verdict, summary
 from cerank.evaluation.measures import check
 from cerank.evaluation.multiple_testing import corrected
 from cerank.evaluation.seed_variance import mean_of
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.evaluation.files import qrels_of, ranking_of
 from tests.refusals import refused
 

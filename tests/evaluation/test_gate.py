@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Condition, Margin, Measured, System
+from cerank.evaluation.compare import Condition, Measured, System
 from cerank.evaluation.gate import SliceMargin, gate, level_of
+from cerank.evaluation.verdicts.terms import Margin
 
 WHERE = Condition("c")
 MARGIN = {"nDCG@10": Margin(value=0.02)}

@@ -13,8 +13,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Terms, compare
+from cerank.evaluation.compare import compare
 from cerank.evaluation.multiple_testing import corrected, max_t
+from cerank.evaluation.verdicts.terms import Terms
 from tests.refusals import refused
 from tests.work import steps_of
 

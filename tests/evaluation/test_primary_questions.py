@@ -9,9 +9,10 @@ from scipy import stats
 
 from cerank.errors import UsageError
 from cerank.evaluation.answers import answers, paragraphs
-from cerank.evaluation.compare import Condition, Margin, Measured, Pairing, System, Terms, compare
+from cerank.evaluation.compare import Condition, Measured, System, compare
 from cerank.evaluation.comparison_rows import family, footnotes, summary
 from cerank.evaluation.primary_questions import PrimaryQuestion, is_sensitivity, questions
+from cerank.evaluation.verdicts.terms import Margin, Pairing, Terms
 from tests.refusals import refused
 
 WHERE = Condition("c", "bm25")

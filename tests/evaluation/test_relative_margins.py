@@ -7,8 +7,9 @@ import pytest
 
 from cerank.app.comparison import margins
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Condition, Margin, Measured, System, Terms, compare
+from cerank.evaluation.compare import Condition, Measured, System, compare
 from cerank.evaluation.comparison_rows import footnotes
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.refusals import refused
 
 WHERE = Condition("c", "")

@@ -10,8 +10,9 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from cerank.evaluation.answers import explain, shown
-from cerank.evaluation.compare import Level, Margin, judge
 from cerank.evaluation.significance import Estimate, estimate_of, p_equivalent, paired
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Level, judge
 from tests.evaluation.test_secondary_tests import SLEEP, SPREAD
 
 

@@ -9,7 +9,8 @@ from scipy import stats
 
 from cerank.errors import UsageError
 from cerank.evaluation.answers import Cost, answers, break_even, paragraphs
-from cerank.evaluation.compare import Condition, Margin, Measured, System, Terms, compare
+from cerank.evaluation.compare import Condition, Measured, System, compare
+from cerank.evaluation.verdicts.terms import Margin, Terms
 
 GAIN = Margin(value=0.01, source="recipe", declared="2026-01-01T00:00:00+00:00", before=True)
 HARM = Margin(value=0.02, source="recipe", declared="2026-01-01T00:00:00+00:00", before=True)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cerank.evaluation.compare import Margin, Measured, System, Terms, compare
+from cerank.evaluation.compare import Measured, System, compare
 from cerank.evaluation.significance import FEW, SignFlips, estimate_of, paired
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.simulations.type_one_error import Rate, table
 from tests.simulations.verdict_errors import MEASURE, WHERE
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import stdtr
 
-from cerank.evaluation.compare import Measured, System, Terms, compare
+from cerank.evaluation.compare import Measured, System, compare
 from cerank.evaluation.gate import level_of
 from cerank.evaluation.multiple_testing import corrected
 from cerank.evaluation.studies.random_effects import pool
+from cerank.evaluation.verdicts.terms import Terms
 from tests.simulations.populations import Array, against_bm25, rerankers, symmetric
 from tests.simulations.type_one_error import Rate, table
 from tests.simulations.verdict_errors import MEASURE, WHERE

@@ -11,20 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cerank.evaluation.compare import (
-    Comparison,
-    Condition,
-    Level,
-    Margin,
-    Measured,
-    System,
-    Terms,
-    compare,
-    judge,
-    worth_of,
-)
+from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
 from cerank.evaluation.seed_variance import crossed, two_way
 from cerank.evaluation.significance import estimate_of, paired
+from cerank.evaluation.verdicts.terms import Margin, Terms
+from cerank.evaluation.verdicts.verdict import Level, judge, worth_of
 from tests.simulations.populations import Array, against_bm25, rerankers, symmetric
 from tests.simulations.type_one_error import Rate, table
 

@@ -12,11 +12,12 @@ import threading
 from pathlib import Path
 
 from cerank.datasets import local_folders
+from cerank.datasets.mapped import grouped_qrels
 from cerank.datasets.open_datasets import open_dataset
 from cerank.recipes.schema import Stage
 from cerank.retrieval import first_stage
 from cerank.training.sampling.sampler import Sampler, TrainingPool
-from cerank.trec import open_run, query_places
+from cerank.trec import ingest, open_run, query_places
 
 
 def private_memory() -> int:
@@ -29,6 +30,8 @@ def main(folder: str, cache: str, order: str, smallest: int) -> None:
     """Sample groups of the first, a middle and the last steps."""
     local_folders.LARGE_QUERIES = open_run.LARGE = smallest  # type: ignore[misc]
     query_places.MANY_QUERIES = min(smallest, 200_000)  # type: ignore[misc]
+    if smallest == 1:  # as small as the files are, what is in memory at a time is smaller, too
+        ingest.FIRST_IDS, ingest.BLOCK, grouped_qrels.BUCKET = 500, 1 << 15, 1 << 15  # type: ignore[misc]
     peak, is_over = 0, threading.Event()
 
     def watch() -> None:

@@ -42,10 +42,11 @@ def test_memory_does_not_grow_with_the_queries_and_the_groups_are_those_of_data_
     memory = {}
     for queries in (FEW, MANY):
         folder, cache = made_folder(tmp_path / str(queries), queries), tmp_path / f"cache-{queries}"
-        _, built = measured(folder, cache, "computed", 1)
+        memory[queries, "read first"], built = measured(folder, cache, "computed", 1)
         memory[queries, "stored"], again = measured(folder, cache, "computed", 1)
         memory[queries, "in memory"], plain = measured(folder, cache, "computed", 1 << 40)
         assert built == again == plain
-    grown = {kind: memory[MANY, kind] - memory[FEW, kind] for kind in ("stored", "in memory")}
+    grown = {kind: memory[MANY, kind] - memory[FEW, kind] for kind in ("read first", "stored", "in memory")}
     assert grown["in memory"] > 400 * (MANY - FEW)  # the measurement sees what is in memory
+    assert grown["read first"] < 300 * (MANY - FEW)  # it took 1,300 where ids and judgments were in memory at once
     assert grown["stored"] < 50 * (MANY - FEW)  # bytes: less than one id

@@ -74,6 +74,24 @@ def test_a_run_in_blocks_equals_the_run_in_memory(tmp_path: Path, seed: int, nam
     assert ranking.store.contents.is_numbered == (name == "{}")
 
 
+@pytest.mark.parametrize("again", [0, 7, 100])
+def test_a_query_that_comes_again_is_found_though_few_ids_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    monkeypatch.setattr(ingest, "FIRST_IDS", 5)
+    rows = [f"q{number} Q0 d{place} 1 {9 - place} t\n" for number in range(200) for place in range(3)]
+    (tmp_path / "grouped.run").write_text("".join(rows))
+    assert not _holds(tmp_path / "grouped.run", tmp_path).store.contents.is_scattered
+    (tmp_path / "again.run").write_text("".join([*rows, f"q{again} Q0 d7 1 7.5 t\n"]))
+    ranking = _holds(tmp_path / "again.run", tmp_path)
+    assert ranking.store.contents.is_scattered
+    assert ranking[f"q{again}"] == ("d0", "d1", "d7", "d2")
+    assert {file.name for file in ranking.store.folder.iterdir()} == {
+        *(file.path for file in ranking.store.contents.files),
+        "COMPLETE.json",
+    }
+
+
 _id = st.sampled_from(["1", "10", "2", "01", "+1", "a", "A", "é", "4294967295", "4294967296", '"', "#", "d1", "9" * 10])
 _number = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr),

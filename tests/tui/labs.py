@@ -14,7 +14,9 @@ from cerank.files import journal, json_records, lease
 from cerank.recipes.plan import Plan
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Recipe
+from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
 from cerank.runs import run_store
+from cerank.runs.declared_records import SWEEPS
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.settings import Settings
@@ -136,6 +138,33 @@ class LabFolder:
         """Gives every lease back."""
         for held in self.leases:
             held.release()
+
+
+def keep_sweep(lab: LabFolder, runs: list[str], stopped: dict[int, int] | None = None, planned: int = 4) -> SweepRecord:
+    """Keep runs as trials of one arm, the learning rate of each ten times that before."""
+    trials = tuple(
+        TrialRecord(
+            arm="cl",
+            number=number,
+            settings={"stages.*.learning_rate": 10.0 ** (number - 6), "stages.*.group_size": 4},
+            run=run,
+            stopped=(stopped or {}).get(number, 0),
+        )
+        for number, run in enumerate(runs, 1)
+    )
+    record = SweepRecord(
+        name="rates",
+        sha256="ab" * 32,
+        created="t",
+        changed="t",
+        method="random",
+        measure="nDCG@10",
+        arms=("cl",),
+        planned={"cl": planned},
+        trials=trials,
+    )
+    SWEEPS.save(lab.path, record)
+    return record
 
 
 def reading(stage: int, step: int, loss: float, *, attempt: int = 1) -> StepMetrics:

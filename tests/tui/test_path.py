@@ -97,7 +97,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
         terminal.press("Enter")
     terminal.until(f"[x] {'' if IS_FULL else 'short-'}{recipe}"[:24])
     terminal.press("Escape")
-    terminal.until("next step")  # the field is left: a key right after escape would be taken for one with alt
+    terminal.until("? help")  # the field is left; an escape and a letter at once are alt and that letter
 
 
 def _written(home: Path) -> list[Path]:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from cerank.app.plans import memory_of, plan_of
+from cerank.app.plans import plan_of
 from cerank.core.metrics import Event
 from cerank.errors import ExitCode, UsageError
 from cerank.files import journal
 from cerank.planning import several_devices, stage_keys
+from cerank.planning.base_fit import memory_of
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Compute
 from tests.refusals import refused

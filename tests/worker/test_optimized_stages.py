@@ -20,6 +20,7 @@ from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.errors import RecipeError, UsageError
 from cerank.files import journal
 from cerank.inference.rerank import Scorer
+from cerank.planning import base_fit
 from cerank.training import stage_summary
 from tests.model_fixtures import WORDS
 from tests.refusals import refused
@@ -175,15 +176,15 @@ def test_a_plan_lists_rates_average_and_kept_weights_and_counts_their_memory(tmp
     plain = planned(tmp_path / "plain")
     plan = planned(tmp_path / "all", **OPTIONS, optimizer="lion")
     work = plans.work_of(plan)
-    rates, average, kept = plans.optimization_sentences(plan, work)
-    assert [group.name for group in plans.rates_of(plan.recipe)["contrastive"]] == [
+    rates, average, kept = base_fit.optimization_sentences(plan, work)
+    assert [group.name for group in base_fit.rates_of(plan.recipe)["contrastive"]] == [
         "embeddings", "layer 1", "layer 2", "head",
     ]  # fmt: skip
     assert "0.01" in rates  # ten times the rate of the stage
     assert "30" in average
     assert "contrastive@best-RR@10" in kept
-    assert plans.optimization_sentences(plain, plans.work_of(plain)) == []
-    of_all, of_plain = plans.memory_of(plan)["contrastive"], plans.memory_of(plain)["contrastive"]
+    assert base_fit.optimization_sentences(plain, plans.work_of(plain)) == []
+    of_all, of_plain = base_fit.memory_of(plan)["contrastive"], base_fit.memory_of(plain)["contrastive"]
     assert (of_plain.moments, of_plain.average) == (2 * of_plain.gradients, 0)
     assert (of_all.moments, of_all.average) == (of_all.gradients, of_all.gradients)
 

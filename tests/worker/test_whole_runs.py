@@ -66,6 +66,11 @@ def rows_of(run):
     return [msgspec.structs.replace(row, seconds=0.0, attempt=0) for row in rows]
 
 
+def seconds_of(run):
+    times = [datetime.fromisoformat(event.time) for event in journal.read(run.events, Event)]
+    return (times[-1] - times[0]).total_seconds()
+
+
 def test_it_ends_with_checkpoints_rankings_and_measures_for_every_first_stage(finished):
     run, plan, settings = finished
     assert Lab(settings).status(run).state == "finished"
@@ -154,14 +159,15 @@ def test_the_same_plan_gives_the_same_bits(finished):
 @pytest.mark.slow
 def test_killed_at_random_times_it_ends_with_the_same_bits(finished):
     run, plan, settings = finished
-    times = [datetime.fromisoformat(event.time) for event in journal.read(run.events, Event)]
-    whole = (times[-1] - times[0]).total_seconds()  # undisturbed: kills come at any moment of it, however fast we are
+    whole = seconds_of(run)  # undisturbed: kills come at any moment of it, however fast we are
     done, second = 0, 30
     while done < KILLS:
         killed = small_run(run.path, plan, settings, second=second % 60)
         attempts, code = forked(killed, seed=second, kills=min(10, KILLS - done), longest=whole)
         assert code == 0, killed.log.read_text()
         done += attempts - 1  # none where it was quicker than the first kill
+        if attempts == 1:
+            whole = min(whole, seconds_of(killed))  # the first run may have waited long for a device of this machine
         second += 1
         assert rows_of(killed) == rows_of(run)
         assert bits_of(killed) == bits_of(run)

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.comparison_rows import SummaryRow
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.text.safe_text import counted
 
 
@@ -51,6 +51,46 @@ class DocumentSecondaryRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     posterior_left_better: float | None = None
     posterior_within_margin: float | None = None
     posterior_right_better: float | None = None
+
+
+class DocumentPooledRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A system against another over several collections: the mean of a random-effects model, in a family of its own."""
+
+    system: str
+    against: str
+    measure: str
+    domain: str  # "all", "in-domain" or "out-of-domain": which of the collections
+    collections: int
+    names: str  # of the collections, with commas between
+    queries: int  # of all of them
+    difference: float  # mean over collections
+    error: float  # its standard error, by Hartung and Knapp
+    df: float
+    level: float  # low and high are the ends of the interval at confidence 1 - level
+    low: float
+    high: float
+    p: float
+    p_corrected: float  # over the pooled rows
+    margin: float | None = None
+    margin_is_late: bool | None = None  # chosen after the results
+    p_equivalence: float | None = None
+    p_equivalence_corrected: float | None = None
+    equivalence_level: float | None = None  # equivalence_low and equivalence_high are at confidence 1 - 2 times this
+    equivalence_low: float | None = None
+    equivalence_high: float | None = None
+    unseen: float | None = None  # one more query that differs so much, in each collection where few do, undoes it
+    verdict: str
+    tau: float | None = None  # sd of the true differences between collections; it and what follows: null for one
+    tau_low: float | None = None  # its 95 % interval
+    tau_high: float | None = None
+    i2: float | None = None  # share of the scatter seen that lies between collections
+    q: float | None = None  # Cochran's
+    p_q: float | None = None
+    predicted_low: float | None = None  # for the true difference on a new collection; null for two collections
+    predicted_high: float | None = None
+    family: int  # pooled rows that are adjusted together
+    correction: str
+    alpha: float
 
 
 class RankingSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,6 +191,7 @@ class ComparisonDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     meta: DocumentMeta
     rows: tuple[DocumentRow, ...]
     secondary: tuple[DocumentSecondaryRow, ...]
+    pooled: tuple[DocumentPooledRow, ...] = ()  # over the collections; empty for one, or where they cannot be pooled
     notes: tuple[str, ...]
 
 

@@ -15,7 +15,9 @@ import msgspec
 
 from cerank.app.comparison import comparisons, named_systems, recorded_looks
 from cerank.app.comparison import margins as margins_of
-from cerank.app.comparison.comparisons import ComparisonRequest, Qrels
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.measuring import named_judgments, run_systems
+from cerank.app.comparison.measuring.named_judgments import Qrels
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
     FileTarget,
@@ -34,9 +36,10 @@ from cerank.settings import Settings
 
 if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
-    from cerank.evaluation.compare import Comparison, Row, Terms
+    from cerank.evaluation.compare import Comparison, Row
     from cerank.evaluation.sensitivity.document_shares import DocumentShare
     from cerank.evaluation.systems import Condition, System
+    from cerank.evaluation.verdicts.terms import Terms
 
 CORRECTIONS = (
     "auto",
@@ -201,15 +204,15 @@ def ranking_of(settings: Settings, request: ComparisonRequest, target: Target, c
         ranking: Ranking = read_run(path).ranking
         return without_identical_ids(ranking) if comparisons.leaves_identical_ids_out(settings, request) else ranking
     test, first = _names(target, condition)
-    return comparisons.ranking_of(target, test, first)
+    return run_systems.ranking_of(target, test, first)
 
 
 def qrels_in(settings: Settings, request: ComparisonRequest, targets: Sequence[Target], condition: Condition) -> Qrels:
     """Return what the targets were measured on in a condition."""
     run = _run_among(targets, condition)
     if run:
-        return comparisons.qrels_of(*run)
-    return comparisons.judgments(settings, _at(settings, request, condition).dataset, request.qrels)[1]
+        return run_systems.qrels_of(*run)
+    return named_judgments.judgments(settings, _at(settings, request, condition).dataset, request.qrels)[1]
 
 
 def _at(settings: Settings, request: ComparisonRequest, condition: Condition) -> ComparisonRequest:
@@ -327,7 +330,7 @@ class RankingPair:
 def _names(target: RunTarget | FoldsTarget, condition: Condition) -> tuple[str, str]:
     """Return the test dataset and first stage of a run, as its plan calls those of the condition."""
     data = target.plan.recipe.data
-    for test in comparisons.tests_of(target):
+    for test in run_systems.tests_of(target):
         for first in data.first_stages:
             if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
                 return test, first
@@ -370,7 +373,7 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
 
     `margin` is one number for every measure, or `nDCG@10=0.01, RR@10=0.02`; empty declares none.
     """
-    from cerank.evaluation.compare import Margin, Terms
+    from cerank.evaluation.verdicts.terms import Margin, Terms
 
     wrong: dict[str, str] = {}
     confidence = _share(texts.get("confidence", "") or "0.95")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.answers import Cost
     from cerank.evaluation.compare import Comparison, Condition, Row
     from cerank.evaluation.comparison_rows import SummaryRow
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.evaluation.systems import System
 
 Form = Literal["latex", "markdown", "csv", "tsv", "json"]
@@ -86,18 +87,22 @@ def document(
     costs: Mapping[str, Cost] | None = None,
     looks: TestSetLooks | None = None,
     plan: PlanStatus | None = None,
+    pooled: PooledResult | None = None,
+    not_pooled: str = "",
 ) -> str:
-    """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
+    """Return a comparison as JSON of one shape: {meta, rows, secondary, pooled, notes}.
 
-    `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
-    rankings and qrels. `comparison_schema.schema` describes it.
+    `secondary` is empty unless requested. `pooled` is empty for one collection, or where several could not be pooled:
+    the notes then have `not_pooled`. `rows` are those of `full_table`; `meta` is what they rest on: method,
+    family, margins, and the hashes of the rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
+    from cerank.app.comparison import pool_comparisons
 
     terms = comparison.terms
     chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
     meta = {
-        "format": 3,
+        "format": 4,
         "cerank": __version__,
         "command": command,
         "baseline": comparison.baseline,
@@ -132,7 +137,13 @@ def document(
         "meta": meta,
         "rows": records(full_table(comparison, with_reasons=with_reasons, costs=costs)),
         "secondary": records(secondary(comparison)) if terms.with_secondary else [],
-        "notes": [*_footnotes(comparison), *([looks.text] if looks else []), *([plan.text] if plan else [])],
+        "pooled": records(pool_comparisons.machine_table(pooled)) if pooled is not None else [],
+        "notes": [
+            *_footnotes(comparison),
+            *([looks.text] if looks else []),
+            *([plan.text] if plan else []),
+            *(pooled.notes if pooled is not None else [not_pooled] if not_pooled else []),
+        ],
     }
     return escapes.json_text(text, indent=2) + "\n"
 
@@ -168,7 +179,11 @@ def secondary(comparison: Comparison) -> Table:
         posterior = others.posterior
         chances = (posterior.left, posterior.within, posterior.right) if posterior else (None, None, None)
         body.append((*head, *ps, *(chances if has_posterior else ())))
-    notes = ["secondary tests, unadjusted: they accompany the paired t-test and make no verdict"]
+    percent = f"{100 * comparison.terms.confidence:.4g} %"
+    notes = [
+        "secondary tests, unadjusted: they accompany the paired t-test and make no verdict; BCa: bootstrap interval at "
+        f"{percent}"
+    ]
     if has_posterior:
         notes.append(
             "left better, within margin, right better: probabilities of the mean difference (Student's t, reference "
@@ -181,11 +196,12 @@ def risk_table(comparison: Comparison) -> Table:
     """Return, for each row, whom the difference hurts and how few queries carry it; none of it makes a verdict."""
     from cerank.evaluation.comparison_rows import RISK_LEGEND
 
+    percent = f"{100 * comparison.terms.confidence:.4g} %"
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "measure", "left", "right")),
         Column("hurt", "hurt", "number", 0),
         Column("helped", "helped", "number", 0),
-        Column("hurt_share", "share hurt", "name"),
+        Column("hurt_share", f"share hurt, {percent}", "name"),
         Column("mean_loss", "mean loss", "signed", priority=1),
         Column("trisk", "TRisk", "signed", 2),
         Column("queries_to_flip", "flips without", "number", 0),
@@ -222,7 +238,7 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     ]
     columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
-    rests = [_rests_on(known.get(_key(row))) for row in rows]
+    rests = [_rests_on(comparison, known.get(_key(row))) for row in rows]
     has_worth = any(row.worth for row in comparison.rows)
     has_other = any(_is_other(row) for row in comparison.rows)
     columns += [
@@ -276,12 +292,17 @@ def by_stage(comparison: Comparison, *, is_short: bool = False) -> tuple[Table, 
         for line in here:
             row = known.get(_key(line))
             _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
-            figures = (line.measure, line.mean, _with_interval(row) if row else "", shown_verdict(row) if row else "")
+            figures = (
+                line.measure,
+                line.mean,
+                _with_interval(comparison, row) if row else "",
+                shown_verdict(row) if row else "",
+            )
             worth = (shown_worth(row) if row else "",) if has_worth else ()
             body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}{_depth(comparison, condition)}"
         out.append(Table("comparison", columns, tuple(body), title))
-    note = f"[interval]: {_decides(comparison)}; beside an equivalence, the one that lies within the margin"
+    note = f"[interval]: {interval_note(comparison, comparison.rows)}"
     out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(comparison, is_short=is_short)))
     return tuple(out)
 
@@ -299,19 +320,41 @@ def _depth(comparison: Comparison, condition: Condition) -> str:
 
 def _decides(comparison: Comparison) -> str:
     """Return what the interval beside a verdict is: with the others of the table, or by itself."""
-    percent = f"{100 * comparison.terms.confidence:.3g} %"
-    if comparison.family > 1 and comparison.method in {"holm", "bonferroni", "max-t"}:
+    from cerank.evaluation.answers import is_simultaneous, percent_of
+
+    primary = [row for row in comparison.rows if row.is_primary and row.verdict != "identical"]
+    percent = percent_of(comparison, primary[0]) if primary else f"{100 * comparison.terms.confidence:.4g} %"
+    if is_simultaneous(comparison):
         return f"simultaneous {percent} interval"
-    return "adjusted interval" if comparison.family > 1 and comparison.method == "bh" else "interval that decides"
+    is_adjusted = comparison.family > 1 and comparison.method == "bh"
+    return f"adjusted {percent} interval" if is_adjusted else f"{percent} interval that decides"
 
 
-def _with_interval(row: Row) -> str:
-    """Return a difference with the interval that its verdict rests on, in 23 characters."""
-    judgment = row.judgment
+def interval_note(comparison: Comparison, rows: Sequence[Row]) -> str:
+    """Return which interval is given with a difference, and what a level beside an interval means."""
+    others = dict.fromkeys(percent for row in rows if (percent := other_percent(comparison, row)))
+    marked = [f"; marked {percent}: the interval that lies within the margin" for percent in others]
+    return "".join([_decides(comparison), *marked])
+
+
+def other_percent(comparison: Comparison, row: Row) -> str:
+    """Return the confidence of the interval that a verdict within the margin rests on, where it is another one."""
+    from cerank.evaluation.answers import percent_of
+
+    if row.verdict not in {"equivalent", "different but negligible"}:
+        return ""
+    percent = percent_of(comparison, row, is_equivalence=True)
+    return percent if percent != percent_of(comparison, row) else ""
+
+
+def _with_interval(comparison: Comparison, row: Row) -> str:
+    """Return a difference with the interval that its verdict rests on, in 23 characters; 5 more name another level."""
+    judgment, mark = row.judgment, ""
     low, high = judgment.low, judgment.high
     if row.worth is None and judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
-    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]"
+        mark = f" {percent}" if (percent := other_percent(comparison, row)) else ""
+    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}"
 
 
 def _signed(value: float) -> str:
@@ -418,16 +461,18 @@ def _is_other(row: Row) -> bool:
     return max(abs(judgment.low - row.low), abs(judgment.high - row.high)) > _SAME
 
 
-def _rests_on(row: Row | None) -> str:
-    """Return the interval that belongs to a verdict, for equivalence with the margin that it lies in."""
+def _rests_on(comparison: Comparison, row: Row | None) -> str:
+    """Return the interval that belongs to a verdict, for equivalence with its level and the margin that it lies in."""
     if row is None:
         return ""
     judgment, parts = row.judgment, []
     if row.verdict != "equivalent" or row.worth is not None:  # whether it is worth its cost is read off this one
         parts.append(f"[{judgment.low:+.4f}, {judgment.high:+.4f}]")
     if row.verdict in {"equivalent", "different but negligible"} and judgment.margin:
-        inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}] in ±{judgment.margin.value:g}"
-        parts = [part for part in parts if part != inner.partition(" in")[0]] + [inner]
+        inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}]"
+        parts = [part for part in parts if part != inner]
+        level = f"{percent} " if (percent := other_percent(comparison, row)) else ""
+        parts.append(f"{level}{inner} in ±{judgment.margin.value:g}")
     return ", ".join(parts)
 
 
@@ -452,8 +497,11 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
 
 def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:
     """Return the comparison in `form`, footnotes included where the form has a place for them."""
+    from cerank.app.comparison import pool_comparisons
+
     if form == "json":
-        return document(comparison, with_reasons=with_reasons)
+        pooled, not_pooled = pool_comparisons.if_possible(comparison)
+        return document(comparison, with_reasons=with_reasons, pooled=pooled, not_pooled=not_pooled)
     if form not in {"latex", "markdown"}:
         return written([full_table(comparison, with_reasons=with_reasons)], form)
     table = short_table(comparison, with_reasons=with_reasons)

@@ -23,7 +23,7 @@ from cerank.runs.layout import RunFolder
 from cerank.runs.records import Done
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.verdicts.terms import Margin
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, Margin]:
     Raises:
         UsageError: a text is not MEASURE=NUMBER above 0, or a percentage below 100; a measure comes twice.
     """
-    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.verdicts.terms import Margin
 
     margins: dict[str, Margin] = {}
     for text in texts:
@@ -151,7 +151,7 @@ def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> d
     where it was declared before results were known of every run of the pair but the newest: from then on the newest
     one's margin could be fitted to what it is compared with.
     """
-    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.verdicts.terms import Margin
 
     def table(plan: Plan) -> dict[str, float | str]:
         evaluate = plan.recipe.evaluate
@@ -274,7 +274,7 @@ def carried(margins: Mapping[str, Margin], to: Mapping[str, str]) -> dict[str, M
     Args:
         to: plain measure -> condensed measure.
     """
-    from cerank.evaluation.compare import Margin
+    from cerank.evaluation.verdicts.terms import Margin
 
     return {
         condensed: Margin(

@@ -28,9 +28,10 @@ from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Margin
+    from cerank.evaluation.compare import Comparison
     from cerank.evaluation.multiple_testing import Correction
     from cerank.evaluation.studies.pooling import CollectionDifference, PooledResult, PooledRow
+    from cerank.evaluation.verdicts.terms import Margin
 
 SAVED = ".json"
 _WIDTH = 37  # characters of a forest plot in a terminal
@@ -91,7 +92,7 @@ def pool(
 
 
 def _margins(chosen: dict[str, float]) -> dict[str, Margin]:
-    from cerank.evaluation.compare import Margin, checked_margin, width_of
+    from cerank.evaluation.verdicts.terms import Margin, checked_margin, width_of
 
     return {name: checked_margin(Margin(value=value), name, width_of(name)) for name, value in chosen.items()}
 
@@ -134,6 +135,7 @@ def _read(path: Path) -> list[CollectionDifference]:
             error=row.error or 0.0,
             first_stages=(row.first_stage,) if row.first_stage else (),
             qrels_sha256=hashes.get((row.system, row.dataset), ""),
+            unseen=pooling.unseen_in(row.measure, None if row.ties is None else row.queries - row.ties),
         )
         for row in document.rows
         if row.difference is not None and row.verdict != "identical"
@@ -154,11 +156,27 @@ def of_comparison(
     Raises:
         UsageError: a test set that is called in-domain was not compared on; they cannot be pooled.
     """
+    domain = in_domain_for(settings, request, comparison, in_domain)
+    return pooled_rows(comparison, domain) if has_several(comparison) else None
+
+
+def has_several(comparison: Comparison) -> bool:
+    """Return whether a comparison is on several collections."""
+    return len({row.condition.dataset for row in comparison.rows}) > 1
+
+
+def in_domain_for(
+    settings: Settings, request: ComparisonRequest, comparison: Comparison, in_domain: Sequence[str] = ()
+) -> frozenset[str]:
+    """Return which of a comparison's collections are in-domain, as a user says, or else by the runs' training data.
+
+    Raises:
+        UsageError: one that the user names was not compared on.
+    """
     collections = {row.condition.dataset for row in comparison.rows}
-    trained = named_in_domain(in_domain, collections) if in_domain else frozenset[str]()
-    if len(collections) < 2:
-        return None
-    return pooled_rows(comparison, trained or in_domain_of(settings, request.targets, collections))
+    if in_domain:
+        return named_in_domain(in_domain, collections)
+    return in_domain_of(settings, request.targets, collections) if len(collections) > 1 else frozenset()
 
 
 def pooled_rows(comparison: Comparison, in_domain: frozenset[str]) -> PooledResult:
@@ -199,26 +217,26 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
         out.append(
             f"{where}, {row.right} against {row.left}: {shown_verdict(judgment, mean)}, {mean:+.4f} {row.measure} on "
-            f"average, {100 * (1 - judgment.level):.4g} % interval {low} to {high}."
+            f"average, {_interval_name(result)} {low} to {high}."
         )
     return tuple(out)
 
 
-def summaries(
-    settings: Settings, request: ComparisonRequest, comparison: Comparison, in_domain: Sequence[str] = ()
-) -> list[Table]:
-    """Return the table of `of_comparison`; none where there is one collection, an empty one where none can be made.
+def _interval_name(result: PooledResult) -> str:
+    """Return the confidence of the intervals of the means, and whether they hold together."""
+    if len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}:
+        return f"simultaneous {100 * (1 - result.alpha):.4g} % interval"
+    return f"{100 * (1 - result.rows[0].judgment.level):.4g} % interval"
 
-    Raises:
-        UsageError: a test set that is called in-domain was not compared on.
-    """
+
+def if_possible(comparison: Comparison, in_domain: frozenset[str] = frozenset()) -> tuple[PooledResult | None, str]:
+    """Return a comparison pooled over its collections; where there are several and it cannot be, None and why."""
+    if not has_several(comparison):
+        return None, ""
     try:
-        result = of_comparison(settings, request, comparison, in_domain)
+        return pooled_rows(comparison, in_domain), ""
     except UsageError as error:
-        if error.code == "not-tested":
-            raise
-        return [Table("pooled", (), (), empty=f"not pooled over the collections: {error.what}")]
-    return [] if result is None else [summary(result)]
+        return None, f"not pooled over the collections: {error.what}"
 
 
 # --- tables
@@ -294,9 +312,73 @@ def summary(result: PooledResult) -> Table:
         f"margin for {name}: ±{value:g}{', chosen after the results (†)' if name in late else ''}"
         for name, value in margins_of.items()
     ]
+    notes += _few_notes(result)
     if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
         notes.append("several first stages of one collection count once: their differences are averaged")
     return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))
+
+
+def machine_table(result: PooledResult) -> Table:
+    """Return every figure of the pooled rows in full precision, for machines."""
+    body = []
+    for row in result.rows:
+        of, judgment = row.pooled, row.judgment
+        figures: dict[str, Value] = {
+            "system": row.right,
+            "against": row.left,
+            "measure": row.measure,
+            "domain": row.domain or "all",
+            "collections": of.collections,
+            "names": ", ".join(each.collection for each in row.collections),
+            "queries": sum(each.queries for each in row.collections),
+            "difference": of.estimate.difference,
+            "error": of.estimate.error,
+            "df": of.estimate.df,
+            "level": judgment.level,
+            "low": judgment.low,
+            "high": judgment.high,
+            "p": judgment.p,
+            "p_corrected": judgment.p_corrected,
+            "margin": judgment.margin.value if judgment.margin else None,
+            "margin_is_late": None if judgment.margin is None else not judgment.margin.before,
+            "p_equivalence": judgment.p_equivalence,
+            "p_equivalence_corrected": judgment.p_equivalence_corrected,
+            "equivalence_level": judgment.equivalence_level,
+            "equivalence_low": judgment.equivalence_low,
+            "equivalence_high": judgment.equivalence_high,
+            "unseen": judgment.unseen,
+            "verdict": judgment.verdict,
+            "tau": of.tau if of.collections > 1 else None,
+            "tau_low": math.sqrt(of.tau2_low) if of.collections > 1 else None,
+            "tau_high": math.sqrt(of.tau2_high) if of.collections > 1 else None,
+            "i2": of.i2 if of.collections > 1 else None,
+            "q": of.q if of.collections > 1 else None,
+            "p_q": of.p_q if of.collections > 1 else None,
+            "predicted_low": of.prediction[0] if of.prediction else None,
+            "predicted_high": of.prediction[1] if of.prediction else None,
+            "family": len(result.rows),
+            "correction": result.correction,
+            "alpha": result.alpha,
+        }
+        body.append(figures)
+    columns = tuple(Column(name, name) for name in body[0])
+    return Table("pooled", columns, tuple(tuple(figures.values()) for figures in body))
+
+
+def _few_notes(result: PooledResult) -> list[str]:
+    """Return where an equivalence of the mean is not shown, because few queries of a collection differ."""
+    notes = []
+    for row in result.rows:
+        if row.judgment.unseen is None or row.judgment.margin is None:
+            continue
+        few = ", ".join(each.collection for each in row.collections if each.unseen is not None)
+        which = f" ({row.domain})" if row.domain else ""
+        notes.append(
+            f"{row.right} against {row.left} by {row.measure}{which}: that the mean lies within "
+            f"±{row.judgment.margin.value:g} is not shown, for few queries differ on {few}: one more that differs by "
+            f"{row.judgment.unseen:.2g} there would undo it"
+        )
+    return notes
 
 
 def _domain_notes(result: PooledResult) -> list[str]:

@@ -6,11 +6,14 @@ Invariant: rankings are read again from the files that were measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cerank.app.comparison.comparison_session import qrels_in, ranking_of
-from cerank.app.comparison.comparisons import ComparisonRequest, Qrels
-from cerank.app.comparison.named_systems import SeedsTarget, targets_of
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.measuring.named_judgments import Qrels
+from cerank.app.comparison.named_systems import PER_DATASET, SeedsTarget, file_name_of, targets_of
+from cerank.errors import UsageError
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -77,8 +80,31 @@ def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
 
 
+def judging_files(
+    comparison: Comparison, documents: Sequence[NextJudgment], path: Path
+) -> dict[Path, tuple[NextJudgment, ...]]:
+    """Return the documents to judge by the file they go to: one, or with `{dataset}` one for each collection.
+
+    Raises:
+        UsageError: there are several collections, whose queries may have the same ids, and the path is for one file.
+    """
+    datasets = tuple(dict.fromkeys(condition.dataset for condition in comparison.conditions))
+    if PER_DATASET in str(path):
+        return {
+            Path(str(path).replace(PER_DATASET, file_name_of(dataset))): tuple(
+                each for each in documents if each.dataset == dataset
+            )
+            for dataset in datasets
+        }
+    if len(datasets) > 1:
+        what = f"the documents of {len(datasets)} collections, whose queries may have the same ids, need a file each"
+        hint = f"such as --judge-next '{path.stem}-{PER_DATASET}{path.suffix}'"
+        raise UsageError(what, where=f"--judge-next {path}", hint=hint, code="collections-one-file")
+    return {path: tuple(documents)}
+
+
 def judging_file(documents: Sequence[NextJudgment]) -> str:
-    """Return documents to judge as a TREC run: the most telling first, `gain` as score, ranks within each query."""
+    """Return documents of one collection to judge as a TREC run: the most telling first, `gain` as their score."""
     ranks: dict[str, int] = {}
     lines = []
     for each in documents:

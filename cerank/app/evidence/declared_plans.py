@@ -18,6 +18,7 @@ import msgspec
 from cerank.app.comparison import comparisons, margins, named_systems, recorded_looks
 from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.measuring import named_judgments
 from cerank.app.comparison.named_systems import Target
 from cerank.errors import UsageError, os_error
 from cerank.files import json_records
@@ -27,7 +28,8 @@ from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Margin, Terms
+    from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.verdicts.terms import Margin, Terms
 
 _SIZES = ("margins", "worth", "harm")
 
@@ -82,12 +84,12 @@ def declare(settings: Settings, plan: ComparisonPlan) -> tuple[DeclaredPlan, Pat
         )
     if plan.family < 0:
         raise UsageError(f"a family cannot hold {plan.family} comparisons", where="family", hint="0 counts those shown")
-    _, qrels = comparisons.judgments(settings, plan.dataset, plan.qrels)
+    _, qrels = named_judgments.judgments(settings, plan.dataset, plan.qrels)
     names = check(plan.measures, qrels, "measures")
     sizes = {kind: _canonical_sizes(plan, kind, names) for kind in _SIZES}
     questions(plan.primary, "primary")
     plan = msgspec.structs.replace(plan, measures=names, **sizes)
-    declared_plan = comparison_plans.with_hash(plan, _now(), comparisons.identity(qrels))
+    declared_plan = comparison_plans.with_hash(plan, _now(), named_judgments.identity(qrels))
     return declared_plan, comparison_plans.save(settings.lab, declared_plan)
 
 
@@ -97,8 +99,8 @@ def _canonical_sizes(plan: ComparisonPlan, kind: str, measures: Sequence[str]) -
     Raises:
         UsageError: one is of a measure that is not planned, or out of its range.
     """
-    from cerank.evaluation.compare import checked_margin, width_of
     from cerank.evaluation.measures import canonical
+    from cerank.evaluation.verdicts.terms import checked_margin, width_of
 
     given: dict[str, float | str] = getattr(plan, kind)
     out: dict[str, float | str] = {}
@@ -168,7 +170,7 @@ def _with_family(request: ComparisonRequest, comparison: Comparison, earlier: in
     Raises:
         UsageError: the correction does not bound the chance of any false verdict.
     """
-    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.verdicts.terms import Terms
 
     terms = request.terms or Terms()
     if terms.correction in {"none", "bh"}:
@@ -194,7 +196,7 @@ def _with_rules(request: ComparisonRequest, plan: ComparisonPlan) -> ComparisonR
     Raises:
         UsageError: the request says some of it, too.
     """
-    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.verdicts.terms import Terms
 
     own = request.terms or Terms()
     rules = {name: getattr(plan, name) for name in ("confidence", "correction", "family", "pairs", "claim")}

@@ -174,13 +174,15 @@ def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: t
         for each in rejudged
     )
     notes = [
-        f"{said_of(rejudged)}; p adjusted over {counted(len(rejudged), 'comparison')} (Holm), intervals simultaneous",
+        f"{said_of(rejudged)}; p adjusted over {counted(len(rejudged), 'comparison')} (Holm); low, high: "
+        f"simultaneous {100 * (1 - claims.alpha):.4g} % intervals",
         "would show: the true difference that these queries reveal in 4 of 5 cases",
     ]
     if claims.margin is None:
         notes.append("no margin is given, so nothing can be shown to be on par")
     else:
         notes.append(f"on par: within ±{short(claims.margin)}, a margin chosen after the results (†)")
+        notes.append("how many queries differ is not printed: on par takes it that these are not few")
     assumed = sorted({claim.sd for claim in claims.claims if claim.sd is not None})
     if assumed:
         sizes = ", ".join(short(sd) for sd in assumed)

@@ -49,9 +49,9 @@ def gate_of(
         UsageError: they cannot be compared, there is nothing to check, or the lab's record of looks cannot be read.
         MissingError: the lab has no such record, and it is to be counted.
     """
-    from cerank.evaluation.compare import Margin
     from cerank.evaluation.gate import SliceMargin, gate
     from cerank.evaluation.measures import canonical
+    from cerank.evaluation.verdicts.terms import Margin
 
     chosen = {canonical(name, "--margin"): value for name, value in margins.numbers(request.margins).items()}
     better = [canonical(name, "--superior") for name in superior]

@@ -34,8 +34,8 @@ from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord, is_sa
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Data, Evaluate, Recipe
 from cerank.registry import nearest
-from cerank.runs import declared_matrices as kept
 from cerank.runs import run_store
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import StoredPlan
 from cerank.settings import Settings
@@ -305,7 +305,7 @@ def outline(
     grid_ = msgspec.structs.replace(grid_, cells=tuple(each_of_tests))
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
-    record = kept.load_if_there(settings.lab, grid_.matrix.name)
+    record = MATRICES.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed, cell.fold): cell.run for cell in record.cells} if record else {}
     lab, totals, rows = Lab(settings), WorkTotals(), []
     coming: set[str] = set()
@@ -411,13 +411,13 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
         raise _planning_error(grid_, planned.errors, settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
     run_of = runs_by_plan(lab)
-    before = kept.load_if_there(lab.folder, grid_.matrix.name)
+    before = MATRICES.load_if_there(lab.folder, grid_.matrix.name)
     _check_same_declaration(before, _record(grid_, shared, [""] * len(shared), before, now))
     folders: list[RunFolder] = []
     for cell, plan in zip(grid_.cells, shared, strict=True):
         folders.append(run_of.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
-    kept.save(lab.folder, record)
+    MATRICES.save(lab.folder, record)
     waiting = [folder for folder in folders if lab.status(folder).state not in NOT_TO_QUEUE]
     attempts = tuple(max(folder.attempt_numbers(), default=0) for folder in waiting)
     if lab.executor is not None and waiting:
@@ -534,8 +534,7 @@ def _declared(planned: Sequence[Plan]) -> str:
 
 def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRecord) -> None:
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
-    same = ("sha256", "baseline", "factors", "fraction", "folds")
-    if before is None or all(getattr(before, key) == getattr(matrix_record, key) for key in same):
+    if before is None or before.declaration == matrix_record.declaration:
         return
     keys = ("baseline", "tests", "first_stages", "depth", "measures", *DECLARED, "factors", "fraction", "folds")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from cerank.app.over_ssh.copy_records import RecordsOfRuns
 from cerank.app.over_ssh.lab_files import (
     ChangedFile,
     Checkpoints,
@@ -27,7 +28,6 @@ from cerank.app.over_ssh.lab_files import (
 from cerank.app.over_ssh.ssh_connection import SshConnection
 from cerank.errors import CerankError, ExitCode, UsageError
 from cerank.files import disk
-from cerank.recipes.sweep_schema import SweepRecord
 from cerank.runs.lab_address import is_address, parsed
 from cerank.runs.layout import runs_folder
 
@@ -62,11 +62,11 @@ class RunStorage(Protocol):
     def finish(self, run: str, files: Sequence[FileToReceive]) -> Finished:
         """Check every hash and let the run appear in the lab."""
 
-    def sweeps(self, runs: Sequence[str]) -> tuple[SweepRecord, ...]:
-        """Return the records of the sweeps that have one of these runs as a trial."""
+    def records(self, runs: Sequence[str]) -> RecordsOfRuns:
+        """Return the records of the matrices and sweeps that have one of these runs."""
 
-    def keep_sweep(self, record: SweepRecord) -> str:
-        """Keep the record of a sweep whose trials were copied; return what became of it, as a sentence."""
+    def keep_records(self, records: RecordsOfRuns) -> tuple[str, ...]:
+        """Keep records whose runs were copied; return what became of each, as a sentence."""
 
 
 class RemoteFiles:
@@ -106,13 +106,13 @@ class RemoteFiles:
         """Check every hash and let the run appear in the lab."""
         return self._call("finish", Finished, run=run, files=msgspec.to_builtins(files))
 
-    def sweeps(self, runs: Sequence[str]) -> tuple[SweepRecord, ...]:
-        """Return the records of the sweeps that have one of these runs as a trial."""
-        return self._call("sweeps", tuple[SweepRecord, ...], runs=list(runs))
+    def records(self, runs: Sequence[str]) -> RecordsOfRuns:
+        """Return the records of the matrices and sweeps that have one of these runs."""
+        return self._call("records", RecordsOfRuns, runs=list(runs))
 
-    def keep_sweep(self, record: SweepRecord) -> str:
-        """Keep the record of a sweep whose trials were copied; return what became of it, as a sentence."""
-        return self._call("keep_sweep", str, record=msgspec.to_builtins(record))
+    def keep_records(self, records: RecordsOfRuns) -> tuple[str, ...]:
+        """Keep records whose runs were copied; return what became of each, as a sentence."""
+        return self._call("keep_records", tuple[str, ...], records=msgspec.to_builtins(records))
 
     def _call(self, name: str, kind: type[T], **args: Any) -> T:
         result: T = self._connection.call(name, args, kind=kind, patience=HASHING_PATIENCE)[0]

@@ -18,14 +18,14 @@ from typing import Literal
 
 import msgspec
 
-from cerank.app.over_ssh import copy_sweeps
+from cerank.app.over_ssh import copy_records
+from cerank.app.over_ssh.copy_records import RecordsOfRuns
 from cerank.errors import CerankError, MissingError, UsageError, os_error
 from cerank.files import disk, json_records, lease_files, manifests
 from cerank.files.disk import DamagedError
 from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
 from cerank.files.safe_open import open_file
-from cerank.recipes.sweep_schema import SweepRecord
 from cerank.runs import run_names, run_store
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import ReusedStage
@@ -298,15 +298,15 @@ class LabFiles:
         disk.remove_tree(lease_files.folder_of(self._lock(run)))
         return Finished(notes=tuple(self._notes(folder)))
 
-    # sweeps
+    # matrices and sweeps
 
-    def sweeps(self, runs: Sequence[str]) -> tuple[SweepRecord, ...]:
-        """Return the records of the sweeps that have one of these runs as a trial."""
-        return copy_sweeps.records_of(self.lab, runs)
+    def records(self, runs: Sequence[str]) -> RecordsOfRuns:
+        """Return the records of the matrices and sweeps that have one of these runs."""
+        return copy_records.records_of(self.lab, runs)
 
-    def keep_sweep(self, record: SweepRecord) -> str:
-        """Keep the record of a sweep whose trials were copied; return what became of it, as a sentence."""
-        return copy_sweeps.keep(self.lab, record)
+    def keep_records(self, records: RecordsOfRuns) -> tuple[str, ...]:
+        """Keep records whose runs were copied; return what became of each, as a sentence."""
+        return copy_records.keep(self.lab, records)
 
     def _check_same(self, folder: RunFolder, files: Sequence[FileToReceive]) -> None:
         """Check that a run that is here is the one that is sent.

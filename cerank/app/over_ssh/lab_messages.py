@@ -14,6 +14,7 @@ import msgspec
 from cerank import errors
 from cerank.app.run_views.run_index import IndexedRun
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.sweep_trials import SweepTrial
 from cerank.errors import CerankError, RunFailedError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
@@ -79,6 +80,7 @@ class SentEntry(msgspec.Struct, frozen=True, kw_only=True):
     short_name: str
     place: int
     waits_for: str
+    trial: SweepTrial | None = None
 
     @classmethod
     def of(cls, entry: RunEntry) -> SentEntry:
@@ -91,8 +93,10 @@ class SentEntry(msgspec.Struct, frozen=True, kw_only=True):
             finals=entry.finals,
             note=entry.note,
             verdict=entry.verdict,
+            kept=entry.kept,
         )
-        return cls(name=entry.name, run=run, short_name=entry.short_name, place=entry.place, waits_for=entry.waits_for)
+        texts = {"short_name": entry.short_name, "waits_for": entry.waits_for}
+        return cls(name=entry.name, run=run, place=entry.place, trial=entry.trial, **texts)
 
 
 class ListAnswer(msgspec.Struct, frozen=True):

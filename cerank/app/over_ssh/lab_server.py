@@ -24,6 +24,7 @@ from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import DraftRun
 from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.app.over_ssh import lab_access, lab_messages
+from cerank.app.over_ssh.copy_records import RecordsOfRuns
 from cerank.app.over_ssh.lab_files import Checkpoints, FilePiece, FileSet, FileToReceive, LabFiles, SeenFile
 from cerank.app.over_ssh.lab_messages import BANNER, ErrorText, Greeting, LabAnswer, LabCall, ListAnswer, SentEntry
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
@@ -31,7 +32,6 @@ from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.files import disk, json_records
 from cerank.machine import system_usage
-from cerank.recipes.sweep_schema import SweepRecord
 from cerank.runs import test_set_looks, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.test_set_looks import Look
@@ -77,8 +77,11 @@ class LabServer:
             "begin": self.begin,
             "write": self.write,
             "finish": self.finish,
-            "sweeps": lambda runs: (self.files.sweeps(runs), b""),
-            "keep_sweep": lambda record: (self.files.keep_sweep(json_records.convert(record, SweepRecord)), b""),
+            "records": lambda runs: (self.files.records(runs), b""),
+            "keep_records": lambda records: (
+                self.files.keep_records(json_records.convert(records, RecordsOfRuns)),
+                b"",
+            ),
         }
 
     def answer(self, call: LabCall, data: bytes) -> tuple[LabAnswer, bytes]:

@@ -153,6 +153,8 @@ class RemoteAccess(LabAccess):
             place=sent.place,
             verdict=run.verdict,
             waits_for=sent.waits_for,
+            trial=sent.trial,
+            kept=run.kept,
         )
 
     def sample(self, folder: RunFolder, *, is_live: bool) -> UsageSample:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison.measuring import named_judgments
 from cerank.app.comparison.named_systems import RunTarget
 from cerank.app.run_texts import condition_of, some_texts
 from cerank.errors import CerankError, MissingError
@@ -124,9 +125,10 @@ def judge_quantized(
         MissingError: the run's ranking or test dataset is gone.
     """
     from cerank.core.rankings import ordered
-    from cerank.evaluation.compare import Terms, compare
+    from cerank.evaluation.compare import compare
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition, System, measured
+    from cerank.evaluation.verdicts.terms import Terms
     from cerank.exporting.score_elsewhere import graph_scorer, measure_speed
     from cerank.machine.devices import cpu_model
     from cerank.trec.text_io import read_qrels, read_run
@@ -146,7 +148,7 @@ def judge_quantized(
     judged = {query: row for query, row in read_qrels(run.folder.qrels(condition.dataset)).items() if query in scores}
     names = check(run.plan.measures_on(condition.dataset), judged, "evaluate.measures")
     where = Condition(named_systems.short_name(condition.dataset), named_systems.short_name(condition.first_stage))
-    sha256 = comparisons.identity(judged)
+    sha256 = named_judgments.identity(judged)
     systems = [
         System(label=label, measured=(measured(names, where, judged, sha256, each),), is_fixed=True)
         for label, each in ((run.system, own), ("8 bits", ranking))

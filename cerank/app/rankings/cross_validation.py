@@ -47,7 +47,8 @@ def of_run(settings: Settings, name: str, confidence: float) -> CrossValidation:
         UsageError: the run is not of a fold.
         MissingError: a fold has no finished run.
     """
-    from cerank.evaluation.compare import Terms, compare
+    from cerank.evaluation.compare import compare
+    from cerank.evaluation.verdicts.terms import Terms
 
     folder = run_store.find(settings.lab, name)
     plan = run_store.load_plan(folder)
@@ -122,7 +123,7 @@ def fold_table(rows: Sequence[FoldRow], confidence: float) -> Table:
     )  # fmt: skip
     notes = (
         f"blocked: {confidence:.0%} interval over the queries of each fold, for these models",
-        "over folds: each fold is one observation, so that the luck of a training counts; folds share most of their "
-        "training queries, which makes it too narrow",
+        f"over folds: {confidence:.0%} interval in which each fold is one observation, so that the luck of a training "
+        "counts; folds share most of their training queries, which makes it too narrow",
     )
     return Table("folds", columns, shown, "The same differences, fold by fold", notes if rows else ())

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, named_systems, stage_costs
+from cerank.app.comparison import comparisons, export_comparison, named_systems, stage_costs
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison.measuring import named_judgments, run_systems
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.answers import shown
 from cerank.recipes.plan import Plan
@@ -22,8 +23,9 @@ from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Margin, Row
+    from cerank.evaluation.compare import Row
     from cerank.evaluation.studies.depth_curve import DepthCurve, DepthRanking, DepthStudy
+    from cerank.evaluation.verdicts.terms import Margin
 
 WHERE = "evaluate.depths"
 
@@ -91,9 +93,9 @@ def _is_ranked(folder: RunFolder, plan: Plan, system: str) -> bool:
 
 def of_run(folder: RunFolder, request: DepthRequest, systems: Sequence[str]) -> DepthStudy:
     """Return the curves of some systems of a run, over all its test datasets and first stages."""
-    from cerank.evaluation.compare import Terms
     from cerank.evaluation.measures import canonical, check
     from cerank.evaluation.studies.depth_curve import check_depths, depth_study
+    from cerank.evaluation.verdicts.terms import Terms
 
     plan = run_store.load_plan(folder)
     data = plan.recipe.data
@@ -127,28 +129,28 @@ def _ranking_of_run(folder: RunFolder, plan: Plan, system: str, test: str, first
     from cerank.evaluation.systems import Condition
 
     before, after = (
-        comparisons.ranking_of_run(named_systems.RunTarget(name, folder, plan, name), test, first)
+        run_systems.ranking_of_run(named_systems.RunTarget(name, folder, plan, name), test, first)
         for name in (named_systems.FIRST_STAGE, system)
     )
     speeds = {cost.stage: cost.pairs_per_second for cost in stage_costs.of_run(folder, plan)}
     speed = speeds.get(system)
-    qrels = comparisons.qrels_of_run(folder, test)
+    qrels = run_systems.qrels_of_run(folder, test)
     return DepthRanking(
         system=system,
         condition=Condition(named_systems.short_name(test), named_systems.short_name(first)),
         candidates=before,
         reranked=after,
         qrels=qrels,
-        qrels_sha256=comparisons.identity(qrels),
+        qrels_sha256=named_judgments.identity(qrels),
         seconds_a_pair=1 / speed if speed else None,
     )
 
 
 def _of_file(settings: Settings, target: named_systems.FileTarget, request: DepthRequest) -> DepthStudy:
-    from cerank.evaluation.compare import Terms
     from cerank.evaluation.measures import check
     from cerank.evaluation.studies.depth_curve import DepthRanking, check_depths, depth_study, greatest_depth
     from cerank.evaluation.systems import Condition
+    from cerank.evaluation.verdicts.terms import Terms
     from cerank.trec.text_io import read_run
 
     if not request.first_stage:
@@ -161,7 +163,7 @@ def _of_file(settings: Settings, target: named_systems.FileTarget, request: Dept
     before = named_systems.target(settings.lab, request.first_stage)
     if not isinstance(before, named_systems.FileTarget):
         raise UsageError("is a run of the lab, not a TREC run file", where="--first-stage", code="not-a-run-file")
-    name, qrels = comparisons.judgments(settings, request.dataset, request.qrels)
+    name, qrels = named_judgments.judgments(settings, request.dataset, request.qrels)
     candidates = read_run(before.path).ranking.only(list(qrels))
     reranked = read_run(target.path).ranking.only(list(qrels))
     if not candidates or not reranked:
@@ -176,7 +178,7 @@ def _of_file(settings: Settings, target: named_systems.FileTarget, request: Dept
         candidates=candidates,
         reranked=reranked,
         qrels=qrels,
-        qrels_sha256=comparisons.identity(qrels),
+        qrels_sha256=named_judgments.identity(qrels),
     )
     terms = Terms(margins=_margins(request, names, {}), confidence=request.confidence)
     return depth_study([ranking], depths, names, terms)
@@ -193,8 +195,6 @@ _NOTES = (
     "candidates were scored once, at the greatest depth; at a smaller one, the candidates below it follow in the order "
     "of the first stage",
     "s/query: the documents at that depth times the speed measured at the greatest one; an estimate",
-    "[interval] of a mean: over queries, by itself; of a difference: simultaneous over the family, and beside an "
-    "equivalence the one that lies within the margin",
 )
 
 
@@ -226,7 +226,7 @@ def table(depth_study: DepthStudy) -> Table:
                     *(curve.condition.dataset, curve.condition.first_stage, curve.measure, point.depth),
                     f"{point.mean:.4f}{interval}",
                     point.seconds,
-                    "" if deepest is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*_to_deepest(deepest)),
+                    "" if deepest is None else _shown_to_deepest(depth_study, deepest),
                     "the deepest" if deepest is None else _mirrored_text(deepest),
                     None if deepest is None else deepest.judgment.p_corrected,
                     first.paired.difference,
@@ -235,7 +235,7 @@ def table(depth_study: DepthStudy) -> Table:
             )
     several = len(depth_study.curves) > 1
     said = [line for curve in depth_study.curves for line in _said(curve, several)]
-    notes = (*said, *_NOTES, _family(depth_study), *_margin_notes(depth_study))
+    notes = (*said, *_NOTES, _intervals(depth_study), _family(depth_study), *_margin_notes(depth_study))
     return Table("depths", columns, tuple(rows), _title(depth_study), notes)
 
 
@@ -286,6 +286,21 @@ def _to_deepest(row: Row) -> tuple[float, float, float]:
     if judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
     return -row.paired.difference, -high, -low
+
+
+def _shown_to_deepest(depth_study: DepthStudy, row: Row) -> str:
+    """Return a difference with its interval, and the level of that where it is not the one of the others."""
+    text = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*_to_deepest(row))
+    percent = export_comparison.other_percent(depth_study.comparison, row)
+    return f"{text} {percent}" if percent else text
+
+
+def _intervals(depth_study: DepthStudy) -> str:
+    """Return which interval is given with a mean, and which with a difference."""
+    comparison = depth_study.comparison
+    text = f"[interval] of a mean: {100 * comparison.terms.confidence:.4g} %, over queries, by itself"
+    shown = [point.against_deepest for curve in depth_study.curves for point in curve.points if point.against_deepest]
+    return f"{text}; of a difference: {export_comparison.interval_note(comparison, shown)}"
 
 
 def _mirrored_text(row: Row) -> str:

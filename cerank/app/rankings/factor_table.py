@@ -16,17 +16,18 @@ from cerank.recipes.factors import mixed_effects
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
-from cerank.runs import declared_matrices, run_store
+from cerank.runs import run_store
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Margin
     from cerank.evaluation.studies.factor_effects import EffectStudy, FactorCell
     from cerank.evaluation.studies.interaction import InteractionStudy
     from cerank.evaluation.systems import Condition, System
+    from cerank.evaluation.verdicts.terms import Margin
 
 
 class EffectRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,9 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     condition = _condition(systems, request)
     measure = names[0]
     cells = _cells(record, list(groups), systems, condition, measure)
+    allowed = limits(measure)
+    if allowed is not None and request.of_gain:
+        allowed = allowed[0] - allowed[1], allowed[1] - allowed[0]
     declared = comparisons.declared_margins(last, [measure], all_pairs=True)
     typed = margins_of.typed_by_measure(request.margins)
     margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
@@ -100,14 +104,21 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
         is_fraction=record.fraction != "full",
         margin=margin,
         alpha=request.alpha,
-        limits=None if request.of_gain else limits(measure),
+        limits=allowed,
     )
     interaction = None
     if request.by:
         first, second = request.by
         values = means_by_levels(cells, levels, (first, second))
         interaction = interaction_study(
-            values, levels[first], levels[second], measure, margin=margin, alpha=request.alpha, factors=(first, second)
+            values,
+            levels[first],
+            levels[second],
+            measure,
+            margin=margin,
+            alpha=request.alpha,
+            factors=(first, second),
+            limits=allowed,
         )
     return MatrixEffects(
         record=record,
@@ -121,9 +132,9 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
 
 
 def _matrix(settings: Settings, name: str) -> MatrixRecord:
-    record = declared_matrices.load_if_there(settings.lab, name)
+    record = MATRICES.load_if_there(settings.lab, name)
     if record is None:
-        there = sorted(path.stem for path in declared_matrices.path_of(settings.lab, name).parent.glob("*.json"))
+        there = sorted(path.stem for path in MATRICES.path_of(settings.lab, name).parent.glob("*.json"))
         hint = nearest(name, there) if there else "cerank run --matrix makes one"
         raise UsageError(f"the lab has no matrix '{name}'", where=str(settings.lab), hint=hint, code="matrix-not-found")
     return record
@@ -224,11 +235,22 @@ def _cells(
     cells = []
     for place, group in enumerate(groups):
         values = np.array(values_by_query(systems[0], systems[place], condition, measure)[1][1])
+        ranking = _ranking_of(systems[place], condition)
         if len(systems) > len(groups):
             earlier = systems[len(groups) + place]
             values = values - np.array(values_by_query(systems[0], earlier, condition, measure)[1][1])
-        cells.append(FactorCell(_levels_of(cell_of[group], levels), values))
+            before = _ranking_of(earlier, condition)
+            ranking = f"{before} {ranking}" if before and ranking else ""
+        cells.append(FactorCell(_levels_of(cell_of[group], levels), values, ranking))
     return cells
+
+
+def _ranking_of(system: System, condition: Condition) -> str:
+    """Return the hash of a ranking, or those of all seeds; "" where one is not known."""
+    from cerank.evaluation.systems import measured_in
+
+    hashes = [measured_in(each, condition).ranking_sha256 for each in system.members or (system,)]
+    return " ".join(hashes) if all(hashes) else ""
 
 
 def _sized(margin: Margin, systems: Sequence[System], place: int, condition: Condition, measure: str) -> Margin:
@@ -280,6 +302,9 @@ def tables(done: MatrixEffects) -> list[Table]:
 
 
 def _notes(done: MatrixEffects) -> list[str]:
+    from cerank.evaluation.diagnostics import of_unseen_difference
+    from cerank.evaluation.significance import FEW
+
     study, record = done.effects, done.record
     if record.fraction == "full":
         how = "mean over pairs of cells that differ in that factor alone"
@@ -287,8 +312,10 @@ def _notes(done: MatrixEffects) -> list[str]:
         how = (
             f"difference of the means of both halves of the {study.cells} cells run, a {record.fraction} of the design"
         )
+    percent = f"{100 * (1 - study.alpha):.4g} %"
     notes = [
-        f"effect: {how}; paired t-tests by query, Holm-adjusted over {counted(len(study.effects), 'effect')}",
+        f"effect: {how}; paired t-tests by query (exact sign flips where fewer than {FEW} queries differ), "
+        f"Holm-adjusted over {counted(len(study.effects), 'effect')}; low, high: simultaneous {percent} intervals",
     ]
     notes += [
         f"{name}: not told apart from an interaction of {' or '.join(' with '.join(pair) for pair in pairs)}"
@@ -296,6 +323,12 @@ def _notes(done: MatrixEffects) -> list[str]:
     ]
     notes.append(_seed_note(done.seeds))
     notes.append(_margin_note(study.margin))
+    notes += [
+        f"{each.factor} {each.level}: "
+        + of_unseen_difference(each.figures, each.judgment.unseen, study.margin.value).text
+        for each in study.effects
+        if each.judgment.unseen is not None and study.margin is not None
+    ]
     return notes
 
 

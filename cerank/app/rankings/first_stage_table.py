@@ -40,6 +40,7 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
     """
     import numpy as np
 
+    from cerank.evaluation.measures import limits
     from cerank.evaluation.studies.interaction import interaction_study
 
     targets = _targets(settings, request.targets)
@@ -74,6 +75,7 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
         measure,
         margin=margin,
         alpha=request.alpha,
+        limits=limits(measure),
     )
 
 
@@ -147,7 +149,10 @@ def _order(done: InteractionStudy) -> list[str]:
 
 
 def _notes(done: InteractionStudy) -> list[str]:
-    test = done.test
+    from cerank.evaluation.diagnostics import of_unseen_difference
+    from cerank.evaluation.significance import FEW
+
+    test, percent = done.test, f"{100 * (1 - done.alpha):.4g} %"
     reduced = f", degrees of freedom reduced by {test.epsilon:.2f}" if test.df > 1 else ""
     if test.f != test.f:  # nan: no query's values differ between cells
         return ["no query's values differ between cells: there is no interaction in them, and nothing to test"]
@@ -155,14 +160,20 @@ def _notes(done: InteractionStudy) -> list[str]:
     notes = [
         f"{conclusion}: F({test.df:g}, {test.df_error:g}) = {test.f:.2f}, p = {test.p_reduced:.3g}{reduced} (two-way, "
         "paired by query)",
-        f"{counted(len(done.contrasts), 'difference')} of gains, by paired t-tests, Holm-adjusted; "
-        "low, high: simultaneous",
+        f"{counted(len(done.contrasts), 'difference')} of gains, by paired t-tests (exact sign flips "
+        f"where fewer than {FEW} queries differ), Holm-adjusted; low, high: simultaneous {percent} intervals",
     ]
     if done.margin is None:
         notes.append("no margin: that a gain is the same cannot be shown; declare one, or give --margin")
     else:
         late = "" if done.margin.before else ", chosen after the results"
         notes.append(f"margin for the difference of two gains: ±{done.margin.shown}{late}")
+    notes += [
+        f"{each.rerankers[1]} against {each.rerankers[0]}, {' and '.join(each.first_stages)}: "
+        + of_unseen_difference(each.figures, each.unseen, done.margin.value).text
+        for each in done.contrasts
+        if each.unseen is not None and done.margin is not None
+    ]
     if test.p_reduced > done.alpha:
         notes.append("that no interaction is shown does not show that there is none")
     return notes

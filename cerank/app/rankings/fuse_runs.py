@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison import named_systems
+from cerank.app.comparison.measuring import named_judgments, run_systems
 from cerank.app.rerank_dataset import STDOUT, RerankRequest, rerank
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
@@ -172,7 +173,7 @@ def _ranking(settings: Settings, text: str, request: FusionRequest) -> Ranking:
                 f"run {run_store.title(target.folder)} has several; name one" if matching else "the run has no such one"
             )
             raise UsageError(what, where=option, hint=f"they are {', '.join(given)}", code="ranking-not-unique")
-    return comparisons.ranking_of_run(target, tests[0], firsts[0])
+    return run_systems.ranking_of_run(target, tests[0], firsts[0])
 
 
 def _coverage(rankings: Sequence[Ranking], names: Sequence[str]) -> list[str]:
@@ -211,7 +212,7 @@ def _interpolate(
             "with RUN:STAGE, whose recipe names validation queries, or give --alpha"
         )
         raise UsageError(what, where="--method interpolate", hint=hint, code="alpha-without-validation")
-    name, qrels = comparisons.judgments(settings, request.dataset, request.qrels)
+    name, qrels = named_judgments.judgments(settings, request.dataset, request.qrels)
     before, after = (_ranking(settings, text, request) for text in request.validation)
     shared = sorted((set(before) | set(after)) & (set(first) | set(reranked)))
     if shared:

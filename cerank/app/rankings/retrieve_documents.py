@@ -375,9 +375,10 @@ def _compared(
     request: RetrievalRequest, dataset: Dataset, everything: Ranking, rankings: Mapping[str, Ranking]
 ) -> Comparison:
     """Compare by the measure on the qrels, and by the recall of what the cross-encoder puts first, as one family."""
-    from cerank.app.comparison.comparisons import identity
-    from cerank.evaluation.compare import Condition, Pairing, System, Terms, compare, measured
+    from cerank.app.comparison.measuring.named_judgments import identity
+    from cerank.evaluation.compare import Condition, System, compare, measured
     from cerank.evaluation.measures import canonical
+    from cerank.evaluation.verdicts.terms import Pairing, Terms
 
     recall, measure = f"R@{request.budget}", canonical(request.measure, "--measure")
     systems, pairings = [], list[Pairing]()

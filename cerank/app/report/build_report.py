@@ -23,9 +23,9 @@ from cerank.app.report.results_tables import TestResults
 from cerank.errors import UsageError
 from cerank.evaluation import published
 from cerank.evaluation.answers import Cost
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.comparison_rows import skewed
 from cerank.evaluation.studies.pooling import PooledResult
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.settings import Settings
 from cerank.text.table_data import Table
 
@@ -64,7 +64,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         depths, drawn = depth_sections.of_scope(scope)
         curves += drawn if request.has_curves else ()
     released = _released(settings, scope, request)
-    pooled, pooling_notes = _pooled(scope, verdicts)
+    pooled, pooling_notes = _pooled(scope, verdicts, request)
     if pooled is not None and request.has_curves:
         from cerank.app.comparison.pool_comparisons import forest_svg
 
@@ -152,15 +152,22 @@ def _methods(verdicts: TestResults, *, is_pooled: bool) -> MethodsText | None:
     return methods(verdicts.comparison, cerank.__version__, is_pooled=is_pooled)
 
 
-def _pooled(scope: ReportScope, verdicts: TestResults) -> tuple[PooledResult | None, tuple[str, ...]]:
+def _pooled(
+    scope: ReportScope, verdicts: TestResults, request: ReportRequest
+) -> tuple[PooledResult | None, tuple[str, ...]]:
     """Return each difference pooled over the test sets, with notes; None where there is one test set only.
 
-    Test sets of collections that any of the runs was trained on are pooled apart from the others, too.
+    Test sets that the user calls in-domain, or else those of collections that any of the runs was trained on, and the
+    others are pooled apart, too.
+
+    Raises:
+        UsageError: a test set that is called in-domain was not measured.
     """
     from cerank.evaluation.studies import pooling
 
     comparison = verdicts.comparison
     collections = {row.condition.dataset for row in comparison.rows} if comparison is not None else set()
+    named = pool_comparisons.named_in_domain(request.in_domain, collections)
     if comparison is None or len(collections) < 2:
         return None, ()
     runs = [member for row in scope.rows for member in row.members]
@@ -169,7 +176,7 @@ def _pooled(scope: ReportScope, verdicts: TestResults) -> tuple[PooledResult | N
             pooling.of_comparison(comparison),
             margins=_absolute(comparison.terms.margins),
             alpha=comparison.terms.alpha,
-            in_domain=pool_comparisons.in_domain_of_runs(runs, collections),
+            in_domain=named or pool_comparisons.in_domain_of_runs(runs, collections),
         )
     except UsageError as error:
         return None, (f"not pooled over test sets: {error.what}",)

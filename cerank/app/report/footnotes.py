@@ -11,8 +11,9 @@ from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.report.report_data import FIRST, Place, ResultCell, ResultsTable, Sign
 from cerank.app.report.report_scope import ReportScope
 from cerank.app.report.results_tables import TestResults
-from cerank.evaluation.compare import Comparison, Margin
+from cerank.evaluation.compare import Comparison
 from cerank.evaluation.comparison_rows import METHODS
+from cerank.evaluation.verdicts.terms import Margin
 
 GLYPHS: dict[Sign, str] = {
     "": "",

@@ -13,6 +13,7 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.measuring import run_systems
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
     FoldsTarget,
@@ -88,7 +89,7 @@ def _is_there(row: ReportRow, test: str, first_stages: Sequence[str]) -> bool:
     """Return whether every seed of the row has its ranking of the test set over each of its first stages."""
     for target in joined_folds(row.members):
         firsts = target.plan.recipe.data.first_stages
-        if test not in comparisons.tests_of(target) or not set(firsts) & set(first_stages):
+        if test not in run_systems.tests_of(target) or not set(firsts) & set(first_stages):
             return False
         for member in runs_of(target):
             own = _own_test(member, target, test)
@@ -169,9 +170,9 @@ def _sources(lab: Path, report_scope: ReportScope) -> tuple[SourceFile, ...]:
                     files[folder.name, "ranking", folder.ranking(system, test, first)] = None
                     files[folder.name, "measures", folder.measures(system, test, first)] = None
     if report_scope.record is not None:
-        from cerank.runs import declared_matrices
+        from cerank.runs.declared_records import MATRICES
 
-        files["", "matrix", declared_matrices.path_of(lab, report_scope.record.name)] = None
+        files["", "matrix", MATRICES.path_of(lab, report_scope.record.name)] = None
     rows = [
         SourceFile(run=run, role=role, path=str(path.relative_to(lab)), sha256=sha256_file(path))
         for run, role, path in files

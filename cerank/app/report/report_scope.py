@@ -13,7 +13,8 @@ import msgspec
 
 from cerank import recipes
 from cerank.app import fold_runs
-from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison import named_systems
+from cerank.app.comparison.measuring import run_systems
 from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, FoldsTarget, RunTarget
 from cerank.app.report.report_data import FIRST, Model
 from cerank.errors import UsageError
@@ -21,7 +22,8 @@ from cerank.evaluation.multiple_testing import Correction
 from cerank.recipes.matrix_schema import MatrixRecord
 from cerank.recipes.schema import Stage
 from cerank.registry import nearest
-from cerank.runs import declared_matrices, run_store, user_labels
+from cerank.runs import run_store, user_labels
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.text.safe_text import counted
 
@@ -38,6 +40,7 @@ class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
     every_stage: bool = False
     released: Path | None = None  # the paper's released rankings; None takes the place of `cerank data fetch`
     judged_by: tuple[str, ...] = ()  # datasets whose judgments the released rankings are measured by; the matrix's own
+    in_domain: tuple[str, ...] = ()  # test sets that training data came from; (): by the runs' training data
     has_curves: bool = True
     command: str = ""  # as it was typed, for the report
     created: str = ""  # UTC, ISO 8601
@@ -79,7 +82,7 @@ def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_s
     """
     if not texts:
         raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs", code="report-empty")
-    record = declared_matrices.load_if_there(lab, texts[0]) if len(texts) == 1 else None
+    record = MATRICES.load_if_there(lab, texts[0]) if len(texts) == 1 else None
     if record is not None:
         scope = _of_matrix(lab, record, every_stage)
     else:
@@ -159,7 +162,7 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
     return ReportScope(
         title=" and ".join(texts) if len(texts) < 3 else counted(len(texts), "run"),
         rows=rows,
-        tests=_once(test for target in named_systems.joined_folds(members) for test in comparisons.tests_of(target)),
+        tests=_once(test for target in named_systems.joined_folds(members) for test in run_systems.tests_of(target)),
         first_stages=_once(first for each in data for first in each.first_stages),
         measures=_measures(members),
         baseline=rows[0].model.label if len(rows) > 1 else FIRST_STAGE,
@@ -179,7 +182,7 @@ def _measures(members: Sequence[RunTarget]) -> dict[str, tuple[str, ...]]:
     names_of: dict[str, list[str]] = {}
     for target in named_systems.joined_folds(members):
         plan = target.plan
-        for test, own in zip(comparisons.tests_of(target), plan.recipe.data.test, strict=True):
+        for test, own in zip(run_systems.tests_of(target), plan.recipe.data.test, strict=True):
             names_of.setdefault(test, []).extend(plan.measures_on(own))
     return {test: _once(names) for test, names in names_of.items()}
 

@@ -32,8 +32,9 @@ from cerank.evaluation import published
 from cerank.evaluation.systems import Condition, System
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Margin, Row
+    from cerank.evaluation.compare import Comparison, Row
     from cerank.evaluation.primary_questions import PrimaryQuestion
+    from cerank.evaluation.verdicts.terms import Margin
 
 _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
 _LONGEST = 24  # characters of a column's heading
@@ -92,8 +93,9 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
     Raises:
         UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
     """
-    from cerank.evaluation.compare import Pairing, Terms, compare
+    from cerank.evaluation.compare import compare
     from cerank.evaluation.primary_questions import questions
+    from cerank.evaluation.verdicts.terms import Pairing, Terms
 
     pairs = baselines(scope)
     primary = questions(scope.record.primary if scope.record else (), "matrix")

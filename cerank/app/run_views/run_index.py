@@ -28,7 +28,7 @@ from cerank.recipes.plan import Plan
 from cerank.runs.run_store import Status
 from cerank.runs.user_labels import UserLabels
 
-_FORMAT = 2
+_FORMAT = 3
 _SETTLED = 2_000_000_000  # ns after which a folder's time of change tells one change from the next
 PATIENCE = 5.0  # seconds to wait for another process that writes
 KEPT_STATES = frozenset({"finished", "failed", "damaged"})  # those that last; others are read from their folders
@@ -101,6 +101,7 @@ class IndexedRun(msgspec.Struct, frozen=True, kw_only=True):
     finals: dict[str, float]
     note: str
     verdict: VerdictSummary | None
+    kept: float | None = None  # of a run without a test set: validation at the weights that it hands on
     recorded_name: str = ""  # the short name in its folder; "" where there is none
     folders: tuple[str, ...] = ()  # inside it, with the files of a finished run that have checksums
 

@@ -13,6 +13,7 @@ from cerank.app.comparison import named_systems
 from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
+from cerank.app.run_views.sweep_trials import SweepSummary
 from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.text.safe_text import counted
@@ -110,9 +111,13 @@ def table(entries: Iterable[RunEntry]) -> Table:
 
 def details(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
-    if entry.seeds:
+    if entry.sweep is not None:
+        return _facts_of_sweep(entry, entry.sweep)
+    if entry.members:
         return _facts_of_seeds(entry)
     details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    if entry.trial is not None:
+        details.append(("trial", f"{entry.trial.text()} (sweep {entry.trial.sweep})"))
     details.append(("waits for", entry.waits_for))
     if entry.state == "waiting":
         details.append(("next", "never started; r starts it"))
@@ -146,14 +151,34 @@ def details(entry: RunEntry) -> list[tuple[str, str]]:
 
 def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a row that stands for runs of several seeds or folds: a line for each run."""
-    details = [("recipe", f"{entry.recipe} on {entry.base}, {counted(len(entry.seeds), 'run')}")]
-    over = "seeds" if len({member.seed for member in entry.seeds}) > 1 else "folds"
+    details = [("recipe", f"{entry.recipe} on {entry.base}, {counted(len(entry.members), 'run')}")]
+    over = "seeds" if len({member.seed for member in entry.members}) > 1 else "folds"
     if entry.final:
-        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.seeds)} (mean ± sd over {over})"))
-    for member in entry.seeds:
+        details.append(("test", f"{entry.final[0]} {mean_and_sd(entry.members)} (mean ± sd over {over})"))
+    for member in entry.members:
         at = mean_and_sd([member]) or member.at or member.why
         details.append((member.place_in_group, f"{member.short_name or member.name}  {member.state}  {at}".rstrip()))
     return [*details, ("keys", "right shows the runs, left folds them again, z folds and unfolds all")]
+
+
+def _facts_of_sweep(entry: RunEntry, sweep: SweepSummary) -> list[tuple[str, str]]:
+    """Return the details of a row that stands for a sweep: how far it is, and the best trial of each arm."""
+    details = [("sweep", f"{sweep.name}, {sweep.progress}, by {sweep.measure} on validation"), ("base", entry.base)]
+    if len(entry.members) < len(sweep.trials):
+        shown_here = f"{len(entry.members)} of the {counted(len(sweep.trials), 'trial')} that are here"
+        details.append(("filter", f"lets {shown_here} through; keys act on these"))
+    if sweep.has_more and sweep.deleted:
+        details.append(("next", "no trial follows before the deleted ones are brought back: one that was made counts"))
+    elif entry.state == "waiting":
+        details.append(("next", "the same `cerank sweep` command queues the trials that follow"))
+    for arm in sweep.arms:
+        best = sweep.best(arm)
+        over = counted(sum(each.is_over for each in sweep.trials if each.trial.arm == arm), "trial")
+        said = (
+            f"{sweep.measure} {short(best.value or 0.0)} in trial {best.trial.text()}" if best else "none is finished"
+        )
+        details.append(("best", f"{said}  (of {over} of {arm} so far)"))
+    return [*details, ("keys", "enter or right shows the trials, left folds them again")]
 
 
 def distinctions(entries: Sequence[RunEntry]) -> dict[str, str]:
@@ -228,7 +253,7 @@ def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[R
         targets: as `named_systems.targets_of` reads them: a part of a name may stand for a run, too.
         entries: the runs of the lab.
     """
-    known, by_name = list(entries), dict[str, RunEntry]()
+    known, fitting = list(entries), dict[str, RunEntry]()
     for name, has_folds in dict.fromkeys(pair for text in targets for pair in named_systems.names_in(text) if pair[0]):
         named = [entry for entry in known if name in {entry.name, entry.short_name, entry.label}]
         named = named or [entry for entry in known if name in entry.name or name in entry.short_name][:_MOST_FITTING]
@@ -236,8 +261,8 @@ def entries_named(targets: Sequence[str], entries: Iterable[RunEntry]) -> list[R
         named += [
             entry for entry in known if entry.plan and any(fold_runs.are_of_one_set(plan, entry.plan) for plan in plans)
         ]
-        by_name |= {entry.name: entry for entry in named}
-    return list(by_name.values())
+        fitting |= {entry.name: entry for entry in named}
+    return list(fitting.values())
 
 
 def goes_with(entries: Sequence[RunEntry]) -> str:

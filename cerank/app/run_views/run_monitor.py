@@ -16,6 +16,7 @@ import msgspec
 from cerank.app import fold_runs
 from cerank.app.run_views import display, verdict_summaries
 from cerank.app.run_views.run_index import KEPT_STATES, IndexedRun, RunIndex, StoredRun
+from cerank.app.run_views.sweep_trials import SweepSummary, SweepTrial, TrialsOfLab, kept_value
 from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
 from cerank.files.disk import DamagedError
@@ -50,13 +51,16 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""  # first line of the user's note on it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
     verdict: VerdictSummary | None = None  # None until the run is finished and its verdict computed
-    seeds: tuple[RunEntry, ...] = ()  # the runs of a row that stands for several seeds or folds, see `seed_groups`
+    trial: SweepTrial | None = None  # what it is a trial of
+    kept: float | None = None  # of a finished run without a test set: validation at the weights that it hands on
+    members: tuple[RunEntry, ...] = ()  # the runs of a row that stands for seeds, folds or trials, see `seed_groups`
+    sweep: SweepSummary | None = None  # of a row that stands for the trials of a sweep
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
 
     @property
     def runs(self) -> tuple[RunEntry, ...]:
-        """The runs that the entry stands for: itself, or those of several seeds and folds."""
-        return self.seeds or (self,)
+        """The runs that the entry stands for: itself, or those of several seeds and folds, or of a sweep."""
+        return self.members or (self,)
 
     @property
     def name(self) -> str:
@@ -66,10 +70,13 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         """Return the label of the run, "" without one; of several seeds the words with which all their labels begin."""
-        if self.seeds:
-            every = zip(*(entry.label.split() for entry in self.seeds), strict=False)
+        if self.sweep is not None:
+            best = self.sweep.best()
+            return f"best {best.trial.text()}" if best else ""
+        if self.members:
+            every = zip(*(entry.label.split() for entry in self.members), strict=False)
             shared = " ".join(words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, every))
-            return shared.removesuffix("fold").rstrip() if any(entry.fold for entry in self.seeds) else shared
+            return shared.removesuffix("fold").rstrip() if any(entry.fold for entry in self.members) else shared
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property
@@ -165,7 +172,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def validated(self) -> tuple[str, float] | None:
-        """Return the stage's validation measure and its newest value."""
+        """Return the stage's validation measure and its newest value; of a sweep, the best trial's."""
+        if self.sweep is not None:
+            best = self.sweep.best()
+            return (self.sweep.measure, best.value) if best and best.value is not None else None
+        if self.trial is not None and self.kept is not None:
+            return self.trial.measure, self.kept
         if self.validation is None or not self.validation.measures or self.plan is None:
             return None
         chain, measures = self.plan.recipe.chain, self.validation.measures
@@ -183,6 +195,10 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def at(self) -> str:
         """Return the current phase, such as "2/2 distill 61%", or where the run waits or stopped; else ""."""
+        if self.sweep is not None:
+            return self.sweep.progress
+        if self.trial is not None and self.trial.stopped:
+            return f"stopped early, after validation {self.trial.stopped}"
         if self.state == "queued" and self.status.job is not None:
             return self.status.job.text
         if self.state == "queued":
@@ -237,6 +253,8 @@ class LabMonitor:
         self._index = RunIndex(lab, cache) if cache is not None else None
         self._to_save: set[str] = set()  # runs that the index does not have as they are
         self._queued_entries: dict[str, RunEntry] = {}
+        self._trials = TrialsOfLab(lab)
+        self._trial_entries: dict[str, tuple[RunEntry, RunEntry]] = {}  # run -> entry, and the same as a trial
         self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
         self._queued: set[str] = set()
@@ -281,6 +299,7 @@ class LabMonitor:
         if self._looks % _POLLS_PER_SAVE == 1:  # not in the first, which someone waits for
             self.save_index()
         self._looks += 1
+        out = self._as_trials(out)
         return tuple(self._with_queue_places(out, queued)) if queued else tuple(out)
 
     def _unchanged(
@@ -325,6 +344,7 @@ class LabMonitor:
             validation=run.validation,
             finals=run.finals,
             verdict=run.verdict,
+            kept=run.kept,
         )
 
     def mark_of(self, name: str) -> int:
@@ -350,11 +370,26 @@ class LabMonitor:
                 finals=entry.finals,
                 note=entry.note,
                 verdict=entry.verdict,
+                kept=entry.kept,
                 recorded_name=run_names.cached_names.get(entry.folder.path, ""),
                 folders=folders.get(entry.folder, ()),
             )
             stored.append(StoredRun(name=entry.name, mark=cached[entry.name].mark, run=run))
         self._to_save -= self._index.save(stored, self._kept)
+
+    def _as_trials(self, entries: list[RunEntry]) -> list[RunEntry]:
+        """Return the entries, those of trials with what they are trials of."""
+        trials = self._trials.by_run()
+        before, self._trial_entries = self._trial_entries, {}
+        for entry in entries if trials else ():
+            trial = trials.get(entry.name)
+            if trial is None:
+                continue
+            plain, made = before.get(entry.name, (None, entry))
+            if plain is not entry or made.trial != trial:  # else the same object, so that nothing is drawn anew
+                made = msgspec.structs.replace(entry, trial=trial)
+            self._trial_entries[entry.name] = entry, made
+        return [self._trial_entries.get(entry.name, (entry, entry))[1] for entry in entries]
 
     def _with_queue_places(self, entries: list[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
         """Yield the entries, each queued one with its place and with what it waits for."""
@@ -426,6 +461,7 @@ def _entry(row: RunRow, latest_validation: LatestValidation, short_name: str, ca
         validation=latest_validation.refresh() if folder.readings.name in row.files else None,
         finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
         verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
+        kept=kept_value(folder, row.plan) if row.plan and is_finished and not row.plan.recipe.data.test else None,
     )
 
 

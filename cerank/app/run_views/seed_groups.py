@@ -1,6 +1,6 @@
-"""Runs that differ in seed or fold alone as one row, the settings in which runs differ, and runs as bases x recipes.
+"""Runs that differ in seed or fold alone, or are of one sweep, as one row; settings that differ; bases x recipes.
 
-Invariant: grouping changes no run; a row of several seeds or folds names every run that it stands for.
+Invariant: grouping changes no run; a row of several names every run that it stands for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from cerank.app import fold_runs, plan_view
 from cerank.app.comparison.named_systems import short_name
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.sweep_trials import TrialState, summary_of
 from cerank.datasets.folds import FOLD
+from cerank.runs.user_labels import UserLabels
 from cerank.text.safe_text import counted
 
 _URGENT = ("running", "stopping", "queued", "failed", "damaged", "lost", "paused", "waiting", "finished")
@@ -40,8 +42,8 @@ class RunSettings:
         return key
 
     def of(self, entry: RunEntry) -> dict[str, str]:
-        """Return the settings of a run's recipe, without its seed; empty where its plan cannot be read."""
-        if entry.plan is None:
+        """Return the settings of a run's recipe, without its seed; empty for a sweep and an unreadable plan."""
+        if entry.plan is None or entry.sweep is not None:
             return {}
         key = self.key(entry)
         known = self._known.get(key)
@@ -51,7 +53,10 @@ class RunSettings:
         return known
 
     def differing(self, entries: Sequence[RunEntry], most: int) -> tuple[str, ...]:
-        """Return the settings, `most` at most, in which runs of the same recipe differ, apart from base and seed."""
+        """Return the settings, `most` at most, in which runs of a recipe, or trials of an arm, differ.
+
+        Base and seed are left out, which have columns of their own.
+        """
         request = ([entry.name for entry in entries], most)
         if request == self._differing[0]:
             return self._differing[1]
@@ -59,7 +64,8 @@ class RunSettings:
         keys: dict[str, None] = {}
         for entry in entries:
             own = self.of(entry)
-            first = firsts.setdefault(entry.recipe, own)
+            of_sweep = f"{entry.trial.arm} of sweep {entry.trial.sweep}" if entry.trial else entry.recipe
+            first = firsts.setdefault(of_sweep, own)
             if own is not first:
                 keys |= dict.fromkeys(key for key in {**first, **own} if first.get(key) != own.get(key))
         self._differing = (request, tuple(key for key in keys if key not in _TOLD_ELSEWHERE)[:most])
@@ -67,7 +73,7 @@ class RunSettings:
 
 
 class SeedGroups:
-    """Folds runs that differ in seed or fold alone; a row that did not change is the same object as before."""
+    """Folds runs that differ in seed or fold alone, and sweeps; a row that did not change is the same as before."""
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
@@ -75,27 +81,56 @@ class SeedGroups:
 
     def key(self, entry: RunEntry) -> str:
         """Return what runs have in common that are folded into one row."""
+        of = entry.sweep.name if entry.sweep is not None else entry.trial.sweep if entry.trial is not None else ""
+        if of:
+            return f"sweep {of}"
         return self._settings.key(entry).decode() or entry.name
 
-    def folded(self, entries: Iterable[RunEntry], unfolded: Collection[str] = ()) -> list[RunEntry]:
+    def folded(
+        self,
+        entries: Iterable[RunEntry],
+        unfolded: Collection[str] = (),
+        *,
+        are_seeds_folded: bool = True,
+        lab: Sequence[RunEntry] | None = None,
+    ) -> list[RunEntry]:
         """Return a row for each group of runs, at the place of its first; groups named in `unfolded` run by run.
 
         A group with two runs of one seed and fold is shown run by run, too: a row's mean counts each once, and which
-        run of the two would stand for it nobody said.
+        run of the two would stand for it nobody said. The trials of a sweep are one row, be it of one trial.
+
+        Args:
+            entries: runs of one lab.
+            unfolded: keys of groups.
+            are_seeds_folded: False folds sweeps alone.
+            lab: all runs of the lab, where `entries` are some of them: what is said of a sweep is said of all its
+                trials, while its row stands for those among `entries`. None: there are no others.
         """
+        entries = list(entries)
+        trials: dict[str, list[RunEntry]] = {}  # of each sweep
+        for entry in entries if lab is None else lab:
+            if entry.trial is not None:
+                trials.setdefault(entry.trial.sweep, []).append(entry)
         groups: dict[str, list[RunEntry]] = {}
         for entry in entries:
-            groups.setdefault(self.key(entry), []).append(entry)
+            is_of_group = are_seeds_folded or entry.trial is not None
+            groups.setdefault(self.key(entry) if is_of_group else entry.name, []).append(entry)
         rows: list[RunEntry] = []
         now: dict[tuple[int, ...], tuple[Sequence[RunEntry], RunEntry]] = {}
         for key, members in groups.items():
             has_twice = len({(member.seed, member.fold) for member in members}) < len(members)
-            if len(members) == 1 or has_twice or key in unfolded:
+            is_single = len(members) == 1 or has_twice
+            if key in unfolded or (is_single and members[0].trial is None):
                 rows += members
                 continue
-            identity = tuple(map(id, members))
-            # the members are kept with their row, so that no other object can come by the identity of one of them
-            now[identity] = self._rows.get(identity) or (members, _row_of(members))
+            of = members[0].trial
+            every = members if of is None else trials[of.sweep]
+            identity = (*map(id, members), 0, *map(id, every))
+            # the runs are kept with their row, so that no other object can come by the identity of one of them
+            now[identity] = self._rows.get(identity) or (
+                [*members, *every],
+                _row_of(members) if of is None else _row_of_sweep(members, every),
+            )
             rows.append(now[identity][1])
         self._rows = now
         return rows
@@ -120,7 +155,44 @@ def _row_of(members: Sequence[RunEntry]) -> RunEntry:
         waits_for=urgent.waits_for,
         validation=None,
         verdict=None,
-        seeds=tuple(sorted(members, key=lambda entry: (entry.seed or 0, entry.fold, entry.name))),
+        members=tuple(sorted(members, key=lambda entry: (entry.seed or 0, entry.fold, entry.name))),
+    )
+
+
+def _row_of_sweep(members: Sequence[RunEntry], every: Sequence[RunEntry]) -> RunEntry:
+    """Return one entry for the trials of a sweep: its name, how far it is, and the best trial so far.
+
+    Args:
+        members: the trials that the row stands for.
+        every: all trials that the lab has of it.
+    """
+    trials = [
+        TrialState(trial=entry.trial, state=entry.state, value=None if entry.trial.stopped else entry.kept)
+        for entry in every
+        if entry.trial is not None
+    ]
+    sweep = summary_of(trials)
+    at_work = [entry for entry in every if not (entry.trial and entry.trial.stopped)] or every
+    urgent = min(at_work, key=lambda entry: _URGENT.index(entry.state))
+    state = urgent.state
+    if sweep.over == len(trials):  # a few failed trials are no failed sweep, and one that has more to try is not over
+        state = "waiting" if sweep.has_more else "finished" if sweep.best() else "failed"
+    newest = max(members, key=lambda entry: entry.name)
+    return msgspec.structs.replace(
+        newest,
+        short_name=sweep.name,
+        status=msgspec.structs.replace(urgent.status, state=state),
+        notes=UserLabels(),
+        note="",
+        finals={},
+        place=urgent.place,
+        waits_for=urgent.waits_for,
+        validation=None,
+        verdict=None,
+        trial=None,
+        kept=None,
+        members=tuple(sorted(members, key=lambda entry: entry.name)),
+        sweep=sweep,
     )
 
 

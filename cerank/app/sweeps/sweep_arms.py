@@ -6,6 +6,7 @@ trained; so the winner's stages are those of its trial.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from cerank import recipes
 from cerank.app import plans
 from cerank.core.decode import merge_tables
 from cerank.errors import CerankError, RecipeError, UsageError
+from cerank.planning import stage_keys
 from cerank.planning.inputs import validation_dataset
 from cerank.recipes import search_space
 from cerank.recipes.plan import without_defaults
@@ -141,7 +143,7 @@ def _arm(sweep: Sweep, source: str, plain: Recipe) -> SweepArm:
         fixed[f"stages.{plain.chain[-1]}.validation_measure"] = sweep.measure
     search = {path: entry for path, entry in sweep.search.items() if search_space.paths_in(path, plain.chain)}
     arm = SweepArm(name=plain.name, source=source, recipe=plain, search=search, fixed=fixed, trials=0)
-    count = len(search_space.grid(search)) if sweep.method == "grid" and search else sweep.trials
+    count = len(search_space.grid(search)) if sweep.method == "grid" and search else sweep.trials or 0
     recipe = arm.with_settings({}, f"in sweep {sweep.name}")
     return msgspec.structs.replace(arm, recipe=recipe, trials=count)
 
@@ -180,20 +182,28 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
     if arm.recipe.chained()[-1][1].validation_measure == VALIDATION_LOSS:
         what = f"{arm.name}: its last stage validates by a loss, which means something else under other settings"
         raise UsageError(what, where=where, hint='set measure = "nDCG@10" in the sweep', code="sweep-measure")
-    if sweep.method == "asha":
-        name, stage = arm.recipe.chained()[-1]
-        if not stage.validate_every:
-            what = f"{arm.name}: asha compares validations during training, and {name} validates at its end only"
-            hint = f"set stages.{name}.validate_every"
-            raise UsageError(what, where=where, hint=hint, code="sweep-without-validations")
+    name, stage = arm.recipe.chained()[-1]
+    if sweep.method == "asha" and (not stage.validate_every or 0 < stage.steps <= stage.validate_every):
+        what = f"{arm.name}: asha compares validations during training, and {name} validates at its end only"
+        hint = f"set stages.{name}.validate_every below its number of steps"
+        raise UsageError(what, where=where, hint=hint, code="sweep-without-validations")
     size = 0 if sweep.method == "grid" else _different_settings(sweep, arm)
     if sweep.method != "grid" and size < arm.trials:
         what = f"{arm.name}: {counted(size, 'setting')} cannot give {arm.trials} different trials"
         raise UsageError(what, where=where, hint='take method = "grid", or fewer trials', code="sweep-too-small")
+    _check_ends(sweep, arm)
+
+
+def _check_ends(sweep: Sweep, arm: SweepArm) -> None:
+    """Reject an arm that an end of a range breaks, or that an end or a choice leaves as it is."""
     middle = {path: entry.at(0.5) for path, entry in arm.search.items()}
     for path, entry in arm.search.items():
+        trained: dict[tuple[str, ...], object] = {}  # what the stages are trained as -> the value that says so
         for value in entry.ends():
-            _check_end(sweep, arm, middle, path, value)
+            recipe = _checked_end(sweep, arm, middle, path, value)
+            same = trained.setdefault(_trained_as(recipe), value)
+            if same is not value:
+                _check_effect(sweep, arm, recipe, path, (same, value))
 
 
 def _different_settings(sweep: Sweep, arm: SweepArm) -> int:
@@ -202,12 +212,43 @@ def _different_settings(sweep: Sweep, arm: SweepArm) -> int:
     return sum(1 for _ in itertools.islice(drawn, arm.trials))
 
 
-def _check_end(sweep: Sweep, arm: SweepArm, middle: Settings, path: str, value: object) -> None:
+def _checked_end(sweep: Sweep, arm: SweepArm, middle: Settings, path: str, value: object) -> Recipe:
+    """Return an arm's recipe with one end of one range; raises where no recipe can have it."""
     try:
-        arm.with_settings({**middle, path: value}, f"search.{path} of sweep {sweep.name}, tried as {value!r}")
+        return arm.with_settings({**middle, path: value}, f"search.{path} of sweep {sweep.name}, tried as {value!r}")
     except CerankError:
         # perhaps only together with the middle of another range: trials are checked one by one, too
-        arm.with_settings({path: value}, f"search.{path} of sweep {sweep.name}, tried as {value!r}")
+        return arm.with_settings({path: value}, f"search.{path} of sweep {sweep.name}, tried as {value!r}")
+
+
+def _trained_as(recipe: Recipe) -> tuple[str, ...]:
+    """Return what is equal for recipes whose stages come to the same weights."""
+    return tuple(stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain)))
+
+
+def _check_effect(sweep: Sweep, arm: SweepArm, recipe: Recipe, path: str, values: tuple[object, object]) -> None:
+    """Reject a key two of whose values come to the same, such as the training set of stages with sets of their own.
+
+    Args:
+        sweep: the sweep.
+        arm: arm that searches the key.
+        recipe: its recipe with one of the values, and the middle of the other ranges.
+        path: the key.
+        values: two of its values, with which the stages are trained alike.
+    """
+    keys = path.split(".")
+    teachers = {view.asked_teacher for _, stage in recipe.chained() for view in stage.by_source()}
+    if keys[0] == "teachers" and keys[1] in teachers:
+        return  # what a stage is trained as names its teacher, and not how the teacher is made
+    with contextlib.suppress(CerankError):  # perhaps the middle of another range takes the effect away
+        first, second = (_trained_as(arm.with_settings({path: value}, "")) for value in values)
+        if first != second:
+            return
+    what = (
+        f"{arm.name}: search.{path} changes nothing that is trained: {values[0]!r} and {values[1]!r} come to the same"
+    )
+    hint = "search a key that the arm's stages read, and no value twice"
+    raise UsageError(what, where=f"sweep {sweep.name}", hint=hint, code="sweep-without-effect")
 
 
 def _check_budgets(sweep: Sweep, arms: Sequence[SweepArm]) -> None:
@@ -247,7 +288,7 @@ def _measure(arms: Sequence[SweepArm], where: str) -> str:
 
 def _sha256(sweep: Sweep, arms: Sequence[SweepArm]) -> str:
     """Return the hash of what decides the trials, but for how many they are: more may be added later."""
-    declared = msgspec.structs.replace(sweep, name="-", description="", recipes=(), primary=(), trials=0)
+    declared = msgspec.structs.replace(sweep, name="-", description="", recipes=(), primary=(), trials=None)
     parts = ("sweep", without_defaults(declared), [without_defaults(as_trial(arm.recipe, "", 0)) for arm in arms])
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 

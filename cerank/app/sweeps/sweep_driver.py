@@ -14,14 +14,16 @@ import msgspec
 
 from cerank.app import plans
 from cerank.app.lab import Lab
-from cerank.app.sweeps import adaptive_search, sweep_queue, sweep_record, trial_results
+from cerank.app.sweeps import adaptive_search, sweep_queue, trial_results
 from cerank.app.sweeps.sweep_arms import SweepPlan
 from cerank.app.sweeps.sweep_queue import NewTrial, ReportProgress
 from cerank.app.sweeps.trial_results import ALIVE, OVER, ArmResult
 from cerank.errors import CerankError
+from cerank.files import json_records
 from cerank.recipes.plan import Plan
 from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
 from cerank.runs import run_store
+from cerank.runs.declared_records import SWEEPS
 from cerank.runs.layout import RunFolder, runs_folder
 
 
@@ -58,7 +60,7 @@ def status(lab: Lab, plan: SweepPlan) -> SweepStatus:
     Raises:
         UsageError: the lab has another sweep of this name.
     """
-    record = sweep_record.load_if_there(lab.folder, plan.sweep.name, plan.sha256)
+    record = sweep_queue.load_record(lab, plan)
     return SweepStatus(record=record, arms=trial_results.results_of(lab, plan, record))
 
 
@@ -76,12 +78,13 @@ def begin(lab: Lab, plan: SweepPlan, now: datetime, say: ReportProgress) -> Swee
     """
     if plan.sweep.is_adaptive:
         adaptive_search.check_library(plan.sweep.method)
-    record = sweep_record.load_if_there(lab.folder, plan.sweep.name, plan.sha256)
+    record = sweep_queue.load_record(lab, plan)
     if record is None:
         for trial in sweep_queue.known_trials(plan):  # all that is wrong is said before anything is trained
             sweep_queue.recipe_of(plan, trial)
         for test in sweep_queue.check_apart_from_tests(plan, lab.settings):
             say(f"{test} is not here, so that nobody looked whether it shares queries with validation")
+        sweep_queue.check_apart_from_validation(plan, lab.settings)
     else:
         sweep_queue.queue_unfinished(lab, record)
     after = advance(lab, plan, now, say)
@@ -97,9 +100,9 @@ def advance(lab: Lab, plan: SweepPlan, now: datetime, say: ReportProgress) -> Sw
         CerankError: a trial cannot be planned.
     """
     lab.refresh_jobs()
-    record = sweep_record.load_if_there(lab.folder, plan.sweep.name, plan.sha256)
+    record = sweep_queue.load_record(lab, plan)
     if record is not None and plan.sweep.method == "asha":
-        record = _with_stops(lab, plan, record, say)
+        record = _with_stops(lab, plan, record, now, say)
     new = _new_trials(plan, trial_results.results_of(lab, plan, record))
     if new:
         record = sweep_queue.queue_trials(lab, plan, record, new, now=now, say=say)
@@ -137,7 +140,7 @@ def _next_round(plan: SweepPlan, each: ArmResult) -> list[NewTrial]:
 # --- ASHA
 
 
-def _with_stops(lab: Lab, plan: SweepPlan, record: SweepRecord, say: ReportProgress) -> SweepRecord:
+def _with_stops(lab: Lab, plan: SweepPlan, record: SweepRecord, now: datetime, say: ReportProgress) -> SweepRecord:
     """Return the record with the trials that are to be stopped early, after asking their workers to stop.
 
     A trial is compared with those of earlier rounds, up to where these were stopped. One that went on for a few more
@@ -164,8 +167,8 @@ def _with_stops(lab: Lab, plan: SweepPlan, record: SweepRecord, say: ReportProgr
     fresh = [trial for trial, before in zip(marked, record.trials, strict=True) if trial.stopped and not before.stopped]
     if not fresh:
         return record
-    record = msgspec.structs.replace(record, trials=marked)
-    sweep_record.save(lab.folder, record)
+    record = msgspec.structs.replace(record, changed=json_records.timestamp(now), trials=marked)
+    SWEEPS.save(lab.folder, record)
     for trial in fresh:
         say(f"{trial.arm} {trial.number}: stopped early, after validation {trial.stopped}")
         with contextlib.suppress(CerankError):  # it has come to its end meanwhile

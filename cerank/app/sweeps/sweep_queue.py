@@ -19,7 +19,6 @@ from cerank.app.matrix.drafts import DraftRun, FieldError
 from cerank.app.matrix.matrix_planning import WorkTotals, plan_runs
 from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
-from cerank.app.sweeps import sweep_record
 from cerank.app.sweeps.sweep_arms import SweepArm, SweepPlan, as_trial
 from cerank.app.test_collections.collection_groups import group_of, is_group
 from cerank.datasets import query_overlaps
@@ -30,6 +29,7 @@ from cerank.planning import stage_keys
 from cerank.planning.inputs import open_datasets
 from cerank.recipes.schema import Recipe
 from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
+from cerank.runs.declared_records import SWEEPS
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.settings import Settings
 
@@ -149,6 +149,23 @@ def check_apart_from_tests(plan: SweepPlan, settings: Settings) -> list[str]:
     return list(dict.fromkeys(unknown))
 
 
+def check_apart_from_validation(plan: SweepPlan, settings: Settings) -> None:
+    """Check that no arm is trained on queries that choose among its trials; each searched training set is looked at.
+
+    Data that is missing is left to the planning of the trials, which names all of it.
+
+    Raises:
+        RecipeError: one is.
+    """
+    for recipe in (recipe for arm in plan.arms for recipe in _with_each_training_set(plan, arm)):
+        untested = as_trial(recipe, plan.sweep.name, 0)
+        try:
+            datasets = open_datasets(untested, settings.cache)
+        except CerankError:
+            continue
+        query_overlaps.check_validation_queries(msgspec.structs.replace(untested, name=recipe.name), datasets)
+
+
 def _with_each_training_set(plan: SweepPlan, arm: SweepArm) -> list[Recipe]:
     """Return an arm's recipe, and as it is with each choice of training data that is searched."""
     given = f"in sweep {plan.sweep.name}"
@@ -172,6 +189,22 @@ def _single_tests(recipe: Recipe, settings: Settings, unknown: list[str]) -> lis
         tests += group.here
         unknown += group.left_out
     return tests
+
+
+def load_record(lab: Lab, plan: SweepPlan) -> SweepRecord | None:
+    """Return what the lab keeps of a sweep; None before its first trial.
+
+    Raises:
+        UsageError: the lab has another sweep of this name.
+        DamagedError: the record is unreadable, or of a later release.
+    """
+    record = SWEEPS.load_if_there(lab.folder, plan.sweep.name)
+    if record is not None and record.sha256 != plan.sha256:
+        what = f"the lab already has a sweep '{plan.sweep.name}' that declares something else"
+        hint = "give the new sweep another name: trials that were chosen among must stay on record"
+        where = str(SWEEPS.path_of(lab.folder, plan.sweep.name))
+        raise UsageError(what, where=where, hint=hint, code="sweep-exists")
+    return record
 
 
 def queue_trials(
@@ -212,7 +245,7 @@ def queue_trials(
         for trial, folder in zip(trials, folders, strict=True)
     )
     record = _with_trials(plan, record, added, now)
-    sweep_record.save(lab.folder, record)
+    SWEEPS.save(lab.folder, record)
     queue_runs(lab, folders)
     return record
 
@@ -270,8 +303,9 @@ def _with_trials(
     plan: SweepPlan, record: SweepRecord | None, added: tuple[TrialRecord, ...], now: datetime
 ) -> SweepRecord:
     time = json_records.timestamp(now)
+    planned = {arm.name: arm.trials for arm in plan.arms}
     if record is not None:
-        return msgspec.structs.replace(record, changed=time, trials=record.trials + added)
+        return msgspec.structs.replace(record, changed=time, planned=planned, trials=record.trials + added)
     return SweepRecord(
         name=plan.sweep.name,
         sha256=plan.sha256,
@@ -280,5 +314,6 @@ def _with_trials(
         method=plan.sweep.method,
         measure=plan.measure,
         arms=tuple(arm.name for arm in plan.arms),
+        planned=planned,
         trials=added,
     )

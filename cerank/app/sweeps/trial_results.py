@@ -16,6 +16,7 @@ from cerank.core.metrics import Validation
 from cerank.errors import CerankError
 from cerank.files import journal
 from cerank.recipes.plan import Plan
+from cerank.recipes.search_space import short_paths, value_text
 from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder, runs_folder
@@ -145,7 +146,7 @@ def trial_table(plan: SweepPlan, results: Sequence[ArmResult], short: Mapping[st
             rows.append(
                 (
                     *(trial.arm, trial.number, result.value),
-                    *(_shown(trial.settings[path]) if path in trial.settings else "" for path in paths),
+                    *(value_text(trial.settings[path]) if path in trial.settings else "" for path in paths),
                     *(result.pairs or None, result.best_step or None, result.state, short.get(trial.run, trial.run)),
                 )
             )
@@ -171,7 +172,9 @@ def best_table(plan: SweepPlan, results: Sequence[ArmResult]) -> Table:
             (
                 *(each.arm.name, each.arm.trials, sum(result.state == "finished" for result in each.results)),
                 *(each.pairs, best.trial.number if best else None, best.value if best else None),
-                ", ".join(f"{path} = {_shown(value)}" for path, value in best.trial.settings.items()) if best else "",
+                ", ".join(f"{path} = {value_text(value)}" for path, value in best.trial.settings.items())
+                if best
+                else "",
                 ", ".join(f"{path} ({edge})" for path, edge in edges.items()),
             )
         )
@@ -205,21 +208,3 @@ def _without_gain(arm: str, best: TrialResult) -> list[str]:
         f"{arm}: nothing was learned, by validation: {best.value:.4f} in the best trial, {best.start:.4f} before the "
         "first step of its last stage; search other settings, or keep the model that it starts from"
     ]
-
-
-def short_paths(paths: Sequence[str]) -> list[str]:
-    """Return the last key of each path, with as much before it as tells the paths apart.
-
-    >>> short_paths(["stages.cl.learning_rate", "stages.kd.learning_rate", "base"])
-    ['cl.learning_rate', 'kd.learning_rate', 'base']
-    """
-    names = []
-    for path in paths:
-        keys = path.split(".")
-        taken = [other.split(".")[-1] for other in paths if other != path]
-        names.append(".".join(keys[-2:]) if keys[-1] in taken else keys[-1])
-    return names
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -301,7 +301,7 @@ def compare(
     from cerank.app.rankings import cross_validation
     from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
-    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.verdicts.terms import Terms
 
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:
@@ -338,8 +338,9 @@ def compare(
         write_output(export_comparison.complete(comparison), raw=True)
         return
     costs = system_costs.of_comparison(settings, names, comparison, hour_price)
-    is_read = not is_for_machines(settings.format)  # a pooled line beside the rows would break their table
-    pooled = pool_comparisons.summaries(settings, request, comparison, in_domain or ()) if is_read else []
+    pooled, not_pooled = pool_comparisons.if_possible(
+        comparison, pool_comparisons.in_domain_for(settings, request, comparison, in_domain or ())
+    )
     if settings.format == "json":
         text = export_comparison.document(
             comparison,
@@ -348,6 +349,8 @@ def compare(
             costs=costs,
             looks=made.looks,
             plan=made.plan,
+            pooled=pooled,
+            not_pooled=not_pooled,
         )
         write_output(text, raw=True)
     else:
@@ -357,13 +360,13 @@ def compare(
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
         of_folds = cross_validation.fold_rows(comparison)
         shown += [cross_validation.fold_table(of_folds, comparison.terms.confidence)] if of_folds else []
-        shown += pooled
+        shown += [table_columns.pooled_table(pooled, settings.format)] if pooled is not None else []
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)
         if pairs == "all" and settings.format == "latex":
             write_output("\n" + letters_table.latex(comparison), raw=True)
     table_columns.print_footnotes(comparison, settings.format)
-    for note in made.notes:
+    for note in (*made.notes, *([not_pooled] if not_pooled else [])):
         info(note)
     for system in comparison.systems:
         for note in system.notes:
@@ -394,10 +397,13 @@ def _bounded(
     from cerank.app.comparison import export_comparison
     from cerank.app.evidence import bounds_of_comparison
 
+    if judge_next is not None:
+        bounds_of_comparison.judging_files(comparison, (), judge_next)  # refused before bounds are computed
     comparison, to_judge = bounds_of_comparison.with_bounds(settings, request, comparison)
     if judge_next is not None:
-        export_comparison.save(bounds_of_comparison.judging_file(to_judge), judge_next, replace=True)
-        info(f"{counted(len(to_judge), 'document')} to judge next written to {judge_next}")
+        for path, documents in bounds_of_comparison.judging_files(comparison, to_judge, judge_next).items():
+            export_comparison.save(bounds_of_comparison.judging_file(documents), path, replace=True)
+            info(f"{counted(len(documents), 'document')} to judge next written to {path}")
     return comparison
 
 

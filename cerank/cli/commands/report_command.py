@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from cerank.cli import options
-from cerank.cli.commands.measure import Alpha, Confidence, confidence_of
+from cerank.cli.commands.measure import Alpha, Confidence, InDomain, confidence_of
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import info, write_output
 from cerank.text.safe_text import counted
@@ -108,6 +108,7 @@ def report(
     every_stage: EveryStage = False,
     released: Released = None,
     dataset: JudgedBy = None,
+    in_domain: InDomain = None,
     no_curves: NoCurves = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -137,6 +138,7 @@ def report(
         every_stage=every_stage,
         released=released,
         judged_by=tuple(dataset or ()),
+        in_domain=tuple(in_domain or ()),
         has_curves=not no_curves and (out is not None or chosen == "html"),
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

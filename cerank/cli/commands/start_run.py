@@ -22,6 +22,7 @@ from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
 from cerank.planning import (
+    base_fit,
     node_schedule,
     several_devices,
     shared_speed,
@@ -396,9 +397,9 @@ def _show_plan(
     _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
     for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
-    for sentence in (*workload.filter_sentences(plan.recipe, work), *plans.optimization_sentences(plan, work)):
+    for sentence in (*workload.filter_sentences(plan.recipe, work), *base_fit.optimization_sentences(plan, work)):
         info(sentence)
-    for name, memory in plans.memory_of(plan).items():
+    for name, memory in base_fit.memory_of(plan).items():
         info(f"memory to train {name}: {training_memory.in_words(memory, plan.recipe.stages[name])}")
     for sentence in _truncation_sentences(plan, is_measured=is_measured):
         info(sentence)

@@ -29,6 +29,10 @@ _WATCH_POLL = 2.0  # seconds between two looks at a lab that is watched
 
 def ps(
     quiet: options.Quiet = False,
+    every_trial: Annotated[
+        bool,
+        typer.Option("--all", help="A row for each trial of a sweep; otherwise, a sweep is one row."),
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Print a plain line for each change, until nothing is running or queued.")
     ] = False,
@@ -38,6 +42,9 @@ def ps(
 ) -> None:
     """List the runs of the lab, the newest last."""
     settings = settings_of(lab, form=form, json=json)
+    if every_trial and (quiet or watch or json or form not in {None, "", "table"}):
+        what = "--all only works with the table; --quiet, --watch and other formats have every run"
+        raise UsageError(what, where="--all", hint="leave it out", code="options-conflict")
     if watch:
         if quiet or json or form:
             raise UsageError("--watch prints plain lines", hint="leave out --quiet, --json and --format")
@@ -49,7 +56,7 @@ def ps(
         return
     monitor = LabMonitor(home.folder, cache=settings.cache, refresh_jobs=home.refresh_jobs)
     entries = monitor.poll(now=datetime.now(UTC))
-    emit(table_columns.run_table(entries, settings.lab, settings.format), settings.format)
+    emit(table_columns.run_table(entries, settings.lab, settings.format, all_trials=every_trial), settings.format)
     monitor.save_index()
 
 

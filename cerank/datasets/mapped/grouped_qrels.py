@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import zlib
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
+from cerank.errors import FormatError
 from cerank.files import disk, file_cache
 from cerank.files.line_reader import at
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.trec.text_io import grade_twice, qrels_rows
 
-_BUCKET = 16 << 20  # bytes of the file in one bucket, of which there are at most as many as files may be open
+BUCKET = 2 << 20  # bytes of the file in one bucket, of which there are at most as many as files may be open
 _MOST_BUCKETS = 200
 _PACKED = 8  # times as large as it is on the disk is a packed file, about
 _WAITING = 1 << 16  # rows in memory before they are written to their buckets
@@ -38,15 +41,15 @@ def grouped_qrels(path: Path, folder: Path) -> Iterator[tuple[int, str, str]]:
     disk.make_folder(inside)
     try:
         size = path.stat().st_size * (_PACKED if path.suffix in PACKED_ENDINGS else 1)
-        count = min(_MOST_BUCKETS, 1 + size // _BUCKET)
+        count = min(_MOST_BUCKETS, 1 + size // BUCKET)
         _distribute(path, inside, count)
-        for bucket in range(count):
-            _group(path, inside / f"{bucket}.rows", inside / f"{bucket}.queries")
+        files = [(inside / f"{bucket}.rows", inside / f"{bucket}.queries") for bucket in range(count)]
+        conflicts = [conflict for rows, queries in files if (conflict := _group(path, rows, queries)) is not None]
+        if conflicts:
+            raise min(conflicts, key=itemgetter(0))[1]
         with contextlib.ExitStack() as stack:
-            files = [
-                stack.enter_context((inside / f"{bucket}.queries").open(encoding="utf-8")) for bucket in range(count)
-            ]
-            merged = heapq.merge(*files, key=lambda line: int(line.partition("\t")[0]))
+            opened = [stack.enter_context(queries.open(encoding="utf-8")) for _, queries in files]
+            merged = heapq.merge(*opened, key=lambda line: int(line.partition("\t")[0]))
             for line in merged:
                 number, query, judged = line.rstrip("\n").split("\t")
                 yield int(number), query, judged
@@ -76,18 +79,37 @@ def _flush(handles: list[disk.Handle], waiting: list[list[str]]) -> None:
             rows.clear()
 
 
-def _group(path: Path, rows: Path, target: Path) -> None:
-    """Write one line for each query of a bucket, in the order of their first rows."""
-    queries: dict[str, tuple[str, dict[str, str]]] = {}
+def _group(path: Path, rows: Path, target: Path) -> tuple[int, FormatError] | None:
+    """Write one line for each query of a bucket, in the order of their first rows.
+
+    Return the first row of the bucket that gives a document another grade, with its error; None if there is none.
+    """
     with rows.open(encoding="utf-8") as lines:
-        for line in lines:
-            row, number, query, document, grade = line.rstrip("\n").split("\t")
-            if queries.setdefault(query, (row, {}))[1].setdefault(document, grade) != grade:
-                raise grade_twice(query, document, at(path, int(number)) if number != "0" else str(path))
-    with contextlib.closing(_Lines(target)) as out:
-        for query, (row, grades) in queries.items():
-            out.add(f"{row}\t{query}\t{' '.join(f'{document} {grade}' for document, grade in grades.items())}\n")
+        waiting = sorted(lines, key=_query_of)  # stable: a query's rows keep their order; far smaller than dictionaries
     disk.remove(rows)
+    grouped = list[tuple[int, str]]()
+    conflicts = list[tuple[int, FormatError]]()
+    for query, of_query in itertools.groupby(waiting, key=_query_of):
+        grades: dict[str, str] = {}
+        first = 0
+        for line in of_query:
+            row, number, _, document, grade = line.rstrip("\n").split("\t")
+            first = first or int(row)  # rows are counted from 1
+            if grades.setdefault(document, grade) != grade:
+                where = at(path, int(number)) if number != "0" else str(path)
+                conflicts.append((int(row), grade_twice(query, document, where)))
+                break
+        grouped.append((first, f"{query}\t{' '.join(f'{document} {grade}' for document, grade in grades.items())}\n"))
+    waiting.clear()
+    grouped.sort()
+    with contextlib.closing(_Lines(target)) as out:
+        for first, line in grouped:
+            out.add(f"{first}\t{line}")
+    return min(conflicts, key=itemgetter(0)) if conflicts else None
+
+
+def _query_of(line: str) -> str:
+    return line.split("\t", 3)[2]
 
 
 class _Lines:

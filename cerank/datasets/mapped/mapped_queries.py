@@ -16,6 +16,7 @@ from typing import overload
 from cerank.core.row_sets import KnownItems, RowSet
 from cerank.datasets.dataset import StoredQrels, StoredQueries
 from cerank.datasets.mapped.grouped_qrels import grouped_qrels
+from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.datasets.mapped_documents import MappedDocuments, open_mapped_documents
 from cerank.datasets.text_files import TextRow, query_rows
 from cerank.errors import FormatError
@@ -91,13 +92,7 @@ class MappedQueries(StoredQueries):
 
     def at_places(self, places: RowSet) -> MappedQueries:
         """Return the queries at some places of `ids`."""
-        if self._rows is None:
-            return MappedQueries(self._texts, places)
-        rows = RowSet(self._rows.size)
-        for place, row in enumerate(self._rows):
-            if place in places:
-                rows.add(row)
-        return MappedQueries(self._texts, rows)
+        return MappedQueries(self._texts, places if self._rows is None else self._rows.at_places(places))
 
 
 class MappedQrels(StoredQrels):
@@ -166,18 +161,32 @@ def open_mapped_qrels(path: Path, cache: Path, name: str) -> MappedQrels:
     return MappedQrels(open_mapped_documents(path, cache, name, rows, "query judgments"))
 
 
-def judged_queries(queries: MappedQueries, qrels: MappedQrels) -> tuple[MappedQueries, str]:
-    """Return the queries that have judgments, and a query with judgments and no text, "" where there is none."""
+def judged_queries(queries: MappedQueries, qrels: MappedQrels, cache: Path) -> tuple[MappedQueries, str]:
+    """Return the queries that have judgments, and a query with judgments and no text, "" where there is none.
+
+    What takes a minute for millions of queries is kept in `cache`, but for files that are refused.
+
+    Args:
+        queries: all queries of a file.
+        qrels: all judgments of a file.
+        cache: folder of caches.
+    """
     judged, texts = qrels._texts, queries._texts
-    places = RowSet(len(queries))
-    for start in range(0, len(queries), _AT_ONCE):
-        ids = queries.ids[start : start + _AT_ONCE]
-        for place, is_judged in enumerate(judged.are_known(ids), start):
-            if is_judged:
-                places.add(place)
-    all_judged = iter(qrels)
-    while ids := list(itertools.islice(all_judged, _AT_ONCE)):
-        absent = next((query for query, is_known in zip(ids, texts.are_known(ids), strict=True) if not is_known), "")
-        if absent:
-            return queries, absent
+    record = RowsRecord(cache, "judged-queries", len(queries), [texts.fingerprint(), judged.fingerprint()])
+    known = record.load()
+    places = RowSet(len(queries)) if known is None else known[0]
+    if known is None:
+        for start in range(0, len(queries), _AT_ONCE):
+            ids = queries.ids[start : start + _AT_ONCE]
+            for place, is_judged in enumerate(judged.are_known(ids), start):
+                if is_judged:
+                    places.add(place)
+        all_judged = iter(qrels)
+        while ids := list(itertools.islice(all_judged, _AT_ONCE)):
+            absent = next(
+                (query for query, is_known in zip(ids, texts.are_known(ids), strict=True) if not is_known), ""
+            )
+            if absent:
+                return queries, absent
+        record.save(places)
     return (queries if len(places) == len(queries) else queries.at_places(places)), ""

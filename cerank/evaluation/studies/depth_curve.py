@@ -17,9 +17,10 @@ import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Pairing, Row, Terms, compare
+from cerank.evaluation.compare import Comparison, Row, compare
 from cerank.evaluation.measures import Qrels
 from cerank.evaluation.systems import Condition, Measured, System, measured, measured_in
+from cerank.evaluation.verdicts.terms import Pairing, Terms
 from cerank.text.safe_text import counted, shown
 
 _WITHIN = ("equivalent", "different but negligible", "identical")  # verdicts that keep a difference within the margin

@@ -3,7 +3,7 @@
 Every query has a value in each cell of the matrix. The effect of a level is the mean difference, over cells that differ
 in that factor alone, between the level and the reference; in a fraction of a design, where such twins are missing, it
 is the difference of the means of both halves, which hold every other level equally often. Each query gives one such
-difference, and these get the paired t-test of any other comparison here.
+difference, and these get the tests of any other comparison here: where few queries differ, exact sign flips.
 
 Invariant: values are matched by query; the effects of a table are corrected as one family.
 """
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Judgment, Level, Margin, identical, judge
 from cerank.evaluation.multiple_testing import corrected
-from cerank.evaluation.significance import Paired, estimate_of, p_equivalent, paired
+from cerank.evaluation.significance import Paired, SignFlips, inference_of, p_equivalent, paired
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Judgment, Level, identical, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ class FactorCell(msgspec.Struct, frozen=True):
 
     levels: Mapping[str, str]  # factor -> level, of the factors that change it
     values: NDArray[np.float64]  # one a query, in the same order in every cell
+    ranking: str = ""  # what the values are of: equal for one and the same ranking; "" where that is not known
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,7 @@ def effect_study(
         is_fraction: the design leaves combinations out, but holds each pair of levels of two factors equally often.
         margin: the largest difference that does not matter.
         alpha: error rate of the family of effects.
-        limits: the smallest and the largest value of the measure; None where it has no known range, or for gains.
+        limits: the smallest and the largest that a value can be; None where that is not known.
 
     Raises:
         UsageError: fewer than two queries; no factor has two levels among the cells.
@@ -85,21 +87,23 @@ def effect_study(
         raise UsageError(what, hint="effects take a matrix with factors, or several recipes or bases", code="no-factor")
     if len(cells[0].values) < 2:
         raise UsageError("an effect takes at least two queries", hint="only one was measured", code="one-query")
-    figures = [paired(against.tolist(), at.tolist()) for *_, at, against in pairs]
-    tests = [estimate_of(each) for each in figures]
-    tested = [place for place, each in enumerate(figures) if each.sd > 0 or each.difference]
+    sides = [(side.against.tolist(), side.at.tolist()) for side in pairs]
+    figures = [paired(*values) for values in sides]
+    tests = [inference_of(each, values, limits) for each, values in zip(figures, sides, strict=True)]
+    tested = [place for place, side in enumerate(pairs) if not side.is_identical]
     within = [None if margin is None else p_equivalent(tests[place], margin.value) for place in tested]
-    family = corrected([figures[place].p for place in tested], "holm", equivalent=within, alpha=alpha)
+    family = corrected([tests[place].p() for place in tested], "holm", equivalent=within, alpha=alpha)
     judgments = {place: identical(alpha, margin) for place in range(len(pairs))}
     for at, place in enumerate(tested):
         p, p_within = within[at], family.ps_equivalent[at]
-        equivalence, reference = None, figures[place]
+        equivalence, reference, is_exact = None, figures[place], isinstance(tests[place], SignFlips)
         if p is not None and p_within is not None:
             equivalence = Level(p=p, corrected=p_within, level=family.level_equivalent)
         judgments[place] = judge(
             tests[place],
-            Level(p=reference.p, corrected=family.ps[at], level=family.level),
+            Level(p=tests[place].p(), corrected=family.ps[at], level=family.level),
             alpha=alpha,
+            basis="exact sign flips" if is_exact else "t",
             margin=margin,
             equivalence=equivalence,
             sd=reference.sd,
@@ -107,15 +111,15 @@ def effect_study(
         )
     effects = [
         Effect(
-            factor=factor,
-            level=level,
-            reference=reference,
-            cells=count,
+            factor=side.factor,
+            level=side.level,
+            reference=side.reference,
+            cells=side.cells,
             is_matched=not is_fraction,
             figures=figures[place],
             judgment=judgments[place],
         )
-        for place, (factor, level, reference, count, _, _) in enumerate(pairs)
+        for place, side in enumerate(pairs)
     ]
     return EffectStudy(
         measure=measure,
@@ -127,18 +131,28 @@ def effect_study(
     )
 
 
-def _sides(
-    cells: Sequence[FactorCell], factor: str, names: Sequence[str], is_fraction: bool
-) -> list[tuple[str, str, str, int, NDArray[np.float64], NDArray[np.float64]]]:
-    """Return (factor, level, reference, cells, means at the level, means at the reference) for each other level."""
+class _Sides(msgspec.Struct, frozen=True, kw_only=True):
+    """Both sides of an effect: the means over cells, query by query."""
+
+    factor: str
+    level: str
+    reference: str
+    cells: int
+    at: NDArray[np.float64]  # the level
+    against: NDArray[np.float64]  # the reference
+    is_identical: bool  # each cell ranks as its twin does
+
+
+def _sides(cells: Sequence[FactorCell], factor: str, names: Sequence[str], is_fraction: bool) -> list[_Sides]:
+    """Return both sides of each level of a factor but its reference, the first one."""
     import numpy as np
 
     reference, *others = names
-    at: dict[str, dict[tuple[tuple[str, str], ...], NDArray[np.float64]]] = {name: {} for name in names}
+    at: dict[str, dict[tuple[tuple[str, str], ...], FactorCell]] = {name: {} for name in names}
     for place, cell in enumerate(cells):
         if factor in cell.levels:
             rest = tuple(sorted((key, level) for key, level in cell.levels.items() if key != factor))
-            at[cell.levels[factor]][(*rest, *((("place", str(place)),) if is_fraction else ()))] = cell.values
+            at[cell.levels[factor]][(*rest, *((("place", str(place)),) if is_fraction else ()))] = cell
     sides = []
     for level in others:
         ours, theirs = at[level], at[reference]
@@ -146,8 +160,20 @@ def _sides(
             twins = [rest for rest in ours if rest in theirs]
             ours, theirs = {rest: ours[rest] for rest in twins}, {rest: theirs[rest] for rest in twins}
         if ours and theirs:
-            means = np.mean(list(ours.values()), axis=0), np.mean(list(theirs.values()), axis=0)
-            sides.append((factor, level, reference, len(ours), *means))
+            sides.append(
+                _Sides(
+                    factor=factor,
+                    level=level,
+                    reference=reference,
+                    cells=len(ours),
+                    at=np.mean([cell.values for cell in ours.values()], axis=0),
+                    against=np.mean([cell.values for cell in theirs.values()], axis=0),
+                    is_identical=all(
+                        rest in theirs and cell.ranking != "" and cell.ranking == theirs[rest].ranking
+                        for rest, cell in ours.items()
+                    ),
+                )
+            )
     return sides
 
 

@@ -5,7 +5,7 @@ the effects of the first stages and of the re-rankers are taken out; it is 0 whe
 each first stage. The test over all is the two-way analysis of variance with repeated measures; since differences
 between re-rankers hardly vary alike behind all first stages, its degrees of freedom are reduced (Greenhouse and Geisser
 1959). A contrast is the interaction of one pair of re-rankers and one pair of first stages: a paired t-test of the
-difference of differences, which needs no such assumption.
+difference of differences, which needs no such assumption; where few queries differ, exact sign flips.
 
 Invariant: values are matched by query; the contrasts of a table are corrected as one family.
 """
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.multiple_testing import corrected
-from cerank.evaluation.significance import Paired, estimate_of, p_equivalent, paired
+from cerank.evaluation.significance import Paired, inference_of, p_equivalent, paired
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Level, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     p_equivalence_corrected: float | None  # None without a margin
     verdict: ContrastVerdict
+    unseen: float | None = None  # one more query whose gains differ so much would undo that the gain is the same
 
     @property
     def keeps_order(self) -> bool:
@@ -123,6 +125,7 @@ def interaction_study(
     margin: Margin | None = None,
     alpha: float = 0.05,
     factors: tuple[str, str] = FIRST_STAGES_BY_RERANKERS,
+    limits: tuple[float, float] | None = None,
 ) -> InteractionStudy:
     """Return the table with its tests.
 
@@ -134,6 +137,7 @@ def interaction_study(
         margin: the largest difference between two gains that does not matter.
         alpha: error rate of the family of contrasts.
         factors: what the second and third axes are, for a table of two other factors.
+        limits: the smallest and the largest that a value can be; None where that is not known.
 
     Raises:
         UsageError: fewer than two first stages, re-rankers or queries.
@@ -153,31 +157,43 @@ def interaction_study(
         for ahead, behind, *both in cells
         for first in both
     }
-    figures = [
-        paired(gains[ahead, behind, first].tolist(), gains[ahead, behind, other].tolist())
+    width = None if limits is None else limits[1] - limits[0]  # a gain lies between -width and width
+    sides = [
+        (gains[ahead, behind, first].tolist(), gains[ahead, behind, other].tolist())
         for ahead, behind, first, other in cells
     ]
-    tests = [estimate_of(each) for each in figures]
+    figures = [paired(*values) for values in sides]
+    tests = [
+        inference_of(each, values, None if width is None else (-width, width))
+        for each, values in zip(figures, sides, strict=True)
+    ]
     within = [None if margin is None else p_equivalent(test, margin.value) for test in tests]
-    family = corrected([each.p for each in figures], "holm", equivalent=within, alpha=alpha)
+    family = corrected([test.p() for test in tests], "holm", equivalent=within, alpha=alpha)
     contrasts = []
     for place, (ahead, behind, first, other) in enumerate(cells):
-        p, p_within = family.ps[place], family.ps_equivalent[place]
-        low, high = tests[place].interval(family.level)
-        verdict: ContrastVerdict = "gain differs" if p <= alpha else "cannot tell"
-        if p > alpha and p_within is not None and p_within <= alpha:
-            verdict = "gain is the same"
+        p, p_within, equivalence = within[place], family.ps_equivalent[place], None
+        if p is not None and p_within is not None:
+            equivalence = Level(p=p, corrected=p_within, level=family.level_equivalent)
+        judgment = judge(
+            tests[place],
+            Level(p=tests[place].p(), corrected=family.ps[place], level=family.level),
+            alpha=alpha,
+            margin=margin,
+            equivalence=equivalence,
+        )
+        verdict: ContrastVerdict = "gain differs" if judgment.is_different else "cannot tell"
         contrasts.append(
             Contrast(
                 rerankers=(rerankers[behind], rerankers[ahead]),
                 first_stages=(first_stages[first], first_stages[other]),
                 gains=(float(gains[ahead, behind, first].mean()), float(gains[ahead, behind, other].mean())),
                 figures=figures[place],
-                p_corrected=p,
-                low=low,
-                high=high,
-                p_equivalence_corrected=p_within,
-                verdict=verdict,
+                p_corrected=judgment.p_corrected,
+                low=judgment.low,
+                high=judgment.high,
+                p_equivalence_corrected=judgment.p_equivalence_corrected,
+                verdict="gain is the same" if judgment.verdict == "equivalent" else verdict,
+                unseen=judgment.unseen,
             )
         )
     return InteractionStudy(

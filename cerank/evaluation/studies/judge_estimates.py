@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from cerank.evaluation import multiple_testing
-from cerank.evaluation.compare import Judgment, Level, Margin, judge
 from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.significance import Estimate, p_equivalent
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Judgment, Level, judge
 
 
 def judged_estimates(

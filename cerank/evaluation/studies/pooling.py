@@ -1,5 +1,8 @@
 """Which rows of comparisons on several collections are about the same two systems, and what they come to together.
 
+Where few queries of a collection differ, an equivalence of the mean must hold with one more query in that collection
+that differs much, as it must for the collection alone (`significance.with_unseen`).
+
 Invariant: a collection counts once. The rankings of one collection over several first stages share its queries, so they
 are made one difference first: averaged query by query where the values are known, and taken as fully dependent else.
 """
@@ -13,12 +16,23 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Judgment, Margin
+from cerank.evaluation.compare import Comparison
+from cerank.evaluation.measures import limits
 from cerank.evaluation.multiple_testing import Correction
-from cerank.evaluation.significance import Estimate, estimate_of, paired
+from cerank.evaluation.significance import (
+    FEW,
+    UNSEEN,
+    Estimate,
+    estimate_of,
+    inference_of,
+    paired,
+    unseen_of,
+)
 from cerank.evaluation.studies.judge_estimates import judged_estimates
 from cerank.evaluation.studies.random_effects import Pooled, pool
 from cerank.evaluation.systems import measured_in, values_by_query
+from cerank.evaluation.verdicts.terms import Margin
+from cerank.evaluation.verdicts.verdict import Judgment
 from cerank.text.safe_text import counted
 
 Domain = Literal["", "in-domain", "out-of-domain"]
@@ -36,6 +50,18 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
     error: float  # standard error
     first_stages: tuple[str, ...] = ()
     qrels_sha256: str = ""  # what makes two collections the same, whatever they are called
+    unseen: float | None = None  # how much one more query may differ; None where ten or more differ, or it is not known
+
+    def with_one_more(self, sign: float) -> CollectionDifference:
+        """Return the difference with one query more that differs by `unseen`; as it is where many queries differ."""
+        if self.unseen is None:
+            return self
+        n, gain = self.queries, sign * self.unseen
+        squares = self.error**2 * n * (n - 1) + (gain - self.difference) ** 2 * n / (n + 1)
+        difference = (n * self.difference + gain) / (n + 1)
+        return msgspec.structs.replace(
+            self, queries=n + 1, difference=difference, error=math.sqrt(squares / n / (n + 1)), unseen=None
+        )
 
 
 class PooledRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +106,8 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
         lefts, rights = (
             [math.fsum(pair[side] for pair in pairs) / len(pairs) for pairs in by_query.values()] for side in (0, 1)
         )
-        figures = estimate_of(paired(lefts, rights))
+        averaged = paired(lefts, rights)
+        figures, test = estimate_of(averaged), inference_of(averaged, (lefts, rights), limits(measure))
         with_seeds = [row.recipes.estimate.error for row in rows if row.recipes is not None]
         out.append(
             CollectionDifference(
@@ -93,9 +120,18 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
                 error=max([figures.error, *with_seeds]),
                 first_stages=tuple(row.condition.first_stage for row in rows if row.condition.first_stage),
                 qrels_sha256=measured_in(systems[left], rows[0].condition).qrels_sha256,
+                unseen=unseen_of(test),
             )
         )
     return tuple(out)
+
+
+def unseen_in(measure: str, differing: int | None) -> float | None:
+    """Return how much one more query may differ where so many did, of which only a summary is known."""
+    allowed = limits(measure)
+    if differing is None or differing >= FEW or allowed is None:
+        return None
+    return UNSEEN * (allowed[1] - allowed[0])
 
 
 def merged(rows: Sequence[CollectionDifference]) -> tuple[CollectionDifference, ...]:
@@ -125,6 +161,7 @@ def merged(rows: Sequence[CollectionDifference]) -> tuple[CollectionDifference, 
                 difference=math.fsum(row.difference for row in same) / len(same),
                 error=math.fsum(row.error for row in same) / len(same),
                 first_stages=tuple(names),
+                unseen=max((row.unseen for row in same if row.unseen is not None), default=None),
             )
         )
     return tuple(out)
@@ -172,7 +209,7 @@ def pooled(
     parts = [part for key, same in several.items() for part in _domains(key, same, in_domain)]
     results = [_mean(same, alpha) for _, _, same in parts]
     chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
-    judgments = judged_estimates([each.estimate for each in results], chosen, alpha=alpha, correction=correction)
+    judgments = judged_estimates([each.test for each in results], chosen, alpha=alpha, correction=correction)
     alone = [f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2]
     notes = [f"on one collection only, so not pooled: {'; '.join(alone)}"] if alone else []
     return PooledResult(
@@ -208,6 +245,16 @@ def _domains(
 
 
 def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
+    """Return the mean over collections; where few queries of one differ, with what one more would make of it."""
+    seen = _mean_of(rows, alpha)
+    unseen = [row.unseen for row in rows if row.unseen is not None]
+    if not unseen:
+        return seen
+    down, up = (_mean_of([row.with_one_more(sign) for row in rows], alpha).estimate for sign in (-1.0, 1.0))
+    return msgspec.structs.replace(seen, unseen=max(unseen), with_one_more=(down, up))
+
+
+def _mean_of(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
     """Return the mean over collections; of a single one its own difference, with no scatter between collections."""
     if len(rows) > 1:
         return pool([row.difference for row in rows], [row.error for row in rows], level=alpha)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.significance import Estimate
+from cerank.evaluation.significance import Estimate, EstimateOfFew
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
@@ -41,6 +41,18 @@ class Pooled(msgspec.Struct, frozen=True, kw_only=True):
     p_q: float  # for collections that all have one true difference
     weights: tuple[float, ...]  # of the collections in the mean; sum 1
     prediction: tuple[float, float] | None  # for the true difference on a new collection; None for two collections
+    unseen: float | None = None  # how much one more query may differ in each collection where few do
+    with_one_more: tuple[Estimate, Estimate] | None = None  # the mean with these, all losing, and all gaining, so much
+
+    @property
+    def test(self) -> Estimate:
+        """Return the estimate as it is judged: where few queries of a collection differ, with one more, too."""
+        if self.unseen is None or self.with_one_more is None:
+            return self.estimate
+        of = self.estimate
+        return EstimateOfFew(
+            difference=of.difference, error=of.error, df=of.df, unseen=self.unseen, with_one_more=self.with_one_more
+        )
 
     @property
     def tau(self) -> float:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from cerank.core.rankings import Ranking
+import msgspec
+
+from cerank.core.rankings import LazyRanking, Ranking
 from cerank.datasets.collection_ids import CollectionIds
-from cerank.datasets.dataset import Dataset
+from cerank.datasets.dataset import Dataset, StoredQueries
+from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.planning import inputs
 from cerank.recipes.schema import Recipe, Stage
+from cerank.training.sampling.sampler import DECIDING_KEYS
 
 CandidatesOf = Callable[[str, str], Ranking]  # (dataset, first stage) -> its ranking, to the depth that a plan needs
 
@@ -43,3 +48,25 @@ def set_shares(dataset: Dataset, temperature: float) -> dict[str, float]:
         number: weight * (sizes[number] ** (1 / temperature) if temperature else 1.0)
         for number, weight in dataset.weights.items()
     }
+
+
+def usable_record(
+    stage: Stage, dataset: Dataset, ranking: Ranking, sources: Mapping[str, Ranking], cache: Path
+) -> RowsRecord | None:
+    """Return where it is kept which queries of a dataset a stage can be trained on; None where all is in memory.
+
+    Args:
+        stage: the stage, whose labels are the dataset's own.
+        dataset: the training dataset.
+        ranking: the first stage's or the teacher's ranking of all its queries.
+        sources: those of the stage's `negative_sources`.
+        cache: folder of caches.
+    """
+    rankings = [("", ranking), *((f"source {run}", source) for run, source in sources.items())]
+    stored = {
+        name: [each.sha256, each.depth] for name, each in rankings if isinstance(each, LazyRanking) and each.sha256
+    }
+    if not isinstance(dataset.queries, StoredQueries) or len(stored) < len(rankings):
+        return None
+    settings = msgspec.to_builtins({key: getattr(stage, key) for key in DECIDING_KEYS})
+    return RowsRecord(cache, "usable-queries", len(dataset.queries), [dataset.fingerprint(), stored, settings])

@@ -20,6 +20,8 @@ from cerank.core.rankings import tie_starts
 from cerank.core.row_sets import ChosenItems, RowSet
 from cerank.core.seeds import derive
 from cerank.datasets.collection_ids import CollectionIds
+from cerank.datasets.mapped.mixed_sets import MixedIds
+from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.errors import RunFailedError
 from cerank.recipes.loss_specs import target_of
 from cerank.recipes.schema import Stage
@@ -59,6 +61,13 @@ class TeacherTies(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+# keys of a stage that decide, with its pool, which queries can be trained on
+DECIDING_KEYS = (
+    *("source", "relevance", "unretrieved", "positives", "group_size", "window"),
+    *("negatives_from", "below_positives", "negative_sources"),
+)
+
+
 class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     """What the groups of a stage are sampled from.
 
@@ -75,6 +84,7 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
         collections: ids of all documents under "", or of each set of a mixture under its number; needed where negatives
             come from the whole collection.
         shares: of a mixture: number of each set -> its share of the groups, relative to the others.
+        usable: where it is kept which queries can be used, for pools that take minutes to go through; None counts them.
     """
 
     query_ids: Sequence[str]
@@ -86,6 +96,7 @@ class TrainingPool(msgspec.Struct, frozen=True, kw_only=True):
     sources: Mapping[str, Mapping[str, Sequence[str]]] = {}
     collections: Mapping[str, CollectionIds] = {}
     shares: Mapping[str, float] = {}
+    usable: RowsRecord | None = None
 
 
 class Sampler:
@@ -137,8 +148,18 @@ class Sampler:
         Raises:
             RunFailedError: no query is usable, or one is not and the stage refuses that.
         """
-        pool = self._pool
-        self.sampling, self._queries, supply = self._count(pool.query_ids)
+        query_ids = self._pool.query_ids
+        record = None if self._dropped or self._left_out else self._pool.usable
+        known = record.load(SamplingStats.__struct_fields__) if record is not None else None
+        if known is not None:
+            usable, facts = known
+            self.sampling, supplied, emptied = SamplingStats(**facts), usable, list[int]()
+        else:
+            self.sampling, usable, supplied, emptied = self._count(query_ids)
+            if record is not None:
+                record.save(usable, msgspec.structs.asdict(self.sampling))
+        self._queries = ChosenItems(query_ids, None if len(usable) == len(query_ids) else usable)
+        supply = self._supply(query_ids, supplied, emptied)
         self._order = QUERY_ORDERS[self._stage.query_order](self._name, self._seed, supply)
         self._reject_if_empty(supply)
 
@@ -418,10 +439,10 @@ class Sampler:
             unranked=self._pool.unranked.get(query, frozenset()),
         )
 
-    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, Sequence[str], QuerySupply]:
-        """Return what the data can give, the usable queries, and these with those that the filters emptied.
+    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, RowSet, RowSet, list[int]]:
+        """Return what the data can give, the usable queries, these with those that the filters emptied, and the latter.
 
-        Both are looked up among `query_ids`: a bit a query is in memory, none where all queries are usable.
+        Queries are given by their places in `query_ids`. All of the stage that decides this is in `DECIDING_KEYS`.
         """
         usable, supplied, emptied = RowSet(len(query_ids)), RowSet(len(query_ids)), list[int]()
         counts = dict.fromkeys(("candidates", "positive", "negative", "undersized", "unretrieved", "dropped"), 0)
@@ -454,8 +475,7 @@ class Sampler:
             unretrieved_positives=counts["unretrieved"],
             dropped_positives=counts["dropped"],
         )
-        chosen = ChosenItems(query_ids, None if len(usable) == len(query_ids) else usable)
-        return sampling, chosen, self._supply(query_ids, supplied, emptied)
+        return sampling, usable, supplied, emptied
 
     def _supply(self, query_ids: Sequence[str], rows: RowSet, emptied: Sequence[int]) -> QuerySupply:
         """Return the queries at some rows, as an order goes through them; `emptied` are rows that it passes over."""
@@ -465,6 +485,11 @@ class Sampler:
             passed_over.add(rows.count_before(row))
         shares = self._pool.shares
         sets = {number: RowSet(len(rows)) for number in shares}
+        if shares and isinstance(query_ids, MixedIds):  # one set after the other: no id is looked up
+            for number, bounds in query_ids.bounds.items():
+                for place in range(rows.count_before(bounds.start), rows.count_before(bounds.stop)):
+                    sets[number].add(place)
+            return QuerySupply(queries, passed_over, sets, shares)
         for place, query in enumerate(queries if shares else ()):
             sets[query.partition(":")[0]].add(place)
         return QuerySupply(queries, passed_over, sets, shares)

@@ -88,6 +88,7 @@ def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
     """Ask, then put the runs in the queue: each resumes as soon as its device is free."""
     lab_app = screen.lab_app
     able = [entry for entry in entries if entry.state not in {"finished", "running", "stopping", "queued"}]
+    able = [entry for entry in able if len(entries) == 1 or not (entry.trial and entry.trial.stopped)]
     if not able:
         entry = entries[0]
         hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")

@@ -87,8 +87,8 @@ class RunsScreen(LabScreen):
                 tooltip="Show the lab's teachers: what they cost, and what their checks found"),
         Binding("z", "fold", "fold seeds and folds", id="runs.fold", show=False,
                 tooltip="Show runs that differ in seed or fold alone as one row with mean and standard deviation"),
-        Binding("right", "unfold(True)", "show the seeds and folds", id="runs.unfold", show=False),
-        Binding("left", "unfold(False)", "fold the seeds and folds", id="runs.fold-here", show=False),
+        Binding("right", "unfold(True)", "show the trials, seeds or folds", id="runs.unfold", show=False),
+        Binding("left", "unfold(False)", "fold the trials, seeds or folds", id="runs.fold-here", show=False),
         Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("B", "book", "lab book", id="runs.book", show=False,
                 tooltip="Open the lab book: what you plan, decide and find, with verdicts as they were"),
@@ -132,8 +132,10 @@ class RunsScreen(LabScreen):
             self._had_entries = bool(entries)
             self.refresh_bindings()
         table = self.query_one(RunTable)
-        table.show_settings(self._settings.differing(matching, _MOST_SETTINGS), self._settings)
-        table.show(self._ordered(self._rows(matching)), frozenset(self.lab_app.marked))
+        rows = self._rows(matching)
+        singles = [entry for entry in rows if entry.sweep is None]
+        table.show_settings(self._settings.differing(singles, _MOST_SETTINGS), self._settings)
+        table.show(self._ordered(rows), frozenset(self.lab_app.marked))
         if not entries and self.lab_app.has_loaded and not self._here_text:
             self._look_around()
         if not matching:
@@ -149,8 +151,13 @@ class RunsScreen(LabScreen):
         self._show_filter_result(f"{self._matching} of {total}", is_wrong=False)
 
     def _rows(self, entries: list[RunEntry]) -> list[RunEntry]:
-        """Return the rows: runs, or groups of runs that differ in their seed alone."""
-        return self._groups.folded(entries, self._unfolded) if self.lab_app.state.are_seeds_folded else entries
+        """Return the rows: runs, sweeps, and groups of runs that differ in their seed alone where they are folded."""
+        return self._groups.folded(
+            entries,
+            self._unfolded,
+            are_seeds_folded=self.lab_app.state.are_seeds_folded,
+            lab=self.lab_app.entries,
+        )
 
     def _ordered(self, rows: list[RunEntry]) -> list[RunEntry]:
         key, is_falling = self._sort
@@ -289,10 +296,11 @@ class RunsScreen(LabScreen):
     def action_unfold(self, is_wanted: bool) -> None:
         """Show the runs of the row under the cursor one by one, or fold those of its group again."""
         entry = self.query_one(RunTable).highlighted
-        if entry is None or not self.lab_app.state.are_seeds_folded:
+        is_of_sweep = entry is not None and bool(entry.sweep or entry.trial)
+        if entry is None or not (self.lab_app.state.are_seeds_folded or is_of_sweep):
             return
         key = self._groups.key(entry)
-        if is_wanted and entry.seeds:
+        if is_wanted and entry.members:
             self._unfolded.add(key)
         else:
             self._unfolded.discard(key)
@@ -352,6 +360,15 @@ class RunsScreen(LabScreen):
             self.lab_app.show_message("No run is selected.")
         return entry
 
+    def _one_here(self) -> RunEntry | None:
+        """Return the run under the cursor for what is done with a single run: a row of a sweep names no trial."""
+        entry = self._here()
+        if entry is not None and entry.sweep is not None:
+            text = f"{entry.sweep.name} is a sweep: Enter shows its trials, to choose one"
+            self.lab_app.show_message(text, "warning")
+            return None
+        return entry
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
         """Offer keys that act on runs only where there are runs."""
         if action in {"mark", "compare", "stop", "resume", "filter", "clone", "sort", "turn", "note", "open"}:
@@ -383,13 +400,16 @@ class RunsScreen(LabScreen):
         self.lab_app.open_new()
 
     def action_open(self) -> None:
-        """Open the run under the cursor; of a cross-validation, its folds together against their first stage."""
+        """Open the run under the cursor; of a sweep, its trials; of folds, their comparison with their first stage."""
         entry = self._here()
         if entry is None:
             return
-        if any(run.fold for run in entry.seeds):
-            if all(run.state == "finished" for run in entry.seeds):
-                run_actions.compare_folds(self, entry.seeds)
+        if entry.sweep is not None:
+            self.action_unfold(True)
+            return
+        if any(run.fold for run in entry.members):
+            if all(run.state == "finished" for run in entry.members):
+                run_actions.compare_folds(self, entry.members)
                 return
             name = entry.short_name or entry.name
             self.lab_app.show_message(f"this is {name} alone: the folds are compared once all have finished")
@@ -413,7 +433,7 @@ class RunsScreen(LabScreen):
 
     def action_clone(self) -> None:
         """Open the form of a new run, filled in from this one."""
-        entry = self._here()
+        entry = self._one_here()
         if entry is not None:
             run_actions.clone(self, entry)
 
@@ -441,13 +461,13 @@ class RunsScreen(LabScreen):
 
     def action_note(self) -> None:
         """Ask for a label and tags."""
-        entry = self._here()
+        entry = self._one_here()
         if entry is not None:
             run_actions.edit_label(self, entry)
 
     def action_edit_note(self) -> None:
         """Open the note on the run in the user's editor."""
-        entry = self._here()
+        entry = self._one_here()
         if entry is not None:
             run_actions.edit_note(self, entry)
 
@@ -482,7 +502,8 @@ class RunsScreen(LabScreen):
         """Copy the run's name."""
         entry = self._here()
         if entry is not None:
-            self.lab_app.copy_text(entry.short_name or entry.name, "the run's name")
+            of = "the sweep's" if entry.sweep is not None else "the run's"
+            self.lab_app.copy_text(entry.short_name or entry.name, f"{of} name")
 
     def action_export(self) -> None:
         """Write the list as it is filtered and sorted."""

@@ -29,6 +29,7 @@ _WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmf
 _ROOMY = 100  # cells from which texts may be long
 _AGE_WIDTH = 6  # cells of the longest age, "59 min"
 _AGES_PASS = 30.0  # seconds after which ages are drawn anew
+_OF_SWEEPS = {"label": 0, "valid": 1}  # priorities where sweeps are listed: what tells trials apart, and their values
 _SPARE = 5000  # texts that are kept in any case
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
@@ -42,22 +43,28 @@ class ListedColumn(NamedTuple):
     is_right: bool = False
 
 
-def _label(entry: RunEntry) -> str:
+def _label(entry: RunEntry, longest: int = 1000) -> str:
+    """Return the label with tags; of a sweep its best trial, of a trial its settings, as far as they have room."""
+    if entry.sweep is not None:
+        best = entry.sweep.best()
+        return f"best {best.trial.text(longest - len('best '))}" if best else ""
+    if entry.trial is not None and not entry.notes.label:
+        return entry.trial.text(longest)
     return " ".join(part for part in (entry.label, *(f"#{tag}" for tag in entry.notes.tags)) if part)
 
 
 def _seed(entry: RunEntry) -> str:
-    if entry.seeds:
-        return size_in_words(entry.seeds)
+    if entry.members and entry.sweep is None:
+        return size_in_words(entry.members)
     if entry.fold:
         return f"{entry.seed} fold {entry.fold}"
     return "" if entry.seed is None else str(entry.seed)
 
 
 def _now(entry: RunEntry) -> str:
-    if entry.seeds:
-        done = sum(run.state == "finished" for run in entry.seeds)
-        return f"{done} of {len(entry.seeds)} finished" if done < len(entry.seeds) else ""
+    if entry.members and entry.sweep is None:
+        done = sum(run.state == "finished" for run in entry.members)
+        return f"{done} of {len(entry.members)} finished" if done < len(entry.members) else ""
     return entry.at or entry.why
 
 
@@ -89,7 +96,7 @@ COLUMNS = (
     ListedColumn("run", 0, lambda entry: entry.short_name or entry.name),
     ListedColumn("verdict", 4, _verdict),
     ListedColumn("label", 5, _label),
-    ListedColumn("recipe", 8, lambda entry: entry.recipe),
+    ListedColumn("recipe", 8, lambda entry: f"sweep of {', '.join(entry.sweep.arms)}" if entry.sweep else entry.recipe),
     ListedColumn("base", 9, lambda entry: entry.base),
     ListedColumn("seed", 6, _seed, is_right=True),
     ListedColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
@@ -257,7 +264,9 @@ class RunTable(RowList):
             "test": _only({entry.final[0] for entry in self._entries if entry.final}),
             "valid": _only({entry.validated[0] for entry in self._entries if entry.validated}),
         }
-        if names["valid"]:
+        if names["valid"] and self._has_sweeps() and self._width < _ROOMY:
+            names["valid"] = "valid."  # the details name the measure
+        elif names["valid"]:
             names["valid"] = "valid." if names["valid"] == names["test"] else f"valid. {names['valid']}"
         names["test"] = names["test"] or "test"
         names["valid"] = names["valid"] or "valid."
@@ -325,10 +334,16 @@ class RunTable(RowList):
     def _priority(self, place: int) -> int:
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
+        if column.key in _OF_SWEEPS and self._has_sweeps():
+            return _OF_SWEEPS[column.key]
         if column.key in {"recipe", "base", "seed"} and len(self._entries) > 1:
             texts = {self._texts(entry).texts[place] for entry in self._entries}
             return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
         return column.priority
+
+    def _has_sweeps(self) -> bool:
+        """Return whether a row stands for a sweep or for one of its trials."""
+        return any(entry.trial or entry.sweep for entry in self._entries)
 
     # rows
 
@@ -344,7 +359,7 @@ class RunTable(RowList):
                 texts.append("")
                 widths.append(_AGE_WIDTH if entry.created else 0)
                 continue
-            words = column.text_of(entry)
+            words = _label(entry, longest) if column.key == "label" else column.text_of(entry)
             words = at_words(words, longest) if column.key in {"label", "now"} else words
             safe = self._safe.get(words)
             if safe is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from cerank.core.rankings import Ranking
@@ -12,7 +14,12 @@ from cerank.recipes.sections.negative_specs import FalseNegativeFilters
 from cerank.teachers.judging.labels import grades_of
 from cerank.training.optimization import curriculum
 from cerank.training.sampling.joint_sampler import JointSampler
-from cerank.training.sampling.negative_rankings import set_shares, source_collections, source_rankings
+from cerank.training.sampling.negative_rankings import (
+    set_shares,
+    source_collections,
+    source_rankings,
+    usable_record,
+)
 from cerank.training.sampling.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker import filtered_negatives
@@ -59,6 +66,9 @@ class StageGroups:
             context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
             return sampler
         qrels = self._labels_by_model(ranking) if stage.labels_by else dataset.qrels
+        sources = source_rankings(recipe, stage, self._inputs.candidates)
+        is_kept = not (stage.labels_by or stage.list_queries or stage.list_depth)
+        cache = Path(context.plan.cache)
         sampler = Sampler(
             self._name,
             stage,
@@ -69,9 +79,10 @@ class StageGroups:
                 ranking=ranking,
                 has_text=dataset.documents.__contains__,
                 scores=ranking.scores,
-                sources=source_rankings(recipe, stage, self._inputs.candidates),
+                sources=sources,
                 collections=source_collections(stage, dataset),
                 shares=set_shares(dataset, recipe.data.train_temperature),
+                usable=usable_record(stage, dataset, ranking, sources, cache) if is_kept else None,
             ),
         )
         if stage.source == "teacher":

@@ -12,8 +12,8 @@ from cerank.app.comparison import comparison_session, comparisons
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Terms
 from cerank.evaluation.multiple_testing import Correction
+from cerank.evaluation.verdicts.terms import Terms
 from cerank.settings import Settings
 from tests.refusals import refused
 

@@ -11,8 +11,9 @@ from cerank import recipes
 from cerank.app.comparison import comparisons, export_comparison, named_systems, recorded_looks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import MissingError, UsageError
-from cerank.evaluation.compare import Comparison, Margin, Terms
+from cerank.evaluation.compare import Comparison
 from cerank.evaluation.compare import compare as compare_systems
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from cerank.files import json_records
 from cerank.runs.records import Done
 from cerank.settings import Flags, resolve

@@ -13,7 +13,8 @@ import pytest
 
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Condition, Margin, Measured, System, Terms, compare
+from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.refusals import refused
 
 QUERIES = [f"q{number}" for number in range(12)]
@@ -41,6 +42,36 @@ def test_csv_holds_every_figure_in_full_precision() -> None:
     assert rows[1]["verdict"] == "better"
 
 
+@pytest.mark.parametrize(("correction", "decides", "other"), [("holm", "95 %", "90 %"), ("max-t", "95 %", "")])
+def test_an_interval_by_which_equivalence_is_shown_names_its_level_beside_others(correction, decides, other) -> None:
+    """By the maximum statistic both tests share one interval, so that there is one level."""
+    condition, queries = Condition("pydocs/test", "bm25"), [f"q{at}" for at in range(40)]
+    values = {
+        "base": dict.fromkeys(queries, 0.5),
+        "same": {query: 0.5 + 0.001 * (-1) ** at for at, query in enumerate(queries)},
+        "more": {query: 0.6 + 0.001 * (at % 5) for at, query in enumerate(queries)},
+    }
+    systems = [
+        System(label=label, measured=(Measured(condition=condition, qrels_sha256="0", values={"nDCG@10": row}),))
+        for label, row in values.items()
+    ]
+    terms = Terms(correction=correction, margins={"nDCG@10": Margin(value=0.05, before=True)})
+    found = compare(systems, ["nDCG@10"], terms=terms)
+    assert [row.verdict for row in found.rows] == ["equivalent", "better"]
+    table = export_comparison.short_table(found)
+    keys = [column.key for column in table.columns]
+    assert decides in table.columns[keys.index("judged")].heading
+    same, more = (str(row[keys.index("judged")]) for row in table.rows[1:])
+    assert other in same
+    assert "%" not in more
+    assert ("%" in same) is bool(other)
+    (by_stage,) = export_comparison.by_stage(found)
+    cells = [str(row[4]) for row in by_stage.rows]
+    assert [cell.endswith("%") for cell in cells] == [False, bool(other), False]
+    assert ("marked" in by_stage.notes[0]) is bool(other)
+    assert decides in by_stage.notes[0]
+
+
 def test_csv_never_hands_a_spreadsheet_a_formula() -> None:
     rows = list(csv.reader(io.StringIO(export_comparison.as_text(comparison("=1+1", "@SUM(A1)"), "csv"))))
     texts = [cell for row in rows for cell in row if not _is_number(cell)]
@@ -60,7 +91,7 @@ def test_json_has_one_shape_with_and_without_secondary_tests() -> None:
     for is_asked in (False, True):
         found = comparison(terms=Terms(with_secondary=is_asked))
         document = json.loads(export_comparison.as_text(found, "json"))
-        assert list(document) == ["meta", "rows", "secondary", "notes"]
+        assert list(document) == ["meta", "rows", "secondary", "pooled", "notes"]
         assert len(document["secondary"]) == is_asked
         row = document["rows"][1]
         assert (row["system"], row["against"], row["wins"], row["judged_level"]) == ("minilm", "bm25", 12, 0.05)

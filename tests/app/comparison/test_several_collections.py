@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from cerank.app.comparison import comparisons, pool_comparisons, run_answer
+from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
 from cerank.app.evidence import bounds_of_comparison
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
-from cerank.evaluation.compare import Terms
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
+from cerank.evaluation.verdicts.terms import Terms
 from cerank.settings import Settings
 from tests.refusals import refused
 from tests.trained_run import make_trained
@@ -116,6 +120,43 @@ def test_the_commands_take_several_collections(sets):
     assert "3 collections" in measured.output
 
 
+def test_machines_get_every_pooled_figure(sets):
+    """The same mean, interval and verdict as for people, whole, for each domain; and the schema's own shape."""
+    words = ["compare", "base", f"{sets}/out/new-{{dataset}}.run", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    words += ["--cache", str(sets / "cache"), "--lab", str(sets / "lab"), "--in-domain", "two", "--margin", "RR@10=.02"]
+    request = asked(sets, margins=("RR@10=.02",))
+    comparison = comparisons.compare(settings_of(sets), request)
+    expected = pool_comparisons.of_comparison(settings_of(sets), request, comparison, ("two",))
+    printed = CliRunner().invoke(app, [*words, "--json"])
+    assert printed.exit_code == 0, printed.output
+    document = msgspec.json.decode(printed.stdout, type=ComparisonDocument)
+    assert [row.domain for row in document.pooled] == ["all", "in-domain", "out-of-domain"]
+    assert [row.collections for row in document.pooled] == [3, 1, 2]
+    assert document.pooled[0].names.split(", ") == sorted(NAMES)
+    for row, of in zip(document.pooled, expected.rows, strict=True):
+        judged = of.judgment
+        assert (row.system, row.against, row.difference) == ("new", "base", of.pooled.estimate.difference)
+        assert (row.low, row.high, row.level, row.p) == (judged.low, judged.high, judged.level, judged.p)
+        assert (row.verdict, row.margin, row.margin_is_late) == (judged.verdict, 0.02, True)
+    assert document.pooled[0].tau == expected.rows[0].pooled.tau
+    assert document.pooled[1].tau is None
+    rows, pooled = CliRunner().invoke(app, [*words, "--format", "tsv"]).stdout.split("\n\n")
+    assert len(rows.splitlines()) == 1 + 2 * len(NAMES)
+    table = list(csv.DictReader(io.StringIO(pooled), delimiter="\t"))
+    assert [float(row["difference"]) for row in table] == [row.difference for row in document.pooled]
+
+
+def test_what_cannot_be_pooled_is_said_to_machines_and_people(sets):
+    """The same ranking on each collection: nothing was tested, so nothing is pooled."""
+    words = ["compare", "{dataset}:base", "again={dataset}:base", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    words += ["--cache", str(sets / "cache"), "--lab", str(sets / "lab")]
+    document = msgspec.json.decode(CliRunner().invoke(app, [*words, "--json"]).stdout, type=ComparisonDocument)
+    assert document.pooled == ()
+    assert any("not pooled" in note for note in document.notes)
+    drawn = CliRunner().invoke(app, [*words, "--format", "table"])
+    assert "not pooled" in drawn.output
+
+
 def test_a_file_or_run_that_one_collection_lacks_is_named(sets):
     (sets / "out" / "new-two.run").unlink()
     with refused(MissingError, "file-not-found") as caught:
@@ -137,6 +178,22 @@ def test_files_of_several_collections_have_bounds_and_are_looked_at_query_by_que
         assert view.text == f"query 1 of {row.condition.dataset}"
         assert view.left[0].document.startswith(row.condition.dataset)
         assert view.left != view.right
+
+
+def test_what_to_judge_next_goes_to_a_file_for_each_collection(sets):
+    """Each collection has a query q1: in one file they would be one query."""
+    words = ["compare", "base", f"{sets}/out/new-{{dataset}}.run", "--dataset", f"{sets}/sets/*", "-m", "RR@10"]
+    words += ["--cache", str(sets / "cache"), "--lab", str(sets / "lab"), "--format", "table", "--judge-next"]
+    done = CliRunner().invoke(app, [*words, str(sets / "next-{dataset}.run")])
+    assert done.exit_code == 0, done.output
+    for name in NAMES:
+        lines = (sets / f"next-{name}.run").read_text().splitlines()
+        assert lines
+        assert all(line.split()[2].startswith(name) for line in lines)
+        ranks = [line.split()[3] for line in lines if line.split()[0] == "q1"]
+        assert ranks == [str(rank) for rank in range(1, len(ranks) + 1)]
+    with refused(UsageError, "collections-one-file", "next.run"):
+        bounds_of_comparison.judging_files(comparisons.compare(settings_of(sets), asked(sets)), (), sets / "next.run")
 
 
 def test_collections_that_tables_would_call_the_same_are_refused(sets):

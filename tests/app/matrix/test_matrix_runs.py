@@ -23,7 +23,8 @@ from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import journal, json_records
 from cerank.files.lease import Lease
 from cerank.machine.devices import Device
-from cerank.runs import declared_matrices, run_store
+from cerank.runs import run_store
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import QueueFolder
 from cerank.runs.records import ReusedStage, decode_measures
 from cerank.worker.__main__ import run_attempt
@@ -199,7 +200,7 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
 ) -> None:
     grid = grid_of(made, seeds=[1])
     found = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
-    record = declared_matrices.load_if_there(made.settings.lab, "grid")
+    record = MATRICES.load_if_there(made.settings.lab, "grid")
     assert record == found.record
     assert [cell.run for cell in record.cells] == [folder.name for folder in found.added]
     for folder in found.added:  # each can be asked for by itself
@@ -270,7 +271,7 @@ def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(m
         matrix_runs.queue_missing_runs(
             made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard
         )
-    assert declared_matrices.load_if_there(made.settings.lab, "grid").baseline == "cl"
+    assert MATRICES.load_if_there(made.settings.lab, "grid").baseline == "cl"
     assert len(run_store.folders(made.settings.lab)) == before
 
 

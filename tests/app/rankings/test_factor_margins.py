@@ -11,7 +11,7 @@ from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
 from cerank.errors import UsageError
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
-from cerank.runs import declared_matrices
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import decode_measures, encode_measures
 from cerank.settings import Settings
@@ -43,7 +43,7 @@ def made(tmp_path: Path) -> tuple[Settings, RunFolder]:
             MatrixCell(run=run.name, recipe=name, base=plan.recipe.base, seed=42) for name, run in runs.items()
         ),
     )
-    declared_matrices.save(settings.lab, record)
+    MATRICES.save(settings.lab, record)
     return settings, runs["strong"]
 
 
@@ -69,7 +69,7 @@ def test_a_margin_in_percent_is_a_share_of_what_the_baselines_last_stage_reaches
 
 def test_a_margin_in_percent_of_a_baseline_that_scores_nothing_is_refused(made: tuple[Settings, RunFolder]) -> None:
     settings, baseline = made
-    test = declared_matrices.load_if_there(settings.lab, "grid").tests[0]
+    test = MATRICES.load_if_there(settings.lab, "grid").tests[0]
     path = baseline.measures("distill", test, "bm25")
     rows = decode_measures(path.read_bytes())
     path.write_bytes(encode_measures({name: {row.query_id: 0.0 for row in rows} for name in rows[0].measures}))

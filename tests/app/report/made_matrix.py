@@ -15,7 +15,7 @@ from cerank.files.journal import Journal
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
 from cerank.retrieval.teachers import Repairs
-from cerank.runs import declared_matrices
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.training import stage_summary
 from cerank.training.sampling.sampler import SamplingStats
@@ -56,7 +56,7 @@ def made_matrix(folder: Path) -> SimpleNamespace:
         measures=measures,
         cells=cells,
     )
-    declared_matrices.save(settings.lab, record)
+    MATRICES.save(settings.lab, record)
     return SimpleNamespace(settings=settings, record=record, runs=runs, plan=plan, tests=tests)
 
 

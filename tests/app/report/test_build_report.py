@@ -16,10 +16,10 @@ from cerank.app.report.build_report import build_report
 from cerank.app.report.footnotes import GLYPHS
 from cerank.app.report.report_scope import ReportRequest
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Terms
+from cerank.evaluation.verdicts.terms import Terms
 from cerank.files import disk
 from cerank.files.hashing import sha256_file
-from cerank.runs import declared_matrices
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.records import encode_measures
 from cerank.runs.run_store import short_name
 from tests.refusals import refused
@@ -72,7 +72,7 @@ def test_each_test_set_is_measured_as_it_declares_and_one_table_holds_both_thres
 
 def test_two_thresholds_on_one_test_set_are_two_tables_and_neither_shows_the_other_s_values(lab):
     both = {lab.tests[0]: ("RR@10",), lab.tests[1]: ("RR(rel=2)@10", "RR@10")}
-    declared_matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="thresholds", measures=both))
+    MATRICES.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="thresholds", measures=both))
     found = build_report(lab.settings, ReportRequest(names=("thresholds",)))
     assert {grid.measure for grid in found.grids} == {"RR@10", "RR(rel=2)@10"}
     for grid in found.grids:
@@ -273,11 +273,11 @@ def test_with_several_seeds_of_each_row_verdicts_are_about_recipes(tmp_path, dec
 
 
 def test_a_matrix_that_declares_primary_questions_has_a_family_of_those(lab):
-    from cerank.runs import declared_matrices
+    from cerank.runs.declared_records import MATRICES
 
-    record = declared_matrices.load_if_there(lab.settings.lab, "grid")
+    record = MATRICES.load_if_there(lab.settings.lab, "grid")
     chosen = msgspec.structs.replace(record, name="primary", primary=("nDCG@10: ecir2025-cl-kd against ecir2025-cl",))
-    declared_matrices.save(lab.settings.lab, chosen)
+    MATRICES.save(lab.settings.lab, chosen)
     found = build_report(lab.settings, ReportRequest(names=("primary",)))
     primary = [row for row in found.comparison.rows if row.is_primary]
     assert primary
@@ -288,12 +288,12 @@ def test_a_matrix_that_declares_primary_questions_has_a_family_of_those(lab):
 
 
 def test_a_primary_question_between_two_models_that_are_no_baseline_is_tested_and_answered_first(lab):
-    from cerank.runs import declared_matrices
+    from cerank.runs.declared_records import MATRICES
 
-    record = declared_matrices.load_if_there(lab.settings.lab, "grid")
+    record = MATRICES.load_if_there(lab.settings.lab, "grid")
     asked = "nDCG@10: ecir2025-kd against ecir2025-cl-kd"
     chosen = msgspec.structs.replace(record, name="between", primary=(asked,))
-    declared_matrices.save(lab.settings.lab, chosen)
+    MATRICES.save(lab.settings.lab, chosen)
     found = build_report(lab.settings, ReportRequest(names=("between",)))
     primary = [row for row in found.comparison.rows if row.is_primary]
     pairs = {(row.right.rpartition(" ")[2], row.left.rpartition(" ")[2]) for row in primary}
@@ -306,17 +306,15 @@ def test_a_primary_question_between_two_models_that_are_no_baseline_is_tested_an
 
 
 def test_a_primary_question_that_no_model_answers_yet_is_told_and_stays_in_the_family(lab):
-    from cerank.runs import declared_matrices
+    from cerank.runs.declared_records import MATRICES
 
-    record = declared_matrices.load_if_there(lab.settings.lab, "grid")
+    record = MATRICES.load_if_there(lab.settings.lab, "grid")
     cells = tuple(
         msgspec.structs.replace(cell, run="2026-01-01-gone") if cell.recipe == "ecir2025-kd" else cell
         for cell in record.cells
     )
     asked = "nDCG@10: ecir2025-kd against ecir2025-cl-kd"
-    declared_matrices.save(
-        lab.settings.lab, msgspec.structs.replace(record, name="waiting", cells=cells, primary=(asked,))
-    )
+    MATRICES.save(lab.settings.lab, msgspec.structs.replace(record, name="waiting", cells=cells, primary=(asked,)))
     found = build_report(lab.settings, ReportRequest(names=("waiting",)))
     assert f"what answers the primary question {asked}" in found.missing
     assert found.family == build_report(lab.settings, ReportRequest(names=("between",))).family
@@ -389,7 +387,7 @@ def shown_queries(lab):
 
 def test_sources_are_the_files_with_their_hashes(whole, lab):
     paths = {source.path: source.sha256 for source in whole.sources}
-    assert str(declared_matrices.path_of(lab.settings.lab, "grid").relative_to(lab.settings.lab)) in paths
+    assert str(MATRICES.path_of(lab.settings.lab, "grid").relative_to(lab.settings.lab)) in paths
     assert len([source for source in whole.sources if source.role == "ranking"]) >= 6 * 4
     for path, sha256 in paths.items():
         assert sha256_file(lab.settings.lab / path) == sha256
@@ -483,7 +481,7 @@ def test_a_recipe_on_a_base_of_its_own_is_compared_with_the_one_baseline_there_i
         (BASES[0], "ecir2025-cl"), (BASES[0], "ecir2025-kd"), ("roberta", "ecir2025-cl-kd")
     }]  # fmt: skip
     record = msgspec.structs.replace(lab.record, name="table", cells=tuple(of_its_own))
-    declared_matrices.save(lab.settings.lab, record)
+    MATRICES.save(lab.settings.lab, record)
     found = build_report(lab.settings, ReportRequest(names=("table",)))
     compared = {(row.left, row.right) for row in found.comparison.rows}
     assert compared == {
@@ -494,7 +492,7 @@ def test_a_recipe_on_a_base_of_its_own_is_compared_with_the_one_baseline_there_i
 
 
 def test_a_matrix_of_a_paper_prints_its_table_from_released_rankings_or_says_how_to_get_them(lab, tmp_path):
-    declared_matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="of", paper="rank-distillm"))
+    MATRICES.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="of", paper="rank-distillm"))
     found = build_report(lab.settings, ReportRequest(names=("of",)))
     assert not found.released
     assert any("rank-distillm-experiments" in line for line in found.missing)
@@ -511,6 +509,6 @@ def test_a_matrix_of_a_paper_prints_its_table_from_released_rankings_or_says_how
 def test_released_rankings_are_refused_where_no_paper_is_named(lab, tmp_path):
     with refused(UsageError, "unknown-paper", "--released"):
         build_report(lab.settings, ReportRequest(names=("grid",), released=tmp_path))
-    declared_matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="of", paper="rank-distillm"))
+    MATRICES.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="of", paper="rank-distillm"))
     with refused(UsageError, "not-tested", "nfcorpus"):
         build_report(lab.settings, ReportRequest(names=("of",), judged_by=("nfcorpus",)))

@@ -354,3 +354,12 @@ def test_differences_are_pooled_over_the_test_sets_with_a_forest_each(whole: Rep
     assert ours == {"data[70%:]"}  # the runs were trained on other queries of that collection
     assert [curve.name for curve in whole.curves if curve.name.startswith("forest")]
     assert whole.pooled.rows[0].right in html.document(whole)
+
+
+def test_which_test_sets_are_in_domain_can_be_said_and_one_that_was_not_measured_is_refused(lab, whole) -> None:
+    others = {each.collection for each in whole.pooled.rows[0].collections} - {"data[70%:]"}
+    told = build_report(lab.settings, ReportRequest(names=("grid",), in_domain=tuple(others), has_curves=False))
+    ours = {each.collection for row in told.pooled.rows if row.domain == "in-domain" for each in row.collections}
+    assert ours == others
+    with refused(UsageError, "not-tested", "elsewhere"):
+        build_report(lab.settings, ReportRequest(names=("grid",), in_domain=("elsewhere",), has_curves=False))

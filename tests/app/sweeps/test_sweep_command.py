@@ -84,6 +84,11 @@ def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Pa
         ("--pairs-per-second", "9"),
         ("--method", "bayes"),
         ("--trials", "5"),
+        ("--trials", "0"),
+        ("--seed", "3"),
+        ("--method", ""),
+        ("--name", ""),
+        ("--results", "--write", ""),
         ("--write", "x"),
     ],
 )

@@ -20,12 +20,14 @@ from cerank.app.run_views.seed_groups import grid_of
 from cerank.app.sweeps import adaptive_search, sweep_arms, sweep_driver, trial_results, tuned_recipes
 from cerank.app.sweeps.sweep_arms import SweepPlan
 from cerank.app.sweeps.trial_results import ArmResult, TrialResult
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.evaluation.comparison_rows import footnotes
 from cerank.files import json_records
 from cerank.files.lease import Lease
 from cerank.machine.devices import Device
 from cerank.planning.stage_keys import stage_keys
+from cerank.recipes.schema import Recipe
 from cerank.recipes.sections.tuning_specs import Tuning
 from cerank.recipes.sweep_schema import TrialRecord, load_sweep
 from cerank.runs import run_store
@@ -54,6 +56,11 @@ def made(tmp_path: Path) -> Iterator[SimpleNamespace]:
     (tmp_path / "both.toml").write_text(recipes.render(msgspec.structs.replace(plan.recipe, stages=changed)))
     for name, chain in {"cl": '["contrastive"]', "kd": '["distill"]', "cl-kd": '["contrastive", "distill"]'}.items():
         (tmp_path / f"{name}.toml").write_text(f'extends = "./both.toml"\nname = "{name}"\nchain = {chain}\n')
+    (tmp_path / "own.toml").write_text(
+        f'extends = "./cl.toml"\nname = "own"\n[stages.contrastive]\ndataset = "{plan.recipe.data.train}"\n'
+    )
+    judge = 'kind = "graded"\nmodel = "m"\nserver = "http://127.0.0.1:9/v1"\ndepth = 4\n'
+    (tmp_path / "spare.toml").write_text(f'extends = "./cl.toml"\nname = "spare"\n[teachers.spare]\n{judge}')
     QueueFolder(settings.lab).path.mkdir(parents=True)
     lab = Lab(settings, devices=(Device("cpu"),))
     with Lease.take(QueueFolder(settings.lab).lease):
@@ -252,6 +259,17 @@ def test_a_deleted_trial_counts_and_is_not_made_again_in_silence(made: SimpleNam
         ({"search": '"stages.*.steps" = { integer = [1, 600] }'}, UsageError, "sweep-too-large 500"),
         ({"arms": '"./cl.toml", "./nothing.toml"'}, UsageError, "recipe-unreadable nothing.toml"),
         ({"head": 'method = "grid"\nmeasure = "nDCG@ten"'}, CerankError, "usage nDCG@ten"),
+        # settings that change nothing: no stage uses the teacher, and the stage has passages of its own
+        (
+            {"search": f'{RATES}\n"teachers.spare.depth" = [5, 6]', "arms": '"./spare.toml"'},
+            UsageError,
+            "sweep-without-effect search.teachers.spare.depth",
+        ),
+        (
+            {"search": f'{RATES}\n"data.train" = ["./data", "./apart"]', "arms": '"./own.toml"'},
+            UsageError,
+            "sweep-without-effect search.data.train",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_made(
@@ -296,12 +314,8 @@ def test_validation_on_queries_of_one_of_several_test_collections_is_refused(mad
 
 
 def test_a_choice_of_training_data_that_holds_test_queries_is_refused(made: SimpleNamespace) -> None:
-    recipe = made.plan.recipe
-    for folder in {Path(name.partition("[")[0]) for name in (recipe.data.train, recipe.data.validation)}:
-        lines = (folder / "queries.tsv").read_text().splitlines()
-        texts = [f"{line} {folder.name}{number}\n" for number, line in enumerate(lines)]  # no two are the same
-        (folder / "queries.tsv").write_text("".join(texts))
-    (made.folder / "both.toml").write_text(recipes.render(msgspec.structs.replace(recipe, force=())))
+    recipe = with_different_queries(made.plan.recipe)
+    (made.folder / "both.toml").write_text(recipes.render(recipe))
     train = recipe.data.train
     with refused(RecipeError, "shared-queries"):
         search = f'"data.train" = ["{train}", "{train.partition("[")[0]}[:90%]"]'
@@ -309,6 +323,45 @@ def test_a_choice_of_training_data_that_holds_test_queries_is_refused(made: Simp
     assert run_store.folders(made.lab.folder) == []
     sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
     assert run_store.folders(made.lab.folder)
+
+
+def with_different_queries(recipe: Recipe) -> Recipe:
+    """The recipe without leave to share queries, once no two of its queries have many words in common."""
+    for folder in {Path(name.partition("[")[0]) for name in (recipe.data.train, recipe.data.validation)}:
+        lines = (folder / "queries.tsv").read_text().splitlines()
+        texts = [f"{line} {folder.name}{number}\n" for number, line in enumerate(lines)]
+        (folder / "queries.tsv").write_text("".join(texts))
+    return msgspec.structs.replace(recipe, force=())
+
+
+def test_a_choice_of_training_data_that_holds_validation_queries_is_refused(made: SimpleNamespace) -> None:
+    recipe = with_different_queries(made.plan.recipe)
+    (made.folder / "both.toml").write_text(recipes.render(recipe))
+    train, validation = recipe.data.train, recipe.data.validation
+    by_id = f"{validation.partition('[')[0]}[60%:]"
+    with refused(RecipeError, "validation-queries-trained", 4, 8, by_id):
+        sweep_driver.begin(made.lab, sweep_of(made, f'"data.train" = ["{train}", "{by_id}"]'), NOW, unheard)
+    with refused(RecipeError, "validation-queries-trained", by_id):
+        search = f'"stages.contrastive.dataset" = ["{train}", "{by_id}"]'
+        sweep_driver.begin(made.lab, sweep_of(made, search, arms='"./cl.toml"'), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
+    (made.folder / "both.toml").write_text(recipes.render(msgspec.structs.replace(recipe, force=("shared_queries",))))
+    sweep_driver.begin(made.lab, sweep_of(made, f'"data.train" = ["{train}", "{by_id}"]'), NOW, unheard)
+    assert len(run_store.folders(made.lab.folder)) == 4
+
+
+def test_a_training_set_that_holds_a_validation_query_in_other_words_is_refused(made: SimpleNamespace) -> None:
+    recipe = with_different_queries(made.plan.recipe)
+    (made.folder / "both.toml").write_text(recipes.render(recipe))
+    texts = {recipe.data.train: "Of Alpha, beta gamma delta?", recipe.data.validation: "alpha beta gamma delta"}
+    for name, text in texts.items():
+        first = next(iter(open_dataset(name, made.settings.cache).queries))
+        file = Path(name.partition("[")[0]) / "queries.tsv"
+        lines = [line for line in file.read_text().splitlines() if not line.startswith(f"{first}\t")]
+        file.write_text("\n".join([f"{first}\t{text}", *lines]) + "\n")
+    with refused(RecipeError, "validation-queries-trained", 1, "alpha beta gamma delta"):
+        sweep_driver.begin(made.lab, sweep_of(made), NOW, unheard)
+    assert run_store.folders(made.lab.folder) == []
 
 
 def test_a_sweep_whose_validation_is_missing_starts_nothing(made: SimpleNamespace) -> None:

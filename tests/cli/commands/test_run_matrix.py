@@ -13,7 +13,8 @@ from cerank import recipes
 from cerank.cli.typer_app import app
 from cerank.errors import CerankError
 from cerank.files.lease import Lease
-from cerank.runs import declared_matrices, queue, run_store
+from cerank.runs import queue, run_store
+from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import QueueFolder
 from tests.refusals import refused
 from tests.scheduler.conftest import TOML, plan_for
@@ -67,7 +68,7 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
         again = ran(*MATRIX)
     assert again.stdout == ""
     assert "0 runs queued; 4 were already" in again.stderr
-    record = declared_matrices.load_if_there(folder / "lab", "mine")
+    record = MATRICES.load_if_there(folder / "lab", "mine")
     assert (record.name, record.baseline, len(record.cells)) == ("mine", "one", 4)
     assert all(run_store.load_plan(run).shares for run in run_store.folders(folder / "lab"))
 

@@ -14,12 +14,14 @@ from cerank.core.row_sets import KnownItems
 from cerank.datasets import local_folders
 from cerank.datasets.dataset import Dataset, StoredQrels, StoredQueries, part_of
 from cerank.datasets.local_folders import open_folder
+from cerank.datasets.mapped import grouped_qrels
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache
 from cerank.retrieval import first_stage
 from cerank.trec import open_run, query_places
 from tests.refusals import refused
+from tests.work import steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +92,23 @@ def test_large_files_give_the_queries_and_judgments_of_small_ones(tmp_path: Path
         assert large.qrels.get(str(absent)) is None
 
 
+def test_judgments_in_many_parts_are_those_in_one_and_the_first_second_grade_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped_qrels, "BUCKET", 64)
+    folder = folder_of(tmp_path / "set", scattered=True)
+    small, large = both(folder, tmp_path / "cache")
+    assert [(query, list(row.items())) for query, row in large.qrels.items()] == [
+        (query, list(row.items())) for query, row in small.qrels.items()
+    ]
+    lines = (folder / "qrels").read_text().splitlines(keepends=True)
+    others = [f"{line.rsplit(' ', 1)[0]} 9\n" for line in lines[:30]]
+    (folder / "qrels").write_text("".join([*lines, *reversed(others)]))
+    for cache in (None, tmp_path / "cache"):
+        with refused(FormatError, "grade-twice", f"qrels:{len(lines) + 1}"):
+            open_folder(folder, "", "set", cache=cache)
+
+
 @pytest.mark.parametrize("part", ["[:60%]", "[60%:80%]", "[80%:]", "[:7]", "[:100%]"])
 def test_a_part_of_a_large_dataset_is_the_same_part(tmp_path: Path, part: str) -> None:
     folder = folder_of(tmp_path / "set")
@@ -98,8 +117,23 @@ def test_a_part_of_a_large_dataset_is_the_same_part(tmp_path: Path, part: str) -
     assert isinstance(large.queries, StoredQueries)
     assert list(large.queries.items()) == list(small.queries.items())
     assert list(large.qrels.items()) == list(small.qrels.items())
+    again = open_dataset(f"{folder}{part}", tmp_path / "cache")
+    assert list(again.queries.items()) == list(small.queries.items())
+    for record in (tmp_path / "cache").rglob("*.bin"):
+        if record.parent.name in {"parts-of-queries", "judged-queries"}:
+            record.write_bytes(b"half of it")
+    assert list(open_dataset(f"{folder}{part}", tmp_path / "cache").queries) == list(small.queries)
     with refused(UsageError, "query-range-empty"):
         open_dataset(f"{folder}[3:3]", tmp_path / "cache")
+
+
+def test_a_dataset_that_was_opened_before_is_opened_without_going_through_its_queries(tmp_path: Path) -> None:
+    steps = []
+    for queries in (400, 900):
+        name = f"{folder_of(tmp_path / str(queries), queries)}[:50%]"
+        open_dataset(name, tmp_path / "cache")
+        steps.append(steps_of(lambda name=name: open_dataset(name, tmp_path / "cache"))[1])  # type: ignore[misc]
+    assert abs(steps[1] - steps[0]) < 4 * 500  # a few lines of Python for each of the further queries
 
 
 def test_candidates_of_stored_queries_are_those_of_queries_in_memory(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Condition, Margin, Terms
+from cerank.evaluation.compare import Condition
 from cerank.evaluation.measures import per_query
 from cerank.evaluation.studies.depth_curve import (
     DepthRanking,
@@ -18,6 +18,7 @@ from cerank.evaluation.studies.depth_curve import (
     greatest_depth,
     sentences,
 )
+from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.refusals import refused
 
 QUERIES, DEPTH = 60, 40

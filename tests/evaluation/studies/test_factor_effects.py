@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.studies.factor_effects import FactorCell, effect_study, means_by_levels
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.recipes.factors import design
 from tests.refusals import refused
 
@@ -74,18 +74,42 @@ def test_only_cells_that_differ_in_nothing_else_are_held_against_each_other():
         effect_study(cells[:2], {"recipe": ("one", "two"), "rate": ("low", "high")}, "nDCG@10")
 
 
-def test_a_factor_that_changes_nothing_on_any_query_is_identical_and_outside_the_family():
-    values = np.linspace(0.1, 0.9, 9)
+def test_a_factor_that_changes_no_ranking_is_identical_and_outside_the_family():
+    values = np.linspace(0.1, 0.9, 12)
     rng = np.random.default_rng(1)
-    other = values + rng.normal(0.1, 0.1, 9)
+    other = values + rng.normal(0.1, 0.1, 12)
     cells = [
-        FactorCell({"scores": scores, "rate": rate}, values if rate == "low" else other)
+        FactorCell({"scores": scores, "rate": rate}, values if rate == "low" else other, f"ranking at {rate}")
         for scores in ("fp32", "bf16")
         for rate in ("low", "high")
     ]
     scores, rate = effect_study(cells, {"scores": ("fp32", "bf16"), "rate": ("low", "high")}, "nDCG@10").effects
     assert scores.judgment.verdict == "identical"
     assert rate.judgment.p_corrected == rate.figures.p
+
+
+@pytest.mark.parametrize(("queries", "verdict", "unseen"), [(20, "cannot tell", 0.25), (60, "equivalent", None)])
+@pytest.mark.parametrize("differing", [0, 1])
+def test_an_effect_on_few_queries_is_equivalent_only_if_one_more_that_differs_much_leaves_it_so(
+    queries, verdict, unseen, differing
+):
+    before = np.full(queries, 0.5)
+    after = before.copy()
+    after[:differing] += 0.01  # a t-test would call 0.01 on 1 of 20 queries equivalent within .02
+    cells = [FactorCell({"a": "no"}, before, "one ranking"), FactorCell({"a": "yes"}, after, "another")]
+    (effect,) = effect_study(cells, {"a": ("no", "yes")}, "nDCG@10", margin=MARGIN, limits=(0.0, 1.0)).effects
+    assert (effect.judgment.verdict, effect.judgment.unseen) == (verdict, unseen)
+    assert effect.judgment.basis == "exact sign flips"
+
+
+def test_an_effect_on_five_queries_of_one_direction_is_not_shown():
+    """Five signs that agree have p .0625 at best, whatever a t-test says of five equal gains."""
+    after = np.full(50, 0.5)
+    after[:5] = 0.9
+    cells = [FactorCell({"a": "no"}, np.full(50, 0.5)), FactorCell({"a": "yes"}, after)]
+    (effect,) = effect_study(cells, {"a": ("no", "yes")}, "nDCG@10", limits=(0.0, 1.0)).effects
+    assert effect.figures.p < 0.03
+    assert (effect.judgment.verdict, effect.judgment.p) == ("cannot tell", pytest.approx(0.0625))
 
 
 def test_means_by_two_factors_are_over_the_others_and_a_missing_pair_is_refused():

@@ -10,8 +10,8 @@ from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Margin
 from cerank.evaluation.studies.interaction import interaction_study, interaction_test
+from cerank.evaluation.verdicts.terms import Margin
 from tests.refusals import refused
 
 FIRSTS, RERANKERS = ("bm25", "dense", "sparse"), ("small", "large", "teacher")
@@ -81,6 +81,23 @@ def test_rankings_that_are_the_same_behind_each_first_stage_show_no_interaction(
     done = interaction_study(values, FIRSTS[:2], RERANKERS[:2], "nDCG@10")
     assert (done.test.p_reduced, done.contrasts[0].verdict) == (1.0, "cannot tell")
     assert np.isnan(done.test.f)
+
+
+@pytest.mark.parametrize(
+    ("queries", "verdict", "unseen"),
+    [(20, "cannot tell", 0.5), (40, "cannot tell", 0.5), (60, "gain is the same", None)],
+)
+def test_gains_that_differ_on_few_queries_are_the_same_only_if_one_more_that_differs_much_leaves_them_so(
+    queries, verdict, unseen
+):
+    """A gain lies between -1 and 1, so that a quarter of its range is .5."""
+    values = np.full((queries, 2, 2), 0.5)
+    values[0, 1, 1] += 0.01
+    margin = Margin(value=0.02)
+    (contrast,) = interaction_study(
+        values, FIRSTS[:2], RERANKERS[:2], "nDCG@10", margin=margin, limits=(0.0, 1.0)
+    ).contrasts
+    assert (contrast.verdict, contrast.unseen) == (verdict, unseen)
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 2), (5, 2, 1), (1, 2, 2)])

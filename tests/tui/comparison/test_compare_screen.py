@@ -18,7 +18,7 @@ from textual.widgets import DataTable
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.app.comparison.comparisons import ComparisonRequest
-from cerank.evaluation.compare import Verdict
+from cerank.evaluation.verdicts.verdict import Verdict
 from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import FormDialog
 from cerank.tui.common.form_fields import FieldRow, LineInput

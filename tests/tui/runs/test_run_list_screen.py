@@ -11,7 +11,7 @@ from textual.command import CommandPalette
 from cerank.app.lab import TRASH_SECONDS
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
 from cerank.errors import UsageError
-from cerank.runs import run_store
+from cerank.runs import run_store, user_labels
 from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
@@ -19,7 +19,7 @@ from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import COLUMNS, RunTable
 from cerank.tui.theme import state_color
 from tests.tui.conftest import look, press, settle, text_of, whole_cells
-from tests.tui.labs import NOW, LabFolder
+from tests.tui.labs import NOW, LabFolder, keep_sweep
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -512,3 +512,63 @@ async def test_a_column_that_fits_stays_when_a_wider_one_had_to_go(folder: LabFo
         assert "label" in table.hidden
         assert "seed" not in table.hidden
         assert whole_cells(table)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_a_sweep_is_one_row_that_enter_opens_to_its_trials(
+    folder: LabFolder, app: CerankApp, size: tuple[int, int]
+) -> None:
+    runs = [folder.finished(folder.started(folder.run(f"rates cl {number}/2"), 5)) for number in (1, 2)]
+    keep_sweep(folder, [run.name for run in runs], planned=2)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        assert [entry.short_name for entry in _listed(app)] == ["rates"]
+        assert "2 of 2" in text_of(app)
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunsScreen)
+        assert [entry.name for entry in _listed(app)] == [run.name for run in reversed(runs)]
+        for rate in ("1e-05", "0.0001"):
+            assert rate in text_of(app)
+        await press(pilot, "left")
+        assert [entry.short_name for entry in _listed(app)] == ["rates"]
+        await press(pilot, "right", "down", "enter")
+        assert isinstance(app.screen, RunScreen)
+
+
+async def test_resuming_a_sweep_leaves_its_stopped_trials_as_they_are(folder: LabFolder, app: CerankApp) -> None:
+    runs = [folder.run(f"rates cl {number}/2") for number in (1, 2)]
+    keep_sweep(folder, [run.name for run in runs], stopped={2: 1})
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "r")
+        await settle(pilot)
+        assert [run.name for run in app.lab.queued()] == [runs[0].name]
+
+
+async def test_what_is_done_with_a_single_run_is_not_done_with_some_trial_of_a_sweep(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    runs = [folder.run(f"rates cl {number}/2") for number in (1, 2)]
+    label_runs.note(runs[1], "mine", "keep")
+    keep_sweep(folder, [run.name for run in runs])
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        for key in ("t", "c", "N"):
+            await press(pilot, key)
+            assert isinstance(app.screen, RunsScreen)
+            assert "is a sweep" in _toasts(app)
+        await press(pilot, "enter", "t")  # the newest trial is first
+        assert not isinstance(app.screen, RunsScreen)
+    assert user_labels.load(runs[1]).label == "mine"
+
+
+async def test_of_a_trial_that_its_sweep_stopped_nobody_is_told_to_resume_it(folder: LabFolder, app: CerankApp) -> None:
+    runs = [folder.running(folder.started(folder.run(f"rates cl {number}/2"), 5)) for number in (1, 2)]
+    keep_sweep(folder, [run.name for run in runs], stopped={2: 1})
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        folder.event(runs[1], "paused", "by the user")
+        folder.close()
+        await look(pilot)
+        assert "stopped early" in _toasts(app)
+        assert "paused" not in _toasts(app)

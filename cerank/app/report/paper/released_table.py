@@ -11,17 +11,18 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison.measuring import named_judgments
 from cerank.app.comparison.named_systems import short_name
 from cerank.core.rankings import Ranking
 from cerank.datasets import aliases
 from cerank.datasets.irds import catalog_qrels
 from cerank.errors import CerankError, UsageError
 from cerank.evaluation import published
-from cerank.evaluation.compare import Comparison, Margin, Pairing, Terms, compare
+from cerank.evaluation.compare import Comparison, compare
 from cerank.evaluation.published import Paper, PublishedTable
 from cerank.evaluation.studies.paper_test import PaperColumn, paper_column
 from cerank.evaluation.systems import Condition, Measured, System, measured
+from cerank.evaluation.verdicts.terms import Margin, Pairing, Terms
 from cerank.importing.download import place_of
 from cerank.importing.published_files import PUBLISHED_FILES
 from cerank.importing.released_runs import FIRST_STAGE, ReleasedRun, find_runs, open_released
@@ -162,7 +163,7 @@ def _column(
     if first is not None and place.column.startswith("bm25"):
         candidates = {query: frozenset(first[query][: paper.depth]) for query in first}
         rankings = {label: _among(ranking, candidates) for label, ranking in rankings.items()}
-    identity = comparisons.identity(qrels)
+    identity = named_judgments.identity(qrels)
     names = (table.measure,)
     rows = {label: measured(names, place.condition, qrels, identity, each) for label, each in rankings.items()}
     values = {
@@ -172,10 +173,10 @@ def _column(
     return paper_column(values, paper.baseline), rows, lacking
 
 
-def _judgments(settings: Settings, test: str) -> comparisons.Qrels:
+def _judgments(settings: Settings, test: str) -> named_judgments.Qrels:
     """Return a test set's judgments; of one in the catalog they alone have to be on this machine."""
     alias = aliases.ALIASES.get(test)
-    return catalog_qrels(alias.id) if alias is not None else comparisons.judgments(settings, test, "")[1]
+    return catalog_qrels(alias.id) if alias is not None else named_judgments.judgments(settings, test, "")[1]
 
 
 def _among(ranking: Ranking, candidates: Mapping[str, frozenset[str]]) -> Ranking:

@@ -42,7 +42,7 @@ def of_scope(scope: ReportScope) -> tuple[tuple[Table, ...], tuple[Curve, ...]]:
 
 def _panels(study: DepthStudy) -> list[Panel]:
     """Return a panel of the mean over depth for each measure and condition, and one of the time where it is known."""
-    panels = []
+    panels, percent = [], f"{100 * study.comparison.terms.confidence:.4g} %"
     for key in dict.fromkeys((curve.measure, curve.condition) for curve in study.curves):
         curves = [curve for curve in study.curves if (curve.measure, curve.condition) == key]
         measure, condition = key
@@ -50,10 +50,10 @@ def _panels(study: DepthStudy) -> list[Panel]:
         for curve in curves:
             if all(point.low is not None for point in curve.points):
                 lines.append(
-                    _line(curve, [point.low or 0.0 for point in curve.points], f"{curve.system}, 95 % interval")
+                    _line(curve, [point.low or 0.0 for point in curve.points], f"{curve.system}, {percent} interval")
                 )
                 lines.append(
-                    _line(curve, [point.high or 0.0 for point in curve.points], f"{curve.system}, 95 % interval")
+                    _line(curve, [point.high or 0.0 for point in curve.points], f"{curve.system}, {percent} interval")
                 )
         panels.append(Panel(f"{measure} on {condition} by depth", measure, tuple(lines), (), _ACROSS))
     timed = [curve for curve in study.curves if all(point.seconds is not None for point in curve.points)]

@@ -35,7 +35,7 @@ def explain(
     from cerank.app.comparison.comparison_session import ComparisonSession
     from cerank.app.comparison.comparisons import ComparisonRequest
     from cerank.app.evidence import explain_difference
-    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.verdicts.terms import Terms
 
     settings = settings_of(lab, cache, form=form, json=json)
     request = ComparisonRequest(targets=(left, right), measures=tuple(measure or ()), dataset=dataset, qrels=qrels)

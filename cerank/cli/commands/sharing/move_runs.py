@@ -91,8 +91,8 @@ def _chosen(runs: list[str], everything: bool, lab: str) -> list[str]:
 
 
 def _copy(source: str, target: str, runs: list[str], checkpoints: str, settings: Settings) -> None:
+    from cerank.app.over_ssh.copy_records import copy_records
     from cerank.app.over_ssh.copy_runs import copy_runs, storage_of
-    from cerank.app.over_ssh.copy_sweeps import copy_sweeps
 
     if checkpoints not in get_args(Checkpoints):
         hint = nearest(checkpoints, get_args(Checkpoints))
@@ -102,7 +102,7 @@ def _copy(source: str, target: str, runs: list[str], checkpoints: str, settings:
     giving, receiving = storage_of(source, "LAB"), storage_of(target, "LAB", settings.cache)
     copied = copy_runs(giving, receiving, runs, which, info)
     emit(_copied_table(copied), settings.format)
-    for text in copy_sweeps(giving, receiving, [run.run for run in copied if run.error is None]):
+    for text in copy_records(giving, receiving, [run.run for run in copied if run.error is None]):
         info(text)
     for run in copied:
         if run.error is not None:

@@ -31,17 +31,19 @@ POLL_SECONDS = 1.0  # between looks at the trials
 def sweep(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A sweep: a .toml file (`cerank guide sweeps`).")],
     method: Annotated[
-        str, typer.Option("--method", metavar="METHOD", help="grid, random, tpe or asha, in place of the file's.")
-    ] = "",
+        str | None,
+        typer.Option("--method", metavar="METHOD", help="grid, random, tpe or asha, in place of the file's."),
+    ] = None,
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", help="Trials of each arm, in place of the file's number.", min=0)
-    ] = 0,
+        int | None,
+        typer.Option("--trials", metavar="N", help="Trials of each arm, in place of the file's number.", min=1),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Seed of what is drawn, in place of the file's.", min=0)
     ] = None,
     name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="Name of the sweep, in place of the file's.")
-    ] = "",
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the sweep, in place of the file's.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the trials and what each arm costs, without starting anything.")
     ] = False,
@@ -51,13 +53,13 @@ def sweep(
     ] = False,
     results: Annotated[bool, typer.Option("--results", help="Show the trials so far, and queue nothing.")] = False,
     write: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--write",
             metavar="FOLDER",
             help="Once all trials are over, write the best setting of each arm as a recipe.",
         ),
-    ] = "",
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="With --write: replace recipes that exist.")] = False,
     pairs_per_second: options.Speed = 0.0,
     wide: options.Wide = False,
@@ -82,7 +84,7 @@ def sweep(
     )
     settings = settings_of(lab, cache, device, threads, form, json, on=on)
     given = (("method", method), ("trials", trials), ("seed", seed), ("name", name))
-    changes: dict[str, object] = {key: value for key, value in given if value or (key == "seed" and value is not None)}
+    changes: dict[str, object] = {key: value for key, value in given if value is not None}
     plan = sweep_arms.load_arms(load_sweep(file, changes))
     home = Lab(settings)
     if dry_run:
@@ -103,7 +105,9 @@ def sweep(
         raise typer.Exit(ExitCode.PAUSED)
 
 
-def _check_options(*, dry_run: bool, detach: bool, results: bool, write: str, replace: bool, speed: float) -> None:
+def _check_options(
+    *, dry_run: bool, detach: bool, results: bool, write: str | None, replace: bool, speed: float
+) -> None:
     """Reject options that would do nothing beside others."""
     modes = [
         name
@@ -118,6 +122,8 @@ def _check_options(*, dry_run: bool, detach: bool, results: bool, write: str, re
     if len(modes) > 1 and set(modes) != {"--results", "--write"}:
         what = f"{' and '.join(modes)} cannot be combined"
         raise UsageError(what, where=modes[1], hint="give one of them", code="options-conflict")
+    if write == "":
+        raise UsageError("names no folder", where="--write", hint="--write . writes into this one", code="no-folder")
     if replace and not write:
         what = "--replace only works with --write"
         raise UsageError(what, where="--replace", hint="add --write FOLDER", code="options-conflict")

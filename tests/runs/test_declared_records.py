@@ -3,7 +3,7 @@ import pytest
 
 from cerank.errors import FormatError
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
-from cerank.runs import declared_matrices
+from cerank.runs.declared_records import MATRICES
 
 
 def record(name="ecir2025", **changes):
@@ -22,33 +22,33 @@ def record(name="ecir2025", **changes):
 
 
 def test_a_matrix_is_read_back_as_it_was_kept(tmp_path):
-    declared_matrices.save(tmp_path, record())
-    assert declared_matrices.load_if_there(tmp_path, "ecir2025") == record()
+    MATRICES.save(tmp_path, record())
+    assert MATRICES.load_if_there(tmp_path, "ecir2025") == record()
 
 
 def test_names_that_no_file_could_have_are_kept_apart(tmp_path):
     for name in ("a/b", "a b", "../a"):
-        declared_matrices.save(tmp_path, record(name))
-        assert declared_matrices.load_if_there(tmp_path, name) == record(name)
+        MATRICES.save(tmp_path, record(name))
+        assert MATRICES.load_if_there(tmp_path, name) == record(name)
     assert all(path.parent == tmp_path / "matrices" for path in tmp_path.rglob("*.json"))
 
 
 def test_a_lab_without_the_matrix_has_no_record_of_it(tmp_path):
-    declared_matrices.save(tmp_path, record())
-    assert declared_matrices.load_if_there(tmp_path, "ecir2052") is None
+    MATRICES.save(tmp_path, record())
+    assert MATRICES.load_if_there(tmp_path, "ecir2052") is None
 
 
 def test_a_damaged_record_is_named_and_no_other_is_lost(tmp_path):
-    declared_matrices.save(tmp_path, record())
+    MATRICES.save(tmp_path, record())
     (tmp_path / "matrices" / "bad.json").write_text("{")
-    assert declared_matrices.load_if_there(tmp_path, "ecir2025") == record()
+    assert MATRICES.load_if_there(tmp_path, "ecir2025") == record()
     with pytest.raises(FormatError) as caught:
-        declared_matrices.load_if_there(tmp_path, "bad")
+        MATRICES.load_if_there(tmp_path, "bad")
     assert caught.value.where.startswith(str(tmp_path / "matrices" / "bad.json"))
 
 
 def test_a_record_of_a_later_release_is_refused(tmp_path):
-    declared_matrices.save(tmp_path, record(format=99))
+    MATRICES.save(tmp_path, record(format=99))
     with pytest.raises(FormatError) as caught:
-        declared_matrices.load_if_there(tmp_path, "ecir2025")
+        MATRICES.load_if_there(tmp_path, "ecir2025")
     assert caught.value.code == "later-release"

@@ -1,0 +1,72 @@
+"""Rows that took minutes to count, kept in the cache under the hash of all that decides them.
+
+Invariant: a record is never trusted but as a whole: one that is cut, damaged, of another version or made from something
+else counts as missing, and is made again.
+
+`CACHE/KIND/KEY.bin` holds the SHA-256 of all that follows (32 bytes), a line of JSON, and a bit for each row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cerank.core.row_sets import RowSet
+from cerank.errors import CerankError
+from cerank.files import disk, json_records
+from cerank.files.hashing import sha256_json
+
+_VERSION = 1  # of the files and of how the rows are counted; another one makes all anew
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The line of JSON at the beginning of a record."""
+
+    version: int
+    key: str
+    size: int  # number of rows of the whole
+    rows: int  # number of those in the set
+    facts: dict[str, int]
+
+
+class RowsRecord:
+    """A set of rows in the cache, with some numbers about it.
+
+    Args:
+        cache: folder of caches.
+        kind: what the rows are, as the name of a folder.
+        size: number of rows of the whole.
+        decided_by: all that decides which rows are in the set, as JSON can hold it.
+    """
+
+    def __init__(self, cache: Path, kind: str, size: int, decided_by: object) -> None:
+        self._key = sha256_json([_VERSION, kind, size, decided_by])
+        self._path, self._size = cache / kind / f"{self._key}.bin", size
+
+    def load(self, names: Collection[str] = ()) -> tuple[RowSet, Mapping[str, int]] | None:
+        """Return the rows and the numbers of these names about them; None where there is no whole record of both."""
+        try:
+            data = memoryview(self._path.read_bytes())
+            if bytes(data[:32]) != hashlib.sha256(data[32:]).digest():
+                return None
+            line, _, bits = bytes(data[32:]).partition(b"\n")
+            header = json_records.decode(line, _Header)
+            rows = RowSet.of_bits(self._size, bits)
+        except (OSError, ValueError):
+            return None
+        is_this = (header.version, header.key, header.size) == (_VERSION, self._key, self._size)
+        is_whole = header.rows == len(rows) and header.facts.keys() == set(names)
+        return (rows, header.facts) if is_this and is_whole else None
+
+    def save(self, rows: RowSet, facts: Mapping[str, int] | None = None) -> None:
+        """Write the record; where the cache cannot be written, the rows are counted again the next time."""
+        header: Any = _Header(version=_VERSION, key=self._key, size=self._size, rows=len(rows), facts=dict(facts or {}))
+        data = msgspec.json.encode(header) + b"\n" + rows.bits
+        with contextlib.suppress(CerankError):
+            disk.make_folder(self._path.parent)
+            disk.write(self._path, hashlib.sha256(data).digest() + data)
