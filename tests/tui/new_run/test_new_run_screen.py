@@ -359,8 +359,8 @@ async def test_with_folds_the_fields_of_data_say_which_folds_are_trained_on(
         await settle(pilot)
         seen = text_of(app)
         assert field(screen, "data.train").query_one(LineInput).value == ""
-        assert "other folds of the test set" in seen
-        assert "next fold of the test set" in seen
+        assert "other folds" in seen
+        assert "next fold" in seen
         assert not field(screen, "data.train").has_class("-changed")
         line = field(screen, "data.train").query_one(LineInput)
         line.focus()
@@ -375,7 +375,7 @@ async def test_with_folds_the_fields_of_data_say_which_folds_are_trained_on(
         assert "data.folds" not in screen.draft.settings
         await settle(pilot)
         assert field(screen, "data.train").query_one(LineInput).value == "pydocs/train"
-        assert "folds of the test set" not in text_of(app)
+        assert "other folds" not in text_of(app)
 
 
 async def test_a_recipe_with_folds_is_saved_and_edited_with_its_folds(
