@@ -70,7 +70,7 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
     )
     now = datetime.now(UTC)
     body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
-    if searched and not any(score for _, score in scores):
+    if searched and all(score is None for _, score in scores):
         others = [place for place, column in enumerate(columns) if column.key != "score"]
         columns, body = (
             tuple(columns[place] for place in others),
