@@ -71,10 +71,10 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
     now = datetime.now(UTC)
     body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
     if searched and all(score is None for _, score in scores):
-        others = [place for place, column in enumerate(columns) if column.key != "score"]
+        places = [place for place, column in enumerate(columns) if column.key != "score"]
         columns, body = (
-            tuple(columns[place] for place in others),
-            tuple(tuple(row[place] for place in others) for row in body),
+            tuple(columns[place] for place in places),
+            tuple(tuple(row[place] for place in places) for row in body),
         )
     sweeps = sum(row.sweep is not None for row in rows)
     note = (
@@ -111,7 +111,7 @@ def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str
     now = f"{at}, {time} left" if time else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
-    name = f"sweep of {', '.join(row.sweep.arms)}" if row.sweep else recipe.name if recipe else ""
+    name = row.sweep.title if row.sweep else recipe.name if recipe else ""
     described = (name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
     created = age(row.plan.created, until) if row.plan else ""
     if row.sweep is not None:
