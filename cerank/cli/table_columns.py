@@ -59,7 +59,7 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
     searched = any(row.trial or row.sweep for row in rows)
     heading = measures.pop() if len(measures) == 1 else "score"
     tests = list(map(run_list.named_test, rows))
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("run", "run", "name"),
         Column("label", "label", priority=0 if searched else 2),  # nothing else tells trials apart
         Column("state", "state", "name"),
@@ -77,10 +77,10 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
         for row, test, (_, score) in zip(rows, tests, scores, strict=True)
     )
     if searched and not any(score for _, score in scores):
-        kept = [place for place, column in enumerate(columns) if column.key != "score"]
+        others = [place for place, column in enumerate(columns) if column.key != "score"]
         columns, body = (
-            tuple(columns[place] for place in kept),
-            tuple(tuple(row[place] for place in kept) for row in body),
+            tuple(columns[place] for place in others),
+            tuple(tuple(row[place] for place in others) for row in body),
         )
     sweeps = sum(row.sweep is not None for row in rows)
     note = (
