@@ -76,11 +76,11 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
         _short_row(row, score, now, [test] if any(tests) else [])
         for row, test, (_, score) in zip(rows, tests, scores, strict=True)
     )
-    if searched and not any(score for _, score in scores):
-        others = [place for place, column in enumerate(columns) if column.key != "score"]
+    if searched and all(score is None for _, score in scores):
+        places = [place for place, column in enumerate(columns) if column.key != "score"]
         columns, body = (
-            tuple(columns[place] for place in others),
-            tuple(tuple(row[place] for place in others) for row in body),
+            tuple(columns[place] for place in places),
+            tuple(tuple(row[place] for place in places) for row in body),
         )
     sweeps = sum(row.sweep is not None for row in rows)
     note = (
@@ -120,7 +120,7 @@ def _short_row(
     now = f"{at}, {time} left" if time else at or _reason(row)
     now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
-    name = f"sweep of {', '.join(row.sweep.arms)}" if row.sweep else recipe.name if recipe else ""
+    name = row.sweep.title if row.sweep else recipe.name if recipe else ""
     described = (name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
     created = age(row.plan.created, until) if row.plan else ""
     if row.sweep is not None:

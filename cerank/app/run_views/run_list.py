@@ -165,10 +165,10 @@ def _facts_of_sweep(entry: RunEntry, sweep: SweepSummary) -> list[tuple[str, str
     """Return the details of a row that stands for a sweep: how far it is, and the best trial of each arm."""
     details = [("sweep", f"{sweep.name}, {sweep.progress}, by {sweep.measure} on validation"), ("base", entry.base)]
     if len(entry.members) < len(sweep.trials):
-        shown_here = f"{len(entry.members)} of the {counted(len(sweep.trials), 'trial')} that are here"
-        details.append(("filter", f"lets {shown_here} through; keys act on these"))
+        matching = f"{len(entry.members)} of {counted(len(sweep.trials), 'trial')}"
+        details.append(("filter", f"{matching} match; stop, resume and delete act on these alone"))
     if sweep.has_more and sweep.deleted:
-        details.append(("next", "no trial follows before the deleted ones are brought back: one that was made counts"))
+        details.append(("next", "bring the deleted trials back first: the sweep does not go on without them"))
     elif entry.state == "waiting":
         details.append(("next", "the same `cerank sweep` command queues the trials that follow"))
     for arm in sweep.arms:

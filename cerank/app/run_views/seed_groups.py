@@ -176,7 +176,8 @@ def _row_of_sweep(members: Sequence[RunEntry], every: Sequence[RunEntry]) -> Run
     urgent = min(at_work, key=lambda entry: _URGENT.index(entry.state))
     state = urgent.state
     if sweep.over == len(trials):  # a few failed trials are no failed sweep, and one that has more to try is not over
-        state = "waiting" if sweep.has_more else "finished" if sweep.best() else "failed"
+        has_best = any(sweep.best(arm) for arm in sweep.arms)
+        state = "waiting" if sweep.has_more else "finished" if has_best else "failed"
     newest = max(members, key=lambda entry: entry.name)
     return msgspec.structs.replace(
         newest,

@@ -96,7 +96,7 @@ COLUMNS = (
     ListedColumn("run", 0, lambda entry: entry.short_name or entry.name),
     ListedColumn("verdict", 4, _verdict),
     ListedColumn("label", 5, _label),
-    ListedColumn("recipe", 8, lambda entry: f"sweep of {', '.join(entry.sweep.arms)}" if entry.sweep else entry.recipe),
+    ListedColumn("recipe", 8, lambda entry: entry.sweep.title if entry.sweep else entry.recipe),
     ListedColumn("base", 9, lambda entry: entry.base),
     ListedColumn("seed", 6, _seed, is_right=True),
     ListedColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
