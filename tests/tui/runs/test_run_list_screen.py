@@ -540,7 +540,7 @@ async def test_resuming_a_sweep_leaves_its_stopped_trials_as_they_are(folder: La
     keep_sweep(folder, [run.name for run in runs], stopped={2: 1})
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
-        await press(pilot, "r")
+        await press(pilot, "r", "y")
         await settle(pilot)
         assert [run.name for run in app.lab.queued()] == [runs[0].name]
 
