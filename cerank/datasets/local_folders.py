@@ -39,6 +39,7 @@ from cerank.datasets.query_text import normalized
 from cerank.datasets.text_files import (
     TextRow,
     TopicField,
+    are_topics,
     document_rows,
     field_rows,
     query_rows,
@@ -426,23 +427,24 @@ def _open_mapped(
     reading = mapped_queries.QueryReading(options.topic, _SKIP_HINT, keeps_empty=options.without_text == "skip")
     queries = mapped_queries.open_mapped_queries(path, cache, name, reading)
     with_text, without_text = (
-        mapped_queries.with_text(queries, cache, str(path)) if reading.keeps_empty else (queries, 0)
+        mapped_queries.with_text(queries, cache, str(path), reading) if reading.keeps_empty else (queries, 0)
     )
     if qrels_file is None:
         of_shared = shared.qrels if shared is not None else {}
         if not of_shared or shared is None:
             return _Judged(with_text, {}, with_text, path, without_text)
-        judged = mapped_queries.queries_in(with_text, of_shared, cache, shared.identity)
+        judged = mapped_queries.queries_in(with_text, of_shared, cache, [*reading, shared.identity])
         if isinstance(of_shared, StoredQrels):
             return _Judged(judged, of_shared.within(judged), with_text, path, without_text)
         grades = {query: row for query, row in of_shared.items() if query in judged}
         return _Judged(judged, grades, with_text, path, without_text)
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
-    found = mapped_queries.judged_queries(queries, with_text, qrels, cache)
-    if found.absent and options.without_text == "refuse":
-        raise _judged_without_text(found.absent, path)
-    own = qrels if not found.absent and len(found.queries) == len(qrels) else qrels.within(found.queries)
-    return _Judged(found.queries, own, with_text, path, without_text + found.unknown)
+    own = mapped_queries.judged_queries(queries, with_text, qrels, cache, reading)
+    if own.absent and options.without_text == "refuse":
+        raise _judged_without_text(own.absent, path)
+    is_whole = not own.absent and len(own.queries) == len(qrels)
+    grades_of_own = qrels if is_whole else qrels.within(own.queries)
+    return _Judged(own.queries, grades_of_own, with_text, path, without_text + own.unknown)
 
 
 def _judged_without_text(query: str, path: Path) -> FormatError:
@@ -550,6 +552,8 @@ def open_folder(
     hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
     if without_text:
         hashes.append("queries without text left out")
+    if options.topic != _Collection().topic and any(map(are_topics, queries.files)):
+        hashes.append(f"topics: {' '.join(options.topic)}")  # the same file gives other queries
     ignores = _ignores_identical_ids(options, shared, queries.texts, documents)
     if ignores:
         hashes.append(IGNORES_IDENTICAL_IDS)
