@@ -198,23 +198,23 @@ def _sha256(paths: Sequence[Path]) -> str:
 def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str], list[str]]:
     """Return the queries by id, and the ids of those without text that are skipped."""
     texts: dict[str, str] = {}
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}
     for path in paths:
         for number, query_id, text in query_rows(path, options.topic):
             where = at(path, number)
-            if checked_id(query_id, "query", where) in texts:
+            if checked_id(query_id, "query", where) in texts or query_id in skipped:
                 raise duplicate_error("query", query_id, where)
             if text.strip():
                 texts[query_id] = text
             elif options.without_text == "skip":
-                skipped.append(query_id)
+                skipped[query_id] = None
             else:
                 raise FormatError(
                     f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT, code="text-missing"
                 )
     if not texts:
         raise FormatError("the file holds no query", where=str(paths[0]), code="no-queries")
-    return texts, skipped
+    return texts, list(skipped)
 
 
 _SKIP_HINT = f'add the text, or write without_text = "skip" in {COLLECTION} to leave such queries out, counted'
@@ -426,24 +426,26 @@ def _open_mapped(
     path = paths[0]
     reading = mapped_queries.QueryReading(options.topic, _SKIP_HINT, keeps_empty=options.without_text == "skip")
     queries = mapped_queries.open_mapped_queries(path, cache, name, reading)
+    records = reading.copies(path, cache)  # which queries have a text depends on how they are read, too
     with_text, without_text = (
-        mapped_queries.with_text(queries, cache, str(path), reading) if reading.keeps_empty else (queries, 0)
+        mapped_queries.with_text(queries, records, str(path)) if reading.keeps_empty else (queries, 0)
     )
     if qrels_file is None:
         of_shared = shared.qrels if shared is not None else {}
         if not of_shared or shared is None:
             return _Judged(with_text, {}, with_text, path, without_text)
-        judged = mapped_queries.queries_in(with_text, of_shared, cache, [*reading, shared.identity])
+        judged = mapped_queries.queries_in(with_text, of_shared, records, shared.identity)
         if isinstance(of_shared, StoredQrels):
             return _Judged(judged, of_shared.within(judged), with_text, path, without_text)
         grades = {query: row for query, row in of_shared.items() if query in judged}
         return _Judged(judged, grades, with_text, path, without_text)
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
-    own = mapped_queries.judged_queries(queries, with_text, qrels, cache, reading)
+    own = mapped_queries.judged_queries(queries, with_text, qrels, records)
     if own.absent and options.without_text == "refuse":
         raise _judged_without_text(own.absent, path)
-    is_whole = not own.absent and len(own.queries) == len(qrels)
-    grades_of_own = qrels if is_whole else qrels.within(own.queries)
+    if not own.queries:  # as where there are no judgments at all
+        return _Judged(with_text, {}, with_text, path, without_text + own.unknown)
+    grades_of_own = qrels if not own.absent and len(own.queries) == len(qrels) else qrels.within(own.queries)
     return _Judged(own.queries, grades_of_own, with_text, path, without_text + own.unknown)
 
 
@@ -553,7 +555,9 @@ def open_folder(
     if without_text:
         hashes.append("queries without text left out")
     if options.topic != _Collection().topic and any(map(are_topics, queries.files)):
-        hashes.append(f"topics: {' '.join(options.topic)}")  # the same file gives other queries
+        hashes.append(f"topics read by {' '.join(options.topic)}")
+    if shared is not None and documents is not shared.documents and (not queries.files or not qrels_file):
+        hashes.append(f"queries or judgments of {shared.identity}")
     ignores = _ignores_identical_ids(options, shared, queries.texts, documents)
     if ignores:
         hashes.append(IGNORES_IDENTICAL_IDS)

@@ -168,13 +168,13 @@ def open_mapped_queries(path: Path, cache: Path, name: str, reading: QueryReadin
     return MappedQueries(open_mapped_documents(path, reading.copies(path, cache), name, rows, "query"))
 
 
-def with_text(queries: MappedQueries, cache: Path, where: str, reading: QueryReading) -> tuple[MappedQueries, int]:
-    """Return the queries of a file, so read, that have a text, and the number of those without; kept in `cache`.
+def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQueries, int]:
+    """Return the queries of a file that have a text, and the number of those without; kept in `cache`.
 
     Raises:
         FormatError: none has one.
     """
-    record = RowsRecord(cache, "queries-with-text", len(queries), [queries._texts.fingerprint(), reading.topic])
+    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint())
     known = record.load()
     places = RowSet(len(queries)) if known is None else known[0]
     if known is None:
@@ -188,18 +188,10 @@ def with_text(queries: MappedQueries, cache: Path, where: str, reading: QueryRea
     return (queries.at_places(places) if count else queries), count
 
 
-def queries_in(
-    queries: MappedQueries, known: Container[str], cache: Path, decided_by: Sequence[object]
-) -> MappedQueries:
-    """Return the queries that are among the `known` ones; kept in `cache`.
-
-    Args:
-        queries: queries of a file.
-        known: ids.
-        cache: folder of caches.
-        decided_by: what decides, beside the file, which queries these are, and the known ones.
-    """
-    record = RowsRecord(cache, "queries-in-others", len(queries), [queries._texts.fingerprint(), decided_by])
+def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decided_by: str) -> MappedQueries:
+    """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
+    key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
+    record = RowsRecord(cache, "queries-in-others", len(queries), key)
     stored = record.load()
     places = RowSet(len(queries)) if stored is None else stored[0]
     if stored is None:
@@ -227,9 +219,7 @@ class JudgedQueries(NamedTuple):
     unknown: int  # number of queries with judgments that the file of queries does not name
 
 
-def judged_queries(
-    every: MappedQueries, texts: MappedQueries, qrels: MappedQrels, cache: Path, reading: QueryReading
-) -> JudgedQueries:
+def judged_queries(every: MappedQueries, texts: MappedQueries, qrels: MappedQrels, cache: Path) -> JudgedQueries:
     """Return which queries of a file have judgments.
 
     What takes a minute for millions of queries is kept in `cache`.
@@ -239,10 +229,9 @@ def judged_queries(
         texts: those of them that have a text.
         qrels: all judgments of a file.
         cache: folder of caches.
-        reading: how the file was read.
     """
     judged, named = qrels._texts, every._texts
-    decided_by = [named.fingerprint(), judged.fingerprint(), [reading.topic, reading.keeps_empty]]
+    decided_by = [named.fingerprint(), judged.fingerprint(), texts._rows is not None]
     record = RowsRecord(cache, "judged-queries", len(texts), decided_by)
     known = record.load(["unknown", "without"])
     places = RowSet(len(texts)) if known is None else known[0]

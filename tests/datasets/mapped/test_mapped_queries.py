@@ -312,3 +312,43 @@ def test_a_copy_of_the_same_bytes_elsewhere_leaves_one_that_is_in_use_readable(
     other = open_dataset(str(tmp_path / "other"), cache)
     assert list(other.queries.items()) == list(open_dataset(str(folder), cache).queries.items())
     assert not list(cache.rglob(".*"))
+
+
+def test_parts_of_topics_that_lack_the_text_are_others_for_other_parts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    ids = [line.partition("\t")[0] for line in (folder / "queries.tsv").read_text().splitlines()]
+    parts = [("a cat", "") if at % 2 else ("", "about it") for at in range(len(ids))]
+    texts = [f"<top>\n<num> Number: {query}\n<title> {title}\n<desc> {about}\n</top>\n"
+             for query, (title, about) in zip(ids, parts, strict=True)]  # fmt: skip
+    (folder / "topics.txt").write_text("".join(texts))
+    (folder / "queries.tsv").unlink()
+    fingerprints = set()
+    for topic in (["title"], ["description"], ["title", "description"]):
+        (folder / "collection.toml").write_text(f'topic = {json.dumps(topic)}\nwithout_text = "skip"\n')
+        for _ in range(2):
+            small, large = both(folder, tmp_path / "cache")
+            same(large, small)
+        fingerprints.add(large.fingerprint())
+    assert len(fingerprints) == 3
+
+
+def test_where_no_judged_query_has_a_text_all_queries_are_taken_as_of_a_small_file(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    lines = [f"{query}\t{' ' if query == 'q1' else 'a cat'}\n" for query in ("q1", "q2", "q3")]
+    (folder / "queries.tsv").write_text("".join(lines))
+    (folder / "qrels").write_text("q1 0 d1 1\n")
+    (folder / "collection.toml").write_text('without_text = "skip"\n')
+    small, large = both(folder, tmp_path / "cache")
+    same(large, small)
+    assert list(large.queries) == ["q2", "q3"]
+
+
+@pytest.mark.parametrize("rows", ["q1\t \nq1\ta cat\n", "q1\ta cat\nq1\t \n", "q2\tan owl\nq1\t \nq1\t \n"])
+def test_a_query_that_appears_twice_once_without_text_is_refused_in_any_file(tmp_path: Path, rows: str) -> None:
+    folder = folder_of(tmp_path / "set")
+    (folder / "queries.tsv").write_text(rows)
+    (folder / "collection.toml").write_text('without_text = "skip"\n')
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(FormatError) as raised:
+            open_folder(folder, "", "set", cache=cache)
+        assert "q1" in raised.value.what
