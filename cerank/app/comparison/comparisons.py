@@ -16,7 +16,7 @@ import msgspec
 
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.margins import Kind
-from cerank.app.comparison.measuring import file_systems, label_makers, run_systems
+from cerank.app.comparison.measuring import file_systems, label_makers, recorded_collections, run_systems
 from cerank.app.comparison.measuring.named_judgments import Qrels, judged_by
 from cerank.app.comparison.named_systems import (
     FIRST_STAGE,
@@ -198,6 +198,11 @@ def measured_systems(
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
     systems = [_system(target, names, request.dataset, judged, ignores) for target in targets]
     tests = list(runs[0].plan.recipe.data.test) if runs else [request.dataset]
+    collections = [] if request.qrels else run_systems.whole_tests(runs[0]) if runs else tests
+    systems = [
+        recorded_collections.with_doubts(system, target, collections, settings.cache)
+        for system, target in zip(systems, targets, strict=True)
+    ]
     makers = [
         maker
         for maker in map(label_makers.label_maker, [request.qrels, *map(label_makers.qrels_of_folder, tests)])

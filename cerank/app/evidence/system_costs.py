@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import stage_costs
-from cerank.app.comparison.named_systems import FIRST_STAGE, FileTarget, RunTarget, Target, runs_of, targets_of
+from cerank.app.comparison.named_systems import (
+    FIRST_STAGE,
+    FileTarget,
+    FoldsTarget,
+    RunTarget,
+    SeedsTarget,
+    Target,
+    joined_folds,
+    targets_of,
+)
+from cerank.app.comparison.stage_costs import StageCost
 from cerank.retrieval.reference_orders import REFERENCE_ORDERS
+from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
 
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
 
 NOTE = (
-    "training of the whole chain up to the system, on one device; of several seeds the mean; "
+    "training of the whole chain up to the system, on one device; of several seeds the mean, of folds the sum; "
     f"{stage_costs.NOTE.partition(': ')[2]}"
 )
 
@@ -48,21 +59,22 @@ def of_comparison(
 
 
 def of_runs(runs: Mapping[str, Sequence[RunTarget]], hour_price: float) -> dict[str, Cost]:
-    """Return the cost of each system by its label, the mean of its runs; those without a known one are left out."""
-    costs = {label: _mean_cost(members, hour_price) for label, members in runs.items()}
+    """Return the cost of each system by its label, of its runs; those without a known one are left out."""
+    costs = {label: _cost(joined_folds(members), hour_price) for label, members in runs.items()}
     return {label: cost for label, cost in costs.items() if cost is not None}
 
 
 def _of_target(target: Target, hour_price: float) -> Cost | None:
     if isinstance(target, FileTarget):
         return None
-    return _mean_cost(runs_of(target), hour_price)
+    return _cost(target.members if isinstance(target, SeedsTarget) else (target,), hour_price)
 
 
-def _mean_cost(runs: Sequence[RunTarget], hour_price: float) -> Cost | None:
+def _cost(seeds: Sequence[RunTarget | FoldsTarget], hour_price: float) -> Cost | None:
+    """Return the mean over seeds of what each took; what the folds of a cross-validation took is summed."""
     from cerank.evaluation.answers import Cost
 
-    each = [_of_run(run) for run in runs]
+    each = [_of_folds(seed.members) if isinstance(seed, FoldsTarget) else _of_folds((seed,)) for seed in seeds]
     known = [cost for cost in each if cost is not None]
     if len(known) < len(each):
         return None
@@ -85,25 +97,38 @@ class _RunCost(msgspec.Struct, frozen=True):
     money: float | None  # of the calls: 0 without any, None if they have no price
 
 
-def _of_run(target: RunTarget) -> _RunCost | None:
+def _of_folds(runs: Sequence[RunTarget]) -> _RunCost | None:
+    """Return what the runs of all folds, or one run, took together; a stage that several share was trained once."""
+    trained: dict[tuple[str, str], StageCost] = {}
+    for run in runs:
+        own = _stages_of(run)
+        if own is None:
+            return None
+        here = run_store.short_name(run.folder)
+        trained |= {(cost.reused_from or here, cost.stage): cost for cost in own}
+    paid = [cost.teacher.money for cost in trained.values() if cost.teacher.calls]
+    return _RunCost(
+        seconds=sum(cost.seconds or 0.0 for cost in trained.values()),
+        pairs=sum(cost.pairs for cost in trained.values()),
+        calls=sum(cost.teacher.calls for cost in trained.values()),
+        money=None if None in paid else sum(each for each in paid if each is not None),
+    )
+
+
+def _stages_of(target: RunTarget) -> list[StageCost] | None:
     """Return what training up to the target's stage took, its teachers included; None where a stage's is not known.
 
     A first stage takes none, and neither does what no model ordered; a teacher takes its calls on the tests.
     """
     if target.system in {FIRST_STAGE, *REFERENCE_ORDERS}:
-        return _RunCost(0.0, 0, 0, 0.0)
+        return []
     if target.system in target.plan.recipe.baseline_models():
         return None  # another training made it, and what that took is not known
     costs = {cost.stage: cost for cost in stage_costs.of_run(target.folder, target.plan)}
     chain = target.plan.recipe.chain
     needed = chain[: chain.index(target.system) + 1] if target.system in chain else ()
     own = [costs[name] for name in needed or (target.system,) if name in costs]
-    seconds = [cost.seconds for cost in own if cost.seconds is not None]
-    if len(seconds) < len(needed):
-        return None
-    paid = [cost.teacher.money for cost in own if cost.teacher.calls]
-    money = None if None in paid else sum(each for each in paid if each is not None)
-    return _RunCost(sum(seconds), sum(cost.pairs for cost in own), sum(cost.teacher.calls for cost in own), money)
+    return None if sum(cost.seconds is not None for cost in own) < len(needed) else own
 
 
 def table(costs: Mapping[str, Cost]) -> Table:

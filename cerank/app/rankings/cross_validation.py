@@ -30,6 +30,7 @@ class FoldRow(msgspec.Struct, frozen=True, kw_only=True):
     first_stage: str
     measure: str
     blocks: FoldBlocks
+    verdict: str  # by all queries
 
 
 class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,13 +95,20 @@ def fold_rows(comparison: Comparison) -> tuple[FoldRow, ...]:
                     first_stage=row.condition.first_stage,
                     measure=row.measure,
                     blocks=fold_blocks(each, comparison.terms.confidence),
+                    verdict=row.verdict,
                 )
             )
     return tuple(rows)
 
 
-def fold_table(rows: Sequence[FoldRow], confidence: float) -> Table:
-    """Return each comparison fold by fold, with the fold as a block."""
+def fold_table(rows: Sequence[FoldRow], confidence: float, claim: str = "checkpoints") -> Table:
+    """Return each comparison fold by fold, with the fold as a block.
+
+    Args:
+        rows: the comparisons.
+        confidence: of the intervals.
+        claim: what the verdicts are about, "checkpoints" or "recipes".
+    """
     columns = (
         Column("right", "system", "name"),
         Column("left", "against", "name"),
@@ -121,9 +129,21 @@ def fold_table(rows: Sequence[FoldRow], confidence: float) -> Table:
         )
         for row in rows
     )  # fmt: skip
-    notes = (
-        f"blocked: {confidence:.0%} interval over the queries of each fold, for these models",
-        f"over folds: {confidence:.0%} interval in which each fold is one observation, so that the luck of a training "
-        "counts; folds share most of their training queries, which makes it too narrow",
-    )
-    return Table("folds", columns, shown, "The same differences, fold by fold", notes if rows else ())
+    percent = f"{100 * confidence:.4g} %"
+    notes = [
+        f"blocked: {percent} interval over the queries of each fold, for these models",
+        f"over folds: {percent} interval in which each fold is one observation, so that the luck of a training counts "
+        "(Nadeau and Bengio); folds share most of their training queries, so that it may still be too narrow",
+    ]
+    if claim == "checkpoints":
+        notes.append(
+            "verdicts count all queries and are about these models; as claims about the recipe they err far more often "
+            "(cerank guide datasets)"
+        )
+        notes += [
+            f"{row.right} against {row.left} by {row.measure}: {row.verdict} for these models, but not shown over "
+            "folds: another training may come out otherwise"
+            for row in rows
+            if row.verdict in {"better", "worse"} and not row.blocks.is_shown_over_folds
+        ]
+    return Table("folds", columns, shown, "The same differences, fold by fold", tuple(notes) if rows else ())

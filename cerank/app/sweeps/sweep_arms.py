@@ -203,8 +203,8 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
     if arm.recipe.chained()[-1][1].validation_measure == VALIDATION_LOSS:
         what = f"{arm.name}: its last stage validates by a loss, which means something else under other settings"
         raise UsageError(what, where=where, hint='set measure = "nDCG@10" in the sweep', code="sweep-measure")
-    name, stage = arm.recipe.chained()[-1]
-    if sweep.method == "asha" and (not stage.validate_every or 0 < stage.steps <= stage.validate_every):
+    name = arm.recipe.chain[-1]
+    if sweep.method == "asha" and not _validates_in_training(arm):
         what = f"{arm.name}: asha compares validations during training, and {name} validates at its end only"
         hint = f"set stages.{name}.validate_every below its number of steps"
         raise UsageError(what, where=where, hint=hint, code="sweep-without-validations")
@@ -214,6 +214,19 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
         raise UsageError(what, where=where, hint='take method = "grid", or fewer trials', code="sweep-too-small")
     if arm.fold <= 1:  # the other folds differ in their queries alone
         _check_ends(sweep, arm)
+
+
+def _validates_in_training(arm: SweepArm) -> bool:
+    """Return whether the last stage of any trial validates before its end; a stage of epochs is taken to do so."""
+    name, stage = arm.recipe.chained()[-1]
+
+    def tried(key: str, own: int) -> list[int]:
+        path = f"stages.{name}.{key}"
+        ends = [entry.ends() for each, entry in arm.search.items() if path in search_space.paths_in(each, (name,))]
+        return [value for values in ends for value in values if isinstance(value, int)] or [own]
+
+    pairs = itertools.product(tried("steps", stage.steps), tried("validate_every", stage.validate_every))
+    return any(every and not 0 < steps <= every for steps, every in pairs)
 
 
 def _check_ends(sweep: Sweep, arm: SweepArm) -> None:

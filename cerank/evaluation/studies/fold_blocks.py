@@ -19,16 +19,23 @@ class FoldBlocks(msgspec.Struct, frozen=True, kw_only=True):
     mean: float  # over all queries
     low: float  # interval of the mean, with the folds' own differences taken out of the variance
     high: float
-    low_over_folds: float  # interval of the mean of the folds' differences, each fold one observation
+    low_over_folds: float  # interval of the mean of the folds' differences, each fold one observation, corrected
     high_over_folds: float
+
+    @property
+    def is_shown_over_folds(self) -> bool:
+        """Return whether the interval over folds excludes 0."""
+        return not self.low_over_folds <= 0 <= self.high_over_folds
 
 
 def fold_blocks(differences: Sequence[Sequence[float]], confidence: float) -> FoldBlocks:
     """Return the mean difference over all queries, with two intervals.
 
     The first counts queries within their folds: these models, other queries. The second counts folds, so that the luck
-    of a training is in it; folds share most of their training queries, which makes it too narrow (Bengio and
-    Grandvalet, JMLR 2004, show that no estimate of this variance is unbiased).
+    of a training is in it. Folds share most of their training queries, so that their variance is multiplied by
+    1/K + 1/(K - 1) in place of 1/K (Nadeau and Bengio, Machine Learning 52, 2003); that may still be too narrow, for no
+    estimate of this variance is unbiased (Bengio and Grandvalet, JMLR 2004). Error rates of both are in
+    `tests/simulations/RESULTS.md`; neither makes a verdict.
 
     Args:
         differences: of each fold, the difference for each of its queries; at least two of each.
@@ -48,7 +55,7 @@ def fold_blocks(differences: Sequence[Sequence[float]], confidence: float) -> Fo
     within = sum((size / count) ** 2 * square / (size - 1) / size for size, square in zip(sizes, squares, strict=True))
     half = float(t.ppf((1 + confidence) / 2, count - folds)) * math.sqrt(within)
     center = math.fsum(means) / folds
-    spread = math.fsum((own - center) ** 2 for own in means) / (folds - 1) / folds
+    spread = math.fsum((own - center) ** 2 for own in means) / (folds - 1) * (1 / folds + 1 / (folds - 1))
     half_folds = float(t.ppf((1 + confidence) / 2, folds - 1)) * math.sqrt(spread)
     return FoldBlocks(
         queries=tuple(sizes),

@@ -12,13 +12,16 @@ from typer.testing import CliRunner
 
 from cerank import recipes
 from cerank.app import fold_runs, plans, run_request
-from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.evidence import system_costs
 from cerank.app.rankings import cross_validation
+from cerank.app.rankings.cross_validation import FoldRow
 from cerank.app.report import measured_rows, report_scope
 from cerank.app.run_request import RunRequest
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
+from cerank.evaluation.studies.fold_blocks import fold_blocks
 from cerank.runs import run_store
 from cerank.settings import Settings
 from tests.model_fixtures import write_tiny
@@ -100,6 +103,10 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
     assert sum(blocks.queries) == 40
     assert blocks.mean == pytest.approx(row.paired.difference)
     assert len(cross_validation.fold_table(study.rows, study.confidence).rows) == 1
+    costs = [stage_costs.of_run(run, run_store.load_plan(run))[0] for run in runs]
+    (target,) = named_systems.targets_of(settings.lab, [f"{runs[1].name}@folds"])
+    (cost,) = system_costs.of_runs({"all": named_systems.runs_of(target)}, 0.0).values()
+    assert (cost.seconds, cost.pairs) == (pytest.approx(sum(each.seconds for each in costs)), costs[0].pairs * 3)
 
 
 @pytest.mark.slow
@@ -207,3 +214,20 @@ def test_a_prediction_for_nodes_is_refused_for_folds_without_a_matrix(lab):
     asked = CliRunner().invoke(app, [*words, "--nodes", "2", "--lab", str(settings.lab), "--device", "cpu"])
     assert isinstance(asked.exception, UsageError)
     assert asked.exception.where == "--nodes"
+
+
+def test_a_difference_that_one_fold_makes_alone_is_said_not_to_be_shown_over_folds():
+    """Ten queries a fold: four folds gain nothing on average, the fifth gains much, so that all queries show a gain."""
+    wave = [0.01 * (-1) ** at for at in range(10)]
+    folds = [wave, wave, wave, wave, [0.3 + value for value in wave]]
+    one, even = (
+        FoldRow(
+            right="new", left="old", first_stage="bm25", measure="nDCG@10", verdict="better",
+            blocks=fold_blocks(values, 0.95),
+        )
+        for values in (folds, [[0.1 + 0.01 * at + value for value in wave] for at in range(5)])
+    )  # fmt: skip
+    assert [row.blocks.is_shown_over_folds for row in (one, even)] == [False, True]
+    names = [len(cross_validation.fold_table([row], 0.95).notes) for row in (one, even)]
+    assert names[0] == names[1] + 1
+    assert len(cross_validation.fold_table([one], 0.95, "recipes").notes) == 2

@@ -426,6 +426,23 @@ def test_asha_counts_a_trial_as_stopped_where_it_should_have_been(made: SimpleNa
     assert made.lab.queued() == []
 
 
+@pytest.mark.parametrize("steps", ["[2, 4]", "[4, 8]"])
+def test_asha_looks_at_the_steps_that_are_searched_and_not_at_those_of_the_recipe(
+    made: SimpleNamespace, steps: str
+) -> None:
+    search = f'{RATES}\n"stages.*.steps" = {steps}'
+    head = 'method = "asha"\ntrials = 3\nsettings."stages.*.validate_every" = 4'
+    if steps == "[4, 8]":  # the trials of 8 steps validate after 4
+        assert sweep_of(made, search, head=head).arms
+        return
+    with refused(UsageError, "sweep-without-validations"):
+        sweep_of(made, search, head=head)
+    text = (made.folder / "both.toml").read_text()
+    (made.folder / "both.toml").write_text(text.replace("steps = 4", "steps = 40"))
+    with refused(UsageError, "sweep-without-validations"):  # whatever the recipe itself would do
+        sweep_of(made, search, head=head)
+
+
 def test_asha_needs_validations_during_training(made: SimpleNamespace) -> None:
     text = (made.folder / "both.toml").read_text()
     (made.folder / "both.toml").write_text(text.replace("validate_every = 2", "validate_every = 0"))

@@ -22,10 +22,14 @@ def test_the_mean_counts_every_query_once():
     assert blocks.queries == (2, 4)
 
 
-def test_over_folds_it_is_a_t_interval_of_the_means_of_folds():
+def test_over_folds_it_is_a_t_interval_of_the_means_of_folds_as_nadeau_and_bengio_widen_it():
+    """Their variance is (1/K + test/train) times that of the folds, here 1/4 + 1/3, and not 1/4 of it."""
     blocks = fold_blocks(folds([9, 9, 9, 9], [0.0, 0.1, 0.2, 0.3]), 0.9)
-    expected = stats.ttest_1samp(blocks.differences, 0.0).confidence_interval(0.9)
-    assert (blocks.low_over_folds, blocks.high_over_folds) == pytest.approx((expected.low, expected.high))
+    plain = stats.ttest_1samp(blocks.differences, 0.0).confidence_interval(0.9)
+    center, half = (plain.low + plain.high) / 2, (plain.high - plain.low) / 2 * (7 / 3) ** 0.5
+    assert (blocks.low_over_folds, blocks.high_over_folds) == pytest.approx((center - half, center + half))
+    assert not blocks.is_shown_over_folds
+    assert fold_blocks([[0.1, 0.2], [0.1, 0.2], [0.11, 0.19]], 0.9).is_shown_over_folds
 
 
 def test_in_folds_of_one_size_blocking_takes_the_differences_of_folds_out():
