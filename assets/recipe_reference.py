@@ -25,7 +25,7 @@ from cerank.recipes.sections.loss_parts import LossPart
 from cerank.recipes.sections.negative_specs import FalseNegativeFilters, NegativeSource
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.recipes.sections.teacher_specs import TeacherSpec
-from cerank.recipes.sections.tuning_specs import Tuning
+from cerank.recipes.sections.tuning_specs import FoldTuning, Tuning
 from cerank.recipes.sweep_schema import Sweep
 
 GUIDE = Path(__file__).resolve().parents[1] / "cerank" / "guides" / "recipe-reference.md"
@@ -73,6 +73,7 @@ SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("[stages.NAME.filter]", "Train on a part of the groups; see `cerank guide recipes`.", FilterSpec),
     ("[teachers.NAME]", "A teacher that cerank makes; see `cerank guide teachers`.", TeacherSpec),
     ("[tuned]", "Where settings come from; `cerank sweep` writes it, see `cerank guide sweeps`.", Tuning),
+    ("[[tuned.folds]]", "Of a recipe with `data.folds`: what the sweep chose for each fold, in order.", FoldTuning),
     ("A matrix", "A file of its own, for `cerank run --matrix FILE.toml`.", Matrix),
     ("A sweep", "A file of its own, for `cerank sweep FILE.toml`; see `cerank guide sweeps`.", Sweep),
     ("[search] of a sweep", "Key path -> the values to try, one kind of them.", SearchRange),

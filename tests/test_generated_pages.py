@@ -48,6 +48,7 @@ def test_error_codes_are_words_joined_by_hyphens() -> None:
 RECIPE_TABLES = (
     *("data", "evaluate", "compute", "stages", "teachers", "passages", "tuned"),
     *("adapter", "losses", "negative_sources", "false_negatives", "filter", "passages", "curriculum"),  # of a stage
+    "folds",  # of [tuned]
     "search",  # of a sweep
 )
 

@@ -6,12 +6,14 @@ Invariant: runs of one set differ in nothing but the fold that they are tested o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from cerank.datasets import folds
 from cerank.errors import MissingError, UsageError
 from cerank.files.disk import DamagedError
+from cerank.recipes import search_space
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
@@ -28,15 +30,40 @@ def fold_of(recipe: Recipe) -> tuple[int, str] | None:
 
 
 def family(recipe: Recipe) -> bytes:
-    """Return what is equal for the recipes of all folds: the recipe with the numbers of folds left out."""
-    return folds.FOLD.sub(r"[fold/\g<of>]", msgspec.json.encode(recipe).decode()).encode()
+    """Return what is equal for the recipes of all folds: the recipe with the numbers of folds left out.
+
+    Where a sweep chose settings for each fold by itself, these are left out, too.
+    """
+    own: object = _without_choices(recipe) if recipe.tuned.by_fold else recipe
+    return folds.FOLD.sub(r"[fold/\g<of>]", msgspec.json.encode(own).decode()).encode()
 
 
-def _shared_inputs(plan: Plan) -> frozenset[tuple[str, str, str]]:
-    """Return (role, name, SHA-256) of what the runs of all folds read: the base, say, and data that is not divided."""
-    return frozenset(
-        (entry.role, entry.name, entry.sha256) for entry in plan.inputs if not folds.FOLD.search(entry.name)
-    )
+def _without_choices(recipe: Recipe) -> dict[str, object]:
+    """Return a recipe as a table without the values that a sweep chose for its fold, and what it says of them."""
+    table: dict[str, Any] = msgspec.to_builtins(recipe)
+    for path in search_space.spelled_out(recipe.tuned.settings, recipe.chain):
+        inner: Any = table
+        *above, last = path.split(".")
+        for key in above:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(last, None)
+    tuned = table["tuned"]
+    table["tuned"] = {key: tuned[key] for key in ("sweep", "sha256", "method", "trials", "measure")}
+    return table
+
+
+def _shared_inputs(plan: Plan) -> dict[tuple[str, str], str]:
+    """Return (role, name) -> SHA-256 of what runs of all folds read: the base, say, and data that is not divided."""
+    return {(entry.role, entry.name): entry.sha256 for entry in plan.inputs if not folds.FOLD.search(entry.name)}
+
+
+def _read_the_same(plan: Plan, other: Plan) -> bool:
+    """Return whether two runs read the same; of what a sweep chose for each fold by itself, what both read."""
+    ours, theirs = _shared_inputs(plan), _shared_inputs(other)
+    if plan.recipe.tuned.by_fold:
+        return all(ours[entry] == theirs[entry] for entry in ours.keys() & theirs.keys())
+    return ours == theirs
 
 
 def are_of_one_set(plan: Plan, other: Plan) -> bool:
@@ -46,7 +73,7 @@ def are_of_one_set(plan: Plan, other: Plan) -> bool:
     """
     if fold_of(plan.recipe) is None or fold_of(other.recipe) is None:
         return False
-    return (family(plan.recipe), _shared_inputs(plan)) == (family(other.recipe), _shared_inputs(other))
+    return family(plan.recipe) == family(other.recipe) and _read_the_same(plan, other)
 
 
 def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:

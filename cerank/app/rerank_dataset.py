@@ -337,8 +337,9 @@ def _reranked(
         tag: tag of the run.
         pairs: number of all pairs.
     """
-    from cerank.datasets.document_fields import with_template
+    from cerank.datasets.open_datasets import open_dataset
 
+    collection = open_dataset(request.dataset, settings.cache) if request.document_template else dataset
     device = "" if folder is None or request.merge else resolve_device(settings.device)
     is_built_in = is_built_in_bm25(dataset, request.first_stage)
     return RerankedRun(
@@ -353,7 +354,8 @@ def _reranked(
         depth=request.depth,
         dataset=request.dataset,
         ir_datasets=dataset.name if dataset.location == CATALOG else "",
-        documents_sha256=with_template(dataset, request.base_template).documents.fingerprint(),
+        documents_sha256=collection.documents.fingerprint(),
+        document_template=request.base_template or request.document_template,
         queries=len(dataset.queries),
         pairs=pairs,
         pairs_scored=scored.computed,

@@ -235,11 +235,11 @@ def part_of(dataset: Dataset, part: str, keep: KeepRows | None = None) -> Datase
     count = len(dataset.queries)
     first, last = bounds_of(part, count, where)
     if isinstance(dataset.queries, StoredQueries) and first < min(last, count):
-        kept = keep(count, [dataset.identity, part]) if keep is not None else None
-        known = kept.load() if kept is not None else None
+        record = keep(count, [dataset.identity, part]) if keep is not None else None
+        known = record.load() if record is not None else None
         places = known[0] if known is not None else _places_by_hash(dataset.queries.ids, first, min(last, count))
-        if kept is not None and known is None:
-            kept.save(places)
+        if record is not None and known is None:
+            record.save(places)
         stored = dataset.queries.at_places(places)
         qrels = dataset.qrels.within(stored) if isinstance(dataset.qrels, StoredQrels) else dataset.qrels
         return replace(dataset, name=where, part=part, queries=stored, qrels=qrels)

@@ -28,6 +28,7 @@ from cerank.datasets.dataset import (
     Dataset,
     Documents,
     FieldReader,
+    StoredQrels,
     StoredQueries,
     judged_only,
     no_document,
@@ -38,14 +39,13 @@ from cerank.datasets.query_text import normalized
 from cerank.datasets.text_files import (
     TextRow,
     TopicField,
+    are_topics,
     document_rows,
-    ending_of,
     field_rows,
     query_rows,
     read_query_fields,
 )
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
-from cerank.files import tables
 from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks, local_path
 from cerank.files.named_files import near_folders
@@ -198,23 +198,23 @@ def _sha256(paths: Sequence[Path]) -> str:
 def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str], list[str]]:
     """Return the queries by id, and the ids of those without text that are skipped."""
     texts: dict[str, str] = {}
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}
     for path in paths:
         for number, query_id, text in query_rows(path, options.topic):
             where = at(path, number)
-            if checked_id(query_id, "query", where) in texts:
+            if checked_id(query_id, "query", where) in texts or query_id in skipped:
                 raise duplicate_error("query", query_id, where)
             if text.strip():
                 texts[query_id] = text
             elif options.without_text == "skip":
-                skipped.append(query_id)
+                skipped[query_id] = None
             else:
                 raise FormatError(
                     f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT, code="text-missing"
                 )
     if not texts:
-        raise FormatError("the file holds no query", where=str(paths[0]))
-    return texts, skipped
+        raise FormatError("the file holds no query", where=str(paths[0]), code="no-queries")
+    return texts, list(skipped)
 
 
 _SKIP_HINT = f'add the text, or write without_text = "skip" in {COLLECTION} to leave such queries out, counted'
@@ -401,38 +401,52 @@ class _Judged(msgspec.Struct, frozen=True):
 
     queries: StoredQueries
     qrels: Mapping[str, Mapping[str, int]]
-    sha256: str  # of the file of queries
+    every: StoredQueries  # of the folder that have a text, judged or not
+    path: Path  # the file of queries
+    left_out: int  # queries without text, in either file, that are left out
 
 
 def _is_large(path: Path) -> bool:
     return path.stat().st_size >= (LARGE_QUERIES_PACKED if path.suffix in PACKED_ENDINGS else LARGE_QUERIES)
 
 
-def _open_mapped(folder: Path, qrels_file: Path | None, options: _Collection, name: str, cache: Path) -> _Judged | None:
+def _open_mapped(
+    folder: Path, qrels_file: Path | None, options: _Collection, shared: Dataset | None, *, name: str, cache: Path
+) -> _Judged | None:
     """Return queries and judgments that stay on disk; None where both files are small, or the queries are not a file.
-
-    Queries without text that are left out, and TREC topics, are read into memory.
 
     Raises:
         FormatError: a malformed file, a query without text, or judgments of a query that is not there.
     """
     paths = _existing(folder, _QUERIES)
-    if len(paths) != 1 or options.without_text != "refuse":
-        return None
-    path = paths[0]
-    is_table = tables.is_parquet(path) or ending_of(path) in {".tsv", ".csv", ".jsonl"}
-    if not is_table or not (_is_large(path) or (qrels_file is not None and _is_large(qrels_file))):
+    if len(paths) != 1 or not (_is_large(paths[0]) or (qrels_file is not None and _is_large(qrels_file))):
         return None
     from cerank.datasets.mapped import mapped_queries
 
-    queries = mapped_queries.open_mapped_queries(path, cache, name, _SKIP_HINT)
+    path = paths[0]
+    reading = mapped_queries.QueryReading(options.topic, _SKIP_HINT, keeps_empty=options.without_text == "skip")
+    queries = mapped_queries.open_mapped_queries(path, cache, name, reading)
+    records = reading.copies(path, cache)  # which queries have a text depends on how they are read, too
+    with_text, without_text = (
+        mapped_queries.with_text(queries, records, str(path)) if reading.keeps_empty else (queries, 0)
+    )
     if qrels_file is None:
-        return _Judged(queries, {}, input_sha256(path))
+        of_shared = shared.qrels if shared is not None else {}
+        if not of_shared or shared is None:
+            return _Judged(with_text, {}, with_text, path, without_text)
+        judged = mapped_queries.queries_in(with_text, of_shared, records, shared.identity)
+        if isinstance(of_shared, StoredQrels):
+            return _Judged(judged, of_shared.within(judged), with_text, path, without_text)
+        grades = {query: row for query, row in of_shared.items() if query in judged}
+        return _Judged(judged, grades, with_text, path, without_text)
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
-    judged, absent = mapped_queries.judged_queries(queries, qrels, cache)
-    if absent:
-        raise _judged_without_text(absent, path)
-    return _Judged(judged, qrels, input_sha256(path))
+    found = mapped_queries.judged_queries(queries, with_text, qrels, records)
+    if found.absent and options.without_text == "refuse":
+        raise _judged_without_text(found.absent, path)
+    if not found.queries:  # as where there are no judgments at all
+        return _Judged(with_text, {}, with_text, path, without_text + found.unknown)
+    own = qrels if not found.absent and len(found.queries) == len(qrels) else qrels.within(found.queries)
+    return _Judged(found.queries, own, with_text, path, without_text + found.unknown)
 
 
 def _judged_without_text(query: str, path: Path) -> FormatError:
@@ -475,11 +489,25 @@ def _ignores_identical_ids(
 
 
 def _judged_in_memory(
-    texts: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]
-) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, int]]]:
-    """Return the queries with judgments, or all where there are none, and the judgments of queries with a text."""
-    judged = {query: row for query, row in qrels.items() if query in texts}
-    return judged_only(texts, judged), judged
+    queries: _OpenedQueries, qrels_file: Path | None, shared: Dataset | None, options: _Collection
+) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, int]], int]:
+    """Return the queries with judgments, or all where there are none, the judgments, and how many have no text.
+
+    What another dataset lends as a whole is taken as it is, for it may be on disk.
+
+    Raises:
+        FormatError: a query with judgments has no text, and such queries are not left out.
+    """
+    qrels: Mapping[str, Mapping[str, int]] = read_qrels(qrels_file) if qrels_file else {}
+    if shared is not None and not qrels_file:
+        if queries.texts is shared.queries and isinstance(shared.queries, StoredQueries):
+            return shared.queries, shared.qrels, 0
+        qrels = {query: row for query, row in shared.qrels.items() if query in queries.texts}
+    absent = [query for query in qrels if query not in queries.texts]
+    if absent and options.without_text == "refuse":
+        raise _judged_without_text(absent[0], queries.path)
+    judged = {query: row for query, row in qrels.items() if query in queries.texts}
+    return judged_only(queries.texts, judged), judged, len({*absent, *queries.skipped})
 
 
 def open_folder(
@@ -512,24 +540,24 @@ def open_folder(
     shared = _open_collection(folder, options, cache)
     documents, documents_hash, field_reader = _open_documents(folder, shared, name, cache)
     qrels_file = _qrels_file(folder, split)
-    mapped = _open_mapped(folder, qrels_file, options, name, cache) if cache is not None else None
+    mapped = _open_mapped(folder, qrels_file, options, shared, name=name, cache=cache) if cache is not None else None
+    texts: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     if mapped is not None:
-        queries, qrels = _OpenedQueries(mapped.queries, mapped.sha256, folder, []), mapped.qrels
+        queries = _OpenedQueries(mapped.every, input_sha256(mapped.path), mapped.path, [], (mapped.path,))
+        texts, qrels, without_text = mapped.queries, mapped.qrels, mapped.left_out
     else:
         queries = _open_queries(folder, shared, options, needs_queries=needs_queries)
-        qrels = read_qrels(qrels_file) if qrels_file else {}
-    if shared is not None and not qrels_file:
-        qrels = {query: row for query, row in shared.qrels.items() if query in queries.texts}
-    absent = [query for query in qrels if query not in queries.texts] if mapped is None else []
-    if absent and options.without_text == "refuse":
-        raise _judged_without_text(absent[0], queries.path)
-    without_text = len({*absent, *queries.skipped})
+        texts, qrels, without_text = _judged_in_memory(queries, qrels_file, shared, options)
     notes = [f"{counted(without_text, 'query')} without text left out"] if without_text else []
     own = runs_of_folder(folder)
     hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
     if without_text:
         hashes.append("queries without text left out")
+    if options.topic != _Collection().topic and any(map(are_topics, queries.files)):
+        hashes.append(f"topics read by {' '.join(options.topic)}")
+    if shared is not None and documents is not shared.documents and (not queries.files or not qrels_file):
+        hashes.append(f"queries or judgments of {shared.identity}")
     ignores = _ignores_identical_ids(options, shared, queries.texts, documents)
     if ignores:
         hashes.append(IGNORES_IDENTICAL_IDS)
@@ -542,13 +570,12 @@ def open_folder(
             return shared.query_fields() if shared.query_fields is not None else {}
         return {query: fields for file in queries.files for query, fields in read_query_fields(file)}
 
-    texts, judged = (queries.texts, qrels) if mapped is not None else _judged_in_memory(queries.texts, qrels)
     dataset = Dataset(
         name=name,
         location=str(folder.resolve()),
         description=description or "a local folder",
         queries=texts,
-        qrels=judged,
+        qrels=qrels,
         documents=documents,
         runs=tuple(dict.fromkeys((*own, *(shared.runs if shared is not None else ())))),
         identity=sha256_text("\n".join(hashes)),

@@ -135,6 +135,11 @@ def _field_row(path: Path, number: int, row: Mapping[str, object]) -> FieldRow:
     )
 
 
+def are_topics(path: Path) -> bool:
+    """Return whether a file of queries holds TREC topics, by its name."""
+    return ending_of(path) in {*_SGML, ".txt", ""}
+
+
 def query_rows(
     path: Path, fields: Sequence[TopicField] = ("title",), opener: Opener | None = None
 ) -> Iterator[TextRow]:
@@ -151,13 +156,13 @@ def query_rows(
     ending = ending_of(path)
     if tables.is_parquet(path):
         yield from _parquet_texts(path, QUERY_IDS, _QUERY_TEXTS)
+    elif are_topics(path):
+        yield from _topics(path, fields)
     elif ending == ".tsv":
         for number, (query_id, text) in tab_lines(path, (2,), opener):
             yield number, query_id, text
     elif ending == ".csv":
         yield from _csv_texts(path, QUERY_IDS, _QUERY_TEXTS, opener)
-    elif ending in (*_SGML, ".txt", ""):
-        yield from _topics(path, fields)
     else:
         for number, record in json_lines(path, _QueryRecord, opener):
             ids = (record.query_id, record.beir_id, record.qid, record.id)

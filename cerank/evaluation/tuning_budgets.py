@@ -27,6 +27,7 @@ class SystemTuning(msgspec.Struct, frozen=True, kw_only=True):
     method: str = ""
     measure: str = ""  # on validation
     validation: str = ""  # dataset of the validation queries, named as a condition names it
+    by_fold: bool = False  # each fold was tuned by itself, by so many trials
     changed: tuple[str, ...] = ()  # settings that are no longer those which the sweep found
 
 
@@ -63,4 +64,5 @@ def _in_words(label: str, tuning: SystemTuning) -> str:
         return f"'{label}' with n = 0"
     how = f"{tuning.method}, by {tuning.measure}, {counted(tuning.pairs, 'pair')} in all, sweep {tuning.sweep}"
     changed = f"; changed since: {', '.join(tuning.changed)}" if tuning.changed else ""
-    return f"'{label}' was tuned on validation with n = {counted(tuning.trials, 'trial')} ({how}{changed})"
+    trials = counted(tuning.trials, "trial") + (" in each fold" if tuning.by_fold else "")
+    return f"'{label}' was tuned on validation with n = {trials} ({how}{changed})"

@@ -61,11 +61,12 @@ class RerankedRun(msgspec.Struct, frozen=True, kw_only=True):
     depth: int
     dataset: str  # as it was named
     ir_datasets: str  # its id in ir_datasets; "" for others
-    documents_sha256: str
+    documents_sha256: str  # of the collection, whatever the model read of its documents
     queries: int
     pairs: int  # of queries and documents
     pairs_scored: int  # others had been scored before, and came from the cache
     dataset_sha256: str = ""  # of texts and judgments together, where that is what was recorded
+    document_template: str = ""  # text of a document from its fields, as the model read it; "" for the collection's own
     machine: RecordedMachine | None = None  # that scored; None for this one, now
     training: Mapping[str, object] = {}  # how the model was trained, where a run of the lab did
 
@@ -178,6 +179,7 @@ def _method(run: RerankedRun) -> dict[str, Any]:
         "precision": run.precision,
         "device": run.device,
         "threads": run.threads or "",
+        "document template": run.document_template,
         "reranks": "first stage",
         "training": dict(run.training),
     }

@@ -124,7 +124,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
     mistakes += (
-        tuning_mistakes(recipe.tuned)
+        tuning_mistakes(recipe.tuned, recipe.data.folds)
         + _depth_mistakes(recipe)
         + _mixture_mistakes(recipe)
         + _set_loss_mistakes(recipe)

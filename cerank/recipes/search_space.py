@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from cerank.core.decode import help_text
+from cerank.core.decode import help_text, merge_tables
 from cerank.core.seeds import derive
 
 EVERY_STAGE = "*"  # in place of a stage's name in a key path
@@ -226,6 +226,26 @@ def paths_in(path: str, chain: Sequence[str]) -> list[str]:
         return [path]
     names = chain if keys[1] == EVERY_STAGE else [name for name in chain if name == keys[1]]
     return [".".join(["stages", name, *keys[2:]]) for name in names]
+
+
+def spelled_out(settings: Mapping[str, object], chain: Sequence[str]) -> dict[str, object]:
+    """Return settings by the key paths of a recipe with this chain; those that it has no place for are left out."""
+    return {key: value for path, value in settings.items() for key in paths_in(path, chain)}
+
+
+def nested(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return settings by key path as the table that a recipe's file would hold.
+
+    >>> nested({"stages.cl.steps": 9, "data.train": "x"})
+    {'stages': {'cl': {'steps': 9}}, 'data': {'train': 'x'}}
+    """
+    table: dict[str, object] = {}
+    for path, value in settings.items():
+        inner: object = value
+        for key in reversed(path.split(".")):
+            inner = {key: inner}
+        table = merge_tables(table, inner) if isinstance(inner, dict) else table
+    return table
 
 
 def grid(search: Mapping[str, SearchRange]) -> list[dict[str, object]]:

@@ -96,6 +96,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, object]  # key path as the search names it -> value
     run: str  # its name in the lab
     stopped: int = 0  # validation of the last stage after which it was stopped early; 0 where it was not
+    fold: int = 0  # whose validation queries it is measured on, from 1; 0 without folds
 
 
 class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):

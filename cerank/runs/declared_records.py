@@ -71,5 +71,18 @@ class DeclaredRecords(Generic[R]):
         return record
 
 
+def kind_of(lab: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return what a lab keeps under a name, "sweep" or "matrix", with the ids of its runs; ("", ()) for nothing."""
+    kinds: tuple[DeclaredRecords[SweepRecord] | DeclaredRecords[MatrixRecord], ...] = (SWEEPS, MATRICES)
+    for kind in kinds:
+        try:
+            record = kind.load_if_there(lab, name) if name else None
+        except DamagedError:
+            continue
+        if record is not None and record.name == name:  # and not one that is filed alike
+            return kind.noun, tuple(record.members.values())
+    return "", ()
+
+
 MATRICES = DeclaredRecords("matrix", "matrices", MatrixRecord, MATRIX_FORMAT)
 SWEEPS = DeclaredRecords("sweep", "sweeps", SweepRecord, SWEEP_FORMAT)

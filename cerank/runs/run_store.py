@@ -23,7 +23,7 @@ from cerank.errors import CerankError, RunFailedError, UsageError, near_files, o
 from cerank.files import disk, journal, json_records, lease, lease_files
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, job_records, overlapped_reads, queue, run_names, user_labels
+from cerank.runs import checksums, declared_records, job_records, overlapped_reads, queue, run_names, user_labels
 from cerank.runs.job_records import RunJob
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
@@ -370,8 +370,11 @@ def find(lab: Path, text: str) -> RunFolder:
         raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more, code="run-ambiguous")
     words = [*short.values(), *(label for label in labels.values() if label), *known]
     close = get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6)
+    noun, _ = declared_records.kind_of(lab, text)
     if not words:
         hint = f"there are no runs in {lab} yet"
+    elif noun:
+        hint = f"it is a {noun}; `cerank ps --all` shows the names of its {'trials' if noun == 'sweep' else 'runs'}"
     elif close:
         hint = f"did you mean {' or '.join(repr(word) for word in close)}?"
     elif len(known) <= _MOST_NAMED:
@@ -382,6 +385,24 @@ def find(lab: Path, text: str) -> RunFolder:
         what = f"no run is called '{text}', and there is no such file"
         raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint, code="run-not-found")
     raise UsageError(f"no run is called '{text}'", hint=hint, code="run-not-found")
+
+
+def find_each(lab: Path, text: str) -> tuple[RunFolder, ...]:
+    """Return the run that `text` names, or all runs that the lab has of the sweep or matrix of that name.
+
+    A run that is called so goes before a sweep or matrix, and these before runs of whose names it is a part.
+
+    Raises:
+        UsageError: as `find`.
+    """
+    members = frozenset(declared_records.kind_of(lab, text)[1])
+    of_record = [folder for folder in folders(lab) if folder.name in members]
+    if of_record:
+        every = folders(lab)
+        names = {*(folder.name for folder in every), *run_names.of_runs(tuple(every)).values(), *map(_label, every)}
+        if text not in names:
+            return tuple(of_record)
+    return (find(lab, text),)
 
 
 def _title(short: str, label: str) -> str:

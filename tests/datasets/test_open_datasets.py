@@ -208,3 +208,24 @@ def test_the_real_folders_open_with_their_published_counts(
     rows = [json.loads(line) for line in (shared / name / "docs.jsonl").read_text().splitlines()]
     texts = dict(open_dataset(str(shared / name), tmp_path).documents)
     assert texts == {row["doc_id"]: " ".join(filter(None, (row.get("title"), row["text"]))) for row in rows}
+
+
+@pytest.mark.parametrize("own", ["docs.tsv", "docs.tsv queries.tsv", "docs.tsv qrels"])
+def test_the_identity_of_a_dataset_with_documents_of_its_own_tells_whose_queries_and_judgments_it_took(
+    tmp_path: Path, own: str
+) -> None:
+    identities = set()
+    for at in range(2):
+        lender, folder = tmp_path / f"lender-{at}", tmp_path / f"set-{at}"
+        for made in (lender, folder):
+            made.mkdir()
+            (made / "docs.tsv").write_text("d1\ta text\n")
+            (made / "queries.tsv").write_text("q1\ta query\nq2\tanother\n")
+            (made / "qrels").write_text("q1 0 d1 1\n")
+        (lender / "queries.tsv").write_text(f"q1\tquery {at}\nq2\tanother\n")
+        (lender / "qrels").write_text(f"q1 0 d1 {at + 1}\n")
+        for name in {"queries.tsv", "qrels"} - set(own.split()):
+            (folder / name).unlink()
+        (folder / "collection.toml").write_text(f'folder = "{lender}"\n')
+        identities.add(open_dataset(str(folder), tmp_path / "cache").identity)
+    assert len(identities) == 2

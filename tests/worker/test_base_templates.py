@@ -15,6 +15,9 @@ from typer.testing import CliRunner
 
 from cerank import recipes
 from cerank.app import rerank_dataset, shared_reranking
+from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.app.comparison.named_systems import targets_of
 from cerank.app.matrix import matrix_runs
 from cerank.app.plans import plan_of
 from cerank.app.publishing.export_model import ExportRequest, export
@@ -197,6 +200,21 @@ def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
     assert {query: len(scores) for query, scores in retrieved.items()} == dict.fromkeys(reranked, 12)
     for query, scores in retrieved.items():
         assert scores == pytest.approx(reranked[query], abs=2e-6)
+
+
+@pytest.mark.slow
+def test_a_ranking_of_documents_in_another_form_is_still_of_its_collection(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path
+) -> None:
+    out, test = tmp_path / "out.run", f"{made.data}[70%:]"
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    words = ["rerank", trained_on_passages.name, "--first-stage", "bm25", "--dataset", test, "--depth", "5"]
+    result = CliRunner().invoke(app, [*words, "--template", "{title}: {text}", "--metadata", "-o", str(out), *places])
+    assert result.exit_code == 0, result.output
+    assert "{title}: {text}" in out.read_text().partition("\nq")[0]
+    request = ComparisonRequest(targets=(str(out),), dataset=test, measures=("RR@10",))
+    (system,), _ = comparisons.measured_systems(made.settings, targets_of(made.settings.lab, request.targets), request)
+    assert not [note for note in system.notes if str(made.data) in note]
 
 
 @pytest.mark.slow

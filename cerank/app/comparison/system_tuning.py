@@ -34,6 +34,7 @@ def of_system(recipe: Recipe, stage: str) -> SystemTuning:
         method=tuned.method,
         measure=tuned.measure,
         validation=short_name(tuned.validation),
+        by_fold=tuned.by_fold,
         changed=changed(recipe, tuned),
     )
 

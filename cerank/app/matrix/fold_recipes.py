@@ -12,9 +12,12 @@ import msgspec
 from cerank import recipes
 from cerank.app import plans
 from cerank.app.test_collections.collection_groups import is_group
+from cerank.core.decode import merge_tables, toml_table
 from cerank.datasets import folds
 from cerank.errors import UsageError
 from cerank.planning import inputs
+from cerank.recipes import search_space
+from cerank.recipes.recipe_checks import recipe_from
 from cerank.recipes.schema import Data, Recipe, Stage
 from cerank.recipes.sections.set_mixtures import is_mixture, sets_of, with_names
 from cerank.text.safe_text import shown
@@ -58,8 +61,36 @@ def fold_recipes(recipe: Recipe) -> tuple[FoldRecipe, ...]:
     _check_divided(recipe, whole, names_data=names_data)
     validates = whole in {stage.validation or recipe.data.validation for _, stage in recipe.chained()}
     count = folds.count_of(of, validates=validates)
+    chosen = recipe.tuned.folds
+    if chosen and len(chosen) != count:
+        what = f"a sweep chose settings for {len(chosen)} folds, and there are {count}"
+        hint = f"set data.folds back, or search again: cerank sweep (sweep {shown(recipe.tuned.sweep, 80)})"
+        raise UsageError(what, where=f"recipe {recipe.name}, tuned.folds", hint=hint, code="folds-tuned")
     rounds = [folds.fold_names(whole, number, count, of, validates=validates) for number in range(1, count + 1)]
-    return tuple(FoldRecipe(_of_fold(recipe, whole, names), number, count) for number, names in enumerate(rounds, 1))
+    return tuple(
+        FoldRecipe(_of_fold(_as_tuned(recipe, number), whole, names), number, count)
+        for number, names in enumerate(rounds, 1)
+    )
+
+
+def _as_tuned(recipe: Recipe, number: int) -> Recipe:
+    """Return a recipe with what a sweep chose for one fold, if it did so fold by fold."""
+    if not recipe.tuned.folds:
+        return recipe
+    choice = recipe.tuned.folds[number - 1]
+    tuned = msgspec.structs.replace(
+        recipe.tuned,
+        folds=(),
+        trial=choice.trial,
+        value=choice.value,
+        validation=choice.validation,
+        pairs=choice.pairs,
+        settings=choice.settings,
+    )
+    where = f"recipe {recipe.name}, tuned.folds {number}"
+    table = toml_table(recipes.render(msgspec.structs.replace(recipe, tuned=tuned)).encode(), where)
+    changes = search_space.nested(search_space.spelled_out(choice.settings, recipe.chain))
+    return plans.absolute(plans.checked(recipe_from(merge_tables(table, changes), where)))
 
 
 def instead_of(key: str, name: str, of: str) -> str:
@@ -133,7 +164,12 @@ def _of_fold(recipe: Recipe, whole: str, names: folds.FoldNames) -> Recipe:
         folds="",
     )
     stages = {name: _stage_of_fold(stage, train, validation) for name, stage in recipe.stages.items()}
-    return msgspec.structs.replace(recipe, data=data, stages=stages)
+    settings = {
+        path: train(value) if isinstance(value, str) and path.endswith(("data.train", ".dataset")) else value
+        for path, value in recipe.tuned.settings.items()
+    }
+    tuned = msgspec.structs.replace(recipe.tuned, settings=settings) if settings else recipe.tuned
+    return msgspec.structs.replace(recipe, data=data, stages=stages, tuned=tuned)
 
 
 def _stage_of_fold(stage: Stage, train: Callable[[str], str], validation: Callable[[str], str]) -> Stage:

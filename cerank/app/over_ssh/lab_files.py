@@ -119,7 +119,7 @@ class LabFiles:
     # giving
 
     def named_runs(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Return the ids of the runs that the texts name; of all runs for no text.
+        """Return the ids of the runs that the texts name, of all runs for no text; a sweep's or matrix' name names all.
 
         Raises:
             UsageError: a text names none, or several; or the lab is not there.
@@ -128,7 +128,7 @@ class LabFiles:
             raise UsageError("there is no lab", where=str(self.lab), code="lab-not-found")
         if not texts:
             return tuple(folder.name for folder in run_store.folders(self.lab))
-        return tuple(dict.fromkeys(run_store.find(self.lab, text).name for text in texts))
+        return tuple(dict.fromkeys(run.name for text in texts for run in run_store.find_each(self.lab, text)))
 
     def listing(self, run: str, checkpoints: Checkpoints) -> tuple[FileToReceive, ...]:
         """Return the files of a run with their hashes.

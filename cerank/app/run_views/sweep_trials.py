@@ -33,6 +33,7 @@ class SweepTrial(msgspec.Struct, frozen=True, kw_only=True):
     measure: str  # on validation, by which the sweep chooses
     settings: dict[str, object]  # key path as the search names it -> value
     stopped: int = 0  # validation of the last stage after which it was stopped early; 0 where it was not
+    fold: int = 0  # whose validation queries it is measured on, from 1; 0 without folds
 
     @property
     def title(self) -> str:
@@ -76,12 +77,22 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(each.trial.arm for each in self.trials))
 
     @property
+    def title(self) -> str:
+        """Return what is searched: "sweep of cl, kd"."""
+        return f"sweep of {', '.join(self.arms) if len(self.arms) < 3 else counted(len(self.arms), 'arm')}"
+
+    @property
     def over(self) -> int:
         """Return how many trials have had their chance."""
         return sum(each.is_over for each in self.trials)
 
     def best(self, arm: str = "") -> TrialState | None:
-        """Return the finished trial with the best value, of equal ones the first; of one arm, or of all."""
+        """Return the finished trial with the best value, of equal ones the first; of one arm, or of all.
+
+        Of all there is none in a sweep over folds, whose trials are measured on different queries.
+        """
+        if not arm and any(each.trial.fold for each in self.trials):
+            return None
         of_arm = [each for each in self.trials if arm in {"", each.trial.arm} and each.value is not None]
         return max(of_arm, key=lambda each: (each.value or 0.0, -each.trial.number)) if of_arm else None
 
@@ -146,6 +157,7 @@ def _trials_of(record: SweepRecord) -> dict[str, SweepTrial]:
             measure=record.measure,
             settings=trial.settings,
             stopped=trial.stopped,
+            fold=trial.fold,
         )
         for trial in record.trials
     }

@@ -15,7 +15,7 @@ import msgspec
 
 from cerank import recipes
 from cerank.app import plans
-from cerank.core.decode import merge_tables
+from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.errors import CerankError, RecipeError, UsageError
 from cerank.planning import stage_keys
 from cerank.planning.inputs import validation_dataset
@@ -35,7 +35,9 @@ Settings = dict[str, object]  # key path as the search names it -> value
 class SweepArm(msgspec.Struct, frozen=True, kw_only=True):
     """One recipe of a sweep."""
 
-    name: str  # that the recipe gives itself
+    name: str  # that the recipe gives itself, with the fold behind it
+    of: str  # that the recipe gives itself
+    fold: int = 0  # of a recipe with `data.folds`, the one that is tested later, from 1; 0 without folds
     source: str  # shipped name or path
     recipe: Recipe  # as it is without a trial's settings
     search: dict[str, SearchRange]  # the keys that it has a place for
@@ -50,6 +52,8 @@ class SweepArm(msgspec.Struct, frozen=True, kw_only=True):
     def with_settings(self, settings: Mapping[str, object], given: str) -> Recipe:
         """Return the recipe with a trial's settings, complete, checked and with absolute paths; tests are as they were.
 
+        Of a recipe with folds it is that of the arm's fold.
+
         Args:
             settings: key path as the search names it -> value.
             given: where they were given, for the error.
@@ -57,9 +61,12 @@ class SweepArm(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             CerankError: the recipe is wrong with them.
         """
-        table = _nested({**self.fixed, **_spelled_out(settings, self.recipe.chain)})
+        table = search_space.nested({**self.fixed, **search_space.spelled_out(settings, self.recipe.chain)})
         loaded = recipes.load(self.source, (), table, given=given)
-        return plans.absolute(plans.checked(loaded.recipe))
+        recipe = plans.absolute(plans.checked(loaded.recipe))
+        if not self.fold:
+            return recipe
+        return msgspec.structs.replace(fold_recipes(recipe)[self.fold - 1].recipe, name=self.name)
 
 
 class SweepPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +81,11 @@ class SweepPlan(msgspec.Struct, frozen=True, kw_only=True):
     def trials(self) -> int:
         """Return the number of trials of all arms together."""
         return sum(arm.trials for arm in self.arms)
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Return the names that the recipes give themselves."""
+        return tuple(dict.fromkeys(arm.of for arm in self.arms))
 
     def arm(self, name: str) -> SweepArm:
         """Return the arm of that name."""
@@ -104,7 +116,8 @@ def load_arms(loaded: LoadedSweep) -> SweepPlan:
         what = what if same == twice else f"the recipes '{same}' and '{twice}' would be written to one file"
         raise UsageError(what, where=where, hint="give one of them another name", code="name-twice")
     _check_stages(sweep, plain)
-    arms = [_arm(sweep, source, recipe) for source, recipe in zip(sweep.recipes, plain, strict=True)]
+    each = zip(sweep.recipes, plain, strict=True)
+    arms = [arm for source, recipe in each for arm in _arms(sweep, source, recipe)]
     for arm in arms:
         _check_arm(sweep, arm)
     _check_budgets(sweep, arms)
@@ -136,16 +149,28 @@ def as_trial(recipe: Recipe, sweep: str, number: int) -> Recipe:
     )
 
 
-def _arm(sweep: Sweep, source: str, plain: Recipe) -> SweepArm:
-    """Return an arm: its recipe with what the sweep sets, and the keys that it has a place for."""
-    fixed = _spelled_out(sweep.settings, plain.chain)
+def _arms(sweep: Sweep, source: str, plain: Recipe) -> list[SweepArm]:
+    """Return the arms of a recipe, with the keys that it has a place for: one, or one for each of its folds.
+
+    In a fold's arm the other folds are trained on, and the next one chooses among trials; so each fold is tested later
+    with settings that were chosen without its queries.
+    """
+    fixed = search_space.spelled_out(sweep.settings, plain.chain)
     if sweep.measure:
         fixed[f"stages.{plain.chain[-1]}.validation_measure"] = sweep.measure
     search = {path: entry for path, entry in sweep.search.items() if search_space.paths_in(path, plain.chain)}
-    arm = SweepArm(name=plain.name, source=source, recipe=plain, search=search, fixed=fixed, trials=0)
     count = len(search_space.grid(search)) if sweep.method == "grid" and search else sweep.trials or 0
+    arm = SweepArm(
+        name=plain.name, of=plain.name, source=source, recipe=plain, search=search, fixed=fixed, trials=count
+    )
     recipe = arm.with_settings({}, f"in sweep {sweep.name}")
-    return msgspec.structs.replace(arm, recipe=recipe, trials=count)
+    if not recipe.data.folds:
+        return [msgspec.structs.replace(arm, recipe=recipe)]
+    arms = []
+    for each in fold_recipes(recipe):
+        of_fold = msgspec.structs.replace(each.recipe, name=f"{plain.name} fold {each.number}")
+        arms.append(msgspec.structs.replace(arm, name=of_fold.name, fold=each.number, recipe=of_fold))
+    return arms
 
 
 def _check_stages(sweep: Sweep, plain: Sequence[Recipe]) -> None:
@@ -170,10 +195,6 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
         hint = "name keys of its stages, or stages.*.KEY for a key of every stage"
         raise UsageError(what, where=where, hint=hint, code="sweep-without-key")
     data = arm.recipe.data
-    if data.folds:
-        what = f"{arm.name}: with data.folds each query is tested in one of the folds, so that none is left to tune on"
-        hint = "take data.folds out of the recipe, and set data.validation to queries that nothing tests"
-        raise UsageError(what, where=where, hint=hint, code="sweep-with-folds")
     measured_on = {data.validation, *(validation_dataset(arm.recipe, stage) for _, stage in arm.recipe.chained())}
     if both := [name for name in data.test if name in measured_on]:
         what = f"{arm.name}: {both[0]} is validation and test, so that the sweep would tune on the test set"
@@ -182,8 +203,8 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
     if arm.recipe.chained()[-1][1].validation_measure == VALIDATION_LOSS:
         what = f"{arm.name}: its last stage validates by a loss, which means something else under other settings"
         raise UsageError(what, where=where, hint='set measure = "nDCG@10" in the sweep', code="sweep-measure")
-    name, stage = arm.recipe.chained()[-1]
-    if sweep.method == "asha" and (not stage.validate_every or 0 < stage.steps <= stage.validate_every):
+    name = arm.recipe.chain[-1]
+    if sweep.method == "asha" and not _validates_in_training(arm):
         what = f"{arm.name}: asha compares validations during training, and {name} validates at its end only"
         hint = f"set stages.{name}.validate_every below its number of steps"
         raise UsageError(what, where=where, hint=hint, code="sweep-without-validations")
@@ -191,7 +212,21 @@ def _check_arm(sweep: Sweep, arm: SweepArm) -> None:
     if sweep.method != "grid" and size < arm.trials:
         what = f"{arm.name}: {counted(size, 'setting')} cannot give {arm.trials} different trials"
         raise UsageError(what, where=where, hint='take method = "grid", or fewer trials', code="sweep-too-small")
-    _check_ends(sweep, arm)
+    if arm.fold <= 1:  # the other folds differ in their queries alone
+        _check_ends(sweep, arm)
+
+
+def _validates_in_training(arm: SweepArm) -> bool:
+    """Return whether the last stage of any trial validates before its end; a stage of epochs is taken to do so."""
+    name, stage = arm.recipe.chained()[-1]
+
+    def tried(key: str, own: int) -> list[int]:
+        path = f"stages.{name}.{key}"
+        ends = [entry.ends() for each, entry in arm.search.items() if path in search_space.paths_in(each, (name,))]
+        return [value for values in ends for value in values if isinstance(value, int)] or [own]
+
+    pairs = itertools.product(tried("steps", stage.steps), tried("validate_every", stage.validate_every))
+    return any(every and not 0 < steps <= every for steps, every in pairs)
 
 
 def _check_ends(sweep: Sweep, arm: SweepArm) -> None:
@@ -291,18 +326,3 @@ def _sha256(sweep: Sweep, arms: Sequence[SweepArm]) -> str:
     declared = msgspec.structs.replace(sweep, name="-", description="", recipes=(), primary=(), trials=None)
     parts = ("sweep", without_defaults(declared), [without_defaults(as_trial(arm.recipe, "", 0)) for arm in arms])
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
-
-
-def _spelled_out(settings: Mapping[str, object], chain: Sequence[str]) -> dict[str, object]:
-    """Return settings by the key paths of a recipe with this chain; those that it has no place for are left out."""
-    return {key: value for path, value in settings.items() for key in search_space.paths_in(path, chain)}
-
-
-def _nested(settings: Mapping[str, object]) -> dict[str, object]:
-    table: dict[str, object] = {}
-    for path, value in settings.items():
-        nested: object = value
-        for key in reversed(path.split(".")):
-            nested = {key: nested}
-        table = merge_tables(table, nested) if isinstance(nested, dict) else table
-    return table

@@ -241,7 +241,13 @@ def queue_trials(
         for cell, each in zip(cells, shared, strict=True)
     ]
     added = tuple(
-        TrialRecord(arm=trial.arm, number=trial.number, settings=trial.settings, run=folder.name)
+        TrialRecord(
+            arm=trial.arm,
+            number=trial.number,
+            settings=trial.settings,
+            run=folder.name,
+            fold=plan.arm(trial.arm).fold,
+        )
         for trial, folder in zip(trials, folders, strict=True)
     )
     record = _with_trials(plan, record, added, now)

@@ -15,43 +15,71 @@ import msgspec
 from cerank import recipes
 from cerank.app.sweeps.sweep_arms import SweepPlan, tuned_file
 from cerank.app.sweeps.sweep_driver import SweepStatus
-from cerank.app.sweeps.trial_results import ArmResult
+from cerank.app.sweeps.trial_results import ArmResult, TrialResult
 from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.recipes.schema import Recipe
-from cerank.recipes.sections.tuning_specs import Tuning
+from cerank.recipes.sections.tuning_specs import FoldTuning, Tuning
 from cerank.text.safe_text import counted
 
 
-def tuned_recipe(plan: SweepPlan, each: ArmResult) -> Recipe:
-    """Return an arm's recipe with the settings of its best trial, its tests as they were, and where that comes from.
+def tuned_recipe(plan: SweepPlan, arms: Sequence[ArmResult]) -> Recipe:
+    """Return a recipe with the settings of its best trial, its tests as they were, and where that comes from.
+
+    Args:
+        plan: the sweep.
+        arms: the recipe's only arm, or those of all its folds: then it has settings for each of them.
 
     Raises:
-        UsageError: no trial of the arm was finished.
+        UsageError: no trial of an arm was finished.
     """
-    best, where = each.best, f"sweep {plan.sweep.name}"
-    if best is None:
-        what = f"{each.arm.name}: none of {counted(each.arm.trials, 'trial')} was finished"
-        raise UsageError(what, where=where, hint="`cerank sweep FILE --results` says why", code="sweep-without-best")
-    settings = best.trial.settings
-    recipe = each.arm.with_settings(settings, where)
+    where = f"sweep {plan.sweep.name}"
+    best = [_best(plan, each) for each in arms]
     tuned = Tuning(
         sweep=plan.sweep.name,
         sha256=plan.sha256,
         method=plan.sweep.method,
-        trials=len(each.results),
-        pairs=each.pairs,
+        trials=len(arms[0].results),
+        pairs=sum(each.pairs for each in arms),
         measure=plan.measure,
-        validation=each.arm.validation,
-        value=best.value,
-        trial=best.trial.number,
-        settings=settings,
     )
+    first = arms[0].arm
+    if first.fold:
+        whole = msgspec.structs.replace(first, name=first.of, fold=0)
+        recipe = whole.with_settings({}, where)
+        each_fold = tuple(
+            FoldTuning(
+                trial=chosen.trial.number,
+                value=chosen.value,
+                validation=each.arm.validation,
+                pairs=each.pairs,
+                settings=chosen.trial.settings,
+            )
+            for each, chosen in zip(arms, best, strict=True)
+        )
+        tuned = msgspec.structs.replace(tuned, by_fold=True, folds=each_fold)
+    else:
+        recipe = first.with_settings(best[0].trial.settings, where)
+        tuned = msgspec.structs.replace(
+            tuned,
+            validation=first.validation,
+            value=best[0].value,
+            trial=best[0].trial.number,
+            settings=best[0].trial.settings,
+        )
     return msgspec.structs.replace(recipe, name=f"{recipe.name}-tuned", tuned=tuned)
 
 
+def _best(plan: SweepPlan, each: ArmResult) -> TrialResult:
+    if each.best is None:
+        what = f"{each.arm.name}: none of {counted(each.arm.trials, 'trial')} was finished"
+        hint = "`cerank sweep FILE --results` says why"
+        raise UsageError(what, where=f"sweep {plan.sweep.name}", hint=hint, code="sweep-without-best")
+    return each.best
+
+
 def write(plan: SweepPlan, status: SweepStatus, folder: Path, *, replace: bool = False) -> list[Path]:
-    """Write the best setting of each arm to FOLDER/ARM-tuned.toml, and return the files.
+    """Write the best settings of each recipe to FOLDER/RECIPE-tuned.toml, and return the files.
 
     Raises:
         UsageError: a trial has not had its chance yet, an arm has no finished one, or a file exists.
@@ -65,8 +93,9 @@ def write(plan: SweepPlan, status: SweepStatus, folder: Path, *, replace: bool =
             "the best of some would be chosen among fewer than its recipe says; give the command again without --write"
         )
         raise UsageError(what, where=where, hint=hint, code="sweep-not-over")
-    tuned_recipes = [tuned_recipe(plan, each) for each in status.arms]
-    files = [folder / tuned_file(each.arm.name) for each in status.arms]
+    arms_of = {name: [each for each in status.arms if each.arm.of == name] for name in plan.recipes}
+    tuned_recipes = [tuned_recipe(plan, arms) for arms in arms_of.values()]
+    files = [folder / tuned_file(name) for name in arms_of]
     there = [file for file in files if file.exists()]
     if there and not replace:
         raise UsageError("the file exists", where=str(there[0]), hint="--replace writes it anew", code="file-exists")

@@ -8,18 +8,19 @@ a record for each query, "document grade document grade".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 from cerank.core.row_sets import KnownItems, RowSet
 from cerank.datasets.dataset import StoredQrels, StoredQueries
 from cerank.datasets.mapped.grouped_qrels import grouped_qrels
 from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.datasets.mapped_documents import MappedDocuments, open_mapped_documents
-from cerank.datasets.text_files import TextRow, query_rows
+from cerank.datasets.text_files import TextRow, TopicField, are_topics, query_rows
 from cerank.errors import FormatError
+from cerank.files.hashing import sha256_json
 from cerank.files.line_reader import Opener, at
 from cerank.text.safe_text import shown
 
@@ -129,27 +130,76 @@ class MappedQrels(StoredQrels):
         return MappedQrels(self._texts, queries)
 
 
-def open_mapped_queries(path: Path, cache: Path, name: str, without_text: str) -> MappedQueries:
-    """Return the queries of a file that is no TREC topics, with a copy in `cache` that is made if it is missing.
+class QueryReading(NamedTuple):
+    """How a file of queries is read."""
+
+    topic: tuple[TopicField, ...] = ("title",)  # parts of TREC topics that make the query
+    hint: str = ""  # of the error for a query without text
+    keeps_empty: bool = False  # whether queries without text are kept; else they are an error
+
+    def copies(self, path: Path, cache: Path) -> Path:
+        """Return the folder of caches for copies of a file that is read in this way."""
+        fields = list(self.topic) if are_topics(path) else []
+        if not fields and not self.keeps_empty:
+            return cache
+        return cache / "queries-otherwise-read" / sha256_json([fields, self.keeps_empty])[:16]
+
+
+def open_mapped_queries(path: Path, cache: Path, name: str, reading: QueryReading) -> MappedQueries:
+    """Return the queries of a file, with a copy in `cache` that is made if it is missing.
 
     Args:
         path: the file.
         cache: folder of caches.
         name: name of the dataset.
-        without_text: hint of the error for a query without text.
+        reading: how it is read.
 
     Raises:
         FormatError, MissingError, UsageError: the file is malformed or not there, or a query has no text.
     """
 
     def rows(file: Path, _opener: Opener) -> Iterator[TextRow]:
-        for number, query_id, text in query_rows(file):
-            if not text.strip():
+        for number, query_id, text in query_rows(file, reading.topic):
+            if not reading.keeps_empty and not text.strip():
                 what = f"query '{shown(query_id, 80)}' has no text"
-                raise FormatError(what, where=at(file, number), hint=without_text, code="text-missing")
+                raise FormatError(what, where=at(file, number), hint=reading.hint, code="text-missing")
             yield number, query_id, text
 
-    return MappedQueries(open_mapped_documents(path, cache, name, rows, "query"))
+    return MappedQueries(open_mapped_documents(path, reading.copies(path, cache), name, rows, "query"))
+
+
+def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQueries, int]:
+    """Return the queries of a file that have a text, and the number of those without; kept in `cache`.
+
+    Raises:
+        FormatError: none has one.
+    """
+    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint())
+    known = record.load()
+    places = RowSet(len(queries)) if known is None else known[0]
+    if known is None:
+        for place, (_, text) in enumerate(queries._texts):
+            if text.strip():
+                places.add(place)
+        record.save(places)
+    if not len(places):
+        raise FormatError("the file holds no query", where=where, code="no-queries")
+    count = len(queries) - len(places)
+    return (queries.at_places(places) if count else queries), count
+
+
+def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decided_by: str) -> MappedQueries:
+    """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
+    key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
+    record = RowsRecord(cache, "queries-in-others", len(queries), key)
+    kept = record.load()
+    places = RowSet(len(queries)) if kept is None else kept[0]
+    if kept is None:
+        for place, query in enumerate(queries.ids):
+            if query in known:
+                places.add(place)
+        record.save(places)
+    return queries if len(places) == len(queries) else queries.at_places(places)
 
 
 def open_mapped_qrels(path: Path, cache: Path, name: str) -> MappedQrels:
@@ -161,32 +211,47 @@ def open_mapped_qrels(path: Path, cache: Path, name: str) -> MappedQrels:
     return MappedQrels(open_mapped_documents(path, cache, name, rows, "query judgments"))
 
 
-def judged_queries(queries: MappedQueries, qrels: MappedQrels, cache: Path) -> tuple[MappedQueries, str]:
-    """Return the queries that have judgments, and a query with judgments and no text, "" where there is none.
+class JudgedQueries(NamedTuple):
+    """The queries of a file that have judgments."""
 
-    What takes a minute for millions of queries is kept in `cache`, but for files that are refused.
+    queries: MappedQueries
+    absent: str  # a query with judgments and no text; "" where there is none
+    unknown: int  # number of queries with judgments that the file of queries does not name
+
+
+def judged_queries(every: MappedQueries, texts: MappedQueries, qrels: MappedQrels, cache: Path) -> JudgedQueries:
+    """Return which queries of a file have judgments.
+
+    What takes a minute for millions of queries is kept in `cache`.
 
     Args:
-        queries: all queries of a file.
+        every: all queries of a file.
+        texts: those of them that have a text.
         qrels: all judgments of a file.
         cache: folder of caches.
     """
-    judged, texts = qrels._texts, queries._texts
-    record = RowsRecord(cache, "judged-queries", len(queries), [texts.fingerprint(), judged.fingerprint()])
-    known = record.load()
-    places = RowSet(len(queries)) if known is None else known[0]
+    judged, named = qrels._texts, every._texts
+    decided_by = [named.fingerprint(), judged.fingerprint(), texts._rows is not None]
+    record = RowsRecord(cache, "judged-queries", len(texts), decided_by)
+    known = record.load(["unknown", "without"])
+    places = RowSet(len(texts)) if known is None else known[0]
+    unknown = without = 0
+    absent = ""
     if known is None:
-        for start in range(0, len(queries), _AT_ONCE):
-            ids = queries.ids[start : start + _AT_ONCE]
+        for start in range(0, len(texts), _AT_ONCE):
+            ids = texts.ids[start : start + _AT_ONCE]
             for place, is_judged in enumerate(judged.are_known(ids), start):
                 if is_judged:
                     places.add(place)
         all_judged = iter(qrels)
         while ids := list(itertools.islice(all_judged, _AT_ONCE)):
-            absent = next(
-                (query for query, is_known in zip(ids, texts.are_known(ids), strict=True) if not is_known), ""
-            )
-            if absent:
-                return queries, absent
-        record.save(places)
-    return (queries if len(places) == len(queries) else queries.at_places(places)), ""
+            for query, is_known in zip(ids, named.are_known(ids), strict=True):
+                unknown += not is_known
+                if not is_known or (texts is not every and query not in texts):
+                    without, absent = without + 1, absent or query
+        record.save(places, {"unknown": unknown, "without": without})
+    else:
+        unknown, without = known[1]["unknown"], known[1]["without"]
+    if without and not absent:
+        absent = next(query for query in qrels if query not in texts)
+    return JudgedQueries(texts if len(places) == len(texts) else texts.at_places(places), absent, unknown)

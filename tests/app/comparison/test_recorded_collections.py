@@ -87,3 +87,17 @@ def test_a_ranking_of_a_run_of_the_lab_raises_a_doubt_by_its_plan(tmp_path):
     assert doubts(settings, path, str(copy)) == []  # the same documents
     (doubt,) = doubts(settings, path, str(tmp_path / "apart"))
     assert run_store.short_name(folder) in doubt
+
+
+def test_a_part_that_a_header_names_from_the_home_folder_is_of_its_own_whole(places, tmp_path, monkeypatch):
+    settings, first, _, _ = places
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = RerankedRun(
+        tag="t", model="m", model_sha256="", precision="", device="", threads=1, first_stage="bm25",
+        first_stage_sha256="", depth=2, dataset=f"{first}[50%:]", ir_datasets="", queries=3, pairs=6, pairs_scored=6,
+        documents_sha256="", dataset_sha256=open_dataset(f"{first}[50%:]", settings.cache).fingerprint(),
+    )  # fmt: skip
+    path = tmp_path / "exported.run"
+    path.write_text("".join(f"{line}\n" for line in header(MetadataRequest(command=("c",)), made, None)) + ROWS)
+    assert "~/birds" in path.read_text()
+    assert doubts(settings, path, str(first)) == []

@@ -15,6 +15,7 @@ from cerank.app.over_ssh.lab_files import LabFiles
 from cerank.app.over_ssh.lab_messages import LabCall
 from cerank.app.over_ssh.lab_server import LabServer
 from cerank.cli.typer_app import app
+from cerank.errors import UsageError
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
 from cerank.runs import run_store
@@ -147,3 +148,18 @@ def test_a_matrix_to_which_runs_were_added_replaces_what_it_was(tmp_path: Path, 
     MATRICES.save(tmp_path / "there", matrix_of(trials[:1]))
     copied(tmp_path)
     assert MATRICES.load_if_there(tmp_path / "there", "grid") == matrix_of(trials, changed="t2")
+
+
+def test_the_name_of_a_sweep_or_matrix_copies_its_runs_with_their_record(tmp_path: Path, trials: list[str]) -> None:
+    other = run_store.create(tmp_path / "here", plan_for(label="another"), TOML, datetime(2026, 1, 3, tzinfo=UTC))
+    copied(tmp_path, "rates")
+    assert [folder.name for folder in run_store.folders(tmp_path / "there")] == trials
+    assert kept(tmp_path) == record_of(trials)
+    MATRICES.save(tmp_path / "here", matrix_of([trials[0], other.name, "deleted"]))
+    assert [run.name for run in run_store.find_each(tmp_path / "here", "grid")] == [trials[0], other.name]
+    assert run_store.find_each(tmp_path / "here", "another") == (other,)
+    SWEEPS.save(tmp_path / "here", record_of(trials, name="another"))
+    assert run_store.find_each(tmp_path / "here", "another") == (other,)  # a run that is called so goes first
+    with pytest.raises(UsageError) as raised:
+        run_store.find(tmp_path / "here", "rates")
+    assert "ps --all" in (raised.value.hint or "")

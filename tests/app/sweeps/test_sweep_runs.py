@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from cerank import recipes
-from cerank.app import plans
+from cerank.app import fold_runs, plans
 from cerank.app.comparison import comparisons
 from cerank.app.lab import Lab
+from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import LabMonitor
 from cerank.app.run_views.seed_groups import grid_of
@@ -254,7 +255,6 @@ def test_a_deleted_trial_counts_and_is_not_made_again_in_silence(made: SimpleNam
             UsageError,
             "sweep-too-small 5",
         ),
-        ({"search": f'{RATES}\n[settings]\n"data.folds" = "5"'}, UsageError, "sweep-with-folds data.folds"),
         ({"head": 'method = "grid"\ntrials = 5'}, UsageError, "sweep-trials 5"),
         ({"search": '"stages.*.steps" = { integer = [1, 600] }'}, UsageError, "sweep-too-large 500"),
         ({"arms": '"./cl.toml", "./nothing.toml"'}, UsageError, "recipe-unreadable nothing.toml"),
@@ -426,8 +426,123 @@ def test_asha_counts_a_trial_as_stopped_where_it_should_have_been(made: SimpleNa
     assert made.lab.queued() == []
 
 
+@pytest.mark.parametrize("steps", ["[2, 4]", "[4, 8]"])
+def test_asha_looks_at_the_steps_that_are_searched_and_not_at_those_of_the_recipe(
+    made: SimpleNamespace, steps: str
+) -> None:
+    search = f'{RATES}\n"stages.*.steps" = {steps}'
+    head = 'method = "asha"\ntrials = 3\nsettings."stages.*.validate_every" = 4'
+    if steps == "[4, 8]":  # the trials of 8 steps validate after 4
+        assert sweep_of(made, search, head=head).arms
+        return
+    with refused(UsageError, "sweep-without-validations"):
+        sweep_of(made, search, head=head)
+    text = (made.folder / "both.toml").read_text()
+    (made.folder / "both.toml").write_text(text.replace("steps = 4", "steps = 40"))
+    with refused(UsageError, "sweep-without-validations"):  # whatever the recipe itself would do
+        sweep_of(made, search, head=head)
+
+
 def test_asha_needs_validations_during_training(made: SimpleNamespace) -> None:
     text = (made.folder / "both.toml").read_text()
     (made.folder / "both.toml").write_text(text.replace("validate_every = 2", "validate_every = 0"))
     with refused(UsageError, "sweep-without-validations", "stages.contrastive.validate_every"):
         sweep_of(made, arms='"./cl.toml"', head='method = "asha"\ntrials = 2')
+
+
+def with_folds(made: SimpleNamespace) -> Path:
+    """A recipe of one stage that is cross-validated in three folds; return its file."""
+    whole = made.plan.recipe.data.train.partition("[")[0]
+    data = msgspec.structs.replace(made.plan.recipe.data, train=whole, validation=whole, test=(whole,), folds="3")
+    stage = msgspec.structs.replace(made.plan.recipe.stages["contrastive"], steps=4, validate_every=2)
+    recipe = msgspec.structs.replace(
+        made.plan.recipe, name="cv", chain=("contrastive",), data=data, stages={"contrastive": stage}
+    )
+    file = made.folder / "cv.toml"
+    file.write_text(recipes.render(recipe))
+    return file
+
+
+def test_a_sweep_over_folds_searches_each_on_its_own_validation_and_never_its_test(made: SimpleNamespace) -> None:
+    with_folds(made)
+    plan = sweep_of(made, arms='"./cv.toml"')
+    assert [(arm.name, arm.fold, arm.trials) for arm in plan.arms] == [
+        (f"cv fold {number}", number, 2) for number in (1, 2, 3)
+    ]
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    whole = made.plan.recipe.data.train.partition("[")[0]
+    seen: dict[str, set[str]] = {}
+    for arm in plan.arms:
+        tested = set(open_dataset(f"{whole}[fold={arm.fold}/3]", made.settings.cache).queries)
+        seen[arm.name] = tested
+        trials = [
+            folder for folder in made.lab.queued() if run_store.load_plan(folder).recipe.name.startswith(arm.name)
+        ]
+        assert len(trials) == 2
+        for folder in trials:
+            own = run_store.load_plan(folder)
+            assert own.recipe.data.test == ()
+            for name in (entry.name for entry in own.inputs if entry.role == "dataset"):
+                assert not tested & set(open_dataset(name, made.settings.cache).queries)
+    assert sum(map(len, seen.values())) == len(set().union(*seen.values())) == 40
+
+
+def test_what_a_sweep_over_folds_found_is_one_recipe_whose_folds_are_compared_together(made: SimpleNamespace) -> None:
+    with_folds(made)
+    plan = sweep_of(made, arms='"./cv.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    work_off(made.lab)
+    status = sweep_driver.status(made.lab, plan)
+    best = [each.best.trial for each in status.arms]
+    (file,) = tuned_recipes.write(plan, status, made.folder / "found")
+    tuned = recipes.load(str(file)).recipe
+    assert (tuned.name, tuned.data.folds, tuned.tuned.trials) == ("cv-tuned", "3", 2)
+    assert [fold.trial for fold in tuned.tuned.folds] == [trial.number for trial in best]
+    # so that folds differ, whichever trials were best
+    other = {1e-4: 1e-3, 1e-3: 1e-4}[best[0].settings["stages.*.learning_rate"]]
+    rates = [best[0].settings["stages.*.learning_rate"], other, other]
+    changed = [
+        msgspec.structs.replace(fold, settings={"stages.*.learning_rate": rate})
+        for fold, rate in zip(tuned.tuned.folds, rates, strict=True)
+    ]
+    tuned = msgspec.structs.replace(tuned, tuned=msgspec.structs.replace(tuned.tuned, folds=tuple(changed)))
+    rounds = fold_recipes(tuned)
+    assert [each.recipe.stages["contrastive"].learning_rate for each in rounds] == rates
+    assert [each.recipe.tuned.validation for each in rounds] == [arm.validation for arm in plan.arms]
+    assert len({fold_runs.family(each.recipe) for each in rounds}) == 1
+    folders = []
+    for each in rounds:
+        own = msgspec.structs.replace(plans.plan_of(each.recipe, made.settings, now=NOW), shares=True)
+        folders.append(made.lab.enqueue(own, each.toml))
+    work_off(made.lab)
+    assert json_records.load(folders[0].reused_stage(0, "contrastive"), ReusedStage).run == best[0].run
+    assert [folder for folder, _ in fold_runs.in_order(made.lab.folder, folders[1])] == folders
+    name = run_store.short_name(folders[0])
+    comparison = comparisons.compare(
+        made.settings, comparisons.ComparisonRequest(targets=(f"{name}@folds:first-stage", f"{name}@folds"))
+    )
+    assert {row.paired.n for row in comparison.rows} == {40}
+    notes = [note for row in comparison.rows for note in row.notes if note.kind == "tuned"]
+    assert "n = 2" in notes[0].text
+    assert "fold" in notes[0].text.split()
+    assert not any(note.kind == "tuned on test" for row in comparison.rows for note in row.notes)
+
+
+def test_folds_that_a_sweep_did_not_choose_for_are_refused(made: SimpleNamespace) -> None:
+    with_folds(made)
+    plan = sweep_of(made, arms='"./cv.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    work_off(made.lab)
+    (file,) = tuned_recipes.write(plan, sweep_driver.status(made.lab, plan), made.folder / "found")
+    tuned = msgspec.structs.replace(recipes.load(str(file)).recipe, force=())
+    data = msgspec.structs.replace(tuned.data, folds="4")
+    with refused(UsageError, "folds-tuned", 3, 4):
+        fold_recipes(msgspec.structs.replace(tuned, data=data))
+    dealt_otherwise = msgspec.structs.replace(tuned, data=msgspec.structs.replace(tuned.data, folds="3 by seed 7"))
+    with refused(RecipeError, "shared-queries"):
+        for each in fold_recipes(dealt_otherwise):
+            plans.plan_of(each.recipe, made.settings, now=NOW)
+    text = file.read_text()
+    file.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("folds =")))
+    with refused(RecipeError, "recipe", "tuned.folds", "data.folds"):
+        recipes.load(str(file))

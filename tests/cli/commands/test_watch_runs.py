@@ -55,3 +55,9 @@ def test_programs_get_every_run(lab: LabFolder, capsys: pytest.CaptureFixture[st
 def test_asking_for_all_where_all_are_given_anyway_is_refused(lab: LabFolder, words: list[str]) -> None:
     with refused(UsageError, "options-conflict", "--all"):
         app(["ps", "--all", *words], standalone_mode=False)
+
+
+def test_a_score_of_zero_beside_a_sweep_is_shown(lab: LabFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "0.0000" not in printed(capsys, "--format", "table")
+    lab.finished(lab.started(lab.run("nothing learned"), 5), after=0.0)
+    assert "0.0000" in printed(capsys, "--format", "table")

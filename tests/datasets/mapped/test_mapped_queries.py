@@ -136,6 +136,86 @@ def test_a_dataset_that_was_opened_before_is_opened_without_going_through_its_qu
     assert abs(steps[1] - steps[0]) < 4 * 500  # a few lines of Python for each of the further queries
 
 
+def same(large: Dataset, small: Dataset) -> None:
+    assert isinstance(large.queries, StoredQueries)
+    assert isinstance(small.queries, dict)
+    assert list(large.queries.items()) == list(small.queries.items())
+    assert [(query, list(row.items())) for query, row in large.qrels.items()] == [
+        (query, list(row.items())) for query, row in small.qrels.items()
+    ]
+    assert (large.fingerprint(), large.notes) == (small.fingerprint(), small.notes)
+
+
+@pytest.mark.parametrize("topic", [["title"], ["title", "description"]], ids=len)
+def test_topics_of_a_large_file_are_those_of_a_small_one(tmp_path: Path, topic: list[str]) -> None:
+    folder = folder_of(tmp_path / "set")
+    rows = (line.split("\t") for line in (folder / "queries.tsv").read_text().splitlines())
+    texts = [f"<top>\n<num> Number: {query}\n<title> {text}\n<desc> about it\n</top>\n" for query, text in rows]
+    (folder / "topics.txt").write_text("".join(texts))
+    (folder / "queries.tsv").unlink()
+    same(*reversed(both(folder, tmp_path / "cache")))
+    (folder / "collection.toml").write_text(f"topic = {json.dumps(topic)}\n")
+    same(*reversed(both(folder, tmp_path / "cache")))  # the same file, read in another way
+
+
+@pytest.mark.parametrize("qrels", [True, False])
+def test_queries_without_text_are_left_out_of_a_large_file_as_of_a_small_one(tmp_path: Path, qrels: bool) -> None:
+    folder = folder_of(tmp_path / "set", scattered=True)
+    lines = (folder / "queries.tsv").read_text().splitlines()
+    empty = [line.partition("\t")[0] + "\t " if at % 7 == 0 else line for at, line in enumerate(lines)]
+    (folder / "queries.tsv").write_text("\n".join(empty) + "\n")
+    with (folder / "qrels").open("a") as file:
+        file.write("elsewhere 0 d1 1\nelsewhere 0 d2 1\nnowhere 0 d1 1\n")
+    if not qrels:
+        (folder / "qrels").unlink()
+    (folder / "collection.toml").write_text('without_text = "skip"\n')
+    for _ in range(2):
+        small, large = both(folder, tmp_path / "cache")
+        same(large, small)
+        assert f"{len(empty[::7]) + 2 * qrels} queries" in large.notes[0]
+    (folder / "collection.toml").unlink()
+    with refused(FormatError, "text-missing", "queries.tsv:1"):  # read before in another way
+        open_dataset(str(folder), tmp_path / "cache")
+    (folder / "queries.tsv").write_text("".join(line.partition("\t")[0] + "\t\n" for line in lines))
+    (folder / "collection.toml").write_text('without_text = "skip"\n')
+    for cache in (None, tmp_path / "cache"):
+        with refused(FormatError, "no-queries", "queries.tsv"):
+            open_folder(folder, "", "set", cache=cache)
+
+
+@pytest.mark.parametrize("own", ["nothing", "queries", "qrels"])
+def test_what_another_large_dataset_lends_is_what_a_small_one_lends(tmp_path: Path, own: str) -> None:
+    other, folder = folder_of(tmp_path / "other"), tmp_path / "set"
+    folder.mkdir()
+    (folder / "collection.toml").write_text(f"folder = {json.dumps(str(other))}\n")
+    if own == "queries":
+        rows = (other / "queries.tsv").read_text().splitlines()[::2]
+        (folder / "queries.tsv").write_text("\n".join([*rows, "mine\tof my own"]) + "\n")
+    if own == "qrels":
+        (folder / "qrels").write_text("".join((other / "qrels").read_text().splitlines(keepends=True)[::5]))
+    small, large = both(folder, tmp_path / "cache")
+    if own != "qrels":
+        same(large, small)
+    assert list(large.queries.items()) == list(small.queries.items())
+    assert dict(large.qrels) == dict(small.qrels)
+    assert large.fingerprint() == small.fingerprint()
+
+
+def test_a_large_dataset_is_divided_by_a_field_of_its_queries_as_a_small_one_is(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set", kind="jsonl")
+    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    dated = [json.dumps({**row, "date": f"20{at % 9 + 10}-01-01"}) + "\n" for at, row in enumerate(rows)]
+    (folder / "queries.jsonl").write_text("".join(dated))
+    large = open_dataset(f"{folder}[:50% by date]", tmp_path / "cache")
+    small = open_folder(folder, "", "set")
+    dates = {json.loads(line)["query_id"]: json.loads(line)["date"] for line in dated}
+    taken = [dates[query] for query in small.queries if query in large.queries]
+    left = [dates[query] for query in small.queries if query not in large.queries]
+    assert taken
+    assert left
+    assert max(taken) <= min(left)
+
+
 def test_candidates_of_stored_queries_are_those_of_queries_in_memory(tmp_path: Path) -> None:
     small, large = both(folder_of(tmp_path / "set"), tmp_path / "cache")
     here = first_stage.candidates(small, "first", 4, tmp_path / "cache")
@@ -211,3 +291,43 @@ def test_a_copy_of_the_same_bytes_elsewhere_leaves_one_that_is_in_use_readable(
     other = open_dataset(str(tmp_path / "other"), cache)
     assert list(other.queries.items()) == list(open_dataset(str(folder), cache).queries.items())
     assert not list(cache.rglob(".*"))
+
+
+def test_parts_of_topics_that_lack_the_text_are_others_for_other_parts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    ids = [line.partition("\t")[0] for line in (folder / "queries.tsv").read_text().splitlines()]
+    parts = [("a cat", "") if at % 2 else ("", "about it") for at in range(len(ids))]
+    texts = [f"<top>\n<num> Number: {query}\n<title> {title}\n<desc> {about}\n</top>\n"
+             for query, (title, about) in zip(ids, parts, strict=True)]  # fmt: skip
+    (folder / "topics.txt").write_text("".join(texts))
+    (folder / "queries.tsv").unlink()
+    fingerprints = set()
+    for topic in (["title"], ["description"], ["title", "description"]):
+        (folder / "collection.toml").write_text(f'topic = {json.dumps(topic)}\nwithout_text = "skip"\n')
+        for _ in range(2):
+            small, large = both(folder, tmp_path / "cache")
+            same(large, small)
+        fingerprints.add(large.fingerprint())
+    assert len(fingerprints) == 3
+
+
+def test_where_no_judged_query_has_a_text_all_queries_are_taken_as_of_a_small_file(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    lines = [f"{query}\t{' ' if query == 'q1' else 'a cat'}\n" for query in ("q1", "q2", "q3")]
+    (folder / "queries.tsv").write_text("".join(lines))
+    (folder / "qrels").write_text("q1 0 d1 1\n")
+    (folder / "collection.toml").write_text('without_text = "skip"\n')
+    small, large = both(folder, tmp_path / "cache")
+    same(large, small)
+    assert list(large.queries) == ["q2", "q3"]
+
+
+@pytest.mark.parametrize("rows", ["q1\t \nq1\ta cat\n", "q1\ta cat\nq1\t \n", "q2\tan owl\nq1\t \nq1\t \n"])
+def test_a_query_that_appears_twice_once_without_text_is_refused_in_any_file(tmp_path: Path, rows: str) -> None:
+    folder = folder_of(tmp_path / "set")
+    (folder / "queries.tsv").write_text(rows)
+    (folder / "collection.toml").write_text('without_text = "skip"\n')
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(FormatError) as raised:
+            open_folder(folder, "", "set", cache=cache)
+        assert "q1" in raised.value.what

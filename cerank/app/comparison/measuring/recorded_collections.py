@@ -44,8 +44,14 @@ class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.documents_sha256:
             return self.documents_sha256 != dataset.documents.fingerprint()
-        is_same_name = whole_and_part(self.name)[0] == whole_and_part(name)[0]
+        is_same_name = _place(self.name) == _place(name)
         return bool(self.dataset_sha256) and self.dataset_sha256 != dataset.fingerprint() and not is_same_name
+
+
+def _place(name: str) -> str:
+    """Return the dataset that a name or a part of it is of: of a folder the path, which may be written from home."""
+    whole = whole_and_part(name)[0]
+    return str(Path(whole).expanduser().absolute()) if whole.startswith((".", "~", "/")) else whole
 
 
 def with_doubts(system: System, target: Target, datasets: Sequence[str], cache: Path) -> System:

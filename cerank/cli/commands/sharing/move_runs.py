@@ -37,7 +37,8 @@ def copy(
         list[str],
         typer.Argument(
             metavar="[RUN]... LAB",
-            help="Runs, by short name, label or id, and the lab they go to: a folder, or ssh://HOST/FOLDER.",
+            help="Runs, by short name, label or id, or by the name of their sweep or matrix, and the lab they go to: "
+            "a folder, or ssh://HOST/FOLDER.",
         ),
     ],
     everything: AllRuns = False,
@@ -60,7 +61,8 @@ def pull(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="LAB [RUN]...", help="The lab the runs come from, a folder or ssh://HOST/FOLDER, and the runs."
+            metavar="LAB [RUN]...",
+            help="The lab the runs come from, a folder or ssh://HOST/FOLDER, and the runs, or their sweep or matrix.",
         ),
     ],
     everything: AllRuns = False,

@@ -188,8 +188,8 @@ def _show(plan: SweepPlan, status: SweepStatus, settings: Settings, files: Seque
     short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
     tables = [trial_results.trial_table(plan, status.arms, short), trial_results.best_table(plan, status.arms)]
     if files:
-        rows = tuple((arm.name, str(file)) for arm, file in zip(plan.arms, files, strict=True))
-        tables.append(Table("written", (Column("arm", "arm"), Column("file", "file")), rows, "Written"))
+        rows = tuple((name, str(file)) for name, file in zip(plan.recipes, files, strict=True))
+        tables.append(Table("written", (Column("arm", "recipe"), Column("file", "file")), rows, "Written"))
     emit(tables, settings.format, wide=wide)
     for text in trial_results.warnings(status.arms):
         info(text)
