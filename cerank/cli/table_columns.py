@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app import estimates
+from cerank.app.run_views import run_list
 from cerank.app.run_views.display import GLYPHS, age, at_words, clock, short
 from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
@@ -49,7 +50,7 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
         first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
-        keys = (*first, "created", "measure", "score")
+        keys = (*first, "created", "measure", "score", "test")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
     if not all_trials:
         rows = SeedGroups(RunSettings()).folded(rows, are_seeds_folded=False)
@@ -57,6 +58,7 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
     measures = {measure for measure, _ in scores if measure}
     searched = any(row.trial or row.sweep for row in rows)
     heading = measures.pop() if len(measures) == 1 else "score"
+    tests = list(map(run_list.named_test, rows))
     columns: tuple[Column, ...] = (
         Column("run", "run", "name"),
         Column("label", "label", priority=0 if searched else 2),  # nothing else tells trials apart
@@ -66,10 +68,14 @@ def run_table(rows: Sequence[RunEntry], lab: Path, form: str = "", *, all_trials
         Column("seed", "seed", "number", 0, priority=5),
         Column("age", "age", "name", priority=6),
         Column("score", heading, "number", 4, priority=1),
+        *([Column("test", "on", priority=1)] if any(tests) else []),
         Column("now", "now", priority=1),
     )
     now = datetime.now(UTC)
-    body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
+    body = tuple(
+        _short_row(row, score, now, [test] if any(tests) else [])
+        for row, test, (_, score) in zip(rows, tests, scores, strict=True)
+    )
     if searched and all(score is None for _, score in scores):
         places = [place for place, column in enumerate(columns) if column.key != "score"]
         columns, body = (
@@ -96,16 +102,19 @@ def state_text(state: str, form: str = "") -> str:
 def _full_row(row: RunEntry) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
-        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None)
+        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None, "")
     recipe = row.plan.recipe
     at, left = _position(row)
     chain = " > ".join(recipe.chain)
     run = (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
-    return (*run, row.plan.created, *_score(row))
+    measure, score = _score(row)
+    return (*run, row.plan.created, measure, score, recipe.data.test[0] if score is not None else "")
 
 
-def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
-    """Return a run in short cells; the last says where it is, or why it stands."""
+def _short_row(
+    row: RunEntry, score: float | None, until: datetime, test: Sequence[str]
+) -> tuple[str | int | float | None, ...]:
+    """Return a run in short cells, `test` after the score; the last says where it is, or why it stands."""
     at, left = _position(row)
     time = clock(left or 0)  # "" below half a second
     now = f"{at}, {time} left" if time else at or _reason(row)
@@ -122,7 +131,7 @@ def _short_row(row: RunEntry, score: float | None, until: datetime) -> tuple[str
         now = row.at
     label = row.trial.text() if row.trial is not None and not row.notes.label else row.label
     now = shown(at_words(now, 60))
-    return (row.short_name, label, state_text(row.status.state, "table"), *described, created, score, now)
+    return (row.short_name, label, state_text(row.status.state, "table"), *described, created, score, *test, now)
 
 
 def _validated(row: RunEntry) -> str:

@@ -209,14 +209,21 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def qrels_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str, int]]:
+def qrels_rows(
+    path: Path, opener: Opener | None = None, *, is_rest: bool = False
+) -> Iterator[tuple[int, str, str, int]]:
     """Yield (line, query, document, grade) of each row of qrels, as `read_qrels` reads them; raises as it does.
 
     The line is 0 where the layout has none to tell. Qrels with four columns are not kept in memory; they are opened by
     `opener`, if there is one.
+
+    Args:
+        path: the file.
+        opener: opens it, where it has four columns; None opens it by its path.
+        is_rest: whether what `opener` gives comes after rows of four columns: then no comment may begin it.
     """
-    layout = layouts.layout_of(path, "qrels")
-    if layout.kind != "trec":
+    layout = None if is_rest else layouts.layout_of(path, "qrels")
+    if layout is not None and layout.kind != "trec":
         for query, document, value in layouts.read_foreign(path, layout, "qrels").rows:
             if value != int(value) or abs(value) >= 1e9:
                 what = f"grade '{value:g}' is not a whole number below a thousand million"
@@ -224,7 +231,7 @@ def qrels_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, 
             where = str(path)
             yield 0, checked_id(query, "query", where), checked_id(document, "document", where), int(value)
         return
-    is_first = True
+    is_first = not is_rest
     for first, lines in line_blocks(path, columns=True, opener=opener):
         for number, line in enumerate(lines, first):
             parts = line.split()

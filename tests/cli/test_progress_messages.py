@@ -54,3 +54,20 @@ def test_a_run_with_less_than_half_a_second_to_go_has_no_time_left_in_the_list(t
         table = table_columns.run_table(LabMonitor(folder.path).poll(), folder.path, "table")
         assert str(table.rows[0][-1]).endswith(ending)
     folder.close()
+
+
+@pytest.mark.parametrize(("tests", "expected"), [(["adi"], ""), (["adi", "med"], "adi, 1 of 2")])
+def test_of_several_test_sets_the_list_names_that_of_the_figure(
+    tmp_path: Path, tests: list[str], expected: str
+) -> None:
+    (tmp_path / "lab" / "runs").mkdir(parents=True)
+    folder = LabFolder(tmp_path / "lab")
+    folder.finished(folder.started(folder.run("one", test=tests), 5))
+    folder.run("two", test=tests)
+    entries = LabMonitor(folder.path).poll()
+    table = table_columns.run_table(entries, folder.path, "table")
+    rows = [dict(zip((column.key for column in table.columns), row, strict=True)) for row in table.rows]
+    assert [row.get("test", "") for row in rows] == [expected, ""]
+    assert [row["score"] for row in rows] == [0.641, None]
+    table = table_columns.run_table(entries, folder.path, "json")
+    assert [row[-2:] for row in table.rows] == [(0.641, "adi"), (None, "")]

@@ -37,6 +37,7 @@ _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
     "pairs/s": lambda entry: entry.pairs_per_second or None,
     "valid": lambda entry: entry.validated[1] if entry.validated else None,
     "test": lambda entry: entry.final[1] if entry.final else None,
+    "on": lambda entry: named_test(entry).lower() or None,
     "verdict": lambda entry: entry.verdict.verdict if entry.verdict else None,
 }
 
@@ -285,6 +286,12 @@ def first_test(entry: RunEntry) -> str:
     """Return what the figures of a run in lists are of: "test", or of several test sets the first: "adi, 1 of 2"."""
     tests = entry.plan.recipe.data.test if entry.plan is not None else ()
     return f"{_named(tests[0])}, 1 of {len(tests)}" if len(tests) > 1 else "test"
+
+
+def named_test(entry: RunEntry) -> str:
+    """Return which of several test sets a run's figure in lists is of: "adi, 1 of 2"; "" for one, or for no figure."""
+    of = first_test(entry)
+    return of if any(run.final for run in entry.runs) and of != "test" else ""
 
 
 def _named(text: str) -> str:

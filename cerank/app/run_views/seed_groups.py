@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from cerank.app import fold_runs, plan_view
+from cerank.app.comparison.named_systems import short_name
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.sweep_trials import TrialState, summary_of
@@ -199,16 +200,36 @@ def _row_of_sweep(members: Sequence[RunEntry], every: Sequence[RunEntry]) -> Run
 # --- bases x recipes
 
 
-def tested_on(entry: RunEntry) -> tuple[str, ...]:
-    """Return what a run's figure is of: test sets, without the numbers of folds, first stages, depth and measure.
+class TestedOn(msgspec.Struct, frozen=True, order=True):
+    """What a run's figure is of."""
 
-    Figures of runs in which this differs have no mean.
-    """
+    tests: tuple[str, ...] = ()  # without the numbers of folds
+    first_stages: tuple[str, ...] = ()
+    depth: int = 0
+    measure: str = ""
+
+    def words(self, others: Collection[TestedOn]) -> str:
+        """Return that in which it differs from others, such as "adi" or "depth 100"; "" for nothing."""
+        parts = {
+            "tests": short_name(next(iter(self.tests), "")) + (f", 1 of {len(self.tests)}" if self.tests[1:] else ""),
+            "first_stages": f"over {', '.join(map(short_name, self.first_stages))}",
+            "depth": f"depth {self.depth}",
+            "measure": self.measure,
+        }
+        differing = (key for key in parts if any(getattr(other, key) != getattr(self, key) for other in others))
+        return ", ".join(parts[key] for key in differing)
+
+
+def tested_on(entry: RunEntry) -> TestedOn:
+    """Return what a run's figure is of; figures of runs in which this differs have no mean together."""
     if entry.plan is None:
-        return ()
+        return TestedOn()
     data, measure = entry.plan.recipe.data, next(iter(entry.plan.recipe.evaluate.measures), "")
-    tests = (FOLD.sub(r"[fold/\g<of>]", test) for test in data.test)
-    return (*tests, "over", *data.first_stages, str(data.depth), measure)
+    tests = tuple(FOLD.sub(r"[fold/\g<of>]", test) for test in data.test)
+    return TestedOn(tests, data.first_stages, data.depth, measure)
+
+
+_MOST_MEANS = 2  # in a cell of the grid
 
 
 class GridCell(msgspec.Struct, frozen=True):
@@ -234,9 +255,21 @@ class GridCell(msgspec.Struct, frozen=True):
         signs = "".join(f" {others.count(state)}{GLYPHS[state]}" for state in _URGENT if state in others)
         signs = signs or f" {GLYPHS['finished']}"
         more = f"  +{len(self.earlier)}" if self.earlier else ""
-        kinds = len({tested_on(entry) for entry in self.finished})
-        mean = f"no mean: {kinds} tests" if kinds > 1 else mean_and_sd(self.finished)
+        means = self.means
+        texts = [f"{of} {mean}".strip() for of, mean, _ in means]
+        mean = "; ".join(texts) if len(means) <= _MOST_MEANS else f"means of {len(means)} tests below"
         return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean}".rstrip() + more
+
+    @property
+    def means(self) -> tuple[tuple[str, str, int], ...]:
+        """What each mean is of, the mean, and its number of runs.
+
+        There is one, of "", where all finished runs were tested alike; else one for each test, named by what differs.
+        """
+        by_test: dict[TestedOn, list[RunEntry]] = {}
+        for entry in self.finished:
+            by_test.setdefault(tested_on(entry), []).append(entry)
+        return tuple((test.words(by_test), mean_and_sd(runs), len(runs)) for test, runs in sorted(by_test.items()))
 
 
 class RunGrid(msgspec.Struct, frozen=True):
@@ -260,7 +293,7 @@ class RunGrid(msgspec.Struct, frozen=True):
 
 def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
     """Return runs as a grid; of several runs of one recipe, base, seed, fold and test set the newest counts."""
-    newest: dict[tuple[str, str], dict[tuple[int, int, tuple[str, ...]], RunEntry]] = {}
+    newest: dict[tuple[str, str], dict[tuple[int, int, TestedOn], RunEntry]] = {}
     earlier: dict[tuple[str, str], list[RunEntry]] = {}
     for entry in entries:
         if entry.plan is not None:

@@ -75,7 +75,7 @@ class CompareScreen(LabScreen):
         Binding("x", "drop", "remove", show=False, id="compare.drop",
                 tooltip="Remove the system of this row"),
         Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
-        Binding("s", "seeds", "fold seeds", show=False, id="compare.seeds",
+        Binding("s", "seeds", "seeds as one system, or apart", show=False, id="compare.seeds",
                 tooltip="Take runs that differ in their seed alone as one system, the mean by query; again: apart"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",

@@ -19,6 +19,7 @@ from cerank.app.run_views import seed_groups
 from cerank.app.run_views.display import GLYPHS, at_words
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import GridCell
+from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.common import run_actions
 from cerank.tui.common.key_footer import KeyFooter
@@ -38,7 +39,7 @@ class GridScreen(LabScreen):
     HELP_TEXT = (
         "2/3 1▶ .641 ± .004: two of three seeds are finished, one is running; mean and standard deviation over seeds.\n"
         "The folds of a cross-validation count like seeds: 4/5 are done, mean and standard deviation over folds.\n"
-        "no mean: 2 tests: these runs were measured on two test sets or at two depths.\n"
+        "4/4 ✔ adi .641 ± .004; med .522 ± .010: runs on several test sets, depths or first stages, a mean for each.\n"
         "Of several runs with the same recipe, base, seed, fold and test set the newest counts; +2: there are two\n"
         "earlier ones, which the lines below name, and enter lists with the others."
     )
@@ -143,6 +144,8 @@ class GridScreen(LabScreen):
                 about += f"  on {', '.join(map(short_name, data.test))} at depth {data.depth}"
             rows.append(joined(sign, f" {entry.place_in_group}  {entry.short_name or entry.name}  ", (about, "dim")))
         cell_runs = self._grid.cells.get(place) if place else None
+        if cell_runs is not None and len(cell_runs.means) > 1:
+            rows[1:1] = [content(f"mean of {of}: {mean}, {counted(n, 'run')}") for of, mean, n in cell_runs.means]
         if cell_runs is not None and cell_runs.earlier:
             names = ", ".join(entry.short_name or entry.name for entry in reversed(cell_runs.earlier))
             rows.insert(1, content(f"earlier, of the same seeds, not counted: {names}", "dim"))

@@ -12,7 +12,7 @@ from rich.text import Text
 from textual.events import Resize
 from textual.message import Message
 
-from cerank.app.run_views import display
+from cerank.app.run_views import display, run_list
 from cerank.app.run_views.display import GLYPHS, at_words, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd, size_in_words
@@ -107,6 +107,7 @@ COLUMNS = (
     ),
     ListedColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
     ListedColumn("test", 2, lambda entry: mean_and_sd(entry.runs), is_right=True),
+    ListedColumn("on", 2, run_list.named_test),  # where a run has several test sets
 )
 
 

@@ -151,15 +151,20 @@ def test_a_comparison_takes_the_folds_of_each_seed_together(lab: LabFolder) -> N
     assert run_list.seeds_folded(names, entries) == expected
 
 
-def test_the_grid_has_no_mean_over_different_test_sets_or_depths(lab: LabFolder) -> None:
+def test_the_grid_has_a_mean_for_each_of_different_test_sets_and_depths(lab: LabFolder) -> None:
     for number, after in ((1, 0.50), (2, 0.70)):
         lab.finished(lab.started(lab.run(seed=1, **of_fold(number, 2)), 5), after=after)
     (cell,) = seed_groups.grid_of(entries_of(lab)).cells.values()
     assert cell.text.endswith(".600 ± .141")
     lab.finished(lab.started(lab.run(seed=1, test=["coll", "other"]), 5))
     (cell,) = seed_groups.grid_of(entries_of(lab)).cells.values()
-    assert cell.text == "3/3 ✔  no mean: 2 tests"
+    assert cell.text == "3/3 ✔  coll, 1 of 2 .641; coll[fold/2] .600 ± .141"
     lab.finished(lab.started(lab.run(seed=1, test=["coll", "other"], depth=7), 5))
     (cell,) = seed_groups.grid_of(entries_of(lab)).cells.values()
-    assert cell.text == "4/4 ✔  no mean: 3 tests"
+    assert cell.text == "4/4 ✔  means of 3 tests below"
+    assert [(of, mean, runs) for of, mean, runs in cell.means] == [
+        ("coll, 1 of 2, depth 7", ".641", 1),
+        ("coll, 1 of 2, depth 100", ".641", 1),
+        ("coll[fold/2], depth 100", ".600 ± .141", 2),
+    ]
     assert not cell.earlier

@@ -357,10 +357,11 @@ async def test_with_folds_the_fields_of_data_say_which_folds_are_trained_on(
         screen.change_settings({"data.test": dataset, "data.folds": "3"})
         await press(pilot, "3")
         await settle(pilot)
-        seen = text_of(app)
-        assert field(screen, "data.train").query_one(LineInput).value == ""
-        assert "other folds" in seen
-        assert "next fold" in seen
+        for key, words in (("data.train", "other folds"), ("data.validation", "next fold")):
+            line = field(screen, key).query_one(LineInput)
+            assert line.value == ""
+            assert words in str(line.placeholder)
+            assert str(line.placeholder) in text_of(app)
         assert not field(screen, "data.train").has_class("-changed")
         line = field(screen, "data.train").query_one(LineInput)
         line.focus()
@@ -375,7 +376,7 @@ async def test_with_folds_the_fields_of_data_say_which_folds_are_trained_on(
         assert "data.folds" not in screen.draft.settings
         await settle(pilot)
         assert field(screen, "data.train").query_one(LineInput).value == "pydocs/train"
-        assert "other folds" not in text_of(app)
+        assert not field(screen, "data.train").query_one(LineInput).placeholder
 
 
 async def test_a_recipe_with_folds_is_saved_and_edited_with_its_folds(

@@ -281,6 +281,7 @@ async def test_of_several_test_sets_the_figure_says_which_it_is_of(folder: LabFo
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         assert "(on adi, 1 of 2)" in text_of(app)
+        assert ".641  adi, 1 of 2" in text_of(app)  # in its row
         await press(pilot, "enter")
         assert ".641 on adi, 1 of 2" in text_of(app)
 
