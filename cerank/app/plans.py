@@ -165,7 +165,7 @@ def plan_of(
     device = several[0] if several else device
     cores = physical_cores() // len(several) if device == "cpu" and several else physical_cores()
     executor = EXECUTORS.extension(settings.executor)
-    tell(f"reading the base model {complete.base} and hashing the inputs")
+    tell(f"reading the base model {complete.base} and computing the checksums of the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
     base_fit.check_base_of(complete, inputs)
     for name, stage in complete.chained():

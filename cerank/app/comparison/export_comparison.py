@@ -333,7 +333,10 @@ def _decides(comparison: Comparison) -> str:
 def interval_note(comparison: Comparison, rows: Sequence[Row]) -> str:
     """Return which interval is given with a difference, and what a level beside an interval means."""
     others = dict.fromkeys(percent for row in rows if (percent := other_percent(comparison, row)))
-    marked = [f"; marked {percent}: the interval that lies within the margin" for percent in others]
+    marked = [
+        f"; marked {percent}: a {percent} interval, by which equivalence within the margin is tested"
+        for percent in others
+    ]
     return "".join([_decides(comparison), *marked])
 
 

@@ -292,9 +292,9 @@ def summary(result: PooledResult) -> Table:
     is_simultaneous = len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}
     notes = [
         f"low, high: {percent} interval of the mean over collections like these (random effects, REML, Hartung and "
-        f"Knapp){', simultaneous over the table' if is_simultaneous else ''}; new: where the true difference on "
-        "another such collection is about to be expected; tau: sd of the true differences between collections; I²: "
-        "its share of the scatter seen",
+        f"Knapp){', simultaneous over the table' if is_simultaneous else ''}; new: the range in which the "
+        "true difference on one more collection of this kind is expected; tau: sd of the true differences between "
+        "collections; I²: its share of the scatter seen",
         _family(result),
     ]
     notes += _domain_notes(result)

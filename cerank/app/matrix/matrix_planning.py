@@ -66,7 +66,7 @@ def plan_runs(cells: Sequence[DraftRun], settings: Settings, now: datetime, say:
         but_for_seed = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0))
         anywhere = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))
         if but_for_seed not in made:
-            say(f"{cell.recipe.name} on {cell.recipe.base}: opening and hashing what it reads")
+            say(f"{cell.recipe.name} on {cell.recipe.base}: reading its data and models, and computing their checksums")
             try:
                 made[but_for_seed] = plans.plan_of(cell.recipe, settings, now=now)
                 work[anywhere] = work.get(anywhere) or plans.work_of(made[but_for_seed])

@@ -25,6 +25,7 @@ from cerank.evaluation.sensitivity import document_shares as by_document
 from cerank.evaluation.sensitivity.document_shares import SummedMeasure
 from cerank.evaluation.sensitivity.extreme_statistics import is_always_reached, is_never_reached, t_of
 from cerank.evaluation.sensitivity.relevant_totals import KINDS, JudgedTotals
+from cerank.evaluation.significance import FEW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -234,8 +235,13 @@ def _corners(rule: VerdictRule, low: Floats, high: Floats) -> Iterable[Floats]:
 
 
 def _is_proven(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, high: Floats) -> bool:
-    """Return whether the differences have these states wherever they lie within their limits."""
+    """Return whether the differences have these states wherever they lie within their limits.
+
+    Where they might leave fewer than `FEW` queries that differ, nothing is proven: an exact test would decide then.
+    """
     gain, loss, within = states
+    if int(((low > 0) | (high < 0)).sum()) < FEW:
+        return False
     c = rule.critical
     for is_shown, a, b in ((gain, low, high), (loss, -high, -low)):
         if not (is_always_reached(a, b, c) if is_shown else is_never_reached(a, b, c)):

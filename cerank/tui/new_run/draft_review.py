@@ -164,7 +164,7 @@ def work(state: LaunchState) -> Content:
         lines = [joined((f"{ERROR_SIGN} {error.path}: ", "bold $error"), error.text) for error in state.errors]
         return stacked(content("Fix these errors before launching", "bold $error"), *lines)
     if state.matrix is None:
-        return content("opening and hashing the inputs …" if state.is_planning else "", "dim")
+        return content("reading the inputs and computing their checksums …" if state.is_planning else "", "dim")
     matrix = state.matrix
     parts = [(_named(part.part), part) for part in matrix.work]
     width = max(18, *(len(name) for name, _ in parts))

@@ -122,12 +122,28 @@ def test_an_equivalence_is_left_and_come_into_as_well():
     qrels, left, _ = made(n=40, unjudged=40, seed=3)
     same = VerdictRule(critical=2.0, margin=0.1, critical_within=1.7)
     found, _ = bounds_of("RR@10", qrels, left, left, same)
-    assert found.judgments == "holds"  # both sides are one ranking, whatever is judged
+    assert found.judgments == "unknown"  # no query differs, so that an exact test decides, and not this rule
     near = ranked({query: (docs[0], *reversed(docs[1:])) for query, docs in left.items()})
     d = difference("RR@10", qrels, left, near)
     found, _ = bounds_of("RR@10", qrels, left, near, same)
     assert same.states(d) != (False, False, True)
     assert found.judgments == "flips"
+
+
+@pytest.mark.parametrize(("differing", "answer"), [(9, "unknown"), (12, "holds")])
+def test_an_equivalence_holds_only_where_enough_queries_differ_for_a_t_test_under_every_judging(differing, answer):
+    """The queries that differ are wholly judged: their one relevant document stands at rank 9 or 10, in turn."""
+    docs = [f"d{place}" for place in range(10)]
+    swapped = [*docs[:8], docs[9], docs[8]]
+    names = [f"q{at}" for at in range(40)]
+    qrels = {
+        name: {doc: int(doc == "d9") for doc in docs} if at < differing else {"d0": 1} for at, name in enumerate(names)
+    }
+    left = ranked({name: swapped if at < differing and at % 2 else docs for at, name in enumerate(names)})
+    right = ranked({name: swapped if at < differing and not at % 2 else docs for at, name in enumerate(names)})
+    rule = VerdictRule(critical=2.0, margin=0.1, critical_within=1.7)
+    assert rule.states(difference("RR@10", qrels, left, right)) == (False, False, True)
+    assert bounds_of("RR@10", qrels, left, right, rule)[0].judgments == answer
 
 
 def test_measures_without_bounds_say_so():
