@@ -440,13 +440,13 @@ def _open_mapped(
         grades = {query: row for query, row in of_shared.items() if query in judged}
         return _Judged(judged, grades, with_text, path, without_text)
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
-    own = mapped_queries.judged_queries(queries, with_text, qrels, records)
-    if own.absent and options.without_text == "refuse":
-        raise _judged_without_text(own.absent, path)
-    if not own.queries:  # as where there are no judgments at all
-        return _Judged(with_text, {}, with_text, path, without_text + own.unknown)
-    grades_of_own = qrels if not own.absent and len(own.queries) == len(qrels) else qrels.within(own.queries)
-    return _Judged(own.queries, grades_of_own, with_text, path, without_text + own.unknown)
+    chosen = mapped_queries.judged_queries(queries, with_text, qrels, records)
+    if chosen.absent and options.without_text == "refuse":
+        raise _judged_without_text(chosen.absent, path)
+    if not chosen.queries:  # as where there are no judgments at all
+        return _Judged(with_text, {}, with_text, path, without_text + chosen.unknown)
+    own = qrels if not chosen.absent and len(chosen.queries) == len(qrels) else qrels.within(chosen.queries)
+    return _Judged(chosen.queries, own, with_text, path, without_text + chosen.unknown)
 
 
 def _judged_without_text(query: str, path: Path) -> FormatError:

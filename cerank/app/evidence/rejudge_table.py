@@ -182,7 +182,7 @@ def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: t
         notes.append("no margin is given, so nothing can be shown to be on par")
     else:
         notes.append(f"on par: within ±{short(claims.margin)}, a margin chosen after the results (†)")
-        notes.append("how many queries differ is not printed: on par takes it that these are not few")
+        notes.append("on par assumes that more than a few queries differ; how many do is not printed there")
     assumed = sorted({claim.sd for claim in claims.claims if claim.sd is not None})
     if assumed:
         sizes = ", ".join(short(sd) for sd in assumed)

@@ -192,9 +192,9 @@ def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decid
     """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
     key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
     record = RowsRecord(cache, "queries-in-others", len(queries), key)
-    stored = record.load()
-    places = RowSet(len(queries)) if stored is None else stored[0]
-    if stored is None:
+    recorded = record.load()
+    places = RowSet(len(queries)) if recorded is None else recorded[0]
+    if recorded is None:
         for place, query in enumerate(queries.ids):
             if query in known:
                 places.add(place)

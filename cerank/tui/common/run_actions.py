@@ -84,15 +84,26 @@ def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
     screen.app.push_screen(ConfirmDialog(question, "Take out" if is_queued else "Stop"), answered)
 
 
-def resume(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
-    """Ask, then put the runs in the queue: each resumes as soon as its device is free."""
+def resume(screen: LabScreen, entries: Sequence[RunEntry], *, is_named: bool = True) -> None:
+    """Ask, then put the runs in the queue: each resumes as soon as its device is free.
+
+    Trials that their sweep stopped early are left as they are, but for a single one that the user means.
+
+    Args:
+        screen: the screen that asks.
+        entries: the runs.
+        is_named: whether a single run is meant by itself; False where it is all that there is of many.
+    """
     lab_app = screen.lab_app
     able = [entry for entry in entries if entry.state not in {"finished", "running", "stopping", "queued"}]
-    able = [entry for entry in able if len(entries) == 1 or not (entry.trial and entry.trial.stopped)]
+    is_meant = is_named and len(entries) == 1
+    able = [entry for entry in able if is_meant or not (entry.trial and entry.trial.stopped)]
     if not able:
         entry = entries[0]
         hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")
         text = f"is already {entry.state}{hint}" if len(entries) == 1 else "need no resuming"
+        if len(entries) == 1 and entry.trial and entry.trial.stopped:
+            text = "was stopped early by its sweep, and is left as it is"
         lab_app.show_message(f"{_named(entries)} {text}.", "warning")
         return
 

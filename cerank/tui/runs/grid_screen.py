@@ -172,17 +172,17 @@ class GridScreen(LabScreen):
 
     def action_resume(self) -> None:
         """Queue what can be resumed of the cell."""
-        self._resume(list(self._cell_runs()), _CAN_RESUME)
+        self._resume(list(self._cell_runs()), _CAN_RESUME, is_named=True)
 
     def action_resume_all(self) -> None:
         """Queue all that failed."""
         runs = [entry for runs in self._grid.cells.values() for entry in runs.runs]
-        self._resume(runs, ("failed", "lost", "paused"))
+        self._resume(runs, ("failed", "lost", "paused"), is_named=False)
 
-    def _resume(self, runs: list[RunEntry], states: tuple[str, ...]) -> None:
+    def _resume(self, runs: list[RunEntry], states: tuple[str, ...], *, is_named: bool) -> None:
         able = [entry for entry in runs if entry.state in states]
         if able:
-            run_actions.resume(self, able)
+            run_actions.resume(self, able, is_named=is_named)
         else:
             self.lab_app.show_message("No run here is failed, lost, paused or waiting.")
 

@@ -447,7 +447,9 @@ class RunsScreen(LabScreen):
         """Resume the run."""
         entries = self._targets()
         if entries:
-            run_actions.resume(self, entries)
+            row = self.query_one(RunTable).highlighted
+            is_row_of_sweep = row is not None and row.sweep is not None and entries == list(row.runs)
+            run_actions.resume(self, entries, is_named=not is_row_of_sweep)
 
     def action_delete(self) -> None:
         """Ask, naming what goes, then delete the runs; in an empty lab, go to the example."""

@@ -43,7 +43,7 @@ def places(tmp_path: Path) -> tuple[Settings, Path, Path, Path]:
 def doubts(settings: Settings, path: Path, dataset: str) -> list[str]:
     request = ComparisonRequest(targets=(str(path),), dataset=dataset, measures=("RR@10",))
     (system,), _ = comparisons.measured_systems(settings, targets_of(settings.lab, request.targets), request)
-    return [note for note in system.notes if note.startswith("by ")]
+    return [note for note in system.notes if note.startswith("according to ")]
 
 
 def test_a_header_that_names_other_documents_raises_a_doubt(places, tmp_path):

@@ -572,3 +572,21 @@ async def test_of_a_trial_that_its_sweep_stopped_nobody_is_told_to_resume_it(fol
         await look(pilot)
         assert "stopped early" in _toasts(app)
         assert "paused" not in _toasts(app)
+
+
+@pytest.mark.parametrize("keys", [["r"], ["M", "R"]], ids="".join)
+async def test_the_only_trial_that_a_sweep_stopped_is_resumed_where_it_is_meant_alone(
+    folder: LabFolder, app: CerankApp, keys: list[str]
+) -> None:
+    stopped = folder.started(folder.run("rates cl 1/2"), 5)
+    folder.event(stopped, "paused", "by the user")
+    keep_sweep(folder, [stopped.name], stopped={1: 1})
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, *keys)
+        await settle(pilot)
+        assert not isinstance(app.screen, ConfirmDialog)
+        if keys == ["r"]:
+            await press(pilot, "enter", "r", "y")
+            await settle(pilot)
+            assert [run.name for run in app.lab.queued()] == [stopped.name]

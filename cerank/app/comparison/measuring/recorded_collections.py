@@ -78,8 +78,8 @@ def with_doubts(system: System, target: Target, datasets: Sequence[str], cache: 
                 here = " and ".join(shown(name, 80) for name in names)
                 others = "whose documents are not those of" if record.documents_sha256 else "and not"
                 note = (
-                    f"by {record.source} this ranks {shown(record.name, 80)}, {others} {here}: if equal ids are not "
-                    "the same documents, its measures mean nothing"
+                    f"according to {record.source}, this ranks {shown(record.name, 80)}, {others} {here}: if equal "
+                    "ids are not the same documents, its measures mean nothing"
                 )
                 return msgspec.structs.replace(system, notes=(*system.notes, note))
         break
