@@ -296,21 +296,37 @@ def tell_queued(lab: Lab, folders: Sequence[RunFolder], plan: Plan, what: str = 
         plan: of the first one.
         what: said of them, such as ", one for each fold"; "" for nothing.
     """
+    names = f"Run {run_store.title(folders[0])} is" if len(folders) == 1 else f"{counted(len(folders), 'run')} are"
+    places = "its place" if len(folders) == 1 else "their places"
+    shows = f"{next_steps.command(lab.folder, 'queue')} shows {places}."
+    info(f"{names} queued{what}. {wait_in_words(lab, folders, plan)} {shows}")
+    print_names(lab, folders)
+
+
+def print_names(lab: Lab, folders: Sequence[RunFolder]) -> None:
+    """Print a name for each run: the short one for people, the id for programs."""
+    is_exact = is_for_machines(lab.settings.format)
+    write_output("".join(f"{folder.name if is_exact else run_store.short_name(folder)}\n" for folder in folders))
+
+
+def wait_in_words(lab: Lab, folders: Sequence[RunFolder], plan: Plan) -> str:
+    """Return in a sentence or two what the first of queued runs waits for, and behind what.
+
+    Args:
+        lab: lab of the runs.
+        folders: the runs, in their order; at least one.
+        plan: of the first one.
+    """
     from cerank.app.run_views.run_monitor import device_waited_for
 
     short, queued = run_store.short_names(lab.folder), [folder.name for folder in lab.queued()]
     first = folders[0].name
     ahead = [short[name] for name in queued[: queued.index(first) if first in queued else 0]]
     which = "It" if len(folders) == 1 else "The first of them"
-    if waits_for := device_waited_for(lab.queue_state(), plan, short):
-        place = f", behind {_some(ahead)}" if ahead else ""
-        then = f"{which} waits{place}: {waits_for}. {'It starts by itself' if len(folders) == 1 else _ALL_START}."
-    else:
-        then = f"{which} starts after {_some(ahead)}." if ahead else f"{which} starts now."
-    names = f"Run {run_store.title(folders[0])} is" if len(folders) == 1 else f"{counted(len(folders), 'run')} are"
-    info(f"{names} queued{what}. {then} {next_steps.command(lab.folder, 'queue')} shows their places.")
-    is_exact = is_for_machines(lab.settings.format)
-    write_output("".join(f"{folder.name if is_exact else short[folder.name]}\n" for folder in folders))
+    if not (waits_for := device_waited_for(lab.queue_state(), plan, short)):
+        return f"{which} starts after {_some(ahead)}." if ahead else f"{which} starts now."
+    place = f", behind {_some(ahead)}" if ahead else ""
+    return f"{which} waits{place}: {waits_for}. {'It starts by itself' if len(folders) == 1 else _ALL_START}."
 
 
 def _some(names: Sequence[str]) -> str:

@@ -440,13 +440,13 @@ def _open_mapped(
         grades = {query: row for query, row in of_shared.items() if query in judged}
         return _Judged(judged, grades, with_text, path, without_text)
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
-    found = mapped_queries.judged_queries(queries, with_text, qrels, records)
-    if found.absent and options.without_text == "refuse":
-        raise _judged_without_text(found.absent, path)
-    if not found.queries:  # as where there are no judgments at all
-        return _Judged(with_text, {}, with_text, path, without_text + found.unknown)
-    own = qrels if not found.absent and len(found.queries) == len(qrels) else qrels.within(found.queries)
-    return _Judged(found.queries, own, with_text, path, without_text + found.unknown)
+    own = mapped_queries.judged_queries(queries, with_text, qrels, records)
+    if own.absent and options.without_text == "refuse":
+        raise _judged_without_text(own.absent, path)
+    if not own.queries:  # as where there are no judgments at all
+        return _Judged(with_text, {}, with_text, path, without_text + own.unknown)
+    grades_of_own = qrels if not own.absent and len(own.queries) == len(qrels) else qrels.within(own.queries)
+    return _Judged(own.queries, grades_of_own, with_text, path, without_text + own.unknown)
 
 
 def _judged_without_text(query: str, path: Path) -> FormatError:

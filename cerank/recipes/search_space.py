@@ -248,6 +248,35 @@ def nested(settings: Mapping[str, object]) -> dict[str, object]:
     return table
 
 
+def changed_settings(table: object, settings: Mapping[str, object], chain: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of a recipe that do not have the values which these settings give them.
+
+    Args:
+        table: the recipe as its file would hold it, complete.
+        settings: key path as the search names it -> value.
+        chain: the recipe's stages.
+    """
+    return tuple(
+        key for key, value in spelled_out(settings, chain).items() if not _is_same(value_at(table, key), value)
+    )
+
+
+def value_at(table: object, path: str) -> object:
+    """Return what a recipe's table holds at a key path; None for nothing."""
+    for key in path.split("."):
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
+
+
+def _is_same(own: object, chosen: object) -> bool:
+    """Return whether a value is the chosen one; a chosen table may leave out what the recipe fills in."""
+    if isinstance(chosen, dict) and isinstance(own, dict):
+        return all(_is_same(own.get(key), value) for key, value in chosen.items())
+    if isinstance(chosen, list | tuple) and isinstance(own, list | tuple):
+        return len(chosen) == len(own) and all(map(_is_same, own, chosen))
+    return own == chosen
+
+
 def grid(search: Mapping[str, SearchRange]) -> list[dict[str, object]]:
     """Return every combination of values; the last key varies fastest."""
     rows = itertools.product(*(entry.grid() for entry in search.values()))

@@ -42,7 +42,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What the user declares of a sweep."""
 
     name: Annotated[str, help_text("name of the sweep in the lab, in the names of its trials and in verdicts")]
-    description: Annotated[str, help_text("one sentence; free text")] = ""
+    description: Annotated[str, help_text("one sentence, which a dry run shows")] = ""
     recipes: Annotated[tuple[str, ...], help_text("the arms: shipped names, or .toml files from this file's folder")]
     method: Annotated[
         SweepMethod,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,43 @@ def folder_of(folder: Path) -> Path:
     rows = [f"q{at} Q0 d{(at + 3 * rank) % 20} {rank} {9 - rank} x\n" for at in range(60) for rank in range(at % 7)]
     (folder / "runs" / "first.run").write_text("".join(rows))
     return folder
+
+
+def test_ties_of_a_teacher_are_counted_once_for_all_that_decides_them(tmp_path: Path) -> None:
+    folder, cache = folder_of(tmp_path / "set"), tmp_path / "cache"
+    run = folder / "runs" / "first.run"
+    run.write_text("".join(f"q{at} Q0 d{doc} 1 {(at + doc) % 3} x\n" for at in range(50) for doc in range(6)))
+    dataset = open_dataset(str(folder), cache)
+    stages = [
+        Stage(source="teacher", loss="ranknet", window=(1, last), epochs=epochs, groups_per_step=2)
+        for last, epochs in ((6, 1.0), (4, 1.0), (6, 0.2))
+    ]
+    found = []
+    for _ in range(2):
+        for stage in stages:
+            ranking = first_stage.candidates(dataset, "first", 6, cache)
+            asked = []
+
+            def scores(query: str, ranking: Ranking = ranking, asked: list[str] = asked) -> Sequence[float]:
+                asked.append(query)
+                return ranking.scores(query)
+
+            record = usable_record(stage, dataset, ranking, {}, cache)
+            pool = TrainingPool(
+                query_ids=dataset.query_ids,
+                qrels=dataset.qrels,
+                ranking=ranking,
+                has_text=lambda _: True,
+                scores=scores,
+                usable=record,
+            )
+            kept = Sampler("s", stage, 1, pool).teacher_ties()
+            found.append((kept, bool(asked)))
+            plain = msgspec.structs.replace(pool, usable=None)
+            assert Sampler("s", stage, 1, plain).teacher_ties() == kept
+    assert [was_asked for _, was_asked in found] == [True] * 3 + [False] * 3
+    assert len({str(ties) for ties, _ in found}) == 3
+    assert all(ties.tied for ties, _ in found)
 
 
 class Watched(dict[str, Any]):

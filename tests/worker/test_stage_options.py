@@ -12,7 +12,6 @@ from cerank.app.publishing.quantized_verdict import calibration_pairs
 from cerank.app.rankings import fuse_runs
 from cerank.cli.table_columns import validation_table
 from cerank.core.metrics import Event
-from cerank.datasets import local_folders
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError
 from cerank.files import journal
@@ -20,11 +19,11 @@ from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import without_defaults
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.training import stage_summary
-from cerank.trec import open_run, query_places
 from cerank.trec.open_run import open_run_file
 from tests.refusals import refused
 from tests.worker.test_whole_runs import forked
 
+from . import large_files
 from .small import STAGE, bits_of, small_plan, small_run
 
 SHORT = STAGE | {"steps": 2, "validate_every": 2}
@@ -131,17 +130,26 @@ def test_an_option_where_it_means_nothing_is_an_error(changes, key):
 
 
 @pytest.mark.slow
-def test_a_stage_with_a_computed_order_over_stored_queries_goes_on_with_the_same_bits(tmp_path, monkeypatch):
-    for module, name in ((local_folders, "LARGE_QUERIES"), (open_run, "LARGE"), (query_places, "MANY_QUERIES")):
-        monkeypatch.setattr(module, name, 1)
+@pytest.mark.parametrize("kind", ["one set", "mixture"])
+def test_a_stage_with_a_computed_order_over_stored_queries_goes_on_with_the_same_bits(tmp_path, kind):
     stage = {**STAGE, "query_order": "computed", "first_stage": "oracle"}
+    if kind == "mixture":
+        stage["dataset"] = f"{tmp_path}/data[:50%] * 2 + {tmp_path}/apart[:50%]"
     plan, settings = small_plan(tmp_path, stages={"contrastive": stage}, chain=["contrastive"])
     first = plan.recipe.stages["contrastive"]
     assert without_defaults(first)["query_order"] == "computed"
+    in_memory = small_run(tmp_path, plan, settings, second=2)
+    assert forked(in_memory) == (1, 0), in_memory.log.read_text()
+    assert not list(settings.cache.glob("usable-queries/*.bin"))
     whole, again = small_run(tmp_path, plan, settings), small_run(tmp_path, plan, settings, second=1)
-    assert forked(whole) == (1, 0), whole.log.read_text()
-    forked(again, seed=3, kills=3, longest=4.0)
+    assert large_files.attempt(whole) == 0, whole.log.read_text()
+    assert len(list(settings.cache.glob("usable-queries/*.bin"))) == 1
+    for seconds in (6.0, 7.5, 9.0):
+        large_files.attempt(again, seconds)
+    assert large_files.attempt(again) == 0, again.log.read_text()
     assert bits_of(again) == bits_of(whole)
+    made = {path: data for path, data in bits_of(whole).items() if not path.startswith("candidates")}
+    assert made == {path: data for path, data in bits_of(in_memory).items() if path in made}
 
 
 def test_a_validation_loss_is_on_the_whole_lists_of_a_teacher_whose_lists_are_cut_in_training(tmp_path):

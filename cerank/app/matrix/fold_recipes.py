@@ -77,6 +77,11 @@ def _as_tuned(recipe: Recipe, number: int) -> Recipe:
     """Return a recipe with what a sweep chose for one fold, if it did so fold by fold."""
     if not recipe.tuned.folds:
         return recipe
+    changed = search_space.changed_settings(msgspec.to_builtins(recipe), recipe.tuned.settings, recipe.chain)
+    if changed:
+        what = f"sets {changed[0]}, of which a sweep chose a value for each fold, so that it would do nothing"
+        hint = "take [tuned] out of the recipe, or leave the key as it is"
+        raise UsageError(what, where=f"recipe {recipe.name}", hint=hint, code="folds-tuned-key")
     choice = recipe.tuned.folds[number - 1]
     tuned = msgspec.structs.replace(
         recipe.tuned,

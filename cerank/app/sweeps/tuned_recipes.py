@@ -18,6 +18,7 @@ from cerank.app.sweeps.sweep_driver import SweepStatus
 from cerank.app.sweeps.trial_results import ArmResult, TrialResult
 from cerank.errors import UsageError
 from cerank.files import disk
+from cerank.recipes import search_space
 from cerank.recipes.schema import Recipe
 from cerank.recipes.sections.tuning_specs import FoldTuning, Tuning
 from cerank.text.safe_text import counted
@@ -57,7 +58,12 @@ def tuned_recipe(plan: SweepPlan, arms: Sequence[ArmResult]) -> Recipe:
             )
             for each, chosen in zip(arms, best, strict=True)
         )
-        tuned = msgspec.structs.replace(tuned, by_fold=True, folds=each_fold)
+        table = msgspec.to_builtins(recipe)
+        before = {
+            key: search_space.value_at(table, key) for key in search_space.spelled_out(first.search, recipe.chain)
+        }
+        known = {key: value for key, value in before.items() if value is not None}
+        tuned = msgspec.structs.replace(tuned, by_fold=True, folds=each_fold, settings=known)
     else:
         recipe = first.with_settings(best[0].trial.settings, where)
         tuned = msgspec.structs.replace(

@@ -15,7 +15,7 @@ from cerank.app.teaching.planned_teaching import TeachingPlace
 from cerank.app.tracking import waiting_trackers
 from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import table_columns
-from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.machine.devices import resolve_device
 from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
@@ -62,19 +62,22 @@ def run(
     added = zip(queued_matrix.added, queued_matrix.attempts, strict=True)
     before = {folder.path: count for folder, count in added}
     waiting_trackers.start_when_they_begin(before, tracking if tracking.kinds else None)
-    for folder in queued_matrix.added if home.executor is None else ():
-        write_output(folder.name + "\n")
-    name = queued_matrix.record.name
-    if home.executor is not None:
-        records = [record for folder in queued_matrix.added if (record := job_records.load(folder)) is not None]
-        from cerank.cli import live_status
+    from cerank.cli import live_status
 
+    name = queued_matrix.record.name
+    if home.executor is None:
+        live_status.print_names(home, queued_matrix.added)
+    else:
+        records = [record for folder in queued_matrix.added if (record := job_records.load(folder)) is not None]
         live_status.tell_submitted(home, queued_matrix.added, records)
     done = "queued" if home.executor is None else "submitted"
     info(
         f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} {done}; "
         f"{len(queued_matrix.there)} were already finished, running or queued."
     )
+    if queued_matrix.added and home.executor is None:
+        plan = run_store.load_plan(queued_matrix.added[0])
+        info(live_status.wait_in_words(home, queued_matrix.added, plan))
     shown = next_steps.command(home.folder, "queue" if home.executor is None else "ps")
     info(f"{shown} shows them, and {next_steps.command(home.folder, f'report {name}')} writes the tables.")
 

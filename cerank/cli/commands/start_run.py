@@ -424,7 +424,7 @@ def _start(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest, *, deta
             f"Run {run_store.title(folder)} is running in the background. "
             f"Follow it with {next_steps.command(lab.folder, 'logs -f', folder)}."
         )
-        write_output(folder.name + "\n")
+        live_status.print_names(lab, [folder])
         return
     info(f"Run {run_store.title(folder)}")
     code = live_status.follow(lab, Follower(folder), worker, lab.settings.format, wide=wide)

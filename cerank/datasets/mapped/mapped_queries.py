@@ -192,9 +192,9 @@ def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decid
     """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
     key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
     record = RowsRecord(cache, "queries-in-others", len(queries), key)
-    kept = record.load()
-    places = RowSet(len(queries)) if kept is None else kept[0]
-    if kept is None:
+    stored = record.load()
+    places = RowSet(len(queries)) if stored is None else stored[0]
+    if stored is None:
         for place, query in enumerate(queries.ids):
             if query in known:
                 places.add(place)

@@ -46,7 +46,11 @@ class RowsRecord:
 
     def __init__(self, cache: Path, kind: str, size: int, decided_by: object) -> None:
         self._key = sha256_json([_VERSION, kind, size, decided_by])
-        self._path, self._size = cache / kind / f"{self._key}.bin", size
+        self._cache, self._path, self._size = cache, cache / kind / f"{self._key}.bin", size
+
+    def beside(self, kind: str, decided_by: object) -> RowsRecord:
+        """Return a record of numbers alone, which all that decides these rows and something else decides."""
+        return RowsRecord(self._cache, kind, 0, [self._key, decided_by])
 
     def load(self, names: Collection[str] = ()) -> tuple[RowSet, Mapping[str, int]] | None:
         """Return the rows and the numbers of these names about them; None where there is no whole record of both."""

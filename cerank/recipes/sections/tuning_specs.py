@@ -35,7 +35,9 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     validation: Annotated[str, help_text("validation dataset of the stage that it was measured in")] = ""
     value: Annotated[float | None, help_text("of the measure in the trial that was chosen")] = None
     trial: Annotated[int, msgspec.Meta(ge=0, le=10**6), help_text("number of that trial, from 1")] = 0
-    settings: Annotated[dict[str, object], help_text("key path -> value that the trial had")] = {}
+    settings: Annotated[
+        dict[str, object], help_text("key path -> value that the trial had; with folds, the value before the search")
+    ] = {}
     by_fold: Annotated[
         bool, help_text("each fold has settings of its own, chosen by `trials` trials on the fold's own validation")
     ] = False

@@ -386,12 +386,22 @@ class Sampler:
     def teacher_ties(self) -> TeacherTies:
         """Return how many pairs of documents tie in the teacher's lists of the queries that the stage samples."""
         tied = pairs = lists = 0
+        record = None
+        if self._pool.usable is not None and self._stage.source == "teacher" and not (self._dropped or self._left_out):
+            order = [self._name, self._seed, self._stage.query_order, self._pool.shares]
+            record = self._pool.usable.beside("teacher-ties", [*order, self.steps * self._stage.groups_per_step])
+            known = record.load(TeacherTies.__struct_fields__)
+            if known is not None:
+                return TeacherTies(**known[1])
         for query in self.sampled_queries if self._stage.source == "teacher" else ():
             size = len(self._window(query))
             sizes = Counter(self._tie_starts(query, size)).values()
             tied_here = sum(count * (count - 1) // 2 for count in sizes)
             tied, pairs, lists = tied + tied_here, pairs + size * (size - 1) // 2, lists + bool(tied_here)
-        return TeacherTies(tied=tied, pairs=pairs, lists=lists)
+        ties = TeacherTies(tied=tied, pairs=pairs, lists=lists)
+        if record is not None:
+            record.save(RowSet(0), msgspec.structs.asdict(ties))
+        return ties
 
     def _with_in_batch_negatives(self, at: int, groups: Sequence[Group], step: int) -> Group:
         """Return a group of the step with documents of the other groups as further negatives."""

@@ -29,7 +29,8 @@ _WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmf
 _ROOMY = 100  # cells from which texts may be long
 _AGE_WIDTH = 6  # cells of the longest age, "59 min"
 _AGES_PASS = 30.0  # seconds after which ages are drawn anew
-_OF_SWEEPS = {"label": 0, "valid": 1}  # priorities where sweeps are listed: what tells trials apart, and their values
+# priorities where sweeps are listed: what tells trials apart, and the values that they and other runs came to
+_OF_SWEEPS = {"label": 0, "valid": 1, "test": 1, "now": 2}
 _SPARE = 5000  # texts that are kept in any case
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
@@ -47,6 +48,9 @@ def _label(entry: RunEntry, longest: int = 1000) -> str:
     """Return the label with tags; of a sweep its best trial, of a trial its settings, as far as they have room."""
     if entry.sweep is not None:
         best = entry.sweep.best()
+        if longest <= _SHORT_TEXT:  # where the column of what runs do now may have no room
+            done = f"{entry.sweep.over}/{entry.sweep.planned}"
+            return f"{done}, best {best.trial.title}" if best else f"{done} trials"
         return f"best {best.trial.text(longest - len('best '))}" if best else ""
     if entry.trial is not None and not entry.notes.label:
         return entry.trial.text(longest)
@@ -360,6 +364,8 @@ class RunTable(RowList):
                 widths.append(_AGE_WIDTH if entry.created else 0)
                 continue
             words = _label(entry, longest) if column.key == "label" else column.text_of(entry)
+            if column.key == "now" and entry.sweep is not None and longest <= _SHORT_TEXT:
+                words = ""  # the label says it
             words = at_words(words, longest) if column.key in {"label", "now"} else words
             safe = self._safe.get(words)
             if safe is None:

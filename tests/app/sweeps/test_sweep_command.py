@@ -66,6 +66,12 @@ def test_a_dry_run_counts_what_teachers_are_asked_once_for_all_trials(place: Pat
     assert not (place / "lab").exists()
 
 
+def test_a_dry_run_shows_what_the_sweep_is_for(place: Path) -> None:
+    (place / "rates.toml").write_text('description = "Is the rate too low?"\n' + (place / "rates.toml").read_text())
+    done = CliRunner().invoke(app, ["sweep", "rates.toml", "--dry-run"], catch_exceptions=False)
+    assert "Is the rate too low?" in done.stderr
+
+
 def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Path) -> None:
     tables = json.loads(asked("rates.toml", "--dry-run", "--json"))
     arms = {row["arm"]: row for row in tables["arms"]}
@@ -89,6 +95,8 @@ def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Pa
         ("--method", ""),
         ("--name", ""),
         ("--results", "--write", ""),
+        ("--results", "--device", "cpu"),
+        ("--write", "x", "--threads", "1"),
         ("--write", "x"),
     ],
 )

@@ -528,6 +528,29 @@ def test_what_a_sweep_over_folds_found_is_one_recipe_whose_folds_are_compared_to
     assert not any(note.kind == "tuned on test" for row in comparison.rows for note in row.notes)
 
 
+def test_a_key_that_each_fold_has_its_own_value_of_cannot_be_set_in_silence(made: SimpleNamespace) -> None:
+    with_folds(made)
+    plan = sweep_of(made, arms='"./cv.toml"')
+    sweep_driver.begin(made.lab, plan, NOW, unheard)
+    work_off(made.lab)
+    (file,) = tuned_recipes.write(plan, sweep_driver.status(made.lab, plan), made.folder / "found")
+    assert len(fold_recipes(recipes.load(str(file), ["stages.contrastive.clip=0.5"]).recipe)) == 3
+    with refused(UsageError, "folds-tuned-key", "stages.contrastive.learning_rate"):
+        fold_recipes(recipes.load(str(file), ["stages.contrastive.learning_rate=2e-5"]).recipe)
+
+
+def test_training_data_that_is_searched_is_divided_as_the_tested_data_is(made: SimpleNamespace) -> None:
+    with_folds(made)
+    whole = made.plan.recipe.data.train.partition("[")[0]
+    other = made.plan.recipe.data.validation.partition("[")[0]
+    plan = sweep_of(made, f'"data.train" = ["{whole}", "{whole} + {other}"]', arms='"./cv.toml"')
+    for arm in plan.arms:
+        for settings in plan.first_settings(arm):
+            train = arm.with_settings(settings, "").data.train
+            assert f"{whole}[fold!={arm.fold},{arm.fold % 3 + 1}/3]" in train
+            assert (other in train) == (other in settings["data.train"])
+
+
 def test_folds_that_a_sweep_did_not_choose_for_are_refused(made: SimpleNamespace) -> None:
     with_folds(made)
     plan = sweep_of(made, arms='"./cv.toml"')

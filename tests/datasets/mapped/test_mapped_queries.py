@@ -158,6 +158,27 @@ def test_topics_of_a_large_file_are_those_of_a_small_one(tmp_path: Path, topic: 
     same(*reversed(both(folder, tmp_path / "cache")))  # the same file, read in another way
 
 
+def test_topics_without_text_are_told_by_the_parts_that_make_the_query(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "set")
+    rows = [line.split("\t") for line in (folder / "queries.tsv").read_text().splitlines()]
+    parts = [("title", "desc") if at % 2 else ("desc", "title") for at in range(len(rows))]
+    texts = [
+        f"<top>\n<num> Number: {query}\n<{full}> {text}\n<{empty}> \n</top>\n"
+        for (query, text), (full, empty) in zip(rows, parts, strict=True)
+    ]
+    (folder / "topics.txt").write_text("".join(texts))
+    (folder / "queries.tsv").unlink()
+    fingerprints = set()
+    for topic in (["title"], ["description"], ["title", "description"]):
+        (folder / "collection.toml").write_text(f'topic = {json.dumps(topic)}\nwithout_text = "skip"\n')
+        small, large = both(folder, tmp_path / "cache")
+        same(large, small)
+        fingerprints.add(small.fingerprint())
+        part = open_dataset(f"{folder}[:40%]", tmp_path / "cache")
+        assert list(part.queries.items()) == list(part_of(small, "[:40%]").queries.items())
+    assert len(fingerprints) == 3  # the same file, and other queries
+
+
 @pytest.mark.parametrize("qrels", [True, False])
 def test_queries_without_text_are_left_out_of_a_large_file_as_of_a_small_one(tmp_path: Path, qrels: bool) -> None:
     folder = folder_of(tmp_path / "set", scattered=True)

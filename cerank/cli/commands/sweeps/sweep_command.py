@@ -82,6 +82,10 @@ def sweep(
     _check_options(
         dry_run=dry_run, detach=detach, results=results, write=write, replace=replace, speed=pairs_per_second
     )
+    places = {"--device": device, "--threads": threads, "--on": on}
+    if unused := [name for name, value in places.items() if value is not None and (results or write)]:
+        what = f"{unused[0]} does nothing with {'--results' if results else '--write'}, which queue no trial"
+        raise UsageError(what, where=unused[0], hint="leave it out", code="options-conflict")
     settings = settings_of(lab, cache, device, threads, form, json, on=on)
     given = (("method", method), ("trials", trials), ("seed", seed), ("name", name))
     changes: dict[str, object] = {key: value for key, value in given if value is not None}
@@ -236,6 +240,8 @@ def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, 
     )
     sweep, trials = plan.sweep, counted(plan.trials, "trial")
     info(f"Sweep {sweep.name} by {sweep.method}: {trials}, by {plan.measure} on validation.")
+    if sweep.description:
+        info(sweep.description)
     info(f"Time on one device: {took}.{guessed}")
     if teaching.teachers:
         info(f"{planned_teaching.total_in_words(teaching)}. An answer that several trials need is asked for once.")
