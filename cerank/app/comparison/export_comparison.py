@@ -386,7 +386,7 @@ def _footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, 
     lines = list(footnotes(comparison, is_short=is_short))
     for measure in comparison.measures:
         rows = [row for row in comparison.rows if row.measure == measure]
-        open_ = [row for row in rows if row.judgment.detectable is not None]
+        open_ = [row for row in rows if row.verdict == "cannot tell"]
         if open_:
             lines.append(_undecided(measure, rows, open_, "queries and seeds" if open_[0].recipes else "queries"))
         for row in rows:
@@ -402,11 +402,16 @@ def _footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, 
 
 def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
     """Return what would have shown in the rows that cannot tell, as far as the measure leaves room for it."""
-    sizes = sorted(row.judgment.detectable or 0.0 for row in open_)
+    known = [row for row in open_ if row.judgment.detectable is not None]
+    text = f"undecided by {measure}: {len(open_)} of {counted(len(rows), 'pair')}"
+    if not known:
+        return text
+    sizes = sorted(row.judgment.detectable or 0.0 for row in known)
     size = f"{sizes[0]:.4f}" + (f" to {sizes[-1]:.4f}" if f"{sizes[-1]:.4f}" != f"{sizes[0]:.4f}" else "")
-    text = f"undecided by {measure}: {len(open_)} of {counted(len(rows), 'pair')}; "
-    text += f"{what} like these reveal a true "
-    return text + f"difference in 4 of 5 cases only if it is at least {size}" + _without_room(open_)
+    text += f"; {what} like these reveal a true difference in 4 of 5 cases only if it is at least {size}"
+    without = len(open_) - len(known)  # an exact test of few differing queries has no standard error to say it by
+    text += f" (not known for {without} of them)" if without else ""
+    return text + _without_room(known)
 
 
 def _without_room(rows: Sequence[Row]) -> str:

@@ -220,3 +220,28 @@ def test_a_file_is_not_written_over_unless_asked(tmp_path: Path) -> None:
 def test_a_place_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         export_comparison.save("x", tmp_path / name)
+
+
+def differing_in(**counts: int) -> Comparison:
+    """A comparison of systems with one baseline, each of which differs from it in so many of 30 queries."""
+    condition, queries = Condition("pydocs/test", "bm25"), [f"q{at}" for at in range(30)]
+    values = {"base": dict.fromkeys(queries, 0.5)}
+    for label, count in counts.items():
+        values[label] = {
+            query: 0.5 - (0.03 + 0.001 * at) * (-1) ** (at % 3 == 2) if at < count else 0.5
+            for at, query in enumerate(queries)
+        }
+    systems = [
+        System(label=label, measured=(Measured(condition=condition, qrels_sha256="0", values={"nDCG@10": row}),))
+        for label, row in values.items()
+    ]
+    return compare(systems, ["nDCG@10"])
+
+
+@pytest.mark.parametrize("counts", [{"one": 1, "two": 2, "many": 12}, {"one": 1, "two": 2}])
+def test_rows_of_few_differing_queries_count_among_the_undecided(counts: dict[str, int]) -> None:
+    found = differing_in(**counts)
+    assert {row.verdict for row in found.rows} == {"cannot tell"}
+    (note,) = [note for note in export_comparison.short_table(found).notes if "undecided" in note]
+    assert f"{len(counts)} of {len(counts)}" in note
+    assert ("2 of them" in note) is ("many" in counts)
