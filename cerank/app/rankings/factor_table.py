@@ -282,14 +282,16 @@ def tables(done: MatrixEffects) -> list[Table]:
         Column("low", "low", "signed", priority=1),
         Column("high", "high", "signed", priority=1),
         Column("verdict", "verdict"),
-        Column("p", "adjusted p", "p", priority=3),
+        Column("p", "p", "p", priority=5),
+        Column("p_corrected", "adjusted p", "p", priority=3),
+        Column("basis", "test", "name", priority=6),
         Column("cells", "cells", "number", 0, priority=4),
     )
     rows = tuple(
         (
             *(each.factor, each.level, each.reference, each.figures.mean_right, each.figures.mean_left),
             *(each.figures.difference, each.judgment.low, each.judgment.high, each.judgment.verdict),
-            *(each.judgment.p_corrected, each.cells),
+            *(each.judgment.p, each.judgment.p_corrected, each.judgment.basis, each.cells),
         )
         for each in done.effects.effects
     )

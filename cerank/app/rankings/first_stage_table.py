@@ -119,13 +119,15 @@ def tables(done: InteractionStudy) -> list[Table]:
         Column("low", "low", "signed", priority=1),
         Column("high", "high", "signed", priority=1),
         Column("verdict", "verdict"),
-        Column("p", "adjusted p", "p", priority=2),
+        Column("p", "p", "p", priority=4),
+        Column("p_corrected", "adjusted p", "p", priority=2),
+        Column("basis", "test", "name", priority=5),
     )
     rows = tuple(
         (
             *(each.rerankers[1], each.rerankers[0], each.first_stages[0], each.gains[0]),
             *(each.first_stages[1], each.gains[1], each.figures.difference, each.low, each.high),
-            *(each.verdict, each.p_corrected),
+            *(each.verdict, each.p, each.p_corrected, each.basis),
         )
         for each in done.contrasts
     )

@@ -21,7 +21,8 @@ import msgspec
 
 from cerank.errors import UsageError
 from cerank.evaluation.multiple_testing import corrected
-from cerank.evaluation.significance import Paired, inference_of, p_equivalent, paired
+from cerank.evaluation.significance import Paired, SignFlips, inference_of, p_equivalent, paired
+from cerank.evaluation.verdicts.row_tests import Basis
 from cerank.evaluation.verdicts.terms import Margin
 from cerank.evaluation.verdicts.verdict import Level, judge
 
@@ -51,6 +52,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     first_stages: tuple[str, str]
     gains: tuple[float, float]  # behind each first stage
     figures: Paired  # of the second gain minus the first, over queries
+    basis: Basis  # the test that p comes from
+    p: float
     p_corrected: float
     low: float  # at the family's level
     high: float
@@ -178,6 +181,7 @@ def interaction_study(
             tests[place],
             Level(p=tests[place].p(), corrected=family.ps[place], level=family.level),
             alpha=alpha,
+            basis="exact sign flips" if isinstance(tests[place], SignFlips) else "t",
             margin=margin,
             equivalence=equivalence,
         )
@@ -188,6 +192,8 @@ def interaction_study(
                 first_stages=(first_stages[first], first_stages[other]),
                 gains=(float(gains[ahead, behind, first].mean()), float(gains[ahead, behind, other].mean())),
                 figures=figures[place],
+                basis=judgment.basis,
+                p=judgment.p,
                 p_corrected=judgment.p_corrected,
                 low=judgment.low,
                 high=judgment.high,

@@ -15,6 +15,7 @@ from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import decode_measures, encode_measures
 from cerank.settings import Settings
+from cerank.text.table_data import records
 from tests.app.made_runs import made_run
 from tests.refusals import refused
 from tests.worker.small import small_plan
@@ -65,6 +66,16 @@ def test_a_margin_in_percent_is_a_share_of_what_the_baselines_last_stage_reaches
     gain = factor_table.study(settings, request(of_gain=True)).effects.margin
     assert gain is not None
     assert gain.value == pytest.approx(mean / 10)  # and no share of the gain, which may be nothing or below 0
+
+
+def test_p_of_one_effect_and_p_adjusted_over_all_have_keys_of_their_own(made: tuple[Settings, RunFolder]) -> None:
+    done = factor_table.study(made[0], request())
+    (effect,) = done.effects.effects
+    raised = msgspec.structs.replace(effect.judgment, p=0.01, p_corrected=0.04)
+    effects = (msgspec.structs.replace(effect, judgment=raised),)
+    done = msgspec.structs.replace(done, effects=msgspec.structs.replace(done.effects, effects=effects))
+    (row,) = records(factor_table.tables(done)[0])
+    assert (row["p"], row["p_corrected"], row["basis"]) == (0.01, 0.04, effect.judgment.basis)
 
 
 def test_a_margin_in_percent_of_a_baseline_that_scores_nothing_is_refused(made: tuple[Settings, RunFolder]) -> None:

@@ -168,7 +168,9 @@ def test_a_gain_of_one_stage_over_another_is_tested_behind_each_first_stage(trai
     assert done.exit_code == 0, done.output
     tables = json.loads(done.stdout)
     assert [row["reranker"] for row in tables["means"]] == ["contrastive", "distill"]
-    assert tables["interaction"][0]["p"] == pytest.approx(study.contrasts[0].p_corrected)
+    (row,), (contrast,) = tables["interaction"], study.contrasts
+    assert row["p_corrected"] == pytest.approx(contrast.p_corrected)
+    assert (row["p"], row["basis"]) == (pytest.approx(contrast.p), contrast.basis)
 
 
 def test_a_file_or_a_single_stage_has_no_interaction(trained):

@@ -55,6 +55,7 @@ def test_a_contrast_is_the_paired_t_test_of_the_difference_of_gains_adjusted_by_
         assert each.gains == pytest.approx((gain[:, one].mean(), gain[:, other].mean()))
         raw.append(stats.ttest_rel(gain[:, other], gain[:, one]).pvalue)
     assert len(raw) == 9
+    assert [each.p for each in done.contrasts] == pytest.approx(raw)
     assert [each.p_corrected for each in done.contrasts] == pytest.approx(multipletests(raw, method="holm")[1])
     differing = {(each.rerankers, each.first_stages) for each in done.contrasts if each.verdict == "gain differs"}
     assert differing
