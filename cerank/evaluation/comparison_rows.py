@@ -241,14 +241,28 @@ def family(comparison: Comparison, *, is_short: bool = False) -> str:
     how = {
         "holm": "Holm's correction",
         "bonferroni": "Bonferroni's correction",
-        "max-t": "step-down max-t"
-        if is_short
-        else (
-            f"step-down max-t: signs of whole queries are flipped {terms.rounds:,} times, and the largest |t| is the "
-            "yardstick"
-        ),
+        "max-t": by_flips(comparison, is_short=is_short),
     }[comparison.method]
     return f"{many}: the chance of any false verdict among them all is at most {rate} ({how})"
+
+
+def by_flips(comparison: Comparison, *, is_short: bool = False) -> str:
+    """Return what stands for a row in the maximum over flipped signs: its |t|, or its p where few queries differ."""
+    tested = [row for row in comparison.rows if row.is_primary and row.verdict != "identical"]
+    few = [row for row in tested if row.judgment.basis == "exact sign flips"]
+    name = "step-down min-p" if few and len(few) == len(tested) else "step-down max-t"
+    part = ", min-p where few queries differ" if few and len(few) < len(tested) else ""
+    if is_short:
+        return name + part
+    text = f"{name}{part}: signs of whole queries are flipped {comparison.terms.rounds:,} times, and "
+    if not few:
+        return text + "the largest |t| is the yardstick"
+    if not part:
+        return text + "the smallest p is the yardstick, each row's p being the share of its flips that reach so far"
+    return (
+        text + "the largest |t| is the yardstick; a row in which few queries differ has the |t| of its p there, the "
+        "share of its flips that reach so far"
+    )
 
 
 def shown_verdict(row: Row) -> str:

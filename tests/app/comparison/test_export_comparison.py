@@ -14,6 +14,7 @@ import pytest
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
+from cerank.evaluation.comparison_rows import family
 from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.refusals import refused
 
@@ -245,3 +246,19 @@ def test_rows_of_few_differing_queries_count_among_the_undecided(counts: dict[st
     (note,) = [note for note in export_comparison.short_table(found).notes if "undecided" in note]
     assert f"{len(counts)} of {len(counts)}" in note
     assert ("2 of them" in note) is ("many" in counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "names"),
+    [
+        ({"one": 20, "two": 25}, {"max-t"}),
+        ({"one": 1, "two": 25}, {"max-t", "min-p"}),
+        ({"one": 1, "two": 2}, {"min-p"}),
+    ],
+)
+def test_the_note_on_flips_says_whether_rows_are_compared_by_t_or_by_p(counts: dict[str, int], names: set[str]) -> None:
+    found = differing_in(**counts)
+    assert found.method == "max-t"
+    for is_short in (False, True):
+        note = family(found, is_short=is_short)
+        assert {name for name in ("max-t", "min-p") if name in note} == names
