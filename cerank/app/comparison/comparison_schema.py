@@ -81,7 +81,7 @@ class DocumentPooledRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     unseen: float | None = None  # one more query that differs so much, in each collection where few do, undoes it
     verdict: str
     tau: float | None = None  # sd of the true differences between collections; it and what follows: null for one
-    tau_low: float | None = None  # its 95 % interval
+    tau_low: float | None = None  # its 95 % interval; null where it is empty, too: they scatter less than by chance
     tau_high: float | None = None
     i2: float | None = None  # share of the scatter seen that lies between collections
     q: float | None = None  # Cochran's

@@ -242,6 +242,9 @@ def if_possible(comparison: Comparison, in_domain: frozenset[str] = frozenset())
 # --- tables
 
 
+_NO_INTERVAL = "–"
+
+
 def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
     """Return the pooled rows, and under them each collection with its weight; `has_plot` draws them in characters."""
     whole = [row for row in result.rows if not row.domain]  # their collections are those of the domains, too
@@ -279,7 +282,9 @@ def summary(result: PooledResult) -> Table:
     for row in result.rows:
         of, judgment = row.pooled, row.judgment
         low, high = of.prediction or (None, None)
-        scatter = (of.tau, math.sqrt(of.tau2_high), of.i2) if of.collections > 1 else (None, None, None)
+        within = of.tau_interval
+        up_to: Value = _NO_INTERVAL if within is None else within[1]
+        scatter = (of.tau, up_to, of.i2) if of.collections > 1 else (None, None, None)
         body.append(
             (
                 *(row.right, row.left, row.measure, *([row.domain or "all"] if has_domains else []), of.collections),
@@ -297,6 +302,11 @@ def summary(result: PooledResult) -> Table:
         "collections; I²: its share of the scatter seen",
         _family(result),
     ]
+    if any(row.pooled.collections > 1 and row.pooled.tau_interval is None for row in result.rows):
+        notes.append(
+            f"tau up to {_NO_INTERVAL}: the collections differ less than their queries let expect even with no scatter "
+            "between them, so that the 95 % interval of tau is empty"
+        )
     notes += _domain_notes(result)
     fewest = min(count for row in result.rows if (count := row.pooled.collections) > 1)
     if fewest < 5:
@@ -349,8 +359,8 @@ def machine_table(result: PooledResult) -> Table:
             "unseen": judgment.unseen,
             "verdict": judgment.verdict,
             "tau": of.tau if of.collections > 1 else None,
-            "tau_low": math.sqrt(of.tau2_low) if of.collections > 1 else None,
-            "tau_high": math.sqrt(of.tau2_high) if of.collections > 1 else None,
+            "tau_low": of.tau_interval[0] if of.tau_interval else None,
+            "tau_high": of.tau_interval[1] if of.tau_interval else None,
             "i2": of.i2 if of.collections > 1 else None,
             "q": of.q if of.collections > 1 else None,
             "p_q": of.p_q if of.collections > 1 else None,
@@ -387,11 +397,25 @@ def _domain_notes(result: PooledResult) -> list[str]:
     if ours is None:
         return []
     notes = [f"in-domain, where training data came from: {', '.join(each.collection for each in ours.collections)}"]
-    if any(row.domain and row.pooled.collections == 1 for row in result.rows):
+    single = [row for row in result.rows if row.domain and row.pooled.collections == 1]
+    if single:
         notes.append(
             "a domain of one collection has that collection's own difference and interval: of its queries alone"
         )
+    exact = [row for row in single if row.judgment.basis == "exact sign flips"]
+    notes += [f"{name}: few queries differ: by exact sign flips" for name in _names(exact)]
+    unknown = [row for row in single if row not in exact and row.collections[0].unseen is not None]
+    notes += [
+        f"{name}: few queries differ: judged here by a t-test, for exact sign flips need the values that "
+        "`cerank compare --full` saves"
+        for name in _names(unknown)
+    ]
     return notes
+
+
+def _names(rows: Sequence[PooledRow]) -> list[str]:
+    """Return what each row of a single collection is about."""
+    return [f"{row.right} against {row.left} by {row.measure} on {row.collections[0].collection}" for row in rows]
 
 
 def _family(result: PooledResult) -> str:

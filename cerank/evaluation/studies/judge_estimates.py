@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from cerank.evaluation import multiple_testing
 from cerank.evaluation.multiple_testing import Correction
-from cerank.evaluation.significance import Estimate, p_equivalent
+from cerank.evaluation.significance import Estimate, Inference, p_equivalent
 from cerank.evaluation.verdicts.terms import Margin
 from cerank.evaluation.verdicts.verdict import Judgment, Level, judge
 
 
 def judged_estimates(
-    estimates: Sequence[Estimate],
+    estimates: Sequence[Inference],
     margins: Sequence[Margin | None],
     *,
     queries: Sequence[int | None] | None = None,
@@ -23,7 +23,7 @@ def judged_estimates(
     """Return the verdict on each estimate, adjusted over all of them as one family.
 
     Args:
-        estimates: the differences with standard errors and degrees of freedom.
+        estimates: the differences with standard errors and degrees of freedom; a single collection's may be exact.
         margins: the largest difference that does not matter, one for each estimate; None without one.
         queries: how many each rests on, for the number that its margin takes; None where more are not the cure.
         alpha: the error rate of all verdicts together.
@@ -46,9 +46,10 @@ def judged_estimates(
                 estimate,
                 Level(p=raw[place], corrected=max(raw[place], adjusted.ps[place]), level=adjusted.level),
                 alpha=alpha,
+                basis="t" if isinstance(estimate, Estimate) else "exact sign flips",
                 margin=margin,
                 equivalence=equivalence,
-                sd=None if count is None else estimate.error * math.sqrt(count),
+                sd=estimate.error * math.sqrt(count) if count and isinstance(estimate, Estimate) else None,
             )
         )
     return tuple(judgments)

@@ -16,13 +16,16 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison
+from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.measures import limits
 from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.significance import (
     FEW,
     UNSEEN,
     Estimate,
+    Inference,
+    SignFlips,
+    Stricter,
     estimate_of,
     inference_of,
     paired,
@@ -51,6 +54,7 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
     first_stages: tuple[str, ...] = ()
     qrels_sha256: str = ""  # what makes two collections the same, whatever they are called
     unseen: float | None = None  # how much one more query may differ; None where ten or more differ, or it is not known
+    test: Inference | None = None  # the collection's own, where it is not the t-test; None where values are not known
 
     def with_one_more(self, sign: float) -> CollectionDifference:
         """Return the difference with one query more that differs by `unseen`; as it is where many queries differ."""
@@ -60,7 +64,7 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
         squares = self.error**2 * n * (n - 1) + (gain - self.difference) ** 2 * n / (n + 1)
         difference = (n * self.difference + gain) / (n + 1)
         return msgspec.structs.replace(
-            self, queries=n + 1, difference=difference, error=math.sqrt(squares / n / (n + 1)), unseen=None
+            self, queries=n + 1, difference=difference, error=math.sqrt(squares / n / (n + 1)), unseen=None, test=None
         )
 
 
@@ -121,9 +125,21 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
                 first_stages=tuple(row.condition.first_stage for row in rows if row.condition.first_stage),
                 qrels_sha256=measured_in(systems[left], rows[0].condition).qrels_sha256,
                 unseen=unseen_of(test),
+                test=_own_test(test, rows),
             )
         )
     return tuple(out)
+
+
+def _own_test(of_values: Estimate | SignFlips, rows: Sequence[Row]) -> Inference | None:
+    """Return the test of a collection's own row, where it is not the t-test over queries; see `row_tests`."""
+    exact = of_values if isinstance(of_values, SignFlips) else None
+    recipes = [row.recipes.estimate for row in rows if row.recipes is not None]
+    if not recipes or recipes[0].error == 0:
+        return exact
+    if len(recipes) > 1:  # several first stages: no one test of them counts seeds
+        return None
+    return recipes[0] if exact is None else Stricter(recipes[0], exact)
 
 
 def unseen_in(measure: str, differing: int | None) -> float | None:
@@ -209,9 +225,13 @@ def pooled(
     parts = [part for key, same in several.items() for part in _domains(key, same, in_domain)]
     results = [_mean(same, alpha) for _, _, same in parts]
     chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
-    judgments = judged_estimates([each.test for each in results], chosen, alpha=alpha, correction=correction)
-    alone = [f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2]
-    notes = [f"on one collection only, so not pooled: {'; '.join(alone)}"] if alone else []
+    own = [same[0].test if len(same) == 1 else None for _, _, same in parts]
+    tests = [alone or each.test for alone, each in zip(own, results, strict=True)]
+    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction)
+    single = [
+        f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2
+    ]
+    notes = [f"on one collection only, so not pooled: {'; '.join(single)}"] if single else []
     return PooledResult(
         rows=tuple(
             PooledRow(

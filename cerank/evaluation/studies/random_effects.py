@@ -34,8 +34,8 @@ class Pooled(msgspec.Struct, frozen=True, kw_only=True):
     collections: int
     estimate: Estimate  # of the mean, with Hartung and Knapp's standard error
     tau2: float  # variance of the true differences between collections, by REML
-    tau2_low: float  # its 95 % interval, by the Q profile (Viechtbauer, Stat Med 26, 2007)
-    tau2_high: float
+    tau2_low: float | None  # its 95 % interval, by the Q profile (Viechtbauer, Stat Med 26, 2007); None where it is
+    tau2_high: float | None  # empty: the differences scatter so little that even tau 0 is unlikely
     i2: float  # share of the observed scatter that lies between collections (Higgins and Thompson 2002)
     q: float  # Cochran's
     p_q: float  # for collections that all have one true difference
@@ -58,6 +58,13 @@ class Pooled(msgspec.Struct, frozen=True, kw_only=True):
     def tau(self) -> float:
         """Return the standard deviation of the true differences between collections."""
         return math.sqrt(self.tau2)
+
+    @property
+    def tau_interval(self) -> tuple[float, float] | None:
+        """Return the 95 % interval of tau; None for one collection, or where no tau fits."""
+        if self.collections < 2 or self.tau2_low is None or self.tau2_high is None:
+            return None
+        return math.sqrt(self.tau2_low), math.sqrt(self.tau2_high)
 
 
 def pool(
@@ -91,7 +98,7 @@ def pool(
     error = math.sqrt((max(1.0, factor) if is_never_narrower else factor) / total)
     q, plain = _q(y, variances, 0.0), 1 / variances
     typical = (count - 1) * float(plain.sum()) / (float(plain.sum()) ** 2 - float((plain**2).sum()))
-    low, high = _tau2_interval(y, variances)
+    low, high = _tau2_interval(y, variances) or (None, None)
     prediction = None
     if count > 2:
         half = -float(stdtrit(count - 2, level / 2)) * math.sqrt(tau2 + error**2)
@@ -149,11 +156,16 @@ def _slope(y: Floats, variances: Floats, tau2: float) -> float:
     return float(squares @ (y - mean) ** 2 - weights.sum() + squares.sum() / weights.sum())
 
 
-def _tau2_interval(y: Floats, variances: Floats) -> tuple[float, float]:
-    """Return the 95 % interval of the variance between collections: where Q is no unlikely chi-square."""
+def _tau2_interval(y: Floats, variances: Floats) -> tuple[float, float] | None:
+    """Return the 95 % interval of the variance between collections: where Q is no unlikely chi-square; None: empty.
+
+    Where Q is too small even for a variance of 0, no variance fits: larger ones make it smaller still.
+    """
     from scipy.special import chdtri
 
     ends = []
+    if _q(y, variances, 0.0) < float(chdtri(y.size - 1, 0.975)):
+        return None
     for share in (0.025, 0.975):
         limit = float(chdtri(y.size - 1, share))  # with upper tail `share`
         if _q(y, variances, 0.0) <= limit:

@@ -8,12 +8,15 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+import scipy.stats
 from typer.testing import CliRunner
 
+from cerank.app.comparison import export_comparison, pool_comparisons
 from cerank.cli.typer_app import app
-from cerank.evaluation.compare import Condition, Measured, System, compare
+from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
+from cerank.text.table_data import records
 
 SHIFTS = {"one": (0, 2), "two": (0, 1), "three": (1, 2)}  # collection -> rank that base, better lose to
 
@@ -145,3 +148,58 @@ def test_summaries_of_several_first_stages_are_taken_as_fully_dependent():
     )
     (one,) = pooling.merged([row, msgspec.structs.replace(row, difference=0.3, error=0.04, first_stages=("y",))])
     assert (one.difference, one.error) == pytest.approx((0.2, 0.03))
+
+
+@pytest.mark.parametrize(("differences", "is_empty"), [((0.02, 0.02001), True), ((0.02, 0.03), False)])
+def test_an_empty_interval_of_tau_has_no_figure(differences, is_empty):
+    rows = [
+        pooling.CollectionDifference(
+            collection=name, measure="nDCG@10", left="a", right="b", queries=50, difference=difference, error=0.01
+        )
+        for name, difference in zip(("one", "two"), differences, strict=True)
+    ]
+    result = pooling.pooled(rows)
+    of = result.rows[0].pooled
+    assert bool(of.q < scipy.stats.chi2.ppf(0.025, 1)) is is_empty
+    (line,) = records(pool_comparisons.machine_table(result))
+    assert (line["tau_low"] is None, line["tau_high"] is None) == (is_empty, is_empty)
+    table = pool_comparisons.summary(result)
+    (shown,) = records(table)
+    assert isinstance(shown["tau_high"], str) is is_empty
+    assert any("tau up to" in note for note in table.notes) is is_empty
+
+
+def few_on_one() -> Comparison:
+    """Two systems on three collections; on "one" two queries of twenty differ, on the others all."""
+    rows = {"base": [], "new": []}
+    for name, gains in (
+        ("one", [0.3, -0.28, *[0.0] * 18]),
+        ("two", [0.1 * (-1) ** at + 0.01 * at for at in range(20)]),
+        ("three", [0.2 * (-1) ** at + 0.02 * at for at in range(20)]),
+    ):
+        for label, scale in (("base", 0), ("new", 1)):
+            values = {f"{name}{at}": 0.4 + scale * gain for at, gain in enumerate(gains)}
+            condition = Condition(name, "bm25")
+            rows[label].append(Measured(condition=condition, qrels_sha256=name, values={"nDCG@10": values}))
+    return compare([System(label=label, measured=tuple(of)) for label, of in rows.items()], ["nDCG@10"])
+
+
+def test_a_domain_of_one_collection_has_that_collections_own_test():
+    comparison = few_on_one()
+    own = next(row for row in comparison.rows if row.condition.dataset == "one")
+    assert own.judgment.basis == "exact sign flips"
+    result = pool_comparisons.pooled_rows(comparison, frozenset({"one"}))
+    line = next(row for row in result.rows if row.domain == "in-domain")
+    assert (line.judgment.p, line.judgment.basis) == (own.judgment.p, own.judgment.basis)
+    assert line.pooled.estimate.p() != pytest.approx(own.judgment.p)
+    assert any("sign flips" in note for note in pool_comparisons.summary(result).notes)
+
+
+def test_a_saved_summary_of_few_differing_queries_says_that_it_is_judged_by_t(tmp_path):
+    path = tmp_path / "saved.json"
+    path.write_text(export_comparison.document(few_on_one()))
+    done = run("pool", str(path), "--in-domain", "one", "--format", "table")
+    assert "t-test" in done.output
+    path.write_text(export_comparison.complete(few_on_one()))
+    done = run("pool", str(path), "--in-domain", "one", "--format", "table")
+    assert "t-test" not in done.output
