@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cerank.app.comparison import comparisons, pool_comparisons, stage_costs
-from cerank.app.comparison.named_systems import RunTarget
+from cerank.app.comparison.measuring import run_systems
+from cerank.app.comparison.named_systems import RunTarget, systems_of
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, UsageError
 from cerank.files import journal, json_records
@@ -33,6 +35,7 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     no_gains: tuple[str, ...] = ()  # of stages that ended no better in validation than they started
     filters: tuple[str, ...] = ()  # what the filter of each stage that has one came to
     pooled: PooledResult | None = None  # over the test sets, where there are several
+    unmeasured: tuple[str, ...] = ()  # systems of the plan that a run which is not finished has yet to measure
 
     @property
     def by_stage(self) -> dict[str, Cost]:
@@ -54,12 +57,16 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """Return the answers as sentences; with several test sets, what they come to together."""
+        """Return the answers as sentences; with several test sets, what they come to together.
+
+        The first one says that a run is not finished: each comparison to come makes the intervals of all others wider.
+        """
         from cerank.evaluation.answers import paragraphs
 
         main = {(answer.measure, answer.left, answer.right) for answer in self.answers if answer.is_main}
         together = pool_comparisons.sentences(self.pooled, main) if self.pooled is not None else ()
-        return (*paragraphs(self.comparison, self.by_stage), *together)
+        before = (_not_finished(self.unmeasured),) if self.unmeasured else ()
+        return (*before, *paragraphs(self.comparison, self.by_stage), *together)
 
 
 def of_run(folder: RunFolder) -> RunAnswer:
@@ -76,6 +83,22 @@ def of_run(folder: RunFolder) -> RunAnswer:
         no_gains=_no_gains(folder, plan),
         filters=_filters(folder, plan),
         pooled=_pooled(folder, plan, comparison),
+        unmeasured=_unmeasured(folder, plan),
+    )
+
+
+def _unmeasured(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
+    """Return the systems that are not measured yet; none once the run is finished."""
+    if folder.done.exists():
+        return ()
+    return tuple(name for name in systems_of(plan) if not run_systems.is_measured(folder, plan, name))
+
+
+def _not_finished(names: Sequence[str]) -> str:
+    are = "is" if len(names) == 1 else "are"
+    return (
+        f"This run is not finished: {', '.join(names)} {are} not measured yet. What follows is adjusted for the "
+        "comparisons made so far alone, so that intervals, adjusted p and verdicts will change when the run ends."
     )
 
 

@@ -86,6 +86,18 @@ def test_a_runs_family_holds_each_stage_against_the_one_before_and_the_first_sta
     assert found.family_equivalence == 3 * 2
 
 
+def test_the_answer_of_a_run_that_is_not_finished_says_what_is_not_measured_yet(lab):
+    whole = run_answer.of_run(lab.folder)
+    assert whole.unmeasured == ()
+    test, first = lab.plan.recipe.data.test[0], lab.plan.recipe.data.first_stages[0]
+    lab.folder.measures("distill", test, first).unlink()
+    told = run_answer.of_run(lab.folder)
+    assert told.unmeasured == ("distill",)
+    assert told.comparison.family < whole.comparison.family
+    assert "distill" in told.paragraphs[0]
+    assert all("distill" not in text for text in told.paragraphs[1:])
+
+
 @pytest.mark.parametrize("has_own_lab", [True, False])
 def test_every_next_step_is_read_by_the_real_command_line(lab, monkeypatch, has_own_lab):
     import shlex
