@@ -12,7 +12,7 @@ from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.diagnostics import FEW, Note
 from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.sensitivity.verdict_bounds import VerdictBounds
-from cerank.evaluation.significance import estimate_of
+from cerank.evaluation.significance import Paired, can_show_nothing, estimate_of
 from cerank.evaluation.systems import Condition, System
 from cerank.evaluation.tuning_budgets import TUNING_NOTES
 from cerank.evaluation.verdicts.terms import Margin
@@ -32,6 +32,8 @@ BACKGROUND = (  # notes that W/T/L or the answer below a run's table says too, o
     *("zeros", "ties", "answerless", "one seed", "ignored"),
 )
 LEGEND = "adjusted p: for the whole table; d_z: mean difference / its sd; W/T/L: queries won, tied, lost"
+
+FEW_MARK = "‡"  # after an interval of so few differing queries that it looks more precise than anything is known
 
 
 RISK_LEGEND = (
@@ -244,6 +246,19 @@ def family(comparison: Comparison, *, is_short: bool = False) -> str:
         "max-t": by_flips(comparison, is_short=is_short),
     }[comparison.method]
     return f"{many}: the chance of any false verdict among them all is at most {rate} ({how})"
+
+
+def mark_of_few(figures: Paired, alpha: float, verdict: str = "") -> str:
+    """Return the mark after the interval of a row in which too few queries differ to show anything; "" for none."""
+    return f" {FEW_MARK}" if verdict != "identical" and can_show_nothing(figures, alpha) else ""
+
+
+def note_of_few(alpha: float) -> str:
+    """Return what the mark after an interval means."""
+    return (
+        f"{FEW_MARK}: so few queries differ that nothing they do could show a difference at {alpha:.3g}; the interval "
+        "is narrow because the others are all tied, and not because the difference is known precisely"
+    )
 
 
 def by_flips(comparison: Comparison, *, is_short: bool = False) -> str:

@@ -208,7 +208,7 @@ class SignFlips(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Return the differences that the tests do not reject at `level`, low and high."""
         low = _first(lambda mu: self.p_above(mu) > level / 2, self.least, self.most)
         high = -_first(lambda mu: self.p_below(-mu) > level / 2, -self.most, -self.least)
-        return low, high
+        return low + 0.0, high + 0.0  # no -0.0, which would be read as an end below 0
 
     def p_above(self, value: float) -> float:
         """Return p for a larger mean: the share of sign patterns that sum to the observed value or more."""
@@ -288,6 +288,19 @@ class Stricter(msgspec.Struct, frozen=True):
 def needs_exact_test(differing: int, sd: float) -> bool:
     """Return whether the exact test is to be used in place of the t-test."""
     return differing < FEW or sd == 0
+
+
+def can_show_nothing(figures: Paired, alpha: float) -> bool:
+    """Return whether so few queries differ that no signs of their differences give an exact p of at most `alpha`.
+
+    The interval of such a row is as narrow as those few differences are small; it says nothing of how precisely the
+    mean is known.
+
+    >>> [can_show_nothing(paired([0.5] * 30, [0.6] * count + [0.5] * (30 - count)), 0.05) for count in (1, 5, 6)]
+    [True, True, False]
+    """
+    differing = figures.wins + figures.losses
+    return differing < FEW and 2.0 ** (1 - differing) > alpha
 
 
 def inference_of(

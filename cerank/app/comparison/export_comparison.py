@@ -256,7 +256,7 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
         compared = known.get(_key(row))
         verdict = shown_verdict(compared) if compared else ""
         worth = (shown_worth(compared) if compared else "",) if has_worth else ()
-        body.append((*where, row.system, *against, *_figures(row), *judged, verdict, *worth))
+        body.append((*where, row.system, *against, *_figures(row, _mark(compared)), *judged, verdict, *worth))
     notes = (LEGEND, *_footnotes(comparison), *(reasons(comparison) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
@@ -291,7 +291,7 @@ def by_stage(comparison: Comparison, *, is_short: bool = False) -> tuple[Table, 
         here = [row for row in rows if (row.dataset, row.first_stage) == (condition.dataset, condition.first_stage)]
         for line in here:
             row = known.get(_key(line))
-            _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
+            _, _, _, interval, p, p_corrected, effect, wtl = _figures(line, _mark(row))
             figures = (
                 line.measure,
                 line.mean,
@@ -351,13 +351,16 @@ def other_percent(comparison: Comparison, row: Row) -> str:
 
 
 def _with_interval(comparison: Comparison, row: Row) -> str:
-    """Return a difference with the interval that its verdict rests on, in 23 characters; 5 more name another level."""
+    """Return a difference with the interval that its verdict rests on, in 23 characters.
+
+    5 more name another level, 2 more mark that few queries differ.
+    """
     judgment, mark = row.judgment, ""
     low, high = judgment.low, judgment.high
     if row.worth is None and judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
         mark = f" {percent}" if (percent := other_percent(comparison, row)) else ""
-    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}"
+    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}{_mark(row)}"
 
 
 def _signed(value: float) -> str:
@@ -381,9 +384,10 @@ def _by_line(comparison: Comparison) -> dict[_Key, Row]:
 
 def _footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, ...]:
     """Return the comparison's own, what is behind "cannot tell", and how far seeds spread."""
-    from cerank.evaluation.comparison_rows import footnotes
+    from cerank.evaluation.comparison_rows import footnotes, note_of_few
 
     lines = list(footnotes(comparison, is_short=is_short))
+    lines += [note_of_few(comparison.terms.alpha)] if any(map(_mark, comparison.rows)) else []
     for measure in comparison.measures:
         rows = [row for row in comparison.rows if row.measure == measure]
         open_ = [row for row in rows if row.verdict == "cannot tell"]
@@ -398,6 +402,13 @@ def _footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, 
                     f"{min(1.0, 2.0 ** (1 - differ)):.2g}"
                 )
     return (*lines, *_spreads(comparison))
+
+
+def _mark(row: Row | None) -> str:
+    """Return the mark after a row's interval where too few of its queries differ; "" for none."""
+    from cerank.evaluation.comparison_rows import mark_of_few
+
+    return "" if row is None else mark_of_few(row.paired, row.judgment.alpha, row.verdict)
 
 
 def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
@@ -481,7 +492,7 @@ def _rests_on(comparison: Comparison, row: Row | None) -> str:
         parts = [part for part in parts if part != inner]
         level = f"{percent} " if (percent := other_percent(comparison, row)) else ""
         parts.append(f"{level}{inner} in ±{judgment.margin.value:g}")
-    return ", ".join(parts)
+    return ", ".join(parts) + (_mark(row) if parts else "")
 
 
 def _title(comparison: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
@@ -494,10 +505,10 @@ def _title(comparison: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> 
     return f"{condition}, {counted(rows[0].queries, 'query')}{_depth(comparison, condition)}, {against}"
 
 
-def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
+def _figures(row: SummaryRow, mark: str = "") -> tuple[str | float | None, ...]:
     if row.difference is None or row.low is None or row.high is None:
         return (row.measure, row.mean, None, "", None, None, None, "")
-    interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
+    interval = f"[{row.low:+.4f}, {row.high:+.4f}]{mark}"
     record = "" if row.wins is None else f"{row.wins}/{row.ties}/{row.losses}"
     adjusted = row.p_corrected if row.is_primary else None  # a row outside the family is not adjusted
     return (row.measure, row.mean, row.difference, interval, row.p, adjusted, row.effect, record)

@@ -13,6 +13,7 @@ import msgspec
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import ComparisonRequest, declared_margins
 from cerank.app.comparison.named_systems import FIRST_STAGE, RunTarget, folds_target, of_system, systems_of
+from cerank.app.rankings.first_stage_table import marked_end
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.table_data import Column, Table
@@ -31,6 +32,7 @@ class FoldRow(msgspec.Struct, frozen=True, kw_only=True):
     measure: str
     blocks: FoldBlocks
     verdict: str  # by all queries
+    mark: str = ""  # after the blocked interval where too few queries differ to show anything
 
 
 class CrossValidation(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ def fold_rows(comparison: Comparison) -> tuple[FoldRow, ...]:
 
     Rows are left out where the two systems were cut into different folds, or a fold holds one query alone.
     """
+    from cerank.evaluation.comparison_rows import mark_of_few
     from cerank.evaluation.studies.fold_blocks import fold_blocks
     from cerank.evaluation.systems import values_by_query
 
@@ -96,19 +99,25 @@ def fold_rows(comparison: Comparison) -> tuple[FoldRow, ...]:
                     measure=row.measure,
                     blocks=fold_blocks(each, comparison.terms.confidence),
                     verdict=row.verdict,
+                    mark=mark_of_few(row.paired, row.judgment.alpha, row.verdict),
                 )
             )
     return tuple(rows)
 
 
-def fold_table(rows: Sequence[FoldRow], confidence: float, claim: str = "checkpoints") -> Table:
+def fold_table(
+    rows: Sequence[FoldRow], confidence: float, claim: str = "checkpoints", *, is_marked: bool = False
+) -> Table:
     """Return each comparison fold by fold, with the fold as a block.
 
     Args:
         rows: the comparisons.
         confidence: of the intervals.
         claim: what the verdicts are about, "checkpoints" or "recipes".
+        is_marked: mark the intervals of rows in which few queries differ, for people: these ends are then texts.
     """
+    from cerank.evaluation.comparison_rows import note_of_few
+
     columns = (
         Column("right", "system", "name"),
         Column("left", "against", "name"),
@@ -123,8 +132,9 @@ def fold_table(rows: Sequence[FoldRow], confidence: float, claim: str = "checkpo
     )
     shown = tuple(
         (
-            row.right, row.left, row.first_stage, row.measure, row.blocks.mean, row.blocks.low, row.blocks.high,
-            row.blocks.low_over_folds, row.blocks.high_over_folds,
+            row.right, row.left, row.first_stage, row.measure, row.blocks.mean, row.blocks.low,
+            marked_end(row.blocks.high, row.mark if is_marked else ""), row.blocks.low_over_folds,
+            marked_end(row.blocks.high_over_folds, row.mark if is_marked else ""),
             " ".join(f"{value:+.3f}" for value in row.blocks.differences),
         )
         for row in rows
@@ -135,6 +145,8 @@ def fold_table(rows: Sequence[FoldRow], confidence: float, claim: str = "checkpo
         f"over folds: {percent} interval in which each fold is one observation, so that the luck of a training counts "
         "(Nadeau and Bengio); folds share most of their training queries, so that it may still be too narrow",
     ]
+    if is_marked and any(row.mark for row in rows):
+        notes.append(note_of_few(1 - confidence))
     if claim == "checkpoints":
         notes.append(
             "verdicts count all queries and are about these models; as claims about the recipe they err far more often "

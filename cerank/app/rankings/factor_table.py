@@ -270,8 +270,19 @@ def _sized(margin: Margin, systems: Sequence[System], place: int, condition: Con
     return msgspec.structs.replace(margin, value=(margin.share or 0.0) * mean)
 
 
-def tables(done: MatrixEffects) -> list[Table]:
-    """Return the effects, and the interaction where one was tested."""
+def tables(done: MatrixEffects, *, is_marked: bool = False) -> list[Table]:
+    """Return the effects, and the interaction where one was tested.
+
+    Args:
+        done: the study.
+        is_marked: mark the intervals of effects in which few queries differ, for people: these ends are then texts.
+    """
+    from cerank.evaluation.comparison_rows import mark_of_few, note_of_few
+
+    marks = [
+        mark_of_few(each.figures, done.effects.alpha, each.judgment.verdict) if is_marked else ""
+        for each in done.effects.effects
+    ]
     columns = (
         Column("factor", "factor", "name"),
         Column("level", "level", "name"),
@@ -290,17 +301,23 @@ def tables(done: MatrixEffects) -> list[Table]:
     rows = tuple(
         (
             *(each.factor, each.level, each.reference, each.figures.mean_right, each.figures.mean_left),
-            *(each.figures.difference, each.judgment.low, each.judgment.high, each.judgment.verdict),
+            *(
+                each.figures.difference,
+                each.judgment.low,
+                first_stage_table.marked_end(each.judgment.high, mark),
+                each.judgment.verdict,
+            ),
             *(each.judgment.p, each.judgment.p_corrected, each.judgment.basis, each.cells),
         )
-        for each in done.effects.effects
+        for each, mark in zip(done.effects.effects, marks, strict=True)
     )
     what = "the last stage's gain over the stage before it" if done.of_gain else "what the last stage reaches"
     title = f"Effects on {done.effects.measure}, {what}: {done.condition}, {counted(done.effects.queries, 'query')}"
-    effects = Table("effects", columns, rows, title, tuple(_notes(done)))
+    notes = (*_notes(done), *([note_of_few(done.effects.alpha)] if any(marks) else []))
+    effects = Table("effects", columns, rows, title, notes)
     if done.interaction is None:
         return [effects]
-    return [effects, *first_stage_table.tables(done.interaction)]
+    return [effects, *first_stage_table.tables(done.interaction, is_marked=is_marked)]
 
 
 def _notes(done: MatrixEffects) -> list[str]:

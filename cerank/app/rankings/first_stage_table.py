@@ -95,8 +95,21 @@ def _targets(settings: Settings, texts: Sequence[str]) -> list[named_systems.Run
     return targets
 
 
-def tables(done: InteractionStudy) -> list[Table]:
-    """Return the means, and the contrasts with what the tests say."""
+def marked_end(high: float, mark: str) -> str | float:
+    """Return the upper end of an interval, as a text where a mark comes after it."""
+    return f"{high:+.4f}{mark}" if mark else high
+
+
+def tables(done: InteractionStudy, *, is_marked: bool = False) -> list[Table]:
+    """Return the means, and the contrasts with what the tests say.
+
+    Args:
+        done: the study.
+        is_marked: mark the intervals of contrasts in which few queries differ, for people: these ends are then texts.
+    """
+    from cerank.evaluation.comparison_rows import mark_of_few, note_of_few
+
+    marks = [mark_of_few(each.figures, done.alpha) if is_marked else "" for each in done.contrasts]
     means = Table(
         "means",
         (
@@ -126,13 +139,14 @@ def tables(done: InteractionStudy) -> list[Table]:
     rows = tuple(
         (
             *(each.rerankers[1], each.rerankers[0], each.first_stages[0], each.gains[0]),
-            *(each.first_stages[1], each.gains[1], each.figures.difference, each.low, each.high),
+            *(each.first_stages[1], each.gains[1], each.figures.difference, each.low, marked_end(each.high, mark)),
             *(each.verdict, each.p, each.p_corrected, each.basis),
         )
-        for each in done.contrasts
+        for each, mark in zip(done.contrasts, marks, strict=True)
     )
     title = f"Does a gain depend on the {done.factors[0]}?"
-    return [means, Table("interaction", columns, rows, title, tuple(_notes(done)))]
+    notes = (*_notes(done), *([note_of_few(done.alpha)] if any(marks) else []))
+    return [means, Table("interaction", columns, rows, title, notes)]
 
 
 def _order(done: InteractionStudy) -> list[str]:

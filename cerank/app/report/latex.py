@@ -27,6 +27,7 @@ _SIGNS = {
     "↓": r"$\downarrow$",
     "≈": r"$\approx$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
     "×": r"$\times$",
     "±": r"$\pm$",
     "–": "--",

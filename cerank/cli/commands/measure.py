@@ -359,7 +359,9 @@ def compare(
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
         of_folds = cross_validation.fold_rows(comparison)
-        shown += [cross_validation.fold_table(of_folds, comparison.terms.confidence, claim)] if of_folds else []
+        is_marked = not is_for_machines(settings.format)
+        of_all = (of_folds, comparison.terms.confidence, claim)
+        shown += [cross_validation.fold_table(*of_all, is_marked=is_marked)] if of_folds else []
         shown += [table_columns.pooled_table(pooled, settings.format)] if pooled is not None else []
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
-from cerank.evaluation.comparison_rows import family
+from cerank.evaluation.comparison_rows import FEW_MARK, family
 from cerank.evaluation.verdicts.terms import Margin, Terms
 from tests.refusals import refused
 
@@ -262,3 +263,24 @@ def test_the_note_on_flips_says_whether_rows_are_compared_by_t_or_by_p(counts: d
     for is_short in (False, True):
         note = family(found, is_short=is_short)
         assert {name for name in ("max-t", "min-p") if name in note} == names
+
+
+def test_intervals_of_few_differing_queries_are_marked_for_people_alone() -> None:
+    found = differing_in(one=1, two=2, many=25)
+    table, mark = export_comparison.short_table(found), FEW_MARK
+    keys = [column.key for column in table.columns]
+    marked = {str(row[keys.index("system")]): mark in str(row[keys.index("interval")]) for row in table.rows}
+    assert marked == {"base": False, "one": True, "two": True, "many": False}
+    assert [note.startswith(mark) for note in table.notes].count(True) == 1
+    (screen,) = export_comparison.by_stage(found)
+    assert [mark in str(row[4]) for row in screen.rows] == [False, True, True, False]
+    assert mark not in export_comparison.as_text(found, "csv")
+    assert not any(mark in note for note in export_comparison.short_table(differing_in(many=25)).notes)
+
+
+def test_an_end_of_0_has_no_sign_of_a_loss() -> None:
+    found = differing_in(two=2)
+    (row,) = found.rows
+    assert (row.paired.losses, row.judgment.p) == (2, 0.5)
+    assert all(math.copysign(1, end) == 1 for end in (row.high, row.judgment.high))
+    assert "-0.0000" not in str(export_comparison.short_table(found).rows)

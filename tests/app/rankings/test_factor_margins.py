@@ -10,6 +10,7 @@ import pytest
 from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
 from cerank.errors import UsageError
+from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder
@@ -76,6 +77,22 @@ def test_p_of_one_effect_and_p_adjusted_over_all_have_keys_of_their_own(made: tu
     done = msgspec.structs.replace(done, effects=msgspec.structs.replace(done.effects, effects=effects))
     (row,) = records(factor_table.tables(done)[0])
     assert (row["p"], row["p_corrected"], row["basis"]) == (0.01, 0.04, effect.judgment.basis)
+
+
+@pytest.mark.parametrize(("losses", "has_mark"), [(2, True), (8, False)])
+def test_the_interval_of_an_effect_on_few_queries_is_marked_for_people(
+    made: tuple[Settings, RunFolder], losses: int, has_mark: bool
+) -> None:
+    done = factor_table.study(made[0], request())
+    (effect,) = done.effects.effects
+    figures = msgspec.structs.replace(effect.figures, wins=0, losses=losses)
+    effects = (msgspec.structs.replace(effect, figures=figures),)
+    done = msgspec.structs.replace(done, effects=msgspec.structs.replace(done.effects, effects=effects))
+    (for_people,) = factor_table.tables(done, is_marked=True)
+    (plain,) = factor_table.tables(done)
+    assert (FEW_MARK in str(records(for_people)[0]["high"])) is has_mark
+    assert any(FEW_MARK in note for note in for_people.notes) is has_mark
+    assert records(plain)[0]["high"] == effect.judgment.high
 
 
 def test_a_margin_in_percent_of_a_baseline_that_scores_nothing_is_refused(made: tuple[Settings, RunFolder]) -> None:

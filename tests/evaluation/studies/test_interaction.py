@@ -9,9 +9,12 @@ from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
+from cerank.app.rankings import first_stage_table
 from cerank.errors import UsageError
+from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.evaluation.studies.interaction import interaction_study, interaction_test
 from cerank.evaluation.verdicts.terms import Margin
+from cerank.text.table_data import records
 from tests.refusals import refused
 
 FIRSTS, RERANKERS = ("bm25", "dense", "sparse"), ("small", "large", "teacher")
@@ -106,3 +109,15 @@ def test_one_of_anything_has_no_interaction(shape):
     values = np.zeros(shape)
     with refused(UsageError, "interaction-of-one"):
         interaction_study(values, FIRSTS[: shape[1]], RERANKERS[: shape[2]], "nDCG@10")
+
+
+def test_the_interval_of_gains_that_differ_on_few_queries_is_marked_for_people():
+    values = values_of(2, 3)
+    values[:, :, 1] = values[:, :, 0] + 0.1
+    values[:2, 1, 1] -= 0.05  # the gain of "large" over "small" depends on the first stage for two queries alone
+    done = interaction_study(values, FIRSTS[:2], RERANKERS, "nDCG@10")
+    table = first_stage_table.tables(done, is_marked=True)[1]
+    marked = [isinstance(row["high"], str) for row in records(table)]
+    assert marked == [each.figures.losses + each.figures.wins == 2 for each in done.contrasts] == [True, False, False]
+    assert any(FEW_MARK in note for note in table.notes)
+    assert [row["high"] for row in records(first_stage_table.tables(done)[1])] == [each.high for each in done.contrasts]

@@ -10,7 +10,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Margin, confidence_of
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit
+from cerank.cli.output import emit, is_for_machines
 
 
 def effects(
@@ -67,4 +67,5 @@ def effects(
         alpha=round(1 - confidence_of(confidence, alpha), 12),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    emit(factor_table.tables(factor_table.study(settings, request)), settings.format, wide=wide)
+    is_marked = not is_for_machines(settings.format)
+    emit(factor_table.tables(factor_table.study(settings, request), is_marked=is_marked), settings.format, wide=wide)

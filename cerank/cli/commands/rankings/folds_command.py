@@ -5,7 +5,7 @@ from __future__ import annotations
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, confidence_of
 from cerank.cli.commands.start_run import RunName, settings_of
-from cerank.cli.output import emit
+from cerank.cli.output import emit, is_for_machines
 
 
 def folds(
@@ -28,8 +28,10 @@ def folds(
 
     settings = settings_of(lab, cache, form=form, json=json)
     study = cross_validation.of_run(settings, name, confidence_of(confidence, alpha))
+    is_marked = not is_for_machines(settings.format)
+    by_fold = cross_validation.fold_table(study.rows, study.confidence, is_marked=is_marked)
     emit(
-        [export_comparison.short_table(study.comparison), cross_validation.fold_table(study.rows, study.confidence)],
+        [export_comparison.short_table(study.comparison), by_fold],
         settings.format,
         wide=wide,
     )
