@@ -21,6 +21,7 @@ from cerank.app.report import measured_rows, report_scope
 from cerank.app.run_request import RunRequest
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
+from cerank.evaluation.compare import Condition, Measured, System, compare
 from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.evaluation.studies.fold_blocks import fold_blocks
 from cerank.runs import run_store
@@ -235,11 +236,15 @@ def test_a_difference_that_one_fold_makes_alone_is_said_not_to_be_shown_over_fol
 
 
 def test_intervals_over_folds_of_few_differing_queries_are_marked_for_people():
-    row = FoldRow(
-        right="new", left="old", first_stage="bm25", measure="nDCG@10", verdict="cannot tell", mark=f" {FEW_MARK}",
-        blocks=fold_blocks([[0.0] * 9 + [0.1], [0.0] * 9 + [0.2], [0.0] * 10], 0.95),
-    )  # fmt: skip
-    marked, plain = (cross_validation.fold_table([row], 0.95, is_marked=is_marked) for is_marked in (True, False))
-    assert [FEW_MARK in str(cell) for cell in marked.rows[0]].count(True) == 2
+    queries = [f"q{at}" for at in range(30)]
+    folds = tuple(tuple(queries[place::3]) for place in range(3))
+    systems = []
+    for label, differing in (("old", 0), ("few", 2), ("many", 25)):
+        values = {"nDCG@10": {query: 0.5 + 0.01 * at * (at < differing) for at, query in enumerate(queries)}}
+        measured = Measured(condition=Condition("pydocs/test", "bm25"), qrels_sha256="0", values=values)
+        systems.append(System(label=label, measured=(measured,), folds=folds))
+    rows = cross_validation.fold_rows(compare(systems, ["nDCG@10"]))
+    marked, plain = (cross_validation.fold_table(rows, 0.95, is_marked=is_marked) for is_marked in (True, False))
+    assert [sum(FEW_MARK in str(cell) for cell in row) for row in marked.rows] == [2, 0]
     assert any(FEW_MARK in note for note in marked.notes)
     assert FEW_MARK not in str((plain.rows, plain.notes))
