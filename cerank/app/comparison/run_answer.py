@@ -97,8 +97,8 @@ def _unmeasured(folder: RunFolder, plan: Plan) -> tuple[str, ...]:
 def _not_finished(names: Sequence[str]) -> str:
     are = "is" if len(names) == 1 else "are"
     return (
-        f"This run is not finished: {', '.join(names)} {are} not measured yet. What follows is adjusted for the "
-        "comparisons made so far alone, so that intervals, adjusted p and verdicts will change when the run ends."
+        f"This run is not finished: {', '.join(names)} {are} not measured yet. Its figures are adjusted for "
+        "the comparisons made so far alone, so that intervals, adjusted p and verdicts will change when it ends."
     )
 
 
