@@ -455,7 +455,7 @@ def print_footnotes(comparison: Comparison, form: str = "") -> None:
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        for line in export_comparison.short_table(comparison).notes:
+        for line in export_comparison.short_table(comparison, is_marked=False).notes:
             info(line)
 
 

@@ -219,11 +219,11 @@ def risk_table(comparison: Comparison) -> Table:
     return Table("risk", columns, tuple(body), "Risk", (RISK_LEGEND,))
 
 
-def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
+def short_table(comparison: Comparison, *, with_reasons: bool = False, is_marked: bool = True) -> Table:
     """Return the columns for people, with footnotes; what is equal in every row goes into the title.
 
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
-    which.
+    which. `is_marked` marks the intervals of rows in which few queries differ; a program would not expect it there.
     """
     from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, shown_worth, summary
 
@@ -238,7 +238,8 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     ]
     columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
-    rests = [_rests_on(comparison, known.get(_key(row))) for row in rows]
+    marks = [_mark(known.get(_key(row))) if is_marked else "" for row in rows]
+    rests = [_rests_on(comparison, known.get(_key(row)), mark) for row, mark in zip(rows, marks, strict=True)]
     has_worth = any(row.worth for row in comparison.rows)
     has_other = any(_is_other(row) for row in comparison.rows)
     columns += [
@@ -249,15 +250,16 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     if not is_one:
         columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
     body = []
-    for row, rest in zip(rows, rests, strict=True):
+    for row, rest, mark in zip(rows, rests, marks, strict=True):
         where = () if is_one else (row.dataset, row.first_stage)
         against = (row.against,) if has_against else ()
         judged = (rest,) if has_other else ()
         compared = known.get(_key(row))
         verdict = shown_verdict(compared) if compared else ""
         worth = (shown_worth(compared) if compared else "",) if has_worth else ()
-        body.append((*where, row.system, *against, *_figures(row, _mark(compared)), *judged, verdict, *worth))
-    notes = (LEGEND, *_footnotes(comparison), *(reasons(comparison) if with_reasons else ()))
+        body.append((*where, row.system, *against, *_figures(row, mark), *judged, verdict, *worth))
+    few = _notes_of_few(comparison) if is_marked else ()
+    notes = (LEGEND, *_footnotes(comparison), *few, *(reasons(comparison) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
 
@@ -302,8 +304,9 @@ def by_stage(comparison: Comparison, *, is_short: bool = False) -> tuple[Table, 
             body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}{_depth(comparison, condition)}"
         out.append(Table("comparison", columns, tuple(body), title))
+    notes = (*_footnotes(comparison, is_short=is_short), *_notes_of_few(comparison))
     note = f"[interval]: {interval_note(comparison, comparison.rows)}"
-    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(comparison, is_short=is_short)))
+    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *notes))
     return tuple(out)
 
 
@@ -384,10 +387,9 @@ def _by_line(comparison: Comparison) -> dict[_Key, Row]:
 
 def _footnotes(comparison: Comparison, *, is_short: bool = False) -> tuple[str, ...]:
     """Return the comparison's own, what is behind "cannot tell", and how far seeds spread."""
-    from cerank.evaluation.comparison_rows import footnotes, note_of_few
+    from cerank.evaluation.comparison_rows import footnotes
 
     lines = list(footnotes(comparison, is_short=is_short))
-    lines += [note_of_few(comparison.terms.alpha)] if any(map(_mark, comparison.rows)) else []
     for measure in comparison.measures:
         rows = [row for row in comparison.rows if row.measure == measure]
         open_ = [row for row in rows if row.verdict == "cannot tell"]
@@ -409,6 +411,13 @@ def _mark(row: Row | None) -> str:
     from cerank.evaluation.comparison_rows import mark_of_few
 
     return "" if row is None else mark_of_few(row.paired, row.judgment.alpha, row.verdict)
+
+
+def _notes_of_few(comparison: Comparison) -> tuple[str, ...]:
+    """Return what the mark of few differing queries means, where a row has it."""
+    from cerank.evaluation.comparison_rows import note_of_few
+
+    return (note_of_few(comparison.terms.alpha),) if any(map(_mark, comparison.rows)) else ()
 
 
 def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
@@ -480,7 +489,7 @@ def _is_other(row: Row) -> bool:
     return max(abs(judgment.low - row.low), abs(judgment.high - row.high)) > _SAME
 
 
-def _rests_on(comparison: Comparison, row: Row | None) -> str:
+def _rests_on(comparison: Comparison, row: Row | None, mark: str = "") -> str:
     """Return the interval that belongs to a verdict, for equivalence with its level and the margin that it lies in."""
     if row is None:
         return ""
@@ -492,7 +501,7 @@ def _rests_on(comparison: Comparison, row: Row | None) -> str:
         parts = [part for part in parts if part != inner]
         level = f"{percent} " if (percent := other_percent(comparison, row)) else ""
         parts.append(f"{level}{inner} in ±{judgment.margin.value:g}")
-    return ", ".join(parts) + (_mark(row) if parts else "")
+    return ", ".join(parts) + (mark if parts else "")
 
 
 def _title(comparison: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:

@@ -274,7 +274,10 @@ def test_intervals_of_few_differing_queries_are_marked_for_people_alone() -> Non
     assert [note.startswith(mark) for note in table.notes].count(True) == 1
     (screen,) = export_comparison.by_stage(found)
     assert [mark in str(row[4]) for row in screen.rows] == [False, True, True, False]
-    assert mark not in export_comparison.as_text(found, "csv")
+    assert any(note.startswith(mark) for note in screen.notes)
+    plain = export_comparison.short_table(found, is_marked=False)
+    assert mark not in f"{plain.rows} {plain.notes}"
+    assert all(mark not in export_comparison.as_text(found, form) for form in ("csv", "json"))
     assert not any(mark in note for note in export_comparison.short_table(differing_in(many=25)).notes)
 
 

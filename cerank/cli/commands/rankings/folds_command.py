@@ -31,7 +31,7 @@ def folds(
     is_marked = not is_for_machines(settings.format)
     by_fold = cross_validation.fold_table(study.rows, study.confidence, is_marked=is_marked)
     emit(
-        [export_comparison.short_table(study.comparison), by_fold],
+        [export_comparison.short_table(study.comparison, is_marked=is_marked), by_fold],
         settings.format,
         wide=wide,
     )
