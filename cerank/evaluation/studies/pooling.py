@@ -54,7 +54,15 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
     first_stages: tuple[str, ...] = ()
     qrels_sha256: str = ""  # what makes two collections the same, whatever they are called
     unseen: float | None = None  # how much one more query may differ; None where ten or more differ, or it is not known
-    test: Inference | None = None  # the collection's own, where it is not the t-test; None where values are not known
+    exact: SignFlips | None = None  # where few queries differ; None also where values are not known
+    over_seeds: Estimate | None = None  # for a claim about recipes
+
+    @property
+    def test(self) -> Inference | None:
+        """Return the test of the collection's own row; None for the t-test over queries; see `row_tests`."""
+        if self.exact is not None and self.over_seeds is not None:
+            return Stricter(self.over_seeds, self.exact)
+        return self.over_seeds if self.exact is None else self.exact
 
     def with_one_more(self, sign: float) -> CollectionDifference:
         """Return the difference with one query more that differs by `unseen`; as it is where many queries differ."""
@@ -64,7 +72,7 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
         squares = self.error**2 * n * (n - 1) + (gain - self.difference) ** 2 * n / (n + 1)
         difference = (n * self.difference + gain) / (n + 1)
         return msgspec.structs.replace(
-            self, queries=n + 1, difference=difference, error=math.sqrt(squares / n / (n + 1)), unseen=None, test=None
+            self, queries=n + 1, difference=difference, error=math.sqrt(squares / n / (n + 1)), unseen=None, exact=None
         )
 
 
@@ -112,6 +120,8 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
         )
         averaged = paired(lefts, rights)
         figures, test = estimate_of(averaged), inference_of(averaged, (lefts, rights), limits(measure))
+        exact = test if isinstance(test, SignFlips) else None
+        several_recipes = len(rows) > 1 and rows[0].recipes is not None
         with_seeds = [row.recipes.estimate.error for row in rows if row.recipes is not None]
         out.append(
             CollectionDifference(
@@ -125,21 +135,17 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
                 first_stages=tuple(row.condition.first_stage for row in rows if row.condition.first_stage),
                 qrels_sha256=measured_in(systems[left], rows[0].condition).qrels_sha256,
                 unseen=unseen_of(test),
-                test=_own_test(test, rows),
+                exact=None if several_recipes else exact,
+                over_seeds=_over_seeds(rows),
             )
         )
     return tuple(out)
 
 
-def _own_test(of_values: Estimate | SignFlips, rows: Sequence[Row]) -> Inference | None:
-    """Return the test of a collection's own row, where it is not the t-test over queries; see `row_tests`."""
-    exact = of_values if isinstance(of_values, SignFlips) else None
+def _over_seeds(rows: Sequence[Row]) -> Estimate | None:
+    """Return the test of a claim about recipes; None for another claim, or several first stages."""
     recipes = [row.recipes.estimate for row in rows if row.recipes is not None]
-    if not recipes or recipes[0].error == 0:
-        return exact
-    if len(recipes) > 1:  # several first stages: no one test of them counts seeds
-        return None
-    return recipes[0] if exact is None else Stricter(recipes[0], exact)
+    return recipes[0] if len(recipes) == 1 and recipes[0].error > 0 else None
 
 
 def unseen_in(measure: str, differing: int | None) -> float | None:

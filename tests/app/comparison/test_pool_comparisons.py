@@ -193,6 +193,7 @@ def test_a_domain_of_one_collection_has_that_collections_own_test():
     assert (line.judgment.p, line.judgment.basis) == (own.judgment.p, own.judgment.basis)
     assert line.pooled.estimate.p() != pytest.approx(own.judgment.p)
     assert any("sign flips" in note for note in pool_comparisons.summary(result).notes)
+    assert msgspec.json.decode(msgspec.json.encode(result), type=pooling.PooledResult) == result  # as reports are kept
 
 
 def test_a_saved_summary_of_few_differing_queries_says_that_it_is_judged_by_t(tmp_path):
