@@ -22,7 +22,7 @@ from cerank.app.run_request import RunRequest
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.studies.fold_blocks import fold_blocks
-from cerank.runs import run_store
+from cerank.runs import run_store, test_set_looks
 from cerank.settings import Settings
 from tests.model_fixtures import write_tiny
 from tests.refusals import refused
@@ -107,6 +107,16 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
     (target,) = named_systems.targets_of(settings.lab, [f"{runs[1].name}@folds"])
     (cost,) = system_costs.of_runs({"all": named_systems.runs_of(target)}, 0.0).values()
     assert (cost.seconds, cost.pairs) == (pytest.approx(sum(each.seconds for each in costs)), costs[0].pairs * 3)
+
+
+@pytest.mark.slow
+def test_the_pooled_comparison_counts_as_a_look_when_it_is_first_shown(finished):
+    settings, runs = finished
+    words = ["folds", runs[0].name, "--lab", str(settings.lab), "--cache", str(settings.cache)]
+    for _ in range(2):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        assert [look.by for look in test_set_looks.load_all(settings.lab)] == ["folds"]
 
 
 @pytest.mark.slow

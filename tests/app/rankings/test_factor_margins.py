@@ -6,11 +6,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
+from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
+from cerank.runs import test_set_looks
 from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import decode_measures, encode_measures
@@ -65,6 +68,17 @@ def test_a_margin_in_percent_is_a_share_of_what_the_baselines_last_stage_reaches
     gain = factor_table.study(settings, request(of_gain=True)).effects.margin
     assert gain is not None
     assert gain.value == pytest.approx(mean / 10)  # and no share of the gain, which may be nothing or below 0
+
+
+def test_an_effect_counts_as_a_look_when_it_is_first_shown(made: tuple[Settings, RunFolder]) -> None:
+    settings, _ = made
+    words = ["effects", "grid", "-m", "nDCG@10", "--first-stage", "bm25", "--lab", str(settings.lab)]
+    for more, looks in ([], 1), ([], 1), (["--gain"], 2):
+        done = CliRunner().invoke(app, [*words, *more, "--cache", str(settings.cache)])
+        assert done.exit_code == 0, done.output
+        assert [look.by for look in test_set_looks.load_all(settings.lab)] == ["effects"] * looks
+    effects = factor_table.study(settings, request()).effects.effects
+    assert sum(map(len, test_set_looks.load_all(settings.lab)[0].comparisons.values())) == len(effects)
 
 
 def test_a_margin_in_percent_of_a_baseline_that_scores_nothing_is_refused(made: tuple[Settings, RunFolder]) -> None:

@@ -23,11 +23,12 @@ def folds(
     Give the run of any fold; `cerank run --folds` makes them. The second table has the differences fold by fold, with
     the fold as a block.
     """
-    from cerank.app.comparison import export_comparison
+    from cerank.app.comparison import export_comparison, recorded_looks
     from cerank.app.rankings import cross_validation
 
     settings = settings_of(lab, cache, form=form, json=json)
     study = cross_validation.of_run(settings, name, confidence_of(confidence, alpha))
+    recorded_looks.record_shown(settings, [study.comparison], by="folds")
     emit(
         [export_comparison.short_table(study.comparison), cross_validation.fold_table(study.rows, study.confidence)],
         settings.format,
