@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cerank import recipes
-from cerank.app import fold_runs, plans, run_request
+from cerank.app import estimates, fold_runs, plans, run_request
 from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.evidence import system_costs
@@ -216,6 +216,23 @@ def test_a_command_for_one_run_says_that_it_takes_no_folds_together(finished):
     settings, runs = finished
     with refused(UsageError, "folds-together"):
         named_systems.target(settings.lab, f"{run_store.short_name(runs[0])}@folds")
+
+
+def test_a_dry_run_tells_the_time_of_all_folds_and_what_all_their_queries_can_show(lab):
+    settings, request = lab
+    words = ["run", "--recipe", request.recipes[0], "--dataset", request.dataset, "--folds", "3", "--dry-run"]
+    places = ["--lab", str(settings.lab), "--cache", str(settings.cache), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, *places, "--pairs-per-second", "0.5", "--json"])
+    assert done.exit_code == 0, done.output
+    tables = json.loads(done.stdout)
+    assert {(row["queries"], row["dataset"]) for row in tables["power"]} == {(40, "data, 3 folds")}
+    recipes_of = [of_fold.recipe for of_fold, _ in run_request.load_folds(request)]
+    planned = [plans.plan_of(recipe, settings, now=datetime(2026, 1, 3, tzinfo=UTC)) for recipe in recipes_of]
+    each = [estimates.total(estimates.timed(plans.work_of(p), estimates.told(p.recipe, 0.5))) for p in planned]
+    one, all_folds = (line for line in done.stderr.splitlines() if line.startswith(("about", "all 3 folds")))
+    assert estimates.format_minutes(each[0]) in one
+    assert estimates.format_minutes(sum(each)) in all_folds  # they train on different queries, so that none is shared
+    assert estimates.format_minutes(sum(each)) not in one
 
 
 def test_a_prediction_for_nodes_is_refused_for_folds_without_a_matrix(lab):
