@@ -187,7 +187,7 @@ def warnings(results: Sequence[ArmResult]) -> list[str]:
     for each in results:
         if each.best is not None:
             sentences += [
-                f"{each.arm.name}: the best {path} lies at the {edge} end of its values; a better one may lie beyond them"
+                f"{each.arm.name}: the best {path} lies at the {edge} end of its values; a better may lie beyond"
                 for path, edge in each.edges.items()
             ]
             sentences += _without_gain(each.arm.name, each.best)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from cerank.app.comparison import pool_comparisons
 from cerank.cli.typer_app import app
 from cerank.evaluation.compare import Condition, Measured, System, compare
 from cerank.evaluation.studies import pooling
@@ -145,3 +146,9 @@ def test_summaries_of_several_first_stages_are_taken_as_fully_dependent():
     )
     (one,) = pooling.merged([row, msgspec.structs.replace(row, difference=0.3, error=0.04, first_stages=("y",))])
     assert (one.difference, one.error) == pytest.approx((0.2, 0.03))
+
+
+def test_a_part_of_a_test_set_is_known_by_the_last_part_of_its_path():
+    tests = {"med[fold=1/5]", "adi"}
+    assert pool_comparisons.named_in_domain(["./sets/med[fold=1/5]"], tests) == {"med[fold=1/5]"}
+    assert pool_comparisons.named_in_domain(["sets/adi/"], tests) == {"adi"}
