@@ -146,6 +146,17 @@ def folds_target(lab: Path, run: RunTarget) -> FoldsTarget:
     return FoldsTarget(run.label, tuple(RunTarget(run.label, folder, plan, run.system) for folder, plan in runs))
 
 
+def notes_on_folds(lab: Path, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return how to see all folds together, where a comparison names the run of a single one; for the first such run.
+
+    Raises:
+        CerankError: as `targets_of`.
+    """
+    runs = [each for each in targets_of(lab, texts) if isinstance(each, RunTarget)]
+    sentences = [fold_runs.in_words(run.folder, run.plan) for run in runs]
+    return tuple(sentence for sentence in sentences if sentence)[:1]
+
+
 def target(lab: Path, text: str) -> RunTarget | FileTarget:
     """Return what `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
 

@@ -97,6 +97,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show one run: its result, validations, stages, inputs and files."""
+    from cerank.app import fold_runs
     from cerank.app.comparison import recorded_looks, run_answer
     from cerank.app.rankings import depth_report
     from cerank.cli.live_status import print_answers
@@ -119,6 +120,8 @@ def show(
             )
             for sentence in run_answer.what_was_read(folder, row.plan):
                 info(sentence)
+            if of_folds := fold_runs.in_words(folder, row.plan):
+                info(of_folds)
             curves = depth_report.declared(folder, row.plan)
             depth_table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
             if curves is not None:

@@ -120,6 +120,22 @@ def test_the_pooled_comparison_counts_as_a_look_when_it_is_first_shown(finished)
 
 
 @pytest.mark.slow
+def test_a_table_of_single_folds_says_how_all_are_seen_together(finished):
+    settings, runs = finished
+    one, other = (run_store.short_name(run) for run in runs[:2])
+    places = ["--lab", str(settings.lab)]
+    for words, is_single in (
+        (["show", other], True),
+        (["compare", f"{other}:first-stage", other], True),
+        (["compare", f"{one}@folds:first-stage", f"{one}@folds"], False),
+    ):
+        done = CliRunner().invoke(app, [*words, *places])
+        assert done.exit_code == 0, done.output
+        assert (f"cerank folds {other}" in done.stderr) == is_single
+        assert done.stderr.count("@folds in compare") == is_single
+
+
+@pytest.mark.slow
 def test_a_fold_without_a_finished_run_is_named(finished):
     settings, runs = finished
     hidden = runs[2].path.rename(settings.lab / "elsewhere")
