@@ -379,7 +379,7 @@ class NewRunScreen(LabScreen):
             self._waiting[name].stop()
 
         def due() -> None:
-            del self._waiting[name]
+            self._waiting.pop(name, None)  # a timer that was stopped too late fires as well
             act()
 
         self._waiting[name] = self.set_timer(TYPING_PAUSE, due)

@@ -84,7 +84,7 @@ def sweep(
     )
     places = {"--device": device, "--threads": threads, "--on": on}
     if unused := [name for name, value in places.items() if value is not None and (results or write)]:
-        what = f"{unused[0]} does nothing with {'--results' if results else '--write'}, which queue no trial"
+        what = f"{unused[0]} does nothing with {'--results' if results else '--write'}, which queues no trial"
         raise UsageError(what, where=unused[0], hint="leave it out", code="options-conflict")
     settings = settings_of(lab, cache, device, threads, form, json, on=on)
     given = (("method", method), ("trials", trials), ("seed", seed), ("name", name))
