@@ -362,6 +362,14 @@ async def test_rankings_show_where_each_document_went(folder: LabFolder, app: Ce
         assert "who is there" in text_of(app)
 
 
+async def test_rankings_name_the_fold_that_they_are_of(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one", test=["/sets/med[fold=1/5]"]), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "5")
+        assert "after bm25 on med[fold=1/5]" in str(app.screen.query_one("#which", Static).render())
+
+
 async def test_rankings_stand_without_their_texts(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
     collection = made_collection(tmp_path)
     folder.finished(folder.started(folder.run("one", test=[str(collection)]), 5))
