@@ -14,6 +14,7 @@ from cerank.datasets import folds
 from cerank.errors import MissingError, UsageError
 from cerank.files.disk import DamagedError
 from cerank.recipes import search_space
+from cerank.recipes.paths import COUNTED_FOLDS
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
@@ -34,7 +35,7 @@ def in_words(folder: RunFolder, plan: Plan) -> str:
     own = fold_of(plan.recipe)
     if own is None:
         return ""
-    name, counted = run_store.short_name(folder), folds.COUNTED_FOLDS.fullmatch(own[1])
+    name, counted = run_store.short_name(folder), COUNTED_FOLDS.fullmatch(own[1])
     of = f" of {counted['count']}" if counted else ""
     return (
         f"{name} is fold {own[0]}{of}, so its figures are of that fold's queries alone: `cerank folds {name}` "
