@@ -376,16 +376,16 @@ def _timer(
 
     if pairs_per_second:
         rates = estimates.told(plan.recipe, pairs_per_second)
-        return lambda asked: estimates.timed(plans.work_of(asked), rates), "by --pairs-per-second"
+        return lambda of_run: estimates.timed(plans.work_of(of_run), rates), "by --pairs-per-second"
     with live_status.status_line() as tell:
         tell("measuring the speed of this machine with these settings")
         unknown = "nothing like it ran in this lab; you can give --pairs-per-second"
         paces, source = estimates.measured(plan) if is_measured else ({}, unknown)
     if paces:
-        return lambda asked: estimates.of_plan(asked, paces), source
+        return lambda of_run: estimates.of_plan(of_run, paces), source
     known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
     source = "by earlier runs of this lab" if known else source
-    return lambda asked: estimates.timed(plans.work_of(asked), known), source
+    return lambda of_run: estimates.timed(plans.work_of(of_run), known), source
 
 
 def _tell_time_of_folds(all_folds: Sequence[Plan], work_of: Callable[[Plan], tuple[WorkItem, ...]]) -> None:

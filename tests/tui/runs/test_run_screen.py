@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Log, Static
 from cerank.app.run_views.curves import Curves
 from cerank.core.metrics import Progress, RankRow, UsageRow, Validation
 from cerank.files import journal, json_records
-from cerank.runs import run_store
+from cerank.runs import run_store, test_set_looks
 from cerank.runs.layout import ReadingRow
 from cerank.tui.app import CerankApp
 from cerank.tui.comparison.compare_screen import CompareScreen
@@ -265,6 +265,7 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         pairs = [tuple(str(cell) for cell in table.get_row_at(row)[:2]) for row in range(table.row_count)]
         assert pairs[:2] == [("distill", "contrastive")] * 2  # by either measure
         assert [against for _, against in pairs[2:]] == ["first-stage"] * 4 + [""] * 2
+        assert [look.by for look in test_set_looks.load_all(folder.path)] == ["dashboard"]
         seen = text_of(app)
         assert "worth it?" in seen
         assert "5 %" in str(app.screen.query_one("#notes", Static).render())
