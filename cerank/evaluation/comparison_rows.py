@@ -250,7 +250,7 @@ def family(comparison: Comparison, *, is_short: bool = False) -> str:
 
 def mark_of_few(figures: Paired, alpha: float, verdict: str = "") -> str:
     """Return the mark after the interval of a row in which too few queries differ to show anything; "" for none."""
-    return f" {FEW_MARK}" if verdict != "identical" and can_show_nothing(figures, alpha) else ""
+    return FEW_MARK if verdict != "identical" and can_show_nothing(figures, alpha) else ""
 
 
 def note_of_few(alpha: float) -> str:

@@ -356,7 +356,7 @@ def other_percent(comparison: Comparison, row: Row) -> str:
 def _with_interval(comparison: Comparison, row: Row) -> str:
     """Return a difference with the interval that its verdict rests on, in 23 characters.
 
-    5 more name another level, 2 more mark that few queries differ.
+    5 more name another level, 1 more marks that few queries differ.
     """
     judgment, mark = row.judgment, ""
     low, high = judgment.low, judgment.high
