@@ -14,6 +14,7 @@ from cerank.datasets import folds
 from cerank.errors import MissingError, UsageError
 from cerank.files.disk import DamagedError
 from cerank.recipes import search_space
+from cerank.recipes.paths import COUNTED_FOLDS
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
@@ -27,6 +28,19 @@ def fold_of(recipe: Recipe) -> tuple[int, str] | None:
     match = folds.FOLD.search(recipe.data.test[0])
     part = folds.parse_fold(match.group()) if match else None
     return (part.numbers[0], part.of) if part and not part.is_rest and len(part.numbers) == 1 else None
+
+
+def in_words(folder: RunFolder, plan: Plan) -> str:
+    """Return a sentence on how to see all folds together, for a run of one of them; "" for another run."""
+    own = fold_of(plan.recipe)
+    if own is None:
+        return ""
+    name, counted = run_store.short_name(folder), COUNTED_FOLDS.fullmatch(own[1])
+    of = f" of {counted['count']}" if counted else ""
+    return (
+        f"{name} is fold {own[0]}{of}, so its figures are of that fold's queries alone: `cerank folds {name}` "
+        f"pools all folds, as does {name}@folds in compare and report."
+    )
 
 
 def family(recipe: Recipe) -> bytes:

@@ -150,12 +150,11 @@ class Lab:
             what = f"the run waits for {status.job.text}"
             raise UsageError(what, where=run_store.title(folder), hint=hint, code="run-state")
         if state in {"running", "stopping"}:
-            raise UsageError(
-                f"the run is already {state}",
-                where=run_store.title(folder),
-                hint=f"cerank stop {run_store.short_name(folder)}",
-                code="run-state",
-            )
+            name = run_store.short_name(folder)
+            hint = f"cerank stop {name}"
+            if state == "stopping":
+                hint = f"it stops after its current step; cerank stop {name} --wait returns then, and it can be resumed"
+            raise UsageError(f"the run is already {state}", where=run_store.title(folder), hint=hint, code="run-state")
         if state == "finished":
             what = "the run is finished, so it cannot be resumed"
             raise UsageError(what, where=run_store.title(folder), code="run-state")

@@ -221,6 +221,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
+        first_stage.check_queries(datasets[use.dataset], use.first_stage)
     for name, stage in ((name, view) for name, each in recipe.chained() for view in each.by_source()):
         if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))

@@ -91,12 +91,18 @@ class SearchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return list(self.choices) if self.bounds is None else list(dict.fromkeys(map(self.rounded, self.bounds)))
 
     def edge_of(self, value: object) -> str:
-        """Return "low" or "high" where a value lies at that end of the range, else "".
+        """Return "low" or "high" where a value lies at that end of the range, or of a list of numbers, else "".
 
-        Beyond the outermost twentieth a better value may lie outside. Choices have no order, and so no end.
+        In the outermost twentieth of a range a better value may lie beyond; of a list, the smallest and the largest are
+        its ends. Choices that are no numbers have no order, and so no end.
         """
-        if self.bounds is None or isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return ""
+        if self.bounds is None:
+            numbers = [each for each in self.choices if isinstance(each, int | float) and not isinstance(each, bool)]
+            if len(numbers) < len(self.choices) or len(set(numbers)) < 2:  # "auto" beside numbers has no place
+                return ""
+            return "low" if value == min(numbers) else "high" if value == max(numbers) else ""
         low, high = self.bounds
         if low == high:
             return ""

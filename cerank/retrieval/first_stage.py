@@ -7,7 +7,7 @@ built anew; ties fall to the smaller document id.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cerank.core.rankings import Ranking, ordered
@@ -125,19 +125,50 @@ def candidates(
     elif first_stage not in dataset.runs and first_stage in RETRIEVERS:
         ranking = _computed_by_extension(dataset, first_stage, depth + ignores, queries)
     else:
-        ranking = open_given_run(dataset, first_stage).ranking.only(queries).top(depth + ignores)
+        given = open_given_run(dataset, first_stage).ranking
+        ranking = given.only(queries).top(depth + ignores)
+        if queries and not ranking:
+            raise _ranks_none(dataset, first_stage, queries, given)
     if ignores:
         ranking = without_identical_ids(ranking, depth)
     if queries and not ranking:
-        some = ", ".join(shown(query, 40) for query in queries[:3])
-        of = f"the {counted(len(queries), 'query')} of {dataset.name}"
-        what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
-        raise UsageError(
-            what, hint=f"is the run from this dataset? Its queries are called {some}", code="no-ranked-query"
-        )
+        raise _ranks_none(dataset, first_stage, queries)
     if ranking and not (dataset.reads_catalog or is_built_in_bm25(dataset, first_stage)):
         _check_documents(dataset, first_stage, ranking)
     return ranking
+
+
+def check_queries(dataset: Dataset, first_stage: str) -> None:
+    """Check that a given run ranks a query of the dataset; of a mixture, of each set that brings a run of that name.
+
+    Queries are looked up until one is found. What is computed from the documents here is not asked.
+
+    Raises:
+        UsageError: the run ranks none of them, as one of another collection, or no such first stage.
+        FormatError: a malformed run.
+    """
+    if _is_named_in_sets(dataset, first_stage):
+        for member in dataset.members.values():
+            check_queries(member, first_stage)
+        return
+    is_computed = first_stage not in dataset.runs and first_stage in RETRIEVERS
+    if is_computed or is_built_in_bm25(dataset, first_stage):
+        return
+    queries, given = dataset.query_ids, open_given_run(dataset, first_stage).ranking
+    if queries and not any(query in given for query in queries):
+        raise _ranks_none(dataset, first_stage, queries, given)
+
+
+def _ranks_none(
+    dataset: Dataset, first_stage: str, queries: Sequence[str], given: Iterable[str] | None = None
+) -> UsageError:
+    """Return the error for a first stage that ranks none of the queries; `given` are the query ids of its run."""
+    of = f"the {counted(len(queries), 'query')} of {dataset.name}"
+    own = f"queries of {dataset.name} are called {', '.join(shown(query, 40) for query in queries[:3])}"
+    theirs = [shown(query, 40) for query in itertools.islice(given or (), 3)]
+    what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
+    hint = f"is the run from this dataset? {own[0].upper()}{own[1:]}{', those of the run ' if theirs else ''}"
+    return UsageError(what, hint=hint + ", ".join(theirs), code="no-ranked-query")
 
 
 _LOOKED_UP = 1_000  # candidates of a run whose ids are looked for in the collection

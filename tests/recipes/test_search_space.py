@@ -65,6 +65,12 @@ def test_draws_of_a_logarithmic_range_give_each_factor_alike() -> None:
         (SIZE, 3, ""),
         (LOSS, "lce", ""),
         (SearchRange(uniform=(0.5, 0.5)), 0.5, ""),
+        (SearchRange(choices=(1e-5, 3e-6, 3e-5)), 3e-6, "low"),
+        (SearchRange(choices=(1e-5, 3e-6, 3e-5)), 1e-5, ""),
+        (SearchRange(choices=(8, 16)), 16, "high"),
+        (SearchRange(choices=(8,)), 8, ""),
+        (SearchRange(choices=(False, True)), True, ""),
+        (SearchRange(choices=("auto", 8, 16)), 16, ""),
     ],
 )
 def test_the_edge_of_a_range_is_known(entry: SearchRange, value: object, edge: str) -> None:

@@ -146,6 +146,17 @@ def folds_target(lab: Path, run: RunTarget) -> FoldsTarget:
     return FoldsTarget(run.label, tuple(RunTarget(run.label, folder, plan, run.system) for folder, plan in runs))
 
 
+def notes_on_folds(lab: Path, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return how to see all folds together, where a comparison names the run of a single one; for the first such run.
+
+    Raises:
+        CerankError: as `targets_of`.
+    """
+    runs = [each for each in targets_of(lab, texts) if isinstance(each, RunTarget)]
+    sentences = [fold_runs.in_words(run.folder, run.plan) for run in runs]
+    return tuple(sentence for sentence in sentences if sentence)[:1]
+
+
 def target(lab: Path, text: str) -> RunTarget | FileTarget:
     """Return what `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
 
@@ -230,13 +241,13 @@ def of_dataset(pattern: Path, dataset: str, cache: Path) -> Path:
 def file_name_of(dataset: str) -> str:
     """Return a dataset's name as a part of a file's name.
 
-    >>> [file_name_of(name) for name in ("beir/scifact/test", "/data/cranfield", "./sets/med[:50%]")]
-    ['beir-scifact-test', 'cranfield', 'med[:50%]']
+    >>> [file_name_of(name) for name in ("beir/scifact/test", "/data/cranfield", "./sets/med[:50%]", "./med[fold=1/5]")]
+    ['beir-scifact-test', 'cranfield', 'med[:50%]', 'med[fold=1-5]']
     """
     name, mark, rest = dataset.partition("[")
     if name.startswith(("/", "./", "../", "~")):
         name = Path(name).name
-    return name.replace("/", "-") + mark + rest
+    return f"{name}{mark}{rest}".replace("/", "-")
 
 
 def _no_such_file(text: str) -> CerankError:
@@ -387,6 +398,16 @@ def short_name(name: str) -> str:
         return name
     path, mark, rest = name.partition("[")
     return Path(path).name.removesuffix(".gz").removesuffix(".run") + mark + rest
+
+
+def last_part(name: str) -> str:
+    """Return the last part of a dataset's name, from the catalog or a path, with the part that it is of a whole.
+
+    >>> [last_part(name) for name in ("pydocs/test", "./sets/med[fold=1/5]", "/sets/med[fold=1/sets/folds.tsv]")]
+    ['test', 'med[fold=1/5]', 'med[fold=1/sets/folds.tsv]']
+    """
+    path, mark, rest = name.partition("[")
+    return path.rstrip("/").rpartition("/")[2] + mark + rest
 
 
 def with_dataset_runs(lab: Path, texts: Sequence[str], dataset: str, cache: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import msgspec
 
 from cerank.app.comparison import comparisons, margins
 from cerank.app.comparison.comparisons import ComparisonRequest
-from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, short_name, targets_of
+from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, last_part, short_name, targets_of
 from cerank.datasets.aliases import id_of
 from cerank.datasets.open_datasets import whole_and_part
 from cerank.errors import MissingError, UsageError, os_error
@@ -629,7 +629,7 @@ def named_in_domain(names: Sequence[str], tests: Collection[str]) -> frozenset[s
     out = set()
     for name in names:
         fits = [test for test in tests if test in {name, short_name(name)} or id_of(test) == id_of(name)]
-        fits = fits or [test for test in tests if test == name.rstrip("/").rpartition("/")[2]]
+        fits = fits or [test for test in tests if test == last_part(name)]
         if not fits:
             what = f"'{shown(name, 120)}' is none of the test sets: {', '.join(sorted(tests))}"
             raise UsageError(what, where="--in-domain", hint=nearest(name, sorted(tests)), code="not-tested")

@@ -47,6 +47,7 @@ _EARLIER = 30  # runs of the lab whose spread is looked at, the newest first
 
 Kind = Literal["stage against stage", "stage against first stage"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_Spreads = dict[tuple[Kind, str], tuple[float, ...]]  # sds by kind of comparison and measure
 
 
 class PowerRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,14 +253,20 @@ def seed_grid(
     return tuple(cells)
 
 
-def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
+def of_plan(plan: Plan, lab: Path, all_folds: Sequence[Plan] = ()) -> tuple[Expected, ...]:
     """Return what the plan's test datasets could show in the run's own table, by the spreads known before it began.
 
     The family is that of the run's own table: its primary rows (by default each stage with the one before it and the
     first stage), over each first stage on each test dataset, by each measure. A spread comes from earlier runs of the
     lab on the same test dataset and first stages, else from the runs that the dataset brings, two by two, else it is
     assumed; a measure of which none is known is not in it.
+
+    Args:
+        plan: plan of the run; of folds, that of any.
+        lab: lab of the earlier runs.
+        all_folds: plans of all folds, whose test queries are counted together, as `cerank folds` compares them.
     """
+    from cerank.datasets.folds import whole_of_fold
     from cerank.datasets.open_datasets import open_dataset
     from cerank.evaluation.primary_questions import questions
 
@@ -287,9 +294,16 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
     kinds = KINDS if len(recipe.chain) > 1 else KINDS[1:]
     expected = []
     for test in data.test:
-        dataset = open_dataset(test, Path(plan.cache))
-        queries = len(dataset.qrels)
-        earlier = _of_earlier_runs(plan, test, lab)
+        cache, name = Path(plan.cache), named_systems.short_name(test)
+        if all_folds:
+            of_folds = [(fold, fold.recipe.data.test[0]) for fold in all_folds]
+            dataset = open_dataset(whole_of_fold(test), cache)
+            queries = sum(len(open_dataset(own, cache).qrels) for _, own in of_folds)
+            earlier = _joined([_of_earlier_runs(fold, own, lab) for fold, own in of_folds])
+            name = f"{named_systems.short_name(whole_of_fold(test))}, {counted(len(all_folds), 'fold')}"
+        else:
+            dataset = open_dataset(test, cache)
+            queries, earlier = len(dataset.qrels), _of_earlier_runs(plan, test, lab)
         for measure in plan.measures_on(test) if queries > 1 else ():
             brought: tuple[float, ...] | None = None
             for kind in kinds:
@@ -306,7 +320,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                 low, high = (_power_estimate(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
                 expected.append(
                     Expected(
-                        dataset=named_systems.short_name(test),
+                        dataset=name,
                         kind=kind,
                         measure=measure,
                         source=source,
@@ -315,6 +329,12 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                     )
                 )
     return tuple(expected)
+
+
+def _joined(of_each: Sequence[_Spreads]) -> _Spreads:
+    """Return the spreads of several folds together."""
+    keys = dict.fromkeys(key for spreads in of_each for key in spreads)
+    return {key: tuple(sd for spreads in of_each for sd in spreads.get(key, ())) for key in keys}
 
 
 def _assumed_range(measure: str, kind: Kind) -> tuple[float, ...]:

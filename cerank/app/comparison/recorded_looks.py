@@ -6,6 +6,7 @@ its labels; the same one seen again is no new one.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cerank.errors import UsageError
@@ -15,7 +16,7 @@ from cerank.runs.test_set_looks import Look
 from cerank.settings import Settings, default_lab
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cerank.app.comparison.comparison_schema import TestSetLooks
     from cerank.evaluation.compare import Comparison
@@ -148,6 +149,23 @@ def record(
         return counted
     look = Look(time=now, by=by, comparisons=keys, descriptive=tuple(descriptive))
     return counted if test_set_looks.record(settings.lab, look) else None
+
+
+def record_shown(settings: Settings, comparisons: Iterable[Comparison], *, by: str) -> None:
+    """Add the tables that a command shows to the lab's record, each as a look; nothing where all of it was seen before.
+
+    For tables of runs that are there already, such as those of a matrix: reading one again is no new look.
+    """
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    for comparison in comparisons:
+        descriptive = descriptive_keys_of(comparison)
+        record(settings, keys_of(comparison), by=by, now=now, only_new=True, descriptive=descriptive)
+
+
+def keys_of_statistics(qrels_sha256: str, statistics: Iterable[object]) -> Keys:
+    """Return the keys of verdicts that are of no two systems, such as effects; each is JSON that names one."""
+    keys = dict.fromkeys(test_set_looks.short_key(sha256_json(each)) for each in statistics)
+    return {test_set_looks.short_key(qrels_sha256): tuple(keys)}
 
 
 def not_kept(settings: Settings) -> UsageError:

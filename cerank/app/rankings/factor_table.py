@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, recorded_looks
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.named_systems import RunTarget, SeedsTarget, Target, joined_folds
 from cerank.app.rankings import first_stage_table
@@ -24,6 +24,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.recorded_looks import Keys
     from cerank.evaluation.studies.factor_effects import EffectStudy, FactorCell
     from cerank.evaluation.studies.interaction import InteractionStudy
     from cerank.evaluation.systems import Condition, System
@@ -54,6 +55,7 @@ class MatrixEffects(msgspec.Struct, frozen=True, kw_only=True):
     interaction: InteractionStudy | None
     mixed: dict[str, tuple[tuple[str, str], ...]]  # see `factors.mixed_effects`
     seeds: int  # of each cell; all folds of one seed count once
+    looks: dict[str, tuple[str, ...]]  # the verdicts as `recorded_looks` counts them
 
 
 def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
@@ -69,6 +71,7 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
     from cerank.evaluation.measures import limits
     from cerank.evaluation.studies.factor_effects import effect_study, means_by_levels
     from cerank.evaluation.studies.interaction import interaction_study
+    from cerank.evaluation.systems import measured_in
 
     record = _matrix(settings, request.matrix)
     if len(request.by) not in {0, 2}:
@@ -128,7 +131,25 @@ def study(settings: Settings, request: EffectRequest) -> MatrixEffects:
         interaction=interaction,
         mixed=mixed_effects(list(record.factors), record.fraction),
         seeds=min(len(joined_folds(group)) for group in groups.values()),
+        looks=_looks(record, measured_in(systems[0], condition).qrels_sha256, cells, effects, interaction),
     )
+
+
+def _looks(
+    record: MatrixRecord,
+    qrels_sha256: str,
+    cells: Sequence[FactorCell],
+    effects: EffectStudy,
+    interaction: InteractionStudy | None,
+) -> Keys:
+    """Return a key for each effect and each contrast of an interaction: what was measured, and which levels differ."""
+    measured = sorted([sorted(cell.levels.items()), cell.ranking or record.sha256] for cell in cells)
+    named = [["effect", each.factor, each.level, each.reference] for each in effects.effects]
+    if interaction is not None:
+        named += [
+            ["interaction", *interaction.factors, *each.rerankers, *each.first_stages] for each in interaction.contrasts
+        ]
+    return recorded_looks.keys_of_statistics(qrels_sha256, [[*each, effects.measure, measured] for each in named])
 
 
 def _matrix(settings: Settings, name: str) -> MatrixRecord:

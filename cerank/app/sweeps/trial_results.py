@@ -64,7 +64,7 @@ class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def edges(self) -> dict[str, str]:
-        """Return the keys whose best value lies at an end of its range -> "low" or "high"."""
+        """Return the keys whose best value lies at an end of its range or list of numbers -> "low" or "high"."""
         if self.best is None:
             return {}
         settings = self.best.trial.settings
@@ -187,7 +187,7 @@ def warnings(results: Sequence[ArmResult]) -> list[str]:
     for each in results:
         if each.best is not None:
             sentences += [
-                f"{each.arm.name}: the best {path} lies at the {edge} end of its range; a better one may lie beyond it"
+                f"{each.arm.name}: the best {path} lies at the {edge} end of its values; a better may lie beyond"
                 for path, edge in each.edges.items()
             ]
             sentences += _without_gain(each.arm.name, each.best)

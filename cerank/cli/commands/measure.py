@@ -368,7 +368,11 @@ def compare(
         if pairs == "all" and settings.format == "latex":
             write_output("\n" + letters_table.latex(comparison), raw=True)
     table_columns.print_footnotes(comparison, settings.format)
-    for note in (*made.notes, *([not_pooled] if not_pooled else [])):
+    for note in (
+        *made.notes,
+        *([not_pooled] if not_pooled else []),
+        *named_systems.notes_on_folds(settings.lab, names),
+    ):
         info(note)
     for system in comparison.systems:
         for note in system.notes:

@@ -118,6 +118,7 @@ def report(
     There is a table for each measure; rows are base models and recipes, columns are first stages and test sets.
     Without --output the report is printed.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.report import build_report, write_report
     from cerank.app.report.report_scope import ReportRequest
     from cerank.errors import UsageError
@@ -144,6 +145,8 @@ def report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     built = build_report.build_report(settings, request, info)
+    if built.comparison is not None:
+        recorded_looks.record_shown(settings, [built.comparison], by="report")
     if out is None:
         write_output(write_report.as_text(built, chosen or "markdown"), raw=True)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -244,7 +244,9 @@ def _run_folds(
             plan = plans.plan_of(of_fold.recipe, settings, now=now, label=label, tell=tell)
             planned.append((msgspec.structs.replace(plan, shares=True), of_fold.toml))
     if dry_run:
-        _show_plan(planned[0][0], settings, pairs_per_second, wide=wide, is_measured=lab.executor is None)
+        all_folds = [plan for plan, _ in planned]
+        is_here = lab.executor is None
+        _show_plan(all_folds[0], settings, pairs_per_second, wide=wide, is_measured=is_here, all_folds=all_folds)
         info(f"{counted(len(rounds), 'run')} like this one, the first of them shown")
         return
     if lab.executor is not None:
@@ -366,10 +368,53 @@ def _show_time(
         info(several_devices.time_in_words(count, estimates.format_minutes(estimates.total(divided)), where))
 
 
+def _timer(
+    plan: Plan, settings: Settings, pairs_per_second: float, *, is_measured: bool
+) -> tuple[Callable[[Plan], tuple[WorkItem, ...]], str]:
+    """Return what gives the work of a plan, or of one of its folds, with its minutes, and where the speed is from."""
+    from cerank.cli import live_status
+
+    if pairs_per_second:
+        rates = estimates.told(plan.recipe, pairs_per_second)
+        return lambda of_run: estimates.timed(plans.work_of(of_run), rates), "by --pairs-per-second"
+    with live_status.status_line() as tell:
+        tell("measuring the speed of this machine with these settings")
+        unknown = "nothing like it ran in this lab; you can give --pairs-per-second"
+        paces, source = estimates.measured(plan) if is_measured else ({}, unknown)
+    if paces:
+        return lambda of_run: estimates.of_plan(of_run, paces), source
+    known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
+    source = "by earlier runs of this lab" if known else source
+    return lambda of_run: estimates.timed(plans.work_of(of_run), known), source
+
+
+def _tell_time_of_folds(all_folds: Sequence[Plan], work_of: Callable[[Plan], tuple[WorkItem, ...]]) -> None:
+    """Print how long all folds take; a stage that is the same in several of them is trained once."""
+    from cerank.app.matrix.matrix_planning import WorkTotals
+    from cerank.planning import stage_keys
+
+    totals = WorkTotals()
+    for plan in all_folds:
+        totals.add(plan.recipe, stage_keys.stage_keys(plan), work_of(plan))
+    minutes, which = estimates.total(totals.done), f"all {counted(len(all_folds), 'fold')}"
+    if minutes is not None:
+        info(f"{which}, one after another on one device: about {estimates.format_minutes(minutes)}")
+
+
 def _show_plan(
-    plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool, is_measured: bool = True, nodes: int = 0
+    plan: Plan,
+    settings: Settings,
+    pairs_per_second: float,
+    *,
+    wide: bool,
+    is_measured: bool = True,
+    nodes: int = 0,
+    all_folds: Sequence[Plan] = (),
 ) -> None:
-    """Print what a run would read and do; a run for another machine is not measured on this one."""
+    """Print what a run would read and do; a run for another machine is not measured on this one.
+
+    With the plans of all folds, of which it is the first, also what these take and can show together.
+    """
     from cerank.app.checks import first_stage_room
     from cerank.app.comparison import power_analysis
     from cerank.app.mining import planned_negatives
@@ -377,24 +422,15 @@ def _show_plan(
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
         write_output(recipes.render(plan.requested_recipe))
-    expected = power_analysis.of_plan(plan, settings.lab)
-    if pairs_per_second:
-        work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
-        source = "by --pairs-per-second"
-    else:
-        from cerank.cli import live_status
-
-        with live_status.status_line() as tell:
-            tell("measuring the speed of this machine with these settings")
-            unknown = "nothing like it ran in this lab; you can give --pairs-per-second"
-            paces, source = estimates.measured(plan) if is_measured else ({}, unknown)
-        known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
-        work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
-        source = "by earlier runs of this lab" if known else source
+    expected = power_analysis.of_plan(plan, settings.lab, all_folds)
+    work_of, source = _timer(plan, settings, pairs_per_second, is_measured=is_measured)
+    work = work_of(plan)
     for entry in plan.inputs:
         if entry.role in {"base", "dataset", "teacher"} and entry.notes:
             info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
+    if all_folds:
+        _tell_time_of_folds(all_folds, work_of)
     for sentence in (*first_stage_room.sentences(plan), *several_devices.in_words(plan)):
         info(sentence)
     for sentence in (*workload.filter_sentences(plan.recipe, work), *base_fit.optimization_sentences(plan, work)):

@@ -97,7 +97,8 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show one run: its result, validations, stages, inputs and files."""
-    from cerank.app.comparison import run_answer
+    from cerank.app import fold_runs
+    from cerank.app.comparison import recorded_looks, run_answer
     from cerank.app.rankings import depth_report
     from cerank.cli.live_status import print_answers
     from cerank.datasets.query_overlaps import SharedQueries
@@ -112,15 +113,20 @@ def show(
     if row.plan is not None:
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
+            recorded_looks.record_shown(settings, [answer.comparison], by="show")
             print_answers(answer.paragraphs)
             shown += table_columns.result_tables(
                 answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes
             )
             for sentence in run_answer.what_was_read(folder, row.plan):
                 info(sentence)
+            if of_folds := fold_runs.in_words(folder, row.plan):
+                info(of_folds)
             curves = depth_report.declared(folder, row.plan)
             depth_table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
-            shown += [depth_table(curves)] if curves is not None else []
+            if curves is not None:
+                recorded_looks.record_shown(settings, [curves.comparison], by="show")
+                shown.append(depth_table(curves))
         except CerankError as error:
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
         shown.append(table_columns.validation_table(folder, row.plan))

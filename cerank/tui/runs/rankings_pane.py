@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
+from cerank.app.comparison.named_systems import last_part, short_name
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.display import short
 from cerank.app.run_views.rankings_view import Moved, QueryChange, RankingChoice, Rankings
@@ -115,7 +116,7 @@ class RankingsPane(RunPane):
         self._rankings, self._questions = outcome
         choice = self._rankings.choice
         more = f"  (v: {len(self._choices)} re-rankings)" if len(self._choices) > 1 else ""
-        where = f" after {choice.first_stage} on {choice.dataset.rpartition('/')[2]}{more}"
+        where = f" after {short_name(choice.first_stage)} on {last_part(choice.dataset)}{more}"
         which = joined((choice.system, "bold"), where, (f"  {self._rankings.missing}", "dim"))
         self.query_one("#which", Static).update(content("") + which)
         rows = [

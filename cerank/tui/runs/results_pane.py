@@ -20,6 +20,7 @@ from cerank.app.comparison.named_systems import FIRST_STAGE, systems_of
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
+from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, joined, stacked
@@ -108,7 +109,8 @@ class ResultsPane(RunPane):
             return
         if self._view is None:
             self._show_text(content("comparing its stages …", "dim"))
-        self.lab_app.run_in_thread(lambda: _compared(entry), self._show_results, node=self, group="results")
+        settings = self.lab_app.lab.settings
+        self.lab_app.run_in_thread(lambda: _compared(entry, settings), self._show_results, node=self, group="results")
 
     def _show_text(self, text: Content) -> None:
         """Show a text and no table."""
@@ -241,8 +243,9 @@ class ResultsPane(RunPane):
         return export_comparison.as_text(self._view.comparison, "latex"), f"{self.shown_run}.tex"
 
 
-def _compared(entry: RunEntry) -> ResultsView | CerankError:
-    from cerank.app.comparison import run_answer
+def _compared(entry: RunEntry, settings: Settings) -> ResultsView | CerankError:
+    """Return a run's results, which count as a look at its test sets."""
+    from cerank.app.comparison import recorded_looks, run_answer
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.comparison_rows import reasons
 
@@ -250,6 +253,7 @@ def _compared(entry: RunEntry) -> ResultsView | CerankError:
         answer = run_answer.of_run(entry.folder)
     except CerankError as error:
         return error
+    recorded_looks.record_shown(settings, [answer.comparison], by="dashboard")
     tables = export_comparison.by_stage(answer.comparison)
     every, answers = answer.paragraphs, []
     for condition in answer.comparison.conditions:

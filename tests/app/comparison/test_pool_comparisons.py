@@ -204,3 +204,9 @@ def test_a_saved_summary_of_few_differing_queries_says_that_it_is_judged_by_t(tm
     path.write_text(export_comparison.complete(few_on_one()))
     done = run("pool", str(path), "--in-domain", "one", "--format", "table")
     assert "t-test" not in done.output
+
+
+def test_a_part_of_a_test_set_is_known_by_the_last_part_of_its_path():
+    tests = {"med[fold=1/5]", "adi"}
+    assert pool_comparisons.named_in_domain(["./sets/med[fold=1/5]"], tests) == {"med[fold=1/5]"}
+    assert pool_comparisons.named_in_domain(["sets/adi/"], tests) == {"adi"}

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cerank import recipes
-from cerank.app import fold_runs, plans, run_request
+from cerank.app import estimates, fold_runs, plans, run_request
 from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.evidence import system_costs
@@ -24,7 +24,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.evaluation.compare import Condition, Measured, System, compare
 from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.evaluation.studies.fold_blocks import fold_blocks
-from cerank.runs import run_store
+from cerank.runs import run_store, test_set_looks
 from cerank.settings import Settings
 from tests.model_fixtures import write_tiny
 from tests.refusals import refused
@@ -109,6 +109,32 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
     (target,) = named_systems.targets_of(settings.lab, [f"{runs[1].name}@folds"])
     (cost,) = system_costs.of_runs({"all": named_systems.runs_of(target)}, 0.0).values()
     assert (cost.seconds, cost.pairs) == (pytest.approx(sum(each.seconds for each in costs)), costs[0].pairs * 3)
+
+
+@pytest.mark.slow
+def test_the_pooled_comparison_counts_as_a_look_when_it_is_first_shown(finished):
+    settings, runs = finished
+    words = ["folds", runs[0].name, "--lab", str(settings.lab), "--cache", str(settings.cache)]
+    for _ in range(2):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        assert [look.by for look in test_set_looks.load_all(settings.lab)] == ["folds"]
+
+
+@pytest.mark.slow
+def test_a_table_of_single_folds_says_how_all_are_seen_together(finished):
+    settings, runs = finished
+    one, other = (run_store.short_name(run) for run in runs[:2])
+    places = ["--lab", str(settings.lab)]
+    for words, is_single in (
+        (["show", other], True),
+        (["compare", f"{other}:first-stage", other], True),
+        (["compare", f"{one}@folds:first-stage", f"{one}@folds"], False),
+    ):
+        done = CliRunner().invoke(app, [*words, *places])
+        assert done.exit_code == 0, done.output
+        assert (f"cerank folds {other}" in done.stderr) == is_single
+        assert done.stderr.count("@folds in compare") == is_single
 
 
 @pytest.mark.slow
@@ -208,6 +234,23 @@ def test_a_command_for_one_run_says_that_it_takes_no_folds_together(finished):
     settings, runs = finished
     with refused(UsageError, "folds-together"):
         named_systems.target(settings.lab, f"{run_store.short_name(runs[0])}@folds")
+
+
+def test_a_dry_run_tells_the_time_of_all_folds_and_what_all_their_queries_can_show(lab):
+    settings, request = lab
+    words = ["run", "--recipe", request.recipes[0], "--dataset", request.dataset, "--folds", "3", "--dry-run"]
+    places = ["--lab", str(settings.lab), "--cache", str(settings.cache), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, *places, "--pairs-per-second", "0.5", "--json"])
+    assert done.exit_code == 0, done.output
+    tables = json.loads(done.stdout)
+    assert {(row["queries"], row["dataset"]) for row in tables["power"]} == {(40, "data, 3 folds")}
+    recipes_of = [of_fold.recipe for of_fold, _ in run_request.load_folds(request)]
+    planned = [plans.plan_of(recipe, settings, now=datetime(2026, 1, 3, tzinfo=UTC)) for recipe in recipes_of]
+    each = [estimates.total(estimates.timed(plans.work_of(p), estimates.told(p.recipe, 0.5))) for p in planned]
+    one, all_folds = (line for line in done.stderr.splitlines() if line.startswith(("about", "all 3 folds")))
+    assert estimates.format_minutes(each[0]) in one
+    assert estimates.format_minutes(sum(each)) in all_folds  # they train on different queries, so that none is shared
+    assert estimates.format_minutes(sum(each)) not in one
 
 
 def test_a_prediction_for_nodes_is_refused_for_folds_without_a_matrix(lab):

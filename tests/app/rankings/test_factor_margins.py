@@ -6,12 +6,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
+from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
+from cerank.runs import test_set_looks
 from cerank.runs.declared_records import MATRICES
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import decode_measures, encode_measures
@@ -93,6 +96,17 @@ def test_the_interval_of_an_effect_on_few_queries_is_marked_for_people(
     assert (FEW_MARK in str(records(for_people)[0]["high"])) is has_mark
     assert any(FEW_MARK in note for note in for_people.notes) is has_mark
     assert records(plain)[0]["high"] == effect.judgment.high
+
+
+def test_an_effect_counts_as_a_look_when_it_is_first_shown(made: tuple[Settings, RunFolder]) -> None:
+    settings, _ = made
+    words = ["effects", "grid", "-m", "nDCG@10", "--first-stage", "bm25", "--lab", str(settings.lab)]
+    for more, looks in ([], 1), ([], 1), (["--gain"], 2):
+        done = CliRunner().invoke(app, [*words, *more, "--cache", str(settings.cache)])
+        assert done.exit_code == 0, done.output
+        assert [look.by for look in test_set_looks.load_all(settings.lab)] == ["effects"] * looks
+    effects = factor_table.study(settings, request()).effects.effects
+    assert sum(map(len, test_set_looks.load_all(settings.lab)[0].comparisons.values())) == len(effects)
 
 
 def test_a_margin_in_percent_of_a_baseline_that_scores_nothing_is_refused(made: tuple[Settings, RunFolder]) -> None:

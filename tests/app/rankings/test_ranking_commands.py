@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from cerank.app.comparison import comparisons, recorded_looks
 from cerank.app.rankings import depth_report, first_stage_table, fuse_runs, retrieve_documents
 from cerank.app.report.build_report import build_report
 from cerank.app.report.report_scope import ReportRequest
@@ -19,7 +20,7 @@ from cerank.evaluation.measures import per_query
 from cerank.evaluation.studies.depth_curve import at_depth
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.retrieval import rank_fusion
-from cerank.runs import run_store
+from cerank.runs import run_store, test_set_looks
 from cerank.trec.text_io import read_qrels, read_run
 from tests.refusals import refused
 from tests.worker.small import bits_of, small_plan
@@ -80,6 +81,29 @@ def test_a_recipe_that_names_depths_has_them_in_show_and_in_the_report(deep):
         row.verdict == "identical" for row in study.comparison.rows
     )
     assert len(study.comparison.rows) == 4 * 6
+
+
+def test_verdicts_count_as_looks_when_they_are_first_shown(deep, tmp_path):
+    settings, folder, plan = deep
+    own = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    shutil.copytree(folder.path, own.lab / "runs" / folder.path.name)
+
+    def looks_after(*words: str) -> list[tuple[str, int]]:
+        done = command(own, *words)
+        assert done.exit_code == 0, done.output
+        looks = test_set_looks.load_all(own.lab)
+        return [(look.by, sum(map(len, look.comparisons.values()))) for look in looks]
+
+    shown = looks_after("show", NAME)
+    rows = len(comparisons.of_run(folder).rows)
+    keys = recorded_looks.keys_of(depth_report.declared(folder, plan).comparison)
+    assert shown == [("show", rows), ("show", sum(map(len, keys.values())))]
+    assert looks_after("show", NAME) == looks_after("depths", NAME) == shown  # the same once more
+    more = looks_after("depths", NAME, "--depths", "3", "-m", "nDCG@5")
+    assert [by for by, _ in more] == ["show", "show", "depths"]
+    reported = looks_after("report", NAME, "-m", "P@3")
+    assert [by for by, _ in reported] == ["show", "show", "depths", "report"]
+    assert looks_after("report", NAME, "-m", "P@3") == reported
 
 
 def test_without_depths_a_plan_has_the_hash_it_had_and_no_table(trained):

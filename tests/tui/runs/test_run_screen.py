@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Log, Static
 from cerank.app.run_views.curves import Curves
 from cerank.core.metrics import Progress, RankRow, UsageRow, Validation
 from cerank.files import journal, json_records
-from cerank.runs import run_store
+from cerank.runs import run_store, test_set_looks
 from cerank.runs.layout import ReadingRow
 from cerank.tui.app import CerankApp
 from cerank.tui.comparison.compare_screen import CompareScreen
@@ -265,6 +265,7 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         pairs = [tuple(str(cell) for cell in table.get_row_at(row)[:2]) for row in range(table.row_count)]
         assert pairs[:2] == [("distill", "contrastive")] * 2  # by either measure
         assert [against for _, against in pairs[2:]] == ["first-stage"] * 4 + [""] * 2
+        assert [look.by for look in test_set_looks.load_all(folder.path)] == ["dashboard"]
         seen = text_of(app)
         assert "worth it?" in seen
         assert "5 %" in str(app.screen.query_one("#notes", Static).render())
@@ -360,6 +361,14 @@ async def test_rankings_show_where_each_document_went(folder: LabFolder, app: Ce
         assert rows[1] == ["2", "1", "↓1", "0", "d1", "the first text"]
         assert rows[2][:5] == ["3", "2", "↓1", "-", "d2"]
         assert "who is there" in text_of(app)
+
+
+async def test_rankings_name_the_fold_that_they_are_of(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one", test=["/sets/med[fold=1/5]"]), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "5")
+        assert "after bm25 on med[fold=1/5]" in str(app.screen.query_one("#which", Static).render())
 
 
 async def test_rankings_stand_without_their_texts(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:

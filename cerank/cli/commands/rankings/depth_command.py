@@ -53,6 +53,7 @@ def depths(
     Nothing is scored again: each depth is measured from the scores of the deepest re-ranking. Every depth is compared
     with each other one and with the first stage, and all of these tests are corrected together.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.rankings import depth_report
 
     settings = settings_of(lab, cache, form=form, json=json)
@@ -69,5 +70,6 @@ def depths(
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     study = depth_report.study(settings, request)
+    recorded_looks.record_shown(settings, [study.comparison], by="depths")
     table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
     emit(table(study), settings.format, wide=wide)

@@ -53,6 +53,7 @@ def effects(
 
     An effect is the mean over all settings of the other factors. `cerank guide matrices` says how factors are declared.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.rankings import factor_table
 
     settings = settings_of(lab, cache, form=form, json=json)
@@ -67,5 +68,7 @@ def effects(
         alpha=round(1 - confidence_of(confidence, alpha), 12),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    is_marked = not is_for_machines(settings.format)
-    emit(factor_table.tables(factor_table.study(settings, request), is_marked=is_marked), settings.format, wide=wide)
+    study = factor_table.study(settings, request)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    recorded_looks.record(settings, study.looks, by="effects", now=now, only_new=True)
+    emit(factor_table.tables(study, is_marked=not is_for_machines(settings.format)), settings.format, wide=wide)

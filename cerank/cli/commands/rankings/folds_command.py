@@ -23,13 +23,14 @@ def folds(
     Give the run of any fold; `cerank run --folds` makes them. The second table has the differences fold by fold, with
     the fold as a block.
     """
-    from cerank.app.comparison import export_comparison
+    from cerank.app.comparison import export_comparison, recorded_looks
     from cerank.app.rankings import cross_validation
 
     settings = settings_of(lab, cache, form=form, json=json)
     study = cross_validation.of_run(settings, name, confidence_of(confidence, alpha))
     is_marked = not is_for_machines(settings.format)
     by_fold = cross_validation.fold_table(study.rows, study.confidence, is_marked=is_marked)
+    recorded_looks.record_shown(settings, [study.comparison], by="folds")
     emit(
         [export_comparison.short_table(study.comparison, is_marked=is_marked), by_fold],
         settings.format,
