@@ -50,6 +50,12 @@ def _both(lab: LabFolder, made: RunFolder, screens: tuple[Terminal, Terminal], w
             screen.look()
 
 
+def _resume(screen: Terminal) -> None:
+    screen.press("r")
+    screen.until("[y]")
+    screen.press("y")
+
+
 @pytest.mark.slow
 def test_two_dashboards_and_a_command_line_show_and_steer_one_run(folder: LabFolder) -> None:
     made = folder.run("hold")
@@ -60,7 +66,7 @@ def test_two_dashboards_and_a_command_line_show_and_steer_one_run(folder: LabFol
             for number in range(TIMES):
                 presses, looks = screens if number % 2 else screens[::-1]
                 looks.press("k")
-                presses.press("r")
+                _resume(presses)
                 _both(folder, made, screens, "running")
                 (row,) = json.loads(_command(folder, made, "ps", "--json"))
                 assert row["state"] == "running"
@@ -70,7 +76,7 @@ def test_two_dashboards_and_a_command_line_show_and_steer_one_run(folder: LabFol
                 _both(folder, made, screens, "paused")
             (folder.path / "release").touch()
             first.press("k")
-            second.press("r")
+            _resume(second)
             _both(folder, made, screens, "finished")
             for screen in screens:
                 screen.press("q")

@@ -18,7 +18,7 @@ from cerank.retrieval.mined_files import provenance_of
 from cerank.runs.records import Failure
 from tests.plan_fixtures import NOW
 from tests.refusals import refused
-from tests.worker.test_whole_runs import forked
+from tests.worker.test_whole_runs import forked, killed_and_finished
 
 from .small import STAGE, bits_of, small_plan, small_run
 
@@ -80,8 +80,7 @@ def test_a_joint_stage_with_a_teacher_mixes_and_filters_negatives_to_the_same_bi
 
 def test_a_run_that_was_killed_again_and_again_ends_with_the_same_bits(finished):
     folder, plan, settings, run = finished
-    again = small_run(folder, plan, settings, second=1)
-    forked(again, seed=3, kills=4, longest=4.0)
+    again = killed_and_finished(folder, plan, settings, run, kills=4, seed=3)
     assert bits_of(again) == bits_of(run)
     for name in ("contrastive.dropped.tsv.gz", "contrastive.json"):
         assert (again.path / "negatives" / name).read_bytes() == (run.path / "negatives" / name).read_bytes()

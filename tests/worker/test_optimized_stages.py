@@ -24,7 +24,7 @@ from cerank.planning import base_fit
 from cerank.training import stage_summary
 from tests.model_fixtures import WORDS
 from tests.refusals import refused
-from tests.worker.test_whole_runs import forked, rows_of
+from tests.worker.test_whole_runs import forked, killed_and_finished, rows_of
 
 from .small import STAGE, bits_of, small_plan, small_run, write_dataset
 
@@ -107,9 +107,7 @@ def test_a_stage_hands_on_the_average_or_the_weights_as_the_recipe_says(finished
 @pytest.mark.slow
 def test_killed_at_random_times_it_ends_with_the_same_bits(finished):
     run, plan, settings = finished
-    killed = small_run(settings.lab.parent, plan, settings, second=30)
-    attempts, code = forked(killed, seed=4, kills=5, longest=4.0)
-    assert (attempts > 1, code) == (True, 0)
+    killed = killed_and_finished(settings.lab.parent, plan, settings, run, kills=5, seed=4)
     assert bits_of(killed) == bits_of(run)
 
 

@@ -71,6 +71,17 @@ def seconds_of(run):
     return (times[-1] - times[0]).total_seconds()
 
 
+def killed_and_finished(folder, plan, settings, undisturbed, *, kills, seed):
+    """A run that was killed at least once, at random moments of what an undisturbed one takes, and finished."""
+    whole, attempts, second = seconds_of(undisturbed), 1, 30
+    while attempts == 1:
+        killed = small_run(folder, plan, settings, second=second)
+        attempts, code = forked(killed, seed=seed + second, kills=kills, longest=whole)
+        assert code == 0, killed.log.read_text()
+        whole, second = min(whole, seconds_of(killed)) if attempts == 1 else whole, second + 1
+    return killed
+
+
 def test_it_ends_with_checkpoints_rankings_and_measures_for_every_first_stage(finished):
     run, plan, settings = finished
     assert Lab(settings).status(run).state == "finished"
