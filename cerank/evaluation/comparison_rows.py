@@ -256,8 +256,8 @@ def mark_of_few(figures: Paired, alpha: float, verdict: str = "") -> str:
 def note_of_few(alpha: float) -> str:
     """Return what the mark after an interval means."""
     return (
-        f"{FEW_MARK}: so few queries differ that nothing they do could show a difference at {alpha:.3g}; the interval "
-        "is narrow because the others are all tied, and not because the difference is known precisely"
+        f"{FEW_MARK}: so few queries differ that nothing they do could show a difference at {alpha:.3g}; the width "
+        "of the interval does not say how precisely the difference is known"
     )
 
 
