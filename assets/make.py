@@ -210,6 +210,8 @@ async def pictures(folder: Path) -> None:
         movie.add(plan, SECONDS["new run"])
         _write("new-run", plan.svg)
         await pilot.press("l")
+        await camera.settled("a question: start it?", "[y]")
+        await pilot.press("y")
         while not lab.listed():
             await pilot.pause(0.2)
         app.clear_notifications()
