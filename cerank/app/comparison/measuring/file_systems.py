@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cerank.app.comparison.measuring.named_judgments import Qrels, identity
-from cerank.app.comparison.named_systems import (
-    FileTarget,
-)
+from cerank.app.comparison.named_systems import FileTarget
 from cerank.errors import UsageError
 from cerank.retrieval.rank_fusion import INTERPOLATED
 from cerank.text.safe_text import counted, shown

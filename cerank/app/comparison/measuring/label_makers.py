@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison.named_systems import (
-    Target,
-    runs_of,
-)
+from cerank.app.comparison.named_systems import Target, runs_of
 from cerank.errors import CerankError
 from cerank.files import json_records
 from cerank.files.named_files import STDIN

@@ -25,7 +25,7 @@ def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]
 
 
 def judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
-    """Return as `judgments`, and whether the dataset leaves a query's own document out of its results."""
+    """Return what `judgments` does, and whether the dataset leaves a query's own document out of its results."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 
