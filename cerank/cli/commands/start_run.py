@@ -509,8 +509,7 @@ def resume(
     """
     from cerank.app.run_views import several_runs
     from cerank.app.run_views.run_updates import Follower
-    from cerank.cli import live_status
-    from cerank.cli.commands.sweeps import act_on_several
+    from cerank.cli import act_on_several, live_status
 
     given = settings_of(lab, form=form, on=on)
     settings, job_options = _executor_settings(given, on, slurm)
@@ -564,8 +563,7 @@ def stop(
     Of a sweep or a matrix, all runs that are at work are stopped, and those in the queue leave it.
     """
     from cerank.app.run_views import several_runs
-    from cerank.cli import live_status
-    from cerank.cli.commands.sweeps import act_on_several
+    from cerank.cli import act_on_several, live_status
 
     home = Lab(settings_of(lab))
     if (named := several_runs.of_record(home, name)) is not None:
@@ -609,7 +607,7 @@ def rm(
 
     Of a sweep or a matrix, all runs go, and the record of what was declared and tried stays.
     """
-    from cerank.cli.commands.sweeps import act_on_several
+    from cerank.cli import act_on_several
 
     home = Lab(settings_of(lab))
     act_on_several.delete(home, names, is_confirmed=yes)
