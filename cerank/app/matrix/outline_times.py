@@ -135,9 +135,9 @@ class OutlineTimes:
         baselines = {name: _kind_of_baseline(recipe, model) for name, model in recipe.baseline_models().items()}
         if not (self._kinds.keys() >= set(kinds.values()) and self._baselines.keys() >= set(baselines.values())):
             self._measure(recipe, kinds, baselines)
-        found = {name: kind.speed for name, key in kinds.items() if (kind := self._kinds[key]) is not None}
-        found |= {name: speed for name, key in baselines.items() if (speed := self._baselines[key]) is not None}
-        return found if len(found) == len(kinds) + len(baselines) else {}
+        speeds = {name: kind.speed for name, key in kinds.items() if (kind := self._kinds[key]) is not None}
+        speeds |= {name: speed for name, key in baselines.items() if (speed := self._baselines[key]) is not None}
+        return speeds if len(speeds) == len(kinds) + len(baselines) else {}
 
     def _measure(self, recipe: Recipe, kinds: Mapping[str, str], baselines: Mapping[str, str]) -> None:
         speeds: Mapping[str, MeasuredSpeed] = {}
