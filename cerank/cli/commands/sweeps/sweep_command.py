@@ -20,6 +20,7 @@ from cerank.planning import several_devices
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
+from cerank.text.table_data import Value
 
 if TYPE_CHECKING:
     from cerank.app.sweeps.sweep_arms import SweepPlan
@@ -278,7 +279,7 @@ def _trial_table(plan: SweepPlan, outlined: SweepOutline, *, is_cut: bool) -> Ta
         Column("time", "time"),
     )
     shown = outlined.trials[:_MOST_SHOWN] if is_cut else outlined.trials
-    rows = tuple(
+    rows: tuple[tuple[Value, ...], ...] = tuple(
         (
             *(each.trial.arm, each.trial.number),
             *(value_text(each.trial.settings[path]) if path in each.trial.settings else "" for path in paths),
