@@ -292,7 +292,8 @@ class RunsScreen(LabScreen):
         """Show the runs as bases x recipes."""
         from cerank.tui.runs.grid_screen import GridScreen
 
-        self.app.push_screen(GridScreen(self.filter_by))
+        opened = [key.removeprefix("sweep ") for key in self._unfolded if key.startswith("sweep ")]
+        self.app.push_screen(GridScreen(self.filter_by, opened))
 
     def action_teachers(self) -> None:
         """Show the lab's teachers."""
@@ -322,8 +323,9 @@ class RunsScreen(LabScreen):
             self._unfolded.discard(key)
         self.show_runs(self.lab_app.entries)
 
-    def filter_by(self, text: str) -> None:
-        """Show the runs that a filter lets through, with the filter open."""
+    def filter_by(self, text: str, sweep: str = "") -> None:
+        """Show the runs that a filter lets through, with the filter open, and the trials of a sweep if it is named."""
+        self._unfolded |= {f"sweep {sweep}"} if sweep else set()
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).value = text
         self.query_one(RunTable).focus()
