@@ -181,14 +181,14 @@ def work(state: LaunchState, room: int = 120) -> Content:
     ]
     sizes = [max(map(len, column)) for column in zip(*figures, strict=True)]
     longest = max(len(title), min(_LONGEST_PART, room - sum(sizes) - 2 * len(sizes)))
-    names = [title, *(_named(part.part, longest) for part in matrix.work), "all runs"]
-    width = max(map(len, names))
-    lines = [
+    part_names = [title, *(_named(part.part, longest) for part in matrix.work), "all runs"]
+    width = max(map(len, part_names))
+    table = [
         "  ".join([f"{name:<{width}}", *(f"{text:>{size}}" for text, size in zip(row, sizes, strict=True))])
-        for name, row in zip(names, figures, strict=True)
+        for name, row in zip(part_names, figures, strict=True)
     ]
-    head = content(lines[0], "bold $primary")
-    rows = [*map(content, lines[1:-1]), content(lines[-1], "bold")]
+    head = content(table[0], "bold $primary")
+    rows = [*map(content, table[1:-1]), content(table[-1], "bold")]
     if matrix.shared:
         spared = sum(part.pairs for part in matrix.shared)
         rows.append(content(f"{counted(spared, 'pair')} are shared with other runs and computed once", "dim"))

@@ -316,8 +316,7 @@ class NewRunScreen(LabScreen):
         settings.mark_errors(by_path)
         settings.show_whose()
         whose = self._whose("data")
-        heading = joined(DATA_HEADING, (f"   {whose}", "dim")) if whose else content(DATA_HEADING)
-        self.query_one("#data-heading", Static).update(heading)
+        self.query_one("#data-heading", Static).update(joined(DATA_HEADING, (f"   {whose}" if whose else "", "dim")))
         self.query_one(StepLine).show(errors, self.query_one(ContentSwitcher).current or "")
         is_at_launch = self.query_one(ContentSwitcher).current == "launch"
         self.query_one(DraftSummary).show(self.draft, self.checked, self.matrix, errors, is_at_launch=is_at_launch)
