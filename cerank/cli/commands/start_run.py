@@ -426,8 +426,8 @@ def _show_plan(
     work_of, source = _timer(plan, settings, pairs_per_second, is_measured=is_measured)
     work = work_of(plan)
     for entry in plan.inputs:
-        if entry.role in {"base", "dataset", "teacher"} and entry.notes:
-            info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
+        if entry.role in {"base", "dataset", "first_stage", "teacher"} and entry.notes:
+            info(f"{entry.role.replace('_', ' ')} {entry.name}: {'; '.join(entry.notes)}")
     _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
     if all_folds:
         _tell_time_of_folds(all_folds, work_of)
