@@ -30,8 +30,8 @@ def of_file(
         target: the file.
         names: canonical names of measures.
         judged: the judgments of each condition.
-        dataset: dataset that the judgments are of, which may leave a query's own document out of its results; None for a
-            file of judgments.
+        dataset: dataset that the judgments are of, which may leave a query's own document out of its results; None for
+            a file of judgments.
 
     Raises:
         UsageError: it is empty, or shares no query or no document with the judgments.

@@ -1,7 +1,7 @@
 """Whether the document with a query's own id is the query itself, or only has the same number.
 
-ArguAna and Quora search for a document among its like, and the document itself is no result. In most collections queries
-and documents are numbered apart, so that query 12 and document 12 have nothing to do with each other.
+ArguAna and Quora search for a document among its like, and the document itself is no result. In most collections
+queries and documents are numbered apart, so that query 12 and document 12 have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def note_on_own_documents(
 ) -> list[str]:
     """Return a sentence on queries that rank their own document; none where the ids are the same only by chance.
 
-    Where the dataset leaves them out, all of them are counted; else those whose own document is not judged relevant, for
-    that is an answer. Where the texts can be read, most of these queries must be within the texts of their documents.
+    Where the dataset leaves them out, all of them are counted; else those whose own document is not judged relevant,
+    for that is an answer. Where the texts can be read, most of these queries must be within the texts of their documents.
     Without texts ids that are numbers count only if at least half of all queries rank their own document first, as they
     would a copy of the query.
 
