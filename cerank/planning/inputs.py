@@ -275,7 +275,8 @@ def _first_stage(use: FirstStageUse, recipe: Recipe, dataset: Dataset) -> Input:
         missing = no_document(lookup.unknown[0], dataset.name)
         where = f"first stage {shown(use.first_stage, 120)}"
         raise MissingError(missing.what, where=where, hint=f"{missing.hint} {lookup.sentence}", code=missing.code)
-    return Input("first_stage", f"{use.first_stage} on {use.dataset}", sha256, notes=_notes_on(lookup))
+    notes = (*lookup.notes, *_notes_on(lookup))
+    return Input("first_stage", f"{use.first_stage} on {use.dataset}", sha256, notes=notes)
 
 
 def _notes_on(lookup: Lookup) -> tuple[str, ...]:
@@ -413,8 +414,8 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     of_file = f"teacher '{shown(stage.teacher, 120)}'"
     lookup = look_up(dataset, of_file, teacher.ranking, _LONGEST_LIST, f"stages.{name}.teacher")
     notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
-    notes += _notes_on(lookup)
-    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)
+    all_notes = (*notes, *_notes_on(lookup))
+    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, all_notes)
 
 
 def place_of(spec: TeacherSpec) -> str:

@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, without_identical_ids
@@ -152,7 +154,7 @@ def check_given_run(dataset: Dataset, first_stage: str, depth: int) -> Lookup:
         depth: documents of a query that are used.
 
     Returns:
-        How many candidates were looked up, and those that the collection lacks.
+        How many candidates were looked up, those that the collection lacks, and notes on the file.
 
     Raises:
         UsageError: the run ranks none of the queries, or none of the documents, as one of another collection; or no
@@ -162,14 +164,17 @@ def check_given_run(dataset: Dataset, first_stage: str, depth: int) -> Lookup:
     if _is_named_in_sets(dataset, first_stage):
         of_sets = [check_given_run(member, first_stage, depth) for member in dataset.members.values()]
         unknown = tuple(doc for lookup in of_sets for doc in lookup.unknown)
-        return Lookup(sum(lookup.looked_up for lookup in of_sets), unknown)
+        notes = tuple(dict.fromkeys(note for lookup in of_sets for note in lookup.notes))
+        return Lookup(sum(lookup.looked_up for lookup in of_sets), unknown, notes)
     is_computed = first_stage not in dataset.runs and first_stage in RETRIEVERS
     if is_computed or is_built_in_bm25(dataset, first_stage):
         return Lookup()
-    queries, given = dataset.query_ids, open_given_run(dataset, first_stage).ranking
+    run = open_given_run(dataset, first_stage)
+    queries, given = dataset.query_ids, run.ranking
     if queries and not any(query in given for query in queries):
         raise _ranks_none(dataset, first_stage, queries, given)
-    return known_candidates.look_up(dataset, _in_words(first_stage), given, depth)
+    lookup = known_candidates.look_up(dataset, _in_words(first_stage), given, depth)
+    return msgspec.structs.replace(lookup, notes=run.notes)
 
 
 def _in_words(first_stage: str) -> str:

@@ -28,6 +28,7 @@ class Lookup(msgspec.Struct, frozen=True):
 
     looked_up: int = 0
     unknown: tuple[str, ...] = ()  # document ids, each once
+    notes: tuple[str, ...] = ()  # what its file says of itself when it is read, such as scores that rise with the ranks
 
     @property
     def sentence(self) -> str:
@@ -90,8 +91,8 @@ def look_up(dataset: Dataset, what: str, ranking: Ranking, depth: int, where: st
     first = list(itertools.islice((doc for query in ranked for doc in _listed(dataset, ranking, query, depth)), FIRST))
     check_candidates(dataset, what, first, where)
     step = -(-len(queries) // _ASKED_QUERIES) if queries else 1
-    asked = (queries[place] for place in range(0, len(queries), step))
-    spread = (doc for query in asked for doc in _listed(dataset, ranking, query, min(depth, _OF_ONE_QUERY)))
+    spaced = (queries[place] for place in range(0, len(queries), step))
+    spread = (doc for query in spaced for doc in _listed(dataset, ranking, query, min(depth, _OF_ONE_QUERY)))
     all_of_them = dict.fromkeys((*first, *_some(spread)))
     return Lookup(len(all_of_them), tuple(doc for doc in all_of_them if doc not in dataset.documents))
 

@@ -174,6 +174,7 @@ def run(
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     _tell_tests(plan)
+    _tell_first_stages([plan])
     _tell_finished(lab_of_runs, plan)
     if dry_run:
         is_here = lab_of_runs.executor is None
@@ -198,6 +199,14 @@ def _tell_tests(plan: Plan) -> None:
     """Say which test collections a name for several came to, and which are not on disk."""
     if "data.test" in plan.reasons:
         info(plan.reasons["data.test"])
+
+
+def _tell_first_stages(planned: Sequence[Plan]) -> None:
+    """Say what is odd about the candidates' files, once of each file."""
+    first_stages = [entry for plan in planned for entry in plan.inputs if entry.role == "first_stage"]
+    names = {(entry.sha256, note): entry.name for entry in reversed(first_stages) for note in entry.notes}
+    for (_, note), name in reversed(names.items()):
+        info(f"first stage {name}: {note}")
 
 
 def _tell_finished(lab: Lab, plan: Plan) -> None:
@@ -243,6 +252,7 @@ def _run_folds(
         for of_fold, label in rounds:
             plan = plans.plan_of(of_fold.recipe, settings, now=now, label=label, tell=tell)
             planned.append((msgspec.structs.replace(plan, shares=True), of_fold.toml))
+    _tell_first_stages([plan for plan, _ in planned])
     if dry_run:
         all_folds = [plan for plan, _ in planned]
         is_here = lab.executor is None
@@ -426,8 +436,8 @@ def _show_plan(
     work_of, source = _timer(plan, settings, pairs_per_second, is_measured=is_measured)
     work = work_of(plan)
     for entry in plan.inputs:
-        if entry.role in {"base", "dataset", "first_stage", "teacher"} and entry.notes:
-            info(f"{entry.role.replace('_', ' ')} {entry.name}: {'; '.join(entry.notes)}")
+        if entry.role in {"base", "dataset", "teacher"} and entry.notes:
+            info(f"{entry.role} {entry.name}: {'; '.join(entry.notes)}")
     _show_time(plan, settings, work, source, nodes, is_told=bool(pairs_per_second))
     if all_folds:
         _tell_time_of_folds(all_folds, work_of)

@@ -25,9 +25,9 @@ def note_on_own_documents(
     """Return a sentence on queries that rank their own document; none where the ids are the same only by chance.
 
     Where the dataset leaves them out, all of them are counted; else those whose own document is not judged relevant,
-    for that is an answer. Where the texts can be read, most of these queries must be within the texts of their documents.
-    Without texts ids that are numbers count only if at least half of all queries rank their own document first, as they
-    would a copy of the query.
+    for that is an answer. Where the texts can be read, most of these queries must be within the texts of their
+    documents. Without texts ids that are numbers count only if at least half of all queries rank their own document
+    first, as they would a copy of the query.
 
     Args:
         own: queries whose lists have the document with their own id.
