@@ -10,7 +10,7 @@ import typer
 from cerank.cli import options, table_columns
 from cerank.cli.commands.measure import Dataset, Qrels
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit
+from cerank.cli.output import emit, is_for_machines
 from cerank.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def power(
     if seeds:
         counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
         cells = power_analysis.seed_grid(settings, rankings, request, counts)
-        emit(table_columns.seed_grid_tables(cells, settings.format), settings.format)
+        grids = table_columns.seed_grid_tables(cells, settings.format)
+        emit(grids[0] if is_for_machines(settings.format) else grids, settings.format)
     elif systems is not None:
         from cerank.app.comparison import design_test_set
 

@@ -14,6 +14,7 @@ from cerank.app.run_views.rank_table import rank_table
 from cerank.app.run_views.run_monitor import LabMonitor, plain_line
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
+from cerank.cli.document_meta import document_meta, meta_of_comparison
 from cerank.cli.output import emit, info, is_for_machines, write_output
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
@@ -109,10 +110,11 @@ def show(
     home.refresh_jobs()
     row = run_store.row(folder, datetime.now(UTC))
     row = msgspec.structs.replace(row, short_name=run_store.short_name(folder))
-    shown = [table_columns.state_table(row, settings.format)]
+    shown, meta = [table_columns.state_table(row, settings.format)], document_meta()
     if row.plan is not None:
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
+            meta = meta_of_comparison(answer.comparison)
             recorded_looks.record_shown(settings, [answer.comparison], by="show")
             print_answers(answer.paragraphs)
             shown += table_columns.result_tables(
@@ -137,7 +139,7 @@ def show(
         shown += [table_columns.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         shown += [table_columns.input_table(row.plan), table_columns.ranking_table(folder, row.plan)]
         shown.append(table_columns.file_table(folder, row.plan))
-    emit(shown, settings.format, wide=wide)
+    emit(shown, settings.format, wide=wide, meta=meta)
 
 
 def logs(

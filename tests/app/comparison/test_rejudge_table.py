@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 
 from cerank.cli.typer_app import app
 from cerank.evaluation import published
+from tests.json_documents import document_of
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 def rejudged(path: Path | str, *more: str):
     found = CliRunner().invoke(app, ["rejudge", str(path), "--json", *more])
     assert found.exit_code == 0, (found.output, found.exception)
-    return json.loads(found.stdout)
+    document = document_of(found.stdout)
+    (table,) = document.keys() - {"meta", "notes"}
+    return document[table]
 
 
 def refused(path: Path) -> str:
