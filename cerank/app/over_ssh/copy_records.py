@@ -76,16 +76,21 @@ def keep(lab: Path, records: RecordsOfRuns) -> tuple[str, ...]:
     return (*matrices, *(_kept(lab, SWEEPS, record, here, deleted) for record in records.sweeps))
 
 
+def _why_absent(count: str, gone: int, absent: int, lab: Path) -> str:
+    """Return why a record cannot follow: `gone` of the `absent` runs are in neither lab."""
+    left = absent - gone
+    if not gone:
+        return f"{left} of its {count} are not in {lab}; copy them, too"
+    why = f"{gone} of its {count} {'was' if gone == 1 else 'were'} deleted in the lab that it comes from"
+    return f"{why} and {left} of its {count} {'is' if left == 1 else 'are'} not in {lab}" if left else why
+
+
 def _kept(lab: Path, kind: DeclaredRecords[R], record: R, here: set[str], deleted: set[str]) -> str:
     name, count = f"{kind.noun} {shown(record.name, 80)}", counted(len(record.members), "run")
     absent = [run for run in record.members.values() if run not in here]
     if absent:
-        gone = sum(run in deleted for run in absent)
-        left = len(absent) - gone
-        deletions = f"{gone} of its {count} {'was' if gone == 1 else 'were'} deleted in the lab that it comes from"
-        others = f"{left} of its {count} {'is' if left == 1 else 'are'} not in {lab}"
-        why = " and ".join([*([deletions] if gone else []), *([others] if left else [])])
-        return f"{name}: its record was not copied, because {why}" + ("" if gone else "; copy them, too")
+        why = _why_absent(count, sum(run in deleted for run in absent), len(absent), lab)
+        return f"{name}: its record was not copied, because {why}"
     try:
         own = kind.load_if_there(lab, record.name)
     except DamagedError as error:
