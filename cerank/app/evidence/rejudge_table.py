@@ -18,6 +18,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.recorded_looks import Keys
     from cerank.core.rankings import Ranking
     from cerank.evaluation.rejudge import ClaimsTable, PublishedClaim, RejudgedClaim
 
@@ -72,6 +73,33 @@ def with_runs(claims: ClaimsTable, folder: Path) -> tuple[ClaimsTable, tuple[str
         computed = {"queries": figures.n, "difference": figures.difference, "p": figures.p, "left": None, "right": None}
         out.append(msgspec.structs.replace(claim, **computed))
     return msgspec.structs.replace(claims, claims=tuple(out)), tuple(notes)
+
+
+def looks(claims: ClaimsTable, folder: Path) -> Keys:
+    """Return the claims as `recorded_looks` counts them; none where the table does not name its qrels.
+
+    Two run files are known by their rankings, as in a comparison of them; a claim of numbers by these.
+    """
+    from cerank.app.comparison import recorded_looks
+    from cerank.app.comparison.measuring.named_judgments import identity
+    from cerank.evaluation.measures import check
+    from cerank.evaluation.systems import fingerprint
+    from cerank.runs.test_set_looks import short_key
+    from cerank.trec.text_io import read_qrels
+
+    if not claims.qrels:
+        return {}
+    qrels = read_qrels(folder / claims.qrels)
+    (measure,) = check((claims.measure,), qrels, "measure")
+    keys = []
+    for claim in claims.claims:
+        if claim.left_run and claim.right_run:
+            hashes = [fingerprint(_values(claims, folder, name)[0]) for name in (claim.left_run, claim.right_run)]
+            keys.append(recorded_looks.key_of_rankings(hashes[0], hashes[1], measure))
+        else:
+            numbers = [claim.queries, claim.difference, claim.left, claim.right, claim.p, claim.sd]
+            keys.append(recorded_looks.key_of_statistic(["published", claim.what, measure, *numbers]))
+    return {short_key(identity(qrels)): tuple(dict.fromkeys(keys))}
 
 
 def _differing(claim: PublishedClaim, difference: float, p: float, queries: int) -> list[str]:

@@ -142,10 +142,14 @@ def _looks(
     effects: EffectStudy,
     interaction: InteractionStudy | None,
 ) -> Keys:
-    """Return a key for each effect and each contrast of an interaction: what was measured, and which levels differ."""
+    """Return a key for each effect, and for the test of an interaction and each of its contrasts.
+
+    It says what was measured, and which levels differ.
+    """
     measured = sorted([sorted(cell.levels.items()), cell.ranking or record.sha256] for cell in cells)
     named = [["effect", each.factor, each.level, each.reference] for each in effects.effects]
     if interaction is not None:
+        named.append(["interaction", *interaction.factors])
         named += [
             ["interaction", *interaction.factors, *each.rerankers, *each.first_stages] for each in interaction.contrasts
         ]

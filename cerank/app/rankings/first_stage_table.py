@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison import comparisons, named_systems, recorded_looks
 from cerank.app.comparison import margins as margins_of
 from cerank.errors import UsageError
 from cerank.evaluation.studies.interaction import FIRST_STAGES_BY_RERANKERS
@@ -17,6 +17,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.recorded_looks import Keys
     from cerank.evaluation.studies.interaction import InteractionStudy
 
 
@@ -31,8 +32,8 @@ class InteractionRequest(msgspec.Struct, frozen=True, kw_only=True):
     now: str = ""  # UTC, ISO 8601
 
 
-def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
-    """Return the table of first stages by re-rankers.
+def study(settings: Settings, request: InteractionRequest) -> tuple[InteractionStudy, Keys]:
+    """Return the table of first stages by re-rankers, and its verdicts as `recorded_looks` counts them.
 
     Raises:
         UsageError: fewer than two re-rankers, first stages or queries; several test datasets and none is named; a TREC
@@ -68,7 +69,7 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
     margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
     if margin is not None and margin.share is not None:
         margin = msgspec.structs.replace(margin, value=margin.share * float(values[:, 0].mean()))
-    return interaction_study(
+    done = interaction_study(
         values.transpose(2, 0, 1),
         [condition.first_stage for condition in conditions],
         [system.label for system in systems],
@@ -77,6 +78,7 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
         alpha=request.alpha,
         limits=limits(measure),
     )
+    return done, recorded_looks.keys_of_interaction(systems, conditions, measure)
 
 
 def _targets(settings: Settings, texts: Sequence[str]) -> list[named_systems.RunTarget]:
