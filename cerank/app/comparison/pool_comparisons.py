@@ -130,8 +130,8 @@ def _read(path: Path) -> list[CollectionDifference]:
     def ranked(row: DocumentRow) -> tuple[tuple[str, str], ...]:
         """Return the hashes of both rankings; () where one is not known, as that of a mean of seeds."""
         sides = [sources.get((name, row.dataset, row.first_stage)) for name in (row.against, row.system)]
-        found = [side.ranking_sha256 for side in sides if side is not None and side.ranking_sha256]
-        return ((found[0], found[1]),) if len(found) == 2 else ()
+        known = [side.ranking_sha256 for side in sides if side is not None and side.ranking_sha256]
+        return ((known[0], known[1]),) if len(known) == 2 else ()
 
     return [
         pooling.CollectionDifference(

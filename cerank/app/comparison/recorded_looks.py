@@ -60,9 +60,9 @@ def keys_of_pair(left: System, right: System, measures: Sequence[str], slices: S
     )
 
 
-def key_of_rankings(one: str, other: str, measure: str) -> str:
+def key_of_rankings(left: str, right: str, measure: str) -> str:
     """Return the key of two rankings by a measure, from their hashes: the one that a comparison of them has."""
-    return short_key(sha256_json([sorted((one, other)), measure]))
+    return short_key(sha256_json([sorted((left, right)), measure]))
 
 
 def _keys(rows: Sequence[_Compared]) -> Keys:
@@ -87,9 +87,9 @@ def keys_of_interaction(systems: Sequence[System], conditions: Sequence[Conditio
     ranked = [[ranking_identity(system, condition) for condition in conditions] for system in systems]
     statistics: list[object] = [["interaction", measure, sorted(sorted(row) for row in ranked)]]
     statistics += [
-        ["contrast", measure, sorted(sorted(pair) for pair in ((ours[one], theirs[one]), (ours[two], theirs[two])))]
+        ["contrast", measure, sorted(sorted(pair) for pair in ((ours[at], theirs[at]), (ours[other], theirs[other])))]
         for ours, theirs in combinations(ranked, 2)
-        for one, two in combinations(range(len(conditions)), 2)
+        for at, other in combinations(range(len(conditions)), 2)
     ]
     return keys_of_statistics(_judgments(systems[0], conditions[0]), statistics)
 
