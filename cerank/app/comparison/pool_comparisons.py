@@ -226,6 +226,7 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         result: the pooled rows.
         pairs: (measure, left, right) of those that are told.
     """
+    from cerank.evaluation.answers import beyond_interval
     from cerank.evaluation.answers import shown as shown_verdict
 
     out = []
@@ -236,9 +237,10 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         which = f"{row.domain} " if row.domain else ""
         where = f"Over {'' if row.domain else 'all '}{counted(row.pooled.collections, f'{which}collection')}"
         low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
+        beyond = f" ({text})" if (text := beyond_interval(judgment)) else ""
         out.append(
             f"{where}, {row.right} against {row.left}: {shown_verdict(judgment, mean)}, {mean:+.4f} {row.measure} on "
-            f"average, {_interval_name(result)} {low} to {high}."
+            f"average, {_interval_name(result)} {low} to {high}{beyond}."
         )
     return tuple(out)
 
@@ -280,6 +282,7 @@ def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
 def summary(result: PooledResult) -> Table:
     """Return the pooled rows alone."""
     from cerank.evaluation.answers import shown as shown_verdict
+    from cerank.evaluation.comparison_rows import notes_beyond
 
     percent = f"{100 * (1 - result.alpha):.3g} %"
     has_domains = any(row.domain for row in result.rows)
@@ -349,6 +352,10 @@ def summary(result: PooledResult) -> Table:
         for name, value in margins_of.items()
     ]
     notes += _few_notes(result)
+    notes += notes_beyond(
+        (f"{row.right} against {row.left} by {row.measure}{f' ({row.domain})' if row.domain else ''}", row.judgment)
+        for row in result.rows
+    )
     if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
         notes.append("several first stages of one collection count once: their differences are averaged")
     return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))

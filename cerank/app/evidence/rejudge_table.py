@@ -175,6 +175,7 @@ def reproduction_table(claims: ClaimsTable, folder: Path) -> Table | None:
 
 def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: tuple[str, ...] = ()) -> Table:
     """Return each claim beside what its numbers bear, and where run files contradict the printed numbers."""
+    from cerank.evaluation.comparison_rows import notes_beyond
     from cerank.evaluation.rejudge import said_of
 
     columns = (
@@ -217,7 +218,8 @@ def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: t
         notes.append(
             f"no p is printed: an sd of per-query differences of {sizes} is assumed, and verdicts rest on that"
         )
-    return Table("rejudged", columns, rows, claims.title, (*notes, *differing))
+    beyond = notes_beyond((each.claim.what, each.judgment) for each in rejudged)
+    return Table("rejudged", columns, rows, claims.title, (*notes, *beyond, *differing))
 
 
 def _source(claim: PublishedClaim) -> str:

@@ -109,9 +109,10 @@ def tables(done: InteractionStudy, *, is_marked: bool = False) -> list[Table]:
         done: the study.
         is_marked: mark the intervals of contrasts in which few queries differ, for people: these ends are then texts.
     """
-    from cerank.evaluation.comparison_rows import mark_of_few, note_of_few
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP, STEP_MARK, mark_of_few, note_of_few
 
     marks = [mark_of_few(each.figures, done.alpha) if is_marked else "" for each in done.contrasts]
+    steps = [STEP_MARK if is_marked and each.is_beyond_interval else "" for each in done.contrasts]
     means = Table(
         "means",
         (
@@ -141,13 +142,20 @@ def tables(done: InteractionStudy, *, is_marked: bool = False) -> list[Table]:
     rows = tuple(
         (
             *(each.rerankers[1], each.rerankers[0], each.first_stages[0], each.gains[0]),
-            *(each.first_stages[1], each.gains[1], each.figures.difference, each.low, marked_end(each.high, mark)),
+            *(
+                each.first_stages[1],
+                each.gains[1],
+                each.figures.difference,
+                each.low,
+                marked_end(each.high, mark + step),
+            ),
             *(each.verdict, each.p, each.p_corrected, each.basis),
         )
-        for each, mark in zip(done.contrasts, marks, strict=True)
+        for each, mark, step in zip(done.contrasts, marks, steps, strict=True)
     )
     title = f"Does a gain depend on the {done.factors[0]}?"
     notes = (*_notes(done), *([note_of_few(done.alpha)] if any(marks) else []))
+    notes += (NOTE_OF_STEP,) if any(steps) else ()
     return [means, Table("interaction", columns, rows, title, notes)]
 
 
