@@ -328,7 +328,7 @@ def check(
     What is missing of its rankings is made. Exits with 1 if the verdict is that it ranks worse than the first stage.
     """
     from cerank.app.teaching import check_teacher
-    from cerank.cli import table_columns
+    from cerank.cli.tables import measured_tables
 
     settings = settings_of(lab, cache, device, threads, form, json)
     loaded = recipes.load(recipe, set_ or ()).recipe
@@ -350,8 +350,8 @@ def check(
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
-    emit([table_columns.comparison_table(result.comparison, settings.format), _check_table(result)], settings.format)
-    table_columns.print_footnotes(result.comparison, settings.format)
+    emit([measured_tables.comparison_table(result.comparison, settings.format), _check_table(result)], settings.format)
+    measured_tables.print_footnotes(result.comparison, settings.format)
     for warning in result.warnings:
         info(f"warning: {warning}")
     if result.is_worse:
