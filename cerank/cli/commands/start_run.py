@@ -91,7 +91,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run would read and do, without starting it.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
+    detach: options.Detach = False,
     queue: Annotated[
         bool, typer.Option("--queue", help="Put the run into the queue; it starts when a device is free.")
     ] = False,
@@ -483,7 +483,7 @@ def _tell_of_tracking(lab: Lab, folder: RunFolder, kinds: Sequence[str]) -> None
 
 def resume(
     name: RunName,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
+    detach: options.Detach = False,
     wide: options.Wide = False,
     devices: options.Devices = None,
     lab: options.Lab = None,

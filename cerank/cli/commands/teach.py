@@ -131,13 +131,11 @@ def make(
     queries: Queries = "",
     first_stage: FirstStage = "",
     depth: Depth = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the estimated calls, tokens, money and time, and make no call.")
-    ] = False,
+    dry_run: options.EstimateCalls = False,
     show_prompt: Annotated[
         bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and make no call.")
     ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat calls that failed before.")] = False,
+    retry_failed: options.RetryFailed = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the ranking to this TREC run file, too."),
