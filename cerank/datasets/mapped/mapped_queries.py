@@ -8,12 +8,12 @@ a record for each query, "document grade document grade".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
-from cerank.core.row_sets import KnownItems, RowSet
+from cerank.core.row_sets import ItemsByPlace, KnownItems, RowSet
 from cerank.datasets.dataset import StoredQrels, StoredQueries
 from cerank.datasets.mapped.grouped_qrels import grouped_qrels
 from cerank.datasets.mapped.rows_record import RowsRecord
@@ -27,7 +27,7 @@ from cerank.text.safe_text import shown
 _AT_ONCE = 1 << 14  # ids that are looked up together
 
 
-class _AllIds(Sequence[str]):
+class _AllIds(ItemsByPlace):
     """The ids of all rows, in their order."""
 
     def __init__(self, texts: MappedDocuments) -> None:
@@ -36,16 +36,9 @@ class _AllIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._texts)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self._texts.id_of(at_row) for at_row in range(*row.indices(len(self)))]
-        if not 0 <= row < len(self):
-            raise IndexError(row)
-        return self._texts.id_of(row)
+    def item(self, place: int) -> str:
+        """Return the id of a row."""
+        return self._texts.id_of(place)
 
     def __iter__(self) -> Iterator[str]:
         return map(self._texts.id_of, range(len(self)))
