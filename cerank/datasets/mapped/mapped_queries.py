@@ -25,6 +25,7 @@ from cerank.files.line_reader import Opener, at
 from cerank.text.safe_text import shown
 
 _AT_ONCE = 1 << 14  # ids that are looked up together
+_COUNTED_BY = (__name__, "cerank.datasets.mapped_documents")
 
 
 class _AllIds(ItemsByPlace):
@@ -167,7 +168,7 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
     Raises:
         FormatError: none has one.
     """
-    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint())
+    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint(), counted_by=_COUNTED_BY)
     known = record.load()
     places = RowSet(len(queries)) if known is None else known[0]
     if known is None:
@@ -184,7 +185,7 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
 def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decided_by: str) -> MappedQueries:
     """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
     key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
-    record = RowsRecord(cache, "queries-in-others", len(queries), key)
+    record = RowsRecord(cache, "queries-in-others", len(queries), key, counted_by=_COUNTED_BY)
     recorded = record.load()
     places = RowSet(len(queries)) if recorded is None else recorded[0]
     if recorded is None:
@@ -225,7 +226,7 @@ def judged_queries(every: MappedQueries, texts: MappedQueries, qrels: MappedQrel
     """
     judged, named = qrels._texts, every._texts
     decided_by = [named.fingerprint(), judged.fingerprint(), texts._rows is not None]
-    record = RowsRecord(cache, "judged-queries", len(texts), decided_by)
+    record = RowsRecord(cache, "judged-queries", len(texts), decided_by, counted_by=_COUNTED_BY)
     known = record.load(["unknown", "without"])
     places = RowSet(len(texts)) if known is None else known[0]
     unknown = without = 0
