@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.abc import InspectLoader
 from pathlib import Path
@@ -57,6 +57,11 @@ def _without_docstrings(source: str) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def combined_sha256(hashes: Sequence[str]) -> str:
+    """Return one SHA-256 for files with these: of a single file its own, of several that of the list of them."""
+    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
 
 
 def sha256_file(path: Path) -> str:
