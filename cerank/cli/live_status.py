@@ -254,6 +254,7 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
         by="run",
         now=now,
         descriptive=recorded_looks.descriptive_keys_of(answer.comparison),
+        pooled=answer.pooled,
     )
     price, run = lab.settings.hour_price, run_store.short_name(folder)
     shown = measured_tables.result_tables(answer, form, price, run=run)

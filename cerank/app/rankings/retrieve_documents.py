@@ -405,6 +405,7 @@ def _compared(
 def table(done: RetrievalComparison) -> Table:
     """Return the comparison for people: a row for each pair, by the measure and by each recall."""
     from cerank.evaluation.answers import shown
+    from cerank.evaluation.comparison_rows import notes_beyond
 
     columns = (
         Column("what", "measured"),
@@ -434,5 +435,9 @@ def table(done: RetrievalComparison) -> Table:
         *done.notes,
         "exact top k: the k documents that the cross-encoder puts first among all documents of the collection",
         f"{done.comparison.family} comparisons corrected together ({done.comparison.method}); low, high: simultaneous",
+    )
+    notes += notes_beyond(
+        (f"{row.right} against {row.left} by {row.measure} on {row.condition}", row.judgment)
+        for row in done.comparison.rows
     )
     return Table("retrieval", columns, tuple(rows), title, notes)

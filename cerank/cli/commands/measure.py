@@ -297,7 +297,7 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems, pool_comparisons
+    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems
     from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
     from cerank.app.rankings import cross_validation
     from cerank.cli.live_status import print_answers
@@ -331,17 +331,14 @@ def compare(
         counts_looks=family == "looks",
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    made = declared_plans.compare(settings, request, by="compare", plan=plan)
-    comparison = made.comparison
+    made = declared_plans.compare(settings, request, by="compare", plan=plan, pools=not full, in_domain=in_domain or ())
+    comparison, pooled, not_pooled = made.comparison, made.pooled, made.not_pooled
     if with_bounds or judge_next is not None:
         comparison = _bounded(settings, request, comparison, judge_next)
     if full:
         write_output(export_comparison.complete(comparison), raw=True)
         return
     costs = system_costs.of_comparison(settings, names, comparison, hour_price)
-    pooled, not_pooled = pool_comparisons.if_possible(
-        comparison, pool_comparisons.in_domain_for(settings, request, comparison, in_domain or ())
-    )
     if settings.format == "json":
         text = export_comparison.document(
             comparison,

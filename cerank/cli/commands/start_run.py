@@ -175,6 +175,7 @@ def run(
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     _tell_tests(plan)
+    _tell_first_stages([plan])
     _tell_finished(lab_of_runs, plan)
     if dry_run:
         is_here = lab_of_runs.executor is None
@@ -199,6 +200,14 @@ def _tell_tests(plan: Plan) -> None:
     """Say which test collections a name for several came to, and which are not on disk."""
     if "data.test" in plan.reasons:
         info(plan.reasons["data.test"])
+
+
+def _tell_first_stages(planned: Sequence[Plan]) -> None:
+    """Say what is odd about the candidates' files, once of each file."""
+    first_stages = [entry for plan in planned for entry in plan.inputs if entry.role == "first_stage"]
+    names = {(entry.sha256, note): entry.name for entry in reversed(first_stages) for note in entry.notes}
+    for (_, note), name in reversed(names.items()):
+        info(f"first stage {name}: {note}")
 
 
 def _tell_finished(lab: Lab, plan: Plan) -> None:
@@ -244,6 +253,7 @@ def _run_folds(
         for of_fold, label in rounds:
             plan = plans.plan_of(of_fold.recipe, settings, now=now, label=label, tell=tell)
             planned.append((msgspec.structs.replace(plan, shares=True), of_fold.toml))
+    _tell_first_stages([plan for plan, _ in planned])
     if dry_run:
         all_folds = [plan for plan, _ in planned]
         is_here = lab.executor is None

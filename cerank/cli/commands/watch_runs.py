@@ -114,7 +114,7 @@ def show(
     if row.plan is not None:
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
-            recorded_looks.record_shown(settings, [answer.comparison], by="show")
+            recorded_looks.record_shown(settings, [answer.comparison], by="show", pooled=answer.pooled)
             print_answers(answer.paragraphs)
             shown += measured_tables.result_tables(
                 answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes

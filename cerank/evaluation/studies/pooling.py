@@ -33,7 +33,7 @@ from cerank.evaluation.significance import (
 )
 from cerank.evaluation.studies.judge_estimates import judged_estimates
 from cerank.evaluation.studies.random_effects import Pooled, pool
-from cerank.evaluation.systems import measured_in, values_by_query
+from cerank.evaluation.systems import measured_in, ranking_identity, values_by_query
 from cerank.evaluation.verdicts.terms import Margin
 from cerank.evaluation.verdicts.verdict import Judgment
 from cerank.text.safe_text import counted
@@ -53,6 +53,7 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
     error: float  # standard error
     first_stages: tuple[str, ...] = ()
     qrels_sha256: str = ""  # what makes two collections the same, whatever they are called
+    rankings: tuple[tuple[str, str], ...] = ()  # hashes of both sides' rankings, by first stage; () where not known
     unseen: float | None = None  # how much one more query may differ; None where ten or more differ, or it is not known
     exact: SignFlips | None = None  # where few queries differ; None also where values are not known
     over_seeds: Estimate | None = None  # for a claim about recipes
@@ -87,6 +88,11 @@ class PooledRow(msgspec.Struct, frozen=True, kw_only=True):
     judgment: Judgment
     domain: Domain = ""  # which of the collections: "" for all of them
 
+    @property
+    def is_of_several(self) -> bool:
+        """Return whether the line is another comparison than that of one collection behind one first stage."""
+        return len(self.collections) > 1 or len(self.collections[0].first_stages) > 1
+
 
 class PooledResult(msgspec.Struct, frozen=True, kw_only=True):
     """All pooled rows of one family."""
@@ -95,6 +101,7 @@ class PooledResult(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     correction: Correction
     notes: tuple[str, ...]
+    family: int  # comparisons adjusted together: the rows, and those that were declared beside them
 
 
 def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
@@ -134,6 +141,10 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
                 error=max([figures.error, *with_seeds]),
                 first_stages=tuple(row.condition.first_stage for row in rows if row.condition.first_stage),
                 qrels_sha256=measured_in(systems[left], rows[0].condition).qrels_sha256,
+                rankings=tuple(
+                    (ranking_identity(systems[left], row.condition), ranking_identity(systems[right], row.condition))
+                    for row in rows
+                ),
                 unseen=unseen_of(test),
                 exact=None if several_recipes else exact,
                 over_seeds=_over_seeds(rows),
@@ -183,6 +194,9 @@ def merged(rows: Sequence[CollectionDifference]) -> tuple[CollectionDifference, 
                 difference=math.fsum(row.difference for row in same) / len(same),
                 error=math.fsum(row.error for row in same) / len(same),
                 first_stages=tuple(names),
+                rankings=tuple(pair for row in same for pair in row.rankings)
+                if all(row.rankings for row in same)
+                else (),
                 unseen=max((row.unseen for row in same if row.unseen is not None), default=None),
             )
         )
@@ -196,6 +210,7 @@ def pooled(
     alpha: float = 0.05,
     correction: Correction = "holm",
     in_domain: Collection[str] = (),
+    family: int = 0,
 ) -> PooledResult:
     """Return the mean over collections of each system against each other, by each measure, with its verdict.
 
@@ -206,6 +221,7 @@ def pooled(
         correction: over the pooled rows.
         in_domain: collections from which training data came: they and the others get rows of their own, too. Empty, or
             all of them, gives none.
+        family: comparisons that share the error rate with the pooled rows, these among them; 0 takes the rows alone.
 
     Raises:
         UsageError: no two systems were compared on several collections; one collection has two names; a difference
@@ -233,7 +249,7 @@ def pooled(
     chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
     own = [same[0].test if len(same) == 1 else None for _, _, same in parts]
     tests = [alone or each.test for alone, each in zip(own, results, strict=True)]
-    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction)
+    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction, family=family)
     single = [
         f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2
     ]
@@ -254,6 +270,7 @@ def pooled(
         alpha=alpha,
         correction=correction,
         notes=tuple(notes),
+        family=family or len(judgments),
     )
 
 

@@ -106,6 +106,7 @@ def retrieve(
 
     Documents are read as the model's run read them: by its templates, in its passages, and in its precision.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.rankings import retrieve_documents
     from cerank.app.rerank_dataset import STDOUT
 
@@ -145,6 +146,7 @@ def retrieve(
 
     if with_table:
         made = retrieve_documents.compare(settings, request, progress)
+        recorded_looks.record_shown(settings, [made.comparison], by="retrieve")
         emit(retrieve_documents.table(made), settings.format, wide=wide)
         result = made.result
     else:
