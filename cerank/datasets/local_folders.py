@@ -53,6 +53,7 @@ from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
+from cerank.trec import open_run
 from cerank.trec.open_run import is_large, open_run_file
 from cerank.trec.rows import RunFile
 from cerank.trec.text_io import read_qrels
@@ -138,7 +139,7 @@ class FolderFields:
             for number, doc_id, values in field_rows(path, opener):
                 yield number, doc_id, template.fill(values)
 
-        if self._cache is not None and is_large(*self._paths, are_packed=_are_packed(self._paths)):
+        if self._cache is not None and _are_large(self._paths):
             from cerank.datasets import mapped_documents
 
             own = self._cache / "templates" / sha256_text(template.text)[:16]
@@ -389,7 +390,7 @@ def _open_documents(
         return shared.documents, shared.identity, shared.field_reader
     paths = _find_files(folder, _DOCUMENTS, "documents")
     reader = FolderFields(paths, name, cache)
-    if cache is not None and is_large(*paths, are_packed=_are_packed(paths)):
+    if cache is not None and _are_large(paths):
         from cerank.datasets import mapped_documents
 
         documents = mapped_documents.open_mapped_documents(paths, cache, name, document_rows)
@@ -420,6 +421,12 @@ def _have_many_queries(paths: Sequence[Path]) -> bool:
     """Return whether files of queries or of judgments, together, are to stay on disk; no files are not."""
     limit = LARGE_QUERIES_PACKED if _are_packed(paths) else LARGE_QUERIES
     return bool(paths) and sum(path.stat().st_size for path in paths) >= limit
+
+
+def _are_large(paths: Sequence[Path]) -> bool:
+    """Return whether files of documents, together, are to stay on disk."""
+    limit = open_run.LARGE_PACKED if _are_packed(paths) else open_run.LARGE
+    return is_large(*paths) or sum(path.stat().st_size for path in paths) >= limit
 
 
 def _are_packed(paths: Sequence[Path]) -> bool:

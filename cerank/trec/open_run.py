@@ -21,12 +21,8 @@ LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
 LARGE_PACKED = 16 << 20  # likewise, where it is packed
 
 
-def is_large(*paths: Path, are_packed: bool | None = None) -> bool:
+def is_large(*paths: Path) -> bool:
     """Return whether the run, or the files that are one collection together, are read through a memory map.
-
-    Args:
-        paths: the run, or the files.
-        are_packed: whether their content is several times as large; None tells by the ending of the first.
 
     Raises:
         MissingError, UsageError: a file does not exist or cannot be read.
@@ -37,8 +33,7 @@ def is_large(*paths: Path, are_packed: bool | None = None) -> bool:
             size += path.stat().st_size
         except OSError as error:
             raise os_error(error, path) from error
-    is_packed = paths[0].suffix in PACKED_ENDINGS if are_packed is None else are_packed
-    return size >= (LARGE_PACKED if is_packed else LARGE)
+    return size >= (LARGE_PACKED if paths[0].suffix in PACKED_ENDINGS else LARGE)
 
 
 def open_run_file(path: Path, cache: Path | None) -> RunFile:
