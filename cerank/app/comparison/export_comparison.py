@@ -239,7 +239,10 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False, is_marked
     columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
     marks = [_mark(known.get(_key(row))) if is_marked else "" for row in rows]
-    rests = [_rests_on(comparison, known.get(_key(row)), mark) for row, mark in zip(rows, marks, strict=True)]
+    rests = []
+    for row, mark in zip(rows, marks, strict=True):
+        compared = known.get(_key(row))
+        rests.append(_rests_on(comparison, compared, mark + (_mark_of_step(compared) if is_marked else "")))
     has_worth = any(row.worth for row in comparison.rows)
     has_other = any(_is_other(row) for row in comparison.rows)
     columns += [
@@ -258,8 +261,8 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False, is_marked
         verdict = shown_verdict(compared) if compared else ""
         worth = (shown_worth(compared) if compared else "",) if has_worth else ()
         body.append((*where, row.system, *against, *_figures(row, mark), *judged, verdict, *worth))
-    few = _notes_of_few(comparison) if is_marked else ()
-    notes = (LEGEND, *_footnotes(comparison), *few, *(reasons(comparison) if with_reasons else ()))
+    of_marks = _notes_of_marks(comparison) if is_marked else ()
+    notes = (LEGEND, *_footnotes(comparison), *of_marks, *(reasons(comparison) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
 
@@ -304,7 +307,7 @@ def by_stage(comparison: Comparison, *, is_short: bool = False) -> tuple[Table, 
             body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}{_depth(comparison, condition)}"
         out.append(Table("comparison", columns, tuple(body), title))
-    notes = (*_footnotes(comparison, is_short=is_short), *_notes_of_few(comparison))
+    notes = (*_footnotes(comparison, is_short=is_short), *_notes_of_marks(comparison))
     note = f"[interval]: {interval_note(comparison, comparison.rows)}"
     out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *notes))
     return tuple(out)
@@ -363,7 +366,7 @@ def _with_interval(comparison: Comparison, row: Row) -> str:
     if row.worth is None and judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
         mark = f" {percent}" if (percent := other_percent(comparison, row)) else ""
-    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}{_mark(row)}"
+    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}{_mark(row)}{_mark_of_step(row)}"
 
 
 def _signed(value: float) -> str:
@@ -413,11 +416,19 @@ def _mark(row: Row | None) -> str:
     return "" if row is None else mark_of_few(row.paired, row.judgment.alpha, row.verdict)
 
 
-def _notes_of_few(comparison: Comparison) -> tuple[str, ...]:
-    """Return what the mark of few differing queries means, where a row has it."""
-    from cerank.evaluation.comparison_rows import note_of_few
+def _mark_of_step(row: Row | None) -> str:
+    """Return the mark after an interval that says less than its verdict; "" for none."""
+    from cerank.evaluation.comparison_rows import mark_of_step
 
-    return (note_of_few(comparison.terms.alpha),) if any(map(_mark, comparison.rows)) else ()
+    return "" if row is None else mark_of_step(row.judgment)
+
+
+def _notes_of_marks(comparison: Comparison) -> tuple[str, ...]:
+    """Return what the marks after intervals mean, those that a row has."""
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP, note_of_few
+
+    few = (note_of_few(comparison.terms.alpha),) if any(map(_mark, comparison.rows)) else ()
+    return (*few, NOTE_OF_STEP) if any(map(_mark_of_step, comparison.rows)) else few
 
 
 def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:

@@ -28,6 +28,7 @@ from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import Column, Table, Value
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.comparison_schema import DocumentRow
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.multiple_testing import Correction
     from cerank.evaluation.studies.pooling import CollectionDifference, PooledResult, PooledRow
@@ -123,7 +124,15 @@ def _read(path: Path) -> list[CollectionDifference]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         hint = "`cerank compare A B --json > FILE` makes one"
         raise UsageError(f"the file is not a saved comparison: {error}", where=str(path), hint=hint) from error
+    sources = {(source.system, source.dataset, source.first_stage): source for source in document.meta.rankings}
     hashes = {(source.system, source.dataset): source.qrels_sha256 for source in document.meta.rankings}
+
+    def ranked(row: DocumentRow) -> tuple[tuple[str, str], ...]:
+        """Return the hashes of both rankings; () where one is not known, as that of a mean of seeds."""
+        sides = [sources.get((name, row.dataset, row.first_stage)) for name in (row.against, row.system)]
+        known = [side.ranking_sha256 for side in sides if side is not None and side.ranking_sha256]
+        return ((known[0], known[1]),) if len(known) == 2 else ()
+
     return [
         pooling.CollectionDifference(
             collection=row.dataset,
@@ -135,6 +144,8 @@ def _read(path: Path) -> list[CollectionDifference]:
             error=row.error or 0.0,
             first_stages=(row.first_stage,) if row.first_stage else (),
             qrels_sha256=hashes.get((row.system, row.dataset), ""),
+            rankings=ranked(row),
+            limits=pooling.limits_above(row.measure, row.mean - row.difference),
             unseen=pooling.unseen_in(row.measure, None if row.ties is None else row.queries - row.ties),
         )
         for row in document.rows
@@ -179,8 +190,13 @@ def in_domain_for(
     return in_domain_of(settings, request.targets, collections) if len(collections) > 1 else frozenset()
 
 
-def pooled_rows(comparison: Comparison, in_domain: frozenset[str]) -> PooledResult:
+def pooled_rows(comparison: Comparison, in_domain: frozenset[str], family: int = 0) -> PooledResult:
     """Return a comparison's rows pooled over its collections, in a family of their own.
+
+    Args:
+        comparison: on several collections.
+        in_domain: those that training data came from.
+        family: comparisons that share the error rate with these lines, them among these; 0 takes the lines alone.
 
     Raises:
         UsageError: they cannot be pooled.
@@ -192,10 +208,16 @@ def pooled_rows(comparison: Comparison, in_domain: frozenset[str]) -> PooledResu
         pooling.of_comparison(comparison),
         margins={name: margin for name, margin in terms.margins.items() if margin.share is None},
         alpha=terms.alpha,
-        correction="bh" if terms.correction == "bh" else "none" if terms.correction == "none" else "holm",
+        correction=correction_of(terms.correction),
         in_domain=in_domain,
+        family=family,
     )
     return msgspec.structs.replace(result, notes=(*result.notes, *pooling.shared_queries(comparison)))
+
+
+def correction_of(chosen: Correction) -> Correction:
+    """Return how pooled rows are adjusted, for the correction of a table: Holm's where it needs values by query."""
+    return "holm" if chosen in {"auto", "max-t"} else chosen
 
 
 def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> tuple[str, ...]:
@@ -205,6 +227,7 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         result: the pooled rows.
         pairs: (measure, left, right) of those that are told.
     """
+    from cerank.evaluation.answers import beyond_interval
     from cerank.evaluation.answers import shown as shown_verdict
 
     out = []
@@ -215,26 +238,32 @@ def sentences(result: PooledResult, pairs: Collection[tuple[str, str, str]]) -> 
         which = f"{row.domain} " if row.domain else ""
         where = f"Over {'' if row.domain else 'all '}{counted(row.pooled.collections, f'{which}collection')}"
         low, high = f"{judgment.low:+.4f}", f"{judgment.high:+.4f}"
+        beyond = f" ({text})" if (text := beyond_interval(judgment)) else ""
         out.append(
             f"{where}, {row.right} against {row.left}: {shown_verdict(judgment, mean)}, {mean:+.4f} {row.measure} on "
-            f"average, {_interval_name(result)} {low} to {high}."
+            f"average, {_interval_name(result)} {low} to {high}{beyond}."
         )
     return tuple(out)
 
 
 def _interval_name(result: PooledResult) -> str:
     """Return the confidence of the intervals of the means, and whether they hold together."""
-    if len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}:
+    if result.family > 1 and result.correction in {"holm", "bonferroni"}:
         return f"simultaneous {100 * (1 - result.alpha):.4g} % interval"
     return f"{100 * (1 - result.rows[0].judgment.level):.4g} % interval"
 
 
-def if_possible(comparison: Comparison, in_domain: frozenset[str] = frozenset()) -> tuple[PooledResult | None, str]:
-    """Return a comparison pooled over its collections; where there are several and it cannot be, None and why."""
+def if_possible(
+    comparison: Comparison, in_domain: frozenset[str] = frozenset(), family: int = 0
+) -> tuple[PooledResult | None, str]:
+    """Return a comparison pooled over its collections; where there are several and it cannot be, None and why.
+
+    The arguments are those of `pooled_rows`.
+    """
     if not has_several(comparison):
         return None, ""
     try:
-        return pooled_rows(comparison, in_domain), ""
+        return pooled_rows(comparison, in_domain, family), ""
     except UsageError as error:
         return None, f"not pooled over the collections: {error.what}"
 
@@ -254,6 +283,7 @@ def tables(result: PooledResult, *, has_plot: bool = False) -> list[Table]:
 def summary(result: PooledResult) -> Table:
     """Return the pooled rows alone."""
     from cerank.evaluation.answers import shown as shown_verdict
+    from cerank.evaluation.comparison_rows import notes_beyond
 
     percent = f"{100 * (1 - result.alpha):.3g} %"
     has_domains = any(row.domain for row in result.rows)
@@ -294,7 +324,7 @@ def summary(result: PooledResult) -> Table:
                 shown_verdict(judgment, of.estimate.difference),
             )
         )
-    is_simultaneous = len(result.rows) > 1 and result.correction in {"holm", "bonferroni"}
+    is_simultaneous = result.family > 1 and result.correction in {"holm", "bonferroni"}
     notes = [
         f"low, high: {percent} interval of the mean over collections like these (random effects, REML, Hartung and "
         f"Knapp){', simultaneous over the table' if is_simultaneous else ''}; new: the range in which the "
@@ -322,7 +352,13 @@ def summary(result: PooledResult) -> Table:
         f"margin for {name}: ±{value:g}{', chosen after the results (†)' if name in late else ''}"
         for name, value in margins_of.items()
     ]
+    if any(row.judgment.is_cut for row in result.rows):
+        notes.append("an interval that reached beyond the range of its measure ends there")
     notes += _few_notes(result)
+    notes += notes_beyond(
+        (f"{row.right} against {row.left} by {row.measure}{f' ({row.domain})' if row.domain else ''}", row.judgment)
+        for row in result.rows
+    )
     if any(len(each.first_stages) > 1 for row in result.rows for each in row.collections):
         notes.append("several first stages of one collection count once: their differences are averaged")
     return Table("pooled", columns, tuple(body), "Over all collections", (*notes, *result.notes))
@@ -366,7 +402,7 @@ def machine_table(result: PooledResult) -> Table:
             "p_q": of.p_q if of.collections > 1 else None,
             "predicted_low": of.prediction[0] if of.prediction else None,
             "predicted_high": of.prediction[1] if of.prediction else None,
-            "family": len(result.rows),
+            "family": result.family,
             "correction": result.correction,
             "alpha": result.alpha,
         }
@@ -423,7 +459,9 @@ def _family(result: PooledResult) -> str:
     from cerank.evaluation.comparison_rows import METHODS
 
     many, rate = counted(len(result.rows), "pooled comparison"), f"{100 * result.alpha:.3g} %"
-    if len(result.rows) == 1:
+    if others := result.family - len(result.rows):
+        many += f" and {others:,} other{'s' if others > 1 else ''}"
+    if result.family == 1:
         return f"{many}: the chance of a false verdict is at most {rate}"
     if result.correction == "none":
         return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
@@ -465,12 +503,13 @@ def forest_lines(row: PooledRow, alpha: float = 0.05) -> list[ForestLine]:
     """Return what a forest plot shows: each collection, their mean, and what is to be expected on a new one."""
     from scipy.special import stdtrit
 
+    from cerank.evaluation.verdicts.verdict import cut
+
     lines: list[ForestLine] = []
     for each, weight in zip(row.collections, row.pooled.weights, strict=True):
         half = -float(stdtrit(max(each.queries - 1, 1), alpha / 2)) * each.error
-        lines.append(
-            (each.collection, each.queries, each.difference, each.difference - half, each.difference + half, weight)
-        )
+        low, high = cut(each.difference - half, each.difference + half, each.limits)
+        lines.append((each.collection, each.queries, each.difference, low, high, weight))
     of = row.pooled
     lines.append(("mean", None, of.estimate.difference, row.judgment.low, row.judgment.high, None))
     if of.prediction is not None:

@@ -239,7 +239,12 @@ def table(depth_study: DepthStudy) -> Table:
 def _notes(depth_study: DepthStudy) -> tuple[str, ...]:
     several = len(depth_study.curves) > 1
     said = [line for curve in depth_study.curves for line in _said(curve, several)]
-    return (*said, *_NOTES, _intervals(depth_study), _family(depth_study), *_margin_notes(depth_study))
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP
+
+    compared = [point.against_deepest for curve in depth_study.curves for point in curve.points]
+    is_beyond = any(row is not None and row.judgment.is_beyond_interval for row in compared)
+    notes = (*said, *_NOTES, _intervals(depth_study), _family(depth_study), *_margin_notes(depth_study))
+    return (*notes, NOTE_OF_STEP) if is_beyond else notes
 
 
 def full_table(depth_study: DepthStudy) -> Table:
@@ -296,8 +301,10 @@ def _to_deepest(row: Row) -> tuple[float, float, float]:
 def _shown_to_deepest(depth_study: DepthStudy, row: Row) -> str:
     """Return a difference with its interval, and the level of that where it is not the one of the others."""
     text = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*_to_deepest(row))
+    from cerank.evaluation.comparison_rows import mark_of_step
+
     percent = export_comparison.other_percent(depth_study.comparison, row)
-    return f"{text} {percent}" if percent else text
+    return (f"{text} {percent}" if percent else text) + mark_of_step(row.judgment)
 
 
 def _intervals(depth_study: DepthStudy) -> str:

@@ -101,7 +101,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         sources=data.sources,
         comparison=verdicts.comparison,
         curves=curves,
-        methods=_methods(verdicts, is_pooled=pooled is not None),
+        methods=_methods(verdicts, pooled),
         pooled=pooled,
         answers=_answers(verdicts, costs, is_primary=True),
         described=_answers(verdicts, costs, is_primary=False),
@@ -146,10 +146,11 @@ def _released(settings: Settings, scope: ReportScope, request: ReportRequest) ->
     )
 
 
-def _methods(verdicts: TestResults, *, is_pooled: bool) -> MethodsText | None:
+def _methods(verdicts: TestResults, pooled: PooledResult | None) -> MethodsText | None:
     if verdicts.comparison is None:
         return None
-    return methods(verdicts.comparison, cerank.__version__, is_pooled=is_pooled)
+    pooled_by = None if pooled is None else pooled.correction
+    return methods(verdicts.comparison, cerank.__version__, pooled_by=pooled_by)
 
 
 def _pooled(
@@ -176,6 +177,7 @@ def _pooled(
             pooling.of_comparison(comparison),
             margins=_absolute(comparison.terms.margins),
             alpha=comparison.terms.alpha,
+            correction=pool_comparisons.correction_of(comparison.terms.correction),
             in_domain=named or pool_comparisons.in_domain_of_runs(runs, collections),
         )
     except UsageError as error:

@@ -23,7 +23,7 @@ from cerank.text.safe_text import counted, shown
 @data_app.command("ingest")
 def ingest(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="TREC run files, plain or packed.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")] = False,
+    verify: options.VerifyStored = False,
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,
@@ -98,7 +98,7 @@ def tokenize(
             help="Base model whose tokenizer is used: a name from `cerank bases`, a Hugging Face id, or a folder.",
         ),
     ] = "minilm",
-    verify: Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")] = False,
+    verify: options.VerifyStored = False,
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -129,6 +130,7 @@ def rejudge(
             "--margin", metavar="M", help="Largest difference that would not matter; replaces the margin in the file."
         ),
     ] = None,
+    lab: options.Lab = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
@@ -137,10 +139,11 @@ def rejudge(
     p is adjusted over all of its comparisons; "on par" needs a margin. Where run files of a repeated experiment are
     named, its measures of reproduction follow. `cerank guide verdicts` has an example.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.evidence import rejudge_table
     from cerank.evaluation.rejudge import rejudge as judge_again
 
-    settings = settings_of(form=form, json=json)
+    settings = settings_of(lab, form=form, json=json)
     claims, folder = rejudge_table.read_claims(file)
     if not claims.claims and claims.reproduction is None:
         raise UsageError("it has neither claims nor a reproduction", where=str(file))
@@ -148,6 +151,8 @@ def rejudge(
         claims = msgspec.structs.replace(claims, margin=margin)
     claims, differing = rejudge_table.with_runs(claims, folder)
     shown = [rejudge_table.table(claims, judge_again(claims), differing)] if claims.claims else []
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    recorded_looks.record(settings, rejudge_table.looks(claims, folder), by="rejudge", now=now, only_new=True)
     reproduction = rejudge_table.reproduction_table(claims, folder)
     meta = document_meta(alpha=claims.alpha, correction="holm", family=len(claims.claims), margin=claims.margin)
     emit([*shown, *([reproduction] if reproduction else [])], settings.format, meta=meta)
@@ -203,7 +208,7 @@ def pool(
 
     A random-effects meta-analysis. Two or three collections suffice to compute it, and rarely to show anything.
     """
-    from cerank.app.comparison import export_comparison, named_systems, pool_comparisons
+    from cerank.app.comparison import export_comparison, named_systems, pool_comparisons, recorded_looks
     from cerank.app.comparison.comparisons import ComparisonRequest
 
     settings = settings_of(lab, cache, form=form, json=json)
@@ -216,6 +221,8 @@ def pool(
     )
     rate = round(1 - confidence_of(confidence, alpha), 12)
     result = pool_comparisons.pool(settings, request, correction, rate, in_domain or ())
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    recorded_looks.record(settings, {}, by="pool", now=now, only_new=True, pooled=result)
     shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
     meta = document_meta(alpha=result.alpha, correction=result.correction, family=len(result.rows))
     emit(shown, settings.format, meta=meta)

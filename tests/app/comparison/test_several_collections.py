@@ -22,6 +22,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
 from cerank.evaluation.verdicts.terms import Terms
+from cerank.runs import test_set_looks
 from cerank.settings import Settings
 from tests.refusals import refused
 from tests.trained_run import make_trained
@@ -70,6 +71,60 @@ def test_each_collection_has_its_rows_and_all_of_them_one_pooled_line(sets):
     expected = pool([each.difference for each in alone], [each.error for each in alone])
     assert row.pooled.estimate.difference == pytest.approx(expected.estimate.difference, abs=1e-12)
     assert row.pooled.prediction == pytest.approx(expected.prediction)
+
+
+def words_of(folder: Path, *more: str) -> list[str]:
+    targets = ["{dataset}:base", f"{folder}/out/new-{{dataset}}.run"]
+    words = ["compare", *targets, "--dataset", f"{folder}/sets/*", "-m", "RR@10", "--json", *more]
+    return [*words, "--lab", f"{folder}/lab", "--cache", f"{folder}/cache"]
+
+
+def compared(folder: Path, *more: str) -> ComparisonDocument:
+    done = CliRunner().invoke(app, words_of(folder, *more))
+    assert done.exit_code == 0, done.output
+    return msgspec.json.decode(done.stdout, type=ComparisonDocument)
+
+
+def test_a_pooled_line_is_one_look_that_counts_on_each_of_its_collections(sets):
+    first = compared(sets).meta.looks
+    assert (first.look, first.before, first.new) == (1, 0, 4)  # a comparison on each collection, and one over all
+    again = compared(sets).meta.looks
+    assert (again.look, again.before, again.new) == (2, 4, 0)
+    one = ["compare", f"{sets}/sets/one/runs/base.run", f"{sets}/out/new-one.run", "--dataset", f"{sets}/sets/one"]
+    words = [*one, "-m", "P@1", "--family", "looks", "--json", "--lab", f"{sets}/lab", "--cache", f"{sets}/cache"]
+    alone = msgspec.json.decode(CliRunner().invoke(app, words).stdout, type=ComparisonDocument)
+    assert alone.meta.looks.in_family == 2  # the comparison there, and the pooled line
+    assert alone.meta.family == 3
+
+
+def test_the_family_of_looks_holds_rows_pooled_lines_and_what_was_seen_before(sets):
+    fresh = compared(sets)
+    found = compared(sets, "--family", "looks")
+    assert (fresh.meta.family, fresh.pooled[0].family) == (3, 1)
+    assert (found.meta.family, found.pooled[0].family, found.meta.looks.in_family) == (4, 4, 0)
+    assert found.pooled[0].p_corrected >= fresh.pooled[0].p_corrected
+    more = compared(sets, "--family", "looks", "--in-domain", "two")
+    assert len(more.pooled) == 3
+    # three collections, the line over all, that over the two others; "two" alone is the row on it
+    assert {row.family for row in more.pooled} == {more.meta.family} == {5}
+    later = compared(sets, "--family", "looks")
+    assert (later.meta.family, later.meta.looks.in_family) == (5, 1)
+
+
+def test_saved_comparisons_pooled_again_are_the_same_look_and_other_ones_a_new_one(sets):
+    shown = compared(sets)
+    record = sets / "lab" / "looks.jsonl"
+    (sets / "all.json").write_bytes(msgspec.json.encode(shown))
+    words = ["pool", f"{sets}/all.json", "--lab", f"{sets}/lab", "--cache", f"{sets}/cache"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert len(record.read_text().splitlines()) == 1
+    rows = tuple(row for row in shown.rows if row.dataset != "three")
+    (sets / "two.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(shown, rows=rows)))
+    words[1] = f"{sets}/two.json"
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert [look.by for look in test_set_looks.load_all(sets / "lab")] == ["compare", "pool"]
+    looks = compared(sets).meta.looks
+    assert (looks.before, looks.new) == (5, 0)
 
 
 def test_in_domain_and_the_rest_are_pooled_apart_in_one_family(sets):

@@ -74,6 +74,23 @@ def test_bounds_and_the_documents_to_judge_next(runs):
     assert following.scores("q7")[0] == pytest.approx(row.unjudged_high - row.unjudged_low, abs=1e-6)
 
 
+@pytest.mark.parametrize(("differing", "holds"), [(6, False), (8, True)])
+def test_a_verdict_by_exact_flips_has_bounds_by_exact_flips(runs, differing, holds):
+    """Few queries differ, all to one side: six have p .031, and with one of them on the other side .062."""
+    base = (runs / "base.run").read_text().splitlines(keepends=True)
+    better = (runs / "better.run").read_text().splitlines(keepends=True)
+    # the queries 0, 2, 4 ... gain their relevant document at rank 1
+    chosen = {f"q{2 * at}" for at in range(differing)}
+    rows = [line for line in base if line.split()[0] not in chosen]
+    (runs / "better.run").write_text("".join(rows + [line for line in better if line.split()[0] in chosen]))
+    qrels = (runs / "qrels").read_text().replace("q0 0 d0 0\n", "")  # first in the baseline, second in the other
+    (runs / "qrels").write_text(qrels)
+    row = next(each for each in document(runs, "-m", "RR@10", "--bounds").rows if each.difference is not None)
+    assert (row.basis, row.verdict) == ("exact sign flips", "better")
+    assert row.unjudged == 2  # d0 of q0 and of q7
+    assert (row.verdict_by_judgments, row.judgments_to_flip) == (("holds", None) if holds else ("flips", 1))
+
+
 def test_without_the_option_the_fields_of_bounds_are_empty(runs):
     row = document(runs, "-m", "RR@10").rows[1]
     assert (row.unjudged, row.verdict_by_judgments, row.bounds_note) == (None, None, None)

@@ -189,7 +189,7 @@ def test_oracle_and_random_order_are_rows_of_a_comparison(trained):
 
 
 def test_a_gain_of_one_stage_over_another_is_tested_behind_each_first_stage(trained):
-    study = first_stage_table.study(trained.settings, first_stage_table.InteractionRequest(targets=(NAME,)))
+    study, _ = first_stage_table.study(trained.settings, first_stage_table.InteractionRequest(targets=(NAME,)))
     assert study.rerankers == ("contrastive", "distill")
     assert study.first_stages == ("bm25", "oracle")
     assert (len(study.contrasts), study.margin.value) == (1, 0.02)
@@ -201,6 +201,27 @@ def test_a_gain_of_one_stage_over_another_is_tested_behind_each_first_stage(trai
     (row,), (contrast,) = tables["interaction"], study.contrasts
     assert row["p_corrected"] == pytest.approx(contrast.p_corrected)
     assert (row["p"], row["basis"]) == (pytest.approx(contrast.p), contrast.basis)
+
+
+def test_an_interaction_and_a_table_of_retrieval_are_looks(trained, tmp_path):
+    folder = trained.folder
+    own = msgspec.structs.replace(trained.settings, lab=tmp_path / "lab", cache=tmp_path / "cache")
+    shutil.copytree(folder.path, own.lab / "runs" / folder.path.name)
+    for _ in range(2):  # shown again, they are no new looks
+        assert command(own, "interaction", NAME).exit_code == 0
+        data = trained.plan.recipe.data
+        words = ["retrieve", "--base", NAME, "--dataset", data.test[0], "--table", "--budget", "12", "--rounds", "3"]
+        done = command(own, *words, "--train-queries", "15", "-m", "nDCG@5", "--device", "cpu", "--threads", "1")
+        assert done.exit_code == 0, done.output
+    looks = test_set_looks.load_all(own.lab)
+    assert [look.by for look in looks] == ["interaction", "retrieve"]
+    ((judged, keys),) = looks[0].comparisons.items()
+    assert len(keys) == 2  # the test over all, and one contrast
+    # 3 pairs by the measure on the judgments, and by each of two recalls on what the cross-encoder puts first
+    assert sorted(map(len, looks[1].comparisons.values())) == [3, 3, 3]
+    compared = command(own, "compare", f"{NAME}:contrastive", NAME, "-m", "nDCG@5", "--family", "looks", "--json")
+    counted = json.loads(compared.stdout)["meta"]["looks"]["in_family"]
+    assert counted == 2 + (3 if judged in looks[1].comparisons else 0)
 
 
 def test_a_file_or_a_single_stage_has_no_interaction(trained):

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
 from cerank.app.report.build_report import build_report
@@ -354,6 +355,19 @@ def test_differences_are_pooled_over_the_test_sets_with_a_forest_each(whole: Rep
     assert ours == {"data[70%:]"}  # the runs were trained on other queries of that collection
     assert [curve.name for curve in whole.curves if curve.name.startswith("forest")]
     assert whole.pooled.rows[0].right in html.document(whole)
+
+
+@pytest.mark.parametrize(
+    ("correction", "method", "cited"), [("bonferroni", "bonferroni", "dunn1961"), ("bh", "fdr_bh", "benjamini1995")]
+)
+def test_pooled_lines_are_adjusted_as_the_report_is_asked_to(lab, correction, method, cited) -> None:
+    request = ReportRequest(names=("grid",), correction=correction, has_curves=False)
+    told = build_report(lab.settings, request)
+    ps = [row.judgment.p for row in told.pooled.rows]
+    expected = multipletests(ps, method=method)[1]
+    assert [row.judgment.p_corrected for row in told.pooled.rows] == pytest.approx(list(expected))
+    assert cited in told.methods.keys
+    assert "holm1979" not in told.methods.keys
 
 
 def test_which_test_sets_are_in_domain_can_be_said_and_one_that_was_not_measured_is_refused(lab, whole) -> None:

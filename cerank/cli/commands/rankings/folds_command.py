@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, confidence_of
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import emit, is_for_machines
+from cerank.cli.tables import measured_tables
 
 
 def folds(
@@ -34,7 +35,7 @@ def folds(
     by_fold = cross_validation.fold_table(study.rows, study.confidence, is_marked=is_marked)
     recorded_looks.record_shown(settings, [study.comparison], by="folds")
     emit(
-        [table_columns.comparison_table(study.comparison, settings.format), by_fold],
+        [measured_tables.comparison_table(study.comparison, settings.format), by_fold],
         settings.format,
         wide=wide,
         meta=meta,
