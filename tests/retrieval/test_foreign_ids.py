@@ -17,6 +17,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.recipes.plan import Plan
 from cerank.retrieval.first_stage import candidates, check_given_run
 from cerank.retrieval.known_candidates import look_up
+from cerank.trec.open_run import open_run_file
 from tests.refusals import refused
 from tests.worker.small import STAGE, small_plan, write_dataset
 
@@ -179,7 +180,11 @@ def test_a_collection_of_the_catalog_is_asked_only_where_its_store_is_there(tmp_
         documents = CatalogDocuments(_Catalog(is_built=is_built), "beir/x", "0" * 64)
         of_catalog = dataclasses.replace(dataset, location=CATALOG, documents=documents)
         if not is_built:
-            assert check_given_run(of_catalog, run, 10).looked_up == 0
+            lookup = check_given_run(of_catalog, run, 10)
+            assert (lookup.looked_up, len(lookup.notes)) == (0, 1)
+            assert of_catalog.name in lookup.notes[0]
+            own = dataclasses.replace(of_catalog, runs=("other",), reader=lambda _: open_run_file(Path(run), None))
+            assert check_given_run(own, "other", 10).notes == ()
             continue
         with refused(UsageError, "no-known-candidate", "msmarco_7"):
             check_given_run(of_catalog, run, 10)
