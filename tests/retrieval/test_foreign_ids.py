@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from cerank.app.missing_inputs import check_inputs
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import CATALOG
 from cerank.datasets.irds import CatalogDocuments
@@ -97,6 +99,16 @@ def test_an_empty_file_is_refused_as_empty_when_a_recipe_is_planned(tmp_path, us
     (tmp_path / "empty.run").touch()
     with refused(UsageError, "run-empty", "empty.run"):
         _planned(tmp_path, **_with_file(FILES[use], str(tmp_path / "empty.run")))
+
+
+@pytest.mark.parametrize(("every", "needs"), [(1, 1), (5, 0)])
+def test_the_dry_run_of_a_matrix_lists_a_run_of_another_collection_among_what_it_lacks(tmp_path, every, needs):
+    run = _other_documents(tmp_path, every=every)
+    plan, settings = small_plan(tmp_path / "fits", chain=["contrastive"])
+    changed = msgspec.structs.replace(plan.recipe.data, first_stages=("bm25", run))
+    found = check_inputs([msgspec.structs.replace(plan.recipe, data=changed)], settings.cache)
+    assert len(found.needs) == needs
+    assert all("msmarco-" in need.how for need in found.needs)
 
 
 def _with_file(settings: Mapping[str, object], run: str) -> dict[str, object]:
