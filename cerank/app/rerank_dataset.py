@@ -512,7 +512,9 @@ def _notes(dataset: Dataset, first_stage: str, before: Ranking) -> tuple[str, ..
         notes.append("no candidate is judged, so every measure is 0: are the ids of the qrels those of the collection?")
     is_computed = first_stage in RETRIEVERS and first_stage not in dataset.runs
     if not is_computed and not is_built_in_bm25(dataset, first_stage):
-        unknown = sum(query not in dataset.queries for query in open_given_run(dataset, first_stage).ranking)
+        given = open_given_run(dataset, first_stage)
+        notes += [f"{shown(first_stage, 80)}: {note}" for note in given.notes]
+        unknown = sum(query not in dataset.queries for query in given.ranking)
         if unknown:
             notes.append(f"{counted(unknown, 'query')} of {shown(first_stage, 80)} are not in {dataset.name}")
     return tuple(notes)

@@ -49,6 +49,11 @@ class Table(msgspec.Struct, frozen=True):
     empty: str = ""  # said on stderr in place of a table without rows, for people
 
 
+def key_value_table(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
+    """Return a table of one thing, a key and its value in each row."""
+    return Table(name, (Column("key", "key"), Column("value", "value")), tuple(rows), title)
+
+
 def written(tables: Sequence[Table], form: str) -> str:
     """Return the tables as text in "csv", "tsv", "json", "jsonl", "latex" or "markdown".
 

@@ -13,6 +13,7 @@ from cerank.files import file_cache
 from cerank.files.hashing import input_sha256
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.trec.layouts import layout_of
+from cerank.trec.rank_order import note_on_rising
 from cerank.trec.rows import RunFile, ingested_folder
 from cerank.trec.text_io import read_run
 
@@ -52,7 +53,8 @@ def open_run_file(path: Path, cache: Path | None) -> RunFile:
 
     ranking = ingest.ingest_run(path, cache)
     contents = ranking.store.contents
-    return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
+    notes = note_on_rising(contents.rising, contents.queries)
+    return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256, notes=notes)
 
 
 def run_file_sha256(path: Path, cache: Path | None) -> str:

@@ -116,9 +116,10 @@ def _candidates(
     settings: Settings, request: DataCheckRequest, dataset: Dataset, positives: Mapping[str, Sequence[str]]
 ) -> tuple[list[tuple[str, str]], list[str]]:
     from cerank.evaluation.diagnostics import ceiling
-    from cerank.retrieval.first_stage import candidates
+    from cerank.retrieval.first_stage import candidates, check_given_run
 
     ranking = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    lookup = check_given_run(dataset, request.first_stage, request.depth)
     answerable = {query: set(docs) for query, docs in positives.items() if docs}
     retrieved = sum(len(docs & set(ranking.get(query, ()))) for query, docs in answerable.items())
     without = [query for query, docs in answerable.items() if not docs & set(ranking.get(query, ()))]
@@ -131,6 +132,7 @@ def _candidates(
         ("best possible nDCG@10 on these candidates", f"{best:.4f}"),
     ]
     notes = [f"no re-ranker can help {counted(len(without), 'query')}: {_first_few(without)}"] if without else []
+    notes += [f"{request.first_stage}: {note}" for note in (*lookup.notes, lookup.sentence) if note]
     copies = _copies(dataset, ranking, answerable)
     if copies:
         notes.append(

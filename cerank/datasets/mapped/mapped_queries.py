@@ -8,12 +8,12 @@ a record for each query, "document grade document grade".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
-from cerank.core.row_sets import KnownItems, RowSet
+from cerank.core.row_sets import ItemsByPlace, KnownItems, RowSet
 from cerank.datasets.dataset import StoredQrels, StoredQueries
 from cerank.datasets.mapped.grouped_qrels import grouped_qrels
 from cerank.datasets.mapped.rows_record import RowsRecord
@@ -25,9 +25,10 @@ from cerank.files.line_reader import Opener, at
 from cerank.text.safe_text import shown
 
 _AT_ONCE = 1 << 14  # ids that are looked up together
+_COUNTED_BY = (__name__, "cerank.datasets.mapped_documents")
 
 
-class _AllIds(Sequence[str]):
+class _AllIds(ItemsByPlace):
     """The ids of all rows, in their order."""
 
     def __init__(self, texts: MappedDocuments) -> None:
@@ -36,16 +37,9 @@ class _AllIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._texts)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self._texts.id_of(at_row) for at_row in range(*row.indices(len(self)))]
-        if not 0 <= row < len(self):
-            raise IndexError(row)
-        return self._texts.id_of(row)
+    def item(self, place: int) -> str:
+        """Return the id of a row."""
+        return self._texts.id_of(place)
 
     def __iter__(self) -> Iterator[str]:
         return map(self._texts.id_of, range(len(self)))
@@ -174,7 +168,7 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
     Raises:
         FormatError: none has one.
     """
-    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint())
+    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint(), counted_by=_COUNTED_BY)
     known = record.load()
     places = RowSet(len(queries)) if known is None else known[0]
     if known is None:
@@ -191,7 +185,7 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
 def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decided_by: str) -> MappedQueries:
     """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
     key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
-    record = RowsRecord(cache, "queries-in-others", len(queries), key)
+    record = RowsRecord(cache, "queries-in-others", len(queries), key, counted_by=_COUNTED_BY)
     recorded = record.load()
     places = RowSet(len(queries)) if recorded is None else recorded[0]
     if recorded is None:
@@ -232,7 +226,7 @@ def judged_queries(every: MappedQueries, texts: MappedQueries, qrels: MappedQrel
     """
     judged, named = qrels._texts, every._texts
     decided_by = [named.fingerprint(), judged.fingerprint(), texts._rows is not None]
-    record = RowsRecord(cache, "judged-queries", len(texts), decided_by)
+    record = RowsRecord(cache, "judged-queries", len(texts), decided_by, counted_by=_COUNTED_BY)
     known = record.load(["unknown", "without"])
     places = RowSet(len(texts)) if known is None else known[0]
     unknown = without = 0
