@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from cerank.api import ComparisonResult
 from cerank.app.comparison.export_comparison import by_stage, short_table
 from cerank.app.comparison.pool_comparisons import sentences, summary
 from cerank.app.rankings import first_stage_table
+from cerank.app.report import latex
 from cerank.evaluation.answers import HOLDS_ZERO, REACHES_BEYOND, SHARPER, answers, explain
 from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
 from cerank.evaluation.comparison_rows import NOTE_OF_STEP, STEP_MARK
@@ -70,6 +72,8 @@ def test_a_verdict_of_a_stepped_down_p_says_so_where_its_interval_says_less(corr
         for table in (short_table(comparison), *by_stage(comparison)):
             assert {row[0]: STEP_MARK in str(row) for row in table.rows if row[0] in told} == told
             assert (NOTE_OF_STEP in table.notes) == any(told.values())
+        assert ("\\S{}" in latex.differences(comparison, MEASURE)) == any(told.values())
+        assert [STEP_MARK in line for line in repr(ComparisonResult(comparison)).splitlines()] == list(told.values())
         for row, answer in zip(comparison.rows, answers(comparison), strict=True):
             judgment = row.judgment
             assert judgment.is_beyond_interval == told[row.right]
