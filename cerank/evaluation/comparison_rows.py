@@ -270,9 +270,9 @@ def mark_of_step(judgment: Judgment) -> str:
 
 
 NOTE_OF_STEP = (
-    f"{STEP_MARK}: this interval holds 0, or reaches beyond the margin, and the adjusted p rules that out: p is stepped "
-    "down, and intervals that hold all true differences together cannot be; the verdict is that of p (`cerank guide "
-    "verdicts`)"
+    f"{STEP_MARK}: this interval holds 0, or reaches beyond the margin, and the adjusted p rules that out: p is "
+    "stepped down, and intervals that hold all true differences together cannot be; the verdict is that of p "
+    "(`cerank guide verdicts`)"
 )
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 of texts, JSON values, code and files, written as 64 hex digits.
+"""SHA-256 of texts, JSON values and files, written as 64 hex digits.
 
 Invariant: the hash of an input that was written to since, by anything that leaves the time of its last change of state
 to the system, is computed again.
@@ -6,19 +6,14 @@ to the system, is computed again.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import os
 import time
-from collections.abc import Iterable
-from functools import cache
-from importlib.abc import InspectLoader
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from cerank import __version__
 from cerank.errors import os_error
 from cerank.files.safe_open import open_file
 
@@ -35,28 +30,9 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
-@cache
-def sha256_code(modules: tuple[str, ...]) -> str:
-    """Return the SHA-256 of what some modules do: of their sources without comments, docstrings and layout.
-
-    Args:
-        modules: names of modules; one that is installed without its source counts by the version of cerank.
-    """
-    codes = []
-    for name in modules:
-        spec = importlib.util.find_spec(name)
-        source = spec.loader.get_source(name) if spec is not None and isinstance(spec.loader, InspectLoader) else None
-        codes.append(__version__ if source is None else _without_docstrings(source))
-    return sha256_json(codes)
-
-
-def _without_docstrings(source: str) -> str:
-    """Return a module's code as Python lays it out, without docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+def combined_sha256(hashes: Sequence[str]) -> str:
+    """Return one SHA-256 for files with these: of a single file its own, of several that of the list of them."""
+    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
 
 
 def sha256_file(path: Path) -> str:

@@ -21,16 +21,19 @@ LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
 LARGE_PACKED = 16 << 20  # likewise, where it is packed
 
 
-def is_large(path: Path) -> bool:
-    """Return whether the run is read through a memory map.
+def is_large(*paths: Path) -> bool:
+    """Return whether the run, or the files that are one collection together, are read through a memory map.
 
     Raises:
-        MissingError, UsageError: the file does not exist or cannot be read.
+        MissingError, UsageError: a file does not exist or cannot be read.
     """
-    try:
-        return path.stat().st_size >= (LARGE_PACKED if path.suffix in PACKED_ENDINGS else LARGE)
-    except OSError as error:
-        raise os_error(error, path) from error
+    size = 0
+    for path in paths:
+        try:
+            size += path.stat().st_size
+        except OSError as error:
+            raise os_error(error, path) from error
+    return size >= (LARGE_PACKED if paths[0].suffix in PACKED_ENDINGS else LARGE)
 
 
 def open_run_file(path: Path, cache: Path | None) -> RunFile:

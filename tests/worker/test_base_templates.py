@@ -145,6 +145,7 @@ def test_a_template_for_no_base_of_the_matrix_or_one_that_a_factor_sets_is_refus
 def test_the_dry_run_of_a_matrix_names_the_form_and_fields_that_are_missing(made: SimpleNamespace) -> None:
     matrix_of(made, '[base_templates]\n"./other" = "{headline}"\n')
     words = ["run", "--matrix", str(made.folder / "grid.toml"), "--dry-run", "--lab", str(made.settings.lab)]
+    words += ["--pairs-per-second", "100"]  # so that this machine is not measured
     result = CliRunner().invoke(app, [*words, "--cache", str(made.settings.cache), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "{headline}" in result.output

@@ -421,7 +421,8 @@ def table(done: RetrievalComparison) -> Table:
         Column("low", "low", "signed", priority=1),
         Column("high", "high", "signed", priority=1),
         Column("verdict", "verdict"),
-        Column("p", "adjusted p", "p", priority=2),
+        Column("p", "p", "p", priority=4),
+        Column("p_corrected", "adjusted p", "p", priority=2),
     )
     rows = []
     for row in done.comparison.rows:
@@ -431,7 +432,7 @@ def table(done: RetrievalComparison) -> Table:
                 f"recall of exact {exact}" if ": exact top " in row.condition.dataset else row.measure,
                 *(row.right, row.left, row.paired.mean_right, row.paired.mean_left, row.paired.difference),
                 *(row.judgment.low, row.judgment.high, shown(row.judgment, row.paired.difference)),
-                row.judgment.p_corrected,
+                *(row.judgment.p, row.judgment.p_corrected),
             )
         )
     title = f"At {done.budget} calls of the cross-encoder a query, of {done.documents:,} documents"

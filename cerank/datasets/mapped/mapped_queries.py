@@ -8,7 +8,7 @@ a record for each query, "document grade document grade".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -139,17 +139,17 @@ class QueryReading(NamedTuple):
         return cache / "queries-otherwise-read" / sha256_json([fields, self.keeps_empty])[:16]
 
 
-def open_mapped_queries(path: Path, cache: Path, name: str, reading: QueryReading) -> MappedQueries:
-    """Return the queries of a file, with a copy in `cache` that is made if it is missing.
+def open_mapped_queries(paths: Sequence[Path], cache: Path, name: str, reading: QueryReading) -> MappedQueries:
+    """Return the queries of files, with a copy in `cache` that is made if it is missing.
 
     Args:
-        path: the file.
+        paths: the files, of one format; usually one.
         cache: folder of caches.
         name: name of the dataset.
-        reading: how it is read.
+        reading: how they are read.
 
     Raises:
-        FormatError, MissingError, UsageError: the file is malformed or not there, or a query has no text.
+        FormatError, MissingError, UsageError: a file is malformed or not there, or a query has no text.
     """
 
     def rows(file: Path, _opener: Opener) -> Iterator[TextRow]:
@@ -159,7 +159,7 @@ def open_mapped_queries(path: Path, cache: Path, name: str, reading: QueryReadin
                 raise FormatError(what, where=at(file, number), hint=reading.hint, code="text-missing")
             yield number, query_id, text
 
-    return MappedQueries(open_mapped_documents(path, reading.copies(path, cache), name, rows, "query"))
+    return MappedQueries(open_mapped_documents(paths, reading.copies(paths[0], cache), name, rows, "query"))
 
 
 def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQueries, int]:
@@ -177,7 +177,8 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
                 places.add(place)
         record.save(places)
     if not len(places):
-        raise FormatError("the file holds no query", where=where, code="no-queries")
+        hint = "each of its queries is without a text"
+        raise FormatError("the file holds no query", where=where, hint=hint, code="no-queries")
     count = len(queries) - len(places)
     return (queries.at_places(places) if count else queries), count
 
@@ -202,7 +203,7 @@ def open_mapped_qrels(path: Path, cache: Path, name: str) -> MappedQrels:
     def rows(file: Path, _opener: Opener) -> Iterator[TextRow]:
         return grouped_qrels(file, cache / "qrels")
 
-    return MappedQrels(open_mapped_documents(path, cache, name, rows, "query judgments"))
+    return MappedQrels(open_mapped_documents([path], cache, name, rows, "query judgments"))
 
 
 class JudgedQueries(NamedTuple):

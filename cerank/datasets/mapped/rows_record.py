@@ -20,7 +20,8 @@ import msgspec
 from cerank.core.row_sets import RowSet
 from cerank.errors import CerankError
 from cerank.files import disk, json_records
-from cerank.files.hashing import sha256_code, sha256_json
+from cerank.files.hashing import sha256_json
+from cerank.files.source_hash import modules_sha256
 
 _FORMAT = (__name__, "cerank.core.row_sets")  # the modules that decide the bytes of a record
 
@@ -47,7 +48,7 @@ class RowsRecord:
     """
 
     def __init__(self, cache: Path, kind: str, size: int, decided_by: object, *, counted_by: Sequence[str]) -> None:
-        self._version = sha256_code((*_FORMAT, *counted_by))
+        self._version = modules_sha256((*_FORMAT, *counted_by))
         self._key = sha256_json([self._version, kind, size, decided_by])
         self._cache, self._path, self._size = cache, cache / kind / f"{self._key}.bin", size
         self._counted_by = counted_by

@@ -13,6 +13,7 @@ from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
 from cerank.trec.text_io import read_run
+from tests.json_documents import document_of
 from tests.refusals import refused as coded
 
 PLAN = """
@@ -222,7 +223,7 @@ def test_declared_plans_are_listed(runs):
 
 def test_one_query_is_told_document_by_document(runs):
     done = called(runs, "explain", "--query", "q1", "-m", "RR@10", "--format", "json")
-    parts = json.loads(done.stdout)
+    parts = document_of(done.stdout, "query")["query"]
     assert {part["document"]: part["difference"] for part in parts} == pytest.approx({"good": 1 / 2 - 1 / 3})
     assert (parts[0]["left_rank"], parts[0]["right_rank"], parts[0]["what"]) == (3, 2, "up 1")
 
@@ -235,7 +236,7 @@ def test_a_query_or_measure_that_cannot_be_told_is_refused(runs, words, said):
 
 
 def test_all_queries_are_told_by_the_largest_and_by_features(runs):
-    tables = json.loads(called(runs, "explain", "-m", "RR@10", "--format", "json").stdout)
+    tables = document_of(called(runs, "explain", "-m", "RR@10", "--format", "json").stdout, "queries", "features")
     differences = [row["difference"] for row in tables["queries"]]
     assert len(differences) <= 10
     assert max(differences) == pytest.approx(1 - 1 / 4)

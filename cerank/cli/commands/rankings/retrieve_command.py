@@ -21,6 +21,7 @@ from cerank.cli.commands.rankings.rerank_command import (
     passages_request,
 )
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
@@ -167,7 +168,8 @@ def retrieve(
     if with_table:
         made = retrieve_documents.compare(settings, request, progress)
         recorded_looks.record_shown(settings, [made.comparison], by="retrieve")
-        emit(retrieve_documents.table(made), settings.format, wide=wide)
+        meta = meta_of_comparison(made.comparison, calls=made.budget, documents=made.documents)
+        emit(retrieve_documents.table(made), settings.format, wide=wide, meta=meta)
         result = made.result
     else:
         result = retrieve_documents.retrieve(settings, request, progress)
