@@ -67,6 +67,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("retrieve",): "takes more calls than a test's collection has documents; tests/app/rankings runs it",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
+    ("rm", "tuning"): "would delete trials that later commands read; tests/app/run_views/test_several_runs.py does",
 }
 
 

@@ -97,7 +97,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
         return {name: pace for name, pace in speeds.items() if pace is not None}
 
     scored_models = len(plan.recipe.chain) + len(plan.recipe.baselines)
-    speeds, source = known(), "measured here before"
+    speeds, is_new = known(), False
     is_known = len(speeds) == scored_models and all(speed.is_quiet for speed in speeds.values())
     if not is_known and anew:
         environment = local_launcher.environment(plan, os.environ)
@@ -111,11 +111,21 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed]
                 timeout=_PATIENCE,
                 check=False,
             )
-        speeds, source = known(), "measured here just now"
+        speeds, is_new = known(), True
     if len(speeds) < scored_models:
         return {}, "nothing like it was measured on this machine"
-    beside = "" if all(speed.is_quiet for speed in speeds.values()) else ", while other programs kept the machine busy"
-    return speeds, f"{source}, {min(pace.time for pace in speeds.values())}{beside}"
+    return speeds, source_of(tuple(speeds.values()), is_new=is_new)
+
+
+def source_of(speeds: Sequence[MeasuredSpeed], *, is_new: bool) -> str:
+    """Return where speeds are from, in words.
+
+    Args:
+        speeds: at least one.
+        is_new: whether one of them was measured just now.
+    """
+    beside = "" if all(speed.is_quiet for speed in speeds) else ", while other programs kept the machine busy"
+    return f"measured here {'just now' if is_new else 'before'}, {min(speed.time for speed in speeds)}{beside}"
 
 
 def of_plan(plan: Plan, speeds: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, ...]:
@@ -164,7 +174,7 @@ def _like(recipe: Recipe, stage: Stage, device: str, threads: int, count: int) -
         kind,
         threads if kind == "cpu" else 0,
         stage.max_length,
-        stage.precision or "fp32",
+        stage.precision or ("fp32" if kind == "cpu" else "auto"),  # as a plan fills it in
     )
 
 

@@ -398,10 +398,24 @@ class Lab:
         executor = self.executor or self.executor_of(folder)
         if executor is not None:
             self.submit([folder], executor)
-            return
-        self.check_plan(run_store.load_plan(folder))
-        queue.add(folder, datetime.now(UTC))
-        self.start_queue()
+        else:
+            self.queue_here([folder])
+
+    def queue_here(self, folders: Sequence[RunFolder]) -> None:
+        """Put runs that no worker is at at the end of this machine's queue, whatever carried them out before.
+
+        Raises:
+            UsageError: one needs a device that is not here; then none is queued.
+            DamagedError: a plan or the queue cannot be read.
+        """
+        for folder in folders:
+            self.check_plan(run_store.load_plan(folder))
+        for folder in folders:
+            disk.remove(folder.job)  # from now on this machine carries it out
+            job_records.mark_submission(folder, None)
+            queue.add(folder, datetime.now(UTC))
+        if folders:
+            self.start_queue()
 
     def queued(self) -> list[RunFolder]:
         """Return the queued runs, the next to start first.

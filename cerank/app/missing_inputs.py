@@ -63,6 +63,7 @@ class InputCheck(msgspec.Struct, frozen=True):
 
     queries: dict[str, int]  # dataset -> its queries; what the catalog says of those that are not here, 0 for unknown
     needs: tuple[MissingInput, ...]
+    documents: dict[str, int] = {}  # dataset -> its documents, of those that are here
 
 
 def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
@@ -109,7 +110,8 @@ class _InputChecker:
         for recipe in self._recipes:
             self._measures(recipe)
             self._templates(recipe)
-        return InputCheck(self._queries, tuple(self._needs.values()))
+        documents = {name: len(data.documents) for name, data in self._open.items() if not data.reads_catalog}
+        return InputCheck(self._queries, tuple(self._needs.values()), documents)
 
     def _try(self, kind: str, name: str, act: Callable[[], object]) -> None:
         try:

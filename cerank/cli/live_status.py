@@ -16,6 +16,7 @@ from cerank.app import Lab, next_steps
 from cerank.app.lab import Worker
 from cerank.app.run_views.display import clock
 from cerank.app.run_views.run_updates import Follower, RunUpdate
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import emit, format_of, info, is_for_machines, width_of, write_output
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.cli.tables import measured_tables, run_tables
@@ -258,7 +259,8 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
     )
     price, run = lab.settings.hour_price, run_store.short_name(folder)
     shown = measured_tables.result_tables(answer, form, price, run=run)
-    emit([*shown, run_tables.file_table(folder, plan)], form, wide=wide)
+    meta = meta_of_comparison(answer.comparison)
+    emit([*shown, run_tables.file_table(folder, plan)], form, wide=wide, meta=meta)
     if format_of(form) != "table":
         emit(measured_tables.result_tables(answer, "table", price, run=run), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):

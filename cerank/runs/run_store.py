@@ -369,22 +369,34 @@ def find(lab: Path, text: str) -> RunFolder:
             titles = [f"{name}, {words}" for name, words in zip(fitting, titles, strict=False)]
         raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more, code="run-ambiguous")
     words = [*short.values(), *(label for label in labels.values() if label), *known]
-    close = get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6)
-    noun, _ = declared_records.kind_of(lab, text)
-    if not words:
-        hint = f"there are no runs in {lab} yet"
-    elif noun:
-        hint = f"it is a {noun}; `cerank ps --all` shows the names of its {'trials' if noun == 'sweep' else 'runs'}"
-    elif close:
-        hint = f"did you mean {' or '.join(repr(word) for word in close)}?"
-    elif len(known) <= _MOST_NAMED:
-        hint = f"known: {', '.join(sorted(short.values()))}"
-    else:
-        hint = "`cerank ps` lists the runs"
+    hint = _hint_for_unknown(lab, text, words, known)
     if os.sep in text or Path(text).suffix in _FILE_ENDINGS:
         what = f"no run is called '{text}', and there is no such file"
         raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint, code="run-not-found")
     raise UsageError(f"no run is called '{text}'", hint=hint, code="run-not-found")
+
+
+def _hint_for_unknown(lab: Path, text: str, words: Sequence[str], known: Collection[str]) -> str:
+    """Return what a text may mean that no run is called, or how to see what there is.
+
+    Args:
+        lab: folder of the lab.
+        text: what the user wrote.
+        words: short names, labels and ids of the lab's runs.
+        known: ids of the lab's runs.
+    """
+    noun, members = declared_records.kind_of(lab, text)
+    if noun and not set(members) & set(known):
+        return f"it is a {noun}, and all of its runs were deleted"
+    if noun:
+        return f"it is a {noun}; `cerank ps --all` shows the names of its {'trials' if noun == 'sweep' else 'runs'}"
+    if not words:
+        return f"there are no runs in {lab} yet"
+    if close := get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6):
+        return f"did you mean {' or '.join(repr(word) for word in close)}?"
+    if len(known) <= _MOST_NAMED:
+        return f"known: {', '.join(sorted(words[: len(known)]))}"
+    return "`cerank ps` lists the runs"
 
 
 def find_each(lab: Path, text: str) -> tuple[RunFolder, ...]:
@@ -395,14 +407,18 @@ def find_each(lab: Path, text: str) -> tuple[RunFolder, ...]:
     Raises:
         UsageError: as `find`.
     """
+    return of_record(lab, text) or (find(lab, text),)
+
+
+def of_record(lab: Path, text: str) -> tuple[RunFolder, ...]:
+    """Return all runs that the lab has of the sweep or matrix called `text`; none where a run itself is called so."""
     members = frozenset(declared_records.kind_of(lab, text)[1])
-    of_record = [folder for folder in folders(lab) if folder.name in members]
-    if of_record:
-        every = folders(lab)
-        names = {*(folder.name for folder in every), *run_names.of_runs(tuple(every)).values(), *map(_label, every)}
-        if text not in names:
-            return tuple(of_record)
-    return (find(lab, text),)
+    every = folders(lab) if members else []
+    fitting = tuple(folder for folder in every if folder.name in members)
+    if not fitting:
+        return ()
+    names = {*(folder.name for folder in every), *run_names.of_runs(tuple(every)).values(), *map(_label, every)}
+    return () if text in names else fitting
 
 
 def _title(short: str, label: str) -> str:

@@ -139,6 +139,7 @@ def test_a_template_for_no_base_of_the_matrix_or_one_that_a_factor_sets_is_refus
 def test_the_dry_run_of_a_matrix_names_the_form_and_fields_that_are_missing(made: SimpleNamespace) -> None:
     matrix_of(made, '[base_templates]\n"./other" = "{headline}"\n')
     words = ["run", "--matrix", str(made.folder / "grid.toml"), "--dry-run", "--lab", str(made.settings.lab)]
+    words += ["--pairs-per-second", "100"]  # so that this machine is not measured
     result = CliRunner().invoke(app, [*words, "--cache", str(made.settings.cache), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "{headline}" in result.output
@@ -183,13 +184,18 @@ def scores_of(path: Path) -> dict[str, dict[str, float]]:
     return {query: dict(zip(ranking[query], ranking.scores(query), strict=True)) for query in ranking}
 
 
-@pytest.mark.parametrize("template", ["", "{title}: {text} {title}"])
+CUT = ["--aggregation", "TopMeanP", "--max-passages", "2", "--passage-length", "4", "--stride", "2", "--top", "2"]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--template", "{title}: {text} {title}"], CUT, ["--aggregation", "none"]], ids=" ".join
+)
 def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
-    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, template: str
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, options: list[str]
 ) -> None:
     test, found, again = f"{made.data}[70%:]", tmp_path / "found.run", tmp_path / "again.run"
     places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
-    places += ["--template", template] if template else []
+    places += options
     words = ["retrieve", "--base", trained_on_passages.name, "--dataset", test, "--method", "anncur", "--budget", "12"]
     result = CliRunner().invoke(app, [*words, "--train-queries", "9", "--to", str(found), *places])
     assert result.exit_code == 0, result.output
@@ -200,6 +206,28 @@ def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
     assert {query: len(scores) for query, scores in retrieved.items()} == dict.fromkeys(reranked, 12)
     for query, scores in retrieved.items():
         assert scores == pytest.approx(reranked[query], abs=2e-6)
+    if options:  # and not what the run's own way of reading gives
+        result = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "own.run"), *places[: -len(options)]])
+        own = scores_of(tmp_path / "own.run")
+        assert any(own[query] != pytest.approx(scores, abs=1e-4) for query, scores in reranked.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--stride", "4"], "--stride"),
+        (["--aggregation", "MaxP", "--passage-length", "4", "--stride", "9"], "--stride"),
+        (["--aggregation", "MaxP", "--passage-length", "4000"], "4000"),
+    ],
+)
+def test_passages_that_cannot_be_cut_are_refused_by_retrieve_as_by_rerank(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, options: list[str], named: str
+) -> None:
+    words = ["retrieve", "--base", trained_on_passages.name, "--dataset", f"{made.data}[70%:]", "--budget", "12"]
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    done = CliRunner().invoke(app, [*words, "--train-queries", "9", "--to", str(tmp_path / "x.run"), *options, *places])
+    assert isinstance(done.exception, UsageError)
+    assert named in f"{done.exception.where} {done.exception}"
 
 
 @pytest.mark.slow

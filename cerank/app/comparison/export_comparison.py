@@ -76,7 +76,7 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
         answer = answer_of[_key(line)].with_question if _key(line) in answer_of else ""
         body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *paid, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
-    return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
+    return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body), notes=_footnotes(comparison))
 
 
 def document(

@@ -145,6 +145,7 @@ def _read(path: Path) -> list[CollectionDifference]:
             first_stages=(row.first_stage,) if row.first_stage else (),
             qrels_sha256=hashes.get((row.system, row.dataset), ""),
             rankings=ranked(row),
+            limits=pooling.limits_above(row.measure, row.mean - row.difference),
             unseen=pooling.unseen_in(row.measure, None if row.ties is None else row.queries - row.ties),
         )
         for row in document.rows
@@ -351,6 +352,8 @@ def summary(result: PooledResult) -> Table:
         f"margin for {name}: ±{value:g}{', chosen after the results (†)' if name in late else ''}"
         for name, value in margins_of.items()
     ]
+    if any(row.judgment.is_cut for row in result.rows):
+        notes.append("an interval that reached beyond the range of its measure ends there")
     notes += _few_notes(result)
     notes += notes_beyond(
         (f"{row.right} against {row.left} by {row.measure}{f' ({row.domain})' if row.domain else ''}", row.judgment)
@@ -500,12 +503,13 @@ def forest_lines(row: PooledRow, alpha: float = 0.05) -> list[ForestLine]:
     """Return what a forest plot shows: each collection, their mean, and what is to be expected on a new one."""
     from scipy.special import stdtrit
 
+    from cerank.evaluation.verdicts.verdict import cut
+
     lines: list[ForestLine] = []
     for each, weight in zip(row.collections, row.pooled.weights, strict=True):
         half = -float(stdtrit(max(each.queries - 1, 1), alpha / 2)) * each.error
-        lines.append(
-            (each.collection, each.queries, each.difference, each.difference - half, each.difference + half, weight)
-        )
+        low, high = cut(each.difference - half, each.difference + half, each.limits)
+        lines.append((each.collection, each.queries, each.difference, low, high, weight))
     of = row.pooled
     lines.append(("mean", None, of.estimate.difference, row.judgment.low, row.judgment.high, None))
     if of.prediction is not None:

@@ -106,8 +106,8 @@ class WorkTotals:
 
     def add(
         self, recipe: Recipe, cache_keys: Sequence[str], work: Sequence[WorkItem], given: Container[str] = ()
-    ) -> None:
-        """Enter a run's work.
+    ) -> tuple[WorkItem, ...]:
+        """Enter a run's work; return the parts that it does itself, because no run before it did.
 
         Args:
             recipe: recipe of the run to add.
@@ -123,13 +123,17 @@ class WorkTotals:
         for system, model in recipe.baseline_models().items():
             keys[system] = repr((model, recipe.passages_of(system), data.document_template, last))
         is_finished = all(stage in given for stage in cache_keys)
+        own = []
         for part in work:
             stage = keys[part.stage]
             key = f"{stage} {part.part} {tested if part.part.startswith('re-rank ') else ''}"
-            sums = self._shared if key in self._seen or stage in given or is_finished else self._done
+            is_shared = key in self._seen or stage in given or is_finished
+            sums = self._shared if is_shared else self._done
+            own += [] if is_shared else [part]
             self._seen.add(key)
             before = sums.get(part.part)
             sums[part.part] = sum_of_work(before, part) if before else part
+        return tuple(own)
 
 
 def sum_of_work(work: WorkItem, other: WorkItem) -> WorkItem:

@@ -19,13 +19,13 @@ from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import MOST_RUNS, DraftRun, FieldError
 from cerank.app.matrix.fold_recipes import fold_recipes
 from cerank.app.matrix.matrix_planning import ReportProgress, WorkTotals
+from cerank.app.matrix.outline_times import OutlineTimes
 from cerank.app.missing_inputs import MissingInput, check_inputs, with_single_tests
 from cerank.app.plans import WorkItem
 from cerank.datasets.folds import whole_of_fold
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
-from cerank.machine import devices
 from cerank.planning import node_schedule, stage_keys
 from cerank.planning.node_schedule import StageTask
 from cerank.planning.shared_speed import shared_work
@@ -66,6 +66,7 @@ class MatrixOutlineRow(msgspec.Struct, frozen=True):
     run: str = ""  # its name, where the lab has it
     state: str = ""
     fold: int = 0  # that it is tested on, from 1; 0 in a matrix without folds
+    minutes: float | None = None  # of what it does itself on one device, at most; None where a part was never timed
 
 
 class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,7 @@ class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
     work: tuple[WorkItem, ...]
     shared: tuple[WorkItem, ...]
     needs: tuple[MissingInput, ...]
+    together: tuple[WorkItem, ...] = ()  # the work as several devices do it that share each run; () for one device
     tasks: tuple[StageTask, ...] | None = ()  # what is left to do, stage by stage; None where a time is unknown
     is_measured: bool = False  # whether the devices of a node were timed together, where several share a run
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
@@ -288,7 +290,11 @@ def _check_overrides(matrix: Matrix, overrides: Sequence[str]) -> None:
 
 
 def outline(
-    grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0, node_devices: int = 1
+    grid_: MatrixRuns,
+    settings: Settings,
+    pairs_per_second: float = 0.0,
+    node_devices: int = 1,
+    times: OutlineTimes | None = None,
 ) -> MatrixOutline:
     """Return what the matrix comes to: runs, work with its time, and everything missing, not only the first thing.
 
@@ -298,46 +304,49 @@ def outline(
         pairs_per_second: training speed, where the user knows it; scoring is assumed three times as fast. 0 estimates
             it.
         node_devices: devices of a node that share a run; `tasks` are timed for them.
+        times: what gives the work its time; default: the user's word, or earlier runs of the lab.
     """
+    times = times or OutlineTimes(settings, pairs_per_second)
     each_of_tests = [
         msgspec.structs.replace(cell, recipe=with_single_tests(cell.recipe, settings.cache)) for cell in grid_.cells
     ]
     grid_ = msgspec.structs.replace(grid_, cells=tuple(each_of_tests))
     input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
-    device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
     record = MATRICES.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed, cell.fold): cell.run for cell in record.cells} if record else {}
-    lab, totals, rows = Lab(settings), WorkTotals(), []
+    lab, totals, totals_together, rows = Lab(settings), WorkTotals(), WorkTotals(), []
     coming: set[str] = set()
     given: set[str] = set()  # keys of stages that finished runs of the matrix have
     tasks: list[StageTask] | None = []
     is_measured = True
     for cell in grid_.cells:
         recipe = cell.recipe
-        known = estimates.rates(settings.lab, recipe, device, threads)
-        if pairs_per_second:
-            known = estimates.told(recipe, pairs_per_second)
         cache_keys = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
         taken = tuple(name for name, identity in zip(recipe.chain, cache_keys, strict=True) if identity in coming)
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed, cell.fold), ""))
         coming.update(cache_keys)
         given.update(cache_keys if state == "finished" else ())
-        work = estimates.timed(plans.count_work(recipe, input_check.queries), known)
-        totals.add(recipe, cache_keys, work, given)
-        if state != "finished" and tasks is not None:
-            chain = list(zip(recipe.chain, cache_keys, strict=True))
-            together = {}
-            if node_devices > 1 and not pairs_per_second:
-                together = estimates.rates(settings.lab, recipe, device, threads, node_devices)
+        work = plans.count_work(recipe, input_check.queries, input_check.documents)
+        work = work if state == "finished" else times.timed(recipe, work)
+        own = totals.add(recipe, cache_keys, work, given)
+        if state != "finished":
+            together = times.together(recipe, node_devices)
             is_measured = is_measured and len(together) == len(recipe.chain)
-            own = node_schedule.tasks_of(chain, shared_work(work, node_devices, together))
-            tasks = None if own is None else tasks + own
-        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state, cell.fold))
+            shared = shared_work(work, node_devices, together)
+            if node_devices > 1:
+                totals_together.add(recipe, cache_keys, shared, given)
+            tasks_of_run = node_schedule.tasks_of(list(zip(recipe.chain, cache_keys, strict=True)), shared)
+            tasks = None if tasks is None or tasks_of_run is None else tasks + tasks_of_run
+        minutes = estimates.total(own) if own else 0.0
+        rows.append(
+            MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state, cell.fold, minutes)
+        )
     return MatrixOutline(
         rows=tuple(rows),
         work=totals.done,
         shared=totals.shared,
         needs=input_check.needs,
+        together=totals_together.done,
         tasks=None if tasks is None else tuple(task for task in tasks if task.key not in given),
         comparisons=_comparisons(grid_),
         is_measured=is_measured,

@@ -17,6 +17,7 @@ from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.drafts import DraftRun, FieldError
 from cerank.app.matrix.matrix_planning import WorkTotals, plan_runs
+from cerank.app.matrix.outline_times import OutlineTimes
 from cerank.app.missing_inputs import MissingInput, check_inputs
 from cerank.app.plans import WorkItem
 from cerank.app.sweeps.sweep_arms import SweepArm, SweepPlan, as_trial
@@ -24,9 +25,9 @@ from cerank.app.test_collections.collection_groups import group_of, is_group
 from cerank.datasets import query_overlaps
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
-from cerank.machine import devices
 from cerank.planning import stage_keys
 from cerank.planning.inputs import open_datasets
+from cerank.planning.shared_speed import shared_work
 from cerank.recipes.schema import Recipe
 from cerank.recipes.sweep_schema import SweepRecord, TrialRecord
 from cerank.runs.declared_records import SWEEPS
@@ -57,11 +58,22 @@ class ArmOutline(msgspec.Struct, frozen=True, kw_only=True):
         return estimates.total(self.work)
 
 
+class TrialOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial, before anything is started."""
+
+    trial: NewTrial
+    pairs: int  # that it is trained on
+    minutes: float | None  # of what no trial before it does, on one device; None where a part was never timed
+
+
 class SweepOutline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sweep comes to, found without starting, building or fetching anything."""
+    """What a sweep comes to, found without starting or fetching anything."""
 
     arms: tuple[ArmOutline, ...]
+    trials: tuple[TrialOutline, ...]  # in queue order; of an adaptive sweep, as if all were drawn at random
     work: tuple[WorkItem, ...]
+    together: tuple[WorkItem, ...]  # the work as several devices do it that share each trial; () for one device
+    is_measured: bool  # whether so many devices were timed together
     needs: tuple[MissingInput, ...]
 
 
@@ -91,36 +103,49 @@ def recipes_of_arms(plan: SweepPlan) -> list[Recipe]:
     return [msgspec.structs.replace(recipe_of(plan, trial), name=trial.arm) for trial in known_trials(plan)]
 
 
-def outline(plan: SweepPlan, settings: Settings, pairs_per_second: float = 0.0) -> SweepOutline:
-    """Return what a sweep comes to: the work of each arm with its time, and everything missing.
+def outline(plan: SweepPlan, settings: Settings, times: OutlineTimes, devices: int = 1) -> SweepOutline:
+    """Return what a sweep comes to: its trials, the work of each arm with its time, and everything missing.
 
     Args:
         plan: the sweep.
-        settings: settings in force; their lab has the speed of earlier training.
-        pairs_per_second: training speed, where the user knows it; 0 estimates it.
+        settings: settings in force.
+        times: what gives the work its time.
+        devices: devices that share a trial.
 
     Raises:
         CerankError: the recipe of a trial is wrong.
     """
-    trials = [(trial.arm, recipe_of(plan, trial)) for trial in known_trials(plan)]
+    trials = [(trial, recipe_of(plan, trial)) for trial in known_trials(plan)]
     checked = check_inputs([recipe for _, recipe in trials], settings.cache)
-    device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
-    whole, of_arm = WorkTotals(), {arm.name: WorkTotals() for arm in plan.arms}
-    trained: dict[str, list[int]] = {arm.name: [] for arm in plan.arms}
-    for name, recipe in trials:
-        known = estimates.rates(settings.lab, recipe, device, threads)
-        known = estimates.told(recipe, pairs_per_second) if pairs_per_second else known
-        work = estimates.timed(plans.count_work(recipe, checked.queries), known)
+    whole, whole_together, of_arm = WorkTotals(), WorkTotals(), {arm.name: WorkTotals() for arm in plan.arms}
+    outlined: list[TrialOutline] = []
+    is_measured = True
+    for trial, recipe in trials:
+        work = times.timed(recipe, plans.count_work(recipe, checked.queries, checked.documents))
         keys = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
-        whole.add(recipe, keys, work)
-        of_arm[name].add(recipe, keys, work)
-        trained[name].append(sum(part.pairs for part in work if part.part.startswith("train ")))
+        own = whole.add(recipe, keys, work)
+        of_arm[trial.arm].add(recipe, keys, work)
+        if devices > 1:
+            together = times.together(recipe, devices)
+            is_measured = is_measured and len(together) == len(recipe.chain)
+            whole_together.add(recipe, keys, shared_work(work, devices, together))
+        pairs = sum(part.pairs for part in work if part.part.startswith("train "))
+        minutes = estimates.total(own) if own else 0.0
+        outlined.append(TrialOutline(trial=trial, pairs=pairs, minutes=minutes))
+    trained = {arm.name: [each.pairs for each in outlined if each.trial.arm == arm.name] for arm in plan.arms}
     arms = tuple(
         ArmOutline(arm=arm, work=of_arm[arm.name].done, pairs=round(sum(each) / len(each)))
         for arm in plan.arms
         if (each := trained[arm.name])
     )
-    return SweepOutline(arms=arms, work=whole.done, needs=checked.needs)
+    return SweepOutline(
+        arms=arms,
+        trials=tuple(outlined),
+        work=whole.done,
+        together=whole_together.done,
+        is_measured=is_measured,
+        needs=checked.needs,
+    )
 
 
 # --- into the queue

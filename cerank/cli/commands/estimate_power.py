@@ -10,7 +10,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Dataset, Qrels
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit
+from cerank.cli.output import emit, is_for_machines
 from cerank.cli.tables import power_tables
 from cerank.errors import UsageError
 
@@ -115,7 +115,8 @@ def power(
     if seeds:
         counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
         cells = power_analysis.seed_grid(settings, rankings, request, counts)
-        emit(power_tables.seed_grid_tables(cells, settings.format), settings.format)
+        grids = power_tables.seed_grid_tables(cells, settings.format)
+        emit(grids[0] if is_for_machines(settings.format) else grids, settings.format)
     elif systems is not None:
         from cerank.app.comparison import design_test_set
 

@@ -12,6 +12,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, InDomain, Qrels, confidence_of
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import document_meta
 from cerank.cli.output import emit, format_of, info, is_for_machines, write_output
 from cerank.errors import UsageError
 from cerank.text import escapes
@@ -103,7 +104,8 @@ def gate(
         counts_looks=family == "looks",
         alpha=alpha,
     )
-    emit(release_gate.table(result), settings.format)
+    meta = document_meta(new=result.new, base=result.base, outcome=result.outcome, alpha=result.alpha)
+    emit(release_gate.table(result), settings.format, meta=meta | {"look": result.look, "level": result.level})
     if settings.format:
         info(release_gate.summary(result))
     if markdown is not None:
@@ -152,7 +154,8 @@ def rejudge(
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     recorded_looks.record(settings, rejudge_table.looks(claims, folder), by="rejudge", now=now, only_new=True)
     reproduction = rejudge_table.reproduction_table(claims, folder)
-    emit([*shown, *([reproduction] if reproduction else [])], settings.format)
+    meta = document_meta(alpha=claims.alpha, correction="holm", family=len(claims.claims), margin=claims.margin)
+    emit([*shown, *([reproduction] if reproduction else [])], settings.format, meta=meta)
 
 
 def schema(
@@ -221,7 +224,8 @@ def pool(
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     recorded_looks.record(settings, {}, by="pool", now=now, only_new=True, pooled=result)
     shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
-    emit(shown, settings.format)
+    meta = document_meta(alpha=result.alpha, correction=result.correction, family=len(result.rows))
+    emit(shown, settings.format, meta=meta)
     if is_for_machines(settings.format):
         for note in shown[0].notes:
             info(note)

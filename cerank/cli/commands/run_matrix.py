@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from cerank.app import Lab, estimates, next_steps, run_request
 from cerank.app.matrix import cluster_forecast, matrix_runs
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
+from cerank.app.matrix.outline_times import OutlineTimes
 from cerank.app.run_request import RunRequest
 from cerank.app.teaching import planned_teaching
 from cerank.app.teaching.planned_teaching import TeachingPlace
@@ -45,12 +46,20 @@ def run(
         pairs_per_second: training speed, where the user knows it; 0 estimates it.
         nodes: how many nodes share the runs, for a prediction; 0 makes none.
     """
+    from cerank.cli import live_status
+
     settings = home.plan_settings()
     grid = run_request.load_matrix(request)
     if dry_run:
-        devices = several_devices.device_count(settings)
-        outlined = matrix_runs.outline(grid, settings, pairs_per_second, devices)
-        _show_outline(grid, outlined, settings)
+        devices, now = several_devices.device_count(settings), datetime.now(UTC)
+        with live_status.status_line() as tell:
+            times = OutlineTimes(settings, pairs_per_second, now if home.executor is None else None, tell)
+            outlined = matrix_runs.outline(grid, settings, node_devices=devices, times=times)
+        _show_outline(grid, outlined, settings, times)
+        if outlined.together and not pairs_per_second:
+            where = times.source if outlined.is_measured else ""
+            minutes = estimates.format_minutes(estimates.total(outlined.together))
+            info(several_devices.time_in_words(devices, minutes, where))
         if nodes:
             is_measured = outlined.is_measured
             words = cluster_forecast.in_words(
@@ -62,8 +71,6 @@ def run(
     added = zip(queued_matrix.added, queued_matrix.attempts, strict=True)
     before = {folder.path: count for folder, count in added}
     waiting_trackers.start_when_they_begin(before, tracking if tracking.kinds else None)
-    from cerank.cli import live_status
-
     name = queued_matrix.record.name
     if home.executor is None:
         live_status.print_names(home, queued_matrix.added)
@@ -82,7 +89,7 @@ def run(
     info(f"{shown} shows them, and {next_steps.command(home.folder, f'report {name}')} writes the tables.")
 
 
-def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings) -> None:
+def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings, times: OutlineTimes) -> None:
     matrix = grid.matrix
     place = TeachingPlace(settings.lab, settings.cache, resolve_device(settings.device), settings.threads or 1)
     teaching = planned_teaching.of_recipes([cell.recipe for cell in grid.cells], place)
@@ -104,7 +111,7 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
     )
     has_filter = any(stage.filter.is_on for cell in grid.cells for _, stage in cell.recipe.chained())
     bound = "About" if has_filter else "At most"
-    left = f"{bound} {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
+    left = f"{bound} {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline, times)}."
     info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
     if teaching.teachers:
         info(f"{planned_teaching.total_in_words(teaching)}. An answer that several runs need is asked for once.")
@@ -137,12 +144,13 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
         )
 
 
-def _time_text(matrix_outline: MatrixOutline) -> str:
+def _time_text(matrix_outline: MatrixOutline, times: OutlineTimes) -> str:
     minutes = estimates.total(matrix_outline.work)
     if minutes is None:
-        return "the time is unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
+        return f"the time is unknown: {times.why_unknown} (you can give --pairs-per-second)"
     ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + minutes * 60))
-    return f"on one device at most about {estimates.format_minutes(minutes)}, until {ends} if it starts now"
+    takes = f"on one device at most about {estimates.format_minutes(minutes)}, until {ends} if it starts now"
+    return f"{takes} ({times.source})"
 
 
 def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table:
@@ -154,6 +162,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
         *([Column("fold", "fold", "number", 0)] if has_folds else []),
         Column("trains", "trains", priority=1),
         Column("takes_over", "reuses", priority=2),
+        Column("time", "time"),
         Column("run", "run", "name"),
         Column("state", "state"),
     )
@@ -165,6 +174,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
             *([row.fold] if has_folds else []),
             " > ".join(name for name in row.chain if name not in row.taken),
             ", ".join(row.taken),
+            "" if row.state == "finished" else estimates.format_minutes(row.minutes),
             short.get(row.run, row.run),
             row.state,
         )

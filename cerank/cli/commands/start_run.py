@@ -21,7 +21,8 @@ from cerank.app.tracking.tracking_process import TrackingRequest
 from cerank.cli import options
 from cerank.cli.output import emit, info, write_output
 from cerank.cli.tables import plan_tables, power_tables
-from cerank.errors import ExitCode, UsageError
+from cerank.errors import UsageError
+from cerank.executors.interface import JobExecutor
 from cerank.planning import (
     base_fit,
     node_schedule,
@@ -42,6 +43,13 @@ _MOST_NAMED = 3  # identical runs that a new one is told of by name
 
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Run: its short name, label or id, or a part of one of these.")
+]
+RunOrGroup = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Run: its short name, label or id, or a part of one of these; or a sweep or matrix, for all its runs.",
+    ),
 ]
 
 
@@ -492,7 +500,7 @@ def _tell_of_tracking(lab: Lab, folder: RunFolder, kinds: Sequence[str]) -> None
 
 
 def resume(
-    name: RunName,
+    name: RunOrGroup,
     detach: options.Detach = False,
     wide: options.Wide = False,
     devices: options.Devices = None,
@@ -506,20 +514,29 @@ def resume(
     On a CPU the result is bit-identical to that of an uninterrupted run. A run that was started with --devices may go
     on with another number of them. A run that a job carried out is submitted again to the same cluster, with the same
     options; --on local resumes it here.
+
+    Of a sweep or a matrix, all runs that wait, or were paused, lost or failed, go to the queue, but for trials that the
+    sweep stopped early.
     """
+    from cerank.app.run_views import several_runs
     from cerank.app.run_views.run_updates import Follower
-    from cerank.cli import live_status
+    from cerank.cli import act_on_several, live_status
 
     given = settings_of(lab, form=form, on=on)
     settings, job_options = _executor_settings(given, on, slurm)
+
+    def place_of(resumed: RunFolder) -> tuple[Lab, JobExecutor | None]:
+        record = job_records.load(resumed)
+        if on is None and record is not None and (not slurm or record.kind == "slurm"):  # where its last job was
+            return (of_runs := Lab(given)), of_runs.executor_of(resumed, job_options)
+        return (of_runs := Lab(settings, options=job_options)), of_runs.executor
+
+    if (named := several_runs.of_record(Lab(given), name)) is not None:
+        useless = {"--detach": detach, "--devices": devices, "--wide": wide}
+        act_on_several.resume(named, place_of, useless)
+        return
     folder = run_store.find(settings.lab, name)
-    record = job_records.load(folder)
-    if on is None and record is not None and (not slurm or record.kind == "slurm"):  # where its last job was
-        home = Lab(given)
-        executor = home.executor_of(folder, job_options)
-    else:
-        home = Lab(settings, options=job_options)
-        executor = home.executor
+    home, executor = place_of(folder)
     if executor is not None:
         home.refresh_jobs(force=True)
         home.check_resumable(folder)
@@ -548,14 +565,21 @@ def resume(
 
 
 def stop(
-    name: RunName,
+    name: RunOrGroup,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the run has stopped.")] = False,
     lab: options.Lab = None,
 ) -> None:
-    """Stop a run after its current step, with a checkpoint; `cerank resume` continues from there."""
-    from cerank.cli import live_status
+    """Stop a run after its current step, with a checkpoint; `cerank resume` continues from there.
+
+    Of a sweep or a matrix, all runs that are at work are stopped, and those in the queue leave it.
+    """
+    from cerank.app.run_views import several_runs
+    from cerank.cli import act_on_several, live_status
 
     home = Lab(settings_of(lab))
+    if (named := several_runs.of_record(home, name)) is not None:
+        act_on_several.stop(home, named, wait=wait)
+        return
     folder = home.find(name)
     resume_hint = f"Resume it with {next_steps.command(home.folder, 'resume', folder)}."
     was_queued = home.status(folder).state == "queued"
@@ -581,28 +605,20 @@ def stop(
 
 def rm(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Runs: short names, labels, ids, or parts of these.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs: short names, labels, ids, or parts of these; or sweeps and matrices, for all their runs.",
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     lab: options.Lab = None,
 ) -> None:
-    """Delete runs with their checkpoints, rankings and measures."""
+    """Delete runs with their checkpoints, rankings and measures.
+
+    Of a sweep or a matrix, all runs go, and the record of what was declared and tried stays.
+    """
+    from cerank.cli import act_on_several
+
     home = Lab(settings_of(lab))
-    folders = list(dict.fromkeys(home.find(name) for name in names))
-    for folder in folders:
-        info(f"{run_store.title(folder)}  {_size_of(folder.path)}")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("deleting needs a confirmation", hint="give --yes")
-        if not typer.confirm(f"Delete {counted(len(folders), 'run')}?", err=True):
-            raise typer.Exit(ExitCode.USAGE)
-    for folder in folders:
-        title = run_store.title(folder)
-        home.remove(folder)
-        info(f"deleted {title}")
-
-
-def _size_of(folder: Path) -> str:
-    """Return what a folder holds, in words."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return f"{size / 1e6:,.0f} MB"
+    act_on_several.delete(home, names, is_confirmed=yes)

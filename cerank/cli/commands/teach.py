@@ -17,6 +17,7 @@ from cerank.app.teaching import teach_options as teaching
 from cerank.cli import options
 from cerank.cli.command_class import CommandGroup, CommandLine
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.errors import ExitCode, UsageError
@@ -348,7 +349,11 @@ def check(
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
-    emit([measured_tables.comparison_table(result.comparison, settings.format), _check_table(result)], settings.format)
+    emit(
+        [measured_tables.comparison_table(result.comparison, settings.format), _check_table(result)],
+        settings.format,
+        meta=meta_of_comparison(result.comparison),
+    )
     measured_tables.print_footnotes(result.comparison, settings.format)
     for warning in result.warnings:
         info(f"warning: {warning}")

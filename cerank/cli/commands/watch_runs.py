@@ -14,6 +14,7 @@ from cerank.app.run_views.rank_table import rank_table
 from cerank.app.run_views.run_monitor import LabMonitor, plain_line
 from cerank.cli import options
 from cerank.cli.commands.start_run import RunName, settings_of
+from cerank.cli.document_meta import document_meta, meta_of_comparison
 from cerank.cli.output import emit, info, is_for_machines, write_output
 from cerank.cli.tables import measured_tables, plan_tables, run_tables, stage_tables
 from cerank.errors import CerankError, MissingError, UsageError
@@ -110,10 +111,11 @@ def show(
     home.refresh_jobs()
     row = run_store.row(folder, datetime.now(UTC))
     row = msgspec.structs.replace(row, short_name=run_store.short_name(folder))
-    shown = [run_tables.state_table(row, settings.format)]
+    shown, meta = [run_tables.state_table(row, settings.format)], document_meta()
     if row.plan is not None:
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
+            meta = meta_of_comparison(answer.comparison)
             recorded_looks.record_shown(settings, [answer.comparison], by="show", pooled=answer.pooled)
             print_answers(answer.paragraphs)
             shown += measured_tables.result_tables(
@@ -138,7 +140,7 @@ def show(
         shown += [plan_tables.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         shown += [plan_tables.input_table(row.plan), stage_tables.ranking_table(folder, row.plan)]
         shown.append(run_tables.file_table(folder, row.plan))
-    emit(shown, settings.format, wide=wide)
+    emit(shown, settings.format, wide=wide, meta=meta)
 
 
 def logs(

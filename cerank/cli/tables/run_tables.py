@@ -197,3 +197,9 @@ def file_table(folder: RunFolder, plan: Plan) -> Table:
     rows += [("TREC runs", str(folder.path / "rankings")), ("measures", str(folder.path / "measures"))]
     rows.append(("readings", str(folder.readings)))
     return key_value_table("files", rows, "Files")
+
+
+def size_of(folder: Path) -> str:
+    """Return what a folder holds, in words."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return f"{size / 1e6:,.0f} MB"

@@ -20,6 +20,7 @@ def judged_estimates(
     alpha: float = 0.05,
     correction: Correction = "holm",
     family: int = 0,
+    limits: Sequence[tuple[float, float] | None] | None = None,
 ) -> tuple[Judgment, ...]:
     """Return the verdict on each estimate, adjusted over all of them as one family.
 
@@ -30,6 +31,7 @@ def judged_estimates(
         alpha: the error rate of all verdicts together.
         correction: "holm", "bonferroni", "bh" or "none".
         family: comparisons declared, at least as many as the estimates; 0 takes these.
+        limits: the smallest and the largest that each difference can be; None where that is not known.
     """
     raw = [estimate.p() for estimate in estimates]
     within = [
@@ -52,6 +54,7 @@ def judged_estimates(
                 margin=margin,
                 equivalence=equivalence,
                 sd=estimate.error * math.sqrt(count) if count and isinstance(estimate, Estimate) else None,
+                limits=None if limits is None else limits[place],
             )
         )
     return tuple(judgments)

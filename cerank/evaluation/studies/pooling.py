@@ -35,7 +35,7 @@ from cerank.evaluation.studies.judge_estimates import judged_estimates
 from cerank.evaluation.studies.random_effects import Pooled, pool
 from cerank.evaluation.systems import measured_in, ranking_identity, values_by_query
 from cerank.evaluation.verdicts.terms import Margin
-from cerank.evaluation.verdicts.verdict import Judgment
+from cerank.evaluation.verdicts.verdict import Judgment, cut
 from cerank.text.safe_text import counted
 
 Domain = Literal["", "in-domain", "out-of-domain"]
@@ -57,6 +57,7 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
     unseen: float | None = None  # how much one more query may differ; None where ten or more differ, or it is not known
     exact: SignFlips | None = None  # where few queries differ; None also where values are not known
     over_seeds: Estimate | None = None  # for a claim about recipes
+    limits: tuple[float, float] | None = None  # the differences that the measure allows above this baseline
 
     @property
     def test(self) -> Inference | None:
@@ -148,6 +149,7 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
                 unseen=unseen_of(test),
                 exact=None if several_recipes else exact,
                 over_seeds=_over_seeds(rows),
+                limits=limits_above(measure, averaged.mean_left),
             )
         )
     return tuple(out)
@@ -157,6 +159,12 @@ def _over_seeds(rows: Sequence[Row]) -> Estimate | None:
     """Return the test of a claim about recipes; None for another claim, or several first stages."""
     recipes = [row.recipes.estimate for row in rows if row.recipes is not None]
     return recipes[0] if len(recipes) == 1 and recipes[0].error > 0 else None
+
+
+def limits_above(measure: str, baseline: float) -> tuple[float, float] | None:
+    """Return the differences that a measure allows from the mean of a baseline; None where it has no known range."""
+    allowed = limits(measure)
+    return None if allowed is None else (allowed[0] - baseline, allowed[1] - baseline)
 
 
 def unseen_in(measure: str, differing: int | None) -> float | None:
@@ -197,10 +205,29 @@ def merged(rows: Sequence[CollectionDifference]) -> tuple[CollectionDifference, 
                 rankings=tuple(pair for row in same for pair in row.rankings)
                 if all(row.rankings for row in same)
                 else (),
+                limits=_mean_limits([row.limits for row in same]),
                 unseen=max((row.unseen for row in same if row.unseen is not None), default=None),
             )
         )
     return tuple(out)
+
+
+def _mean_limits(ends: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    known = [both for both in ends if both is not None]
+    if len(known) < len(ends):
+        return None
+    return math.fsum(low for low, _ in known) / len(known), math.fsum(high for _, high in known) / len(known)
+
+
+def _limits_of(rows: Sequence[CollectionDifference]) -> tuple[float, float] | None:
+    """Return the differences that a mean can be; of several collections whatever the measure's range holds.
+
+    The mean is that over collections like these, and no one knows how much is left above the baseline on the others.
+    """
+    if len(rows) == 1:
+        return rows[0].limits
+    allowed = limits(rows[0].measure)
+    return None if allowed is None else (allowed[0] - allowed[1], allowed[1] - allowed[0])
 
 
 def pooled(
@@ -245,11 +272,12 @@ def pooled(
                 where = f"{row.right} against {row.left} by {row.measure} on {row.collection}"
                 raise UsageError("all queries differ by the same, which says nothing of the spread", where=where)
     parts = [part for key, same in several.items() for part in _domains(key, same, in_domain)]
-    results = [_mean(same, alpha) for _, _, same in parts]
+    allowed = [_limits_of(same) for _, _, same in parts]
+    results = [_within(_mean(same, alpha), ends) for (_, _, same), ends in zip(parts, allowed, strict=True)]
     chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
     own = [same[0].test if len(same) == 1 else None for _, _, same in parts]
     tests = [alone or each.test for alone, each in zip(own, results, strict=True)]
-    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction, family=family)
+    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction, family=family, limits=allowed)
     single = [
         f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2
     ]
@@ -295,6 +323,13 @@ def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
         return seen
     down, up = (_mean_of([row.with_one_more(sign) for row in rows], alpha).estimate for sign in (-1.0, 1.0))
     return msgspec.structs.replace(seen, unseen=max(unseen), with_one_more=(down, up))
+
+
+def _within(result: Pooled, ends: tuple[float, float] | None) -> Pooled:
+    """Return a mean whose prediction ends where the measure does."""
+    if result.prediction is None:
+        return result
+    return msgspec.structs.replace(result, prediction=cut(*result.prediction, ends))
 
 
 def _mean_of(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cerank.app import dashboard_state
 from cerank.app.matrix.recipe_form import FieldSpec
-from cerank.app.run_views import label_runs, run_list
+from cerank.app.run_views import label_runs, run_list, several_runs
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError, UsageError
 from cerank.runs import user_labels
@@ -55,7 +55,8 @@ def _named(entries: Sequence[RunEntry]) -> str:
 def stop(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
     """Ask, then stop the runs at their next step, or take them out of the queue."""
     lab_app = screen.lab_app
-    able = [entry for entry in entries if entry.is_live or entry.state == "queued"]
+    able = [entry for entry in entries if several_runs.can_stop(entry.state)]
+    able.sort(key=lambda entry: several_runs.place_in_stopping(entry.state))
     if not able:
         state = entries[0].state if len(entries) == 1 else "not running"
         lab_app.show_message(f"{_named(entries)}: {state}, so there is nothing to stop", "warning")
@@ -95,14 +96,23 @@ def resume(screen: LabScreen, entries: Sequence[RunEntry], *, is_named: bool = T
         is_named: whether a single run is meant by itself; False where it is all that there is of many.
     """
     lab_app = screen.lab_app
-    able = [entry for entry in entries if entry.state not in {"finished", "running", "stopping", "queued"}]
     is_meant = is_named and len(entries) == 1
-    able = [entry for entry in able if is_meant or not (entry.trial and entry.trial.stopped)]
+    able = [
+        entry
+        for entry in entries
+        if several_runs.can_resume(
+            entry.state,
+            was_stopped_early=entry.trial is not None and bool(entry.trial.stopped),
+            is_meant=is_meant,
+        )
+    ]
     if not able:
         entry = entries[0]
         hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")
         text = f"is already {entry.state}{hint}" if len(entries) == 1 else "need no resuming"
-        if len(entries) == 1 and entry.trial and entry.trial.stopped:
+        if len(entries) == 1 and entry.state == "damaged":
+            text = "is damaged, and cannot be resumed"
+        elif len(entries) == 1 and entry.trial and entry.trial.stopped:
             text = "was stopped early by its sweep, and is left as it is"
         lab_app.show_message(f"{_named(entries)} {text}.", "warning")
         return
@@ -130,7 +140,7 @@ def resume(screen: LabScreen, entries: Sequence[RunEntry], *, is_named: bool = T
 
 def delete(screen: LabScreen, entries: Sequence[RunEntry]) -> None:
     """Ask, naming what goes, then move the runs to the trash."""
-    able = [entry for entry in entries if not entry.is_live]
+    able = [entry for entry in entries if not several_runs.is_at_work(entry.state)]
     if not able:
         state = f" is {entries[0].state}" if len(entries) == 1 else " are running"
         screen.lab_app.show_message(f"{_named(entries)}{state}; stop it first", "warning")

@@ -17,6 +17,7 @@ from cerank.evaluation.compare import Comparison, Condition, Measured, System, c
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
 from cerank.text.table_data import records
+from tests.json_documents import document_of
 
 SHIFTS = {"one": (0, 2), "two": (0, 1), "three": (1, 2)}  # collection -> rank that base, better lose to
 
@@ -54,7 +55,8 @@ def saved(tmp_path: Path) -> dict[str, Path]:
 
 def test_saved_comparisons_are_pooled_as_their_summaries_say(saved, tmp_path):
     files = [str(saved[f"{name}--json"]) for name in SHIFTS]
-    found = json.loads(run("pool", *files, "--json", "--margin", "RR@10=.5", "--svg", str(tmp_path / "f.svg")).stdout)
+    printed = run("pool", *files, "--json", "--margin", "RR@10=.5", "--svg", str(tmp_path / "f.svg")).stdout
+    found = document_of(printed, "pooled", "collections")
     rows = [json.loads(Path(name).read_text())["rows"][1] for name in files]
     expected = pool([row["difference"] for row in rows], [row["error"] for row in rows])
     (line,) = found["pooled"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from cerank.cli.typer_app import app
 from cerank.evaluation import published
 from cerank.runs import test_set_looks
+from tests.json_documents import document_of
 
 
 @pytest.fixture
@@ -35,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
 def rejudged(path: Path | str, *more: str):
     found = CliRunner().invoke(app, ["rejudge", str(path), "--json", *more])
     assert found.exit_code == 0, (found.output, found.exception)
-    return json.loads(found.stdout)
+    document = document_of(found.stdout)
+    (table,) = document.keys() - {"meta", "notes"}
+    return document[table]
 
 
 def refused(path: Path) -> str:
@@ -94,7 +96,7 @@ def test_claims_on_judgments_that_are_named_are_looks_at_them(folder):
     assert (look.by, [len(keys) for keys in look.comparisons.values()]) == ("rejudge", [2])
     words = ["compare", str(folder / "base.run"), str(folder / "advanced.run"), "--qrels", str(folder / "qrels")]
     found = CliRunner().invoke(app, [*words, "-m", "RR@10", "--json", "--family", "looks", *lab])
-    looks = json.loads(found.stdout)["meta"]["looks"]
+    looks = document_of(found.stdout)["meta"]["looks"]
     assert (looks["before"], looks["new"], looks["in_family"]) == (2, 0, 1)  # of the run files it is the same
 
 

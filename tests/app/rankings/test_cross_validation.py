@@ -26,6 +26,7 @@ from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.evaluation.studies.fold_blocks import fold_blocks
 from cerank.runs import run_store, test_set_looks
 from cerank.settings import Settings
+from tests.json_documents import document_of
 from tests.model_fixtures import write_tiny
 from tests.refusals import refused
 from tests.worker.small import STAGE, write_dataset
@@ -115,10 +116,13 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
 def test_the_pooled_comparison_counts_as_a_look_when_it_is_first_shown(finished):
     settings, runs = finished
     words = ["folds", runs[0].name, "--lab", str(settings.lab), "--cache", str(settings.cache)]
-    for _ in range(2):
-        done = CliRunner().invoke(app, words)
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, [*words, *more])
         assert done.exit_code == 0, done.output
         assert [look.by for look in test_set_looks.load_all(settings.lab)] == ["folds"]
+    document = document_of(done.stdout, "comparison", "folds")
+    assert {type(row["p"]) for row in document["comparison"] if row["verdict"]} == {float}
+    assert document["meta"]["family"] == sum(bool(row["verdict"]) for row in document["comparison"])
 
 
 @pytest.mark.slow

@@ -14,11 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from cerank import recipes
+from cerank.app import estimates
 from cerank.cli.typer_app import app
 from cerank.core.metrics import Event
 from cerank.files import journal, lease
+from cerank.machine.measured_speed import MeasuredSpeed
+from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import QueueFolder
+from tests.json_documents import document_of
 from tests.scheduler.conftest import eventually
 from tests.worker.small import small_plan
 
@@ -40,7 +44,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for key, value in {"LAB": "lab", "CACHE": "cache", "DEVICE": "cpu", "THREADS": "1"}.items():
         monkeypatch.setenv(f"CERANK_{key}", value if value in {"cpu", "1"} else str(tmp_path / value))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(estimates, "measured", measured)
     return tmp_path
+
+
+def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed], str]:
+    """A machine of which everything is known: it trains on 8 pairs a second."""
+    speed = MeasuredSpeed(train=8.0, score=24.0, load=3.0, time="2026-01-02T00:00:00+00:00")
+    return dict.fromkeys(plan.recipe.chain, speed), "measured"
 
 
 def asked(*words: str) -> str:
@@ -58,8 +69,7 @@ def test_a_dry_run_counts_what_teachers_are_asked_once_for_all_trials(place: Pat
     )
     text = (place / "rates.toml").read_text()
     (place / "rates.toml").write_text(text.replace("./kd.toml", "./judged.toml"))
-    tables = json.loads(asked("rates.toml", "--dry-run", "--json"))
-    (row,) = next(rows for rows in tables.values() if rows and "teacher" in rows[0])
+    (row,) = document_of(asked("rates.toml", "--dry-run", "--json"), "teaching")["teaching"]
     assert row["teacher"] == "judge"
     assert row["use"] == "judged"  # under the name of its arm, for both of its trials
     assert row["calls"] == row["queries"] * 6 + 1 <= 8 * 6 + 1  # 4 steps of 2 queries; the two trials train on the same
@@ -78,7 +88,25 @@ def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Pa
     assert {name: row["trials"] for name, row in arms.items()} == {"cl": 2, "kd": 2}
     assert arms["cl"]["pairs"] == 4 * 2 * 4  # steps x groups x candidates
     assert not any("re-rank" in row["part"] for row in tables["work"])
+    assert [(row["arm"], row["trial"], row["stages.*.learning_rate"]) for row in tables["trials"]] == [
+        *(("cl", 1, "0.0001"), ("kd", 1, "0.0001"), ("cl", 2, "0.001"), ("kd", 2, "0.001"))
+    ]
+    assert {row["pairs"] for row in tables["trials"]} == {4 * 2 * 4}
+    assert all(row["time"] not in {"", "unknown"} for row in tables["trials"] + tables["arms"])
+    assert {row["minutes"] for row in tables["work"]}.isdisjoint({"", "unknown"})
     assert not (place / "lab").exists()
+
+
+def test_very_many_trials_are_listed_whole_for_programs_and_cut_with_their_number_for_people(place: Path) -> None:
+    text = (place / "rates.toml").read_text().replace("points = 2", "points = 40")
+    (place / "rates.toml").write_text(text)
+    assert len(json.loads(asked("rates.toml", "--dry-run", "--json"))["trials"]) == 80
+    shown = asked("rates.toml", "--dry-run", "--format", "table")
+    _, _, listed = shown.partition("Trials")
+    rows = [line.split() for line in listed.splitlines()]
+    numbers = [int(words[1]) for words in rows if words[:1] in (["cl"], ["kd"])]
+    assert numbers == [number for number in range(1, 25) for _ in range(2)]
+    assert "and 32 more" in shown
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Margin, confidence_of
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import document_meta
 from cerank.cli.output import emit, is_for_machines
 
 
@@ -55,4 +56,9 @@ def interaction(
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     recorded_looks.record(settings, looks, by="interaction", now=now, only_new=True)
     is_marked = not is_for_machines(settings.format)
-    emit(first_stage_table.tables(study, is_marked=is_marked), settings.format, wide=wide)
+    emit(
+        first_stage_table.tables(study, is_marked=is_marked),
+        settings.format,
+        wide=wide,
+        meta=document_meta(measure=study.measure, alpha=study.alpha, correction="holm", family=len(study.contrasts)),
+    )

@@ -17,16 +17,20 @@ from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.cli.tables import plan_tables
 from cerank.errors import ExitCode, UsageError
 from cerank.machine.devices import resolve_device
+from cerank.planning import several_devices
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
+from cerank.text.table_data import Value
 
 if TYPE_CHECKING:
     from cerank.app.sweeps.sweep_arms import SweepPlan
     from cerank.app.sweeps.sweep_driver import SweepStatus
+    from cerank.app.sweeps.sweep_queue import SweepOutline
 
 _TEACHERS = "Teachers of all trials together, before anything is asked"
 POLL_SECONDS = 1.0  # between looks at the trials
+_MOST_SHOWN = 48  # trials that a dry run lists for people
 
 
 def sweep(
@@ -93,7 +97,7 @@ def sweep(
     plan = sweep_arms.load_arms(load_sweep(file, changes))
     home = Lab(settings)
     if dry_run:
-        _show_outline(plan, home.plan_settings(), pairs_per_second, wide=wide)
+        _show_outline(plan, home, pairs_per_second, wide=wide)
         return
     if results or write:
         status = sweep_driver.status(home, plan)
@@ -200,11 +204,17 @@ def _show(plan: SweepPlan, status: SweepStatus, settings: Settings, files: Seque
         info(text)
 
 
-def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
+def _show_outline(plan: SweepPlan, home: Lab, pairs_per_second: float, *, wide: bool) -> None:
+    from cerank.app.matrix.outline_times import OutlineTimes
     from cerank.app.sweeps import sweep_queue
     from cerank.app.teaching import planned_teaching
+    from cerank.cli import live_status
 
-    outlined = sweep_queue.outline(plan, settings, pairs_per_second)
+    settings, now = home.plan_settings(), datetime.now(UTC)
+    devices = several_devices.device_count(settings)
+    with live_status.status_line() as tell:
+        times = OutlineTimes(settings, pairs_per_second, now if home.executor is None else None, tell)
+        outlined = sweep_queue.outline(plan, settings, times, devices)
     teaching_place = planned_teaching.TeachingPlace(
         settings.lab, settings.cache, resolve_device(settings.device), settings.threads or 1
     )
@@ -224,18 +234,22 @@ def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, 
         )
         for each in outlined.arms
     )
+    arm_pairs = sum(part.pairs for each in outlined.arms for part in each.work)
+    is_shared = arm_pairs > sum(part.pairs for part in outlined.work)
+    notes = ("Arms share stages: these count in each of them, and once in all work together.",) if is_shared else ()
     missing = tuple((need.kind, need.name, need.text, need.how) for need in outlined.needs)
     names = (Column("kind", "kind"), Column("name", "name"), Column("text", "what"), Column("how", "how to get it"))
     tables = [
-        Table("arms", columns, rows, "Arms"),
+        Table("arms", columns, rows, "Arms", notes=notes),
+        _trial_table(plan, outlined, is_cut=not is_for_machines(settings.format)),
         plan_tables.work_table(outlined.work),
         *([planned_teaching.table(teaching.teachers, _TEACHERS)] if teaching.teachers else []),
         Table("needs", names, missing, "Missing inputs", empty="No input is missing."),
     ]
     emit(tables, settings.format, wide=wide)
     minutes = estimates.total(outlined.work)
-    known = "unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
-    took = f"at most about {estimates.format_minutes(minutes)}" if minutes is not None else known
+    known = f"unknown: {times.why_unknown} (you can give --pairs-per-second)"
+    took = f"at most about {estimates.format_minutes(minutes)} ({times.source})" if minutes is not None else known
     guessed = (
         " Which settings it tries depends on its trials; these are drawn at random." if plan.sweep.is_adaptive else ""
     )
@@ -244,7 +258,40 @@ def _show_outline(plan: SweepPlan, settings: Settings, pairs_per_second: float, 
     if sweep.description:
         info(sweep.description)
     info(f"Time on one device: {took}.{guessed}")
+    if outlined.together and not pairs_per_second:
+        together = estimates.format_minutes(estimates.total(outlined.together))
+        info(several_devices.time_in_words(devices, together, times.source if outlined.is_measured else ""))
     if teaching.teachers:
         info(f"{planned_teaching.total_in_words(teaching)}. An answer that several trials need is asked for once.")
     for name, why in teaching.unknown.items():
         info(f"What the teachers of {name} take is not known: {why}")
+
+
+def _trial_table(plan: SweepPlan, outlined: SweepOutline, *, is_cut: bool) -> Table:
+    """Return each trial with what it tries; a stage that it shares with a trial before it takes it no time."""
+    from cerank.recipes.search_space import short_paths, value_text
+
+    paths = list(dict.fromkeys(path for arm in plan.arms for path in arm.search))
+    columns = (
+        Column("arm", "arm"),
+        Column("trial", "trial", "number", 0),
+        *(Column(path, name) for path, name in zip(paths, short_paths(paths), strict=True)),
+        Column("pairs", "pairs to train on", "number", 0, priority=1),
+        Column("time", "time"),
+    )
+    shown = outlined.trials[:_MOST_SHOWN] if is_cut else outlined.trials
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (
+            *(each.trial.arm, each.trial.number),
+            *(value_text(each.trial.settings[path]) if path in each.trial.settings else "" for path in paths),
+            *(each.pairs, estimates.format_minutes(each.minutes)),
+        )
+        for each in shown
+    )
+    left = len(outlined.trials) - len(rows)
+    notes = [f"and {counted(left, 'more trial')}; --format tsv lists all"] if left else []
+    trained = sum(part.pairs for part in outlined.work if part.part.startswith("train "))
+    if sum(each.pairs for each in outlined.trials) > trained:
+        notes.append("A stage that two trials share takes the first of them its time, and the other none.")
+    title = "Trials, if all were drawn at random" if plan.sweep.is_adaptive else "Trials, in queue order"
+    return Table("trials", columns, rows, title, notes=tuple(notes))
