@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app import reranked_passages
+from cerank.app import fold_runs, reranked_passages
 from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.app.score_pairs import ScoredPairs, score_by_model
@@ -88,8 +88,10 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
         return path
     name, colon, stage = text.partition(":")
     try:
-        folder = run_store.find(lab, name)
-    except UsageError:
+        folder = fold_runs.find_one(lab, name)
+    except UsageError as error:
+        if error.code == "folds-together":
+            raise
         if "/" in text and not text.startswith((".", "/", "~")):
             return locate(text).source
         if path.suffix == ".toml" and path.is_file():

@@ -192,7 +192,7 @@ def _read_documents(paths: Sequence[Path], rows: Callable[[Path], Iterator[TextR
                 raise duplicate_error("document", doc_id, where)
             texts[doc_id] = text
     if not texts:
-        raise FormatError("the file holds no document", where=str(paths[0]), code="no-documents")
+        raise FormatError("the file holds no document", where=str(paths[0]), hint=_EMPTY_HINT, code="no-documents")
     return texts
 
 
@@ -218,10 +218,11 @@ def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str
                     f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT, code="text-missing"
                 )
     if not texts:
-        raise FormatError("the file holds no query", where=str(paths[0]), code="no-queries")
+        raise FormatError("the file holds no query", where=str(paths[0]), hint=_EMPTY_HINT, code="no-queries")
     return texts, list(skipped)
 
 
+_EMPTY_HINT = "did what wrote it fail?"
 _SKIP_HINT = f'add the text, or write without_text = "skip" in {COLLECTION} to leave such queries out, counted'
 
 

@@ -395,6 +395,9 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
         return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
     teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
+    if not teacher.ranking:
+        where, hint = f"stages.{name}.teacher: {shown(stage.teacher, 200)}", "did what wrote it fail?"
+        raise UsageError("the teacher's file ranks no query", where=where, hint=hint, code="run-empty")
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
     if not ranked:

@@ -129,6 +129,7 @@ def candidates(
         ranking = _computed_by_extension(dataset, first_stage, depth + ignores, queries)
     else:
         given = open_given_run(dataset, first_stage).ranking
+        _check_not_empty(first_stage, given)
         ranking = given.only(queries).top(depth + ignores)
         if queries and not ranking:
             raise _ranks_none(dataset, first_stage, queries, given)
@@ -171,6 +172,7 @@ def check_given_run(dataset: Dataset, first_stage: str, depth: int) -> Lookup:
         return Lookup()
     run = open_given_run(dataset, first_stage)
     queries, given = dataset.query_ids, run.ranking
+    _check_not_empty(first_stage, given)
     if queries and not any(query in given for query in queries):
         raise _ranks_none(dataset, first_stage, queries, given)
     lookup = known_candidates.look_up(dataset, _in_words(first_stage), given, depth)
@@ -179,6 +181,12 @@ def check_given_run(dataset: Dataset, first_stage: str, depth: int) -> Lookup:
 
 def _in_words(first_stage: str) -> str:
     return f"first stage '{shown(first_stage, 120)}'"
+
+
+def _check_not_empty(first_stage: str, given: Ranking) -> None:
+    if not given:
+        hint = "did the search that wrote it fail?"
+        raise UsageError("the run is empty", where=shown(first_stage, 200), hint=hint, code="run-empty")
 
 
 def _ranks_none(

@@ -91,6 +91,13 @@ def test_a_file_that_ranks_the_queries_with_other_documents_is_refused_when_a_re
     assert not (tmp_path / "planned" / "lab").exists()
 
 
+@pytest.mark.parametrize("use", ["first stage of a test", "negatives", "teacher"])
+def test_an_empty_file_is_refused_as_empty_when_a_recipe_is_planned(tmp_path, use):
+    (tmp_path / "empty.run").touch()
+    with refused(UsageError, "run-empty", "empty.run"):
+        _planned(tmp_path, **_with_file(FILES[use], str(tmp_path / "empty.run")))
+
+
 def _with_file(settings: Mapping[str, object], run: str) -> dict[str, object]:
     return dict(json.loads(json.dumps(settings).replace("FILE", run)))
 

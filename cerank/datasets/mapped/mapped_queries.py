@@ -177,7 +177,8 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
                 places.add(place)
         record.save(places)
     if not len(places):
-        raise FormatError("the file holds no query", where=where, code="no-queries")
+        hint = "each of its queries is without a text"
+        raise FormatError("the file holds no query", where=where, hint=hint, code="no-queries")
     count = len(queries) - len(places)
     return (queries.at_places(places) if count else queries), count
 
