@@ -58,13 +58,13 @@ def candidates_of(request: TeachRequest) -> Ranking:
     ranking = first_stage.candidates(
         request.dataset, request.first_stage, request.spec.depth, request.cache, request.queries
     )
-    kept = RankingOfKept(ranking, request.dataset.documents.__contains__)
-    if not kept:
+    with_texts = RankingOfKept(ranking, request.dataset.documents.__contains__)
+    if not with_texts:
         named = next(doc for docs in ranking.values() for doc in docs)
         what = f"no candidate of first stage '{shown(request.first_stage, 120)}' has a text in {request.dataset.name}"
         hint = f"is the run from this collection? It names {shown(named, 40)}"
         raise UsageError(what, hint=hint, code="no-candidate-texts")
-    return kept
+    return with_texts
 
 
 def ranked_queries(request: TeachRequest, before: Ranking) -> Iterator[PromptedQuery]:
