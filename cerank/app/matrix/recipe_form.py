@@ -11,7 +11,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -63,6 +63,37 @@ def groups_of(several: Sequence[Recipe]) -> tuple[FieldGroup, ...]:
         for group in groups(recipe):
             by_path.setdefault(group.path, group)
     return tuple(by_path.values())
+
+
+def whose_values(several: Sequence[Recipe], path: str, changed: Collection[str] = ()) -> str:
+    """Return of which of several recipes a table of `groups_of` has its values, and what others say otherwise.
+
+    Args:
+        several: the recipes.
+        path: that of the table, as in `FieldGroup`.
+        changed: key paths that the user gave a value of their own, which holds for all recipes.
+
+    Returns:
+        A sentence; "" for a single recipe.
+    """
+    tables = {
+        recipe.name: {row.path: row.text for row in group.rows if row.path not in changed}
+        for recipe in several
+        for group in groups(recipe)
+        if group.path == path
+    }
+    if len(several) < 2 or not tables:
+        return ""
+    first, *others = tables
+    if not others:
+        return f"values of {first} alone: no other of the recipes has this stage"
+    holds = f"a change holds for {'both' if len(tables) == 2 else f'all {len(tables)}'}"
+    keys = [key for key in tables[first] if any(tables[other].get(key) != tables[first][key] for other in others)]
+    if not keys:
+        return f"the same in {' and '.join(tables) if len(tables) == 2 else f'{len(tables)} recipes'}; {holds}"
+    differing = [other for other in others if tables[other] != tables[first]]
+    who = f"{differing[0]} differs" if len(differing) == 1 else f"{len(differing)} others differ"
+    return f"values of {first}; {holds}; {who} in {', '.join(key.rpartition('.')[2] for key in keys)}"
 
 
 def texts(recipe: Recipe) -> dict[str, str]:

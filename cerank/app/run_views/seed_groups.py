@@ -347,8 +347,9 @@ def grid_of(entries: Iterable[RunEntry], opened: Collection[str] | None = None) 
     """
     entries = list(entries)
     arms: dict[tuple[str, str, str], list[RunEntry]] = {}  # (sweep, arm, base) -> its trials
+    shown_singly = frozenset(opened or ())
     for entry in entries if opened is not None else ():
-        if entry.trial is not None and entry.trial.sweep not in opened and entry.plan is not None:
+        if entry.trial is not None and entry.trial.sweep not in shown_singly and entry.plan is not None:
             arms.setdefault((entry.trial.sweep, entry.trial.arm, entry.base), []).append(entry)
     folded = {entry.name for trials in arms.values() for entry in trials}
     newest: dict[tuple[str, str], dict[tuple[int, int, TestedOn], RunEntry]] = {}

@@ -20,6 +20,7 @@ from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common.form_fields import ERROR_SIGN, WARNING_SIGN, ChecklistItem, fitting_middle
 
 _MOST_NAMES = 3  # of runs that are finished already
+_LONGEST_PART = 44  # cells of the name of a part of the work
 MOST_COMMANDS = 3  # shown; those of a matrix are nearly alike, and copying takes all
 
 
@@ -156,8 +157,13 @@ def commands(cells: Sequence[DraftRun]) -> Content:
     return stacked(content("Equivalent commands", "bold $primary"), *lines, *rest)
 
 
-def work(state: LaunchState) -> Content:
-    """Return the work part by part, or why nothing can be launched."""
+def work(state: LaunchState, room: int = 120) -> Content:
+    """Return the work part by part, or why nothing can be launched.
+
+    Args:
+        state: how far the launch has come.
+        room: cells of a line; long names of parts lose their middle so that none is broken.
+    """
     if state.refusal:
         return joined((f"{ERROR_SIGN} not launched: ", "bold $error"), state.refusal)
     if state.errors:
@@ -166,15 +172,23 @@ def work(state: LaunchState) -> Content:
     if state.matrix is None:
         return content("reading the inputs and computing their checksums …" if state.is_planning else "", "dim")
     matrix = state.matrix
-    parts = [(_named(part.part), part) for part in matrix.work]
-    width = max(18, *(len(name) for name, _ in parts))
     is_assumed = any(part.part.startswith("choose ") for part in matrix.work)
     title = "Work (estimate)" if is_assumed else "Work (upper bound)"
-    head = joined((f"{title:<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary"))
-    rows = [
-        content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>11,}  {_time(part.minutes)}") for name, part in parts
+    figures = [
+        ("steps, queries", "pairs", "time"),
+        *((f"{part.units:,}", f"{part.pairs:,}", _time(part.minutes)) for part in matrix.work),
+        ("", f"{matrix.pairs:,}", _time(matrix.minutes)),
     ]
-    rows.append(content(f"{'all runs':<{width}}  {'':>14}  {matrix.pairs:>11,}  {_time(matrix.minutes)}", "bold"))
+    sizes = [max(map(len, column)) for column in zip(*figures, strict=True)]
+    longest = max(len(title), min(_LONGEST_PART, room - sum(sizes) - 2 * len(sizes)))
+    names = [title, *(_named(part.part, longest) for part in matrix.work), "all runs"]
+    width = max(map(len, names))
+    lines = [
+        "  ".join([f"{name:<{width}}", *(f"{text:>{size}}" for text, size in zip(row, sizes, strict=True))])
+        for name, row in zip(names, figures, strict=True)
+    ]
+    head = content(lines[0], "bold $primary")
+    rows = [*map(content, lines[1:-1]), content(lines[-1], "bold")]
     if matrix.shared:
         spared = sum(part.pairs for part in matrix.shared)
         rows.append(content(f"{counted(spared, 'pair')} are shared with other runs and computed once", "dim"))
@@ -198,12 +212,12 @@ def work(state: LaunchState) -> Content:
 
 
 def _time(minutes: float | None) -> str:
-    return f"{'–' if minutes is None else estimates.format_minutes(minutes):>11}"
+    return "–" if minutes is None else estimates.format_minutes(minutes)
 
 
-def _named(part: str) -> str:
+def _named(part: str, longest: int) -> str:
     """Return a part of the work as the table names it.
 
     The last part of each path, the middle left out of what is long.
     """
-    return fitting_middle(" ".join(short_name(word) for word in part.split(" ")), 44)
+    return fitting_middle(" ".join(short_name(word) for word in part.split(" ")), longest)

@@ -29,6 +29,7 @@ LAUNCH = (
     FieldSpec("device", "device", "", "auto, cpu, cuda, cuda:N; empty: as in the settings", "a device"),
     FieldSpec("label", "label", "", "a label for the runs", "text"),
 )
+_BESIDE_WORK = 4  # cells that margins and scrollbar take beside the table of the work
 _FIELDS = {
     "base": ("base",),
     "recipe": ("recipes", "stages", *recipe_form.SCALARS),
@@ -92,7 +93,8 @@ class LaunchPage(VerticalScroll):
         grid.display = len(cells) > 1
         grid.update(draft_review.grid(cells))
         self.query_one("#commands", Static).update(draft_review.commands(cells))
-        self.query_one("#work", Static).update(draft_review.work(state))
+        room = self.app.size.width - _BESIDE_WORK
+        self.query_one("#work", Static).update(draft_review.work(state, room))
 
 
 class DraftSummary(Vertical):
@@ -120,30 +122,41 @@ class DraftSummary(Vertical):
 
 
 TextOf = Callable[[FieldSpec], str]
+WhoseOf = Callable[[str], str]
 
 
 class SettingsForm(Vertical):
     """A line that names the tables, and the fields of the one that is open."""
 
     DEFAULT_CSS = """
-    SettingsForm .heading { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    SettingsForm .heading, SettingsForm .whose { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    SettingsForm .whose { display: none; }
     SettingsForm VerticalScroll { height: 1fr; }
     """
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
         self._groups: tuple[FieldGroup, ...] = ()
+        self._whose: WhoseOf = lambda _: ""
         self._wrong: frozenset[str] = frozenset()
         self._at = 0
 
     def compose(self) -> ComposeResult:
         """Lay out the names, the recipe's own fields, a stage's fields."""
         yield Static(classes="heading")
+        yield Static(classes="whose")
         yield VerticalScroll(classes="own", can_focus=False)
         yield VerticalScroll(classes="stage", can_focus=False)
 
-    async def fill(self, groups: Sequence[FieldGroup], text_of: TextOf) -> None:
-        """Mount the fields, once, and open the first stage."""
+    async def fill(self, groups: Sequence[FieldGroup], text_of: TextOf, whose: WhoseOf) -> None:
+        """Mount the fields, once, and open the first stage.
+
+        Args:
+            groups: the tables.
+            text_of: text of a field.
+            whose: says of a table, by its path, which recipe's values it shows; "" where there is one recipe.
+        """
+        self._whose = whose
         stages = [group for group in groups if group.path]
         for name, group in (("own", groups[0]), ("stage", stages[0] if stages else None)):
             rows = group.rows if group else ()
@@ -162,6 +175,13 @@ class SettingsForm(Vertical):
         for row, field in zip(group.rows, rows, strict=False):
             field.show(row, text_of(row))
         self._headline()
+        self.show_whose()
+
+    def show_whose(self) -> None:
+        """Say which recipe's values the open table shows, where several are chosen."""
+        line, text = self.query_one(".whose", Static), self._whose(self._groups[self._at].path) if self._groups else ""
+        line.display = bool(text)
+        line.update(content(text, "dim"))
 
     def turn(self, step: int, text_of: TextOf) -> None:
         """Open the next table, or the one before."""

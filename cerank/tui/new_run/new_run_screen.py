@@ -15,7 +15,7 @@ import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.events import Key
+from textual.events import Key, Resize
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Input, Static
 
@@ -29,7 +29,7 @@ from cerank.models.bases import BASES
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.text.safe_text import counted, shown
-from cerank.tui.cells import content
+from cerank.tui.cells import content, joined
 from cerank.tui.common.dialogs import ConfirmDialog, ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
 from cerank.tui.common.key_footer import KeyFooter
@@ -50,6 +50,7 @@ from cerank.tui.new_run.form_pages import (
     step_of,
 )
 
+DATA_HEADING = "Data of every run"
 DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 TYPING_PAUSE = 0.4  # seconds without a key before a draft is planned
 
@@ -137,7 +138,7 @@ class NewRunScreen(LabScreen):
                     yield FieldRow(FILE, placeholder="path of a .toml file")
                 yield SettingsForm(id="settings")
             with VerticalScroll(id="data", classes="page", can_focus=False):
-                yield Static(content("Data of every run"), classes="heading")
+                yield Static(content(DATA_HEADING), id="data-heading", classes="heading")
                 yield Vertical(id="data-rows")
                 yield DatasetSearch(id="search")
             draft = self.draft
@@ -178,7 +179,7 @@ class NewRunScreen(LabScreen):
         await self.query_one("#data-rows").mount_all(
             [FieldRow(row, self._text(row), is_of_recipe=True) for row in self._data_rows()]
         )
-        await self.query_one(SettingsForm).fill(self._groups(), self._text)
+        await self.query_one(SettingsForm).fill(self._groups(), self._text, self._whose)
         self._has_rows = True
         self._fields = tuple(self.query(FieldRow))
         self._show_folds()
@@ -204,6 +205,10 @@ class NewRunScreen(LabScreen):
         return tuple(
             group for group in recipe_form.groups_of(chosen) if (group.path in {"data", "evaluate"}) == of_data
         )
+
+    def _whose(self, path: str) -> str:
+        """Return which of several recipes the values of a table are of."""
+        return recipe_form.whose_values([source.recipe for source in self.draft.sources], path, self.draft.settings)
 
     def _data_rows(self) -> tuple[FieldSpec, ...]:
         return tuple(row for group in self._groups(of_data=True) for row in group.rows)
@@ -307,7 +312,12 @@ class NewRunScreen(LabScreen):
         for field in self._fields:
             if field.row is not FILE:  # it says what is wrong with a file by itself
                 field.show_error(by_path.get(field.row.path, ""), unusual.get(field.row.path, ""))
-        self.query_one(SettingsForm).mark_errors(by_path)
+        settings = self.query_one(SettingsForm)
+        settings.mark_errors(by_path)
+        settings.show_whose()
+        whose = self._whose("data")
+        heading = joined(DATA_HEADING, (f"   {whose}", "dim")) if whose else content(DATA_HEADING)
+        self.query_one("#data-heading", Static).update(heading)
         self.query_one(StepLine).show(errors, self.query_one(ContentSwitcher).current or "")
         is_at_launch = self.query_one(ContentSwitcher).current == "launch"
         self.query_one(DraftSummary).show(self.draft, self.checked, self.matrix, errors, is_at_launch=is_at_launch)
@@ -318,6 +328,11 @@ class NewRunScreen(LabScreen):
             self._errors(), self._warnings, self.matrix, self._refusal, self._is_planning, self._finished
         )
         self.query_one(LaunchPage).show(self.checked.cells, state)
+
+    def on_resize(self, _: Resize) -> None:
+        """Lay the table of the work out for a new width."""
+        if self._has_rows:
+            self._show_launch()
 
     # events
 

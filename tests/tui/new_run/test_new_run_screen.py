@@ -18,7 +18,9 @@ from textual.widgets import Static
 
 from cerank import recipes
 from cerank.app import Lab, plans
-from cerank.app.matrix import drafts
+from cerank.app.matrix import drafts, recipe_form
+from cerank.app.matrix.matrix_planning import PlannedMatrix
+from cerank.app.plans import WorkItem
 from cerank.app.run_views.run_monitor import LabMonitor
 from cerank.machine.devices import Device
 from cerank.runs import run_store
@@ -26,6 +28,7 @@ from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow, LineInput
 from cerank.tui.common.text_editor import MistakesDialog
+from cerank.tui.new_run import draft_review
 from cerank.tui.new_run.dataset_search import DatasetSearch
 from cerank.tui.new_run.new_run_screen import NewRunScreen
 from tests.tui.conftest import press, settle, text_of
@@ -187,6 +190,69 @@ async def test_m_goes_to_the_first_mistake_in_whatever_stage_it_is(app: CerankAp
         row = field(screen, "stages.distill.keep")
         assert row.query_one(ChoiceField).has_focus
         assert re.search(r"✖ .*best, last", text_of(app))
+
+
+def whose(screen: NewRunScreen) -> str:
+    """What the form says of whose settings it shows; "" where it says nothing."""
+    line = screen.query_one("#settings .whose", Static)
+    return str(line.render()) if line.display else ""
+
+
+async def test_the_form_says_of_which_of_several_recipes_the_settings_are(app: CerankApp, tmp_path: Path) -> None:
+    (tmp_path / "plain.toml").write_text(PLAIN)
+    other = PLAIN.replace('"plain"', '"other"').replace("2e-4", "3e-4").replace("steps = 100", "steps = 50")
+    (tmp_path / "other.toml").write_text(other)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, "./plain.toml")
+        await press(pilot, "2")
+        assert whose(screen) == ""
+        for name in ("./other.toml", "contrastive-then-distill"):
+            await put(pilot, screen, "recipes", name)
+            await press(pilot, "enter", "escape")
+        said = whose(screen)
+        assert "plain" in said
+        assert "all 3" in said
+        assert {"steps", "learning_rate"} <= set(re.findall(r"\w+", said))
+        await press(pilot, "right_square_bracket")
+        assert "contrastive-then-distill alone" in whose(screen)  # the only one with this stage
+        await press(pilot, "left_square_bracket")
+        await put(pilot, screen, "stages.contrastive.learning_rate", "1e-4")
+        assert "learning_rate" not in whose(screen)  # it is the same in all of them now
+        assert "steps" in whose(screen)
+        await press(pilot, "escape", "3")
+        assert "of every run   " in text_of(app)
+
+
+def test_whose_settings_are_shown_is_said_in_few_words() -> None:
+    plain = recipes.load("contrastive").recipe
+    faster = msgspec.structs.replace(
+        plain,
+        name="faster",
+        stages={"contrastive": msgspec.structs.replace(plain.stages["contrastive"], learning_rate=1.0)},
+    )
+    twin = msgspec.structs.replace(plain, name="twin")
+    path = "stages.contrastive"
+    assert recipe_form.whose_values([plain], path) == ""
+    same = recipe_form.whose_values([plain, twin], path)
+    assert "contrastive and twin" in same
+    assert recipe_form.whose_values([plain, faster], path, {f"{path}.learning_rate"}) == same.replace("twin", "faster")
+    assert "faster differs in learning_rate" in recipe_form.whose_values([plain, twin, faster], path)
+    assert recipe_form.whose_values([plain, faster], "stages.distill") == ""
+
+
+def test_no_line_of_the_work_is_wider_than_its_page() -> None:
+    parts = [
+        WorkItem(
+            f"re-rank {'a-collection-with-a-long-name'} by contrastive-continued-with-teacher", 6_980, 697_100_000
+        ),
+        WorkItem("train distill", 10, 20, minutes=1_234.0),
+    ]
+    state = draft_review.LaunchState((), (), PlannedMatrix(work=tuple(parts)), "", is_planning=False)
+    for room in (76, 100):
+        head, *rows = (line for line in draft_review.work(state, room).plain.splitlines() if "  " in line)
+        assert len(head) <= room
+        assert {len(row) for row in rows} == {len(head)}
+    assert "…" in draft_review.work(state, 76).plain
 
 
 async def test_a_choice_is_turned_with_the_arrow_keys(app: CerankApp) -> None:
