@@ -11,7 +11,8 @@ import pytest
 
 from cerank.api import ComparisonResult
 from cerank.app.comparison.export_comparison import by_stage, document, short_table
-from cerank.app.comparison.pool_comparisons import sentences, summary
+from cerank.app.comparison.several_collections.pool_comparisons import sentences
+from cerank.app.comparison.several_collections.pooled_tables import summary
 from cerank.app.rankings import first_stage_table
 from cerank.app.report import latex
 from cerank.evaluation.answers import HOLDS_ZERO, REACHES_BEYOND, SHARPER, answers, explain

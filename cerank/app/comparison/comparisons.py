@@ -1,7 +1,7 @@
 """From what the user names (runs, stages of runs, TREC run files) to a comparison of measured systems.
 
 Start at `compare`. `named_systems` reads the names; `measuring` measures runs, run files, and says who made the labels;
-`evaluation.compare` makes the table of verdicts; `pool_comparisons` pools it over several collections.
+`evaluation.compare` makes the table of verdicts; `several_collections` pools it over several collections.
 
 Invariant: a number on screen has files; see `measuring.run_systems`.
 """

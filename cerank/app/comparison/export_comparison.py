@@ -97,7 +97,7 @@ def document(
     family, margins, and the hashes of the rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
-    from cerank.app.comparison import pool_comparisons
+    from cerank.app.comparison.several_collections import pooled_tables
     from cerank.evaluation.comparison_rows import notes_beyond
 
     terms = comparison.terms
@@ -138,7 +138,7 @@ def document(
         "meta": meta,
         "rows": records(full_table(comparison, with_reasons=with_reasons, costs=costs)),
         "secondary": records(secondary(comparison)) if terms.with_secondary else [],
-        "pooled": records(pool_comparisons.machine_table(pooled)) if pooled is not None else [],
+        "pooled": records(pooled_tables.machine_table(pooled)) if pooled is not None else [],
         "notes": [
             *_footnotes(comparison),
             *notes_beyond(
@@ -541,7 +541,7 @@ def _figures(row: SummaryRow, mark: str = "") -> tuple[str | float | None, ...]:
 
 def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:
     """Return the comparison in `form`, footnotes included where the form has a place for them."""
-    from cerank.app.comparison import pool_comparisons
+    from cerank.app.comparison.several_collections import pool_comparisons
 
     if form == "json":
         pooled, not_pooled = pool_comparisons.if_possible(comparison)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, margins, named_systems, pool_comparisons, recorded_looks
+from cerank.app.comparison import comparisons, margins, named_systems, recorded_looks
 from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.measuring import named_judgments
 from cerank.app.comparison.named_systems import Target
+from cerank.app.comparison.several_collections import pool_comparisons, training_domains
 from cerank.errors import UsageError, os_error
 from cerank.files import json_records
 from cerank.runs import comparison_plans, test_set_looks
@@ -151,7 +152,7 @@ def compare(
     targets = named_systems.targets_of(settings.lab, request.targets)
     systems, names = comparisons.measured_systems(settings, targets, request)
     comparison = comparisons.compare_measured(targets, systems, names, request)
-    domain = pool_comparisons.in_domain_for(settings, request, comparison, in_domain) if pools else frozenset()
+    domain = training_domains.in_domain_for(settings, request, comparison, in_domain) if pools else frozenset()
     in_family, family = None, 0
     if request.counts_looks:
         pooled = pool_comparisons.if_possible(comparison, domain)[0] if pools else None

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 import cerank
-from cerank.app.comparison import pool_comparisons
 from cerank.app.comparison.named_systems import short_name
+from cerank.app.comparison.several_collections import pool_comparisons, training_domains
 from cerank.app.evidence import system_costs
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
@@ -66,7 +66,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
     released = _released(settings, scope, request)
     pooled, pooling_notes = _pooled(scope, verdicts, request)
     if pooled is not None and request.has_curves:
-        from cerank.app.comparison.pool_comparisons import forest_svg
+        from cerank.app.comparison.several_collections.forest_plot import forest_svg
 
         curves += tuple(
             Curve(
@@ -168,7 +168,7 @@ def _pooled(
 
     comparison = verdicts.comparison
     collections = {row.condition.dataset for row in comparison.rows} if comparison is not None else set()
-    named = pool_comparisons.named_in_domain(request.in_domain, collections)
+    named = training_domains.named_in_domain(request.in_domain, collections)
     if comparison is None or len(collections) < 2:
         return None, ()
     runs = [member for row in scope.rows for member in row.members]
@@ -178,7 +178,7 @@ def _pooled(
             margins=_absolute(comparison.terms.margins),
             alpha=comparison.terms.alpha,
             correction=pool_comparisons.correction_of(comparison.terms.correction),
-            in_domain=named or pool_comparisons.in_domain_of_runs(runs, collections),
+            in_domain=named or training_domains.in_domain_of_runs(runs, collections),
         )
     except UsageError as error:
         return None, (f"not pooled over test sets: {error.what}",)

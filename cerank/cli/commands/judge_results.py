@@ -208,8 +208,9 @@ def pool(
 
     A random-effects meta-analysis. Two or three collections suffice to compute it, and rarely to show anything.
     """
-    from cerank.app.comparison import export_comparison, named_systems, pool_comparisons, recorded_looks
+    from cerank.app.comparison import export_comparison, named_systems, recorded_looks
     from cerank.app.comparison.comparisons import ComparisonRequest
+    from cerank.app.comparison.several_collections import forest_plot, pool_comparisons, pooled_tables
 
     settings = settings_of(lab, cache, form=form, json=json)
     if dataset and not any(name.endswith(pool_comparisons.SAVED) for name in names):
@@ -223,11 +224,11 @@ def pool(
     result = pool_comparisons.pool(settings, request, correction, rate, in_domain or ())
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     recorded_looks.record(settings, {}, by="pool", now=now, only_new=True, pooled=result)
-    shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
+    shown = pooled_tables.tables(result, has_plot=format_of(settings.format) == "table")
     meta = document_meta(alpha=result.alpha, correction=result.correction, family=len(result.rows))
     emit(shown, settings.format, meta=meta)
     if is_for_machines(settings.format):
         for note in shown[0].notes:
             info(note)
     if picture is not None:
-        export_comparison.save(pool_comparisons.forest_svg(result.rows[0], result.alpha), picture, replace=True)
+        export_comparison.save(forest_plot.forest_svg(result.rows[0], result.alpha), picture, replace=True)

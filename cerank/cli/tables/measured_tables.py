@@ -115,6 +115,6 @@ def result_tables(
 
 def pooled_table(pooled: PooledResult, form: str = "") -> Table:
     """Return what several collections come to together: everything for machines, what decides for people."""
-    from cerank.app.comparison import pool_comparisons
+    from cerank.app.comparison.several_collections import pooled_tables
 
-    return pool_comparisons.machine_table(pooled) if is_for_machines(form) else pool_comparisons.summary(pooled)
+    return pooled_tables.machine_table(pooled) if is_for_machines(form) else pooled_tables.summary(pooled)

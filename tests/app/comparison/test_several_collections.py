@@ -11,11 +11,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from cerank.app.comparison import comparisons, pool_comparisons, run_answer
+from cerank.app.comparison import comparisons, run_answer
 from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
+from cerank.app.comparison.several_collections import pool_comparisons, pooled_tables, training_domains
 from cerank.app.evidence import bounds_of_comparison
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
@@ -142,7 +143,7 @@ def test_in_domain_and_the_rest_are_pooled_apart_in_one_family(sets):
     assert others.pooled.estimate.difference == pytest.approx(expected.estimate.difference, abs=1e-12)
     smallest = min(result.rows, key=lambda row: row.judgment.p).judgment
     assert smallest.p_corrected == pytest.approx(3 * smallest.p)  # Holm over three rows
-    table = pool_comparisons.summary(result)
+    table = pooled_tables.summary(result)
     assert [dict(zip([c.key for c in table.columns], row, strict=True))["domain"] for row in table.rows] == [
         "all",
         "in-domain",
@@ -297,7 +298,7 @@ def test_a_collection_is_called_in_files_as_in_tables_without_separators(dataset
     ],
 )
 def test_a_test_set_is_in_domain_where_its_collection_is_that_of_the_training_data(one, other, is_same):
-    assert (pool_comparisons.collection_of(one) == pool_comparisons.collection_of(other)) == is_same
+    assert (training_domains.collection_of(one) == training_domains.collection_of(other)) == is_same
 
 
 @pytest.mark.slow
@@ -305,8 +306,8 @@ def test_a_run_tells_by_its_plan_which_of_its_test_sets_are_in_domain(tmp_path):
     run = make_trained(tmp_path, two_tests=True)
     tests = {"data[70%:]", "apart"}
     settings = run.settings
-    assert pool_comparisons.in_domain_of(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
-    assert not pool_comparisons.in_domain_of(settings, ("brisk-otter:first-stage",), tests)
+    assert training_domains.in_domain_of(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
+    assert not training_domains.in_domain_of(settings, ("brisk-otter:first-stage",), tests)
     request = ComparisonRequest(targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",))
     comparison = comparisons.compare(settings, request)
     result = pool_comparisons.of_comparison(settings, request, comparison)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cerank.app.comparison.pool_comparisons import forest_lines
+from cerank.app.comparison.several_collections.forest_plot import forest_lines
 from cerank.evaluation.studies.pooling import CollectionDifference, pooled, unseen_in
 from cerank.evaluation.verdicts.terms import Margin
 
