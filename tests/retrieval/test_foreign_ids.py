@@ -125,6 +125,28 @@ class _CountingDocuments:
         yield "d0", ""
 
 
+class _CountingRanking(Ranking):
+    """A ranking that counts how often it is asked whether it has a query."""
+
+    asked = 0
+
+    def __contains__(self, query_id: object) -> bool:
+        self.asked += 1
+        return super().__contains__(query_id)
+
+
+@pytest.mark.parametrize("queries", [10_000, 100_000])
+def test_of_a_run_of_a_few_queries_no_more_queries_are_asked_in_a_large_dataset_than_in_a_small_one(tmp_path, queries):
+    dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path / "cache")
+    ids = [f"q{number}" for number in range(queries)]
+    large = dataclasses.replace(dataset, queries=dict.fromkeys(ids, "a"), qrels={})
+    few = ("q7", "elsewhere", "q9000")
+    ranking = _CountingRanking(dict.fromkeys(few, ("d0", "gone")), dict.fromkeys(few, (2.0, 1.0)))
+    lookup = look_up(large, "a run", ranking, 20)
+    assert (lookup.looked_up, lookup.unknown) == (2, ("gone",))
+    assert ranking.asked <= 2_010
+
+
 @pytest.mark.parametrize("queries", [3_000, 30_000])
 def test_no_more_candidates_are_looked_up_of_a_large_run_than_of_a_small_one(tmp_path, queries):
     dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path / "cache")
