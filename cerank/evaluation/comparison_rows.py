@@ -270,8 +270,9 @@ def mark_of_step(judgment: Judgment) -> str:
 
 
 NOTE_OF_STEP = (
-    f"{STEP_MARK}: the adjusted p shows what this interval does not (0 is ruled out, or a margin kept): p is stepped "
-    "down, and the intervals, which hold all true differences together, cannot be; the verdict is that of p"
+    f"{STEP_MARK}: this interval holds 0, or reaches beyond the margin, and the adjusted p rules that out: p is "
+    "stepped down, and intervals that hold all true differences together cannot be; the verdict is that of p "
+    "(`cerank guide verdicts`)"
 )
 
 

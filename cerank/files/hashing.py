@@ -25,6 +25,14 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of texts without line feeds, a line each; they are gone through once and not kept."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
 def sha256_json(value: object) -> str:
     """Return the SHA-256 of a value as JSON with sorted keys: equal values have equal hashes on every machine."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()

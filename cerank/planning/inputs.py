@@ -235,6 +235,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     for teacher in recipe.evaluate.teachers:
         spec = recipe.teachers[teacher]
         for test in recipe.data.test:
+            declared.documents_read(spec, recipe.teachers, datasets[test], f"teachers.{teacher}.model", fetch=fetch)
             firsts = [
                 declared.identity(spec, recipe.teachers, datasets[test], first, fetch=fetch)
                 for first in recipe.data.first_stages
@@ -295,8 +296,9 @@ def _scorer_of_negatives(
     spec = recipe.teachers.get(scores)
     if spec is not None:
         first = training_first_stage(recipe, stage)
+        notes = declared.documents_read(spec, recipe.teachers, dataset, f"teachers.{scores}.model", fetch=fetch)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
-        return Input("false_negatives", scored_by(name, stage), identity, place_of(spec))
+        return Input("false_negatives", scored_by(name, stage), identity, place_of(spec), notes)
     where = f"stages.{name}.false_negatives.scores"
     try:
         run = first_stage.open_given_run(dataset, scores)
@@ -392,8 +394,10 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     spec = recipe.teachers.get(stage.asked_teacher)
     if spec is not None:
         first = training_first_stage(recipe, stage)
+        where = f"teachers.{stage.asked_teacher}.model"
+        notes = declared.documents_read(spec, recipe.teachers, dataset, where, fetch=fetch)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
-        return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
+        return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec), notes)
     teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
     if not teacher.ranking:
         where, hint = f"stages.{name}.teacher: {shown(stage.teacher, 200)}", "did what wrote it fail?"

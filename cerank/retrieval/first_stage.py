@@ -176,7 +176,12 @@ def check_given_run(dataset: Dataset, first_stage: str, depth: int) -> Lookup:
     if queries and not any(query in given for query in queries):
         raise _ranks_none(dataset, first_stage, queries, given)
     lookup = known_candidates.look_up(dataset, _in_words(first_stage), given, depth)
-    return msgspec.structs.replace(lookup, notes=run.notes)
+    is_told = first_stage in dataset.runs or known_candidates.finds_at_once(dataset)
+    unasked = () if is_told else (f"nobody looked whether {dataset.name} has its candidates: {_NOT_INDEXED}",)
+    return msgspec.structs.replace(lookup, notes=(*run.notes, *unasked))
+
+
+_NOT_INDEXED = "ir_datasets has no index of these documents on this machine yet"
 
 
 def _in_words(first_stage: str) -> str:

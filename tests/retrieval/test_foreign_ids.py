@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from cerank.app.missing_inputs import check_inputs
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import CATALOG
 from cerank.datasets.irds import CatalogDocuments
@@ -17,6 +19,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.recipes.plan import Plan
 from cerank.retrieval.first_stage import candidates, check_given_run
 from cerank.retrieval.known_candidates import look_up
+from cerank.trec.open_run import open_run_file
 from tests.refusals import refused
 from tests.worker.small import STAGE, small_plan, write_dataset
 
@@ -96,6 +99,16 @@ def test_an_empty_file_is_refused_as_empty_when_a_recipe_is_planned(tmp_path, us
     (tmp_path / "empty.run").touch()
     with refused(UsageError, "run-empty", "empty.run"):
         _planned(tmp_path, **_with_file(FILES[use], str(tmp_path / "empty.run")))
+
+
+@pytest.mark.parametrize(("every", "needs"), [(1, 1), (5, 0)])
+def test_the_dry_run_of_a_matrix_lists_a_run_of_another_collection_among_what_it_lacks(tmp_path, every, needs):
+    run = _other_documents(tmp_path, every=every)
+    plan, settings = small_plan(tmp_path / "fits", chain=["contrastive"])
+    changed = msgspec.structs.replace(plan.recipe.data, first_stages=("bm25", run))
+    found = check_inputs([msgspec.structs.replace(plan.recipe, data=changed)], settings.cache)
+    assert len(found.needs) == needs
+    assert all("msmarco-" in need.how for need in found.needs)
 
 
 def _with_file(settings: Mapping[str, object], run: str) -> dict[str, object]:
@@ -201,7 +214,11 @@ def test_a_collection_of_the_catalog_is_asked_only_where_its_store_is_there(tmp_
         documents = CatalogDocuments(_Catalog(is_built=is_built), "beir/x", "0" * 64)
         of_catalog = dataclasses.replace(dataset, location=CATALOG, documents=documents)
         if not is_built:
-            assert check_given_run(of_catalog, run, 10).looked_up == 0
+            lookup = check_given_run(of_catalog, run, 10)
+            assert (lookup.looked_up, len(lookup.notes)) == (0, 1)
+            assert of_catalog.name in lookup.notes[0]
+            own = dataclasses.replace(of_catalog, runs=("other",), reader=lambda _: open_run_file(Path(run), None))
+            assert check_given_run(own, "other", 10).notes == ()
             continue
         with refused(UsageError, "no-known-candidate", "msmarco_7"):
             check_given_run(of_catalog, run, 10)

@@ -98,6 +98,7 @@ def document(
     """
     from cerank import __version__
     from cerank.app.comparison import pool_comparisons
+    from cerank.evaluation.comparison_rows import notes_beyond
 
     terms = comparison.terms
     chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
@@ -140,6 +141,10 @@ def document(
         "pooled": records(pool_comparisons.machine_table(pooled)) if pooled is not None else [],
         "notes": [
             *_footnotes(comparison),
+            *notes_beyond(
+                (f"{row.right} against {row.left} by {row.measure} on {row.condition}", row.judgment)
+                for row in comparison.rows
+            ),
             *([looks.text] if looks else []),
             *([plan.text] if plan else []),
             *(pooled.notes if pooled is not None else [not_pooled] if not_pooled else []),

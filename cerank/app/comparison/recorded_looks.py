@@ -97,11 +97,12 @@ def keys_of_interaction(systems: Sequence[System], conditions: Sequence[Conditio
 def keys_of_pooled(result: PooledResult | None) -> Keys:
     """Return the keys of the lines over several collections, each under the judgments of all of these.
 
-    A line over one collection and one first stage is the comparison there, which has its own key.
+    A line over one collection and one first stage is the comparison there, which has its own key. One of summaries that
+    do not say what they were judged by has none.
     """
     keys: dict[str, dict[str, None]] = {}
     for row in result.rows if result is not None else ():
-        if not row.is_of_several:
+        if not row.is_of_several or not all(each.qrels_sha256 for each in row.collections):
             continue
         parts = sorted([each.qrels_sha256, sorted(sorted(pair) for pair in each.rankings)] for each in row.collections)
         labels = [] if all(each.rankings for each in row.collections) else [row.left, row.right]

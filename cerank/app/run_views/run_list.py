@@ -10,7 +10,7 @@ import msgspec
 
 from cerank.app import fold_runs, plan_view
 from cerank.app.comparison import named_systems
-from cerank.app.run_views.display import count, local_time, short
+from cerank.app.run_views.display import clock, count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, mean_and_sd
 from cerank.app.run_views.sweep_trials import SweepSummary
@@ -147,6 +147,26 @@ def details(entry: RunEntry) -> list[tuple[str, str]]:
         on = f"  (on {first_test(entry)})" if first_test(entry) != "test" else ""
         details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items()) + on))
     return [(word, text) for word, text in details if text]
+
+
+def brief(entry: RunEntry) -> tuple[str, ...]:
+    """Return what tells a run from others and how it stands, in a line or two, where there is no room for details."""
+    if entry.sweep is not None:
+        facts = _facts_of_sweep(entry, entry.sweep)
+        return tuple(text for word, text in facts if word in {"sweep", "filter", "best"})
+    name = entry.short_name or entry.name
+    if entry.members:
+        return tuple(text for word, text in _facts_of_seeds(entry) if word in {"recipe", "test"})
+    parts = [f"{name}, {entry.state}"]
+    if entry.plan is not None:
+        parts.append(
+            f"{entry.recipe} on {entry.base}, seed {entry.seed}" + (f" fold {entry.fold}" if entry.fold else "")
+        )
+    parts += [entry.trial.text() if entry.trial is not None else entry.label, *(f"#{tag}" for tag in entry.notes.tags)]
+    first = "  ·  ".join(part for part in parts if part)
+    left = f", {clock(entry.seconds_left)} left" if entry.seconds_left else ""
+    second = entry.verdict.sentence if entry.verdict else entry.why or (entry.at + left if entry.at else "")
+    return (first, second) if second else (first,)
 
 
 def _facts_of_seeds(entry: RunEntry) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from cerank.app import fold_runs, plan_view
 from cerank.app.comparison.named_systems import short_name
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import RunEntry
-from cerank.app.run_views.sweep_trials import TrialState, summary_of
+from cerank.app.run_views.sweep_trials import SweepSummary, TrialState, summary_of
 from cerank.datasets.folds import FOLD
 from cerank.runs.user_labels import UserLabels
 from cerank.text.safe_text import counted
@@ -159,6 +159,14 @@ def _row_of(members: Sequence[RunEntry]) -> RunEntry:
     )
 
 
+def _states(trials: Iterable[RunEntry]) -> list[TrialState]:
+    return [
+        TrialState(trial=entry.trial, state=entry.state, value=None if entry.trial.stopped else entry.kept)
+        for entry in trials
+        if entry.trial is not None
+    ]
+
+
 def _row_of_sweep(members: Sequence[RunEntry], every: Sequence[RunEntry]) -> RunEntry:
     """Return one entry for the trials of a sweep: its name, how far it is, and the best trial so far.
 
@@ -166,11 +174,7 @@ def _row_of_sweep(members: Sequence[RunEntry], every: Sequence[RunEntry]) -> Run
         members: the trials that the row stands for.
         every: all trials that the lab has of it.
     """
-    trials = [
-        TrialState(trial=entry.trial, state=entry.state, value=None if entry.trial.stopped else entry.kept)
-        for entry in every
-        if entry.trial is not None
-    ]
+    trials = _states(every)
     sweep = summary_of(trials)
     at_work = [entry for entry in every if not (entry.trial and entry.trial.stopped)] or every
     urgent = min(at_work, key=lambda entry: _URGENT.index(entry.state))
@@ -258,6 +262,8 @@ class GridCell(msgspec.Struct, frozen=True):
         means = self.means
         texts = [f"{of} {mean}".strip() for of, mean, _ in means]
         mean = "; ".join(texts) if len(means) <= _MOST_MEANS else f"means of {len(means)} tests below"
+        values = [entry.kept for entry in self.finished if entry.trial is not None and entry.kept is not None]
+        mean = f"valid. {short(values[0])}" if len(values) == 1 and not any(mean for _, mean, _ in means) else mean
         return f"{len(self.finished)}/{len(self.runs)}{signs}  {mean}".rstrip() + more
 
     @property
@@ -270,6 +276,46 @@ class GridCell(msgspec.Struct, frozen=True):
         for entry in self.finished:
             by_test.setdefault(tested_on(entry), []).append(entry)
         return tuple((test.words(by_test), mean_and_sd(runs), len(runs)) for test, runs in sorted(by_test.items()))
+
+
+class ArmCell(GridCell, frozen=True, kw_only=True):
+    """The trials of one arm of a sweep on one base model, with the one that its search would adopt."""
+
+    sweep: SweepSummary
+    arm: str
+
+    @property
+    def best(self) -> TrialState | None:
+        """The finished trial with the best value on validation."""
+        return self.sweep.best(self.arm)
+
+    @property
+    def state(self) -> str:
+        """The state that matters most among the trials that have not had their chance; else how the search ended."""
+        to_come = [each.state for each in self._trials if not each.is_over]
+        if to_come:
+            return min(to_come, key=_URGENT.index)
+        return "finished" if self.best is not None else "failed"
+
+    @property
+    def text(self) -> str:
+        """How many trials are over, what the others are at, the value of the best: "3/4 1▶  best 2: valid. .750"."""
+        others = [each.state for each in self._trials if each.state != "finished" and not each.trial.stopped]
+        signs = "".join(f" {others.count(state)}{GLYPHS[state]}" for state in _URGENT if state in others)
+        best = self.best
+        value = f"  best {best.trial.number}: valid. {short(best.value or 0.0)}" if best is not None else ""
+        over = sum(each.is_over for each in self._trials)
+        signs = signs or f" {GLYPHS['finished']}"
+        return f"{over}/{len(self._trials)}{signs}{value}"
+
+    @property
+    def means(self) -> tuple[tuple[str, str, int], ...]:
+        """None: a trial is measured on no test set."""
+        return ()
+
+    @property
+    def _trials(self) -> list[TrialState]:
+        return [each for each in self.sweep.trials if each.trial.arm == self.arm]
 
 
 class RunGrid(msgspec.Struct, frozen=True):
@@ -291,12 +337,24 @@ class RunGrid(msgspec.Struct, frozen=True):
         return f"{size}, {done} of {counted(len(runs), 'run')} finished{more}"
 
 
-def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
-    """Return runs as a grid; of several runs of one recipe, base, seed, fold and test set the newest counts."""
+def grid_of(entries: Iterable[RunEntry], opened: Collection[str] | None = None) -> RunGrid:
+    """Return runs as a grid; of several runs of one recipe, base, seed, fold and test set the newest counts.
+
+    Args:
+        entries: runs of a lab.
+        opened: sweeps whose trials are shown one by one, each as a recipe of its own; the trials of others are one cell
+            for each arm. None: all of them are.
+    """
+    entries = list(entries)
+    arms: dict[tuple[str, str, str], list[RunEntry]] = {}  # (sweep, arm, base) -> its trials
+    for entry in entries if opened is not None else ():
+        if entry.trial is not None and entry.trial.sweep not in opened and entry.plan is not None:
+            arms.setdefault((entry.trial.sweep, entry.trial.arm, entry.base), []).append(entry)
+    folded = {entry.name for trials in arms.values() for entry in trials}
     newest: dict[tuple[str, str], dict[tuple[int, int, TestedOn], RunEntry]] = {}
     earlier: dict[tuple[str, str], list[RunEntry]] = {}
     for entry in entries:
-        if entry.plan is not None:
+        if entry.plan is not None and entry.name not in folded:
             place, runs = (entry.base, entry.recipe), newest.setdefault((entry.base, entry.recipe), {})
             which = entry.seed or 0, entry.fold, tested_on(entry)
             if which in runs:
@@ -306,6 +364,9 @@ def grid_of(entries: Iterable[RunEntry]) -> RunGrid:
         place: GridCell(tuple(runs[which] for which in sorted(runs)), tuple(earlier.get(place, ())))
         for place, runs in newest.items()
     }
+    for (sweep, arm, base), trials in arms.items():
+        in_order = sorted(trials, key=lambda entry: entry.trial.number if entry.trial else 0)
+        cells[base, f"{arm} (sweep {sweep})"] = ArmCell(tuple(in_order), sweep=summary_of(_states(in_order)), arm=arm)
     measures = {entry.final[0] for cell in cells.values() for entry in cell.runs if entry.final}
     return RunGrid(
         bases=tuple(sorted({base for base, _ in cells})),

@@ -9,10 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
+from textual.events import Resize
 from textual.widgets import Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list
+from cerank.app.run_views.display import GLYPHS
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
 from cerank.errors import UsageError
@@ -27,8 +29,11 @@ from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
 
+_SIGNS = ", ".join(f"{sign} {state}" for state, sign in GLYPHS.items())
 _FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
 _MOST_SETTINGS = 6  # columns of settings that differ
+_TALL = LabScreen.VERTICAL_BREAKPOINTS[-1][0]  # lines from which all that is known of a run has room
+_LOWEST = 16  # lines below which nothing is told of it beside the list
 
 
 class RunsScreen(LabScreen):
@@ -41,7 +46,8 @@ class RunsScreen(LabScreen):
         f"  {run_filter.EXAMPLE}\n"
         f"  fields: {', '.join(run_filter.FIELDS)}\n"
         "  base:bert is that name alone, base:bert* begins with it, base~bert contains it\n"
-        "valid. is the latest validation; the column of a measure is its mean on the test set."
+        "valid. is the latest validation; the column of a measure is its mean on the test set.\n"
+        f"Where room is short, states are their signs alone: {_SIGNS}."
     )
     CSS = """
     RunsScreen #filter-row { height: auto; display: none; background: $surface; }
@@ -51,7 +57,7 @@ class RunsScreen(LabScreen):
     RunsScreen RunTable { height: 1fr; }
     RunsScreen #hidden { height: auto; padding: 0 1; color: $text-muted; }
     RunsScreen #detail { height: auto; max-height: 16; padding: 0 1; border-top: solid $panel; }
-    RunsScreen.-low #detail { display: none; }
+    RunsScreen.-low #detail { max-height: 3; border-top: none; background: $surface; }
     RunsScreen #empty { display: none; height: 1fr; content-align: center middle; text-align: center; }
     RunsScreen.-empty #empty { display: block; }
     RunsScreen.-empty RunTable, RunsScreen.-empty #detail, RunsScreen.-empty #hidden { display: none; }
@@ -206,9 +212,19 @@ class RunsScreen(LabScreen):
         entry = self.query_one(RunTable).highlighted
         if entry is None:
             return
+        detail, height = self.query_one("#detail", Static), self.size.height
+        detail.display = height >= _LOWEST
+        if height < _TALL:
+            first, *others = run_list.brief(entry)
+            detail.update(stacked(content(first, "bold"), *map(content, others)))
+            return
         rows = [content(entry.verdict.sentence, "bold")] if entry.verdict else []
         rows += [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.details(entry)]
-        self.query_one("#detail", Static).update(stacked(*rows))
+        detail.update(stacked(*rows))
+
+    def on_resize(self, _: Resize) -> None:
+        """Tell more or less of the run under the cursor, as there is room."""
+        self.call_after_refresh(self._detail)
 
     def on_mount(self) -> None:
         """Sort as the user did last."""
@@ -276,7 +292,8 @@ class RunsScreen(LabScreen):
         """Show the runs as bases x recipes."""
         from cerank.tui.runs.grid_screen import GridScreen
 
-        self.app.push_screen(GridScreen(self.filter_by))
+        opened = [key.removeprefix("sweep ") for key in self._unfolded if key.startswith("sweep ")]
+        self.app.push_screen(GridScreen(self.filter_by, opened))
 
     def action_teachers(self) -> None:
         """Show the lab's teachers."""
@@ -306,8 +323,9 @@ class RunsScreen(LabScreen):
             self._unfolded.discard(key)
         self.show_runs(self.lab_app.entries)
 
-    def filter_by(self, text: str) -> None:
-        """Show the runs that a filter lets through, with the filter open."""
+    def filter_by(self, text: str, sweep: str = "") -> None:
+        """Show the runs that a filter lets through, with the filter open, and the trials of a sweep if it is named."""
+        self._unfolded |= {f"sweep {sweep}"} if sweep else set()
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).value = text
         self.query_one(RunTable).focus()

@@ -24,13 +24,20 @@ from cerank.tui.comparison.comparison_table import VERDICTS
 from cerank.tui.theme import state_color
 
 _LONGEST_TEXT = 36  # cells of a label or a reason; what is longer ends with a whole word and "…"
+_MIDDLE_TEXT = 26  # the same below 140 columns
 _SHORT_TEXT = 20  # the same below 100 columns
 _WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmful": "▼"}
-_ROOMY = 100  # cells from which texts may be long
+_ROOMY, _WIDE = 100, 140  # cells from which texts may be longer
+_DIFFERING_RECIPE = 3  # priority of recipes that differ: after what runs came to, before what else tells them apart
 _AGE_WIDTH = 6  # cells of the longest age, "59 min"
 _AGES_PASS = 30.0  # seconds after which ages are drawn anew
 # priorities where sweeps are listed: what tells trials apart, and the values that they and other runs came to
 _OF_SWEEPS = {"label": 0, "valid": 1, "test": 1, "now": 2}
+# priorities below 100 columns: what came of a run, and what tells it from others, before figures on the way there
+_SLIM = {"verdict": 1, "test": 1, "recipe": 2, "label": 3, "left": 4, "base": 5, "seed": 6, "valid": 7, "age": 8}
+_REPEATED_LABEL = 9  # priority there of labels that begin with the name of the recipe, as those of a matrix do
+_WORTH_A_WORD = {"verdict", "recipe"}  # columns for which the states go without their words, if that makes room
+_SIGN_WIDTH = 2  # cells of a mark and the state's sign
 _SPARE = 5000  # texts that are kept in any case
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
@@ -100,7 +107,7 @@ COLUMNS = (
     ListedColumn("run", 0, lambda entry: entry.short_name or entry.name),
     ListedColumn("verdict", 4, _verdict),
     ListedColumn("label", 5, _label),
-    ListedColumn("recipe", 8, lambda entry: entry.sweep.title if entry.sweep else entry.recipe),
+    ListedColumn("recipe", _DIFFERING_RECIPE, lambda entry: entry.sweep.title if entry.sweep else entry.recipe),
     ListedColumn("base", 9, lambda entry: entry.base),
     ListedColumn("seed", 6, _seed, is_right=True),
     ListedColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
@@ -157,6 +164,7 @@ class RunTable(RowList):
         self._all_columns: tuple[ListedColumn, ...] = _NARROW if is_narrow else COLUMNS
         self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # indexes of the columns that are shown
+        self._is_state_short = is_narrow  # the state as its sign alone
         self._widths: list[int] = []  # widths of all columns, in cells
         self._entries: list[RunEntry] = []
         self._marked: frozenset[str] = frozenset()
@@ -172,9 +180,9 @@ class RunTable(RowList):
     def on_resize(self, _: Resize) -> None:
         """Lay the columns out for a new width."""
         if self.size.width != self._width:
-            if (self.size.width >= _ROOMY) != (self._width >= _ROOMY):
-                self._known.clear()  # texts have another length
-            self._width = self.size.width
+            before, self._width = self._longest, self.size.width
+            if self._longest != before:
+                self._known.clear()  # texts have another length, and other columns
             self._lay_out()
 
     @property
@@ -204,6 +212,7 @@ class RunTable(RowList):
         """Leave out the columns that the user does not want."""
         if self._unwanted != frozenset(keys):
             self._unwanted = frozenset(keys)
+            self._known.clear()
             self._lay_out()
 
     def show_settings(self, keys: Sequence[str], settings: RunSettings) -> None:
@@ -272,6 +281,11 @@ class RunTable(RowList):
             names["valid"] = "valid."  # the details name the measure
         elif names["valid"]:
             names["valid"] = "valid." if names["valid"] == names["test"] else f"valid. {names['valid']}"
+        if self._are_joined:  # one column for what a run does and for what came of it
+            is_judged = any(entry.verdict is not None for entry in self._entries)
+            is_doing = any(entry.verdict is None and _now(entry) for entry in self._entries)
+            names["verdict"] = "now or verdict" if is_judged and is_doing else "now" if is_doing else "verdict"
+            by = "verdict" if by == "now" else by
         names["test"] = names["test"] or "test"
         names["valid"] = names["valid"] or "valid."
         headings = []
@@ -306,18 +320,29 @@ class RunTable(RowList):
         columns = [
             Column(self._all_columns[place].key, headings[place], priority=self._priority(place)) for place in used
         ]
-        room = self._width - 2 * self.gap - 1  # one for the scrollbar
-        fitting_places = fitting(columns, [self._widths[place] for place in used], room, 2 * self.gap)
-        self._places = [used[place] for place in self._filled(fitting_places, columns, used, room)]
+        sizes = [self._widths[place] for place in used]
+        chosen = self._chosen(columns, sizes)
+        left_out = {
+            column.key for at, column in enumerate(columns) if at not in chosen and column.priority < _SAME_THROUGHOUT
+        }
+        self._is_state_short = self.is_narrow
+        if self._is_slim and left_out & _WORTH_A_WORD:
+            shorter = [
+                _SIGN_WIDTH if column.key == "state" else size for column, size in zip(columns, sizes, strict=True)
+            ]
+            others = self._chosen(columns, shorter)
+            if any(columns[at].key in left_out & _WORTH_A_WORD for at in others):
+                chosen, sizes, self._is_state_short = others, shorter, True
+        self._places = [used[at] for at in chosen]
         self.set_columns(
             [
                 RowColumn(
-                    self._all_columns[place].key,
-                    shown(headings[place]),
-                    self._widths[place],
-                    self._all_columns[place].is_right,
+                    columns[at].key,
+                    "" if self._is_state_short and columns[at].key == "state" else shown(headings[used[at]]),
+                    sizes[at],
+                    self._all_columns[used[at]].is_right,
                 )
-                for place in self._places
+                for at in chosen
             ]
         )
         self.set_row_count(len(self._entries))
@@ -326,10 +351,26 @@ class RunTable(RowList):
             self.hidden = hidden
             self.post_message(self.ColumnsChanged(hidden))
 
-    def _filled(self, chosen: list[int], columns: list[Column], used: list[int], room: int) -> list[int]:
-        """Return the chosen columns with those for which there is room left after a wider one went."""
-        sizes = [self._widths[place] for place in used]
-        others = sorted(set(range(len(used))) - set(chosen), key=lambda at: (columns[at].priority, at))
+    @property
+    def _longest(self) -> int:
+        """Return the cells that a label or a reason may take."""
+        return _SHORT_TEXT if self._width < _ROOMY else _MIDDLE_TEXT if self._width < _WIDE else _LONGEST_TEXT
+
+    @property
+    def _is_slim(self) -> bool:
+        """Whether there is too little room for most columns."""
+        return self._width < _ROOMY and not self.is_narrow
+
+    @property
+    def _are_joined(self) -> bool:
+        """Whether what a run does stands in the column of its verdict, which it does not have yet."""
+        return self._is_slim and not {"now", "verdict"} & self._unwanted
+
+    def _chosen(self, columns: list[Column], sizes: list[int]) -> list[int]:
+        """Return the places of the columns that fit, with those for which there is room after a wider one went."""
+        room = self._width - 2 * self.gap - 1  # one for the scrollbar
+        chosen = fitting(columns, sizes, room, 2 * self.gap)
+        others = sorted(set(range(len(columns))) - set(chosen), key=lambda at: (columns[at].priority, at))
         for at in others:
             if sum(sizes[place] + 2 * self.gap for place in chosen) + sizes[at] <= room:
                 chosen = sorted([*chosen, at])
@@ -338,12 +379,16 @@ class RunTable(RowList):
     def _priority(self, place: int) -> int:
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
-        if column.key in _OF_SWEEPS and self._has_sweeps():
-            return _OF_SWEEPS[column.key]
+        if self._has_sweeps() and (column.key in _OF_SWEEPS or (self._are_joined and column.key == "verdict")):
+            return _OF_SWEEPS["now" if column.key == "verdict" else column.key]
+        priority = _SLIM.get(column.key, column.priority) if self._is_slim else column.priority
+        if column.key == "label" and self._is_slim:
+            repeats = all(entry.label.startswith(entry.recipe) for entry in self._entries if entry.label)
+            return _REPEATED_LABEL if repeats else priority
         if column.key in {"recipe", "base", "seed"} and len(self._entries) > 1:
             texts = {self._texts(entry).texts[place] for entry in self._entries}
-            return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
-        return column.priority
+            return priority + (_SAME_THROUGHOUT if len(texts - {""}) < 2 else 0)  # a damaged run says nothing
+        return priority
 
     def _has_sweeps(self) -> bool:
         """Return whether a row stands for a sweep or for one of its trials."""
@@ -356,26 +401,36 @@ class RunTable(RowList):
         known = self._known.get(entry.name)
         if known is not None and known.entry is entry:
             return known
-        longest = _LONGEST_TEXT if self._width >= _ROOMY else _SHORT_TEXT
+        longest = self._longest
         texts, widths = [], []
         for column in self._all_columns:
             if column.key == "age":
                 texts.append("")
                 widths.append(_AGE_WIDTH if entry.created else 0)
                 continue
-            words = _label(entry, longest) if column.key == "label" else column.text_of(entry)
-            if column.key == "now" and entry.sweep is not None and longest <= _SHORT_TEXT:
-                words = ""  # the label says it
-            words = at_words(words, longest) if column.key in {"label", "now"} else words
+            words = self._words(column, entry, longest)
             safe = self._safe.get(words)
             if safe is None:
                 plain = shown(words, CELL)
                 safe = self._safe[words] = (plain, text_width(plain))
-            sign = 0 if column.key != "state" else 2 if self.is_narrow else 3  # the mark, the state's sign, a blank
+            # the mark and the state's sign, and a blank before its word
+            sign = 0 if column.key != "state" else _SIGN_WIDTH if self.is_narrow else _SIGN_WIDTH + 1
             texts.append(safe[0])
             widths.append(safe[1] + sign)
         known = self._known[entry.name] = _RowTexts(entry, tuple(texts), tuple(widths))
         return known
+
+    def _words(self, column: ListedColumn, entry: RunEntry, longest: int) -> str:
+        """Return what a run says in a column, in as many cells as texts may take."""
+        if column.key == "label":
+            return at_words(_label(entry, longest), longest)
+        if column.key not in {"now", "verdict"}:
+            return column.text_of(entry)
+        # of a sweep the label says it where room is short
+        doing = "" if entry.sweep is not None and longest <= _SHORT_TEXT else at_words(_now(entry), longest)
+        if column.key == "now":
+            return "" if self._are_joined else doing
+        return _verdict(entry) or (doing if self._are_joined else "")
 
     def cells(self, place: int) -> list[Text]:
         """Return the cells of a row, in the columns that are shown."""
@@ -389,7 +444,7 @@ class RunTable(RowList):
             is_state = column.key == "state"
             words = texts[at]
             if is_state:
-                words = sign if self.is_narrow else f"{sign} {words}"
+                words = sign if self._is_state_short else f"{sign} {words}"
             elif column.key == "age":
                 words = column.text_of(entry)
             made.append(cell(words, color if is_state or entry.state == "damaged" else ""))

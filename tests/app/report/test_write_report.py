@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 from statsmodels.stats.multitest import multipletests
+from typer.testing import CliRunner
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
 from cerank.app.report.build_report import build_report
@@ -23,6 +24,7 @@ from cerank.app.report.report_scope import ReportRequest
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_file
+from cerank.runs import test_set_looks
 from tests.refusals import refused
 
 from .made_matrix import made_matrix, record_training
@@ -355,6 +357,17 @@ def test_differences_are_pooled_over_the_test_sets_with_a_forest_each(whole: Rep
     assert ours == {"data[70%:]"}  # the runs were trained on other queries of that collection
     assert [curve.name for curve in whole.curves if curve.name.startswith("forest")]
     assert whole.pooled.rows[0].right in html.document(whole)
+
+
+def test_a_report_is_a_look_with_its_pooled_lines_and_no_new_one_when_it_is_written_again(lab, whole) -> None:
+    places = ["--lab", str(lab.settings.lab), "--cache", str(lab.settings.cache)]
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["report", "grid", "--no-curves", *places]).exit_code == 0
+    (look,) = test_set_looks.load_all(lab.settings.lab)
+    several = [row for row in whole.pooled.rows if len(row.collections) > 1 or len(row.collections[0].first_stages) > 1]
+    assert (look.by, len(look.pooled)) == ("report", len(several))
+    for keys in look.comparisons.values():  # a line over both test sets is on the judgments of each
+        assert set(look.pooled) & set(keys)
 
 
 @pytest.mark.parametrize(

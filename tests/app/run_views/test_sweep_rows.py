@@ -9,8 +9,9 @@ import pytest
 
 from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
-from cerank.app.run_views.seed_groups import RunSettings, SeedGroups
-from cerank.files import disk
+from cerank.app.run_views.seed_groups import RunSettings, SeedGroups, grid_of
+from cerank.files import disk, json_records
+from cerank.runs.records import Done
 from tests.tui.labs import LabFolder, keep_sweep
 
 
@@ -137,3 +138,36 @@ def test_a_sweep_of_which_a_trial_was_deleted_is_not_told_to_have_more_to_try(la
     row = row_of(with_values(LabMonitor(lab.path).poll(), [0.5]))
     assert row.state == "waiting"
     assert "deleted" in dict(run_list.details(row))["next"]
+
+
+def test_the_grid_has_one_cell_for_an_arm_with_its_best_trial_until_the_sweep_is_opened(lab: LabFolder) -> None:
+    folders = [lab.run(seed=1, name=f"cl rates#00{number}") for number in (1, 2, 3, 4)]
+    for folder in folders[:2]:
+        lab.finished(lab.started(folder, 5))
+    lab.running(lab.started(folders[2], 5))
+    lab.event(lab.started(folders[3], 5), "paused", "at a checkpoint")  # as its sweep stopped it
+    lab.finished(lab.started(lab.run(seed=1), 5))
+    keep_sweep(lab, [folder.name for folder in folders], stopped={4: 2})
+    entries = with_values(LabMonitor(lab.path).poll(), [0.5, 0.75, None, None, None])
+    grid = grid_of(entries, ())
+    assert grid.recipes == ("cl (sweep rates)", "two-stages")
+    arm = grid.cells["minilm", "cl (sweep rates)"]
+    assert arm.text == "3/4 1▶  best 2: valid. .750"
+    assert (arm.state, arm.means, arm.best.trial.number) == ("running", (), 2)
+    assert [run.name for run in arm.runs] == [folder.name for folder in folders]
+    opened = grid_of(entries, ("rates",))
+    assert opened == grid_of(entries)
+    assert opened.recipes == (*(f"cl rates#00{number}" for number in (1, 2, 3, 4)), "two-stages")
+    lab.close()
+    over = with_values(LabMonitor(lab.path).poll()[3:4], [None])
+    (none_left,) = grid_of(over, ()).cells.values()
+    assert (none_left.text, none_left.state) == ("1/1 ✔", "failed")
+
+
+def test_an_opened_trial_shows_its_value_on_validation_in_the_grid(lab: LabFolder) -> None:
+    folder = lab.run(seed=1, name="cl rates#001")
+    lab.started(folder, 5)
+    json_records.save(folder.done, Done(time="2026-11-23T10:01:00+00:00", attempt=1, seconds=60.0))
+    keep_sweep(lab, [folder.name])
+    (cell,) = grid_of(with_values(LabMonitor(lab.path).poll(), [0.75])).cells.values()
+    assert cell.text == "1/1 ✔  valid. .750"

@@ -14,7 +14,7 @@ from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
 from tests.tui.conftest import press, settle, text_of
-from tests.tui.labs import LabFolder
+from tests.tui.labs import LabFolder, keep_sweep
 
 
 async def test_enter_on_a_cell_lists_its_runs_and_names_stay_in_sight(folder: LabFolder, app: CerankApp) -> None:
@@ -127,3 +127,27 @@ async def test_a_row_of_folds_that_are_not_all_finished_opens_one_of_them(folder
             await press(pilot, "z")
         await press(pilot, "enter")
         assert isinstance(app.screen, RunScreen)
+
+
+async def test_an_arm_of_a_sweep_is_one_row_that_z_opens_and_enter_lists(folder: LabFolder, app: CerankApp) -> None:
+    names = [f"cl rates#00{number}" for number in (1, 2)]
+    runs = [folder.finished(folder.started(folder.run(name=name), 5)) for name in names]
+    folder.finished(folder.started(folder.run(), 5))
+    keep_sweep(folder, [run.name for run in runs], planned=2)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "M", "up")
+        seen = text_of(app)
+        assert "cl (sweep rates)" in seen
+        assert names[0] not in seen
+        await press(pilot, "z")
+        seen = text_of(app)
+        assert all(name in seen for name in names)
+        assert "(sweep rates)" not in seen
+        await press(pilot, "z", "down", "z")
+        assert names[0] not in text_of(app)  # there is no sweep in this row
+        await press(pilot, "up", "enter")
+        assert isinstance(app.screen, RunsScreen)
+        assert [entry.name for entry in app.screen.query_one(RunTable).listed] == [run.name for run in reversed(runs)]
+        await press(pilot, "M")  # what is open in the list is open in the grid
+        assert names[0] in text_of(app)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from textual.command import CommandPalette
+from textual.widgets import Static
 
 from cerank.app.lab import TRASH_SECONDS
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
@@ -508,12 +509,58 @@ async def test_a_column_that_fits_stays_when_a_wider_one_had_to_go(folder: LabFo
     folder.running(folder.started(folder.run("a label of several words", seed=7), 20))
     folder.finished(folder.started(folder.run("beta"), 20))
     folder.failed(folder.started(folder.run("gamma"), 5), "out of memory on the device while scoring a batch")
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(72, 24)) as pilot:
         await settle(pilot)
         table = app.screen.query_one(RunTable)
         assert "label" in table.hidden
         assert "seed" not in table.hidden
         assert whole_cells(table)
+
+
+def _shown_columns(app: CerankApp) -> dict[str, str]:
+    return {column.key: column.heading for column in app.screen.query_one(RunTable).row_columns}
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_recipes_and_verdicts_are_seen_beside_a_run_at_work_and_a_failed_one(
+    folder: LabFolder, app: CerankApp, size: tuple[int, int]
+) -> None:
+    names = ("contrastive-then-distill", "contrastive-continued", "distill")
+    done = [folder.finished(folder.started(folder.run(name=name), 100, stage=1)) for name in names]
+    verdict_summaries.compute_in_process(app.lab.settings.cache, done, lambda: False)
+    folder.failed(folder.started(folder.run(name="distill", seed=2), 12), "out of memory on the device")
+    folder.running(folder.started(folder.run(name=names[0], seed=2), 80, stage=1))
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        seen = text_of(app)
+        assert all(name in seen for name in names)
+        assert "2/2 distill 61%" in seen
+        assert "≡ identical" in seen
+        assert {"run", "verdict", "recipe", "test"} <= _shown_columns(app).keys()
+        assert whole_cells(app.screen.query_one(RunTable))
+        is_joined = "now" not in _shown_columns(app)
+        assert is_joined == (size == NARROW)
+        for glyph in "▶✖✔":
+            assert glyph in seen
+        # a column that the user hid says nothing in another one
+        await press(pilot, "C", *["down"] * app.screen.query_one(RunTable).offered.index("now"), "space", "enter")
+        assert "2/2 distill" not in "\n".join(text_of(app).splitlines()[:6])
+
+
+async def test_a_low_screen_tells_in_two_lines_which_run_is_under_the_cursor(folder: LabFolder, app: CerankApp) -> None:
+    folder.running(folder.started(folder.run("by hand", base="electra", seed=7), 80, stage=1))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        told = str(app.screen.query_one("#detail", Static).render())
+        for words in ("running", "two-stages on electra, seed 7", "by hand", "2/2 distill 61%", "0:42 left"):
+            assert words in told
+        assert len(told.splitlines()) == 2
+        await pilot.resize_terminal(80, 12)
+        await settle(pilot)
+        assert not app.screen.query_one("#detail").display
+        await pilot.resize_terminal(*WIDE)
+        await settle(pilot)
+        assert "trains on" in text_of(app)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
