@@ -41,7 +41,12 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 def finds_at_once(dataset: Dataset) -> bool:
-    """Return whether documents of a dataset can be looked up without a download, and without an index to be built."""
+    """Return whether documents of a dataset can be looked up without a download, and without an index to be built.
+
+    Those of a mixture, where those of all its sets can.
+    """
+    if dataset.members:
+        return all(map(finds_at_once, dataset.members.values()))
     documents = dataset.documents
     if not dataset.reads_catalog:
         return True

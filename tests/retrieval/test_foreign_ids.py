@@ -14,6 +14,7 @@ from cerank.app.missing_inputs import check_inputs
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import CATALOG
 from cerank.datasets.irds import CatalogDocuments
+from cerank.datasets.mixtures import mixture_of
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, UsageError
 from cerank.recipes.plan import Plan
@@ -222,3 +223,16 @@ def test_a_collection_of_the_catalog_is_asked_only_where_its_store_is_there(tmp_
             continue
         with refused(UsageError, "no-known-candidate", "msmarco_7"):
             check_given_run(of_catalog, run, 10)
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_mixture_is_asked_once_all_its_sets_can_be(tmp_path, is_built):
+    dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path / "cache")
+    documents = CatalogDocuments(_Catalog(is_built=is_built), "beir/x", "0" * 64)
+    of_catalog = dataclasses.replace(dataset, location=CATALOG, documents=documents)
+    mixture = mixture_of("both", {"1": dataset, "2": of_catalog}, {"1": 1.0, "2": 1.0})
+    run = tmp_path / "both.run"
+    run.write_text("1:q1 Q0 1:d1 1 2.0 t\n1:q1 Q0 1:gone 2 1.0 t\n")
+    lookup = check_given_run(dataclasses.replace(mixture, cache=tmp_path / "cache"), str(run), 10)
+    assert (lookup.looked_up, lookup.unknown) == ((2, ("1:gone",)) if is_built else (0, ()))
+    assert len(lookup.notes) == (not is_built)
