@@ -5,6 +5,7 @@ Invariant: a model of no run reads documents as the dataset has them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import msgspec
 
 from cerank.core.passage_scores import Aggregation
 from cerank.datasets.document_fields import titles_of, with_template
+from cerank.datasets.open_datasets import open_dataset
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
@@ -42,6 +44,7 @@ class ModelDocuments(msgspec.Struct, frozen=True, kw_only=True):
 
     template: str = ""  # text of a document from its fields; "": as the dataset has it
     passages: PassageSpec | None = None  # None: whole documents
+    is_of_run: bool = False  # whether a run left the model; one of no run reads what it is given
 
     @property
     def is_plain(self) -> bool:
@@ -51,10 +54,16 @@ class ModelDocuments(msgspec.Struct, frozen=True, kw_only=True):
     def written(self, dataset: Dataset, where: str) -> Dataset:
         """Return the dataset with its documents as the model reads them.
 
+        Args:
+            dataset: the dataset, whose documents the recipe that asks may have written by a template of its own.
+            where: what names the model, for errors.
+
         Raises:
             UsageError: the template names a field that the documents do not have.
         """
-        return with_template(dataset, self.template, where)
+        if self.template or not self.is_of_run or dataset.cache is None:
+            return with_template(dataset, self.template, where)
+        return replace(dataset, documents=open_dataset(dataset.name, dataset.cache).documents)
 
     def __str__(self) -> str:
         own = self.passages
@@ -87,10 +96,11 @@ def documents_of(folder: Path) -> ModelDocuments:
     own = recipe.passages_of(stage)
     template = recipe.base_template or recipe.data.document_template
     if not own.has_passages:
-        return ModelDocuments(template=template)
+        return ModelDocuments(template=template, is_of_run=True)
     choice = json_records.load_if_there(path.parent / "aggregations" / f"{slug(stage)}.json", _ChosenAggregation)
     aggregation = own.first_aggregation if choice is None else choice.chosen
-    return ModelDocuments(template=template, passages=msgspec.structs.replace(own, aggregation=aggregation))
+    passages = msgspec.structs.replace(own, aggregation=aggregation)
+    return ModelDocuments(template=template, passages=passages, is_of_run=True)
 
 
 def _stage_of(recipe: Recipe, name: str) -> str:

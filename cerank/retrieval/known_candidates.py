@@ -41,7 +41,12 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 def finds_at_once(dataset: Dataset) -> bool:
-    """Return whether documents of a dataset can be looked up without a download, and without an index to be built."""
+    """Return whether documents of a dataset can be looked up without a download, and without an index to be built.
+
+    Those of a mixture, where those of all its sets can.
+    """
+    if dataset.members:
+        return all(map(finds_at_once, dataset.members.values()))
     documents = dataset.documents
     if not dataset.reads_catalog:
         return True
@@ -87,7 +92,10 @@ def look_up(dataset: Dataset, what: str, ranking: Ranking, depth: int, where: st
     if not finds_at_once(dataset):
         return Lookup()
     queries = dataset.query_ids
-    ranked = (query for query in queries if query in ranking)
+    if len(ranking) < len(queries):  # as where it ranks a few of millions of queries
+        ranked = (query for query in ranking if query in dataset.queries)
+    else:
+        ranked = (query for query in queries if query in ranking)
     first = list(itertools.islice((doc for query in ranked for doc in _listed(dataset, ranking, query, depth)), FIRST))
     check_candidates(dataset, what, first, where)
     step = -(-len(queries) // _ASKED_QUERIES) if queries else 1

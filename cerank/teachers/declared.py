@@ -48,7 +48,8 @@ def decisive_parts(spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], *, fe
         parts["model"] = files.sha256
         documents = documents_of(files.folder)
         if not documents.is_plain:  # a checkpoint of a run, which reads documents as it did there
-            parts["documents"] = msgspec.to_builtins(documents)
+            read = {"template": documents.template, "passages": documents.passages}
+            parts["documents"] = msgspec.to_builtins(read)
     return parts
 
 

@@ -14,6 +14,7 @@ from cerank.app.missing_inputs import check_inputs
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import CATALOG
 from cerank.datasets.irds import CatalogDocuments
+from cerank.datasets.mixtures import mixture_of
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, UsageError
 from cerank.recipes.plan import Plan
@@ -138,6 +139,28 @@ class _CountingDocuments:
         yield "d0", ""
 
 
+class _CountingRanking(Ranking):
+    """A ranking that counts how often it is asked whether it has a query."""
+
+    asked = 0
+
+    def __contains__(self, query_id: object) -> bool:
+        self.asked += 1
+        return super().__contains__(query_id)
+
+
+@pytest.mark.parametrize("queries", [10_000, 100_000])
+def test_of_a_run_of_a_few_queries_no_more_queries_are_asked_in_a_large_dataset_than_in_a_small_one(tmp_path, queries):
+    dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path / "cache")
+    ids = [f"q{number}" for number in range(queries)]
+    large = dataclasses.replace(dataset, queries=dict.fromkeys(ids, "a"), qrels={})
+    few = ("q7", "elsewhere", "q9000")
+    ranking = _CountingRanking(dict.fromkeys(few, ("d0", "gone")), dict.fromkeys(few, (2.0, 1.0)))
+    lookup = look_up(large, "a run", ranking, 20)
+    assert (lookup.looked_up, lookup.unknown) == (2, ("gone",))
+    assert ranking.asked <= 2_010
+
+
 @pytest.mark.parametrize("queries", [3_000, 30_000])
 def test_no_more_candidates_are_looked_up_of_a_large_run_than_of_a_small_one(tmp_path, queries):
     dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path / "cache")
@@ -200,3 +223,16 @@ def test_a_collection_of_the_catalog_is_asked_only_where_its_store_is_there(tmp_
             continue
         with refused(UsageError, "no-known-candidate", "msmarco_7"):
             check_given_run(of_catalog, run, 10)
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_mixture_is_asked_once_all_its_sets_can_be(tmp_path, is_built):
+    dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path / "cache")
+    documents = CatalogDocuments(_Catalog(is_built=is_built), "beir/x", "0" * 64)
+    of_catalog = dataclasses.replace(dataset, location=CATALOG, documents=documents)
+    mixture = mixture_of("both", {"1": dataset, "2": of_catalog}, {"1": 1.0, "2": 1.0})
+    run = tmp_path / "both.run"
+    run.write_text("1:q1 Q0 1:d1 1 2.0 t\n1:q1 Q0 1:gone 2 1.0 t\n")
+    lookup = check_given_run(dataclasses.replace(mixture, cache=tmp_path / "cache"), str(run), 10)
+    assert (lookup.looked_up, lookup.unknown) == ((2, ("1:gone",)) if is_built else (0, ()))
+    assert len(lookup.notes) == (not is_built)
