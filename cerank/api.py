@@ -160,10 +160,13 @@ class ComparisonResult:
         return iter(self.rows)
 
     def __repr__(self) -> str:
+        from cerank.evaluation.comparison_rows import mark_of_step
+
         return "\n".join(
             f"{row.measure}: {row.system} against {row.against}: {row.difference:+.4f} "
-            f"[{row.low:+.4f}, {row.high:+.4f}], adjusted p {row.p_adjusted:.3g}, {row.verdict}"
-            for row in self.rows
+            f"[{row.low:+.4f}, {row.high:+.4f}]{mark_of_step(whole.judgment)}, adjusted p {row.p_adjusted:.3g}, "
+            f"{row.verdict}"
+            for row, whole in zip(self.rows, self.comparison.rows, strict=True)
         )
 
     @property

@@ -90,6 +90,26 @@ def are_of_one_set(plan: Plan, other: Plan) -> bool:
     return family(plan.recipe) == family(other.recipe) and _read_the_same(plan, other)
 
 
+def find_one(lab: Path, name: str) -> RunFolder:
+    """Return the run that a name means, as `run_store.find`, where one run is taken and not those of all folds.
+
+    Raises:
+        UsageError: as there; the hint on RUN@folds names the run of each fold.
+    """
+    try:
+        return run_store.find(lab, name)
+    except UsageError as error:
+        if error.code != "folds-together":
+            raise
+        try:
+            runs = in_order(lab, run_store.find(lab, name.removesuffix(run_store.ALL_FOLDS)))
+        except (UsageError, MissingError):  # it is the run of no fold, or the others have not finished
+            raise error from None
+        short = ", ".join(run_store.short_name(folder) for folder, _ in runs)
+        hint = f"name the run of one fold: {short}; `cerank compare` and `cerank report` take those of all folds"
+        raise UsageError(error.what, where=error.where, hint=hint, code=error.code) from None
+
+
 def in_order(lab: Path, folder: RunFolder) -> list[tuple[RunFolder, Plan]]:
     """Return the newest finished run of each fold in their order, from the run of any of them.
 

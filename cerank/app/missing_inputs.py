@@ -17,7 +17,7 @@ from cerank.datasets import aliases, folds, irds
 from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.document_fields import check_template
 from cerank.datasets.document_templates import WHERE
-from cerank.datasets.open_datasets import open_dataset, whole_and_part
+from cerank.datasets.open_datasets import dataset_runs, open_dataset, whole_and_part
 from cerank.datasets.query_splits import without_key
 from cerank.errors import CerankError, MissingError
 from cerank.evaluation.verdicts.declared_measures import measures_checked
@@ -36,8 +36,9 @@ from cerank.planning.inputs import (
     validation_first_stage,
 )
 from cerank.recipes.schema import Recipe
-from cerank.retrieval import first_stage
+from cerank.retrieval import first_stage, known_candidates
 from cerank.text.safe_text import counted
+from cerank.trec.open_run import is_large
 
 LARGE = 1_000_000  # documents; the index is made in memory
 
@@ -50,7 +51,7 @@ _FETCHED = {
 
 
 class MissingInput(msgspec.Struct, frozen=True):
-    """A missing input: a dataset, ranking or model, with the way to get it."""
+    """A missing input: a dataset, ranking or model, with the way to get it; also a ranking of another dataset."""
 
     kind: str  # "base", "dataset", "documents", "document fields", "first stage", "teacher", "scores of negatives", ...
     name: str  # as the recipe has it; with the dataset, where it is of one
@@ -144,13 +145,20 @@ class _InputChecker:
             self._try("documents", base_name, partial(irds.check_documents_are_local, aliases.id_of(base_name)))
 
     def _ranking(self, dataset: str, first: str) -> None:
-        """Return if the first stage's run is on this machine, or can be computed from what is."""
+        """Return if the first stage's run is on this machine and of this dataset, or can be computed from what is.
+
+        Whether a large run that was never read is of this dataset is found out when the run is planned.
+        """
         opened = self._open.get(dataset)
         if opened is not None:
             first_stage.check_exists(opened, first)
             if first == first_stage.BM25 and first not in opened.runs and len(opened.documents) > LARGE:
                 what = f"the index would cover {len(opened.documents):,} documents, which takes much memory and time"
                 raise MissingError(what, hint=f"or place a TREC run at {Path(opened.place) / 'bm25.run'}")
+            path = dataset_runs(dataset, self._cache).get(first, Path(first).expanduser())
+            if path.is_file() and not is_large(path):
+                with irds.offline():
+                    first_stage.check_given_run(opened, first, known_candidates.FIRST)
             return
         if is_group(dataset):
             return  # what it names is not here, and is said to be missing

@@ -248,39 +248,49 @@ def with_unknown_documents(
     validation = [stage.validation or recipe.data.validation for _, stage in recipe.chained()]
     for name in dict.fromkeys((*recipe.data.test, *validation, *trained)):
         dataset = datasets[name]
-        local = {number for number, member in dataset.members.items() if not member.reads_catalog}
-        relevant = (
-            doc
-            for row in dataset.qrels.values()
-            for doc, grade in row.items()
-            if grade > 0 and (set_number(doc) in local if dataset.members else not dataset.reads_catalog)
-        )
-        judged: dict[str, None] = {}
-        for doc in relevant:  # no further than needed: of a large dataset there are millions
-            judged[doc] = None
-            if len(judged) > _LOOKED_UP:
-                break
-        looked_up = list(itertools.islice(judged, _LOOKED_UP))
-        unknown = [doc for doc in looked_up if doc not in dataset.documents]
-        if not unknown:
-            continue
-        first = "first " if len(judged) > _LOOKED_UP else ""
-        of = f"{len(unknown):,} of the {first}{len(looked_up):,} relevant documents"
-        some = ", ".join(shown(doc, 40) for doc in unknown[:3])
-        if len(unknown) == len(looked_up):
-            holder = dataset.members[min(local)] if dataset.reads_catalog else dataset
-            known = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(holder.documents, 3))
-            hint = f"its qrels name {some}, its documents are called {known}"
-            raise UsageError(
-                f"{of} in the qrels are not in the collection", where=name, hint=hint, code="judged-unknown"
-            )
-        notes[name] = f"{of} in its qrels are not in the collection, such as {some}"
+        if note := unknown_judged(name, dataset):
+            notes[name] = note
     return tuple(
         msgspec.structs.replace(entry, notes=(*entry.notes, notes[entry.name]))
         if entry.role == "dataset" and entry.name in notes
         else entry
         for entry in inputs
     )
+
+
+def unknown_judged(name: str, dataset: Dataset) -> str:
+    """Return how many relevant documents of a dataset its collection lacks, in a sentence; "" where it has all of them.
+
+    The first `_LOOKED_UP` are looked up, of a collection of the catalog none.
+
+    Raises:
+        UsageError: the collection has none of them.
+    """
+    local = {number for number, member in dataset.members.items() if not member.reads_catalog}
+    relevant = (
+        doc
+        for row in dataset.qrels.values()
+        for doc, grade in row.items()
+        if grade > 0 and (set_number(doc) in local if dataset.members else not dataset.reads_catalog)
+    )
+    judged: dict[str, None] = {}
+    for doc in relevant:  # no further than needed: of a large dataset there are millions
+        judged[doc] = None
+        if len(judged) > _LOOKED_UP:
+            break
+    looked_up = list(itertools.islice(judged, _LOOKED_UP))
+    unknown = [doc for doc in looked_up if doc not in dataset.documents]
+    if not unknown:
+        return ""
+    first = "first " if len(judged) > _LOOKED_UP else ""
+    of = f"{len(unknown):,} of the {first}{len(looked_up):,} relevant documents"
+    some = ", ".join(shown(doc, 40) for doc in unknown[:3])
+    if len(unknown) == len(looked_up):
+        holder = dataset.members[min(local)] if dataset.reads_catalog else dataset
+        known = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(holder.documents, 3))
+        hint = f"its qrels name {some}, its documents are called {known}"
+        raise UsageError(f"{of} in the qrels are not in the collection", where=name, hint=hint, code="judged-unknown")
+    return f"{of} in its qrels are not in the collection, such as {some}"
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app import reranked_passages
+from cerank.app import fold_runs, reranked_passages
 from cerank.app.comparison.named_systems import FIRST_STAGE
 from cerank.app.lab import Lab
 from cerank.app.score_pairs import ScoredPairs, score_by_model
@@ -88,8 +88,10 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
         return path
     name, colon, stage = text.partition(":")
     try:
-        folder = run_store.find(lab, name)
-    except UsageError:
+        folder = fold_runs.find_one(lab, name)
+    except UsageError as error:
+        if error.code == "folds-together":
+            raise
         if "/" in text and not text.startswith((".", "/", "~")):
             return locate(text).source
         if path.suffix == ".toml" and path.is_file():
@@ -512,7 +514,9 @@ def _notes(dataset: Dataset, first_stage: str, before: Ranking) -> tuple[str, ..
         notes.append("no candidate is judged, so every measure is 0: are the ids of the qrels those of the collection?")
     is_computed = first_stage in RETRIEVERS and first_stage not in dataset.runs
     if not is_computed and not is_built_in_bm25(dataset, first_stage):
-        unknown = sum(query not in dataset.queries for query in open_given_run(dataset, first_stage).ranking)
+        given = open_given_run(dataset, first_stage)
+        notes += [f"{shown(first_stage, 80)}: {note}" for note in given.notes]
+        unknown = sum(query not in dataset.queries for query in given.ranking)
         if unknown:
             notes.append(f"{counted(unknown, 'query')} of {shown(first_stage, 80)} are not in {dataset.name}")
     return tuple(notes)

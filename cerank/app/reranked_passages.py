@@ -152,13 +152,9 @@ def use_passages(spec: PassageSpec | None, scorer: Scorer, dataset: Dataset) -> 
     Raises:
         UsageError: passages do not fit beside a query, or titles are asked for and there are none.
     """
-    from cerank.datasets.document_fields import titles_of
-    from cerank.tokenization.passage_windows import PassageWindows, WindowsInUse
+    from cerank.inference import documents_of_run
 
-    if spec is None or (windows := PassageWindows.of_spec(spec)) is None:
-        return
-    titles = titles_of(dataset, PASSAGE_OPTIONS["title"]) if windows.title else None
-    scorer.use_passages(WindowsInUse(windows, titles), spec.first_aggregation, spec.top)
+    documents_of_run.use_passages(spec, scorer, dataset, PASSAGE_OPTIONS["title"])
 
 
 def windows_text(spec: PassageSpec | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import typer
 
@@ -12,10 +12,12 @@ from cerank.app import Lab, next_steps
 from cerank.app.run_views import several_runs
 from cerank.app.run_views.several_runs import MemberRun, RunsOfRecord
 from cerank.app.tracking import waiting_trackers
-from cerank.cli import live_status, table_columns
+from cerank.cli import live_status
 from cerank.cli.output import info
-from cerank.errors import ExitCode, HeldError, UsageError
+from cerank.cli.tables import run_tables
+from cerank.errors import CerankError, ExitCode, HeldError, UsageError
 from cerank.executors.interface import JobExecutor
+from cerank.files.hashing import sha256_json
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted
@@ -34,21 +36,20 @@ def stop(home: Lab, named: RunsOfRecord, *, wait: bool) -> None:
         wait: whether to return only once no worker is at any of them.
 
     Raises:
-        UsageError: none is at work or queued.
+        UsageError: none is at work or queued; or the executor of one refuses to cancel its job, and the others are
+            stopped all the same.
     """
     able = [run for run in named.runs if several_runs.can_stop(run.state)]
     if not able:
         what = f"no run of {named.title} is at work or queued: {several_runs.states_in_words(named.runs)}"
         raise UsageError(what, code="run-state")
-    for run in sorted(able, key=lambda each: several_runs.place_in_stopping(each.state)):
-        if several_runs.can_stop(home.status(run.folder).state):  # it may have finished meanwhile
-            home.stop(run.folder)
+    refusals = dict(_refusals(home, sorted(able, key=lambda each: several_runs.place_in_stopping(each.state))))
     unanswered = {why for run in able if run.state == "queued" and (why := home.why_unanswered(run.folder))}
     for why in sorted(unanswered):
         info(f"An executor gave no answer, so jobs may still start, and then end before they begin a run: {why}")
     if wait:
-        for run in able:
-            live_status.wait_until_stopped(home, run.folder)
+        for folder in (run.folder for run in able if run.folder not in refusals):
+            live_status.wait_until_stopped(home, folder)
     states = [home.status(run.folder).state for run in able]
     ending = sum(map(several_runs.is_at_work, states))
     parts = [f"{ending} will stop after the current step"] if ending else []
@@ -68,6 +69,21 @@ def stop(home: Lab, named: RunsOfRecord, *, wait: bool) -> None:
             f"Jobs of {counted(len(short), 'other run')} wait for a stage that one of these was to train, and do not "
             f"begin without it: {', '.join(short)}. Stop and resume them, too."
         )
+    for folder, error in refusals.items():
+        info(f"Run {run_store.title(folder)} was not stopped: {error.what}")
+    if refusals:
+        raise next(iter(refusals.values()))
+
+
+def _refusals(home: Lab, runs: Sequence[MemberRun]) -> Iterator[tuple[RunFolder, CerankError]]:
+    """Stop each of the runs, and yield those that cannot be stopped, with why."""
+    for run in runs:
+        try:
+            if several_runs.can_stop(home.status(run.folder).state):  # it may have finished meanwhile
+                home.stop(run.folder)
+        except CerankError as error:
+            if several_runs.can_stop(home.status(run.folder).state):
+                yield run.folder, error
 
 
 def resume(named: RunsOfRecord, place_of: Callable[[RunFolder], Place], given: Mapping[str, object]) -> None:
@@ -93,10 +109,15 @@ def resume(named: RunsOfRecord, place_of: Callable[[RunFolder], Place], given: M
     places = [place_of(run.folder) for run in able]
     by_place: dict[str, tuple[Place, list[RunFolder]]] = {}
     for run, place in zip(able, places, strict=True):
-        by_place.setdefault(place[1].name if place[1] is not None else "", (place, []))[1].append(run.folder)
+        by_place.setdefault(_key_of(place[1]), (place, []))[1].append(run.folder)
     for (lab, executor), folders in by_place.values():
         _resume_at(lab, executor, folders, named)
     _tell_others(named, able, "resumed")
+
+
+def _key_of(executor: JobExecutor | None) -> str:
+    """Return what tells places apart: jobs are submitted with the options of their run's last one, each its own."""
+    return "" if executor is None else sha256_json([executor.name, executor.kind, dict(executor.options)])
 
 
 def _resume_at(lab: Lab, executor: JobExecutor | None, folders: Sequence[RunFolder], named: RunsOfRecord) -> None:
@@ -133,16 +154,14 @@ def delete(home: Lab, names: Sequence[str], *, is_confirmed: bool) -> None:
         _check_deletable(home, folders, names)
     for folder, title in titles.items():
         of = f"  run of {', '.join(of_runs[folder.name])}" if folder.name in of_runs else ""
-        info(f"{title}  {table_columns.size_of(folder.path)}{of}")
+        info(f"{title}  {run_tables.size_of(folder.path)}{of}")
     group = groups[names[0]] if len(groups) == 1 else None
     if group is not None and (shared := several_runs.sharing_in_words(group.runs)):
         info(f"{shared}.")
     if not is_confirmed:
-        if not sys.stdin.isatty():
-            raise UsageError("deleting needs a confirmation", hint="give --yes")
-        of = f" of {group.title}" if group is not None else ""
-        if not typer.confirm(f"Delete {counted(len(folders), 'run')}{of}?", err=True):
-            raise typer.Exit(ExitCode.USAGE)
+        _ask(folders, f" of {group.title}" if group is not None else "")
+    if len(folders) > 1:
+        _check_deletable(home, folders, names)  # again: one may have started while the user was asked
     for folder in folders if len(folders) > 1 else ():
         home.unqueue(folder)  # none of them starts while others are being deleted
     for folder, title in titles.items():
@@ -150,6 +169,19 @@ def delete(home: Lab, names: Sequence[str], *, is_confirmed: bool) -> None:
         info(f"deleted {title}")
     for record in dict.fromkeys(record for records in of_runs.values() for record in records):
         info(f"The record of {record} stays: {_STAYS[record.partition(' ')[0]]}.")
+
+
+def _ask(folders: Sequence[RunFolder], of: str) -> None:
+    """Ask whether to delete runs, `of` something that is said behind their number; "" for nothing.
+
+    Raises:
+        UsageError: nobody is there to be asked.
+        typer.Exit: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError("deleting needs a confirmation", hint="give --yes")
+    if not typer.confirm(f"Delete {counted(len(folders), 'run')}{of}?", err=True):
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def _folders(home: Lab, text: str, named: RunsOfRecord | None) -> list[RunFolder]:

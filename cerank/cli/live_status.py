@@ -16,9 +16,10 @@ from cerank.app import Lab, next_steps
 from cerank.app.lab import Worker
 from cerank.app.run_views.display import clock
 from cerank.app.run_views.run_updates import Follower, RunUpdate
-from cerank.cli import table_columns
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import emit, format_of, info, is_for_machines, width_of, write_output
 from cerank.cli.progress_messages import ProgressMessages
+from cerank.cli.tables import measured_tables, run_tables
 from cerank.core.metrics import Progress
 from cerank.errors import ExitCode
 from cerank.executors.interface import JobExecutor
@@ -254,12 +255,14 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
         by="run",
         now=now,
         descriptive=recorded_looks.descriptive_keys_of(answer.comparison),
+        pooled=answer.pooled,
     )
     price, run = lab.settings.hour_price, run_store.short_name(folder)
-    shown = table_columns.result_tables(answer, form, price, run=run)
-    emit([*shown, table_columns.file_table(folder, plan)], form, wide=wide)
+    shown = measured_tables.result_tables(answer, form, price, run=run)
+    meta = meta_of_comparison(answer.comparison)
+    emit([*shown, run_tables.file_table(folder, plan)], form, wide=wide, meta=meta)
     if format_of(form) != "table":
-        emit(table_columns.result_tables(answer, "table", price, run=run), "table", sys.stderr, wide=wide)
+        emit(measured_tables.result_tables(answer, "table", price, run=run), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):
         info("\n".join(["", "Next:", *lines]))
     if looks is not None and looks.look > 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -311,6 +312,14 @@ Measure = Annotated[
     list[str] | None,
     typer.Option("--measure", "-m", metavar="MEASURE", help="Measure, such as nDCG@10 or AP(rel=2). May be repeated."),
 ]
+
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")]
+NewDataset = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Dataset folder to create.")]
+VerifyStored = Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")]
+EstimateCalls = Annotated[
+    bool, typer.Option("--dry-run", help="Show the estimated calls, tokens, money and time, and make no call.")
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Repeat calls that failed before.")]
 
 
 def metadata_request(*, actor: str, team: str, goal: str, is_asked: bool) -> MetadataRequest | None:

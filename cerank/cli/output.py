@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
+from cerank.cli.document_meta import document_meta
 from cerank.errors import CerankError, ExitCode, RunFailedError, UsageError, os_reason
 from cerank.settings import FORMATS
 from cerank.text import table_data
@@ -40,18 +41,26 @@ LONGEST_ERROR = 20_000  # characters; a recipe may have many mistakes
 
 
 def emit(
-    tables: Table | Sequence[Table], form: str = "", stream: TextIO | None = None, *, wide: bool | None = None
+    tables: Table | Sequence[Table],
+    form: str = "",
+    stream: TextIO | None = None,
+    *,
+    wide: bool | None = None,
+    meta: Mapping[str, object] | None = None,
 ) -> None:
     """Write `tables` to `stream` (stdout) in one of `FORMATS`; "" takes table on a terminal and tsv elsewhere.
 
-    Several tables in one call: tsv, latex and markdown put a blank line between, json makes one object of row lists by
-    table name (one table is a plain list of rows), jsonl adds the key "table" to each row.
+    Several tables in one call: tsv, latex and markdown put a blank line between, json makes one object of a head, the
+    rows of each table by its name, and the notes; jsonl adds the key "table" to each row. A table by itself is a plain
+    list of rows in json; a command that may show several gives a sequence of one, so that its JSON has one shape.
 
     Args:
         tables: one table or several.
         form: one of `FORMATS`; "" takes "table" on a terminal and "tsv" elsewhere.
         stream: where to write; None writes to stdout.
         wide: draw every column however narrow the terminal is; None for a command without the option --wide.
+        meta: head of the JSON, with the rules of the verdicts in it; a table by itself becomes an object, too. None:
+            several tables say with which version and by which command they were made.
     """
     stream = stream or sys.stdout
     form = format_of(form, stream)
@@ -60,6 +69,9 @@ def emit(
     several = (tables,) if isinstance(tables, Table) else tuple(tables)
     if form == "table":
         _emit_drawn(several, stream, wide)
+    elif form == "json" and (meta is not None or not isinstance(tables, Table)):
+        head = document_meta() if meta is None else meta
+        write_output(table_data.document(several, head), stream, raw=True)
     else:
         write_output(table_data.written(several, form), stream, raw=True)
 

@@ -141,6 +141,41 @@ class _PlacesOf(Mapping[str, int]):
         return self._count
 
 
+class RankingOfKept(LazyRanking):
+    """A ranking on disk without some of its documents, and without the queries that keep none of theirs.
+
+    Args:
+        ranking: the whole ranking.
+        is_kept: returns whether a document is kept.
+        places: query id -> 0, for the queries that keep one, in their order; None finds them.
+        depth: the number of kept documents to read for each query; None reads all.
+    """
+
+    def __init__(
+        self,
+        ranking: Ranking,
+        is_kept: Callable[[str], bool],
+        places: Mapping[str, int] | None = None,
+        depth: int | None = None,
+    ) -> None:
+        own = {query: 0 for query in ranking if any(map(is_kept, ranking[query]))} if places is None else places
+        super().__init__(own, depth)
+        self._whole, self._is_kept = ranking, is_kept
+
+    def __getitem__(self, query_id: str) -> tuple[str, ...]:
+        self._places[query_id]  # one that is taken; else a KeyError
+        return tuple(filter(self._is_kept, self._whole[query_id]))[: self.depth]
+
+    def scores(self, query_id: str) -> tuple[float, ...]:
+        """Return the scores of `self[query_id]`, strictly decreasing."""
+        self._places[query_id]
+        pairs = zip(self._whole[query_id], self._whole.scores(query_id), strict=True)
+        return tuple(score for doc, score in pairs if self._is_kept(doc))[: self.depth]
+
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        return type(self)(self._whole, self._is_kept, places, depth)
+
+
 def cut_lists(lists: Ranking, queries: Iterable[str], candidates: Ranking | None, depth: int, count: int) -> Ranking:
     """Return a teacher's lists of fewer queries or of fewer documents; what is left keeps its order and its scores.
 

@@ -6,6 +6,7 @@ Invariant: rows are in ascending order, whatever the order in which they were ad
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +109,27 @@ class RowSet(Sequence[int]):
         return self._counts()[block] + (within & (1 << row % (8 * _BLOCK)) - 1).bit_count()
 
 
-class ChosenItems(Sequence[str]):
+class ItemsByPlace(Sequence[str], ABC):
+    """Items that are looked up one at a time; slices are lists."""
+
+    @abstractmethod
+    def item(self, place: int) -> str:
+        """Return the item at a place from 0 to the length less one."""
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return list(map(self.item, range(*place.indices(len(self)))))
+        at = place + len(self) if place < 0 else place
+        if not 0 <= at < len(self):
+            raise IndexError(place)
+        return self.item(at)
+
+
+class ChosenItems(ItemsByPlace):
     """The items of a sequence at some of its places, looked up when they are asked for.
 
     Args:
@@ -122,15 +143,9 @@ class ChosenItems(Sequence[str]):
     def __len__(self) -> int:
         return len(self._items) if self._rows is None else len(self._rows)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        at = place + len(self) if place < 0 else place
-        return self._items[at if self._rows is None else self._rows[at]]
+    def item(self, place: int) -> str:
+        """Return the item at a place of those chosen."""
+        return self._items[place if self._rows is None else self._rows[place]]
 
     def __iter__(self) -> Iterator[str]:
         if self._rows is None:

@@ -193,6 +193,12 @@ class CatalogDocuments:
     def _text(self, record: Any) -> str:
         return _text(record) if self._template is None else self._template.fill(record._asdict())
 
+    def is_indexed(self) -> bool:
+        """Return whether the package has built its docstore, so that looking up a document fetches nothing."""
+        with offline(), contextlib.suppress(*_ERRORS, AttributeError):
+            return bool(self._source.docs_store().built())
+        return False
+
     def __contains__(self, doc_id: object) -> bool:
         return isinstance(doc_id, str) and doc_id in self._records_of([doc_id])
 

@@ -46,13 +46,14 @@ from cerank.datasets.text_files import (
     read_query_fields,
 )
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
-from cerank.files.hashing import input_sha256, sha256_text
+from cerank.files.hashing import combined_sha256, input_sha256, sha256_text
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, line_blocks, local_path
 from cerank.files.named_files import near_folders
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
+from cerank.trec import open_run
 from cerank.trec.open_run import is_large, open_run_file
 from cerank.trec.rows import RunFile
 from cerank.trec.text_io import read_qrels
@@ -138,11 +139,11 @@ class FolderFields:
             for number, doc_id, values in field_rows(path, opener):
                 yield number, doc_id, template.fill(values)
 
-        if self._cache is not None and len(self._paths) == 1 and is_large(self._paths[0]):
+        if self._cache is not None and _are_large(self._paths):
             from cerank.datasets import mapped_documents
 
             own = self._cache / "templates" / sha256_text(template.text)[:16]
-            mapped = mapped_documents.open_mapped_documents(self._paths[0], own, self._dataset, rows)
+            mapped = mapped_documents.open_mapped_documents(self._paths, own, self._dataset, rows)
             return OtherFingerprint(mapped, sha256_text(f"{mapped.fingerprint()}\n{template.text}"))
         texts = _read_documents(self._paths, rows)
         return FolderDocuments(texts, sha256_text(f"{_sha256(self._paths)}\n{template.text}"), self._dataset)
@@ -153,6 +154,11 @@ def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
     return [path for name in names for ending in endings if (path := folder / f"{name}{ending}").is_file()]
 
 
+def _shards(folder: Path, what: str) -> list[Path]:
+    """Return the parquet files of a hub mirror, in their order."""
+    return sorted((folder / _SHARDS[what]).glob("*.parquet"))
+
+
 def _find_files(folder: Path, names: Sequence[str], what: str) -> list[Path]:
     """Return the only file with one of these names, or the parquet files of a hub mirror."""
     paths = _existing(folder, names)
@@ -160,7 +166,7 @@ def _find_files(folder: Path, names: Sequence[str], what: str) -> list[Path]:
         both = " and ".join(path.name for path in paths)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them", code="file-ambiguous")
     if not paths:
-        paths = sorted((folder / _SHARDS[what]).glob("*.parquet"))
+        paths = _shards(folder, what)
     if not paths:
         raise MissingError(
             f"no {what} ({', '.join(names)}; plain or packed)",
@@ -186,13 +192,12 @@ def _read_documents(paths: Sequence[Path], rows: Callable[[Path], Iterator[TextR
                 raise duplicate_error("document", doc_id, where)
             texts[doc_id] = text
     if not texts:
-        raise FormatError("the file holds no document", where=str(paths[0]), code="no-documents")
+        raise FormatError("the file holds no document", where=str(paths[0]), hint=_EMPTY_HINT, code="no-documents")
     return texts
 
 
 def _sha256(paths: Sequence[Path]) -> str:
-    hashes = [input_sha256(path) for path in paths]
-    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
+    return combined_sha256([input_sha256(path) for path in paths])
 
 
 def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str], list[str]]:
@@ -213,10 +218,11 @@ def _queries(paths: Sequence[Path], options: _Collection) -> tuple[dict[str, str
                     f"query '{shown(query_id, 80)}' has no text", where=where, hint=_SKIP_HINT, code="text-missing"
                 )
     if not texts:
-        raise FormatError("the file holds no query", where=str(paths[0]), code="no-queries")
+        raise FormatError("the file holds no query", where=str(paths[0]), hint=_EMPTY_HINT, code="no-queries")
     return texts, list(skipped)
 
 
+_EMPTY_HINT = "did what wrote it fail?"
 _SKIP_HINT = f'add the text, or write without_text = "skip" in {COLLECTION} to leave such queries out, counted'
 
 
@@ -245,7 +251,13 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
             files[split] = path
     if (folder / "qrels").is_dir():
         inside = [path for path in sorted((folder / "qrels").iterdir()) if not path.name.endswith(MAKER_ENDING)]
-        files |= {_stem(path): path for path in inside if path.is_file()}
+        for path in filter(Path.is_file, inside):
+            other = files.get(_stem(path))
+            if other is not None and path.suffix == other.suffix == ".parquet":  # one of them would count for nothing
+                what = f"{other.name} and {path.name} are parts of one split"
+                hint = "join them into one parquet file"
+                raise UsageError(what, where=str(folder / "qrels"), hint=hint, code="file-ambiguous")
+            files[_stem(path)] = path
     return files
 
 
@@ -379,10 +391,10 @@ def _open_documents(
         return shared.documents, shared.identity, shared.field_reader
     paths = _find_files(folder, _DOCUMENTS, "documents")
     reader = FolderFields(paths, name, cache)
-    if cache is not None and len(paths) == 1 and is_large(paths[0]):
+    if cache is not None and _are_large(paths):
         from cerank.datasets import mapped_documents
 
-        documents = mapped_documents.open_mapped_documents(paths[0], cache, name, document_rows)
+        documents = mapped_documents.open_mapped_documents(paths, cache, name, document_rows)
         return documents, documents.fingerprint(), reader
     texts, sha256 = _documents(tuple(paths), tuple(_stamp(path) for path in paths))
     return FolderDocuments(texts, sha256, name), sha256, reader
@@ -402,12 +414,25 @@ class _Judged(msgspec.Struct, frozen=True):
     queries: StoredQueries
     qrels: Mapping[str, Mapping[str, int]]
     every: StoredQueries  # of the folder that have a text, judged or not
-    path: Path  # the file of queries
+    paths: tuple[Path, ...]  # the files of queries
     left_out: int  # queries without text, in either file, that are left out
 
 
-def _is_large(path: Path) -> bool:
-    return path.stat().st_size >= (LARGE_QUERIES_PACKED if path.suffix in PACKED_ENDINGS else LARGE_QUERIES)
+def _have_many_queries(paths: Sequence[Path]) -> bool:
+    """Return whether files of queries or of judgments, together, are to stay on disk; no files are not."""
+    limit = LARGE_QUERIES_PACKED if _are_packed(paths) else LARGE_QUERIES
+    return bool(paths) and sum(path.stat().st_size for path in paths) >= limit
+
+
+def _are_large(paths: Sequence[Path]) -> bool:
+    """Return whether files of documents, together, are to stay on disk."""
+    limit = open_run.LARGE_PACKED if _are_packed(paths) else open_run.LARGE
+    return is_large(*paths) or sum(path.stat().st_size for path in paths) >= limit
+
+
+def _are_packed(paths: Sequence[Path]) -> bool:
+    """Return whether the content of files is several times as large as they are, as that of parquet is."""
+    return bool(paths) and paths[0].suffix in {*PACKED_ENDINGS, ".parquet"}
 
 
 def _open_mapped(
@@ -418,14 +443,16 @@ def _open_mapped(
     Raises:
         FormatError: a malformed file, a query without text, or judgments of a query that is not there.
     """
-    paths = _existing(folder, _QUERIES)
-    if len(paths) != 1 or not (_is_large(paths[0]) or (qrels_file is not None and _is_large(qrels_file))):
+    files = _existing(folder, _QUERIES)
+    paths = tuple(files if files or shared is not None else _shards(folder, "queries"))
+    are_many = _have_many_queries(paths) or _have_many_queries([qrels_file] if qrels_file else [])
+    if not paths or len(files) > 1 or not are_many:  # several files are refused
         return None
     from cerank.datasets.mapped import mapped_queries
 
     path = paths[0]
     reading = mapped_queries.QueryReading(options.topic, _SKIP_HINT, keeps_empty=options.without_text == "skip")
-    queries = mapped_queries.open_mapped_queries(path, cache, name, reading)
+    queries = mapped_queries.open_mapped_queries(paths, cache, name, reading)
     records = reading.copies(path, cache)  # which queries have a text depends on how they are read, too
     with_text, without_text = (
         mapped_queries.with_text(queries, records, str(path)) if reading.keeps_empty else (queries, 0)
@@ -433,20 +460,20 @@ def _open_mapped(
     if qrels_file is None:
         of_shared = shared.qrels if shared is not None else {}
         if not of_shared or shared is None:
-            return _Judged(with_text, {}, with_text, path, without_text)
+            return _Judged(with_text, {}, with_text, paths, without_text)
         judged = mapped_queries.queries_in(with_text, of_shared, records, shared.identity)
         if isinstance(of_shared, StoredQrels):
-            return _Judged(judged, of_shared.within(judged), with_text, path, without_text)
+            return _Judged(judged, of_shared.within(judged), with_text, paths, without_text)
         grades = {query: row for query, row in of_shared.items() if query in judged}
-        return _Judged(judged, grades, with_text, path, without_text)
+        return _Judged(judged, grades, with_text, paths, without_text)
     qrels = mapped_queries.open_mapped_qrels(qrels_file, cache, name)
     chosen = mapped_queries.judged_queries(queries, with_text, qrels, records)
     if chosen.absent and options.without_text == "refuse":
         raise _judged_without_text(chosen.absent, path)
     if not chosen.queries:  # as where there are no judgments at all
-        return _Judged(with_text, {}, with_text, path, without_text + chosen.unknown)
+        return _Judged(with_text, {}, with_text, paths, without_text + chosen.unknown)
     own = qrels if not chosen.absent and len(chosen.queries) == len(qrels) else qrels.within(chosen.queries)
-    return _Judged(chosen.queries, own, with_text, path, without_text + chosen.unknown)
+    return _Judged(chosen.queries, own, with_text, paths, without_text + chosen.unknown)
 
 
 def _judged_without_text(query: str, path: Path) -> FormatError:
@@ -455,17 +482,13 @@ def _judged_without_text(query: str, path: Path) -> FormatError:
 
 
 def _open_queries(folder: Path, shared: Dataset | None, options: _Collection, *, needs_queries: bool) -> _OpenedQueries:
-    if not needs_queries and shared is None and not _existing(folder, _QUERIES) and not _has_shards(folder):
+    if not needs_queries and shared is None and not _existing(folder, _QUERIES) and not _shards(folder, "queries"):
         return _OpenedQueries({}, "", folder, [])
     if shared is not None and not _existing(folder, _QUERIES):
         return _OpenedQueries(*_queries_of_collection(folder, shared), folder / COLLECTION, [])
     paths = _find_files(folder, _QUERIES, "queries")
     texts, skipped = _queries(paths, options)
     return _OpenedQueries(texts, _sha256(paths), paths[0], skipped, tuple(paths))
-
-
-def _has_shards(folder: Path) -> bool:
-    return any((folder / _SHARDS["queries"]).glob("*.parquet"))
 
 
 def _are_documents(queries: Mapping[str, str], documents: Documents) -> bool:
@@ -544,7 +567,7 @@ def open_folder(
     texts: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     if mapped is not None:
-        queries = _OpenedQueries(mapped.every, input_sha256(mapped.path), mapped.path, [], (mapped.path,))
+        queries = _OpenedQueries(mapped.every, _sha256(mapped.paths), mapped.paths[0], [], mapped.paths)
         texts, qrels, without_text = mapped.queries, mapped.qrels, mapped.left_out
     else:
         queries = _open_queries(folder, shared, options, needs_queries=needs_queries)

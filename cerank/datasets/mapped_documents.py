@@ -1,10 +1,11 @@
-"""The documents of a large file as a memory-mapped copy in the cache: found by id, none of them kept in memory.
+"""The documents of large files as a memory-mapped copy in the cache: found by id, none of them kept in memory.
 
-Invariant: ids and texts equal those that `local_folders` reads from the file; the file is checked as strictly, once.
+Invariant: ids and texts equal those that `local_folders` reads from the files; they are checked as strictly, once.
 
-`CACHE/documents/SHA256 of the file` holds `texts.bin`, one record after the other: id, space, text; `offsets.bin`,
-uint64, where each starts and the last ends; the files of `id_index`; and COMPLETE.json, written last. The texts are
-copied because packed files cannot be read from the middle, and so that editing the file during a run does no harm.
+`CACHE/documents/SHA256 of the file` (of several, of the list of their hashes) holds `texts.bin`, one record after the
+other: id, space, text; `offsets.bin`, uint64, where each starts and the last ends; the files of `id_index`; and
+COMPLETE.json, written last. The texts are copied because packed files cannot be read from the middle, and so that
+editing a file during a run does no harm.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache, json_records, manifests, tables
-from cerank.files.hashing import sha256_file
+from cerank.files.hashing import combined_sha256, sha256_file
 from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
 from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, translate_read_errors
 from cerank.files.packed_files import ByteStream, OpenedFile, open_stream
@@ -101,40 +102,42 @@ class MappedDocuments:
         return (self._record(row) for row in range(len(self)))
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the documents' file."""
+        """Return the SHA-256 of the documents' file; of several, as `combined_sha256`."""
         return self._contents.sha256
 
 
-def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows, kind: str = "document") -> MappedDocuments:
-    """Return the documents of the file `path`, building their copy in `cache` if it is missing.
+def open_mapped_documents(
+    paths: Sequence[Path], cache: Path, dataset: str, rows: Rows, kind: str = "document"
+) -> MappedDocuments:
+    """Return the documents of the files `paths`, building their copy in `cache` if it is missing.
 
     Args:
-        path: file of documents, compressed or not.
+        paths: files of documents, compressed or not, in the order in which they are read; usually one.
         cache: folder of caches, which may be emptied whenever its documents are not in use.
         dataset: name of the dataset, for error messages.
-        rows: yields the rows of the file; it opens the file by the function that it is given, or not at all where
+        rows: yields the rows of a file; it opens the file by the function that it is given, or not at all where
             `kind` says that the rows are no documents.
         kind: what has the ids, "document" or "query"; a word after it, as in "query judgments", names the folder.
 
     Raises:
-        FormatError, MissingError, UsageError: the file is malformed or not there.
+        FormatError, MissingError, UsageError: a file is malformed or not there.
         RunFailedError: the cache cannot be written.
     """
     folder = cache / _FOLDERS[kind]
-    documents = _open_known(path, folder, dataset)
+    documents = _open_known(paths, folder, dataset)
     if documents is not None:
         return documents
-    with file_cache.exclusive_lock(path, folder):
-        documents = _open_known(path, folder, dataset)
+    with file_cache.exclusive_lock(paths[0], folder):
+        documents = _open_known(paths, folder, dataset)
         if documents is None:
-            build = _TextsFile(path, rows, kind)
+            build = _TextsFiles(tuple(paths), rows, kind)
             return _build_locked(build, folder, dataset)
         return documents
 
 
-def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | None:
-    sha256 = file_cache.known_sha256(path, folder)
-    return _read(folder / sha256, dataset) if sha256 else None
+def _open_known(paths: Sequence[Path], folder: Path, dataset: str) -> MappedDocuments | None:
+    hashes = [file_cache.known_sha256(path, folder) for path in paths]
+    return _read(folder / combined_sha256(hashes), dataset) if all(hashes) else None
 
 
 def _read(folder: Path, dataset: str) -> MappedDocuments | None:
@@ -146,10 +149,10 @@ def _read(folder: Path, dataset: str) -> MappedDocuments | None:
     return MappedDocuments(folder, contents, dataset) if is_whole and contents.format == _FORMAT else None
 
 
-class _TextsFile(NamedTuple):
-    """A file of texts, and how it is read."""
+class _TextsFiles(NamedTuple):
+    """Files of texts, and how they are read."""
 
-    path: Path
+    paths: tuple[Path, ...]
     rows: Rows
     kind: str
 
@@ -159,63 +162,88 @@ class _TextsFile(NamedTuple):
         return self.kind.partition(" ")[0]
 
 
-def _build_locked(file: _TextsFile, folder: Path, dataset: str) -> MappedDocuments:
-    path = file.path
-    before, part = file_cache.stamp_of(path), folder / f"{file_cache.cache_name(path)}.part"
+def _build_locked(files: _TextsFiles, folder: Path, dataset: str) -> MappedDocuments:
+    stamps = [file_cache.stamp_of(path) for path in files.paths]
+    part = folder / f"{file_cache.cache_name(files.paths[0])}.part"
     disk.remove_tree(part)
     disk.make_folder(part)
     try:
-        sha256 = _write_copy(file, part)
-        if file_cache.stamp_of(path) != before:
-            raise UsageError(
-                "the file changed while it was read",
-                where=str(path),
-                hint="repeat the command once the file is complete",
-            )
+        hashes = _write_copy(files, part)
+        for path, before in zip(files.paths, stamps, strict=True):
+            if file_cache.stamp_of(path) != before:
+                raise UsageError(
+                    "the file changed while it was read",
+                    where=str(path),
+                    hint="repeat the command once the file is complete",
+                )
+        sha256 = combined_sha256(hashes)
         disk.discard(folder / sha256)  # a damaged one, or of another path: who opened it opens the rest by its name
         disk.rename(part, folder / sha256)
     finally:
         disk.remove_tree(part)
-    file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
+    for path, before, own in zip(files.paths, stamps, hashes, strict=True):
+        file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=own))
     documents = _read(folder / sha256, dataset)
     if documents is None:
         raise UsageError("checksum mismatch after writing the texts", where=str(folder), hint="check the disk")
     return documents
 
 
-def _write_copy(file: _TextsFile, part: Path) -> str:
-    """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
-    path, kind = file.path, file.ids_of
-    is_opened_there = tables.is_parquet(path) or file.kind != "document"  # by what reads its rows
-    with translate_read_errors(path):
-        source = None if is_opened_there else OpenedFile(path)
-
-    def open_source(_path: Path) -> ByteStream:
-        return source.stream if source is not None else open_stream(path)
-
+def _write_copy(files: _TextsFiles, part: Path) -> list[str]:
+    """Write all files of the copy into `part`, and return the SHA-256 of each source file."""
+    kind, hashes = files.ids_of, list[str]()
     keys, offset, waiting = IdIndexBuilder(part / "spilled"), 0, list[str]()
     texts, starts = disk.open_append(part / "texts.bin"), disk.open_append(part / "offsets.bin")
     with contextlib.closing(_BufferedAppender(texts)) as piece, contextlib.closing(_BufferedAppender(starts)) as places:
         places.add(offset.to_bytes(8, "little"))
-        for number, row_id, text in file.rows(path, open_source):
-            waiting.append(checked_id(row_id, kind, at(path, number)))
-            offset += piece.add(f"{row_id} {text}".encode())
-            places.add(offset.to_bytes(8, "little"))
-            if len(waiting) == _IDS_AT_ONCE:
-                keys.add(waiting)
-                waiting.clear()
+        for path in files.paths:
+            source = _Source(path, is_opened_by_reader=files.kind != "document")
+            for number, row_id, text in files.rows(path, source.open):
+                waiting.append(checked_id(row_id, kind, at(path, number)))
+                offset += piece.add(f"{row_id} {text}".encode())
+                places.add(offset.to_bytes(8, "little"))
+                if len(waiting) == _IDS_AT_ONCE:
+                    keys.add(waiting)
+                    waiting.clear()
+            hashes.append(source.sha256())
     keys.add(waiting)
     if not len(keys):
-        raise FormatError(f"the file holds no {kind}", where=str(path))
-    _check_unique_ids(file, keys)
-    sha256 = source.sha256() if source is not None else sha256_file(path)
+        raise FormatError(f"the file holds no {kind}", where=str(files.paths[0]))
+    _check_unique_ids(files, keys)
     is_numbered = keys.write(part)
     sizes = {file.name: file.stat().st_size for file in sorted(part.iterdir())}
     contents = _Contents(
-        format=_FORMAT, source=str(path), sha256=sha256, rows=len(keys), is_numbered=is_numbered, sizes=sizes
+        format=_FORMAT,
+        source=", ".join(map(str, files.paths)),
+        sha256=combined_sha256(hashes),
+        rows=len(keys),
+        is_numbered=is_numbered,
+        sizes=sizes,
     )
     disk.write(part / manifests.MANIFEST, msgspec.json.encode(contents))
-    return sha256
+    return hashes
+
+
+class _Source:
+    """A source file, which is hashed as it is read where that can be; parquet is read out of order.
+
+    Args:
+        path: the file.
+        is_opened_by_reader: whether what reads its rows opens it by its path.
+    """
+
+    def __init__(self, path: Path, *, is_opened_by_reader: bool) -> None:
+        self._path = path
+        with translate_read_errors(path):
+            self._opened = None if is_opened_by_reader or tables.is_parquet(path) else OpenedFile(path)
+
+    def open(self, _path: Path) -> ByteStream:
+        """Return the stream of the file's unpacked bytes."""
+        return self._opened.stream if self._opened is not None else open_stream(self._path)
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file's bytes, after its rows were read."""
+        return self._opened.sha256() if self._opened is not None else sha256_file(self._path)
 
 
 class _BufferedAppender:
@@ -243,14 +271,15 @@ class _BufferedAppender:
             disk.close(self._handle)
 
 
-def _check_unique_ids(file: _TextsFile, keys: IdIndexBuilder) -> None:
+def _check_unique_ids(files: _TextsFiles, keys: IdIndexBuilder) -> None:
     twice = keys.find_duplicate()
     if twice is None:
         return
     earlier, later = "", twice[1]
-    for row, (number, row_id, _) in enumerate(file.rows(file.path, open_stream)):
+    every = ((path, number, row_id) for path in files.paths for number, row_id, _ in files.rows(path, open_stream))
+    for row, (path, number, row_id) in enumerate(every):
         if row == twice[0]:
             earlier = row_id
         if row == later and row_id == earlier:
-            raise duplicate_error(file.ids_of, row_id, at(file.path, number))
-    raise FormatError(f"two {file.ids_of} ids have the same 64-bit hash", where=str(file.path))
+            raise duplicate_error(files.ids_of, row_id, at(path, number))
+    raise FormatError(f"two {files.ids_of} ids have the same 64-bit hash", where=str(files.paths[0]))

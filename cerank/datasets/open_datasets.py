@@ -142,7 +142,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         return folds.part_of_folds(dataset, part)
     if query_splits.split_key(part):
         return query_splits.part_by(dataset, part)
-    return part_of(dataset, part, partial(RowsRecord, cache, "parts-of-queries")) if part else dataset
+    keep = partial(RowsRecord, cache, "parts-of-queries", counted_by=(part_of.__module__,))
+    return part_of(dataset, part, keep) if part else dataset
 
 
 def dataset_runs(name: str, cache: Path) -> dict[str, Path]:

@@ -49,6 +49,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.question} {self.text}"
 
 
+SHARPER = "which is sharper, for p is stepped down"
 ANOTHER_SEED = "The same recipe with another seed may come out otherwise."
 
 
@@ -224,8 +225,8 @@ def _verdict(comparison: Comparison, row: Row) -> str:
     if row.verdict in {"better", "worse"}:
         yes = "Yes" if row.verdict == "better" else "No"
         by_p = ""
-        if row.judgment.low <= 0 <= row.judgment.high:
-            by_p = f"; the difference is shown by its adjusted p of {row.judgment.p_corrected:.2g}, which is sharper"
+        if not row.judgment.excludes_zero:
+            by_p = f"; the difference is shown by its adjusted p of {row.judgment.p_corrected:.2g}, {SHARPER}"
         between = "" if row.paired.sd == 0 else f", {_between(comparison, row)}"
         return f"{yes}{_where(comparison, row)}: {scores}{between}{by_p}."
     if margin is None or row.verdict == "cannot tell":
@@ -235,9 +236,11 @@ def _verdict(comparison: Comparison, row: Row) -> str:
     late = "" if margin.before else ", a margin chosen after the results"
     within = _between(comparison, row, is_equivalence=True)
     low, high = row.judgment.equivalence_low or 0.0, row.judgment.equivalence_high or 0.0
-    if not -margin.value < low <= high < margin.value:
+    if not row.judgment.is_within_margin:
         p = row.judgment.p_equivalence_corrected or 0.0
-        within += f"; that it is less is shown by its adjusted p of {p:.2g}, which is sharper"
+        within += f"; that it is less is shown by its adjusted p of {p:.2g}, {SHARPER}"
+    if row.judgment.is_different and low <= 0 <= high:
+        within += f"; that it is not 0 is shown by its adjusted p of {row.judgment.p_corrected:.2g}, {SHARPER}"
     is_chain = comparison.terms.pairs == "stages" and not _names_baseline(comparison, row)
     enough = f" {_capital(left)}, which is cheaper, is enough." if is_chain else ""
     if row.verdict == "equivalent":
@@ -395,6 +398,18 @@ def _between(comparison: Comparison, row: Row, *, is_equivalence: bool = False) 
     return f"somewhere between {_range(low, high)} ({confidence})"
 
 
+HOLDS_ZERO = "it holds a 0 that the adjusted p rules out, for p is stepped down"
+REACHES_BEYOND = "it reaches beyond the margin, which the adjusted p rules out, for p is stepped down"
+
+
+def beyond_interval(judgment: Judgment) -> str:
+    """Return what the verdict says that the interval beside it does not, as the end of a sentence; "" for nothing."""
+    if not judgment.is_beyond_interval:
+        return ""
+    parts = [HOLDS_ZERO] if judgment.is_different and not judgment.excludes_zero else []
+    return "; ".join([*parts, *([REACHES_BEYOND] if judgment.is_equivalent and not judgment.is_within_margin else [])])
+
+
 def is_simultaneous(comparison: Comparison) -> bool:
     """Return whether the intervals beside the verdicts of a table hold all of its true differences together."""
     return comparison.family > 1 and comparison.method in {"holm", "bonferroni", "max-t"}
@@ -516,9 +531,8 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
     if judgment.verdict == "identical":
         return "identical: both rankings hold the same documents in the same order, so nothing was tested"
     interval = f"{_judged_interval(judgment)} [{judgment.low:+.4f}, {judgment.high:+.4f}]"
-    excludes = judgment.low > 0 or judgment.high < 0
-    side = "excludes 0" if excludes else "includes 0"
-    if judgment.is_different and not excludes:
+    side = "excludes 0" if judgment.excludes_zero else "includes 0"
+    if judgment.is_different and not judgment.excludes_zero:
         side += f", but the adjusted p of {judgment.p_corrected:.3g}, which is stepped down, does not allow it"
     at_range = ", cut at the range of the measure" if judgment.is_cut else ""
     parts = [f"{judgment.verdict}{_missing_half(judgment)}: {interval} {side}{at_range}"]
@@ -530,7 +544,7 @@ def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> st
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
         is_within = (judgment.p_equivalence_corrected or 0.0) <= judgment.alpha
         late = "" if margin.before else ", chosen after the results"
-        place = "lies within" if -margin.value < low and high < margin.value else "reaches beyond"
+        place = "lies within" if judgment.is_within_margin else "reaches beyond"
         text = f"{kind} [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
         if is_within and place == "reaches beyond":
             text += f", but the adjusted p of equivalence, {judgment.p_equivalence_corrected:.3g}, shows it"

@@ -5,9 +5,11 @@ Invariant: every number comes out of the comparison as it is; nothing is compute
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from cerank.evaluation.answers import explain, shown
+from cerank.evaluation.answers import beyond_interval, explain, shown
 from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.diagnostics import FEW, Note
 from cerank.evaluation.secondary_tests import Risk
@@ -16,7 +18,7 @@ from cerank.evaluation.significance import Paired, can_show_nothing, estimate_of
 from cerank.evaluation.systems import Condition, System
 from cerank.evaluation.tuning_budgets import TUNING_NOTES
 from cerank.evaluation.verdicts.terms import Margin
-from cerank.evaluation.verdicts.verdict import Worth
+from cerank.evaluation.verdicts.verdict import Judgment, Worth
 from cerank.text.safe_text import counted
 
 METHODS = {
@@ -33,6 +35,7 @@ BACKGROUND = (  # notes that W/T/L or the answer below a run's table says too, o
 )
 LEGEND = "adjusted p: for the whole table; d_z: mean difference / its sd; W/T/L: queries won, tied, lost"
 
+STEP_MARK = "§"  # after an interval that holds a 0, or reaches beyond a margin, which the stepped-down p rules out
 FEW_MARK = "‡"  # after an interval of so few differing queries that it looks more precise than anything is known
 
 
@@ -258,6 +261,31 @@ def note_of_few(alpha: float) -> str:
     return (
         f"{FEW_MARK}: so few queries differ that nothing they do could show a difference at {alpha:.3g}; the width "
         "of the interval does not say how precisely the difference is known"
+    )
+
+
+def mark_of_step(judgment: Judgment) -> str:
+    """Return the mark after the interval beside a verdict that says less than the verdict; "" for none."""
+    return STEP_MARK if judgment.is_beyond_interval else ""
+
+
+NOTE_OF_STEP = (
+    f"{STEP_MARK}: this interval holds 0, or reaches beyond the margin, and the adjusted p rules that out: p is "
+    "stepped down, and intervals that hold all true differences together cannot be; the verdict is that of p "
+    "(`cerank guide verdicts`)"
+)
+
+
+def notes_beyond(judgments: Iterable[tuple[str, Judgment]]) -> tuple[str, ...]:
+    """Return a sentence for each verdict that says more than the interval beside it, for tables without marks.
+
+    Args:
+        judgments: each with what it is about.
+    """
+    return tuple(
+        f"{what}: {judgment.verdict}, beside an interval that says less: {text}"
+        for what, judgment in judgments
+        if (text := beyond_interval(judgment))
     )
 
 

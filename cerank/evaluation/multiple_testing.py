@@ -3,6 +3,12 @@
 Invariant: where an interval excludes 0, or lies within the margin, the adjusted p says so too. The converse does not
 hold: p is stepped down, which no interval can follow, so that an interval may hold a 0 that its p has rejected.
 
+Why none can: with one true difference of 0 among m and the others found for sure, Holm's last step spends all of alpha
+on the 0. Intervals that end at 0 where p rejects it miss a truth there in up to alpha, and each of the others misses
+its own in alpha / m: in all, in (2 - 1/m) alpha. Intervals that belong to stepped-down tests spend nothing on what is
+rejected, and so have no far end until all is rejected (Strassburger and Bretz, Stat Med 27, 2008; Guilbaud, Biom J 50,
+2008). "bonferroni" takes one step: there p and interval always agree.
+
 A comparison may be tested twice, for a difference and for equivalence. Both of its null hypotheses cannot be true
 together, so a family counts comparisons, not tests, and all verdicts in it share one error rate: the closed test of
 both kinds together (Marcus, Peritz and Gabriel, Biometrika 63, 1976; Goeman, Solari and Stijnen, Stat Med 29, 2010).

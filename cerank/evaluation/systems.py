@@ -15,6 +15,7 @@ from cerank.errors import UsageError
 from cerank.evaluation import diagnostics
 from cerank.evaluation import measures as by_name
 from cerank.evaluation.tuning_budgets import SystemTuning
+from cerank.files.hashing import sha256_json
 from cerank.registry import nearest
 
 
@@ -114,6 +115,18 @@ def measured_in(system: System, condition: Condition) -> Measured:
     raise UsageError(
         f"'{system.label}' was not measured on {condition}", hint=f"it was measured on {has}", code="not-measured"
     )
+
+
+def ranking_identity(system: System, condition: Condition) -> str:
+    """Return the hash of what a system ranked in a condition; of a mean of seeds that of all their rankings.
+
+    Raises:
+        UsageError: it was not measured there.
+    """
+    own = measured_in(system, condition).ranking_sha256
+    if own or not system.members:
+        return own
+    return sha256_json(sorted(ranking_identity(member, condition) for member in system.members))
 
 
 def values_by_query(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,9 +25,22 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of texts without line feeds, a line each; they are gone through once and not kept."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
 def sha256_json(value: object) -> str:
     """Return the SHA-256 of a value as JSON with sorted keys: equal values have equal hashes on every machine."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
+
+
+def combined_sha256(hashes: Sequence[str]) -> str:
+    """Return one SHA-256 for files with these: of a single file its own, of several that of the list of them."""
+    return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
 
 
 def sha256_file(path: Path) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.core.rankings import Ranking
-from cerank.datasets.dataset import Dataset
+from cerank.datasets.dataset import Dataset, no_document
 from cerank.datasets.document_fields import check_template, check_titles, with_template
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import MissingError, UsageError
@@ -27,6 +27,7 @@ from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.registry import Extension, Registry
 from cerank.retrieval import first_stage
 from cerank.retrieval.first_stage import RETRIEVERS
+from cerank.retrieval.known_candidates import Lookup, look_up
 from cerank.retrieval.mined_files import check_mined_files
 from cerank.retrieval.teachers import read_teacher
 from cerank.teachers import declared
@@ -36,6 +37,7 @@ BASE_TEMPLATE = "base_template"  # key of a recipe, for errors
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
 _LONGEST_EMBEDDED = 128  # tokens: nine docstrings of ten are shorter; the embedder's own training went to 256
+_LONGEST_LIST = 1_000  # documents of a query that are looked at, of a teacher or of scores of negatives
 _COUNTED = 2000  # queries whose candidates are counted at most
 
 
@@ -219,9 +221,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     ]
     pinned += [_baseline(entry, fetch=fetch) for entry in recipe.baselines]
     for use in first_stage_uses(recipe):
-        name = f"{use.first_stage} on {use.dataset}"
-        pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
-        first_stage.check_queries(datasets[use.dataset], use.first_stage)
+        pinned.append(_first_stage(use, recipe, datasets[use.dataset]))
     for name, stage in ((name, view) for name, each in recipe.chained() for view in each.by_source()):
         if stage.asked_teacher:
             pinned.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
@@ -235,6 +235,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     for teacher in recipe.evaluate.teachers:
         spec = recipe.teachers[teacher]
         for test in recipe.data.test:
+            declared.documents_read(spec, recipe.teachers, datasets[test], f"teachers.{teacher}.model", fetch=fetch)
             firsts = [
                 declared.identity(spec, recipe.teachers, datasets[test], first, fetch=fetch)
                 for first in recipe.data.first_stages
@@ -260,6 +261,29 @@ def _base(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> Input
     return Input("base", recipe.base, base.sha256, str(base.folder), (base.reading().family, *reads))
 
 
+def _first_stage(use: FirstStageUse, recipe: Recipe, dataset: Dataset) -> Input:
+    """Return a first stage as an input, with a note where its collection lacks some of the candidates.
+
+    Raises:
+        UsageError: it is a run that ranks no query, or no document, of the dataset.
+        MissingError: a candidate that would be re-ranked in a test has no text.
+    """
+    sha256 = first_stage.fingerprint(dataset, use.first_stage)
+    lookup = first_stage.check_given_run(dataset, use.first_stage, use.depth)
+    data = recipe.data
+    is_tested = use.dataset in data.test and use.first_stage in data.first_stages
+    if lookup.unknown and is_tested and use.depth == data.depth:
+        missing = no_document(lookup.unknown[0], dataset.name)
+        where = f"first stage {shown(use.first_stage, 120)}"
+        raise MissingError(missing.what, where=where, hint=f"{missing.hint} {lookup.sentence}", code=missing.code)
+    notes = (*lookup.notes, *_notes_on(lookup))
+    return Input("first_stage", f"{use.first_stage} on {use.dataset}", sha256, notes=notes)
+
+
+def _notes_on(lookup: Lookup) -> tuple[str, ...]:
+    return (f"{lookup.sentence}; a run that meets one of them fails",) if lookup.unknown else ()
+
+
 def _scorer_of_negatives(
     name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool
 ) -> Input:
@@ -272,8 +296,9 @@ def _scorer_of_negatives(
     spec = recipe.teachers.get(scores)
     if spec is not None:
         first = training_first_stage(recipe, stage)
+        notes = declared.documents_read(spec, recipe.teachers, dataset, f"teachers.{scores}.model", fetch=fetch)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
-        return Input("false_negatives", scored_by(name, stage), identity, place_of(spec))
+        return Input("false_negatives", scored_by(name, stage), identity, place_of(spec), notes)
     where = f"stages.{name}.false_negatives.scores"
     try:
         run = first_stage.open_given_run(dataset, scores)
@@ -285,6 +310,7 @@ def _scorer_of_negatives(
     if not scored:
         what = f"the run scores candidates of none of {of}"
         raise UsageError(what, where=where, hint="was it made from this dataset?", code="no-ranked-query")
+    look_up(dataset, f"run '{shown(scores, 120)}'", run.ranking, _LONGEST_LIST, where)
     notes = (f"scores candidates of {scored:,} of {of}",) if scored < len(dataset.queries) else ()
     sha256 = run.sha256 or first_stage.fingerprint(dataset, scores)
     return Input("false_negatives", scored_by(name, stage), sha256, scores, notes)
@@ -368,9 +394,14 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     spec = recipe.teachers.get(stage.asked_teacher)
     if spec is not None:
         first = training_first_stage(recipe, stage)
+        where = f"teachers.{stage.asked_teacher}.model"
+        notes = declared.documents_read(spec, recipe.teachers, dataset, where, fetch=fetch)
         identity = declared.identity(spec, recipe.teachers, dataset, first, fetch=fetch)
-        return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec))
+        return Input("teacher", f"{stage.asked_teacher} for {name}", identity, place_of(spec), notes)
     teacher = read_teacher(stage.teacher, dataset, drops_malformed=stage.malformed_lists == "drop")
+    if not teacher.ranking:
+        where, hint = f"stages.{name}.teacher: {shown(stage.teacher, 200)}", "did what wrote it fail?"
+        raise UsageError("the teacher's file ranks no query", where=where, hint=hint, code="run-empty")
     queries = counted(len(dataset.queries), "query")
     ranked = sum(query in teacher.ranking for query in dataset.queries)
     if not ranked:
@@ -387,8 +418,11 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
         _check_teacher_ranks_validation(
             name, stage, dataset, datasets[validation_dataset(recipe, stage)], teacher.ranking
         )
+    of_file = f"teacher '{shown(stage.teacher, 120)}'"
+    lookup = look_up(dataset, of_file, teacher.ranking, _LONGEST_LIST, f"stages.{name}.teacher")
     notes = (f"ranks {ranked:,} of the {queries} of {dataset.name}",) if ranked < len(dataset.queries) else ()
-    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, notes)
+    all_notes = (*notes, *_notes_on(lookup))
+    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher, all_notes)
 
 
 def place_of(spec: TeacherSpec) -> str:

@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from cerank.core.rankings import Ranking, ordered
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, without_identical_ids
@@ -18,7 +20,8 @@ from cerank.errors import CerankError, UsageError
 from cerank.files.hashing import sha256_text
 from cerank.files.line_reader import local_path
 from cerank.registry import Registry, nearest
-from cerank.retrieval import bm25
+from cerank.retrieval import bm25, known_candidates
+from cerank.retrieval.known_candidates import Lookup
 from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import open_run_file, run_file_sha256
 from cerank.trec.rows import RunFile
@@ -126,6 +129,7 @@ def candidates(
         ranking = _computed_by_extension(dataset, first_stage, depth + ignores, queries)
     else:
         given = open_given_run(dataset, first_stage).ranking
+        _check_not_empty(first_stage, given)
         ranking = given.only(queries).top(depth + ignores)
         if queries and not ranking:
             raise _ranks_none(dataset, first_stage, queries, given)
@@ -133,30 +137,61 @@ def candidates(
         ranking = without_identical_ids(ranking, depth)
     if queries and not ranking:
         raise _ranks_none(dataset, first_stage, queries)
-    if ranking and not (dataset.reads_catalog or is_built_in_bm25(dataset, first_stage)):
-        _check_documents(dataset, first_stage, ranking)
+    if ranking and not is_built_in_bm25(dataset, first_stage) and known_candidates.finds_at_once(dataset):
+        documents = (doc for query in ranking for doc in ranking[query])
+        known_candidates.check_candidates(dataset, _in_words(first_stage), documents)
     return ranking
 
 
-def check_queries(dataset: Dataset, first_stage: str) -> None:
-    """Check that a given run ranks a query of the dataset; of a mixture, of each set that brings a run of that name.
+def check_given_run(dataset: Dataset, first_stage: str, depth: int) -> Lookup:
+    """Check that a given run ranks a query of the dataset, and documents of its collection, as far as some tell.
 
-    Queries are looked up until one is found. What is computed from the documents here is not asked.
+    Of a mixture each set that brings a run of that name is asked. Queries are looked up until one is found, and
+    candidates as `known_candidates.look_up` does. What is computed from the documents here is not asked.
+
+    Args:
+        dataset: dataset with the queries that are ranked.
+        first_stage: as in `candidates`.
+        depth: documents of a query that are used.
+
+    Returns:
+        How many candidates were looked up, those that the collection lacks, and notes on the file.
 
     Raises:
-        UsageError: the run ranks none of them, as one of another collection, or no such first stage.
+        UsageError: the run ranks none of the queries, or none of the documents, as one of another collection; or no
+            such first stage.
         FormatError: a malformed run.
     """
     if _is_named_in_sets(dataset, first_stage):
-        for member in dataset.members.values():
-            check_queries(member, first_stage)
-        return
+        of_sets = [check_given_run(member, first_stage, depth) for member in dataset.members.values()]
+        unknown = tuple(doc for lookup in of_sets for doc in lookup.unknown)
+        notes = tuple(dict.fromkeys(note for lookup in of_sets for note in lookup.notes))
+        return Lookup(sum(lookup.looked_up for lookup in of_sets), unknown, notes)
     is_computed = first_stage not in dataset.runs and first_stage in RETRIEVERS
     if is_computed or is_built_in_bm25(dataset, first_stage):
-        return
-    queries, given = dataset.query_ids, open_given_run(dataset, first_stage).ranking
+        return Lookup()
+    run = open_given_run(dataset, first_stage)
+    queries, given = dataset.query_ids, run.ranking
+    _check_not_empty(first_stage, given)
     if queries and not any(query in given for query in queries):
         raise _ranks_none(dataset, first_stage, queries, given)
+    lookup = known_candidates.look_up(dataset, _in_words(first_stage), given, depth)
+    is_told = first_stage in dataset.runs or known_candidates.finds_at_once(dataset)
+    unasked = () if is_told else (f"nobody looked whether {dataset.name} has its candidates: {_NOT_INDEXED}",)
+    return msgspec.structs.replace(lookup, notes=(*run.notes, *unasked))
+
+
+_NOT_INDEXED = "ir_datasets has no index of these documents on this machine yet"
+
+
+def _in_words(first_stage: str) -> str:
+    return f"first stage '{shown(first_stage, 120)}'"
+
+
+def _check_not_empty(first_stage: str, given: Ranking) -> None:
+    if not given:
+        hint = "did the search that wrote it fail?"
+        raise UsageError("the run is empty", where=shown(first_stage, 200), hint=hint, code="run-empty")
 
 
 def _ranks_none(
@@ -166,28 +201,9 @@ def _ranks_none(
     of = f"the {counted(len(queries), 'query')} of {dataset.name}"
     own = f"queries of {dataset.name} are called {', '.join(shown(query, 40) for query in queries[:3])}"
     theirs = [shown(query, 40) for query in itertools.islice(given or (), 3)]
-    what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
+    what = f"{_in_words(first_stage)} ranks none of {of}"
     hint = f"is the run from this dataset? {own[0].upper()}{own[1:]}{', those of the run ' if theirs else ''}"
     return UsageError(what, hint=hint + ", ".join(theirs), code="no-ranked-query")
-
-
-_LOOKED_UP = 1_000  # candidates of a run whose ids are looked for in the collection
-
-
-def _check_documents(dataset: Dataset, first_stage: str, ranking: Ranking) -> None:
-    """Check that the collection has any of the first candidates; no catalog is asked, which might mean a download.
-
-    Raises:
-        UsageError: it has none, as where the run is of another collection whose queries are called the same.
-    """
-    ranked = list(itertools.islice((doc for query in ranking for doc in ranking[query]), _LOOKED_UP))
-    if any(doc in dataset.documents for doc in ranked):
-        return
-    those = ", ".join(shown(doc, 40) for doc in ranked[:3])
-    own = ", ".join(shown(doc, 40) for doc, _ in itertools.islice(dataset.documents, 3))
-    what = f"no candidate of first stage '{shown(first_stage, 120)}' is a document of {dataset.name}"
-    hint = f"is the run from this dataset? Its documents are called {own}, the candidates {those}"
-    raise UsageError(what, hint=hint, code="no-known-candidate")
 
 
 def _is_named_in_sets(dataset: Dataset, first_stage: str) -> bool:

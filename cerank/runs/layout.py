@@ -5,7 +5,6 @@ Invariant: names are made here; outside text becomes part of one only through `s
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import TypeAlias
@@ -13,29 +12,14 @@ from typing import TypeAlias
 import msgspec
 
 from cerank.core.metrics import StepMetrics, Validation
+from cerank.text.plain_names import plain_name, slug
+
+__all__ = ["JobFolder", "QueueFolder", "ReadingRow", "RunFolder", "plain_name", "runs_folder", "slug"]
 
 ReadingRow: TypeAlias = StepMetrics | Validation  # a row of readings.jsonl
 
-_CLIP = 60  # characters; two slugs and an ending stay below the 255 bytes a name may have
 _STEP_NAME = re.compile(r"step-([0-9]{6,})")
 _ATTEMPT_NAME = re.compile(r"([0-9]+)\.json")
-
-
-def plain_name(text: str, limit: int = _CLIP) -> str:
-    """Return `text` as lower-case ASCII letters, digits, `-` and `_`; different texts may give the same name."""
-    name = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
-    return name[:limit].strip("-") or "x"
-
-
-def slug(text: str) -> str:
-    """Return a file name for any text: the text itself if it already is one; different texts never share a name.
-
-    Lower case, for some file systems do not tell "A" from "a", and without dots, which part two slugs in a name.
-    """
-    name = plain_name(text)
-    if name == text and not re.search(r"-[0-9a-f]{8}$", text):  # what looks like a suffix of ours gets one too
-        return text
-    return f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def runs_folder(lab: Path) -> Path:

@@ -35,6 +35,7 @@ State = Literal["waiting", "queued", "running", "stopping", "paused", "finished"
 _ALIVE_SECONDS = 30.0  # seconds; 15 heartbeats
 _REMOVED = ".removed"
 _FILE_ENDINGS = {".run", ".trec", ".txt", ".tsv", ".res", ".gz", ".zst", ".bz2", ".xz", ".zip", ".parquet", ".json"}
+ALL_FOLDS = "@folds"  # after the name of a run of one fold: the runs of all of them
 _MOST_NAMED = 5  # runs that a hint names
 
 
@@ -351,7 +352,8 @@ def find(lab: Path, text: str) -> RunFolder:
     it is a part of. `text` is searched in the listing and never becomes a path.
 
     Raises:
-        UsageError: it fits none, or several; the hint names the nearest, or those.
+        UsageError: it fits none, or several; the hint names the nearest, or those. Or it is RUN@folds, which are the
+            runs of all folds.
     """
     known = {folder.name: folder for folder in folders(lab)}
     if text in known:
@@ -368,12 +370,20 @@ def find(lab: Path, text: str) -> RunFolder:
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
             titles = [f"{name}, {words}" for name, words in zip(fitting, titles, strict=False)]
         raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more, code="run-ambiguous")
+    if text.endswith(ALL_FOLDS) and text != ALL_FOLDS:
+        of_fold = find(lab, text.removesuffix(ALL_FOLDS))
+        what = "this takes one run, and RUN@folds are the runs of all folds"
+        raise UsageError(what, where=text, hint=f"name one run, such as {short[of_fold.name]}", code="folds-together")
     words = [*short.values(), *(label for label in labels.values() if label), *known]
-    hint = _hint_for_unknown(lab, text, words, known)
+    raise _not_found(text, _hint_for_unknown(lab, text, words, known))
+
+
+def _not_found(text: str, hint: str) -> UsageError:
+    """Return the error for a name that fits no run."""
     if os.sep in text or Path(text).suffix in _FILE_ENDINGS:
         what = f"no run is called '{text}', and there is no such file"
-        raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint, code="run-not-found")
-    raise UsageError(f"no run is called '{text}'", hint=hint, code="run-not-found")
+        return UsageError(what, hint=near_files(Path(text).expanduser()) or hint, code="run-not-found")
+    return UsageError(f"no run is called '{text}'", hint=hint, code="run-not-found")
 
 
 def _hint_for_unknown(lab: Path, text: str, words: Sequence[str], known: Collection[str]) -> str:

@@ -6,6 +6,7 @@ nothing; a row that cannot be read hides no other. A lab that cannot be written 
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     by: str  # the command, such as "compare"
     comparisons: dict[str, tuple[str, ...]]  # SHA-256 of the judgments -> a key for each comparison on them
     descriptive: tuple[str, ...] = ()  # the keys among them that had no verdict; older records count all as if they had
+    pooled: tuple[str, ...] = ()  # the keys among them of lines over several test sets: under the judgments of each
 
 
 def path_of(lab: Path) -> Path:
@@ -34,6 +36,16 @@ def path_of(lab: Path) -> Path:
 def short_key(sha256: str) -> str:
     """Return a hash as rows keep it."""
     return sha256[:_KEY_LENGTH]
+
+
+def distinct(comparisons: Mapping[str, Sequence[str]], pooled: Container[str]) -> set[tuple[str, str]]:
+    """Return each comparison once, as (judgments, key); one over several test sets as ("", key).
+
+    Args:
+        comparisons: judgments -> keys.
+        pooled: the keys of comparisons over several test sets.
+    """
+    return {("" if key in pooled else judged, key) for judged, keys in comparisons.items() for key in keys}
 
 
 def load(lab: Path) -> list[Look]:

@@ -1,4 +1,7 @@
-"""A cross-encoder as a teacher: any base or checkpoint that `cerank rerank` takes, in this process."""
+"""A cross-encoder as a teacher: any base or checkpoint that `cerank rerank` takes, in this process.
+
+Invariant: a checkpoint of a run reads documents as it did there, whatever the recipe that it teaches says of them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cerank.core.rankings import Ranking
 from cerank.errors import UsageError
+from cerank.inference.documents_of_run import ModelDocuments, documents_of, use_passages
 from cerank.machine import process_environment
 from cerank.teachers.engines.engine import StopTeachingError, Usage
 from cerank.teachers.requests import Hooks, TeachRequest
@@ -32,16 +36,18 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
     from cerank.kernels.determinism import make_deterministic
 
     make_deterministic(request.device, request.threads)
-    scorer = _scorer(request)
-    dataset = request.dataset
+    scorer, documents = _scorer(request)
+    where = f"teachers.{request.name}.model"
+    dataset = documents.written(request.dataset, where)
+    use_passages(documents.passages, scorer, dataset, where)
     facts = score_cache_key(
-        scorer.checkpoint,
+        scorer.checkpoint + scorer.scored_text,
         dataset.documents.fingerprint(),
         device=request.device,
         threads=request.threads,
         precision=scorer.precision,
     )
-    cache = ScoreCache(request.cache, facts)
+    cache = ScoreCache(request.cache, facts, has_passages=bool(scorer.scored_text))
     scores: dict[str, dict[str, float]] = {}
 
     def query_texts(ids: Sequence[str]) -> list[str]:
@@ -56,8 +62,10 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
     return scores
 
 
-def _scorer(request: TeachRequest) -> Scorer:
+def _scorer(request: TeachRequest) -> tuple[Scorer, ModelDocuments]:
     """Return the scorer of a checkpoint of cerank, or of a base whose head is trained or needs no training.
+
+    With it, how it reads documents: a checkpoint of a run as it did there.
 
     Raises:
         UsageError: a base whose head would be random.
@@ -68,7 +76,7 @@ def _scorer(request: TeachRequest) -> Scorer:
 
     files = bases.locate(request.spec.model, fetch=request.fetch)
     if (files.folder / bases.CHECKPOINT_CONFIG).is_file():
-        return Scorer.load(files.folder, request.device, "fp32")
+        return Scorer.load(files.folder, request.device, "fp32"), documents_of(files.folder)
     named = str(model_folders.json_object(files.folder / "config.json").get("architectures"))
     if files.pooling == "classifier" and "ForSequenceClassification" not in named:
         hint = "take a re-ranker, or a checkpoint of a run"
@@ -77,4 +85,4 @@ def _scorer(request: TeachRequest) -> Scorer:
     limits = TokenLimits(*_LIMITS)
     scorer = Scorer(encoder, PairTokenizer(cross_encoder.load_tokenizer(files.folder), limits), request.device, "fp32")
     scorer.checkpoint = f"{files.sha256} {files.pooling} {_LIMITS}"
-    return scorer
+    return scorer, ModelDocuments()

@@ -9,8 +9,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.document_fields import check_template
 from cerank.files.hashing import sha256_json, sha256_text
+from cerank.inference.documents_of_run import documents_of
 from cerank.models import bases
 from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.retrieval import first_stage
@@ -38,9 +42,33 @@ def decisive_parts(spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], *, fe
         parts["template"] = prompts.template_of(spec).sha256
     if spec.is_local:
         is_scorer = spec.kind == "cross-encoder"
-        folder = None if is_scorer else bases.model_folder(spec.model, fetch=fetch)
-        parts["model"] = bases.fingerprint(folder) if folder else bases.locate(spec.model, fetch=fetch).sha256
+        if not is_scorer:
+            return parts | {"model": bases.fingerprint(bases.model_folder(spec.model, fetch=fetch))}
+        files = bases.locate(spec.model, fetch=fetch)
+        parts["model"] = files.sha256
+        documents = documents_of(files.folder)
+        if not documents.is_plain:  # a checkpoint of a run, which reads documents as it did there
+            read = {"template": documents.template, "passages": documents.passages}
+            parts["documents"] = msgspec.to_builtins(read)
     return parts
+
+
+def documents_read(
+    spec: TeacherSpec, teachers: Mapping[str, TeacherSpec], dataset: Dataset, where: str, *, fetch: bool = False
+) -> tuple[str, ...]:
+    """Return how checkpoints of runs read documents, of a teacher or of an ensemble; none where plain.
+
+    Raises:
+        UsageError: the documents lack a field by which one of them reads.
+        CerankError: a model in process is missing or malformed.
+    """
+    notes = []
+    for member in [teachers[name] for name in spec.members] if spec.kind == "ensemble" else [spec]:
+        if member.kind == "cross-encoder" and member.is_local:
+            documents = documents_of(bases.locate(member.model, fetch=fetch).folder)
+            check_template(dataset, documents.template, where)
+            notes += [] if documents.is_plain else [f"reads {documents}, as its run did"]
+    return tuple(dict.fromkeys(notes))
 
 
 def identity(

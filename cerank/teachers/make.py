@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 import cerank
-from cerank.core.rankings import Ranking, ordered
+from cerank.core.rankings import Ranking, RankingOfKept, ordered
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_json
 from cerank.files.json_records import load_if_there, timestamp
@@ -58,18 +58,13 @@ def candidates_of(request: TeachRequest) -> Ranking:
     ranking = first_stage.candidates(
         request.dataset, request.first_stage, request.spec.depth, request.cache, request.queries
     )
-    documents = request.dataset.documents
-    rows_of = {query: [(doc, score) for doc, score in zip(docs, ranking.scores(query), strict=True) if doc in documents]
-            for query, docs in ranking.items()}  # fmt: skip
-    if not any(rows_of.values()):
+    with_texts = RankingOfKept(ranking, request.dataset.documents.__contains__)
+    if not with_texts:
         named = next(doc for docs in ranking.values() for doc in docs)
         what = f"no candidate of first stage '{shown(request.first_stage, 120)}' has a text in {request.dataset.name}"
         hint = f"is the run from this collection? It names {shown(named, 40)}"
         raise UsageError(what, hint=hint, code="no-candidate-texts")
-    return Ranking(
-        {query: [doc for doc, _ in rows] for query, rows in rows_of.items() if rows},
-        {query: [score for _, score in rows] for query, rows in rows_of.items() if rows},
-    )
+    return with_texts
 
 
 def ranked_queries(request: TeachRequest, before: Ranking) -> Iterator[PromptedQuery]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -49,11 +49,17 @@ class Table(msgspec.Struct, frozen=True):
     empty: str = ""  # said on stderr in place of a table without rows, for people
 
 
+def key_value_table(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
+    """Return a table of one thing, a key and its value in each row."""
+    return Table(name, (Column("key", "key"), Column("value", "value")), tuple(rows), title)
+
+
 def written(tables: Sequence[Table], form: str) -> str:
     """Return the tables as text in "csv", "tsv", "json", "jsonl", "latex" or "markdown".
 
     csv, tsv, latex and markdown put a blank line between tables, json makes one object of row lists by table name (one
-    table is a plain list of rows), jsonl adds the key "table" to each row of several.
+    table is a plain list of rows), jsonl adds the key "table" to each row of several. Tables of one name have their
+    rows in one list.
 
     Raises:
         ValueError: no such format; a fault of the program.
@@ -82,9 +88,22 @@ def records(table: Table) -> list[dict[str, Value]]:
     return [{key: _exact(value) for key, value in zip(keys, row, strict=True)} for row in table.rows]
 
 
+def document(tables: Sequence[Table], meta: Mapping[str, object]) -> str:
+    """Return tables, or one alone, as a JSON object: `meta`, the rows of each table by its name, and all `notes`."""
+    notes = list(dict.fromkeys(note for table in tables for note in table.notes))
+    return escapes.json_text({"meta": meta, **_by_name(tables), "notes": notes}, indent=2) + "\n"
+
+
 def _json(tables: Sequence[Table]) -> str:
-    document = records(tables[0]) if len(tables) == 1 else {table.name: records(table) for table in tables}
-    return escapes.json_text(document, indent=2) + "\n"
+    rows = records(tables[0]) if len(tables) == 1 else _by_name(tables)
+    return escapes.json_text(rows, indent=2) + "\n"
+
+
+def _by_name(tables: Sequence[Table]) -> dict[str, list[dict[str, Value]]]:
+    rows: dict[str, list[dict[str, Value]]] = {}
+    for table in tables:
+        rows.setdefault(table.name, []).extend(records(table))
+    return rows
 
 
 def _jsonl(tables: Sequence[Table]) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import torch
@@ -26,14 +26,12 @@ from cerank.core.metrics import StepMetrics
 from cerank.core.ranks import Ranks, shard_count
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
-from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.packing import to_device
 from cerank.kernels.rank_group import RankGroup
 from cerank.kernels.recomputation import recompute_layers
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout, tie_token_types
 from cerank.models.forward_pass import ForwardPass
 from cerank.models.lora.adapter_training import add_adapter
-from cerank.planning.training_memory import MOMENTS
 from cerank.recipes.schema import Stage
 from cerank.recipes.sections.passage_specs import PassageSpec
 from cerank.tokenization.tokens import PairTokenizer
@@ -43,8 +41,9 @@ from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.filtering.filter_state import FilterState
 from cerank.training.filtering.filtered_steps import LossProbe, changes
 from cerank.training.filtering.group_filter import GroupFilter
-from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
+from cerank.training.forward_backward import ForwardBackward
 from cerank.training.gradient_cosines import cosines_of
+from cerank.training.microbatch_fit import MemoryCallback, MicrobatchFit, update_within_memory
 from cerank.training.objective import Objective
 from cerank.training.optimization.optimizers import make_optimizer, set_rate
 from cerank.training.optimization.weight_average import WeightAverage
@@ -54,8 +53,6 @@ from cerank.training.parameter_shards.whole_weights import WholeWeights
 from cerank.training.passage_pooling import pool_passages
 from cerank.training.step_shards import RankStats, StepShards, bits_of
 from cerank.training.weight_shares import WeightShares
-
-Result = TypeVar("Result")
 
 
 class PausedError(Exception):
@@ -80,7 +77,7 @@ class StepResult(NamedTuple):
         return len(self.batch), sum(len(encoded.pairs) for encoded in self.batch)
 
 
-class TrainerCallback(Protocol):
+class TrainerCallback(MemoryCallback, Protocol):
     """What a trainer calls while it trains: the worker logs and validates in it, a test records."""
 
     def on_step(self, metrics: StepMetrics) -> None:
@@ -106,9 +103,6 @@ class TrainerCallback(Protocol):
 
     def on_rejected(self, reason: str) -> None:
         """Record that a damaged checkpoint, or an update that was not finite, is not used."""
-
-    def on_out_of_memory(self, what: str) -> None:
-        """Record that fewer tokens go through the model at once from here on; the groups of a step stay the same."""
 
     def on_filter(self, step: int, what: str) -> None:
         """Record how groups are chosen from here on, in a stage with a filter."""
@@ -182,8 +176,9 @@ class Trainer:
         microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
         passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
         self._shards = self._divide_steps(shares)
-        if not state.step and not microbatches:
-            self._fit_microbatch(model, passes, callback)
+        memory = self.microbatch_fit(model, passes, callback)
+        if self.probes_memory and not state.step and not microbatches:
+            memory.fit()
         state = self._start_filter(self._with_start(state, callback), model, data, passes)
 
         with Prefetcher(data, steps) as prefetcher, self._writer(callback) as writer:
@@ -200,11 +195,10 @@ class Trainer:
 
                 # at some steps: the angle between what the stage's losses ask for; it changes nothing
                 passes.microbatch = microbatches.get(step, passes.microbatch)
-                cosines = self._gradient_cosines(passes, batch, step, model, callback)
+                cosines = self._gradient_cosines(passes, batch, step, memory)
 
                 # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
-                compute = partial(self._pass_of_step, passes, batch, step, state.filter)
-                result = self._within_memory(compute, step, model, passes, callback)
+                result = memory.run(partial(self._pass_of_step, passes, batch, step, state.filter), step)
                 self._tell_of_filter(state.filter, result.filter_state, step, callback)
 
                 # on several devices: the gradient of the whole step, added in the same order for any number of them
@@ -244,16 +238,6 @@ class Trainer:
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
                     self._save(writer, shares, optimizer, state, callback)
         return state
-
-    def _fit_microbatch(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> None:
-        """Find how many tokens the device's memory holds at once, before the first step of a stage; on a GPU alone.
-
-        The number is recorded even if it is as the stage has it: a stage that is killed before its first checkpoint
-        begins again in the same parts, whatever else is on the GPU by then.
-        """
-        if self.probes_memory:
-            self.probe_memory(model, passes, callback)
-            self._record_microbatch(0, passes.microbatch)
 
     def prepare(self, model: CrossEncoder) -> None:
         """Make the model what the stage trains: dropout, an adapter, what stays as it is."""
@@ -378,11 +362,6 @@ class Trainer:
             self.ranks.check_equal(bits_of(trained), f"stages.{self.name}")
         writer.save(shares, optimizer, state, callback.before_save, self._average)
 
-    def _record_microbatch(self, step: int, tokens: int) -> None:
-        """Record that from `step` on at most `tokens` tokens go through the model at once."""
-        if self.ranks.is_first:
-            checkpoints.record_microbatch(self.folder, step, tokens)
-
     def _with_parts(self, metrics: StepMetrics, values: Sequence[float], cosines: dict[str, float]) -> StepMetrics:
         """Return the metrics of a step with the value of each loss, where the stage has several."""
         if len(self.objective) == 1:
@@ -391,9 +370,8 @@ class Trainer:
         return msgspec.structs.replace(metrics, parts=parts, cosines=cosines)
 
     def _gradient_cosines(
-        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int, model: CrossEncoder,
-        callback: TrainerCallback,
-    ) -> dict[str, float]:  # fmt: skip
+        self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int, memory: MicrobatchFit
+    ) -> dict[str, float]:
         """Return the cosine of the gradients of each two of the stage's losses; {} at a step where they are not read.
 
         Each loss takes a forward and a backward pass of its own, with the same dropout as the step, and its gradient
@@ -405,9 +383,9 @@ class Trainer:
         gradients = []
         for number in range(len(self.objective)):
             compute = partial(self.forward_backward, passes, batch, step, number)
-            self._sum_over_ranks(self._within_memory(compute, step, model, passes, callback))
+            self._sum_over_ranks(memory.run(compute, step))
             gradients.append([weight.grad for weight in passes.model.trained_weights])
-            model.zero_grad(set_to_none=True)
+            memory.model.zero_grad(set_to_none=True)
         return cosines_of(self.objective.names, gradients)
 
     def forward_backward(
@@ -498,46 +476,30 @@ class Trainer:
         forward = ForwardPass(model, tokens, self.device, self.stage.precision)
         return ForwardBackward(forward, self.name, self.seed, microbatch or self.stage.tokens_at_once)
 
+    def microbatch_fit(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> MicrobatchFit:
+        """Return what does a step again with fewer tokens at once, where the device's memory is short."""
+        return MicrobatchFit(
+            self.name,
+            self.stage,
+            model=model,
+            passes=passes,
+            folder=self.folder,
+            device=self.device,
+            ranks=self.ranks,
+            callback=callback,
+            turns=self._turns,
+        )
+
     def optimizer(self, shares: WeightShares) -> Optimizer:
         """Return the stage's optimizer over every trained weight, or this process's share of it."""
         return make_optimizer(self.stage, shares, f"stages.{self.name}", is_alike=self._divides_weights)
 
-    def probe_memory(self, model: CrossEncoder, passes: ForwardBackward, callback: TrainerCallback) -> None:
-        """Try the largest microbatch before training, with room for the optimizer, and halve it until it fits."""
-
-        def try_largest() -> None:
-            copies = MOMENTS[self.stage.optimizer] + (self.stage.ema > 0)
-            moments = [torch.empty_like(weight) for weight in passes.model.trained_weights for _ in range(copies)]
-            with self._turns.trial() if self._turns is not None else contextlib.nullcontext():
-                passes.model.probe_memory(passes.microbatch, self.stage.max_length)
-            del moments
-
-        self._within_memory(try_largest, 0, model, passes, callback)
-        model.zero_grad(set_to_none=True)
-
     def _update(self, optimizer: Optimizer, rate: float) -> None:
         """Make the optimizer's step at a learning rate, and take its weights into their average, if there is one."""
         set_rate(optimizer, rate)
-        self.update_within_memory(optimizer)
+        update_within_memory(optimizer, self.device)
         if self._average is not None:
             self._average.update()
-
-    def update_within_memory(self, optimizer: Optimizer) -> None:
-        """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
-
-        All memory is taken before any weight changes, so a step that fails so has changed none. Later steps take none.
-        """
-        is_first = not optimizer.state
-        try:
-            optimizer.step()
-        except RuntimeError as error:
-            if not is_first or not is_out_of_memory(error):
-                raise
-        else:
-            return
-        optimizer.state.clear()  # of the moments some are missing, and all that are there would count a step twice
-        release_memory(self.device)
-        optimizer.step()
 
     def _loss_of_groups(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
         """Return the weighted sum (groups,) of each group's losses, from the scores (pairs,) of all groups."""
@@ -563,44 +525,6 @@ class Trainer:
         largest = scores.masked_fill(~mask, -math.inf).amax(dim=1)
         smallest = scores.masked_fill(~mask, math.inf).amin(dim=1)
         self._spread = torch.maximum(self._spread, (largest - smallest).amax().to(self._spread.dtype))
-
-    def _within_memory(
-        self, work: Callable[[], Result], step: int, model: CrossEncoder, passes: ForwardBackward,
-        callback: TrainerCallback,
-    ) -> Result:  # fmt: skip
-        """Return what `work` returns; wherever the device runs out of memory, halve the microbatch and try again.
-
-        The new size is recorded with its step (0: before training), so that a step that is repeated after a kill
-        computes in the same parts.
-
-        Raises:
-            RunFailedError: the microbatch was halved `MAX_HALVINGS` times already.
-        """
-        while True:
-            reason = ""
-            try:
-                result = work()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).splitlines()[0][:200]
-            if reason and self._turns is not None and self.ranks.count > 1:  # the others wait within this pass
-                raise self._out_of_memory(passes.microbatch, reason, "set microbatch to half as many tokens")
-            if not (reason := self.ranks.any(reason)):  # too little memory in one process concerns all
-                return result
-            model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
-            release_memory(self.device)
-            if self.stage.tokens_at_once // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
-                hint = "lower max_length, or take a smaller base or a device with more memory"
-                raise self._out_of_memory(passes.microbatch, reason, hint)
-            passes.microbatch //= 2
-            self._record_microbatch(step, passes.microbatch)
-            when = f"step {step}" if step else "before training"
-            callback.on_out_of_memory(f"{when}: {passes.microbatch} tokens at once from here on; {reason}")
-
-    def _out_of_memory(self, tokens: int, reason: str, hint: str) -> RunFailedError:
-        what = f"out of memory at {tokens} tokens: {reason}"
-        return RunFailedError(what, where=f"stages.{self.name}", hint=hint, code="out-of-memory")
 
     def _skip_update(self, state: TrainingState, loss: float, norm: float, callback: TrainerCallback) -> TrainingState:
         """Return the state after a step whose update is not made, or end the run if the recipe allows no more."""

@@ -84,7 +84,7 @@ class MappedRunWriter:
         self._files = {name: _HashedFile(folder / name) for name in names}
         self._first: set[str] = set()  # the first ids, so that most runs of scattered queries are known at once
         self._ids = IdIndexBuilder(folder / "spilled")  # of all queries
-        self._rows = self._bytes = self._ties = self._misranked = 0
+        self._rows = self._bytes = self._ties = self._misranked = self._rising = 0
 
     def add(self, rows: OrderedRows) -> None:
         """Write some queries.
@@ -106,6 +106,7 @@ class MappedRunWriter:
         self._rows += len(rows.scores)
         self._ties += rows.ties
         self._misranked += rows.misranked
+        self._rising += rows.rising
 
     def _write_documents(self, rows: OrderedRows) -> None:
         if self._is_numbered:
@@ -147,6 +148,7 @@ class MappedRunWriter:
             is_scattered=is_scattered,
             is_numbered=self._is_numbered,
             files=tuple(file.closed() for file in self._files.values()),
+            rising=self._rising,
         )
         self._files = {}
         disk.write(self._folder / manifests.MANIFEST, msgspec.json.encode(contents))

@@ -21,6 +21,7 @@ from cerank.files import json_records, tables
 from cerank.files.line_reader import at, line_blocks, translate_read_errors
 from cerank.files.packed_files import first_bytes, open_stream
 from cerank.text.safe_text import counted, shown
+from cerank.trec.rank_order import count_rising, note_on_rising
 from cerank.trec.rows import is_comment
 
 QUERY_COLUMNS = ("query_id", "qid", "q_id", "query-id", "queryid", "topic_id")
@@ -144,11 +145,15 @@ def _parquet_rows(path: Path, _layout: Layout, kind: str) -> ForeignRows:
     kinds = tables.column_kinds(path)
     query, document, value, rank = value_columns(list(kinds), kind, str(path))
     rows: list[tuple[str, str, float]] = []
-    for number, (query_id, doc_id, cell) in tables.rows(path, [query, document, value or rank]):
-        if query_id is None or doc_id is None or cell is None:
+    ranked: list[str] = []
+    for number, (query_id, doc_id, *cells) in tables.rows(path, [query, document, *filter(None, (value, rank))]):
+        if query_id is None or doc_id is None or cells[0] is None:
             raise FormatError("a row without query, document or value", where=at(path, number))
-        rows.append((str(query_id), str(doc_id), _number(cell, path, number)))
-    return ForeignRows(rows, []) if value else _by_rank(rows, "no scores: rows are ordered by their rank")
+        rows.append((str(query_id), str(doc_id), _number(cells[0], path, number)))
+        ranked += map(str, cells[1:])
+    if not value:
+        return _by_rank(rows, "no scores: rows are ordered by their rank")
+    return ForeignRows(rows, _notes_on_ranks(rows, ranked))
 
 
 def _json_rows(path: Path, _layout: Layout, _kind: str) -> ForeignRows:
@@ -200,13 +205,16 @@ def _text_rows(path: Path, layout: Layout, kind: str) -> ForeignRows:
     else:
         query, document, value = "query", "document", "score" if kind == "run" else "grade"
     places = [columns.index(name) for name in (query, document, value or rank)]
-    rows = []
+    has_both = kind == "run" and bool(value) and "rank" in columns
+    rows, ranked = list[tuple[str, str, float]](), list[str]()
     for number, parts in _cells(path, layout):
         if len(parts) != len(columns):
             what = f"{counted(len(parts), 'column')}, and {len(columns)} in the first row"
             raise FormatError(what, where=at(path, number))
         query_id, doc_id, text = (parts[place].strip() for place in places)
         rows.append((query_id, doc_id, _number(text, path, number)))
+        if has_both:
+            ranked.append(parts[columns.index("rank")])
     if layout.has_header and not value:
         return _by_rank(rows, "no scores: rows are ordered by their rank")
     if kind == "run" and columns == ("query", "document", "score"):
@@ -215,7 +223,15 @@ def _text_rows(path: Path, layout: Layout, kind: str) -> ForeignRows:
         note = "three columns, read as query, document and score"
     elif kind == "run" and len(columns) == 5:
         note = f"five columns, read as {', '.join(columns)}"
-    return ForeignRows(rows, [note] if note else [])
+    return ForeignRows(rows, [*([note] if note else []), *_notes_on_ranks(rows, ranked)])
+
+
+def _notes_on_ranks(rows: Sequence[tuple[str, str, float]], ranks: Sequence[str]) -> list[str]:
+    """Return the note on scores that rise with the ranks, each as it is written; none without ranks."""
+    if not ranks:
+        return []
+    read = ((query, rank, score) for (query, _, score), rank in zip(rows, ranks, strict=True))
+    return list(note_on_rising(*count_rising(read)))
 
 
 def _cells(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:

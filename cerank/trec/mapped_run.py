@@ -47,6 +47,7 @@ class MappedRunContents(msgspec.Struct, frozen=True, kw_only=True):
     is_scattered: bool  # whether the rows of some query were not adjacent
     is_numbered: bool  # whether documents are kept as numbers
     files: tuple[manifests.ManifestEntry, ...]
+    rising: int = 0  # queries whose scores never fall with the rank; of a run ingested by an early version 0
 
 
 class MappedRun:

@@ -13,6 +13,7 @@ from cerank.files import file_cache
 from cerank.files.hashing import input_sha256
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.trec.layouts import layout_of
+from cerank.trec.rank_order import note_on_rising
 from cerank.trec.rows import RunFile, ingested_folder
 from cerank.trec.text_io import read_run
 
@@ -20,16 +21,19 @@ LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
 LARGE_PACKED = 16 << 20  # likewise, where it is packed
 
 
-def is_large(path: Path) -> bool:
-    """Return whether the run is read through a memory map.
+def is_large(*paths: Path) -> bool:
+    """Return whether the run, or the files that are one collection together, are read through a memory map.
 
     Raises:
-        MissingError, UsageError: the file does not exist or cannot be read.
+        MissingError, UsageError: a file does not exist or cannot be read.
     """
-    try:
-        return path.stat().st_size >= (LARGE_PACKED if path.suffix in PACKED_ENDINGS else LARGE)
-    except OSError as error:
-        raise os_error(error, path) from error
+    size = 0
+    for path in paths:
+        try:
+            size += path.stat().st_size
+        except OSError as error:
+            raise os_error(error, path) from error
+    return size >= (LARGE_PACKED if paths[0].suffix in PACKED_ENDINGS else LARGE)
 
 
 def open_run_file(path: Path, cache: Path | None) -> RunFile:
@@ -52,7 +56,8 @@ def open_run_file(path: Path, cache: Path | None) -> RunFile:
 
     ranking = ingest.ingest_run(path, cache)
     contents = ranking.store.contents
-    return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
+    notes = note_on_rising(contents.rising, contents.queries)
+    return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256, notes=notes)
 
 
 def run_file_sha256(path: Path, cache: Path | None) -> str:

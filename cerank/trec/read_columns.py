@@ -17,6 +17,7 @@ from cerank.files.hashing import input_sha256
 from cerank.files.line_reader import blocks, translate_read_errors
 from cerank.files.packed_files import UNCHECKED_BYTES, open_stream
 from cerank.trec.parse_blocks import parse_block
+from cerank.trec.rank_order import note_on_rising
 from cerank.trec.row_ordering import (
     DuplicateDocumentError,
     OrderedRows,
@@ -31,7 +32,7 @@ _BLOCK = 32 << 20  # bytes parsed at once, by all cores
 _DENSE = (
     16  # a packed run that unpacks to more than so many times its size is checked for duplicates; real ones: 3 to 10
 )
-_KEPT = ("query", "document", "score")
+_KEPT = ("query", "document", pl.col("rank").cast(pl.Int64, strict=False), "score")  # a rank in 8 bytes
 
 
 class ColumnRanking(LazyRanking):
@@ -86,7 +87,8 @@ def read_columns(path: Path) -> RunFile:
     except DuplicateDocumentError as error:
         raise_duplicate(path, error.query)
     del frame  # before every id becomes a text of Python's
-    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=input_sha256(path))
+    notes = note_on_rising(rows.rising, len(rows.queries))
+    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=input_sha256(path), notes=notes)
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, str]:

@@ -29,6 +29,7 @@ class OrderedRows(msgspec.Struct, frozen=True):
     scores: NDArray[np.float32]  # strictly decreasing within a query
     ties: int  # rows whose float32 score equals a neighbor's
     misranked: int  # queries whose rank column orders documents against their scores
+    rising: int  # of these, queries whose scores never fall with the rank, as distances do
 
 
 class DuplicateDocumentError(Exception):
@@ -66,7 +67,7 @@ def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
 def order_rows(frame: pl.DataFrame) -> OrderedRows:
     """Return the rows of `frame` in their final order; the rows of each query must be adjacent.
 
-    Without a column `rank` none is misranked.
+    Without a column `rank` none is misranked, and no scores rise with the rank.
 
     Raises:
         DuplicateDocumentError: a query has a document twice.
@@ -78,7 +79,7 @@ def order_rows(frame: pl.DataFrame) -> OrderedRows:
     names = frame["query"].gather(starts[:-1]).to_list()
     _check_duplicates_by_hash(frame, place, names)
     scores = frame["score"].to_numpy().astype(np.float32)
-    misranked = _misranked(frame["rank"], scores, starts, place) if "rank" in frame.columns else 0
+    misranked, rising = _misranked(frame["rank"], scores, starts, place) if "rank" in frame.columns else (0, 0)
     documents = frame["document"]
     falls = np.ones(len(scores), dtype=bool)
     falls[:-1] = scores[:-1] > scores[1:]  # no difference: it may overflow
@@ -87,7 +88,7 @@ def order_rows(frame: pl.DataFrame) -> OrderedRows:
     if not falls.all():
         documents, scores = _sort_queries(documents, scores, place, np.unique(place[~falls]))
         scores, ties = _break_ties(scores, starts, place, names)
-    return OrderedRows(starts, names, documents, scores, ties, misranked)
+    return OrderedRows(starts, names, documents, scores, ties, misranked, rising)
 
 
 def check_no_duplicates(frame: pl.DataFrame) -> None:
@@ -129,8 +130,11 @@ def _check_duplicates_by_hash(frame: pl.DataFrame, place: Ints, names: list[str]
             raise DuplicateDocumentError(names[query])
 
 
-def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, place: Ints) -> int:
-    """Count the queries whose ranks are not numbers or put a lower score before a higher one."""
+def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, place: Ints) -> tuple[int, int]:
+    """Count the queries whose ranks are not numbers or put a lower score before a higher one, and those that rise.
+
+    The latter have different ranks, each a number, and no score that falls from one rank to the next.
+    """
     numbers = ranks.cast(pl.Int64, strict=False)
     values = numbers.fill_null(0).to_numpy()
     is_fine = np.ones(len(values), dtype=bool)
@@ -139,16 +143,20 @@ def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, plac
     if numbers.null_count():
         is_fine &= numbers.is_not_null().to_numpy()
     if is_fine.all():
-        return 0
+        return 0, 0
     is_suspect = np.isin(place, np.unique(place[~is_fine]))
     where, ranked, scored = place[is_suspect], values[is_suspect], scores[is_suspect]
     order = np.lexsort((ranked, where))
     where, scored = where[order], scored[order]
-    rises = (scored[1:] > scored[:-1]) & (where[1:] == where[:-1])
-    wrong = set(np.unique(where[1:][rises]).tolist())
+    is_next = where[1:] == where[:-1]
+    wrong = set(np.unique(where[1:][(scored[1:] > scored[:-1]) & is_next]).tolist())
+    ranked = ranked[order]
+    not_rising = is_next & ((scored[1:] < scored[:-1]) | (ranked[1:] == ranked[:-1]))
+    rising = wrong - set(np.unique(where[1:][not_rising]).tolist())
     if numbers.null_count():
-        wrong |= set(np.unique(place[numbers.is_null().to_numpy()]).tolist())
-    return len(wrong)
+        unread = set(np.unique(place[numbers.is_null().to_numpy()]).tolist())
+        return len(wrong | unread), len(rising - unread)
+    return len(wrong), len(rising)
 
 
 def _sort_queries(

@@ -26,7 +26,7 @@ class RunFile(msgspec.Struct, frozen=True):
     tag: str  # tag in the first row; "" for an empty file
     ties: int = 0  # entries whose float32 score equals a neighbor's
     sha256: str = ""  # hash of the file's bytes; "" for a ranking that was never a file
-    notes: tuple[str, ...] = ()  # sentences on how a file was read that is not a TREC run of six columns
+    notes: tuple[str, ...] = ()  # sentences on how the file was read, and on scores that rise with its ranks
     comments: tuple[str, ...] = ()  # lines with # at its beginning, such as those of ir_metadata
 
 

@@ -23,6 +23,7 @@ from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, li
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.text.safe_text import counted, shown
 from cerank.trec import layouts
+from cerank.trec.rank_order import note_on_rising, rises
 from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, is_comment, raise_duplicate, score_of, too_many_ties
 
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
@@ -34,11 +35,12 @@ _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query
 class _QueryRows:
     """The documents and float32 scores of one query, in file order; 12 bytes a row beside the ids themselves."""
 
-    __slots__ = ("ids", "next_check", "scores")
+    __slots__ = ("ids", "next_check", "ranks", "scores")
 
     def __init__(self) -> None:
         self.next_check = 1 << 16  # rows after which duplicates are looked for
         self.ids: list[str] = []
+        self.ranks: list[bytes] = []  # as they are written
         self.scores = array("f")
 
 
@@ -63,6 +65,7 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
                 rows = queries.setdefault(query, _QueryRows())
                 tag = tag or parts[5].decode()
             rows.ids.append(parts[2].decode())
+            rows.ranks.append(parts[3])
             if len(rows.ids) == rows.next_check:  # else a file of repeated rows would fill the memory first
                 rows.next_check *= 2
                 if len(set(rows.ids)) != len(rows.ids):
@@ -133,8 +136,9 @@ def read_trec_run(path: Path) -> RunFile:
 
         return read_columns(path)
     queries, tag = _gather_rows(path)
+    notes = note_on_rising(sum(rises(rows.ranks, rows.scores) for rows in queries.values()), len(queries))
     ranking, ties = _rank_queries(queries, path)
-    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=input_sha256(path))
+    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=input_sha256(path), notes=notes)
 
 
 def read_run(path: Path) -> RunFile:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -38,6 +39,10 @@ from cerank.worker.heartbeat import Heartbeat
 from cerank.worker.run_context import RunContext, StopFlag, hold_devices
 from cerank.worker.run_log import RunLog
 from cerank.worker.usage_recorder import UsageRecorder
+
+if TYPE_CHECKING:
+    from cerank.kernels.rank_group import RankGroup  # imports torch
+    from cerank.recipes.plan import Plan
 
 _PACKAGES = (
     "torch",
@@ -180,6 +185,9 @@ def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), co
     repaired = repair.repair_run(folder)
     if folder.done.exists():
         _log("the run is already finished")
+        if count > 1:  # the others wait for an order, and hold their devices meanwhile
+            with _first_of_several(plan, named or plan.devices):
+                pass
         return ExitCode.OK
     check_extensions(plan.extensions)
     repair.remove_leftovers(folder, plan)
@@ -235,19 +243,30 @@ def _carry_out_as_first(context: RunContext, number: int, devices: Sequence[str]
     Raises:
         PausedError: this process was asked to stop.
     """
-    from cerank.kernels import determinism
     from cerank.planning import several_devices
+
+    with _first_of_several(context.plan, devices) as (group, places):
+        several_devices.check_division(context.plan.recipe, context.plan.step_shards, group.count)
+        context.log.event("ranks joined", f"{group.count} processes: {', '.join(places)}")
+        shared = msgspec.structs.replace(context, ranks=group, own_device=places[0])
+        _carry_out_to_end(shared, number, places)
+
+
+@contextlib.contextmanager
+def _first_of_several(plan: Plan, devices: Sequence[str]) -> Iterator[tuple[RankGroup, list[str]]]:
+    """Join the other processes for the time of the `with` block; yields their group, and the device of each.
+
+    They are told at its end that there is no more to do.
+    """
+    from cerank.kernels import determinism
     from cerank.worker import orders
     from cerank.worker.ranks import join_ranks
 
     device = device_of_process(devices, int(os.environ["LOCAL_RANK"]))
-    determinism.make_deterministic(device, context.plan.threads)
+    determinism.make_deterministic(device, plan.threads)
     with join_ranks.joined_ranks(device) as (group, places):
-        several_devices.check_division(context.plan.recipe, context.plan.step_shards, group.count)
-        context.log.event("ranks joined", f"{group.count} processes: {', '.join(places)}")
         try:
-            shared = msgspec.structs.replace(context, ranks=group, own_device=device)
-            _carry_out_to_end(shared, number, places)
+            yield group, places
         finally:
             with contextlib.suppress(RuntimeError):  # the store is gone, and with it the others
                 group.tell(orders.encode(orders.EndOrder()))

@@ -22,7 +22,7 @@ from cerank.datasets.dataset import Dataset
 from cerank.datasets.document_fields import titles_of
 from cerank.errors import HeldError, RunFailedError
 from cerank.files import disk, json_records
-from cerank.files.hashing import sha256_text, trust_hashes
+from cerank.files.hashing import sha256_lines, sha256_text, trust_hashes
 from cerank.inference.rerank import Scorer
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
@@ -312,6 +312,13 @@ class MadeRanking(msgspec.Struct, frozen=True, kw_only=True):
     asked: tuple[str, ...]  # queries, those that failed among them
     provenance: Provenance
     taken: TeacherCost = TeacherCost()
+    asked_sha256: str = ""  # of these queries, by which a resumed run knows them without reading all of them
+
+
+class _AskedQueries(msgspec.Struct, frozen=True):
+    """What is read of `MadeRanking` first."""
+
+    asked_sha256: str = ""
 
 
 def _taken(made: MadeTeacher) -> TeacherCost:
@@ -345,6 +352,9 @@ def rank_for_stage(
     """
     path = context.folder.teacher(f"{name} in validation" if in_validation else name)
     beside = context.folder.teacher_record(f"{name} in validation" if in_validation else name)
+    known = json_records.load_if_there(beside, _AskedQueries) if path.exists() else None
+    if known is not None and known.asked_sha256 == sha256_lines(queries):
+        return open_run_file(path, Path(context.plan.cache)).ranking
     before = json_records.load_if_there(beside, MadeRanking)
     asked_before = before.asked if before is not None and path.exists() else ()
     if not path.exists() or not set(queries) <= set(asked_before):
@@ -353,7 +363,9 @@ def rank_for_stage(
         if not made.ranking:
             raise RunFailedError("the teacher ranked no query", where=f"stages.{name}.teacher")
         disk.make_folder(path.parent)
-        record = MadeRanking(asked=every, provenance=made.provenance, taken=_taken(made))
+        record = MadeRanking(
+            asked=every, provenance=made.provenance, taken=_taken(made), asked_sha256=sha256_lines(every)
+        )
         checksums.save(context.folder, beside, record)
         checksums.save(context.folder, path.with_suffix(".repairs.json"), made.provenance.repairs)
         checksums.write(context.folder, path, write_run(made.ranking, "teacher"))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cerank.app.run_views.run_monitor import LabMonitor
-from cerank.cli import progress_messages, table_columns
+from cerank.cli import progress_messages
 from cerank.cli.progress_messages import ProgressMessages
+from cerank.cli.tables import run_tables
 from cerank.core.metrics import Progress
 from cerank.files import json_records
 from tests.tui.labs import LabFolder
@@ -51,7 +52,7 @@ def test_a_run_with_less_than_half_a_second_to_go_has_no_time_left_in_the_list(t
     for seconds, ending in ((42.0, "8/8, 0:42 left"), (0.2, "8/8")):
         progress = Progress("train", "distill", 8, 8, 412.0, seconds, time="2026-11-23T10:00:10+00:00", attempt=1)
         json_records.save(run.progress, progress)
-        table = table_columns.run_table(LabMonitor(folder.path).poll(), folder.path, "table")
+        table = run_tables.run_table(LabMonitor(folder.path).poll(), folder.path, "table")
         assert str(table.rows[0][-1]).endswith(ending)
     folder.close()
 
@@ -65,9 +66,9 @@ def test_of_several_test_sets_the_list_names_that_of_the_figure(
     folder.finished(folder.started(folder.run("one", test=tests), 5))
     folder.run("two", test=tests)
     entries = LabMonitor(folder.path).poll()
-    table = table_columns.run_table(entries, folder.path, "table")
+    table = run_tables.run_table(entries, folder.path, "table")
     rows = [dict(zip((column.key for column in table.columns), row, strict=True)) for row in table.rows]
     assert [row.get("test", "") for row in rows] == [expected, ""]
     assert [row["score"] for row in rows] == [0.641, None]
-    table = table_columns.run_table(entries, folder.path, "json")
+    table = run_tables.run_table(entries, folder.path, "json")
     assert [row[-2:] for row in table.rows] == [(0.641, "adi"), (None, "")]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cerank.core.rankings import (
     Ranking,
+    RankingOfKept,
     bfloat16,
     cut_lists,
     float32,
@@ -146,3 +147,17 @@ def test_fewer_queries_are_a_part_of_more_whatever_their_order() -> None:
     assert few == set(cut_lists(lists, sorted(lists, reverse=True), None, 0, 5))
     assert few < set(cut_lists(lists, list(lists), None, 0, 10))
     assert list(cut_lists(lists, ["q3", "missing"], None, 0, 0)) == ["q3"]
+
+
+def test_a_ranking_of_kept_documents_is_the_ranking_without_the_others() -> None:
+    whole = ranked(p="abcd", q="bd", r="cab")
+    kept = RankingOfKept(whole, "ac".__contains__)
+    expected = Ranking({"p": "ac", "r": "ca"}, {"p": (4.0, 2.0), "r": (3.0, 2.0)})
+    assert (list(kept), dict(kept), len(kept), bool(kept)) == (["p", "r"], dict(expected), 2, True)
+    assert [kept.scores(query) for query in kept] == [expected.scores(query) for query in expected]
+    assert "q" not in kept
+    for read in (kept.__getitem__, kept.scores):
+        with pytest.raises(KeyError):
+            read("q")
+    assert (kept.top(1)["r"], kept.top(1).scores("r"), list(kept.only(["r", "q"]))) == (("c",), (3.0,), ["r"])
+    assert not RankingOfKept(whole, "x".__contains__)

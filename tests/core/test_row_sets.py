@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerank.core.row_sets import ChosenItems, RowSet
+from cerank.core.row_sets import ChosenItems, ItemsByPlace, RowSet
 
 
 @given(st.sets(st.integers(0, 2999)))
@@ -64,3 +64,23 @@ def test_chosen_items_are_read_as_a_list_of_them_is():
     assert "c" in chosen
     assert "b" not in chosen
     assert list(ChosenItems(["a", "b"])) == ["a", "b"]
+
+
+class _Squares(ItemsByPlace):
+    def __len__(self) -> int:
+        return 4
+
+    def item(self, place: int) -> str:
+        return str(place**2)
+
+
+def test_items_that_are_looked_up_one_at_a_time_are_read_as_a_list_of_them_is():
+    squares, listed = _Squares(), ["0", "1", "4", "9"]
+    assert list(squares) == listed
+    for place in range(-4, 4):
+        assert squares[place] == listed[place]
+    for part in (slice(1, 3), slice(None, None, -1), slice(-2, None), slice(2, 99), slice(3, 1)):
+        assert squares[part] == listed[part]
+    for beyond in (4, -5):
+        with pytest.raises(IndexError):
+            squares[beyond]

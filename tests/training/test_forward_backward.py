@@ -21,6 +21,7 @@ from cerank.training import checkpoints
 from cerank.training.batches import encode_groups
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import LOSSES
+from cerank.training.microbatch_fit import MicrobatchFit, update_within_memory
 from cerank.training.trainer import PausedError, Trainer
 from cerank.training.weight_shares import WeightShares
 from tests.model_fixtures import WORDS
@@ -282,7 +283,7 @@ def test_an_optimizer_that_finds_no_memory_for_a_moment_begins_its_first_step_ag
         for _ in range(2):
             for weight in ready.model.parameters():
                 weight.grad = torch.ones_like(weight)
-            trainer.update_within_memory(optimizer)
+            update_within_memory(optimizer, trainer.device)
         monkeypatch.setattr(torch, "zeros_like", zeros_like)
         assert len(asked) > fails_at
         return torch.cat([weight.detach().flatten() for weight in ready.model.parameters()])
@@ -297,14 +298,14 @@ def test_an_optimizer_that_finds_no_memory_later_is_not_asked_again(tiny, tmp_pa
     optimizer = trainer.optimizer(WeightShares(ready.model))
     for weight in ready.model.parameters():
         weight.grad = torch.ones_like(weight)
-    trainer.update_within_memory(optimizer)
+    update_within_memory(optimizer, trainer.device)
 
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(optimizer, "step", full)
     with pytest.raises(torch.OutOfMemoryError):
-        trainer.update_within_memory(optimizer)
+        update_within_memory(optimizer, trainer.device)
     assert optimizer.state
 
 
@@ -327,7 +328,7 @@ def test_a_stage_killed_before_its_first_checkpoint_does_not_choose_its_parts_ag
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "__init__", with_probe(Trainer.__init__))
-    monkeypatch.setattr(Trainer, "probe_memory", lambda *given: probed.append(given))
+    monkeypatch.setattr(MicrobatchFit, "probe", lambda *given: probed.append(given))
     killed, again = Killed(), MemoryRecorder()
     with pytest.raises(KeyboardInterrupt):
         trained(tiny, tmp_path, stage, killed)
@@ -350,7 +351,7 @@ def test_the_memory_probe_holds_room_for_the_optimizer_once_however_often_it_tri
     ready = Ready(tiny)
     monkeypatch.setattr(torch, "empty_like", counted)
     trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), MemoryRecorder())
+    trainer.microbatch_fit(ready.model, trainer.passes(ready.model, ready.tokens), MemoryRecorder()).probe()
     weights = sum(parameter.requires_grad for parameter in ready.model.parameters())
     assert len(alive) == 2 * 2 * weights  # it was halved once
     assert max(most) == 2 * weights
@@ -368,6 +369,6 @@ def test_the_memory_probe_halves_the_microbatch_before_training(tiny, tmp_path, 
     hold(monkeypatch, 40)
     ready, callback = Ready(tiny), MemoryRecorder()
     trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), callback)
+    trainer.microbatch_fit(ready.model, trainer.passes(ready.model, ready.tokens), callback).probe()
     assert [note.split(";")[0] for note in callback.short] == ["before training: 32 tokens at once from here on"]
     assert all(parameter.grad is None for parameter in ready.model.parameters())

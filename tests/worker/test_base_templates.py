@@ -24,15 +24,21 @@ from cerank.app.publishing.export_model import ExportRequest, export
 from cerank.app.rankings.retrieve_documents import RetrievalRequest, retrieve
 from cerank.app.run_texts import some_texts
 from cerank.cli.typer_app import app
+from cerank.datasets.document_fields import with_template
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import ExitCode, RecipeError, UsageError
 from cerank.files.lease import Lease
 from cerank.inference import rerank as rerank_module
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.recipes.recipe_checks import recipe_from
+from cerank.recipes.sections.teacher_specs import TeacherSpec
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
+from cerank.teachers import declared
+from cerank.teachers.make import make
+from cerank.teachers.requests import TeachRequest
 from cerank.trec.text_io import read_run
 from tests.model_fixtures import write_tiny
 from tests.plan_fixtures import NOW
@@ -184,13 +190,18 @@ def scores_of(path: Path) -> dict[str, dict[str, float]]:
     return {query: dict(zip(ranking[query], ranking.scores(query), strict=True)) for query in ranking}
 
 
-@pytest.mark.parametrize("template", ["", "{title}: {text} {title}"])
+CUT = ["--aggregation", "TopMeanP", "--max-passages", "2", "--passage-length", "4", "--stride", "2", "--top", "2"]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--template", "{title}: {text} {title}"], CUT, ["--aggregation", "none"]], ids=" ".join
+)
 def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
-    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, template: str
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, options: list[str]
 ) -> None:
     test, found, again = f"{made.data}[70%:]", tmp_path / "found.run", tmp_path / "again.run"
     places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
-    places += ["--template", template] if template else []
+    places += options
     words = ["retrieve", "--base", trained_on_passages.name, "--dataset", test, "--method", "anncur", "--budget", "12"]
     result = CliRunner().invoke(app, [*words, "--train-queries", "9", "--to", str(found), *places])
     assert result.exit_code == 0, result.output
@@ -201,6 +212,74 @@ def test_retrieve_gives_a_pair_the_score_that_rerank_gives_it(
     assert {query: len(scores) for query, scores in retrieved.items()} == dict.fromkeys(reranked, 12)
     for query, scores in retrieved.items():
         assert scores == pytest.approx(reranked[query], abs=2e-6)
+    if options:  # and not what the run's own way of reading gives
+        result = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "own.run"), *places[: -len(options)]])
+        own = scores_of(tmp_path / "own.run")
+        assert any(own[query] != pytest.approx(scores, abs=1e-4) for query, scores in reranked.items())
+
+
+def test_a_models_run_decides_how_it_reads_documents_as_a_teacher_too(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path
+) -> None:
+    test, model = f"{made.data}[70%:]", str(trained_on_passages.final(0, "c"))
+    specs = {"own": TeacherSpec(kind="cross-encoder", model=model, depth=8)}
+    dataset = open_dataset(test, made.settings.cache)
+    request = TeachRequest(
+        lab=tmp_path / "lab",
+        cache=made.settings.cache,
+        name="own",
+        teachers=specs,
+        dataset=with_template(dataset, "{text} {title}"),  # what bm25 of the run searched
+        first_stage="bm25",
+        queries=tuple(dataset.queries),
+    )
+    taught = make(request)
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    words = ["rerank", trained_on_passages.name, "--first-stage", "bm25", "--dataset", test, "--depth", "8"]
+    for out, options in (("own.run", []), ("whole.run", ["--aggregation", "none", "--template", "{text}"])):
+        result = CliRunner().invoke(app, [*words, "-o", str(tmp_path / out), *options, *places])
+        assert result.exit_code == 0, result.output
+    own, whole = scores_of(tmp_path / "own.run"), scores_of(tmp_path / "whole.run")
+    assert taught.ranking.keys() == own.keys()
+    for query, scores in own.items():
+        found = dict(zip(taught.ranking[query], taught.ranking.scores(query), strict=True))
+        assert found == pytest.approx(scores, abs=2e-6)
+    assert any(
+        whole[query].get(doc, score) != pytest.approx(score, abs=1e-4)
+        for query, scores in own.items()
+        for doc, score in scores.items()
+    )
+    assert taught.provenance.decisive["documents"]["template"] == OWN
+    base = {"own": msgspec.structs.replace(specs["own"], model=made.bases[0])}
+    assert "documents" not in declared.decisive_parts(base["own"], base)
+    (note,) = declared.documents_read(specs["own"], specs, dataset, "teachers.own.model")
+    assert OWN in note
+    assert PASSAGES["aggregation"] in note
+    assert declared.documents_read(base["own"], base, dataset, "teachers.own.model") == ()
+    untitled = open_dataset(str(write_dataset(tmp_path / "untitled")), made.settings.cache)
+    with refused(UsageError, "document-field-unknown", "title", "teachers.own.model"):
+        declared.documents_read(specs["own"], specs, untitled, "teachers.own.model")
+    again = msgspec.structs.replace(specs["own"], kind="ensemble", model="", members=("own", "own"))
+    with refused(UsageError, "document-field-unknown", "title"):
+        declared.documents_read(again, specs, untitled, "teachers.both.model")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--stride", "4"], "--stride"),
+        (["--aggregation", "MaxP", "--passage-length", "4", "--stride", "9"], "--stride"),
+        (["--aggregation", "MaxP", "--passage-length", "4000"], "4000"),
+    ],
+)
+def test_passages_that_cannot_be_cut_are_refused_by_retrieve_as_by_rerank(
+    made: SimpleNamespace, trained_on_passages: RunFolder, tmp_path: Path, options: list[str], named: str
+) -> None:
+    words = ["retrieve", "--base", trained_on_passages.name, "--dataset", f"{made.data}[70%:]", "--budget", "12"]
+    places = ["--lab", str(made.settings.lab), "--cache", str(made.settings.cache), "--device", "cpu", "--threads", "1"]
+    done = CliRunner().invoke(app, [*words, "--train-queries", "9", "--to", str(tmp_path / "x.run"), *options, *places])
+    assert isinstance(done.exception, UsageError)
+    assert named in f"{done.exception.where} {done.exception}"
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cerank.app.comparison import comparisons, stage_costs
@@ -19,6 +21,7 @@ from cerank.app.teaching import planned_teaching
 from cerank.core.metrics import Event
 from cerank.errors import RecipeError
 from cerank.files import journal, json_records
+from cerank.files.hashing import sha256_lines
 from cerank.machine.process_environment import pinned_environment
 from cerank.recipes.recipe_checks import recipe_from
 from cerank.teachers.answer_store import read_answers
@@ -28,6 +31,7 @@ from cerank.worker.run_inputs import MadeRanking
 from tests.refusals import refused
 from tests.teachers.scripted_server import Reply, ScriptedServer, completion, shown_passages
 
+from . import large_files
 from .small import STAGE, bits_of, small_plan, small_run
 from .test_whole_runs import attempt, rows_of
 
@@ -145,6 +149,42 @@ def test_a_stage_trains_from_a_teacher_that_was_made_for_the_queries_it_samples(
     assert bits.keys() == others.keys()
     assert [name for name in bits if bits[name] != others[name] and not name.endswith(".made.json")] == []
     assert rows_of(run) == rows_of(again)
+
+
+@pytest.mark.slow
+def test_a_teacher_of_stored_queries_gives_the_bits_of_queries_in_memory_and_is_asked_once(tmp_path: Path) -> None:
+    short = {**STAGE, "steps": 4, "validate_every": 4, "first_stage": "oracle", "query_order": "computed"}
+    with ScriptedServer(_reversed) as server:
+        teacher = {"kind": "listwise", "model": "m", "server": server.url, "window": 4, "stride": 2, "depth": 8}
+        plan, settings = small_plan(
+            tmp_path,
+            chain=["distill"],
+            stages={"distill": {**short, "loss": "ranknet", "source": "teacher", "teacher": "zephyr"}},
+            teachers={"zephyr": teacher},
+        )
+        in_memory, stored = small_run(tmp_path, plan, settings), small_run(tmp_path, plan, settings, second=1)
+        assert attempt(in_memory) == 0, in_memory.log.read_text()
+        asked = len(server.bodies)
+        assert asked > 0
+        assert large_files.attempt(stored) == 0, stored.log.read_text()
+        resumed = [small_run(tmp_path, plan, settings, second=second) for second in (2, 3)]
+        for run in resumed:
+            shutil.copytree(stored.path / "teachers", run.path / "teachers")
+            beside = run.teacher_record("distill")
+            record = json_records.load(beside, MadeRanking)
+            assert record.asked_sha256 == sha256_lines(record.asked)
+            if run == resumed[1]:  # as an earlier program wrote it
+                json_records.save(beside, msgspec.structs.replace(record, asked_sha256=""))
+            assert large_files.attempt(run) == 0, run.log.read_text()
+            assert _events(run, "teacher made") == []
+        assert len(server.bodies) == asked
+    expected = {path: data for path, data in bits_of(in_memory).items() if not path.startswith("candidates")}
+    for run in (stored, *resumed):
+        bits = bits_of(run)
+        made = {path for path in expected if path.endswith(".made.json")}  # how long the answers took is in there
+        assert {path: bits[path] for path in expected.keys() - made} == {
+            path: data for path, data in expected.items() if path not in made
+        }
 
 
 def _grade(body: dict[str, object], _times: int) -> Reply:

@@ -22,7 +22,7 @@ from cerank.machine.process_environment import inherited_environment, pinned_env
 from cerank.planning import several_devices, stage_keys
 from cerank.planning.several_devices import check_division, parse_devices
 from cerank.runs import run_store
-from cerank.runs.records import Attempt, Failure
+from cerank.runs.records import Attempt, Done, Failure
 from cerank.scheduler.local_launcher import WORKER
 from cerank.training.forward_backward import ForwardBackward
 from cerank.worker import __main__ as worker_main
@@ -214,6 +214,14 @@ def test_the_error_of_another_process_is_the_runs(plan, tmp_path, monkeypatch):
     failure = json_records.load(run.failure, Failure)
     assert (failure.where, failure.hint) == ("rank 1, /data", "free some")
     assert run.checkpoint_steps(0, "contrastive") == [4]
+
+
+def test_processes_that_are_started_on_a_finished_run_end(plan, tmp_path):
+    """A cluster may start a job again that has just done its work."""
+    run = small_run(tmp_path, plan[1], plan[2], 5)
+    json_records.save(run.done, Done(time="", attempt=1, seconds=1.0))
+    assert by_forks(run, 2) == [ExitCode.OK, ExitCode.OK], run.log.read_text()
+    assert run.attempt_numbers() == []
 
 
 # by torchrun itself: each process imports torch and transformers anew

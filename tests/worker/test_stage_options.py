@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from cerank.app.comparison import named_systems
 from cerank.app.publishing.quantized_verdict import calibration_pairs
 from cerank.app.rankings import fuse_runs
-from cerank.cli.table_columns import validation_table
+from cerank.cli.tables.stage_tables import validation_table
 from cerank.core.metrics import Event
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cerank.app import plans
-from cerank.cli import table_columns
+from cerank.cli.tables import plan_tables, stage_tables
 from cerank.core.metrics import Event, Validation
 from cerank.core.rankings import Ranking
 from cerank.datasets.query_overlaps import SharedQueries
@@ -147,11 +147,10 @@ def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record
 
 def test_show_tells_stages_rankings_and_shared_queries(finished):
     run, plan = finished
-    assert [row[0] for row in table_columns.stage_table(run, plan).rows] == ["contrastive", "distill"]
-    assert len(table_columns.ranking_table(run, plan).rows) == 6
+    assert [row[0] for row in stage_tables.stage_table(run, plan).rows] == ["contrastive", "distill"]
+    assert len(stage_tables.ranking_table(run, plan).rows) == 6
     assert (
-        table_columns.shared_query_table(json_records.load(run.overlaps, SharedQueries).overlaps).name
-        == "shared_queries"
+        plan_tables.shared_query_table(json_records.load(run.overlaps, SharedQueries).overlaps).name == "shared_queries"
     )
 
 
@@ -187,7 +186,7 @@ def test_a_stage_that_moved_nothing_is_warned_of_and_shown(still):
     assert text.startswith("contrastive: the weights moved by ")
     assert "6e-12 over 3 steps" in text
     assert stage_summary.read(run.final(0, "contrastive")).weight_change.is_negligible
-    assert any("contrastive" in note for note in table_columns.stage_table(run, plan).notes)
+    assert any("contrastive" in note for note in stage_tables.stage_table(run, plan).notes)
 
 
 def test_a_validation_loss_that_a_teacher_cannot_give_is_refused_when_a_run_is_planned(tmp_path):

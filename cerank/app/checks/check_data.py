@@ -5,8 +5,10 @@ Invariant: everything is counted from the dataset as a run would open it; nothin
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.query_text import normalized
-from cerank.errors import FormatError
+from cerank.errors import FormatError, UsageError
 from cerank.files.line_reader import local_path
 from cerank.settings import Settings
 from cerank.text.safe_text import counted, shown
@@ -63,6 +65,7 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
 
     Raises:
         FormatError: malformed rows, of which the first ones are named and all are counted.
+        UsageError: its qrels are empty, or judge none of its queries or none of its documents.
         CerankError: as opening it does.
     """
     from cerank.datasets.open_datasets import describe, open_dataset
@@ -74,6 +77,7 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
         if broken is not None and broken.total > 1:
             raise broken.error() from error
         raise
+    _check_judgments(request.dataset, dataset)
     about = describe(request.dataset, settings.cache)
     positives = {query: [doc for doc, grade in row.items() if grade > 0] for query, row in dataset.qrels.items()}
     empty = [query for query, docs in positives.items() if not docs]
@@ -87,6 +91,8 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
         ("runs", ", ".join(about.runs) or "none"),
     ]
     warnings = list(dataset.decisions())
+    if not dataset.qrels:
+        warnings.append("no qrels: nothing can be measured on it, and a stage learns from a teacher alone")
     if about.judged_without_text:
         warnings.append(f"no text, so never found: {counted(about.judged_without_text, 'judged document')}")
     if empty:
@@ -102,23 +108,61 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
     return DataCheck(tuple(counts), tuple(warnings), _examples(request, dataset, positives))
 
 
+def _check_judgments(name: str, dataset: Dataset) -> None:
+    """Check that qrels which are there judge a query and a document of the dataset; it may do without any.
+
+    Raises:
+        UsageError: they are empty, or their ids are those of another collection.
+    """
+    from cerank.app.plans import unknown_judged
+    from cerank.datasets.local_folders import files_with_rows
+
+    folder, split = _folder_of(name)
+    of_kind = dict(files_with_rows(folder, split)) if folder is not None else {}
+    if not dataset.qrels and "judgment" in of_kind:
+        raise _judges_nothing(of_kind["judgment"], dataset)
+    unknown_judged(name, dataset)
+
+
+def _judges_nothing(path: Path, dataset: Dataset) -> UsageError:
+    """Return the error for a file of judgments of which nothing was taken."""
+    from cerank.trec.text_io import qrels_rows
+
+    judged = dict.fromkeys(query for _, query, _, _ in itertools.islice(qrels_rows(path), _LOOKED_AT))
+    if not judged:
+        hint = "did what wrote it fail? A dataset without judgments has no such file"
+        return UsageError("the file judges no document", where=str(path), hint=hint, code="no-judgments")
+    own = ", ".join(shown(query, 40) for query in dataset.query_ids[:_NAMED])
+    hint = f"its queries are called {_first_few(list(judged))}, those of the dataset {own}"
+    what = f"the file judges no query of {dataset.name} that has a text"
+    return UsageError(what, where=str(path), hint=hint, code="no-judged-query")
+
+
 def _broken_rows(name: str) -> BrokenRows | None:
     """Return the malformed rows of a dataset in a folder; None for other datasets."""
     from cerank.app.checks.broken_rows import broken_rows
+
+    folder, split = _folder_of(name)
+    return broken_rows(folder, split) if folder is not None else None
+
+
+def _folder_of(name: str) -> tuple[Path | None, str]:
+    """Return the folder that a dataset's name stands for, None where it is no folder, and the split that it names."""
     from cerank.datasets.open_datasets import whole_and_part
 
     path, _, split = whole_and_part(name)[0].partition("#")
     folder = local_path(path)
-    return broken_rows(folder, split) if folder.is_dir() else None
+    return (folder if folder.is_dir() else None), split
 
 
 def _candidates(
     settings: Settings, request: DataCheckRequest, dataset: Dataset, positives: Mapping[str, Sequence[str]]
 ) -> tuple[list[tuple[str, str]], list[str]]:
     from cerank.evaluation.diagnostics import ceiling
-    from cerank.retrieval.first_stage import candidates
+    from cerank.retrieval.first_stage import candidates, check_given_run
 
     ranking = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    lookup = check_given_run(dataset, request.first_stage, request.depth)
     answerable = {query: set(docs) for query, docs in positives.items() if docs}
     retrieved = sum(len(docs & set(ranking.get(query, ()))) for query, docs in answerable.items())
     without = [query for query, docs in answerable.items() if not docs & set(ranking.get(query, ()))]
@@ -131,6 +175,7 @@ def _candidates(
         ("best possible nDCG@10 on these candidates", f"{best:.4f}"),
     ]
     notes = [f"no re-ranker can help {counted(len(without), 'query')}: {_first_few(without)}"] if without else []
+    notes += [f"{request.first_stage}: {note}" for note in (*lookup.notes, lookup.sentence) if note]
     copies = _copies(dataset, ranking, answerable)
     if copies:
         notes.append(

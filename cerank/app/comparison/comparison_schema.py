@@ -88,7 +88,7 @@ class DocumentPooledRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     p_q: float | None = None
     predicted_low: float | None = None  # for the true difference on a new collection; null for two collections
     predicted_high: float | None = None
-    family: int  # pooled rows that are adjusted together
+    family: int  # pooled rows that are adjusted together, and with --family looks all others of the family
     correction: str
     alpha: float
 

@@ -1,7 +1,7 @@
 """From what the user names (runs, stages of runs, TREC run files) to a comparison of measured systems.
 
 Start at `compare`. `named_systems` reads the names; `measuring` measures runs, run files, and says who made the labels;
-`evaluation.compare` makes the table of verdicts; `pool_comparisons` pools it over several collections.
+`evaluation.compare` makes the table of verdicts; `several_collections` pools it over several collections.
 
 Invariant: a number on screen has files; see `measuring.run_systems`.
 """
@@ -40,6 +40,7 @@ from cerank.settings import Settings
 from cerank.text.safe_text import shown
 
 if TYPE_CHECKING:
+    from cerank.datasets.dataset import Dataset
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.systems import Condition, System
     from cerank.evaluation.verdicts.terms import Margin, Terms
@@ -187,16 +188,16 @@ def measured_systems(
     if request.qrels and runs:
         hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
         raise UsageError("a run is measured on the qrels it was tested on", where="--qrels", hint=hint)
-    ignores = False
+    opened: Dataset | None = None
     if has_files and not (runs and not request.qrels):
-        name, given, ignores = judged_by(settings, request.dataset, request.qrels)
+        name, given, opened = judged_by(settings, request.dataset, request.qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
     names = request.measures or (runs[0].plan.recipe.evaluate.measures if runs else _of_files(judged.values()))
     for each in judged.values():
         names = check(names, each, "--measure")
     if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
-    systems = [_system(target, names, request.dataset, judged, ignores) for target in targets]
+    systems = [_system(target, names, request.dataset, judged, opened) for target in targets]
     tests = list(runs[0].plan.recipe.data.test) if runs else [request.dataset]
     collections = [] if request.qrels else run_systems.whole_tests(runs[0]) if runs else tests
     systems = [
@@ -272,12 +273,12 @@ def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
 
 
 def _system(
-    target: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels], ignores: bool
+    target: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels], opened: Dataset | None
 ) -> System:
     from cerank.evaluation.seed_variance import mean_of
 
     if isinstance(target, FileTarget):
-        return file_systems.of_file(target, names, judged, ignores)
+        return file_systems.of_file(target, names, judged, opened)
     if not isinstance(target, SeedsTarget):
         return run_systems.of_run(target, names, dataset)
     members = [run_systems.of_run(member, names, dataset) for member in target.members]
@@ -293,4 +294,7 @@ def leaves_identical_ids_out(settings: Settings, request: ComparisonRequest) -> 
     if not request.dataset or request.qrels:
         return False
     has_runs = any(not isinstance(target, FileTarget) for target in targets_of(settings.lab, request.targets))
-    return not has_runs and judged_by(settings, request.dataset, "")[2]
+    if has_runs:
+        return False
+    opened = judged_by(settings, request.dataset, "")[2]
+    return opened is not None and opened.ignores_identical_ids

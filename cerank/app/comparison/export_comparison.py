@@ -76,7 +76,7 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
         answer = answer_of[_key(line)].with_question if _key(line) in answer_of else ""
         body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *paid, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
-    return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
+    return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body), notes=_footnotes(comparison))
 
 
 def document(
@@ -97,7 +97,8 @@ def document(
     family, margins, and the hashes of the rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
-    from cerank.app.comparison import pool_comparisons
+    from cerank.app.comparison.several_collections import pooled_tables
+    from cerank.evaluation.comparison_rows import notes_beyond
 
     terms = comparison.terms
     chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
@@ -137,9 +138,13 @@ def document(
         "meta": meta,
         "rows": records(full_table(comparison, with_reasons=with_reasons, costs=costs)),
         "secondary": records(secondary(comparison)) if terms.with_secondary else [],
-        "pooled": records(pool_comparisons.machine_table(pooled)) if pooled is not None else [],
+        "pooled": records(pooled_tables.machine_table(pooled)) if pooled is not None else [],
         "notes": [
             *_footnotes(comparison),
+            *notes_beyond(
+                (f"{row.right} against {row.left} by {row.measure} on {row.condition}", row.judgment)
+                for row in comparison.rows
+            ),
             *([looks.text] if looks else []),
             *([plan.text] if plan else []),
             *(pooled.notes if pooled is not None else [not_pooled] if not_pooled else []),
@@ -239,7 +244,10 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False, is_marked
     columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
     marks = [_mark(known.get(_key(row))) if is_marked else "" for row in rows]
-    rests = [_rests_on(comparison, known.get(_key(row)), mark) for row, mark in zip(rows, marks, strict=True)]
+    rests = []
+    for row, mark in zip(rows, marks, strict=True):
+        compared = known.get(_key(row))
+        rests.append(_rests_on(comparison, compared, mark + (_mark_of_step(compared) if is_marked else "")))
     has_worth = any(row.worth for row in comparison.rows)
     has_other = any(_is_other(row) for row in comparison.rows)
     columns += [
@@ -258,8 +266,8 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False, is_marked
         verdict = shown_verdict(compared) if compared else ""
         worth = (shown_worth(compared) if compared else "",) if has_worth else ()
         body.append((*where, row.system, *against, *_figures(row, mark), *judged, verdict, *worth))
-    few = _notes_of_few(comparison) if is_marked else ()
-    notes = (LEGEND, *_footnotes(comparison), *few, *(reasons(comparison) if with_reasons else ()))
+    of_marks = _notes_of_marks(comparison) if is_marked else ()
+    notes = (LEGEND, *_footnotes(comparison), *of_marks, *(reasons(comparison) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
 
@@ -304,7 +312,7 @@ def by_stage(comparison: Comparison, *, is_short: bool = False) -> tuple[Table, 
             body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}{_depth(comparison, condition)}"
         out.append(Table("comparison", columns, tuple(body), title))
-    notes = (*_footnotes(comparison, is_short=is_short), *_notes_of_few(comparison))
+    notes = (*_footnotes(comparison, is_short=is_short), *_notes_of_marks(comparison))
     note = f"[interval]: {interval_note(comparison, comparison.rows)}"
     out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *notes))
     return tuple(out)
@@ -363,7 +371,7 @@ def _with_interval(comparison: Comparison, row: Row) -> str:
     if row.worth is None and judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
         mark = f" {percent}" if (percent := other_percent(comparison, row)) else ""
-    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}{_mark(row)}"
+    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]{mark}{_mark(row)}{_mark_of_step(row)}"
 
 
 def _signed(value: float) -> str:
@@ -413,11 +421,19 @@ def _mark(row: Row | None) -> str:
     return "" if row is None else mark_of_few(row.paired, row.judgment.alpha, row.verdict)
 
 
-def _notes_of_few(comparison: Comparison) -> tuple[str, ...]:
-    """Return what the mark of few differing queries means, where a row has it."""
-    from cerank.evaluation.comparison_rows import note_of_few
+def _mark_of_step(row: Row | None) -> str:
+    """Return the mark after an interval that says less than its verdict; "" for none."""
+    from cerank.evaluation.comparison_rows import mark_of_step
 
-    return (note_of_few(comparison.terms.alpha),) if any(map(_mark, comparison.rows)) else ()
+    return "" if row is None else mark_of_step(row.judgment)
+
+
+def _notes_of_marks(comparison: Comparison) -> tuple[str, ...]:
+    """Return what the marks after intervals mean, those that a row has."""
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP, note_of_few
+
+    few = (note_of_few(comparison.terms.alpha),) if any(map(_mark, comparison.rows)) else ()
+    return (*few, NOTE_OF_STEP) if any(map(_mark_of_step, comparison.rows)) else few
 
 
 def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
@@ -525,7 +541,7 @@ def _figures(row: SummaryRow, mark: str = "") -> tuple[str | float | None, ...]:
 
 def as_text(comparison: Comparison, form: Form, *, with_reasons: bool = False) -> str:
     """Return the comparison in `form`, footnotes included where the form has a place for them."""
-    from cerank.app.comparison import pool_comparisons
+    from cerank.app.comparison.several_collections import pool_comparisons
 
     if form == "json":
         pooled, not_pooled = pool_comparisons.if_possible(comparison)

@@ -178,13 +178,9 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
 def _run_target(lab: Path, text: str) -> RunTarget:
     name, colon, system = text.partition(":")
     try:
-        folder = run_store.find(lab, name)
-    except UsageError:
-        if _FOLDS.fullmatch(text):
-            what = "this takes one run, and RUN@folds are the runs of all folds"
-            hint = "name one run here; `cerank compare` and `cerank report` take those of all folds"
-            raise UsageError(what, where=shown(text, 200), hint=hint, code="folds-together") from None
-        if looks_like_a_path(text):
+        folder = fold_runs.find_one(lab, name)
+    except UsageError as error:
+        if looks_like_a_path(text) and error.code != "folds-together":
             raise _no_such_file(text) from None
         raise
     plan = run_store.load_plan(folder)

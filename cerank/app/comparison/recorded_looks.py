@@ -7,19 +7,21 @@ its labels; the same one seen again is no new one.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_json
 from cerank.runs import test_set_looks
-from cerank.runs.test_set_looks import Look
+from cerank.runs.test_set_looks import Look, short_key
 from cerank.settings import Settings, default_lab
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from cerank.app.comparison.comparison_schema import TestSetLooks
     from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.evaluation.systems import Condition, System
 
 Keys = dict[str, tuple[str, ...]]  # SHA-256 of the judgments -> a key for each comparison on them
@@ -58,33 +60,92 @@ def keys_of_pair(left: System, right: System, measures: Sequence[str], slices: S
     )
 
 
+def key_of_rankings(left: str, right: str, measure: str) -> str:
+    """Return the key of two rankings by a measure, from their hashes: the one that a comparison of them has."""
+    return short_key(sha256_json([sorted((left, right)), measure]))
+
+
 def _keys(rows: Sequence[_Compared]) -> Keys:
+    from cerank.evaluation.systems import ranking_identity
+
     keys: dict[str, dict[str, None]] = {}
     for left, right, condition, measure, part in rows:
-        judged = test_set_looks.short_key(_judgments(left, condition))
-        both = sorted(_ranking(system, condition) for system in (left, right))
-        what = [both, measure, part] if part else [both, measure]
-        keys.setdefault(judged, {})[test_set_looks.short_key(sha256_json(what))] = None
+        judged = short_key(_judgments(left, condition))
+        both = sorted(ranking_identity(system, condition) for system in (left, right))
+        key = key_of_statistic([both, measure, part]) if part else key_of_rankings(both[0], both[1], measure)
+        keys.setdefault(judged, {})[key] = None
     return {judged: tuple(of) for judged, of in keys.items()}
 
 
-def earlier_verdicts(settings: Settings, comparison: Comparison) -> int:
+def keys_of_interaction(systems: Sequence[System], conditions: Sequence[Condition], measure: str) -> Keys:
+    """Return the keys of the verdicts on an interaction: of the test over all, and of each contrast.
+
+    A contrast is known by its four rankings: of two systems in two conditions on the same judgments.
+    """
+    from cerank.evaluation.systems import ranking_identity
+
+    ranked = [[ranking_identity(system, condition) for condition in conditions] for system in systems]
+    statistics: list[object] = [["interaction", measure, sorted(sorted(row) for row in ranked)]]
+    statistics += [
+        ["contrast", measure, sorted(sorted(pair) for pair in ((ours[at], theirs[at]), (ours[other], theirs[other])))]
+        for ours, theirs in combinations(ranked, 2)
+        for at, other in combinations(range(len(conditions)), 2)
+    ]
+    return keys_of_statistics(_judgments(systems[0], conditions[0]), statistics)
+
+
+def keys_of_pooled(result: PooledResult | None) -> Keys:
+    """Return the keys of the lines over several collections, each under the judgments of all of these.
+
+    A line over one collection and one first stage is the comparison there, which has its own key. One of summaries that
+    do not say what they were judged by has none.
+    """
+    keys: dict[str, dict[str, None]] = {}
+    for row in result.rows if result is not None else ():
+        if not row.is_of_several or not all(each.qrels_sha256 for each in row.collections):
+            continue
+        parts = sorted([each.qrels_sha256, sorted(sorted(pair) for pair in each.rankings)] for each in row.collections)
+        labels = [] if all(each.rankings for each in row.collections) else [row.left, row.right]
+        key = short_key(sha256_json(["pooled", row.measure, parts, labels]))
+        for each in row.collections:
+            keys.setdefault(short_key(each.qrels_sha256), {})[key] = None
+    return {judged: tuple(of) for judged, of in keys.items()}
+
+
+def earlier_verdicts(settings: Settings, comparison: Comparison, pooled: PooledResult | None = None) -> int:
     """Return how many comparisons had a verdict on these judgments before, those of this table aside.
+
+    Args:
+        settings: where the lab is.
+        comparison: the table.
+        pooled: its lines over several collections; None where there are none.
 
     Raises:
         MissingError: the lab keeps no record of looks.
         UsageError: its record cannot be read.
     """
-    mine = _primary_keys_of(comparison)
+    of_pooled = keys_of_pooled(pooled)
+    mine = _distinct(_primary_keys_of(comparison), of_pooled)
     judged = keys_of(comparison).keys()
     before = {
-        (sha256, key)
+        each
         for look in test_set_looks.load_all(settings.lab)
-        for sha256 in judged & look.comparisons.keys()
-        for key in look.comparisons[sha256]
-        if key not in look.descriptive and key not in mine.get(sha256, ())
+        for each in test_set_looks.distinct(_only(look.comparisons, judged), look.pooled)
+        if each[1] not in look.descriptive
     }
-    return len(before)
+    return len(before - mine)
+
+
+def _distinct(keys: Keys, of_pooled: Keys) -> set[tuple[str, str]]:
+    return test_set_looks.distinct(keys, ()) | test_set_looks.distinct(of_pooled, _all_of(of_pooled))
+
+
+def _all_of(keys: Keys) -> frozenset[str]:
+    return frozenset(key for of in keys.values() for key in of)
+
+
+def _only(keys: Mapping[str, tuple[str, ...]], judged: Container[str]) -> Keys:
+    return {sha256: of for sha256, of in keys.items() if sha256 in judged}
 
 
 def next_look(settings: Settings, keys: Keys) -> int:
@@ -103,16 +164,6 @@ def _judgments(system: System, condition: Condition) -> str:
     return measured_in(system, condition).qrels_sha256
 
 
-def _ranking(system: System, condition: Condition) -> str:
-    """Return the hash of a system's ranking; of a mean of seeds that of all theirs."""
-    from cerank.evaluation.systems import measured_in
-
-    own = measured_in(system, condition).ranking_sha256
-    if own or not system.members:
-        return own
-    return sha256_json(sorted(_ranking(member, condition) for member in system.members))
-
-
 def record(
     settings: Settings,
     keys: Keys,
@@ -122,6 +173,7 @@ def record(
     earlier: Sequence[Look] | None = None,
     only_new: bool = False,
     descriptive: Sequence[str] = (),
+    pooled: PooledResult | None = None,
 ) -> TestSetLooks | None:
     """Add a look to the lab's record, and return how many there were; None where the lab cannot keep count.
 
@@ -135,37 +187,58 @@ def record(
         earlier: the looks recorded before; None reads them.
         only_new: add nothing where all of the comparisons were seen before.
         descriptive: the keys that had no verdict.
+        pooled: the lines over several collections that were shown with them.
     """
     if settings.lab == default_lab() and not settings.lab.exists():
         return None
     looks = test_set_looks.load(settings.lab) if earlier is None else earlier
-    here = [look for look in looks if look.comparisons.keys() & keys.keys()]
-    before = {(judged, key) for look in here for judged in keys for key in look.comparisons.get(judged, ())}
-    mine = {(judged, key) for judged, of in keys.items() for key in of}
+    of_pooled = keys_of_pooled(pooled)
+    mine, judged = _distinct(keys, of_pooled), keys.keys() | of_pooled.keys()
+    here = [look for look in looks if look.comparisons.keys() & judged]
+    before = {each for look in here for each in test_set_looks.distinct(_only(look.comparisons, judged), look.pooled)}
     from cerank.app.comparison.comparison_schema import TestSetLooks
 
     counted = TestSetLooks(look=len(here) + 1, before=len(before), new=len(mine - before))
-    if only_new and not counted.new:
+    if not mine or (only_new and not counted.new):
         return counted
-    look = Look(time=now, by=by, comparisons=keys, descriptive=tuple(descriptive))
+    look = Look(
+        time=now,
+        by=by,
+        comparisons={sha256: (*keys.get(sha256, ()), *of_pooled.get(sha256, ())) for sha256 in sorted(judged)},
+        descriptive=tuple(descriptive),
+        pooled=tuple(sorted(_all_of(of_pooled))),
+    )
     return counted if test_set_looks.record(settings.lab, look) else None
 
 
-def record_shown(settings: Settings, comparisons: Iterable[Comparison], *, by: str) -> None:
+def record_shown(
+    settings: Settings, comparisons: Iterable[Comparison], *, by: str, pooled: PooledResult | None = None
+) -> None:
     """Add the tables that a command shows to the lab's record, each as a look; nothing where all of it was seen before.
 
     For tables of runs that are there already, such as those of a matrix: reading one again is no new look.
+
+    Args:
+        settings: where the lab is.
+        comparisons: the tables.
+        by: the command.
+        pooled: the lines over several collections that are shown with a table.
     """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     for comparison in comparisons:
         descriptive = descriptive_keys_of(comparison)
-        record(settings, keys_of(comparison), by=by, now=now, only_new=True, descriptive=descriptive)
+        record(settings, keys_of(comparison), by=by, now=now, only_new=True, descriptive=descriptive, pooled=pooled)
 
 
 def keys_of_statistics(qrels_sha256: str, statistics: Iterable[object]) -> Keys:
     """Return the keys of verdicts that are of no two systems, such as effects; each is JSON that names one."""
-    keys = dict.fromkeys(test_set_looks.short_key(sha256_json(each)) for each in statistics)
-    return {test_set_looks.short_key(qrels_sha256): tuple(keys)}
+    keys = dict.fromkeys(key_of_statistic(each) for each in statistics)
+    return {short_key(qrels_sha256): tuple(keys)}
+
+
+def key_of_statistic(statistic: object) -> str:
+    """Return the key of what JSON names."""
+    return short_key(sha256_json(statistic))
 
 
 def not_kept(settings: Settings) -> UsageError:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, pool_comparisons, stage_costs
+from cerank.app.comparison import comparisons, stage_costs
 from cerank.app.comparison.measuring import run_systems
 from cerank.app.comparison.named_systems import RunTarget, systems_of
+from cerank.app.comparison.several_collections import pool_comparisons, training_domains
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, UsageError
 from cerank.files import journal, json_records
@@ -109,7 +110,7 @@ def _pooled(folder: RunFolder, plan: Plan, comparison: Comparison) -> PooledResu
         return None
     runs = [RunTarget(name, folder, plan, name) for name in plan.recipe.chain]
     try:
-        return pool_comparisons.pooled_rows(comparison, pool_comparisons.in_domain_of_runs(runs, collections))
+        return pool_comparisons.pooled_rows(comparison, training_domains.in_domain_of_runs(runs, collections))
     except UsageError:  # such as rows that are all identical, or differ by the same on all queries
         return None
 

@@ -77,8 +77,6 @@ def rule_of(comparison: Comparison, row: Row) -> tuple[VerdictRule | None, str]:
         return None, "descriptive: no verdict"
     if row.recipes is not None:
         return None, "about recipes, whose seeds decide, too"
-    if judgment.basis == "exact sign flips":
-        return None, "few queries differ, and an exact test decides"
     within = judgment.equivalence_level
     rule = VerdictRule(
         critical=float(-stdtrit(df, judgment.level / 2)),

@@ -20,6 +20,7 @@ from cerank.app.comparison.comparison_schema import PlanStatus, TestSetLooks
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.measuring import named_judgments
 from cerank.app.comparison.named_systems import Target
+from cerank.app.comparison.several_collections import pool_comparisons, training_domains
 from cerank.errors import UsageError, os_error
 from cerank.files import json_records
 from cerank.runs import comparison_plans, test_set_looks
@@ -29,6 +30,7 @@ from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.studies.pooling import PooledResult
     from cerank.evaluation.verdicts.terms import Margin, Terms
 
 _SIZES = ("margins", "worth", "harm")
@@ -40,6 +42,8 @@ class RecordedComparison(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison
     looks: TestSetLooks | None
     plan: PlanStatus | None
+    pooled: PooledResult | None = None  # over its collections, where it has several and the lines are to be shown
+    not_pooled: str = ""  # why there are none
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -120,7 +124,15 @@ def _as_texts(sizes: dict[str, float | str]) -> tuple[str, ...]:
 # --- comparing, with the record of looks and the plan
 
 
-def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: str = "") -> RecordedComparison:
+def compare(
+    settings: Settings,
+    request: ComparisonRequest,
+    *,
+    by: str,
+    plan: str = "",
+    pools: bool = True,
+    in_domain: Sequence[str] = (),
+) -> RecordedComparison:
     """Compare what the request names, record the look, and say how it stands to declared plans.
 
     Args:
@@ -128,9 +140,11 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
         request: what is compared, and how.
         by: the command that asks, for the record.
         plan: title or hash of a declared plan whose measures and rules are taken; "" takes the request's own.
+        pools: make the lines over several collections, too, where there are several.
+        in_domain: test sets that training data came from; () finds those of runs.
 
     Raises:
-        UsageError: it cannot be compared; there is no such plan.
+        UsageError: it cannot be compared; no such plan; a test set that is called in-domain is not compared on.
     """
     chosen = comparison_plans.find(settings.lab, plan) if plan else None
     if chosen is not None:
@@ -138,11 +152,15 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
     targets = named_systems.targets_of(settings.lab, request.targets)
     systems, names = comparisons.measured_systems(settings, targets, request)
     comparison = comparisons.compare_measured(targets, systems, names, request)
-    in_family: int | None = None
+    domain = training_domains.in_domain_for(settings, request, comparison, in_domain) if pools else frozenset()
+    in_family, family = None, 0
     if request.counts_looks:
-        in_family = recorded_looks.earlier_verdicts(settings, comparison)
-        request = _with_family(request, comparison, in_family)
+        pooled = pool_comparisons.if_possible(comparison, domain)[0] if pools else None
+        in_family = recorded_looks.earlier_verdicts(settings, comparison, pooled)
+        others = in_family + (0 if pooled is None else sum(row.is_of_several for row in pooled.rows))
+        request = _with_family(request, comparison, others)
         comparison = comparisons.compare_measured(targets, systems, names, request)
+        family = max(comparison.family, len(pooled.rows)) if pooled is not None and others else 0
     keys, looks = recorded_looks.keys_of(comparison), test_set_looks.load(settings.lab)
     known = _known_since(targets, comparison, recorded_looks.first_seen(looks, keys))
     plans = (chosen,) if chosen is not None else comparison_plans.load_all(settings.lab)[0]
@@ -155,17 +173,25 @@ def compare(settings: Settings, request: ComparisonRequest, *, by: str, plan: st
         comparison = comparisons.compare_measured(
             targets, systems, names, msgspec.structs.replace(request, terms=terms)
         )
-    descriptive = recorded_looks.descriptive_keys_of(comparison)
-    counted = recorded_looks.record(settings, keys, by=by, now=_now(), earlier=looks, descriptive=descriptive)
+    pooled, not_pooled = pool_comparisons.if_possible(comparison, domain, family) if pools else (None, "")
+    counted = recorded_looks.record(
+        settings,
+        keys,
+        by=by,
+        now=_now(),
+        earlier=looks,
+        descriptive=recorded_looks.descriptive_keys_of(comparison),
+        pooled=pooled,
+    )
     if in_family is not None:
         if counted is None:
             raise recorded_looks.not_kept(settings)
         counted = msgspec.structs.replace(counted, in_family=in_family)
-    return RecordedComparison(comparison=comparison, looks=counted, plan=status)
+    return RecordedComparison(comparison=comparison, looks=counted, plan=status, pooled=pooled, not_pooled=not_pooled)
 
 
-def _with_family(request: ComparisonRequest, comparison: Comparison, earlier: int) -> ComparisonRequest:
-    """Return the request with a family of the comparison's own and of earlier verdicts on the same judgments.
+def _with_family(request: ComparisonRequest, comparison: Comparison, others: int) -> ComparisonRequest:
+    """Return the request with a family of the comparison's own rows, of its pooled lines, and of earlier verdicts.
 
     Raises:
         UsageError: the correction does not bound the chance of any false verdict.
@@ -180,9 +206,9 @@ def _with_family(request: ComparisonRequest, comparison: Comparison, earlier: in
             hint="use --correction holm",
             code="family-without-correction",
         )
-    if not earlier:
+    if not others:
         return request
-    return msgspec.structs.replace(request, terms=msgspec.structs.replace(terms, family=comparison.family + earlier))
+    return msgspec.structs.replace(request, terms=msgspec.structs.replace(terms, family=comparison.family + others))
 
 
 def _now() -> str:

@@ -18,6 +18,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.recorded_looks import Keys
     from cerank.core.rankings import Ranking
     from cerank.evaluation.rejudge import ClaimsTable, PublishedClaim, RejudgedClaim
 
@@ -72,6 +73,33 @@ def with_runs(claims: ClaimsTable, folder: Path) -> tuple[ClaimsTable, tuple[str
         computed = {"queries": figures.n, "difference": figures.difference, "p": figures.p, "left": None, "right": None}
         out.append(msgspec.structs.replace(claim, **computed))
     return msgspec.structs.replace(claims, claims=tuple(out)), tuple(notes)
+
+
+def looks(claims: ClaimsTable, folder: Path) -> Keys:
+    """Return the claims as `recorded_looks` counts them; none where the table does not name its qrels.
+
+    Two run files are known by their rankings, as in a comparison of them; a claim of numbers by these.
+    """
+    from cerank.app.comparison import recorded_looks
+    from cerank.app.comparison.measuring.named_judgments import identity
+    from cerank.evaluation.measures import check
+    from cerank.evaluation.systems import fingerprint
+    from cerank.runs.test_set_looks import short_key
+    from cerank.trec.text_io import read_qrels
+
+    if not claims.qrels:
+        return {}
+    qrels = read_qrels(folder / claims.qrels)
+    (measure,) = check((claims.measure,), qrels, "measure")
+    keys = []
+    for claim in claims.claims:
+        if claim.left_run and claim.right_run:
+            hashes = [fingerprint(_values(claims, folder, name)[0]) for name in (claim.left_run, claim.right_run)]
+            keys.append(recorded_looks.key_of_rankings(hashes[0], hashes[1], measure))
+        else:
+            numbers = [claim.queries, claim.difference, claim.left, claim.right, claim.p, claim.sd]
+            keys.append(recorded_looks.key_of_statistic(["published", claim.what, measure, *numbers]))
+    return {short_key(identity(qrels)): tuple(dict.fromkeys(keys))}
 
 
 def _differing(claim: PublishedClaim, difference: float, p: float, queries: int) -> list[str]:
@@ -147,6 +175,7 @@ def reproduction_table(claims: ClaimsTable, folder: Path) -> Table | None:
 
 def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: tuple[str, ...] = ()) -> Table:
     """Return each claim beside what its numbers bear, and where run files contradict the printed numbers."""
+    from cerank.evaluation.comparison_rows import notes_beyond
     from cerank.evaluation.rejudge import said_of
 
     columns = (
@@ -189,7 +218,8 @@ def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: t
         notes.append(
             f"no p is printed: an sd of per-query differences of {sizes} is assumed, and verdicts rest on that"
         )
-    return Table("rejudged", columns, rows, claims.title, (*notes, *differing))
+    beyond = notes_beyond((each.claim.what, each.judgment) for each in rejudged)
+    return Table("rejudged", columns, rows, claims.title, (*notes, *beyond, *differing))
 
 
 def _source(claim: PublishedClaim) -> str:

@@ -24,6 +24,7 @@ class RecordsOfRuns(msgspec.Struct, frozen=True, kw_only=True):
 
     matrices: tuple[MatrixRecord, ...] = ()
     sweeps: tuple[SweepRecord, ...] = ()
+    deleted: tuple[str, ...] = ()  # runs of these records that the lab that they come from no longer has
 
 
 class RecordStorage(Protocol):
@@ -54,11 +55,13 @@ def records_of(lab: Path, runs: Iterable[str]) -> RecordsOfRuns:
         lab: folder of the lab.
         runs: ids of runs.
     """
-    names = set(runs)
-    return RecordsOfRuns(
-        matrices=tuple(record for record in MATRICES.load_all(lab) if names & set(record.members.values())),
-        sweeps=tuple(record for record in SWEEPS.load_all(lab) if names & set(record.members.values())),
-    )
+    names, here = set(runs), {folder.name for folder in run_store.folders(lab)}
+    matrices = tuple(record for record in MATRICES.load_all(lab) if names & set(record.members.values()))
+    sweeps = tuple(record for record in SWEEPS.load_all(lab) if names & set(record.members.values()))
+    every = [run for record in matrices for run in record.members.values()]
+    every += [run for record in sweeps for run in record.members.values()]
+    deleted = tuple(run for run in dict.fromkeys(every) if run not in here)
+    return RecordsOfRuns(matrices=matrices, sweeps=sweeps, deleted=deleted)
 
 
 def keep(lab: Path, records: RecordsOfRuns) -> tuple[str, ...]:
@@ -68,15 +71,26 @@ def keep(lab: Path, records: RecordsOfRuns) -> tuple[str, ...]:
         RunFailedError: the lab cannot be written to.
     """
     here = {folder.name for folder in run_store.folders(lab)}
-    matrices = [_kept(lab, MATRICES, record, here) for record in records.matrices]
-    return (*matrices, *(_kept(lab, SWEEPS, record, here) for record in records.sweeps))
+    deleted = set(records.deleted)
+    matrices = [_kept(lab, MATRICES, record, here, deleted) for record in records.matrices]
+    return (*matrices, *(_kept(lab, SWEEPS, record, here, deleted) for record in records.sweeps))
 
 
-def _kept(lab: Path, kind: DeclaredRecords[R], record: R, here: set[str]) -> str:
+def _why_absent(count: str, gone: int, absent: int, lab: Path) -> str:
+    """Return why a record cannot follow: `gone` of the `absent` runs are in neither lab."""
+    left = absent - gone
+    if not gone:
+        return f"{left} of its {count} are not in {lab}; copy them, too"
+    why = f"{gone} of its {count} {'was' if gone == 1 else 'were'} deleted in the lab that it comes from"
+    return f"{why} and {left} of its {count} {'is' if left == 1 else 'are'} not in {lab}" if left else why
+
+
+def _kept(lab: Path, kind: DeclaredRecords[R], record: R, here: set[str], deleted: set[str]) -> str:
     name, count = f"{kind.noun} {shown(record.name, 80)}", counted(len(record.members), "run")
-    absent = sum(run not in here for run in record.members.values())
+    absent = [run for run in record.members.values() if run not in here]
     if absent:
-        return f"{name}: its record was not copied, because {absent} of its {count} are not in {lab}; copy them, too"
+        why = _why_absent(count, sum(run in deleted for run in absent), len(absent), lab)
+        return f"{name}: its record was not copied, because {why}"
     try:
         own = kind.load_if_there(lab, record.name)
     except DamagedError as error:

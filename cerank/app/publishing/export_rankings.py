@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.app import fold_runs
 from cerank.core.metrics import Scoring
 from cerank.errors import MissingError, UsageError
 from cerank.exporting import run_metadata
@@ -62,7 +63,7 @@ def export_rankings(
     if not target.parent.is_dir():
         raise UsageError("the folder to write into does not exist", where=str(target.parent), code="folder-missing")
     name, _, system = run.partition(":")
-    folder = run_store.find(settings.lab, name)
+    folder = fold_runs.find_one(settings.lab, name)
     plan = run_store.load_plan(folder)
     known = (*plan.recipe.chain, *plan.recipe.untrained_systems())
     if system and system not in known:

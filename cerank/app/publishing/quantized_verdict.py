@@ -50,6 +50,8 @@ class QuantizedResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Return speed, verdicts and the recommendation in words."""
+        from cerank.evaluation.answers import beyond_interval
+
         speed = self.speed
         lines = [
             f"on this processor ({self.processor}) 8 bits re-rank {speed.exported:.0f} pairs/s and float32 "
@@ -61,6 +63,7 @@ class QuantizedResult(msgspec.Struct, frozen=True, kw_only=True):
             lines.append(
                 f"{row.measure}: {row.verdict}; difference {row.paired.difference:+.4f} "
                 f"[{judgment.low:+.4f}, {judgment.high:+.4f}]"
+                + (f"; {text}" if (text := beyond_interval(judgment)) else "")
                 + ("" if judgment.margin else "; without a margin in the recipe, nothing can be called equivalent")
             )
         if self.is_recommended:

@@ -211,7 +211,7 @@ def table(depth_study: DepthStudy) -> Table:
         Column("seconds", "s/query", "number", 3),
         Column("difference", "to the deepest [interval]"),
         Column("verdict", "verdict"),
-        Column("p", "adjusted p", "p", priority=3),
+        Column("p_corrected", "adjusted p", "p", priority=3),
         Column("first_difference", "to first stage", "signed", priority=1),
         Column("first_verdict", "verdict on it", priority=1),
     )
@@ -233,10 +233,18 @@ def table(depth_study: DepthStudy) -> Table:
                     shown(first.judgment, first.paired.difference),
                 )
             )
+    return Table("depths", columns, tuple(rows), _title(depth_study), _notes(depth_study))
+
+
+def _notes(depth_study: DepthStudy) -> tuple[str, ...]:
     several = len(depth_study.curves) > 1
     said = [line for curve in depth_study.curves for line in _said(curve, several)]
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP
+
+    compared = [point.against_deepest for curve in depth_study.curves for point in curve.points]
+    is_beyond = any(row is not None and row.judgment.is_beyond_interval for row in compared)
     notes = (*said, *_NOTES, _intervals(depth_study), _family(depth_study), *_margin_notes(depth_study))
-    return Table("depths", columns, tuple(rows), _title(depth_study), notes)
+    return (*notes, NOTE_OF_STEP) if is_beyond else notes
 
 
 def full_table(depth_study: DepthStudy) -> Table:
@@ -248,10 +256,12 @@ def full_table(depth_study: DepthStudy) -> Table:
         *(Column(key, key, "number") for key in ("mean", "low", "high", "first_stage_mean", "pairs", "seconds")),
         *(Column(key, key, "signed") for key in ("difference_to_deepest", "difference_low", "difference_high")),
         Column("verdict_to_deepest", "verdict"),
-        Column("p_to_deepest", "adjusted p", "p"),
+        Column("p_to_deepest", "p", "p"),
+        Column("p_to_deepest_corrected", "adjusted p", "p"),
         Column("difference_to_first_stage", "to first stage", "signed"),
         Column("verdict_to_first_stage", "verdict on it"),
-        Column("p_to_first_stage", "adjusted p of it", "p"),
+        Column("p_to_first_stage", "p of it", "p"),
+        Column("p_to_first_stage_corrected", "adjusted p of it", "p"),
         Column("is_enough", "enough"),
         Column("is_hurt", "worse than a smaller depth"),
     )
@@ -267,13 +277,13 @@ def full_table(depth_study: DepthStudy) -> Table:
                     *(point.pairs, point.seconds),
                     *((None, None, None) if deepest is None else _to_deepest(deepest)),
                     None if deepest is None else _MIRRORED.get(deepest.verdict, deepest.verdict),
-                    None if deepest is None else deepest.judgment.p_corrected,
-                    *(first.paired.difference, first.verdict, first.judgment.p_corrected),
+                    *((None, None) if deepest is None else (deepest.judgment.p, deepest.judgment.p_corrected)),
+                    *(first.paired.difference, first.verdict, first.judgment.p, first.judgment.p_corrected),
                     point.depth == curve.enough,
                     curve.hurt_at is not None and point.depth == curve.hurt_at[0],
                 )
             )
-    return Table("depths", columns, tuple(rows), _title(depth_study))
+    return Table("depths", columns, tuple(rows), _title(depth_study), _notes(depth_study))
 
 
 _MIRRORED = {"better": "worse", "worse": "better"}
@@ -291,8 +301,10 @@ def _to_deepest(row: Row) -> tuple[float, float, float]:
 def _shown_to_deepest(depth_study: DepthStudy, row: Row) -> str:
     """Return a difference with its interval, and the level of that where it is not the one of the others."""
     text = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*_to_deepest(row))
+    from cerank.evaluation.comparison_rows import mark_of_step
+
     percent = export_comparison.other_percent(depth_study.comparison, row)
-    return f"{text} {percent}" if percent else text
+    return (f"{text} {percent}" if percent else text) + mark_of_step(row.judgment)
 
 
 def _intervals(depth_study: DepthStudy) -> str:

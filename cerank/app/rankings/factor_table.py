@@ -142,10 +142,14 @@ def _looks(
     effects: EffectStudy,
     interaction: InteractionStudy | None,
 ) -> Keys:
-    """Return a key for each effect and each contrast of an interaction: what was measured, and which levels differ."""
+    """Return a key for each effect, and for the test of an interaction and each of its contrasts.
+
+    It says what was measured, and which levels differ.
+    """
     measured = sorted([sorted(cell.levels.items()), cell.ranking or record.sha256] for cell in cells)
     named = [["effect", each.factor, each.level, each.reference] for each in effects.effects]
     if interaction is not None:
+        named.append(["interaction", *interaction.factors])
         named += [
             ["interaction", *interaction.factors, *each.rerankers, *each.first_stages] for each in interaction.contrasts
         ]
@@ -298,12 +302,13 @@ def tables(done: MatrixEffects, *, is_marked: bool = False) -> list[Table]:
         done: the study.
         is_marked: mark the intervals of effects in which few queries differ, for people: these ends are then texts.
     """
-    from cerank.evaluation.comparison_rows import mark_of_few, note_of_few
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP, mark_of_few, mark_of_step, note_of_few
 
     marks = [
         mark_of_few(each.figures, done.effects.alpha, each.judgment.verdict) if is_marked else ""
         for each in done.effects.effects
     ]
+    steps = [mark_of_step(each.judgment) if is_marked else "" for each in done.effects.effects]
     columns = (
         Column("factor", "factor", "name"),
         Column("level", "level", "name"),
@@ -325,16 +330,17 @@ def tables(done: MatrixEffects, *, is_marked: bool = False) -> list[Table]:
             *(
                 each.figures.difference,
                 each.judgment.low,
-                first_stage_table.marked_end(each.judgment.high, mark),
+                first_stage_table.marked_end(each.judgment.high, mark + step),
                 each.judgment.verdict,
             ),
             *(each.judgment.p, each.judgment.p_corrected, each.judgment.basis, each.cells),
         )
-        for each, mark in zip(done.effects.effects, marks, strict=True)
+        for each, mark, step in zip(done.effects.effects, marks, steps, strict=True)
     )
     what = "the last stage's gain over the stage before it" if done.of_gain else "what the last stage reaches"
     title = f"Effects on {done.effects.measure}, {what}: {done.condition}, {counted(done.effects.queries, 'query')}"
     notes = (*_notes(done), *([note_of_few(done.effects.alpha)] if any(marks) else []))
+    notes += (NOTE_OF_STEP,) if any(steps) else ()
     effects = Table("effects", columns, rows, title, notes)
     if done.interaction is None:
         return [effects]

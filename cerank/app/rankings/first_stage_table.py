@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons, named_systems
+from cerank.app.comparison import comparisons, named_systems, recorded_looks
 from cerank.app.comparison import margins as margins_of
 from cerank.errors import UsageError
 from cerank.evaluation.studies.interaction import FIRST_STAGES_BY_RERANKERS
@@ -17,6 +17,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 if TYPE_CHECKING:
+    from cerank.app.comparison.recorded_looks import Keys
     from cerank.evaluation.studies.interaction import InteractionStudy
 
 
@@ -31,8 +32,8 @@ class InteractionRequest(msgspec.Struct, frozen=True, kw_only=True):
     now: str = ""  # UTC, ISO 8601
 
 
-def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
-    """Return the table of first stages by re-rankers.
+def study(settings: Settings, request: InteractionRequest) -> tuple[InteractionStudy, Keys]:
+    """Return the table of first stages by re-rankers, and its verdicts as `recorded_looks` counts them.
 
     Raises:
         UsageError: fewer than two re-rankers, first stages or queries; several test datasets and none is named; a TREC
@@ -68,7 +69,7 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
     margin = margins_of.chosen(typed, declared, now=request.now, because="").get(measure)
     if margin is not None and margin.share is not None:
         margin = msgspec.structs.replace(margin, value=margin.share * float(values[:, 0].mean()))
-    return interaction_study(
+    done = interaction_study(
         values.transpose(2, 0, 1),
         [condition.first_stage for condition in conditions],
         [system.label for system in systems],
@@ -77,6 +78,7 @@ def study(settings: Settings, request: InteractionRequest) -> InteractionStudy:
         alpha=request.alpha,
         limits=limits(measure),
     )
+    return done, recorded_looks.keys_of_interaction(systems, conditions, measure)
 
 
 def _targets(settings: Settings, texts: Sequence[str]) -> list[named_systems.RunTarget]:
@@ -107,9 +109,10 @@ def tables(done: InteractionStudy, *, is_marked: bool = False) -> list[Table]:
         done: the study.
         is_marked: mark the intervals of contrasts in which few queries differ, for people: these ends are then texts.
     """
-    from cerank.evaluation.comparison_rows import mark_of_few, note_of_few
+    from cerank.evaluation.comparison_rows import NOTE_OF_STEP, STEP_MARK, mark_of_few, note_of_few
 
     marks = [mark_of_few(each.figures, done.alpha) if is_marked else "" for each in done.contrasts]
+    steps = [STEP_MARK if is_marked and each.is_beyond_interval else "" for each in done.contrasts]
     means = Table(
         "means",
         (
@@ -139,13 +142,20 @@ def tables(done: InteractionStudy, *, is_marked: bool = False) -> list[Table]:
     rows = tuple(
         (
             *(each.rerankers[1], each.rerankers[0], each.first_stages[0], each.gains[0]),
-            *(each.first_stages[1], each.gains[1], each.figures.difference, each.low, marked_end(each.high, mark)),
+            *(
+                each.first_stages[1],
+                each.gains[1],
+                each.figures.difference,
+                each.low,
+                marked_end(each.high, mark + step),
+            ),
             *(each.verdict, each.p, each.p_corrected, each.basis),
         )
-        for each, mark in zip(done.contrasts, marks, strict=True)
+        for each, mark, step in zip(done.contrasts, marks, steps, strict=True)
     )
     title = f"Does a gain depend on the {done.factors[0]}?"
     notes = (*_notes(done), *([note_of_few(done.alpha)] if any(marks) else []))
+    notes += (NOTE_OF_STEP,) if any(steps) else ()
     return [means, Table("interaction", columns, rows, title, notes)]
 
 

@@ -77,8 +77,9 @@ def fuse(settings: Settings, request: FusionRequest) -> FusionResult:
     """
     _check(request)
     _check_output(request.output, replace=request.replace)
-    rankings = [_ranking(settings, text, request) for text in request.targets]
-    notes = list(_coverage(rankings, request.targets))
+    notes: list[str] = []
+    rankings = [_ranking(settings, text, request, notes) for text in request.targets]
+    notes += _coverage(rankings, request.targets)
     if request.method == rank_fusion.RRF:
         fused, tag = rank_fusion.rrf(rankings, request.k), f"rrf-k{request.k}"
     elif request.method == rank_fusion.WEIGHTED_SUM:
@@ -151,13 +152,18 @@ def _check_output(path: Path, *, replace: bool) -> None:
         raise UsageError("the file exists already", where=str(path), hint="--replace overwrites it", code="file-exists")
 
 
-def _ranking(settings: Settings, text: str, request: FusionRequest) -> Ranking:
-    """Return the ranking in a TREC run file, or that of a run's stage on one test dataset over one first stage."""
+def _ranking(settings: Settings, text: str, request: FusionRequest, notes: list[str]) -> Ranking:
+    """Return the ranking in a TREC run file, or that of a run's stage on one test dataset over one first stage.
+
+    What is odd about a file is added to `notes`.
+    """
     from cerank.trec.text_io import read_run
 
     target = named_systems.target(settings.lab, text)
     if isinstance(target, named_systems.FileTarget):
-        return read_run(target.path).ranking
+        run = read_run(target.path)
+        notes += [f"{shown(text, 80)}: {note}" for note in run.notes]
+        return run.ranking
     if target.system not in named_systems.systems_of(target.plan):
         what = f"{target.system} is an order for comparisons, made from judgments or at random"
         raise UsageError(what, where=text, hint="fuse what was ranked", code="reference-order-fused")
@@ -213,7 +219,8 @@ def _interpolate(
         )
         raise UsageError(what, where="--method interpolate", hint=hint, code="alpha-without-validation")
     name, qrels = named_judgments.judgments(settings, request.dataset, request.qrels)
-    before, after = (_ranking(settings, text, request) for text in request.validation)
+    notes: list[str] = []
+    before, after = (_ranking(settings, text, request, notes) for text in request.validation)
     shared = sorted((set(before) | set(after)) & (set(first) | set(reranked)))
     if shared:
         what = f"{counted(len(shared), 'query')} of the validation runs are among those that are fused"
@@ -221,7 +228,7 @@ def _interpolate(
         raise UsageError(what, where="--validation", hint=hint, code="validation-on-test")
     chosen = choose_alpha(before, after, qrels, request.measure)
     tag = f"{rank_fusion.INTERPOLATED};alpha={chosen.alpha:g};chosen-on={'_'.join(name.split())}"
-    return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [describe(chosen, name)]
+    return rank_fusion.interpolated(first, reranked, chosen.alpha), tag, [*notes, describe(chosen, name)]
 
 
 def _stage_of_one_run(settings: Settings, request: FusionRequest) -> named_systems.RunTarget | None:

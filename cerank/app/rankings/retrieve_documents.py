@@ -61,6 +61,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 42
     precision: str | None = None  # None: the run's, as in `cerank rerank`
     document_template: str = ""  # text of a document from its fields; "": as the model's run had it, if it is of one
+    passages: PassageSpec | None = None  # how documents are cut; None: as the model's run did, if it is of one
     output: Path | None = None
     replace: bool = False
     first_stage: str = "bm25"  # what re-ranking at equal calls is measured over
@@ -237,7 +238,7 @@ def _sources(settings: Settings, request: RetrievalRequest, methods: Sequence[st
         request.settings(request.method).check(request.budget, 1)
     Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.base)
-    passages, forms, notes_of_run = reranked_passages.as_in_run(None, request.document_template, folder)
+    passages, forms, notes_of_run = reranked_passages.as_in_run(request.passages, request.document_template, folder)
     precision = request.precision
     if precision is None:
         precision, more = reranked_passages.precision_of_run(folder, resolve_device(settings.device))
@@ -284,6 +285,9 @@ def _training_of(settings: Settings, base: str) -> str:
 
 def _check_output(request: RetrievalRequest) -> None:
     output = request.output
+    reranked_passages.check_request(
+        request.passages, None, output or Path("-"), is_server=False, is_shard=False, replace=request.replace
+    )
     if output is None or str(output) in STDOUT:
         return
     if not output.parent.is_dir():
@@ -405,6 +409,7 @@ def _compared(
 def table(done: RetrievalComparison) -> Table:
     """Return the comparison for people: a row for each pair, by the measure and by each recall."""
     from cerank.evaluation.answers import shown
+    from cerank.evaluation.comparison_rows import notes_beyond
 
     columns = (
         Column("what", "measured"),
@@ -416,7 +421,8 @@ def table(done: RetrievalComparison) -> Table:
         Column("low", "low", "signed", priority=1),
         Column("high", "high", "signed", priority=1),
         Column("verdict", "verdict"),
-        Column("p", "adjusted p", "p", priority=2),
+        Column("p", "p", "p", priority=4),
+        Column("p_corrected", "adjusted p", "p", priority=2),
     )
     rows = []
     for row in done.comparison.rows:
@@ -426,7 +432,7 @@ def table(done: RetrievalComparison) -> Table:
                 f"recall of exact {exact}" if ": exact top " in row.condition.dataset else row.measure,
                 *(row.right, row.left, row.paired.mean_right, row.paired.mean_left, row.paired.difference),
                 *(row.judgment.low, row.judgment.high, shown(row.judgment, row.paired.difference)),
-                row.judgment.p_corrected,
+                *(row.judgment.p, row.judgment.p_corrected),
             )
         )
     title = f"At {done.budget} calls of the cross-encoder a query, of {done.documents:,} documents"
@@ -434,5 +440,9 @@ def table(done: RetrievalComparison) -> Table:
         *done.notes,
         "exact top k: the k documents that the cross-encoder puts first among all documents of the collection",
         f"{done.comparison.family} comparisons corrected together ({done.comparison.method}); low, high: simultaneous",
+    )
+    notes += notes_beyond(
+        (f"{row.right} against {row.left} by {row.measure} on {row.condition}", row.judgment)
+        for row in done.comparison.rows
     )
     return Table("retrieval", columns, tuple(rows), title, notes)

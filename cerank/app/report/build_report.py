@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 import cerank
-from cerank.app.comparison import pool_comparisons
 from cerank.app.comparison.named_systems import short_name
+from cerank.app.comparison.several_collections import pool_comparisons, training_domains
 from cerank.app.evidence import system_costs
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
@@ -66,7 +66,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
     released = _released(settings, scope, request)
     pooled, pooling_notes = _pooled(scope, verdicts, request)
     if pooled is not None and request.has_curves:
-        from cerank.app.comparison.pool_comparisons import forest_svg
+        from cerank.app.comparison.several_collections.forest_plot import forest_svg
 
         curves += tuple(
             Curve(
@@ -101,7 +101,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
         sources=data.sources,
         comparison=verdicts.comparison,
         curves=curves,
-        methods=_methods(verdicts, is_pooled=pooled is not None),
+        methods=_methods(verdicts, pooled),
         pooled=pooled,
         answers=_answers(verdicts, costs, is_primary=True),
         described=_answers(verdicts, costs, is_primary=False),
@@ -146,10 +146,11 @@ def _released(settings: Settings, scope: ReportScope, request: ReportRequest) ->
     )
 
 
-def _methods(verdicts: TestResults, *, is_pooled: bool) -> MethodsText | None:
+def _methods(verdicts: TestResults, pooled: PooledResult | None) -> MethodsText | None:
     if verdicts.comparison is None:
         return None
-    return methods(verdicts.comparison, cerank.__version__, is_pooled=is_pooled)
+    pooled_by = None if pooled is None else pooled.correction
+    return methods(verdicts.comparison, cerank.__version__, pooled_by=pooled_by)
 
 
 def _pooled(
@@ -167,7 +168,7 @@ def _pooled(
 
     comparison = verdicts.comparison
     collections = {row.condition.dataset for row in comparison.rows} if comparison is not None else set()
-    named = pool_comparisons.named_in_domain(request.in_domain, collections)
+    named = training_domains.named_in_domain(request.in_domain, collections)
     if comparison is None or len(collections) < 2:
         return None, ()
     runs = [member for row in scope.rows for member in row.members]
@@ -176,7 +177,8 @@ def _pooled(
             pooling.of_comparison(comparison),
             margins=_absolute(comparison.terms.margins),
             alpha=comparison.terms.alpha,
-            in_domain=named or pool_comparisons.in_domain_of_runs(runs, collections),
+            correction=pool_comparisons.correction_of(comparison.terms.correction),
+            in_domain=named or training_domains.in_domain_of_runs(runs, collections),
         )
     except UsageError as error:
         return None, (f"not pooled over test sets: {error.what}",)

@@ -28,6 +28,7 @@ _SIGNS = {
     "≈": r"$\approx$",
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
+    "§": r"\S{}",
     "×": r"$\times$",
     "±": r"$\pm$",
     "–": "--",

@@ -311,11 +311,11 @@ def gains_per_cost(report: Report) -> Table:
 
 def pooled(report: Report) -> Table:
     """Return each difference over all test sets."""
-    from cerank.app.comparison import pool_comparisons
+    from cerank.app.comparison.several_collections import pooled_tables
 
     if report.pooled is None:
         return Table("pooled", (), ())
-    return msgspec.structs.replace(pool_comparisons.tables(report.pooled)[0], title="Pooled over the test sets")
+    return msgspec.structs.replace(pooled_tables.tables(report.pooled)[0], title="Pooled over the test sets")
 
 
 SIDES = (costs, gains_per_cost, pooled, published, stages, groups, shared, events, rankings, runs, inputs)

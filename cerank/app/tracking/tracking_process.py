@@ -157,9 +157,10 @@ class GuardedTracker:
 
     def _guarded(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         self._call = name, time.monotonic()
-        value = function(*arguments)
-        self._call = "", 0.0
-        return value
+        try:
+            return function(*arguments)
+        finally:  # one that raised does not block
+            self._call = "", 0.0
 
     def _watch(self) -> None:
         while not self._is_closed.wait(min(1.0, self._patience / 4)):

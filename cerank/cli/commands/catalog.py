@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cerank import recipes
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, check_new, emit, info, write_output
 from cerank.errors import UsageError, os_error
 from cerank.recipes.loss_specs import LOSSES
 from cerank.settings import Flags, resolve
+from cerank.text.table_data import key_value_table
+
+if TYPE_CHECKING:
+    from cerank.datasets.open_datasets import DatasetDescription
 
 recipes_app = CommandLine(
     no_args_is_help=True, help="Recipes: TOML files that say what to fine-tune, on what data, in which stages."
@@ -144,7 +148,7 @@ def datasets(
     settings = settings_of(cache=cache, form=form, json=json)
     if name:
         description = known.describe(name, settings.cache)
-        emit(table_columns.dataset_table(description), settings.format)
+        emit(_dataset_table(description), settings.format)
         if not description.judgments:
             info(f"{description.name} has no relevance judgments, so nothing can be measured with it")
         return
@@ -155,6 +159,23 @@ def datasets(
     )
     if not search:
         info("You can also use any ir_datasets id (`cerank datasets --search msmarco`) or a folder of your own.")
+
+
+def _dataset_table(description: DatasetDescription) -> Table:
+    """Return all that can be said of a dataset."""
+    grades = ", ".join(f"{grade}: {count}" for grade, count in description.grades)
+    rows = [
+        ("dataset", description.name),
+        ("what", description.description),
+        ("where", description.location),
+        ("documents", str(description.documents)),
+        ("queries", str(description.queries)),
+        ("judgments", f"{description.judgments} ({grades})" if grades else "0"),
+        ("judged without text", str(description.judged_without_text)),
+        ("runs", ", ".join(description.runs) or "none"),
+        ("fingerprint", description.fingerprint),
+    ]
+    return key_value_table("dataset", rows)
 
 
 def bases(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.commands.measure import Dataset, Qrels
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit
+from cerank.cli.output import emit, is_for_machines
+from cerank.cli.tables import power_tables
 from cerank.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def power(
     if seeds:
         counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
         cells = power_analysis.seed_grid(settings, rankings, request, counts)
-        emit(table_columns.seed_grid_tables(cells, settings.format), settings.format)
+        grids = power_tables.seed_grid_tables(cells, settings.format)
+        emit(grids[0] if is_for_machines(settings.format) else grids, settings.format)
     elif systems is not None:
         from cerank.app.comparison import design_test_set
 
@@ -122,7 +124,7 @@ def power(
         emit(design_test_set.table(sizes, request), settings.format)
     elif names:
         cases = power_analysis.of_rankings(settings, rankings, request, queries=queries)
-        emit(table_columns.power_table(cases, settings.format), settings.format)
+        emit(power_tables.power_table(cases, settings.format), settings.format)
     else:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
@@ -130,7 +132,7 @@ def power(
         if dataset or qrels:
             raise UsageError("a dataset alone gives no standard deviation", hint="name two rankings, or give --sd")
         cases = tuple(power_analysis.of_numbers(queries, sd, request, name) for name in measure or ["nDCG@10"])
-        emit(table_columns.power_table(cases, settings.format), settings.format)
+        emit(power_tables.power_table(cases, settings.format), settings.format)
 
 
 def _check_options(

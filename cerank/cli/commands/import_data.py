@@ -56,7 +56,7 @@ def import_(
             metavar="FILE...", help="Files to import: plain, packed or parquet; or a folder saved by `datasets`."
         ),
     ],
-    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Dataset folder to create.")],
+    into: options.NewDataset,
     run: Annotated[
         str,
         typer.Option("--name", metavar="RUN", help="Name of the run in that folder. Default: from the file or format."),

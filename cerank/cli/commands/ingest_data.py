@@ -23,7 +23,7 @@ from cerank.text.safe_text import counted, shown
 @data_app.command("ingest")
 def ingest(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="TREC run files, plain or packed.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")] = False,
+    verify: options.VerifyStored = False,
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,
@@ -36,6 +36,7 @@ def ingest(
     """
     from cerank.trec import ingest as ingesting
     from cerank.trec import mapped_run
+    from cerank.trec.rank_order import note_on_rising
 
     settings = settings_of(cache=cache, form=form, json=json)
     rows = []
@@ -47,11 +48,11 @@ def ingest(
             hint = "delete that folder and ingest the run again"
             raise UsageError("the stored run does not match its checksums", where=str(ranking.store.folder), hint=hint)
         size = sum(entry.size for entry in contents.files)
-        if contents.misranked:
-            info(
-                f"{run}: {counted(contents.misranked, 'query')} with ranks that contradict the scores; "
-                "cerank orders by score"
-            )
+        for note in note_on_rising(contents.rising, contents.queries):
+            info(f"{run}: {note}")
+        others = contents.misranked - contents.rising
+        if others:
+            info(f"{run}: {counted(others, 'query')} with ranks that contradict the scores; cerank orders by score")
         if contents.is_scattered:
             info(
                 f"{run}: rows are not grouped by query, so the file is read three times; "
@@ -64,6 +65,7 @@ def ingest(
                 contents.rows,
                 contents.ties,
                 contents.misranked,
+                contents.rising,
                 size,
                 messages.seconds,
                 contents.sha256,
@@ -75,6 +77,7 @@ def ingest(
         Column("rows", "rows", "number", 0),
         Column("ties", "tied rows", "number", 0, priority=2),
         Column("misranked", "queries ranked against their scores", "number", 0, priority=1),
+        Column("rising", "of these with scores that rise", "number", 0, priority=2),
         Column("bytes", "on disk", "bytes", priority=2),
         Column("seconds", "took", "seconds", priority=2),
         Column("sha256", "sha256 of the run", "name", priority=3),
@@ -95,7 +98,7 @@ def tokenize(
             help="Base model whose tokenizer is used: a name from `cerank bases`, a Hugging Face id, or a folder.",
         ),
     ] = "minilm",
-    verify: Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")] = False,
+    verify: options.VerifyStored = False,
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, InDomain, Qrels, confidence_of
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import document_meta
 from cerank.cli.output import emit, format_of, info, is_for_machines, write_output
 from cerank.errors import UsageError
 from cerank.text import escapes
@@ -102,7 +104,8 @@ def gate(
         counts_looks=family == "looks",
         alpha=alpha,
     )
-    emit(release_gate.table(result), settings.format)
+    meta = document_meta(new=result.new, base=result.base, outcome=result.outcome, alpha=result.alpha)
+    emit(release_gate.table(result), settings.format, meta=meta | {"look": result.look, "level": result.level})
     if settings.format:
         info(release_gate.summary(result))
     if markdown is not None:
@@ -127,6 +130,7 @@ def rejudge(
             "--margin", metavar="M", help="Largest difference that would not matter; replaces the margin in the file."
         ),
     ] = None,
+    lab: options.Lab = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
@@ -135,10 +139,11 @@ def rejudge(
     p is adjusted over all of its comparisons; "on par" needs a margin. Where run files of a repeated experiment are
     named, its measures of reproduction follow. `cerank guide verdicts` has an example.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.evidence import rejudge_table
     from cerank.evaluation.rejudge import rejudge as judge_again
 
-    settings = settings_of(form=form, json=json)
+    settings = settings_of(lab, form=form, json=json)
     claims, folder = rejudge_table.read_claims(file)
     if not claims.claims and claims.reproduction is None:
         raise UsageError("it has neither claims nor a reproduction", where=str(file))
@@ -146,8 +151,11 @@ def rejudge(
         claims = msgspec.structs.replace(claims, margin=margin)
     claims, differing = rejudge_table.with_runs(claims, folder)
     shown = [rejudge_table.table(claims, judge_again(claims), differing)] if claims.claims else []
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    recorded_looks.record(settings, rejudge_table.looks(claims, folder), by="rejudge", now=now, only_new=True)
     reproduction = rejudge_table.reproduction_table(claims, folder)
-    emit([*shown, *([reproduction] if reproduction else [])], settings.format)
+    meta = document_meta(alpha=claims.alpha, correction="holm", family=len(claims.claims), margin=claims.margin)
+    emit([*shown, *([reproduction] if reproduction else [])], settings.format, meta=meta)
 
 
 def schema(
@@ -200,8 +208,9 @@ def pool(
 
     A random-effects meta-analysis. Two or three collections suffice to compute it, and rarely to show anything.
     """
-    from cerank.app.comparison import export_comparison, named_systems, pool_comparisons
+    from cerank.app.comparison import export_comparison, named_systems, recorded_looks
     from cerank.app.comparison.comparisons import ComparisonRequest
+    from cerank.app.comparison.several_collections import forest_plot, pool_comparisons, pooled_tables
 
     settings = settings_of(lab, cache, form=form, json=json)
     if dataset and not any(name.endswith(pool_comparisons.SAVED) for name in names):
@@ -213,10 +222,13 @@ def pool(
     )
     rate = round(1 - confidence_of(confidence, alpha), 12)
     result = pool_comparisons.pool(settings, request, correction, rate, in_domain or ())
-    shown = pool_comparisons.tables(result, has_plot=format_of(settings.format) == "table")
-    emit(shown, settings.format)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    recorded_looks.record(settings, {}, by="pool", now=now, only_new=True, pooled=result)
+    shown = pooled_tables.tables(result, has_plot=format_of(settings.format) == "table")
+    meta = document_meta(alpha=result.alpha, correction=result.correction, family=len(result.rows))
+    emit(shown, settings.format, meta=meta)
     if is_for_machines(settings.format):
         for note in shown[0].notes:
             info(note)
     if picture is not None:
-        export_comparison.save(pool_comparisons.forest_svg(result.rows[0], result.alpha), picture, replace=True)
+        export_comparison.save(forest_plot.forest_svg(result.rows[0], result.alpha), picture, replace=True)

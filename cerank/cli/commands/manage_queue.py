@@ -9,10 +9,11 @@ import typer
 
 from cerank.app import Lab, next_steps
 from cerank.app.tracking import waiting_trackers
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
+from cerank.cli.tables import run_tables
 from cerank.errors import UsageError
 from cerank.runs import run_store
 from cerank.scheduler.queue_status import QueueState
@@ -62,7 +63,7 @@ def _queue_table(home: Lab, settings: Settings) -> Table:
     rows_shown: list[tuple[str | int, ...]] = []
     for place, row in enumerate(queued, 1):
         name = row.folder.name if is_exact else row.short_name
-        state, device = table_columns.state_text(row.status.state, settings.format), row.plan.device if row.plan else ""
+        state, device = run_tables.state_text(row.status.state, settings.format), row.plan.device if row.plan else ""
         rows_shown.append((place, name, state, device, row.label, *([row.short_name] if is_exact else [])))
     if is_exact:
         columns = (*columns, Column("short_name", "short_name"))

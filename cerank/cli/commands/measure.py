@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import emit, info, is_for_machines, write_output
+from cerank.cli.tables import measured_tables
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -296,7 +297,7 @@ def compare(
     within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
-    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems, pool_comparisons
+    from cerank.app.comparison import comparisons, export_comparison, letters_table, named_systems
     from cerank.app.evidence import bounds_of_comparison, declared_plans, system_costs
     from cerank.app.rankings import cross_validation
     from cerank.cli.live_status import print_answers
@@ -330,17 +331,14 @@ def compare(
         counts_looks=family == "looks",
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    made = declared_plans.compare(settings, request, by="compare", plan=plan)
-    comparison = made.comparison
+    made = declared_plans.compare(settings, request, by="compare", plan=plan, pools=not full, in_domain=in_domain or ())
+    comparison, pooled, not_pooled = made.comparison, made.pooled, made.not_pooled
     if with_bounds or judge_next is not None:
         comparison = _bounded(settings, request, comparison, judge_next)
     if full:
         write_output(export_comparison.complete(comparison), raw=True)
         return
     costs = system_costs.of_comparison(settings, names, comparison, hour_price)
-    pooled, not_pooled = pool_comparisons.if_possible(
-        comparison, pool_comparisons.in_domain_for(settings, request, comparison, in_domain or ())
-    )
     if settings.format == "json":
         text = export_comparison.document(
             comparison,
@@ -354,7 +352,7 @@ def compare(
         )
         write_output(text, raw=True)
     else:
-        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons, costs=costs)]
+        shown = [measured_tables.comparison_table(comparison, settings.format, with_reasons=reasons, costs=costs)]
         shown += [export_comparison.secondary(comparison)] if with_secondary else []
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
         shown += [bounds_of_comparison.table(comparison)] if with_bounds else []
@@ -362,12 +360,12 @@ def compare(
         is_marked = not is_for_machines(settings.format)
         of_all = (of_folds, comparison.terms.confidence, claim)
         shown += [cross_validation.fold_table(*of_all, is_marked=is_marked)] if of_folds else []
-        shown += [table_columns.pooled_table(pooled, settings.format)] if pooled is not None else []
+        shown += [measured_tables.pooled_table(pooled, settings.format)] if pooled is not None else []
         shown += [system_costs.table(costs)] if len(costs) > 1 and not is_for_machines(settings.format) else []
         emit(shown, settings.format, wide=wide)
         if pairs == "all" and settings.format == "latex":
             write_output("\n" + letters_table.latex(comparison), raw=True)
-    table_columns.print_footnotes(comparison, settings.format)
+    measured_tables.print_footnotes(comparison, settings.format)
     for note in (
         *made.notes,
         *([not_pooled] if not_pooled else []),
@@ -430,7 +428,7 @@ def evaluate(
     targets = [named_systems.target(settings.lab, name) for name in run]
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
-    shown = table_columns.measure_table(systems, names, per_query=per_query, form=settings.format)
+    shown = measured_tables.measure_table(systems, names, per_query=per_query, form=settings.format)
     emit(shown, settings.format)
     for system in systems:
         for note in system.notes:

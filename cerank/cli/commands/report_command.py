@@ -146,7 +146,7 @@ def report(
     )
     built = build_report.build_report(settings, request, info)
     if built.comparison is not None:
-        recorded_looks.record_shown(settings, [built.comparison], by="report")
+        recorded_looks.record_shown(settings, [built.comparison], by="report", pooled=built.pooled)
     if out is None:
         write_output(write_report.as_text(built, chosen or "markdown"), raw=True)
         return

@@ -15,8 +15,8 @@ from cerank.app.teaching import planned_teaching
 from cerank.app.teaching.planned_teaching import TeachingPlace
 from cerank.app.tracking import waiting_trackers
 from cerank.app.tracking.tracking_process import TrackingRequest
-from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
+from cerank.cli.tables import plan_tables
 from cerank.machine.devices import resolve_device
 from cerank.planning import several_devices
 from cerank.runs import job_records, run_store
@@ -95,7 +95,7 @@ def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Set
     teaching = planned_teaching.of_recipes([cell.recipe for cell in grid.cells], place)
     tables = [
         _run_table(matrix_outline, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
-        *([table_columns.work_table(matrix_outline.work)] if matrix_outline.work else []),
+        *([plan_tables.work_table(matrix_outline.work)] if matrix_outline.work else []),
         *([_shared_table(matrix_outline)] if matrix_outline.shared else []),
         *([planned_teaching.table(teaching.teachers, _TEACHERS)] if teaching.teachers else []),
         _missing_table(matrix_outline),

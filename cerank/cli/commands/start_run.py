@@ -18,8 +18,9 @@ from cerank.app.matrix.fold_recipes import FoldRecipe
 from cerank.app.run_request import RunRequest
 from cerank.app.tracking import track_run, tracking_process, waiting_trackers
 from cerank.app.tracking.tracking_process import TrackingRequest
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.output import emit, info, write_output
+from cerank.cli.tables import plan_tables, power_tables
 from cerank.errors import UsageError
 from cerank.executors.interface import JobExecutor
 from cerank.planning import (
@@ -98,7 +99,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the run would read and do, without starting it.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
+    detach: options.Detach = False,
     queue: Annotated[
         bool, typer.Option("--queue", help="Put the run into the queue; it starts when a device is free.")
     ] = False,
@@ -182,6 +183,7 @@ def run(
     with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     _tell_tests(plan)
+    _tell_first_stages([plan])
     _tell_finished(lab_of_runs, plan)
     if dry_run:
         is_here = lab_of_runs.executor is None
@@ -206,6 +208,14 @@ def _tell_tests(plan: Plan) -> None:
     """Say which test collections a name for several came to, and which are not on disk."""
     if "data.test" in plan.reasons:
         info(plan.reasons["data.test"])
+
+
+def _tell_first_stages(planned: Sequence[Plan]) -> None:
+    """Say what is odd about the candidates' files, once of each file."""
+    first_stages = [entry for plan in planned for entry in plan.inputs if entry.role == "first_stage"]
+    names = {(entry.sha256, note): entry.name for entry in reversed(first_stages) for note in entry.notes}
+    for (_, note), name in reversed(names.items()):
+        info(f"first stage {name}: {note}")
 
 
 def _tell_finished(lab: Lab, plan: Plan) -> None:
@@ -251,6 +261,7 @@ def _run_folds(
         for of_fold, label in rounds:
             plan = plans.plan_of(of_fold.recipe, settings, now=now, label=label, tell=tell)
             planned.append((msgspec.structs.replace(plan, shares=True), of_fold.toml))
+    _tell_first_stages([plan for plan, _ in planned])
     if dry_run:
         all_folds = [plan for plan, _ in planned]
         is_here = lab.executor is None
@@ -448,13 +459,13 @@ def _show_plan(
     for sentence in _truncation_sentences(plan, is_measured=is_measured):
         info(sentence)
     shared = plans.shared_queries(plan)
-    shown = [table_columns.input_table(plan), table_columns.work_table(work)]
+    shown = [plan_tables.input_table(plan), plan_tables.work_table(work)]
     negatives = (planned_negatives.mixture_table(plan), planned_negatives.table(plan))
     shown += [table for table in negatives if table is not None]
     teaching = planned_teaching.of_plan(plan, settings.lab)
     shown += [planned_teaching.table(teaching, "Teachers, before anything is asked")] if teaching else []
-    shown += [table_columns.shared_query_table(shared)] if shared else []
-    emit([*shown, *([table_columns.expectations(expected)] if expected else [])], settings.format, wide=wide)
+    shown += [plan_tables.shared_query_table(shared)] if shared else []
+    emit([*shown, *([power_tables.expectations(expected)] if expected else [])], settings.format, wide=wide)
 
 
 def _start(lab: Lab, plan: Plan, toml: bytes, tracking: TrackingRequest, *, detach: bool, wide: bool) -> None:
@@ -490,7 +501,7 @@ def _tell_of_tracking(lab: Lab, folder: RunFolder, kinds: Sequence[str]) -> None
 
 def resume(
     name: RunOrGroup,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
+    detach: options.Detach = False,
     wide: options.Wide = False,
     devices: options.Devices = None,
     lab: options.Lab = None,

@@ -17,6 +17,7 @@ from cerank.app.teaching import teach_options as teaching
 from cerank.cli import options
 from cerank.cli.command_class import CommandGroup, CommandLine
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.errors import ExitCode, UsageError
@@ -131,13 +132,11 @@ def make(
     queries: Queries = "",
     first_stage: FirstStage = "",
     depth: Depth = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the estimated calls, tokens, money and time, and make no call.")
-    ] = False,
+    dry_run: options.EstimateCalls = False,
     show_prompt: Annotated[
         bool, typer.Option("--show-prompt", help="Print the first prompt, filled in, and make no call.")
     ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat calls that failed before.")] = False,
+    retry_failed: options.RetryFailed = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the ranking to this TREC run file, too."),
@@ -328,7 +327,7 @@ def check(
     What is missing of its rankings is made. Exits with 1 if the verdict is that it ranks worse than the first stage.
     """
     from cerank.app.teaching import check_teacher
-    from cerank.cli import table_columns
+    from cerank.cli.tables import measured_tables
 
     settings = settings_of(lab, cache, device, threads, form, json)
     loaded = recipes.load(recipe, set_ or ()).recipe
@@ -350,8 +349,12 @@ def check(
         result = check_teacher.check(
             settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
         )
-    emit([table_columns.comparison_table(result.comparison, settings.format), _check_table(result)], settings.format)
-    table_columns.print_footnotes(result.comparison, settings.format)
+    emit(
+        [measured_tables.comparison_table(result.comparison, settings.format), _check_table(result)],
+        settings.format,
+        meta=meta_of_comparison(result.comparison),
+    )
+    measured_tables.print_footnotes(result.comparison, settings.format)
     for warning in result.warnings:
         info(f"warning: {warning}")
     if result.is_worse:

@@ -12,9 +12,11 @@ import typer
 from cerank.app import Lab
 from cerank.app.run_views.rank_table import rank_table
 from cerank.app.run_views.run_monitor import LabMonitor, plain_line
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.commands.start_run import RunName, settings_of
+from cerank.cli.document_meta import document_meta, meta_of_comparison
 from cerank.cli.output import emit, info, is_for_machines, write_output
+from cerank.cli.tables import measured_tables, plan_tables, run_tables, stage_tables
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
@@ -56,7 +58,7 @@ def ps(
         return
     monitor = LabMonitor(home.folder, cache=settings.cache, refresh_jobs=home.refresh_jobs)
     entries = monitor.poll(now=datetime.now(UTC))
-    emit(table_columns.run_table(entries, settings.lab, settings.format, all_trials=every_trial), settings.format)
+    emit(run_tables.run_table(entries, settings.lab, settings.format, all_trials=every_trial), settings.format)
     monitor.save_index()
 
 
@@ -109,13 +111,14 @@ def show(
     home.refresh_jobs()
     row = run_store.row(folder, datetime.now(UTC))
     row = msgspec.structs.replace(row, short_name=run_store.short_name(folder))
-    shown = [table_columns.state_table(row, settings.format)]
+    shown, meta = [run_tables.state_table(row, settings.format)], document_meta()
     if row.plan is not None:
         try:  # what the run was made for comes first
             answer = run_answer.of_run(folder)
-            recorded_looks.record_shown(settings, [answer.comparison], by="show")
+            meta = meta_of_comparison(answer.comparison)
+            recorded_looks.record_shown(settings, [answer.comparison], by="show", pooled=answer.pooled)
             print_answers(answer.paragraphs)
-            shown += table_columns.result_tables(
+            shown += measured_tables.result_tables(
                 answer, settings.format, settings.hour_price, run=row.short_name, with_all_notes=notes
             )
             for sentence in run_answer.what_was_read(folder, row.plan):
@@ -129,15 +132,15 @@ def show(
                 shown.append(depth_table(curves))
         except CerankError as error:
             info(error.what if isinstance(error, MissingError) else f"No result can be shown: {error}")
-        shown.append(table_columns.validation_table(folder, row.plan))
-        shown.append(table_columns.stage_table(folder, row.plan))
-        shown += [losses] if (losses := table_columns.loss_table(folder, row.plan)) else []
+        shown.append(stage_tables.validation_table(folder, row.plan))
+        shown.append(stage_tables.stage_table(folder, row.plan))
+        shown += [losses] if (losses := stage_tables.loss_table(folder, row.plan)) else []
         shown += [devices] if (devices := rank_table(folder, row.plan)) is not None else []
         overlaps = json_records.load_if_there(folder.overlaps, SharedQueries)
-        shown += [table_columns.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
-        shown += [table_columns.input_table(row.plan), table_columns.ranking_table(folder, row.plan)]
-        shown.append(table_columns.file_table(folder, row.plan))
-    emit(shown, settings.format, wide=wide)
+        shown += [plan_tables.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
+        shown += [plan_tables.input_table(row.plan), stage_tables.ranking_table(folder, row.plan)]
+        shown.append(run_tables.file_table(folder, row.plan))
+    emit(shown, settings.format, wide=wide, meta=meta)
 
 
 def logs(

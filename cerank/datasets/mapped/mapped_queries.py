@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
-from cerank.core.row_sets import KnownItems, RowSet
+from cerank.core.row_sets import ItemsByPlace, KnownItems, RowSet
 from cerank.datasets.dataset import StoredQrels, StoredQueries
 from cerank.datasets.mapped.grouped_qrels import grouped_qrels
 from cerank.datasets.mapped.rows_record import RowsRecord
@@ -25,9 +25,10 @@ from cerank.files.line_reader import Opener, at
 from cerank.text.safe_text import shown
 
 _AT_ONCE = 1 << 14  # ids that are looked up together
+_COUNTED_BY = (__name__, "cerank.datasets.mapped_documents")
 
 
-class _AllIds(Sequence[str]):
+class _AllIds(ItemsByPlace):
     """The ids of all rows, in their order."""
 
     def __init__(self, texts: MappedDocuments) -> None:
@@ -36,16 +37,9 @@ class _AllIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._texts)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self._texts.id_of(at_row) for at_row in range(*row.indices(len(self)))]
-        if not 0 <= row < len(self):
-            raise IndexError(row)
-        return self._texts.id_of(row)
+    def item(self, place: int) -> str:
+        """Return the id of a row."""
+        return self._texts.id_of(place)
 
     def __iter__(self) -> Iterator[str]:
         return map(self._texts.id_of, range(len(self)))
@@ -145,17 +139,17 @@ class QueryReading(NamedTuple):
         return cache / "queries-otherwise-read" / sha256_json([fields, self.keeps_empty])[:16]
 
 
-def open_mapped_queries(path: Path, cache: Path, name: str, reading: QueryReading) -> MappedQueries:
-    """Return the queries of a file, with a copy in `cache` that is made if it is missing.
+def open_mapped_queries(paths: Sequence[Path], cache: Path, name: str, reading: QueryReading) -> MappedQueries:
+    """Return the queries of files, with a copy in `cache` that is made if it is missing.
 
     Args:
-        path: the file.
+        paths: the files, of one format; usually one.
         cache: folder of caches.
         name: name of the dataset.
-        reading: how it is read.
+        reading: how they are read.
 
     Raises:
-        FormatError, MissingError, UsageError: the file is malformed or not there, or a query has no text.
+        FormatError, MissingError, UsageError: a file is malformed or not there, or a query has no text.
     """
 
     def rows(file: Path, _opener: Opener) -> Iterator[TextRow]:
@@ -165,7 +159,7 @@ def open_mapped_queries(path: Path, cache: Path, name: str, reading: QueryReadin
                 raise FormatError(what, where=at(file, number), hint=reading.hint, code="text-missing")
             yield number, query_id, text
 
-    return MappedQueries(open_mapped_documents(path, reading.copies(path, cache), name, rows, "query"))
+    return MappedQueries(open_mapped_documents(paths, reading.copies(paths[0], cache), name, rows, "query"))
 
 
 def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQueries, int]:
@@ -174,7 +168,7 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
     Raises:
         FormatError: none has one.
     """
-    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint())
+    record = RowsRecord(cache, "queries-with-text", len(queries), queries._texts.fingerprint(), counted_by=_COUNTED_BY)
     known = record.load()
     places = RowSet(len(queries)) if known is None else known[0]
     if known is None:
@@ -183,7 +177,8 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
                 places.add(place)
         record.save(places)
     if not len(places):
-        raise FormatError("the file holds no query", where=where, code="no-queries")
+        hint = "each of its queries is without a text"
+        raise FormatError("the file holds no query", where=where, hint=hint, code="no-queries")
     count = len(queries) - len(places)
     return (queries.at_places(places) if count else queries), count
 
@@ -191,7 +186,7 @@ def with_text(queries: MappedQueries, cache: Path, where: str) -> tuple[MappedQu
 def queries_in(queries: MappedQueries, known: Container[str], cache: Path, decided_by: str) -> MappedQueries:
     """Return the queries that are among the `known` ones, which `decided_by` names; kept in `cache`."""
     key = [queries._texts.fingerprint(), queries._rows is not None, decided_by]
-    record = RowsRecord(cache, "queries-in-others", len(queries), key)
+    record = RowsRecord(cache, "queries-in-others", len(queries), key, counted_by=_COUNTED_BY)
     recorded = record.load()
     places = RowSet(len(queries)) if recorded is None else recorded[0]
     if recorded is None:
@@ -208,7 +203,7 @@ def open_mapped_qrels(path: Path, cache: Path, name: str) -> MappedQrels:
     def rows(file: Path, _opener: Opener) -> Iterator[TextRow]:
         return grouped_qrels(file, cache / "qrels")
 
-    return MappedQrels(open_mapped_documents(path, cache, name, rows, "query judgments"))
+    return MappedQrels(open_mapped_documents([path], cache, name, rows, "query judgments"))
 
 
 class JudgedQueries(NamedTuple):
@@ -232,7 +227,7 @@ def judged_queries(every: MappedQueries, texts: MappedQueries, qrels: MappedQrel
     """
     judged, named = qrels._texts, every._texts
     decided_by = [named.fingerprint(), judged.fingerprint(), texts._rows is not None]
-    record = RowsRecord(cache, "judged-queries", len(texts), decided_by)
+    record = RowsRecord(cache, "judged-queries", len(texts), decided_by, counted_by=_COUNTED_BY)
     known = record.load(["unknown", "without"])
     places = RowSet(len(texts)) if known is None else known[0]
     unknown = without = 0

@@ -10,17 +10,17 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Self, overload
+from typing import Self
 
 from cerank.core.rankings import LazyRanking, Ranking
-from cerank.core.row_sets import KnownItems, RowSet
+from cerank.core.row_sets import ItemsByPlace, KnownItems, RowSet
 from cerank.datasets.dataset import StoredQrels, StoredQueries
 from cerank.files.hashing import sha256_json
 
 Grades = Mapping[str, int]
 
 
-class _JoinedIds(Sequence[str]):
+class _JoinedIds(ItemsByPlace):
     """The ids of all sets, one set after the other."""
 
     def __init__(self, parts: Mapping[str, Sequence[str]]) -> None:
@@ -37,15 +37,8 @@ class _JoinedIds(Sequence[str]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
+    def item(self, place: int) -> str:
+        """Return the id at a place of all sets together."""
         which = bisect_right(self._ends, place)
         number = self._numbers[which]
         return f"{number}:{self.parts[number][place - (self._ends[which - 1] if which else 0)]}"

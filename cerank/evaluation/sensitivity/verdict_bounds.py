@@ -5,9 +5,12 @@ without one); each may have any grade from 0 to the largest of the qrels, and th
 documents, counts it, too. Documents that neither ranking has there stay as they are. Tied documents, whose scores are
 equal or one float32 apart, may stand in any order.
 
-Invariant: "holds" is proven for every judging (or order) by a bound; "flips" comes from judgments under which the
-verdict was computed to be another one. Their number comes from a greedy search: fewer may do. Whatever is neither is
-said to be unknown.
+A judging is judged as the row is: by the t of its interval, and where few queries differ, or all by the same, by exact
+sign flips at the same level.
+
+Invariant: "holds" is proven for every judging (or order), by a bound or by trying them all; "flips" comes from
+judgments under which the verdict was computed to be another one. Their number comes from a greedy search: fewer may do.
+Whatever is neither is said to be unknown.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from cerank.evaluation.sensitivity import document_shares as by_document
 from cerank.evaluation.sensitivity.document_shares import SummedMeasure
 from cerank.evaluation.sensitivity.extreme_statistics import is_always_reached, is_never_reached, t_of
 from cerank.evaluation.sensitivity.relevant_totals import KINDS, JudgedTotals
-from cerank.evaluation.significance import FEW
+from cerank.evaluation.significance import FEW, NOISE, SignFlips, needs_exact_test, p_equivalent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +40,11 @@ Answer = Literal["holds", "flips", "unknown", ""]  # "": no statement, see `why_
 BOUNDED = ("nDCG", "RR", "P", "R", "Success", "AP", "Rprec")  # none falls where a better document moves up
 _MOST_GRADINGS = 60_000  # of one query's unjudged documents; beyond, a bound that is too wide rather than exact
 _MOST_STEPS = 200  # documents that the greedy search makes relevant
+_MOST_JUDGINGS = 4096  # of all queries together that are tried one by one
 
 
 class VerdictRule(msgspec.Struct, frozen=True, kw_only=True):
-    """When a row's interval shows a difference, and when it lies within the margin."""
+    """When a row shows a difference, and when it lies within the margin: by t, or by exact flips at the same level."""
 
     critical: float  # t of the interval beside the verdict
     margin: float | None = None
@@ -48,12 +52,47 @@ class VerdictRule(msgspec.Struct, frozen=True, kw_only=True):
 
     def states(self, d: Floats) -> tuple[bool, bool, bool]:
         """Return whether differences show a gain, show a loss, and lie within the margin."""
+        import numpy as np
+
+        d = np.where(np.abs(d) < NOISE, 0.0, d)
+        if needs_exact_test(int(np.count_nonzero(d)), 0.0 if np.ptp(d) < NOISE else 1.0):
+            flips = _flips(d)
+            return self.shows_above(flips), self.shows_below(flips), self.shows_within(flips)
         t = t_of(d)
         is_within = False
         if self.margin is not None and self.critical_within is not None:
             nearer = min(t_of(self.margin - d), t_of(self.margin + d))
             is_within = nearer >= self.critical_within
         return t >= self.critical, -t >= self.critical, is_within
+
+    def level(self, df: float) -> float:
+        """Return the level of the interval beside the verdict, of both its sides."""
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(df, -self.critical)) * (1 + 1e-9)  # the inverse of what gave the t, but for rounding
+
+    def level_within(self, df: float) -> float:
+        """Return the level of one side of the interval that must lie within the margin; 0 without a margin."""
+        from scipy.special import stdtr
+
+        return 0.0 if self.critical_within is None else float(stdtr(df, -self.critical_within)) * (1 + 1e-9)
+
+    def shows_above(self, flips: SignFlips) -> bool:
+        """Return whether an exact test shows a gain."""
+        return 2 * flips.p_above(0.0) <= self.level(flips.df)
+
+    def shows_below(self, flips: SignFlips) -> bool:
+        """Return whether an exact test shows a loss."""
+        return 2 * flips.p_below(0.0) <= self.level(flips.df)
+
+    def shows_within(self, flips: SignFlips) -> bool:
+        """Return whether exact tests show that the difference lies within the margin, with one more query, too."""
+        return self.margin is not None and p_equivalent(flips, self.margin) <= self.level_within(flips.df)
+
+
+def _flips(d: Floats) -> SignFlips:
+    """Return the exact test of differences of a measure between 0 and 1, as all are that have bounds."""
+    return SignFlips(values=tuple(d[d != 0].tolist()), n=d.size, least=0.0, most=1.0)
 
 
 class VerdictBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +163,7 @@ def bounds_of(
         qrels: what the row was measured on.
         left: the baseline's ranking.
         right: the other's.
-        rule: of the row's verdict; None where no interval of a t-test decides it.
+        rule: of the row's verdict; None where its interval does not decide it.
         why_not: why there is no rule.
     """
     import numpy as np
@@ -237,11 +276,26 @@ def _corners(rule: VerdictRule, low: Floats, high: Floats) -> Iterable[Floats]:
 def _is_proven(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, high: Floats) -> bool:
     """Return whether the differences have these states wherever they lie within their limits.
 
-    Where they might leave fewer than `FEW` queries that differ, nothing is proven: an exact test would decide then.
+    Where some choices would be judged by t and others by exact flips, nothing is proven.
     """
-    gain, loss, within = states
-    if int(((low > 0) | (high < 0)).sum()) < FEW:
+    if float((high - low).max()) < NOISE:
+        return True
+    if int(((low < -NOISE) | (high > NOISE)).sum()) < FEW:
+        return _is_proven_by_flips(rule, states, low, high)
+    if int(((low > 0) | (high < 0)).sum()) < FEW or _may_all_be_equal(rule, low, high):
         return False
+    return _is_proven_by_t(rule, states, low, high)
+
+
+def _may_all_be_equal(rule: VerdictRule, low: Floats, high: Floats) -> bool:
+    """Return whether all queries could differ by the same, and be too few for exact flips to show what a t shows."""
+    df = low.size - 1
+    level = rule.level(df) if rule.margin is None else min(rule.level(df), rule.level_within(df))
+    return float(low.max()) <= float(high.min()) and 2.0**-df > level
+
+
+def _is_proven_by_t(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, high: Floats) -> bool:
+    gain, loss, within = states
     c = rule.critical
     for is_shown, a, b in ((gain, low, high), (loss, -high, -low)):
         if not (is_always_reached(a, b, c) if is_shown else is_never_reached(a, b, c)):
@@ -252,6 +306,29 @@ def _is_proven(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, 
     if within:
         return is_always_reached(*below, rule.critical_within) and is_always_reached(*above, rule.critical_within)
     return is_never_reached(*below, rule.critical_within) or is_never_reached(*above, rule.critical_within)
+
+
+def _is_proven_by_flips(rule: VerdictRule, states: tuple[bool, bool, bool], low: Floats, high: Floats) -> bool:
+    """Return whether exact tests say the same wherever so few differences lie within their limits.
+
+    A larger difference makes no sum of a set of them smaller, and so no p for a larger mean larger: the limits decide.
+    """
+    import numpy as np
+
+    gain, loss, within = states
+    least, most = _flips(low), _flips(high)
+    if rule.shows_above(least if gain else most) != gain or rule.shows_below(most if loss else least) != loss:
+        return False
+    if rule.margin is None or rule.critical_within is None:
+        return True
+    level = rule.level_within(low.size - 1)
+    if not within:
+        return most.p_above(-rule.margin) > level or least.p_below(rule.margin) > level
+    unseen = max(least.unseen, most.unseen)  # one more query that differs as much as any choice asks for, or more
+    lower, upper = _flips(np.append(low, -unseen)), _flips(np.append(high, unseen))
+    # one more query that gains makes no p for a mean above -margin larger, and one that loses none for one below margin
+    above = (least.p_above(-rule.margin), lower.p_above(-rule.margin))
+    return max(*above, most.p_below(rule.margin), upper.p_below(rule.margin)) <= level
 
 
 # --- unjudged documents
@@ -404,6 +481,28 @@ class _Search:
             values[at_query == at] = self._if_relevant(at, decided[at])
         return None
 
+    def try_all(self, rule: VerdictRule) -> tuple[Answer, int | None]:
+        """Return whether the verdict is the same under every judging, or the fewest relevant documents that change it.
+
+        "unknown" where there are too many judgings to try.
+        """
+        grades, counts = range(self._grade + 1), [len(query.unjudged) for query in self._queries]
+        if (self._grade + 1) ** sum(counts) > _MOST_JUDGINGS:
+            return "unknown", None
+        open_ = [at for at, count in enumerate(counts) if count]
+        choices = []
+        for at in open_:
+            query = self._queries[at]
+            each = [dict(zip(query.unjudged, of, strict=True)) for of in itertools.product(grades, repeat=counts[at])]
+            choices.append([(_difference(self._shape, query, of), sum(map(bool, of.values()))) for of in each])
+        states, d, fewest = rule.states(self.start), self.start.copy(), None
+        for judging in itertools.product(*choices):
+            d[open_] = [value for value, _ in judging]
+            relevant = sum(count for _, count in judging)
+            if (fewest is None or relevant < fewest) and rule.states(d) != states:
+                fewest = relevant
+        return ("holds", None) if fewest is None else ("flips", fewest)
+
     def _if_relevant(self, at: int, decided: Mapping[str, int]) -> Floats:
         """Return for each unjudged document of a query the difference if it is relevant beside those decided.
 
@@ -438,4 +537,4 @@ def _by_judgments(rule: VerdictRule, search: _Search, low: Floats, high: Floats)
     for goal in _goals(rule, here, float(search.start.mean())):
         steps = search.fewest(rule, goal, _MOST_STEPS if fewest is None else fewest - 1)
         fewest = steps if steps is not None else fewest
-    return ("flips", fewest) if fewest is not None else ("unknown", None)
+    return ("flips", fewest) if fewest is not None else search.try_all(rule)

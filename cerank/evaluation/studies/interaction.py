@@ -62,6 +62,11 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     unseen: float | None = None  # one more query whose gains differ so much would undo that the gain is the same
 
     @property
+    def is_beyond_interval(self) -> bool:
+        """Return whether a difference is shown whose interval holds 0, for p is stepped down."""
+        return self.verdict == "gain differs" and self.low <= 0 <= self.high
+
+    @property
     def keeps_order(self) -> bool:
         """Return whether the same re-ranker is ahead behind both first stages, by the means alone."""
         return self.gains[0] * self.gains[1] > 0 or self.gains == (0.0, 0.0)

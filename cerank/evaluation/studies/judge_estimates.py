@@ -19,6 +19,8 @@ def judged_estimates(
     queries: Sequence[int | None] | None = None,
     alpha: float = 0.05,
     correction: Correction = "holm",
+    family: int = 0,
+    limits: Sequence[tuple[float, float] | None] | None = None,
 ) -> tuple[Judgment, ...]:
     """Return the verdict on each estimate, adjusted over all of them as one family.
 
@@ -28,13 +30,15 @@ def judged_estimates(
         queries: how many each rests on, for the number that its margin takes; None where more are not the cure.
         alpha: the error rate of all verdicts together.
         correction: "holm", "bonferroni", "bh" or "none".
+        family: comparisons declared, at least as many as the estimates; 0 takes these.
+        limits: the smallest and the largest that each difference can be; None where that is not known.
     """
     raw = [estimate.p() for estimate in estimates]
     within = [
         None if margin is None else p_equivalent(estimate, margin.value)
         for estimate, margin in zip(estimates, margins, strict=True)
     ]
-    adjusted = multiple_testing.corrected(raw, correction, equivalent=within, alpha=alpha)
+    adjusted = multiple_testing.corrected(raw, correction, equivalent=within, alpha=alpha, family=family)
     judgments = []
     for place, (estimate, margin) in enumerate(zip(estimates, margins, strict=True)):
         p_within, p_within_adjusted, equivalence = within[place], adjusted.ps_equivalent[place], None
@@ -50,6 +54,7 @@ def judged_estimates(
                 margin=margin,
                 equivalence=equivalence,
                 sd=estimate.error * math.sqrt(count) if count and isinstance(estimate, Estimate) else None,
+                limits=None if limits is None else limits[place],
             )
         )
     return tuple(judgments)

@@ -33,9 +33,9 @@ from cerank.evaluation.significance import (
 )
 from cerank.evaluation.studies.judge_estimates import judged_estimates
 from cerank.evaluation.studies.random_effects import Pooled, pool
-from cerank.evaluation.systems import measured_in, values_by_query
+from cerank.evaluation.systems import measured_in, ranking_identity, values_by_query
 from cerank.evaluation.verdicts.terms import Margin
-from cerank.evaluation.verdicts.verdict import Judgment
+from cerank.evaluation.verdicts.verdict import Judgment, cut
 from cerank.text.safe_text import counted
 
 Domain = Literal["", "in-domain", "out-of-domain"]
@@ -53,9 +53,11 @@ class CollectionDifference(msgspec.Struct, frozen=True, kw_only=True):
     error: float  # standard error
     first_stages: tuple[str, ...] = ()
     qrels_sha256: str = ""  # what makes two collections the same, whatever they are called
+    rankings: tuple[tuple[str, str], ...] = ()  # hashes of both sides' rankings, by first stage; () where not known
     unseen: float | None = None  # how much one more query may differ; None where ten or more differ, or it is not known
     exact: SignFlips | None = None  # where few queries differ; None also where values are not known
     over_seeds: Estimate | None = None  # for a claim about recipes
+    limits: tuple[float, float] | None = None  # the differences that the measure allows above this baseline
 
     @property
     def test(self) -> Inference | None:
@@ -87,6 +89,11 @@ class PooledRow(msgspec.Struct, frozen=True, kw_only=True):
     judgment: Judgment
     domain: Domain = ""  # which of the collections: "" for all of them
 
+    @property
+    def is_of_several(self) -> bool:
+        """Return whether the line is another comparison than that of one collection behind one first stage."""
+        return len(self.collections) > 1 or len(self.collections[0].first_stages) > 1
+
 
 class PooledResult(msgspec.Struct, frozen=True, kw_only=True):
     """All pooled rows of one family."""
@@ -95,6 +102,7 @@ class PooledResult(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     correction: Correction
     notes: tuple[str, ...]
+    family: int  # comparisons adjusted together: the rows, and those that were declared beside them
 
 
 def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
@@ -134,9 +142,14 @@ def of_comparison(comparison: Comparison) -> tuple[CollectionDifference, ...]:
                 error=max([figures.error, *with_seeds]),
                 first_stages=tuple(row.condition.first_stage for row in rows if row.condition.first_stage),
                 qrels_sha256=measured_in(systems[left], rows[0].condition).qrels_sha256,
+                rankings=tuple(
+                    (ranking_identity(systems[left], row.condition), ranking_identity(systems[right], row.condition))
+                    for row in rows
+                ),
                 unseen=unseen_of(test),
                 exact=None if several_recipes else exact,
                 over_seeds=_over_seeds(rows),
+                limits=limits_above(measure, averaged.mean_left),
             )
         )
     return tuple(out)
@@ -146,6 +159,12 @@ def _over_seeds(rows: Sequence[Row]) -> Estimate | None:
     """Return the test of a claim about recipes; None for another claim, or several first stages."""
     recipes = [row.recipes.estimate for row in rows if row.recipes is not None]
     return recipes[0] if len(recipes) == 1 and recipes[0].error > 0 else None
+
+
+def limits_above(measure: str, baseline: float) -> tuple[float, float] | None:
+    """Return the differences that a measure allows from the mean of a baseline; None where it has no known range."""
+    allowed = limits(measure)
+    return None if allowed is None else (allowed[0] - baseline, allowed[1] - baseline)
 
 
 def unseen_in(measure: str, differing: int | None) -> float | None:
@@ -183,10 +202,32 @@ def merged(rows: Sequence[CollectionDifference]) -> tuple[CollectionDifference, 
                 difference=math.fsum(row.difference for row in same) / len(same),
                 error=math.fsum(row.error for row in same) / len(same),
                 first_stages=tuple(names),
+                rankings=tuple(pair for row in same for pair in row.rankings)
+                if all(row.rankings for row in same)
+                else (),
+                limits=_mean_limits([row.limits for row in same]),
                 unseen=max((row.unseen for row in same if row.unseen is not None), default=None),
             )
         )
     return tuple(out)
+
+
+def _mean_limits(ends: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    known = [both for both in ends if both is not None]
+    if len(known) < len(ends):
+        return None
+    return math.fsum(low for low, _ in known) / len(known), math.fsum(high for _, high in known) / len(known)
+
+
+def _limits_of(rows: Sequence[CollectionDifference]) -> tuple[float, float] | None:
+    """Return the differences that a mean can be; of several collections whatever the measure's range holds.
+
+    The mean is that over collections like these, and no one knows how much is left above the baseline on the others.
+    """
+    if len(rows) == 1:
+        return rows[0].limits
+    allowed = limits(rows[0].measure)
+    return None if allowed is None else (allowed[0] - allowed[1], allowed[1] - allowed[0])
 
 
 def pooled(
@@ -196,6 +237,7 @@ def pooled(
     alpha: float = 0.05,
     correction: Correction = "holm",
     in_domain: Collection[str] = (),
+    family: int = 0,
 ) -> PooledResult:
     """Return the mean over collections of each system against each other, by each measure, with its verdict.
 
@@ -206,6 +248,7 @@ def pooled(
         correction: over the pooled rows.
         in_domain: collections from which training data came: they and the others get rows of their own, too. Empty, or
             all of them, gives none.
+        family: comparisons that share the error rate with the pooled rows, these among them; 0 takes the rows alone.
 
     Raises:
         UsageError: no two systems were compared on several collections; one collection has two names; a difference
@@ -229,11 +272,12 @@ def pooled(
                 where = f"{row.right} against {row.left} by {row.measure} on {row.collection}"
                 raise UsageError("all queries differ by the same, which says nothing of the spread", where=where)
     parts = [part for key, same in several.items() for part in _domains(key, same, in_domain)]
-    results = [_mean(same, alpha) for _, _, same in parts]
+    allowed = [_limits_of(same) for _, _, same in parts]
+    results = [_within(_mean(same, alpha), ends) for (_, _, same), ends in zip(parts, allowed, strict=True)]
     chosen = [(margins or {}).get(measure) for _, (measure, _, _), _ in parts]
     own = [same[0].test if len(same) == 1 else None for _, _, same in parts]
     tests = [alone or each.test for alone, each in zip(own, results, strict=True)]
-    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction)
+    judgments = judged_estimates(tests, chosen, alpha=alpha, correction=correction, family=family, limits=allowed)
     single = [
         f"{right} against {left} by {measure}" for (measure, left, right), each in groups.items() if len(each) < 2
     ]
@@ -254,6 +298,7 @@ def pooled(
         alpha=alpha,
         correction=correction,
         notes=tuple(notes),
+        family=family or len(judgments),
     )
 
 
@@ -278,6 +323,13 @@ def _mean(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:
         return seen
     down, up = (_mean_of([row.with_one_more(sign) for row in rows], alpha).estimate for sign in (-1.0, 1.0))
     return msgspec.structs.replace(seen, unseen=max(unseen), with_one_more=(down, up))
+
+
+def _within(result: Pooled, ends: tuple[float, float] | None) -> Pooled:
+    """Return a mean whose prediction ends where the measure does."""
+    if result.prediction is None:
+        return result
+    return msgspec.structs.replace(result, prediction=cut(*result.prediction, ends))
 
 
 def _mean_of(rows: Sequence[CollectionDifference], alpha: float) -> Pooled:

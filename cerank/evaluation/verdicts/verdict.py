@@ -4,7 +4,7 @@
 gain would pay. For "cannot tell", `_with_prospects` adds what these queries would show, and how many the margin takes.
 
 Invariant: a verdict is what its adjusted p say, and no interval beside it says more: nothing is "on par" because of a
-large p.
+large p. Where an interval says less (`Judgment.is_beyond_interval`), every table and sentence with both says so.
 """
 
 from __future__ import annotations
@@ -68,10 +68,38 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
         return self.p_corrected <= self.alpha
 
     @property
+    def is_equivalent(self) -> bool:
+        """Return whether the verdict says that the difference lies within the margin."""
+        return self.verdict in {"equivalent", "different but negligible"}
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Return whether the interval beside the verdict does."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def is_within_margin(self) -> bool:
+        """Return whether the interval of equivalence lies within the margin."""
+        if self.margin is None or self.equivalence_low is None or self.equivalence_high is None:
+            return False
+        return -self.margin.value < self.equivalence_low and self.equivalence_high < self.margin.value
+
+    @property
+    def is_beyond_interval(self) -> bool:
+        """Return whether the verdict says what the interval beside it does not: adjusted p are stepped down.
+
+        A family's intervals hold all true differences together, and are as wide as the first step. Intervals that
+        follow the steps either err more often than promised or have no far end; see `multiple_testing`.
+        """
+        if self.verdict in {"identical", "descriptive"}:
+            return False
+        is_shown = self.excludes_zero or not self.is_different
+        return not is_shown or (self.is_equivalent and not self.is_within_margin)
+
+    @property
     def is_late(self) -> bool:
         """Return whether the verdict rests on a margin that was chosen after the results."""
-        rests = self.verdict in {"equivalent", "different but negligible"}
-        return rests and self.margin is not None and not self.margin.before
+        return self.is_equivalent and self.margin is not None and not self.margin.before
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):

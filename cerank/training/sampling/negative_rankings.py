@@ -13,7 +13,7 @@ from cerank.datasets.dataset import Dataset, StoredQueries
 from cerank.datasets.mapped.rows_record import RowsRecord
 from cerank.planning import inputs
 from cerank.recipes.schema import Recipe, Stage
-from cerank.training.sampling.sampler import DECIDING_KEYS
+from cerank.training.sampling import mixed_negatives, negatives, sampler
 
 CandidatesOf = Callable[[str, str], Ranking]  # (dataset, first stage) -> its ranking, to the depth that a plan needs
 
@@ -68,5 +68,7 @@ def usable_record(
     }
     if not isinstance(dataset.queries, StoredQueries) or len(stored) < len(rankings):
         return None
-    settings = msgspec.to_builtins({key: getattr(stage, key) for key in DECIDING_KEYS})
-    return RowsRecord(cache, "usable-queries", len(dataset.queries), [dataset.fingerprint(), stored, settings])
+    settings = msgspec.to_builtins({key: getattr(stage, key) for key in sampler.DECIDING_KEYS})
+    decided_by = [dataset.fingerprint(), stored, settings]
+    counted_by = (*(module.__name__ for module in (sampler, negatives, mixed_negatives)), Ranking.__module__)
+    return RowsRecord(cache, "usable-queries", len(dataset.queries), decided_by, counted_by=counted_by)

@@ -253,7 +253,7 @@ def _compared(entry: RunEntry, settings: Settings) -> ResultsView | CerankError:
         answer = run_answer.of_run(entry.folder)
     except CerankError as error:
         return error
-    recorded_looks.record_shown(settings, [answer.comparison], by="dashboard")
+    recorded_looks.record_shown(settings, [answer.comparison], by="dashboard", pooled=answer.pooled)
     tables = export_comparison.by_stage(answer.comparison)
     every, answers = answer.paragraphs, []
     for condition in answer.comparison.conditions:

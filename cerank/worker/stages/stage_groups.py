@@ -125,7 +125,7 @@ class StageGroups:
         """
         dataset = self._inputs.datasets[self._training]
         pool = TrainingPool(
-            query_ids=list(dataset.queries),
+            query_ids=dataset.query_ids,
             qrels=dataset.qrels,
             ranking=candidates,
             has_text=dataset.documents.__contains__,
@@ -149,7 +149,7 @@ class StageGroups:
         """
         dataset = self._inputs.datasets[self._training]
         pool = TrainingPool(
-            query_ids=list(dataset.queries),
+            query_ids=dataset.query_ids,
             qrels={},
             ranking=candidates,
             has_text=dataset.documents.__contains__,

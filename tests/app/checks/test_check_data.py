@@ -6,8 +6,10 @@ import pytest
 
 from cerank.app.checks.check_data import DataCheckRequest, check_data
 from cerank.core.rankings import Ranking
+from cerank.errors import CerankError, ExitCode
 from cerank.evaluation.diagnostics import ceiling, ceiling_note, no_room_note
 from cerank.settings import Flags, Settings, resolve
+from tests.refusals import refused
 
 
 def _settings(folder: Path) -> Settings:
@@ -51,6 +53,40 @@ def test_what_is_there_and_what_the_candidates_allow(tmp_path: Path) -> None:
     assert "1 judged document " in said
     assert "1 query: q2" in said
     assert "d2 for q1" in said  # a copy of the positive d1 that nobody judged
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "said"),
+    [
+        ({"qrels": ""}, "no-judgments", ["qrels"]),
+        ({"qrels": "query-id\tcorpus-id\tscore\n"}, "no-judgments", ["qrels"]),
+        ({"qrels": "q1 0 D7 1\nq2 0 D8 2\nq2 0 d1 0\n"}, "judged-unknown", [2, "D7", "d1"]),
+        ({"qrels": "z1 0 d1 1\n", "collection.toml": 'without_text = "skip"\n'}, "no-judged-query", ["z1", "q1"]),
+        ({"qrels": "z1 0 d1 1\n"}, "text-missing", ["z1"]),
+        ({"queries.tsv": ""}, "no-queries", ["queries.tsv"]),
+        ({"docs.tsv": ""}, "no-documents", ["docs.tsv"]),
+        ({"first.run": ""}, "run-empty", ["first.run"]),
+        ({"first.run": "z1 Q0 d1 1 1 t\n"}, "no-ranked-query", ["z1", "q1"]),
+        ({"first.run": "q1 Q0 D7 1 1 t\n"}, "no-known-candidate", ["D7", "d1"]),
+    ],
+)
+def test_files_that_are_empty_or_of_another_collection_are_refused(
+    tmp_path: Path, files: dict[str, str], code: str, said: list[object]
+) -> None:
+    name = _dataset(tmp_path / "set", QUERIES, "q1 Q0 d1 1 1 t\n")
+    for file, content in files.items():
+        (tmp_path / "set" / file).write_text(content)
+    with refused(CerankError, code, *said) as caught:
+        check_data(_settings(tmp_path), DataCheckRequest(dataset=name, first_stage=f"{name}/first.run"))
+    assert caught.value.exit_code != ExitCode.OK
+    assert caught.value.hint
+
+
+def test_a_dataset_without_qrels_is_no_mistake_and_told(tmp_path: Path) -> None:
+    name = _dataset(tmp_path / "set", QUERIES)
+    (tmp_path / "set" / "qrels").unlink()
+    result = check_data(_settings(tmp_path), DataCheckRequest(dataset=name))
+    assert any("no qrels" in warning for warning in result.warnings)
 
 
 def test_queries_shared_with_another_dataset_by_id_text_and_nearly(tmp_path: Path) -> None:

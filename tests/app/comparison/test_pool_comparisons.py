@@ -11,12 +11,14 @@ import pytest
 import scipy.stats
 from typer.testing import CliRunner
 
-from cerank.app.comparison import export_comparison, pool_comparisons
+from cerank.app.comparison import export_comparison
+from cerank.app.comparison.several_collections import pool_comparisons, pooled_tables, training_domains
 from cerank.cli.typer_app import app
 from cerank.evaluation.compare import Comparison, Condition, Measured, System, compare
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
 from cerank.text.table_data import records
+from tests.json_documents import document_of
 
 SHIFTS = {"one": (0, 2), "two": (0, 1), "three": (1, 2)}  # collection -> rank that base, better lose to
 
@@ -54,7 +56,8 @@ def saved(tmp_path: Path) -> dict[str, Path]:
 
 def test_saved_comparisons_are_pooled_as_their_summaries_say(saved, tmp_path):
     files = [str(saved[f"{name}--json"]) for name in SHIFTS]
-    found = json.loads(run("pool", *files, "--json", "--margin", "RR@10=.5", "--svg", str(tmp_path / "f.svg")).stdout)
+    printed = run("pool", *files, "--json", "--margin", "RR@10=.5", "--svg", str(tmp_path / "f.svg")).stdout
+    found = document_of(printed, "pooled", "collections")
     rows = [json.loads(Path(name).read_text())["rows"][1] for name in files]
     expected = pool([row["difference"] for row in rows], [row["error"] for row in rows])
     (line,) = found["pooled"]
@@ -161,9 +164,9 @@ def test_an_empty_interval_of_tau_has_no_figure(differences, is_empty):
     result = pooling.pooled(rows)
     of = result.rows[0].pooled
     assert bool(of.q < scipy.stats.chi2.ppf(0.025, 1)) is is_empty
-    (line,) = records(pool_comparisons.machine_table(result))
+    (line,) = records(pooled_tables.machine_table(result))
     assert (line["tau_low"] is None, line["tau_high"] is None) == (is_empty, is_empty)
-    table = pool_comparisons.summary(result)
+    table = pooled_tables.summary(result)
     (shown,) = records(table)
     assert isinstance(shown["tau_high"], str) is is_empty
     assert any("tau up to" in note for note in table.notes) is is_empty
@@ -192,7 +195,7 @@ def test_a_domain_of_one_collection_has_that_collections_own_test():
     line = next(row for row in result.rows if row.domain == "in-domain")
     assert (line.judgment.p, line.judgment.basis) == (own.judgment.p, own.judgment.basis)
     assert line.pooled.estimate.p() != pytest.approx(own.judgment.p)
-    assert any("sign flips" in note for note in pool_comparisons.summary(result).notes)
+    assert any("sign flips" in note for note in pooled_tables.summary(result).notes)
     assert msgspec.json.decode(msgspec.json.encode(result), type=pooling.PooledResult) == result  # as reports are kept
 
 
@@ -208,5 +211,5 @@ def test_a_saved_summary_of_few_differing_queries_says_that_it_is_judged_by_t(tm
 
 def test_a_part_of_a_test_set_is_known_by_the_last_part_of_its_path():
     tests = {"med[fold=1/5]", "adi"}
-    assert pool_comparisons.named_in_domain(["./sets/med[fold=1/5]"], tests) == {"med[fold=1/5]"}
-    assert pool_comparisons.named_in_domain(["sets/adi/"], tests) == {"adi"}
+    assert training_domains.named_in_domain(["./sets/med[fold=1/5]"], tests) == {"med[fold=1/5]"}
+    assert training_domains.named_in_domain(["sets/adi/"], tests) == {"adi"}

@@ -13,7 +13,7 @@ from cerank.app import plans
 from cerank.app.comparison import comparisons, named_systems, power_analysis
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.power_analysis import PowerRequest
-from cerank.cli import table_columns
+from cerank.cli.tables import power_tables
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError
 from tests.app.made_runs import changed, made_run
@@ -247,7 +247,7 @@ def test_two_queries_can_show_no_difference_that_the_measure_allows():
         "no true difference that nDCG@10 allows would be seen with this power"
     )
     cases = [power_analysis.of_numbers(2, sd, PowerRequest()) for sd in (0.1, 0.3)]
-    table = table_columns.power_table(cases, "json")
+    table = power_tables.power_table(cases, "json")
     keys = [column.key for column in table.columns]
     rows = [dict(zip(keys, row, strict=True)) for row in table.rows]
     assert [row["smallest_difference"] for row in rows] == [None, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from typer.testing import CliRunner
 
 from cerank.cli.typer_app import app
 from cerank.evaluation import published
+from cerank.runs import test_set_looks
+from tests.json_documents import document_of
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
 def rejudged(path: Path | str, *more: str):
     found = CliRunner().invoke(app, ["rejudge", str(path), "--json", *more])
     assert found.exit_code == 0, (found.output, found.exception)
-    return json.loads(found.stdout)
+    document = document_of(found.stdout)
+    (table,) = document.keys() - {"meta", "notes"}
+    return document[table]
 
 
 def refused(path: Path) -> str:
@@ -74,6 +77,27 @@ def test_run_files_give_difference_and_p_themselves_and_printed_numbers_are_chec
     assert (row["low"], row["high"]) == pytest.approx(tuple(test.confidence_interval()))
     shown = CliRunner().invoke(app, ["rejudge", str(folder / "t.toml"), "--format", "table"]).output
     assert "+0.4000" in " ".join(shown.split())
+
+
+def test_claims_on_judgments_that_are_named_are_looks_at_them(folder):
+    lab = ["--lab", str(folder / "lab")]
+    (folder / "lab").mkdir()
+    files = 'left_run = "base.run", right_run = "advanced.run"'
+    path = folder / "table.toml"
+    printed = '{ what = "x", says = "better", queries = 40, difference = 0.1, p = 0.03 }'
+    runs = f'{{ what = "advanced against base", {files}, says = "better" }}'
+    path.write_text(f"claims = [{runs}, {printed}]".replace(f"{runs}, ", ""))
+    rejudged(path, *lab)
+    assert not (folder / "lab" / "looks.jsonl").exists()  # of printed numbers alone nobody knows the judgments
+    path.write_text(f'qrels = "qrels"\nmeasure = "RR@10"\nclaims = [{runs}, {printed}]')
+    for _ in range(2):  # read again, it is the same look
+        rejudged(path, *lab)
+    (look,) = test_set_looks.load_all(folder / "lab")
+    assert (look.by, [len(keys) for keys in look.comparisons.values()]) == ("rejudge", [2])
+    words = ["compare", str(folder / "base.run"), str(folder / "advanced.run"), "--qrels", str(folder / "qrels")]
+    found = CliRunner().invoke(app, [*words, "-m", "RR@10", "--json", "--family", "looks", *lab])
+    looks = document_of(found.stdout)["meta"]["looks"]
+    assert (looks["before"], looks["new"], looks["in_family"]) == (2, 0, 1)  # of the run files it is the same
 
 
 def test_an_assumed_sd_stands_in_for_a_p(folder):

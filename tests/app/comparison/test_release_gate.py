@@ -18,6 +18,7 @@ from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.gate import level_of
+from tests.json_documents import document_of
 from tests.refusals import refused
 
 
@@ -46,8 +47,10 @@ def called(runs: Path, *words: str):
 @pytest.mark.parametrize(("new", "code"), [("better", 0), ("worse", 1), ("same", 4)])
 def test_the_exit_code_says_whether_it_ships(runs: Path, new: str, code: int) -> None:
     margins = ["--margin", "RR@10=.0001"] if new == "same" else ["--margin", "RR@10=.05"]
-    found = called(runs, "gate", str(runs / f"{new}.run"), str(runs / "base.run"), *margins)
+    found = called(runs, "gate", str(runs / f"{new}.run"), str(runs / "base.run"), *margins, "--json")
     assert found.exit_code == code, found.output
+    document = document_of(found.stdout, "gate")
+    assert [check["outcome"] for check in document["gate"]] == [document["meta"]["outcome"]]
 
 
 def test_junit_and_markdown_hold_each_check(runs: Path) -> None:

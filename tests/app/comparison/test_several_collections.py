@@ -11,17 +11,19 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from cerank.app.comparison import comparisons, pool_comparisons, run_answer
+from cerank.app.comparison import comparisons, run_answer
 from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.comparison.named_systems import file_name_of, targets_of
+from cerank.app.comparison.several_collections import pool_comparisons, pooled_tables, training_domains
 from cerank.app.evidence import bounds_of_comparison
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
 from cerank.evaluation.studies import pooling
 from cerank.evaluation.studies.random_effects import pool
 from cerank.evaluation.verdicts.terms import Terms
+from cerank.runs import test_set_looks
 from cerank.settings import Settings
 from tests.refusals import refused
 from tests.trained_run import make_trained
@@ -72,6 +74,60 @@ def test_each_collection_has_its_rows_and_all_of_them_one_pooled_line(sets):
     assert row.pooled.prediction == pytest.approx(expected.prediction)
 
 
+def words_of(folder: Path, *more: str) -> list[str]:
+    targets = ["{dataset}:base", f"{folder}/out/new-{{dataset}}.run"]
+    words = ["compare", *targets, "--dataset", f"{folder}/sets/*", "-m", "RR@10", "--json", *more]
+    return [*words, "--lab", f"{folder}/lab", "--cache", f"{folder}/cache"]
+
+
+def compared(folder: Path, *more: str) -> ComparisonDocument:
+    done = CliRunner().invoke(app, words_of(folder, *more))
+    assert done.exit_code == 0, done.output
+    return msgspec.json.decode(done.stdout, type=ComparisonDocument)
+
+
+def test_a_pooled_line_is_one_look_that_counts_on_each_of_its_collections(sets):
+    first = compared(sets).meta.looks
+    assert (first.look, first.before, first.new) == (1, 0, 4)  # a comparison on each collection, and one over all
+    again = compared(sets).meta.looks
+    assert (again.look, again.before, again.new) == (2, 4, 0)
+    one = ["compare", f"{sets}/sets/one/runs/base.run", f"{sets}/out/new-one.run", "--dataset", f"{sets}/sets/one"]
+    words = [*one, "-m", "P@1", "--family", "looks", "--json", "--lab", f"{sets}/lab", "--cache", f"{sets}/cache"]
+    alone = msgspec.json.decode(CliRunner().invoke(app, words).stdout, type=ComparisonDocument)
+    assert alone.meta.looks.in_family == 2  # the comparison there, and the pooled line
+    assert alone.meta.family == 3
+
+
+def test_the_family_of_looks_holds_rows_pooled_lines_and_what_was_seen_before(sets):
+    fresh = compared(sets)
+    found = compared(sets, "--family", "looks")
+    assert (fresh.meta.family, fresh.pooled[0].family) == (3, 1)
+    assert (found.meta.family, found.pooled[0].family, found.meta.looks.in_family) == (4, 4, 0)
+    assert found.pooled[0].p_corrected >= fresh.pooled[0].p_corrected
+    more = compared(sets, "--family", "looks", "--in-domain", "two")
+    assert len(more.pooled) == 3
+    # three collections, the line over all, that over the two others; "two" alone is the row on it
+    assert {row.family for row in more.pooled} == {more.meta.family} == {5}
+    later = compared(sets, "--family", "looks")
+    assert (later.meta.family, later.meta.looks.in_family) == (5, 1)
+
+
+def test_saved_comparisons_pooled_again_are_the_same_look_and_other_ones_a_new_one(sets):
+    shown = compared(sets)
+    record = sets / "lab" / "looks.jsonl"
+    (sets / "all.json").write_bytes(msgspec.json.encode(shown))
+    words = ["pool", f"{sets}/all.json", "--lab", f"{sets}/lab", "--cache", f"{sets}/cache"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert len(record.read_text().splitlines()) == 1
+    rows = tuple(row for row in shown.rows if row.dataset != "three")
+    (sets / "two.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(shown, rows=rows)))
+    words[1] = f"{sets}/two.json"
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert [look.by for look in test_set_looks.load_all(sets / "lab")] == ["compare", "pool"]
+    looks = compared(sets).meta.looks
+    assert (looks.before, looks.new) == (5, 0)
+
+
 def test_in_domain_and_the_rest_are_pooled_apart_in_one_family(sets):
     request = asked(sets)
     comparison = comparisons.compare(settings_of(sets), request)
@@ -87,7 +143,7 @@ def test_in_domain_and_the_rest_are_pooled_apart_in_one_family(sets):
     assert others.pooled.estimate.difference == pytest.approx(expected.estimate.difference, abs=1e-12)
     smallest = min(result.rows, key=lambda row: row.judgment.p).judgment
     assert smallest.p_corrected == pytest.approx(3 * smallest.p)  # Holm over three rows
-    table = pool_comparisons.summary(result)
+    table = pooled_tables.summary(result)
     assert [dict(zip([c.key for c in table.columns], row, strict=True))["domain"] for row in table.rows] == [
         "all",
         "in-domain",
@@ -242,7 +298,7 @@ def test_a_collection_is_called_in_files_as_in_tables_without_separators(dataset
     ],
 )
 def test_a_test_set_is_in_domain_where_its_collection_is_that_of_the_training_data(one, other, is_same):
-    assert (pool_comparisons.collection_of(one) == pool_comparisons.collection_of(other)) == is_same
+    assert (training_domains.collection_of(one) == training_domains.collection_of(other)) == is_same
 
 
 @pytest.mark.slow
@@ -250,8 +306,8 @@ def test_a_run_tells_by_its_plan_which_of_its_test_sets_are_in_domain(tmp_path):
     run = make_trained(tmp_path, two_tests=True)
     tests = {"data[70%:]", "apart"}
     settings = run.settings
-    assert pool_comparisons.in_domain_of(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
-    assert not pool_comparisons.in_domain_of(settings, ("brisk-otter:first-stage",), tests)
+    assert training_domains.in_domain_of(settings, ("brisk-otter:first-stage", "brisk-otter"), tests) == {"data[70%:]"}
+    assert not training_domains.in_domain_of(settings, ("brisk-otter:first-stage",), tests)
     request = ComparisonRequest(targets=("brisk-otter:contrastive", "brisk-otter"), measures=("nDCG@10",))
     comparison = comparisons.compare(settings, request)
     result = pool_comparisons.of_comparison(settings, request, comparison)

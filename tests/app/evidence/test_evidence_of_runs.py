@@ -13,6 +13,7 @@ from cerank.app.comparison.comparison_schema import ComparisonDocument
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
 from cerank.trec.text_io import read_run
+from tests.json_documents import document_of
 from tests.refusals import refused as coded
 
 PLAN = """
@@ -71,6 +72,23 @@ def test_bounds_and_the_documents_to_judge_next(runs):
     following = read_run(runs / "next.run").ranking
     assert dict(following) == {"q7": ("d0",)}
     assert following.scores("q7")[0] == pytest.approx(row.unjudged_high - row.unjudged_low, abs=1e-6)
+
+
+@pytest.mark.parametrize(("differing", "holds"), [(6, False), (8, True)])
+def test_a_verdict_by_exact_flips_has_bounds_by_exact_flips(runs, differing, holds):
+    """Few queries differ, all to one side: six have p .031, and with one of them on the other side .062."""
+    base = (runs / "base.run").read_text().splitlines(keepends=True)
+    better = (runs / "better.run").read_text().splitlines(keepends=True)
+    # the queries 0, 2, 4 ... gain their relevant document at rank 1
+    chosen = {f"q{2 * at}" for at in range(differing)}
+    rows = [line for line in base if line.split()[0] not in chosen]
+    (runs / "better.run").write_text("".join(rows + [line for line in better if line.split()[0] in chosen]))
+    qrels = (runs / "qrels").read_text().replace("q0 0 d0 0\n", "")  # first in the baseline, second in the other
+    (runs / "qrels").write_text(qrels)
+    row = next(each for each in document(runs, "-m", "RR@10", "--bounds").rows if each.difference is not None)
+    assert (row.basis, row.verdict) == ("exact sign flips", "better")
+    assert row.unjudged == 2  # d0 of q0 and of q7
+    assert (row.verdict_by_judgments, row.judgments_to_flip) == (("holds", None) if holds else ("flips", 1))
 
 
 def test_without_the_option_the_fields_of_bounds_are_empty(runs):
@@ -205,7 +223,7 @@ def test_declared_plans_are_listed(runs):
 
 def test_one_query_is_told_document_by_document(runs):
     done = called(runs, "explain", "--query", "q1", "-m", "RR@10", "--format", "json")
-    parts = json.loads(done.stdout)
+    parts = document_of(done.stdout, "query")["query"]
     assert {part["document"]: part["difference"] for part in parts} == pytest.approx({"good": 1 / 2 - 1 / 3})
     assert (parts[0]["left_rank"], parts[0]["right_rank"], parts[0]["what"]) == (3, 2, "up 1")
 
@@ -218,7 +236,7 @@ def test_a_query_or_measure_that_cannot_be_told_is_refused(runs, words, said):
 
 
 def test_all_queries_are_told_by_the_largest_and_by_features(runs):
-    tables = json.loads(called(runs, "explain", "-m", "RR@10", "--format", "json").stdout)
+    tables = document_of(called(runs, "explain", "-m", "RR@10", "--format", "json").stdout, "queries", "features")
     differences = [row["difference"] for row in tables["queries"]]
     assert len(differences) <= 10
     assert max(differences) == pytest.approx(1 - 1 / 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from cerank.runs.layout import QueueFolder
 from cerank.runs.records import ReusedStage, decode_measures
 from cerank.worker.__main__ import run_attempt
 from cerank.worker.run_context import StopFlag
+from tests.json_documents import document_of
 from tests.refusals import refused
 from tests.worker.small import small_plan
 
@@ -358,7 +358,12 @@ def test_the_effects_of_a_matrix_are_those_of_its_finished_runs(made: SimpleName
     assert gain.effects.effects[0].figures.difference == pytest.approx(rate.figures.difference)  # one stage before it
     command = ["effects", "grid", "--first-stage", "bm25", "--by", "rate,scores", "--json"]
     result = CliRunner().invoke(app, [*command, "--lab", str(made.settings.lab), "--cache", str(made.settings.cache)])
-    assert [row["factor"] for row in json.loads(result.stdout)["effects"]] == ["rate", "scores"]
+    found = document_of(result.stdout, "effects", "means", "interaction")
+    assert [row["factor"] for row in found["effects"]] == ["rate", "scores"]
+    assert (found["meta"]["correction"], found["meta"]["family"]) == ("holm", 2)
+    words = ["effects", "grid", "--first-stage", "bm25", "--json", "--lab", str(made.settings.lab)]
+    alone = CliRunner().invoke(app, [*words, "--cache", str(made.settings.cache)])
+    assert {"interaction", "means"}.isdisjoint(document_of(alone.stdout, "effects"))
     for changes, code in (({"first_stage": ""}, "ranking-not-unique"), ({"by": ("rate",)}, "factor-pair")):
         with refused(UsageError, code):
             factor_table.study(made.settings, msgspec.structs.replace(request, **changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def test_a_record_goes_along_with_the_last_of_its_trials(tmp_path: Path, trials:
     before = SWEEPS.path_of(tmp_path / "there", "rates").stat().st_mtime_ns
     copied(tmp_path)
     assert SWEEPS.path_of(tmp_path / "there", "rates").stat().st_mtime_ns == before
+
+
+def test_a_run_that_was_deleted_where_it_comes_from_is_told_as_such(tmp_path: Path, trials: list[str]) -> None:
+    third = run_store.create(tmp_path / "here", plan_for(label="trial"), TOML, datetime(2026, 1, 3, tzinfo=UTC))
+    SWEEPS.save(tmp_path / "here", record_of([*trials, third.name, "long-gone"]))
+    said = copied(tmp_path, *trials)
+    assert said.count("1 of its 4 runs") == 2  # one was deleted, and the third was not copied yet
+    assert "was deleted" in said
+    shutil.rmtree(third.path)
+    said = copied(tmp_path)
+    assert ("2 of its 4 runs" in said, "were deleted" in said, "copy them" in said) == (True, True, False)
+    assert kept(tmp_path) is None
 
 
 def test_a_record_is_never_put_in_place_of_one_that_says_more_or_something_else(

@@ -15,9 +15,11 @@ from cerank.app import estimates, fold_runs, plans, run_request
 from cerank.app.comparison import comparisons, named_systems, stage_costs
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.evidence import system_costs
+from cerank.app.publishing.export_rankings import export_rankings
 from cerank.app.rankings import cross_validation
 from cerank.app.rankings.cross_validation import FoldRow
 from cerank.app.report import measured_rows, report_scope
+from cerank.app.rerank_dataset import checkpoint_folder
 from cerank.app.run_request import RunRequest
 from cerank.cli.typer_app import app
 from cerank.errors import MissingError, UsageError
@@ -26,6 +28,7 @@ from cerank.evaluation.comparison_rows import FEW_MARK
 from cerank.evaluation.studies.fold_blocks import fold_blocks
 from cerank.runs import run_store, test_set_looks
 from cerank.settings import Settings
+from tests.json_documents import document_of
 from tests.model_fixtures import write_tiny
 from tests.refusals import refused
 from tests.worker.small import STAGE, write_dataset
@@ -115,10 +118,13 @@ def test_the_pooled_comparison_has_each_query_once_as_the_run_of_its_fold_scored
 def test_the_pooled_comparison_counts_as_a_look_when_it_is_first_shown(finished):
     settings, runs = finished
     words = ["folds", runs[0].name, "--lab", str(settings.lab), "--cache", str(settings.cache)]
-    for _ in range(2):
-        done = CliRunner().invoke(app, words)
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, [*words, *more])
         assert done.exit_code == 0, done.output
         assert [look.by for look in test_set_looks.load_all(settings.lab)] == ["folds"]
+    document = document_of(done.stdout, "comparison", "folds")
+    assert {type(row["p"]) for row in document["comparison"] if row["verdict"]} == {float}
+    assert document["meta"]["family"] == sum(bool(row["verdict"]) for row in document["comparison"])
 
 
 @pytest.mark.slow
@@ -232,8 +238,18 @@ def test_a_report_has_one_row_for_all_folds(finished):
 @pytest.mark.slow
 def test_a_command_for_one_run_says_that_it_takes_no_folds_together(finished):
     settings, runs = finished
-    with refused(UsageError, "folds-together"):
-        named_systems.target(settings.lab, f"{run_store.short_name(runs[0])}@folds")
+    short = [run_store.short_name(run) for run in runs]
+    name = f"{short[1]}@folds"
+    with refused(UsageError, "folds-together", *short):
+        named_systems.target(settings.lab, name)
+    with refused(UsageError, "folds-together", *short):
+        checkpoint_folder(settings.lab, f"{name}:contrastive")
+    with refused(UsageError, "folds-together", *short):
+        export_rankings(settings, name, settings.lab / "out", None, print)
+    with refused(UsageError, "folds-together", short[1]):
+        run_store.find(settings.lab, name)
+    with refused(UsageError, "run-not-found", "unheard"):
+        run_store.find(settings.lab, "unheard@folds")
 
 
 def test_a_dry_run_tells_the_time_of_all_folds_and_what_all_their_queries_can_show(lab):

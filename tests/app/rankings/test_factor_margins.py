@@ -12,7 +12,7 @@ from cerank.app.rankings import factor_table
 from cerank.app.rankings.factor_table import EffectRequest
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
-from cerank.evaluation.comparison_rows import FEW_MARK
+from cerank.evaluation.comparison_rows import FEW_MARK, NOTE_OF_STEP, STEP_MARK
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.runs import test_set_looks
 from cerank.runs.declared_records import MATRICES
@@ -96,6 +96,23 @@ def test_the_interval_of_an_effect_on_few_queries_is_marked_for_people(
     assert (FEW_MARK in str(records(for_people)[0]["high"])) is has_mark
     assert any(FEW_MARK in note for note in for_people.notes) is has_mark
     assert records(plain)[0]["high"] == effect.judgment.high
+
+
+@pytest.mark.parametrize(("low", "is_marked"), [(-0.01, True), (0.01, False)])
+def test_an_effect_whose_interval_says_less_than_its_verdict_is_marked_for_people(
+    made: tuple[Settings, RunFolder], low: float, is_marked: bool
+) -> None:
+    done = factor_table.study(made[0], request())
+    (effect,) = done.effects.effects
+    judgment = msgspec.structs.replace(effect.judgment, verdict="better", p_corrected=0.04, low=low, high=0.2)
+    effects = (msgspec.structs.replace(effect, judgment=judgment),)
+    done = msgspec.structs.replace(done, effects=msgspec.structs.replace(done.effects, effects=effects))
+    (for_people,) = factor_table.tables(done, is_marked=True)
+    (plain,) = factor_table.tables(done)
+    assert (STEP_MARK in str(records(for_people)[0]["high"])) is is_marked
+    assert (NOTE_OF_STEP in for_people.notes) is is_marked
+    assert records(plain)[0]["high"] == 0.2
+    assert NOTE_OF_STEP not in plain.notes
 
 
 def test_an_effect_counts_as_a_look_when_it_is_first_shown(made: tuple[Settings, RunFolder]) -> None:

@@ -22,6 +22,7 @@ from cerank.recipes.recipe_checks import recipe_from
 from cerank.retrieval import rank_fusion
 from cerank.runs import run_store, test_set_looks
 from cerank.trec.text_io import read_qrels, read_run
+from tests.json_documents import document_of
 from tests.refusals import refused
 from tests.worker.small import bits_of, small_plan
 
@@ -52,7 +53,11 @@ def test_depths_of_a_run_are_those_of_its_rankings_and_change_no_file(trained):
     before = bits_of(trained.folder)
     done = command(trained.settings, "depths", NAME, "--depths", "2,5", "--json", "-m", "nDCG@5")
     assert done.exit_code == 0, done.output
-    rows = json.loads(done.stdout)
+    document = document_of(done.stdout, "depths")
+    rows = document["depths"]
+    assert document["meta"]["correction"] in {"max-t", "holm"}
+    assert all((row["p_to_deepest"] is None) == (row["depth"] == 8) for row in rows)
+    assert all(row["p_to_first_stage"] <= row["p_to_first_stage_corrected"] for row in rows)
     assert len(rows) == 2 * 2 * 3  # stages, first stages, depths: 2, 5 and the 8 that were scored
     test = trained.plan.recipe.data.test[0]
     for row in rows:
@@ -70,7 +75,7 @@ def test_depths_of_a_run_are_those_of_its_rankings_and_change_no_file(trained):
 def test_a_recipe_that_names_depths_has_them_in_show_and_in_the_report(deep):
     settings, folder, plan = deep
     shown = command(settings, "show", NAME, "--json")
-    rows = json.loads(shown.stdout)["depths"]
+    rows = document_of(shown.stdout, "comparison", "depths")["depths"]
     assert {row["depth"] for row in rows} == {2, 4, 8}
     assert {row["measure"] for row in rows} == {"nDCG@10"}
     report = build_report(settings, ReportRequest(names=(NAME,)))
@@ -184,17 +189,39 @@ def test_oracle_and_random_order_are_rows_of_a_comparison(trained):
 
 
 def test_a_gain_of_one_stage_over_another_is_tested_behind_each_first_stage(trained):
-    study = first_stage_table.study(trained.settings, first_stage_table.InteractionRequest(targets=(NAME,)))
+    study, _ = first_stage_table.study(trained.settings, first_stage_table.InteractionRequest(targets=(NAME,)))
     assert study.rerankers == ("contrastive", "distill")
     assert study.first_stages == ("bm25", "oracle")
     assert (len(study.contrasts), study.margin.value) == (1, 0.02)
     done = command(trained.settings, "interaction", NAME, "--json")
     assert done.exit_code == 0, done.output
-    tables = json.loads(done.stdout)
+    tables = document_of(done.stdout, "means", "interaction")
+    assert tables["meta"]["family"] == 1
     assert [row["reranker"] for row in tables["means"]] == ["contrastive", "distill"]
     (row,), (contrast,) = tables["interaction"], study.contrasts
     assert row["p_corrected"] == pytest.approx(contrast.p_corrected)
     assert (row["p"], row["basis"]) == (pytest.approx(contrast.p), contrast.basis)
+
+
+def test_an_interaction_and_a_table_of_retrieval_are_looks(trained, tmp_path):
+    folder = trained.folder
+    own = msgspec.structs.replace(trained.settings, lab=tmp_path / "lab", cache=tmp_path / "cache")
+    shutil.copytree(folder.path, own.lab / "runs" / folder.path.name)
+    for _ in range(2):  # shown again, they are no new looks
+        assert command(own, "interaction", NAME).exit_code == 0
+        data = trained.plan.recipe.data
+        words = ["retrieve", "--base", NAME, "--dataset", data.test[0], "--table", "--budget", "12", "--rounds", "3"]
+        done = command(own, *words, "--train-queries", "15", "-m", "nDCG@5", "--device", "cpu", "--threads", "1")
+        assert done.exit_code == 0, done.output
+    looks = test_set_looks.load_all(own.lab)
+    assert [look.by for look in looks] == ["interaction", "retrieve"]
+    ((judged, keys),) = looks[0].comparisons.items()
+    assert len(keys) == 2  # the test over all, and one contrast
+    # 3 pairs by the measure on the judgments, and by each of two recalls on what the cross-encoder puts first
+    assert sorted(map(len, looks[1].comparisons.values())) == [3, 3, 3]
+    compared = command(own, "compare", f"{NAME}:contrastive", NAME, "-m", "nDCG@5", "--family", "looks", "--json")
+    counted = json.loads(compared.stdout)["meta"]["looks"]["in_family"]
+    assert counted == 2 + (3 if judged in looks[1].comparisons else 0)
 
 
 def test_a_file_or_a_single_stage_has_no_interaction(trained):
@@ -351,7 +378,12 @@ def test_the_table_compares_both_methods_with_re_ranking_at_equal_calls(trained)
     assert set(means.values()) == {1.0}
     full = everything.comparison.systems[0].measured[1].values["R@60"]
     assert set(full.values()) == {1.0}  # BM25's lists are filled up to the same number of calls
-    assert len(retrieve_documents.table(done).rows) == 9
+    data = trained.plan.recipe.data
+    words = ["retrieve", "--base", NAME, "--dataset", data.test[0], "--method", "anncur", "--budget", "12", "--table"]
+    words += ["--rounds", "3", "--train-queries", "15", "-m", "nDCG@5", "--device", "cpu", "--threads", "1", "--json"]
+    document = document_of(command(trained.settings, *words).stdout, "retrieval")
+    assert [row["p"] for row in document["retrieval"]] == [row.judgment.p for row in done.comparison.rows]
+    assert document["meta"]["calls"] == 12
 
 
 def test_a_retrieval_that_cannot_be_is_refused_before_the_model_is_loaded(trained, tmp_path, monkeypatch):

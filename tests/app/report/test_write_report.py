@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from statsmodels.stats.multitest import multipletests
+from typer.testing import CliRunner
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
 from cerank.app.report.build_report import build_report
@@ -22,6 +24,7 @@ from cerank.app.report.report_scope import ReportRequest
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_file
+from cerank.runs import test_set_looks
 from tests.refusals import refused
 
 from .made_matrix import made_matrix, record_training
@@ -354,6 +357,30 @@ def test_differences_are_pooled_over_the_test_sets_with_a_forest_each(whole: Rep
     assert ours == {"data[70%:]"}  # the runs were trained on other queries of that collection
     assert [curve.name for curve in whole.curves if curve.name.startswith("forest")]
     assert whole.pooled.rows[0].right in html.document(whole)
+
+
+def test_a_report_is_a_look_with_its_pooled_lines_and_no_new_one_when_it_is_written_again(lab, whole) -> None:
+    places = ["--lab", str(lab.settings.lab), "--cache", str(lab.settings.cache)]
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["report", "grid", "--no-curves", *places]).exit_code == 0
+    (look,) = test_set_looks.load_all(lab.settings.lab)
+    several = [row for row in whole.pooled.rows if len(row.collections) > 1 or len(row.collections[0].first_stages) > 1]
+    assert (look.by, len(look.pooled)) == ("report", len(several))
+    for keys in look.comparisons.values():  # a line over both test sets is on the judgments of each
+        assert set(look.pooled) & set(keys)
+
+
+@pytest.mark.parametrize(
+    ("correction", "method", "cited"), [("bonferroni", "bonferroni", "dunn1961"), ("bh", "fdr_bh", "benjamini1995")]
+)
+def test_pooled_lines_are_adjusted_as_the_report_is_asked_to(lab, correction, method, cited) -> None:
+    request = ReportRequest(names=("grid",), correction=correction, has_curves=False)
+    told = build_report(lab.settings, request)
+    ps = [row.judgment.p for row in told.pooled.rows]
+    expected = multipletests(ps, method=method)[1]
+    assert [row.judgment.p_corrected for row in told.pooled.rows] == pytest.approx(list(expected))
+    assert cited in told.methods.keys
+    assert "holm1979" not in told.methods.keys
 
 
 def test_which_test_sets_are_in_domain_can_be_said_and_one_that_was_not_measured_is_refused(lab, whole) -> None:

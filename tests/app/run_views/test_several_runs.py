@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 
 from cerank.app import Lab
 from cerank.app.run_views import several_runs
@@ -13,8 +16,9 @@ from cerank.cli.typer_app import app
 from cerank.errors import HeldError, UsageError
 from cerank.files import lease
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
-from cerank.runs import queue, run_store
+from cerank.runs import job_records, queue, run_store
 from cerank.runs.declared_records import MATRICES, SWEEPS
+from cerank.runs.job_records import JobRecord
 from cerank.runs.layout import RunFolder
 from tests.refusals import refused
 from tests.tui.labs import NOW, LabFolder, keep_sweep
@@ -66,6 +70,13 @@ def keep_matrix(lab: LabFolder, runs: list[str], name: str = "grid") -> None:
 
 def cerank(*words: str) -> None:
     app(list(words), standalone_mode=False)
+
+
+def submitted(folder: RunFolder, template: str, *, is_canceled: bool = False, **options: str) -> None:
+    """Record a job of the run, of an executor whose options have this template."""
+    chosen = {"kind": "command", "template": template, "action": "run", **options}
+    record = JobRecord(executor="box", kind="command", id="7", options=chosen, is_canceled=is_canceled)
+    job_records.save(folder, record)
 
 
 def queued(lab: LabFolder) -> list[str]:
@@ -150,6 +161,57 @@ def test_a_sweep_is_deleted_whole_or_not_at_all_and_its_record_stays(
     for verb in ("stop", "resume"):
         with refused(UsageError, "run-not-found", "sweep", "deleted"):
             cerank(verb, "rates")
+
+
+def test_each_run_is_submitted_again_with_the_options_of_its_own_job(lab: LabFolder) -> None:
+    runs = [lab.run(str(number)) for number in range(3)]
+    templates = ["echo small # {command}", "echo large # {command}", "echo small # {command}"]
+    for run, template in zip(runs, templates, strict=True):
+        lab.event(lab.started(run, 5), "paused", "at a checkpoint")
+        submitted(run, template, is_canceled=True)
+    keep_matrix(lab, [run.name for run in runs])
+    cerank("resume", "grid")
+    records = [job_records.load(run) for run in runs]
+    assert [record.options["template"] for record in records if record is not None] == templates
+    assert [record.id for record in records if record is not None] == ["small", "large", "small"]
+
+
+def test_one_job_that_cannot_be_canceled_keeps_no_other_run_from_being_stopped(
+    lab: LabFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [lab.run(str(number)) for number in range(3)]
+    submitted(runs[0], "echo {command}", cancel="echo refused {id}; false")
+    for run in runs[1:]:
+        queue.add(run, NOW)
+    keep_matrix(lab, [run.name for run in runs])
+    with pytest.raises(UsageError) as caught:
+        cerank("stop", "grid", "--wait")
+    assert "refused 7" in caught.value.what
+    assert queued(lab) == []
+    said = capsys.readouterr().err
+    assert "2 are waiting" in said
+    assert "1 is queued" in said
+    assert f"{run_store.title(runs[0])} was not stopped" in said
+
+
+def test_none_is_deleted_where_one_started_while_the_user_was_asked(
+    lab: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [lab.run(str(number)) for number in range(3)]
+    for run in runs:
+        queue.add(run, NOW)
+    keep_matrix(lab, [run.name for run in runs])
+
+    def answer(*_words: object, **_options: object) -> bool:
+        lab.running(lab.started(runs[1], 5))
+        return True
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(typer, "confirm", answer)
+    with refused(HeldError, "run-held", 1, 3):
+        cerank("rm", "grid")
+    assert all(run.path.exists() for run in runs)
+    assert queued(lab) == ["0", "1", "2"]  # the others still wait
 
 
 def test_a_run_that_is_called_like_a_sweep_goes_first_and_is_deleted_alone(

@@ -6,7 +6,8 @@ import pytest
 
 from cerank.app.comparison import comparisons, export_comparison
 from cerank.app.comparison.run_answer import RunAnswer
-from cerank.cli import table_columns, terminal_table
+from cerank.cli import terminal_table
+from cerank.cli.tables import measured_tables
 from cerank.evaluation.comparison_rows import BACKGROUND
 from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
@@ -67,8 +68,8 @@ def test_the_short_notes_leave_out_only_what_warns_of_no_wrong_reading_and_say_h
     left_out = [line for line in every if line not in short]
     assert all("step-down max-t" in line or any(text in line for text in told) for line in left_out)
     answer = RunAnswer(comparison=found, costs=(), spreads=("planned", "seen"), no_gains=("no gain",))
-    with_all = table_columns.result_tables(answer, "table", run="brisk-otter", with_all_notes=True)[-2].notes
+    with_all = measured_tables.result_tables(answer, "table", run="brisk-otter", with_all_notes=True)[-2].notes
     assert with_all == (*every, "planned", "seen", "no gain")
-    notes = table_columns.result_tables(answer, "table", run="brisk-otter")[-2].notes
+    notes = measured_tables.result_tables(answer, "table", run="brisk-otter")[-2].notes
     hidden = len(with_all) - len(short) - 1
     assert notes == (*short, "no gain", f"{hidden} more notes: cerank show brisk-otter --notes")

@@ -22,6 +22,7 @@ from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import QueueFolder
+from tests.json_documents import document_of
 from tests.scheduler.conftest import eventually
 from tests.worker.small import small_plan
 
@@ -68,8 +69,7 @@ def test_a_dry_run_counts_what_teachers_are_asked_once_for_all_trials(place: Pat
     )
     text = (place / "rates.toml").read_text()
     (place / "rates.toml").write_text(text.replace("./kd.toml", "./judged.toml"))
-    tables = json.loads(asked("rates.toml", "--dry-run", "--json"))
-    (row,) = next(rows for rows in tables.values() if rows and "teacher" in rows[0])
+    (row,) = document_of(asked("rates.toml", "--dry-run", "--json"), "teaching")["teaching"]
     assert row["teacher"] == "judge"
     assert row["use"] == "judged"  # under the name of its arm, for both of its trials
     assert row["calls"] == row["queries"] * 6 + 1 <= 8 * 6 + 1  # 4 steps of 2 queries; the two trials train on the same

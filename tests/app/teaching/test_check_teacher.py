@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cerank.cli.typer_app import app
 from cerank.errors import CerankError
+from tests.json_documents import document_of
 from tests.refusals import refused
 from tests.teachers.collection import write_collection
 from tests.teachers.scripted_server import Reply, ScriptedServer, by_number, completion, shown_passages
@@ -62,7 +63,7 @@ def test_a_good_teacher_is_better_by_verdict_and_stable(room: Path) -> None:
         _run(room, "check", "zephyr", "-r", str(_recipe(room, server)))
         assert len(server.bodies) == asked
     assert code == 0
-    tables = json.loads(out)
+    tables = document_of(out, "comparison", "check")
     assert [row["verdict"] for row in tables["comparison"] if row["system"] == "zephyr"] == ["better"]
     facts = {row["key"]: row["value"] for row in tables["check"]}
     assert facts["position bias: tau over 20 queries"] == "1.000"

@@ -161,6 +161,18 @@ def test_a_tracker_that_blocks_is_given_up_with_the_call_named(finished: RunFold
     assert "'log'" in reasons[0]
 
 
+def test_a_tracker_that_raised_does_not_block(finished: RunFolder) -> None:
+    gave_up = threading.Event()
+
+    def fail() -> None:
+        raise ConnectionError
+
+    guarded = GuardedTracker(lambda: RecordedTracker(before_log=fail), 0.05, lambda _: gave_up.set())
+    with pytest.raises(ConnectionError):
+        follow(finished, RECORD, guarded)
+    assert not gave_up.wait(0.3)
+
+
 def test_a_run_that_is_removed_ends_its_tracking_and_stays_removed(trained: TrainedRun, tmp_path: Path) -> None:
     folder = run_store.create(tmp_path / "lab", trained.plan, b"", now())
     looks = iter([lambda: shutil.rmtree(folder.path)])

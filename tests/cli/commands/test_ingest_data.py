@@ -29,6 +29,7 @@ def test_a_run_is_ingested_ahead_and_then_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["queries"], row["rows"], row["ties"], row["misranked"]) == (2, 4, 2, 1)
+    assert row["rising"] == 0
     assert "1 query " in done.stderr
     found = open_run_file(run, cache)
     assert isinstance(found.ranking, MappedRanking)
@@ -40,6 +41,15 @@ def test_a_run_is_ingested_ahead_and_then_found(tmp_path: Path) -> None:
     assert damaged.returncode == ExitCode.USAGE
     assert str(folder) in damaged.stderr
     assert "checksums" in damaged.stderr
+
+
+def test_a_run_of_distances_is_told_with_the_number_of_its_queries(tmp_path: Path) -> None:
+    run = tmp_path / "a.run"
+    run.write_text("q Q0 d1 1 0.1 t\nq Q0 d2 2 0.3 t\nr Q0 d1 1 2 t\nr Q0 d2 2 1 t\ns Q0 d1 1 1 t\ns Q0 d2 2 4 t\n")
+    done = _cerank(["ingest", str(run), "--json"], tmp_path / "cache")
+    (row,) = json.loads(done.stdout)
+    assert (row["misranked"], row["rising"]) == (2, 2)
+    assert [line for line in done.stderr.splitlines() if "2 of 3 queries" in line] == done.stderr.splitlines()
 
 
 def test_a_malformed_run_is_told_with_its_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import random
 import shutil
 from pathlib import Path
 
+import polars
 import pytest
 
 from cerank.core.row_sets import KnownItems
@@ -15,6 +16,7 @@ from cerank.datasets import local_folders
 from cerank.datasets.dataset import Dataset, StoredQrels, StoredQueries, part_of
 from cerank.datasets.local_folders import open_folder
 from cerank.datasets.mapped import grouped_qrels
+from cerank.datasets.mapped_documents import MappedDocuments
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache
@@ -352,3 +354,72 @@ def test_a_query_that_appears_twice_once_without_text_is_refused_in_any_file(tmp
         with pytest.raises(FormatError) as raised:
             open_folder(folder, "", "set", cache=cache)
         assert "q1" in raised.value.what
+
+
+def as_mirror(folder: Path, parts: int) -> Path:
+    """Return a folder with the same queries and documents in several parquet files each, as mirrors on the hub."""
+    mirror = folder.with_name(f"{folder.name}-mirror")
+    shutil.copytree(folder, mirror)
+    for name, where in (("docs.tsv", "corpus"), ("queries.tsv", "queries")):
+        rows = [line.split("\t") for line in (mirror / name).read_text(encoding="utf8").splitlines()]
+        (mirror / name).unlink()
+        (mirror / where).mkdir()
+        for part in range(parts):
+            own = rows[part * len(rows) // parts : (part + 1) * len(rows) // parts]
+            frame = polars.DataFrame({"_id": [key for key, _ in own], "text": [text for _, text in own]})
+            frame.write_parquet(mirror / where / f"{where}-{part:05}-of-{parts:05}.parquet")
+    return mirror
+
+
+def written(cache: Path) -> dict[Path, int]:
+    """Return the time of the last change of each file in a cache that is no lock."""
+    return {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_parquet_in_several_parts_is_read_from_the_disk_as_it_is_from_memory(tmp_path: Path, parts: int) -> None:
+    plain = folder_of(tmp_path / "set")
+    mirror, cache = as_mirror(plain, parts), tmp_path / "cache"
+    small, large = both(mirror, cache)
+    same(large, small)
+    assert isinstance(large.queries, StoredQueries)
+    assert isinstance(large.documents, MappedDocuments)
+    assert large.documents.fingerprint() == small.documents.fingerprint()
+    assert list(large.documents) == list(small.documents) == list(open_folder(plain, "", "set").documents)
+    assert list(large.queries.items()) == list(open_folder(plain, "", "set").queries.items())
+    files = written(cache)
+    same(open_dataset(str(mirror), cache), small)
+    assert written(cache) == files  # the second time, nothing is read
+
+
+def test_a_part_that_changed_is_read_again_with_the_others(tmp_path: Path) -> None:
+    mirror, cache = as_mirror(folder_of(tmp_path / "set"), 3), tmp_path / "cache"
+    before = open_dataset(str(mirror), cache).fingerprint()
+    part = mirror / "corpus" / "corpus-00001-of-00003.parquet"
+    polars.read_parquet(part).with_columns(polars.col("text") + " more").write_parquet(part)
+    small, large = both(mirror, cache)
+    same(large, small)
+    assert list(large.documents) == list(small.documents)
+    assert large.fingerprint() != before
+
+
+def test_an_id_in_two_parts_is_refused_with_the_second_part(tmp_path: Path) -> None:
+    for where in ("corpus", "queries"):
+        mirror = as_mirror(folder_of(tmp_path / where), 3)
+        first, last = (mirror / where / f"{where}-0000{part}-of-00003.parquet" for part in (0, 2))
+        polars.concat([polars.read_parquet(last), polars.read_parquet(first)[:1]]).write_parquet(last)
+        rows = len(polars.read_parquet(last))
+        for cache in (None, tmp_path / "cache"):
+            with refused(FormatError, "id-twice", f"{last.name}:{rows}"):
+                open_folder(mirror, "", "set", cache=cache)
+
+
+def test_judgments_in_several_parquet_files_are_refused_for_one_would_count_for_nothing(tmp_path: Path) -> None:
+    mirror = as_mirror(folder_of(tmp_path / "set"), 2)
+    (mirror / "qrels").unlink()
+    (mirror / "qrels").mkdir()
+    for part in range(2):
+        frame = polars.DataFrame({"query-id": [f"q{part}"], "corpus-id": ["d1"], "score": [1]})
+        frame.write_parquet(mirror / "qrels" / f"train-{part:05}-of-00002.parquet")
+    with refused(UsageError, "file-ambiguous", "train-00000-of-00002.parquet"):
+        open_dataset(f"{mirror}#train", tmp_path / "cache")

@@ -7,11 +7,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from cerank.core.rankings import Ranking, ordered
+from cerank.evaluation.compare import Condition, System, Terms, compare, measured
 from cerank.evaluation.measures import per_query
 from cerank.evaluation.sensitivity.extreme_statistics import t_of
 from cerank.evaluation.sensitivity.verdict_bounds import VerdictRule, bounds_of, tied_groups
+from cerank.evaluation.verdicts.terms import Margin
 from cerank.trec.text_io import read_qrels, read_run
 
 DOCS = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -122,7 +125,7 @@ def test_an_equivalence_is_left_and_come_into_as_well():
     qrels, left, _ = made(n=40, unjudged=40, seed=3)
     same = VerdictRule(critical=2.0, margin=0.1, critical_within=1.7)
     found, _ = bounds_of("RR@10", qrels, left, left, same)
-    assert found.judgments == "unknown"  # no query differs, so that an exact test decides, and not this rule
+    assert found.judgments == "holds"  # no query differs, whatever is judged, and the exact test of none says so
     near = ranked({query: (docs[0], *reversed(docs[1:])) for query, docs in left.items()})
     d = difference("RR@10", qrels, left, near)
     found, _ = bounds_of("RR@10", qrels, left, near, same)
@@ -130,9 +133,12 @@ def test_an_equivalence_is_left_and_come_into_as_well():
     assert found.judgments == "flips"
 
 
-@pytest.mark.parametrize(("differing", "answer"), [(9, "unknown"), (12, "holds")])
-def test_an_equivalence_holds_only_where_enough_queries_differ_for_a_t_test_under_every_judging(differing, answer):
-    """The queries that differ are wholly judged: their one relevant document stands at rank 9 or 10, in turn."""
+@pytest.mark.parametrize(("differing", "margin", "within"), [(9, 0.1, True), (9, 0.004, False), (12, 0.004, True)])
+def test_few_differing_queries_are_judged_by_exact_flips_under_every_judging_too(differing, margin, within):
+    """The queries that differ are wholly judged: their one relevant document stands at rank 9 or 10, in turn.
+
+    By t, all three lie within; with one query more that differs by a quarter of the range, nine do not within .004.
+    """
     docs = [f"d{place}" for place in range(10)]
     swapped = [*docs[:8], docs[9], docs[8]]
     names = [f"q{at}" for at in range(40)]
@@ -141,9 +147,59 @@ def test_an_equivalence_holds_only_where_enough_queries_differ_for_a_t_test_unde
     }
     left = ranked({name: swapped if at < differing and at % 2 else docs for at, name in enumerate(names)})
     right = ranked({name: swapped if at < differing and not at % 2 else docs for at, name in enumerate(names)})
-    rule = VerdictRule(critical=2.0, margin=0.1, critical_within=1.7)
-    assert rule.states(difference("RR@10", qrels, left, right)) == (False, False, True)
-    assert bounds_of("RR@10", qrels, left, right, rule)[0].judgments == answer
+    rule = VerdictRule(critical=2.0, margin=margin, critical_within=1.7)
+    d = difference("RR@10", qrels, left, right)
+    assert min(t_of(margin - d), t_of(margin + d)) > 1.7
+    assert rule.states(d) == (False, False, within)
+    assert bounds_of("RR@10", qrels, left, right, rule)[0].judgments == "holds"
+
+
+def judged_again(measure, qrels, left, right, margin, alpha):
+    """The verdict of a comparison of two rankings, by the program itself."""
+    where = Condition("made")
+    systems = [
+        System(label=label, measured=(measured([measure], where, qrels, "x", ranking),))
+        for label, ranking in (("left", left), ("right", right))
+    ]
+    margins = {} if margin is None else {measure: Margin(value=margin)}
+    return compare(systems, [measure], terms=Terms(margins=margins, confidence=1 - alpha)).rows[0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_said_of_few_differing_queries_is_what_the_verdict_would_be_under_every_judging(seed):
+    random = np.random.default_rng(seed)
+    measure = ("RR@3", "nDCG@3", "P@3")[seed % 3]
+    n, differing = int(random.integers(10, 30)), int(random.integers(5, 12))
+    qrels, left, right = {}, {}, {}
+    for number in range(n):
+        name, docs = f"q{number}", ["a", "b", "c", "d"]
+        qrels[name] = {"a": 1, "b": 0, "c": 0, "d": 0}
+        moved = ["b", "c", "a", "d"] if random.random() < 0.9 else docs
+        left[name], right[name] = (moved, docs) if number < differing else (docs, docs)
+    for number in random.choice(n, 5, replace=False):  # one document each is not judged
+        del qrels[f"q{number}"]["bcd"[int(random.integers(0, 2))]]
+    left, right = ranked(left), ranked(right)
+    margin, alpha = (None, 0.05, 0.3)[int(random.integers(0, 3))], (0.05, 0.2)[seed % 2]
+    row = judged_again(measure, qrels, left, right, margin, alpha)
+    rule = VerdictRule(
+        critical=-stats.t.ppf(row.judgment.level / 2, n - 1),
+        margin=margin,
+        critical_within=None if margin is None else -stats.t.ppf(row.judgment.equivalence_level, n - 1),
+    )
+    found, _ = bounds_of(measure, qrels, left, right, rule)
+    seen = [[doc for doc in dict.fromkeys([*left[q][:3], *right[q][:3]]) if doc not in qrels[q]] for q in qrels]
+    open_ = [(query, doc) for query, docs in zip(qrels, seen, strict=True) for doc in docs]
+    assert found.unjudged == len(open_)
+    fewest = None
+    for grades in itertools.product((0, 1), repeat=len(open_)):
+        changed = {query: dict(of) for query, of in qrels.items()}
+        for (query, doc), grade in zip(open_, grades, strict=True):
+            changed[query][doc] = grade
+        if judged_again(measure, changed, left, right, margin, alpha).verdict != row.verdict:
+            fewest = min(sum(grades), fewest if fewest is not None else 99)
+    assert found.judgments == ("holds" if fewest is None else "flips")
+    if fewest is not None:
+        assert fewest <= found.flips_at <= len(open_)
 
 
 def test_measures_without_bounds_say_so():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import cerank.training.trainer as trainer_module
 from cerank.core.ranks import Ranks
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load
@@ -109,13 +110,13 @@ def test_processes_whose_averages_differ_are_found_out(tiny, tmp_path, monkeypat
 
 def test_the_average_is_the_formulas_over_the_weights_of_every_step(tiny, tmp_path, monkeypatch):
     weights = []
-    real = Trainer.update_within_memory
+    real = trainer_module.update_within_memory
 
-    def noted(trainer, optimizer):
-        real(trainer, optimizer)
+    def noted(optimizer, device):
+        real(optimizer, device)
         weights.append([value.detach().double() for group in optimizer.param_groups for value in group["params"]])
 
-    monkeypatch.setattr(Trainer, "update_within_memory", noted)
+    monkeypatch.setattr(trainer_module, "update_within_memory", noted)
     model, _, _ = trained(tiny, tmp_path, msgspec.structs.replace(STAGE, ema=0.75))
     expected = weights[0]
     for of_step in weights[1:]:

@@ -211,10 +211,12 @@ async def test_a_recording_plays_back_what_stood_on_the_screen(
         await press(pilot, "escape")
         await pilot.resize_terminal(*NARROW)
         await settle(pilot)
+        path = path_of_recording(tmp_path)
+        while played(path)[1][-1] != text_of(app):  # the frame after the last change is still to come
+            await pilot.pause(0.05)
         at_the_end = text_of(app)
         await press(pilot, "ctrl+r")
         assert "● recording" not in text_of(app)
-        path = path_of_recording(tmp_path)
         app.files = tmp_path / "other"
         app.files.mkdir()
         await press(pilot, "ctrl+r", "q")  # leaving ends a recording, too

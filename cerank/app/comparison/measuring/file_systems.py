@@ -10,23 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cerank.app.comparison.measuring.named_judgments import Qrels, identity
+from cerank.app.comparison.measuring.own_documents import note_on_own_documents
 from cerank.app.comparison.named_systems import FileTarget
 from cerank.errors import UsageError
 from cerank.retrieval.rank_fusion import INTERPOLATED
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
+    from cerank.datasets.dataset import Dataset
     from cerank.evaluation.systems import Condition, System
 
 
-def of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], ignores: bool) -> System:
+def of_file(
+    target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], dataset: Dataset | None
+) -> System:
     """Return a TREC run file as a system, measured in each condition.
 
     Args:
         target: the file.
         names: canonical names of measures.
         judged: the judgments of each condition.
-        ignores: leave a query's own document out of its results.
+        dataset: dataset that the judgments are of, which may leave a query's own document out of its results; None for
+            a file of judgments.
 
     Raises:
         UsageError: it is empty, or shares no query or no document with the judgments.
@@ -36,13 +41,14 @@ def of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition,
     from cerank.trec.text_io import read_run
 
     run = read_run(target.path)
-    own = sum(query in run.ranking[query] for query in run.ranking)
+    own = [query for query in run.ranking if query in run.ranking[query]]
+    ignores = dataset is not None and dataset.ignores_identical_ids
     ranking = without_identical_ids(run.ranking) if own and ignores else run.ranking
     rows = [measured(names, condition, qrels, identity(qrels), ranking) for condition, qrels in judged.items()]
     notes = [
         *run.notes,
         *_interpolation_note(run.tag),
-        *(_identical_ids_note(own, len(run.ranking), ignores) if own else []),
+        *(note_on_own_documents(own, run.ranking, judged.values(), dataset) if own else []),
     ]
     for condition, qrels in judged.items():
         notes += _coverage(target, run.ranking, qrels, str(condition))
@@ -55,13 +61,6 @@ def _interpolation_note(tag: str) -> list[str]:
     if kind != INTERPOLATED or len(facts) != 2:
         return []
     return [f"interpolated with the first stage, {facts[0].replace('=', ' ')} ({facts[1].replace('=', ' ')})"]
-
-
-def _identical_ids_note(own: int, queries: int, ignores: bool) -> list[str]:
-    what = f"{own} of {counted(queries, 'query')} rank the document with their own id"
-    if ignores:
-        return [f"{what}, which is left out (ignore_identical_ids)"]
-    return [f"{what}; BEIR leaves it out where queries are documents (ignore_identical_ids in collection.toml)"]
 
 
 def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Qrels, where: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.named_files import input_file, near_files
 from cerank.settings import Settings
 from cerank.text.safe_text import shown
+
+if TYPE_CHECKING:
+    from cerank.datasets.dataset import Dataset
 
 Qrels = dict[str, dict[str, int]]
 
@@ -24,8 +28,8 @@ def judgments(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]
     return judged_by(settings, dataset, qrels)[:2]
 
 
-def judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
-    """Return what `judgments` does, and whether the dataset leaves a query's own document out of its results."""
+def judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, Dataset | None]:
+    """Return what `judgments` does, and the dataset; None for a file of judgments."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 
@@ -41,12 +45,12 @@ def judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels,
             near = near_files(qrels)
             hint = f"did you mean {' or '.join(near)}?" if near else ""
             raise MissingError("no such file", where=shown(qrels, 200), hint=hint)
-        return Path(qrels).name, read_qrels(path), False
+        return Path(qrels).name, read_qrels(path), None
     opened = open_dataset(dataset, settings.cache)
     if not opened.qrels:
         raise UsageError("it has no qrels, so nothing can be measured", where=dataset)
     qrels_in_memory = {query: dict(row) for query, row in opened.qrels.items()}
-    return opened.name, qrels_in_memory, opened.ignores_identical_ids
+    return opened.name, qrels_in_memory, opened
 
 
 def identity(qrels: Mapping[str, Mapping[str, int]]) -> str:

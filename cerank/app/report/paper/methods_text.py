@@ -12,11 +12,18 @@ import msgspec
 
 from cerank.app.report.paper.bibliography import ENTRIES, bibtex, cited_as
 from cerank.evaluation.compare import Comparison
+from cerank.evaluation.multiple_testing import Correction
 from cerank.text.safe_text import counted
 
 _KEY = "|".join(["cerank", *ENTRIES])
 _CITATION = re.compile(rf"(\[@(?:{_KEY})(?:; @(?:{_KEY}))*\])")
 _MEASURES = {"nDCG": "jarvelin2002", "RR": "voorhees1999"}
+_METHODS = {
+    "holm": "by Holm's method [@holm1979]",
+    "bonferroni": "by Bonferroni's method [@dunn1961]",
+    "bh": "to a false discovery rate by Benjamini and Hochberg [@benjamini1995]",
+    "max-t": "by the step-down maximum statistic of the flipped signs [@westfall1993]",
+}
 _NAMED = 6  # comparisons that a sentence names one by one
 
 
@@ -52,13 +59,13 @@ class MethodsText(msgspec.Struct, frozen=True, kw_only=True):
         return bibtex(self.keys, self.version)
 
 
-def methods(comparison: Comparison, version: str, *, is_pooled: bool = False) -> MethodsText:
+def methods(comparison: Comparison, version: str, *, pooled_by: Correction | None = None) -> MethodsText:
     """Return the methods of a comparison.
 
     Args:
         comparison: what was done.
         version: of cerank.
-        is_pooled: its rows on several test sets were pooled, too.
+        pooled_by: how p of its rows pooled over several test sets were adjusted; None: nothing was pooled.
     """
     terms = comparison.terms
     sentences = [_measured(comparison), *_primary(comparison), *_tests(comparison), _adjusted(comparison)]
@@ -85,12 +92,12 @@ def methods(comparison: Comparison, version: str, *, is_pooled: bool = False) ->
             f"Whether a gain of {gain.shown} by {name}, {when}, is reached or ruled out is read off the same "
             "intervals [@goeman2010]."
         )
-    if is_pooled:
+    if pooled_by is not None:
+        how = "not adjusted" if pooled_by == "none" else f"adjusted {_METHODS[pooled_by]}"
         sentences.append(
             "Over the test sets, differences are pooled by a random-effects model: the variance between test sets by "
             "restricted maximum likelihood [@viechtbauer2005], the interval after Hartung and Knapp [@hartung2001], "
-            "what a new test set would show by a prediction interval [@higgins2009]; pooled p are adjusted by Holm's "
-            "method [@holm1979]."
+            f"what a new test set would show by a prediction interval [@higgins2009]; pooled p are {how}."
         )
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("ir-measures", "scipy", "numpy"))
     sentences.append(f"Computed by cerank {version} [@cerank] with {packages} [@macavaney2022; @virtanen2020].")
@@ -165,10 +172,4 @@ def _adjusted(comparison: Comparison) -> str:
     many, alpha = counted(comparison.family, "comparison"), f"{100 * comparison.terms.alpha:.3g} %"
     if comparison.family <= 1 or comparison.method == "none":
         return f"p is not adjusted ({many})."
-    how = {
-        "holm": "by Holm's method [@holm1979]",
-        "bonferroni": "by Bonferroni's method [@dunn1961]",
-        "bh": "to a false discovery rate by Benjamini and Hochberg [@benjamini1995]",
-        "max-t": "by the step-down maximum statistic of the flipped signs [@westfall1993]",
-    }[comparison.method]
-    return f"p is adjusted over {many} at {alpha} {how}."
+    return f"p is adjusted over {many} at {alpha} {_METHODS[comparison.method]}."

@@ -273,7 +273,7 @@ def _deviations(
         Column("computed", "computed", "number", _DIGITS),
         Column("published_mark", "published mark"),
         Column("computed_mark", "computed mark"),
-        Column("p", "adjusted p", "p"),
+        Column("p_corrected", "adjusted p", "p"),
         Column("verdict", "cerank's verdict"),
     )
     rows: list[tuple[Value, ...]] = []

@@ -10,6 +10,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Margin, MarginsBecause, Qrels, confidence_of
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import emit, is_for_machines
 from cerank.errors import UsageError
 
@@ -72,4 +73,4 @@ def depths(
     study = depth_report.study(settings, request)
     recorded_looks.record_shown(settings, [study.comparison], by="depths")
     table = depth_report.full_table if is_for_machines(settings.format) else depth_report.table
-    emit(table(study), settings.format, wide=wide)
+    emit(table(study), settings.format, wide=wide, meta=meta_of_comparison(study.comparison))

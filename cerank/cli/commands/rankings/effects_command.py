@@ -10,6 +10,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Margin, confidence_of
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import document_meta
 from cerank.cli.output import emit, is_for_machines
 
 
@@ -71,4 +72,16 @@ def effects(
     study = factor_table.study(settings, request)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     recorded_looks.record(settings, study.looks, by="effects", now=now, only_new=True)
-    emit(factor_table.tables(study, is_marked=not is_for_machines(settings.format)), settings.format, wide=wide)
+    emit(
+        factor_table.tables(study, is_marked=not is_for_machines(settings.format)),
+        settings.format,
+        wide=wide,
+        meta=document_meta(
+            measure=study.effects.measure,
+            dataset=study.condition.dataset,
+            first_stage=study.condition.first_stage,
+            alpha=study.effects.alpha,
+            correction="holm",
+            family=len(study.effects.effects),
+        ),
+    )

@@ -10,6 +10,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.measure import Alpha, Confidence, Dataset, Margin, confidence_of
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import document_meta
 from cerank.cli.output import emit, is_for_machines
 
 
@@ -39,6 +40,7 @@ def interaction(
     The interaction is tested over all (two-way, paired by query) and for each pair of re-rankers behind each pair of
     first stages: does the gain of one over the other depend on what was re-ranked?
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.rankings import first_stage_table
 
     settings = settings_of(lab, cache, form=form, json=json)
@@ -50,9 +52,13 @@ def interaction(
         alpha=round(1 - confidence_of(confidence, alpha), 12),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    study, looks = first_stage_table.study(settings, request)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    recorded_looks.record(settings, looks, by="interaction", now=now, only_new=True)
     is_marked = not is_for_machines(settings.format)
     emit(
-        first_stage_table.tables(first_stage_table.study(settings, request), is_marked=is_marked),
+        first_stage_table.tables(study, is_marked=is_marked),
         settings.format,
         wide=wide,
+        meta=document_meta(measure=study.measure, alpha=study.alpha, correction="holm", family=len(study.contrasts)),
     )

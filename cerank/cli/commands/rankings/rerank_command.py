@@ -26,7 +26,7 @@ _PRECISION = (
 )
 _MTEB = "mteb"
 _PASSAGES = "Long documents"
-_UNCHANGED = PassageSpec()  # the defaults of the options on passages
+UNCHANGED_PASSAGES = PassageSpec()  # the defaults of the options on passages
 
 Model = Annotated[
     str,
@@ -176,11 +176,11 @@ def rerank(
     merge: Annotated[bool, typer.Option("--merge", help="Write FILE from its finished shards.")] = False,
     devices: Devices = "",
     aggregation: AggregationName = None,
-    max_passages: MaxPassages = _UNCHANGED.max_passages,
-    passage_length: PassageLength = _UNCHANGED.length,
-    stride: Stride = _UNCHANGED.stride,
-    title: Title = _UNCHANGED.title,
-    top: Top = _UNCHANGED.top,
+    max_passages: MaxPassages = UNCHANGED_PASSAGES.max_passages,
+    passage_length: PassageLength = UNCHANGED_PASSAGES.length,
+    stride: Stride = UNCHANGED_PASSAGES.stride,
+    title: Title = UNCHANGED_PASSAGES.title,
+    top: Top = UNCHANGED_PASSAGES.top,
     passage_scores: PassageScores = None,
     template: Template = "",
     mteb_predictions: MtebPredictions = None,
@@ -228,7 +228,7 @@ def rerank(
         merge=merge,
         devices=devices,
         mteb=_mteb_task(mteb_predictions, mteb_task, mteb_subset, mteb_split),
-        passages=_passages_request(
+        passages=passages_request(
             aggregation, max_passages=max_passages, length=passage_length, stride=stride, title=title, top=top
         ),
         passage_scores=passage_scores,
@@ -264,7 +264,7 @@ def _tell_result(result: RerankResult, price: float) -> None:
         info(result.costs.summary(price))
 
 
-def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengths: int) -> PassageSpec | None:
+def passages_request(aggregation: Aggregation | Literal["none"] | None, **lengths: int) -> PassageSpec | None:
     """Return how documents are cut into passages; None where the command does not say.
 
     Raises:
@@ -274,7 +274,7 @@ def _passages_request(aggregation: Aggregation | Literal["none"] | None, **lengt
 
     if aggregation is not None:
         return msgspec.structs.replace(PassageSpec(aggregation=aggregation), **lengths)
-    changed = [key for key, value in lengths.items() if value != getattr(_UNCHANGED, key)]
+    changed = [key for key, value in lengths.items() if value != getattr(UNCHANGED_PASSAGES, key)]
     if changed:
         where = reranked_passages.PASSAGE_OPTIONS[changed[0]]
         hint = "add --aggregation, such as --aggregation MaxP"

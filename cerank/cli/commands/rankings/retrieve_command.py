@@ -10,7 +10,18 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.measure import Margin
+from cerank.cli.commands.rankings.rerank_command import (
+    UNCHANGED_PASSAGES,
+    AggregationName,
+    MaxPassages,
+    PassageLength,
+    Stride,
+    Title,
+    Top,
+    passages_request,
+)
 from cerank.cli.commands.start_run import settings_of
+from cerank.cli.document_meta import meta_of_comparison
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
@@ -90,6 +101,12 @@ def retrieve(
             help='Text of a document from its fields, such as "{title}. {text}". Default: as the run did.',
         ),
     ] = "",
+    aggregation: AggregationName = None,
+    max_passages: MaxPassages = UNCHANGED_PASSAGES.max_passages,
+    passage_length: PassageLength = UNCHANGED_PASSAGES.length,
+    stride: Stride = UNCHANGED_PASSAGES.stride,
+    title: Title = UNCHANGED_PASSAGES.title,
+    top: Top = UNCHANGED_PASSAGES.top,
     replace: options.Replace = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
@@ -105,7 +122,9 @@ def retrieve(
     query's scores with a few anchors give approximate scores with all documents; the best are scored by the model.
 
     Documents are read as the model's run read them: by its templates, in its passages, and in its precision.
+    --aggregation cuts them otherwise, or not at all (none); a call is a document, whose passages are all scored.
     """
+    from cerank.app.comparison import recorded_looks
     from cerank.app.rankings import retrieve_documents
     from cerank.app.rerank_dataset import STDOUT
 
@@ -131,6 +150,9 @@ def retrieve(
         seed=seed,
         precision=precision,
         document_template=template,
+        passages=passages_request(
+            aggregation, max_passages=max_passages, length=passage_length, stride=stride, title=title, top=top
+        ),
         output=output,
         replace=replace,
         first_stage=first_stage,
@@ -145,7 +167,9 @@ def retrieve(
 
     if with_table:
         made = retrieve_documents.compare(settings, request, progress)
-        emit(retrieve_documents.table(made), settings.format, wide=wide)
+        recorded_looks.record_shown(settings, [made.comparison], by="retrieve")
+        meta = meta_of_comparison(made.comparison, calls=made.budget, documents=made.documents)
+        emit(retrieve_documents.table(made), settings.format, wide=wide, meta=meta)
         result = made.result
     else:
         result = retrieve_documents.retrieve(settings, request, progress)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cerank.app import Lab, estimates, next_steps
-from cerank.cli import options, table_columns
+from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, is_for_machines
+from cerank.cli.tables import plan_tables
 from cerank.errors import ExitCode, UsageError
 from cerank.machine.devices import resolve_device
 from cerank.planning import several_devices
@@ -241,7 +242,7 @@ def _show_outline(plan: SweepPlan, home: Lab, pairs_per_second: float, *, wide: 
     tables = [
         Table("arms", columns, rows, "Arms", notes=notes),
         _trial_table(plan, outlined, is_cut=not is_for_machines(settings.format)),
-        table_columns.work_table(outlined.work),
+        plan_tables.work_table(outlined.work),
         *([planned_teaching.table(teaching.teachers, _TEACHERS)] if teaching.teachers else []),
         Table("needs", names, missing, "Missing inputs", empty="No input is missing."),
     ]

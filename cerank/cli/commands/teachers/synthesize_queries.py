@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +30,7 @@ def synthesize(
         str,
         typer.Option("--teacher", metavar="NAME", help='Teacher of kind "queries" in [teachers] of the recipe.'),
     ],
-    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Dataset folder to create.")],
+    into: options.NewDataset,
     count: Annotated[
         int, typer.Option("--count", metavar="N", min=1, help="Passages, drawn at random, to write a query for.")
     ],
@@ -54,10 +53,8 @@ def synthesize(
     ] = "bm25",
     min_words: Annotated[int, typer.Option("--min-words", metavar="N", min=1, help="Skip shorter passages.")] = 10,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Decides which passages are drawn.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the estimated calls, tokens, money and time, and make no call.")
-    ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat calls that failed before.")] = False,
+    dry_run: options.EstimateCalls = False,
+    retry_failed: options.RetryFailed = False,
     max_cost: teach.MaxCost = 0.0,
     max_calls: teach.MaxCalls = 0,
     max_tokens: teach.MaxTokens = 0,
