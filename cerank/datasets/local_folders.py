@@ -240,7 +240,7 @@ def _qrels_files(folder: Path) -> dict[str, tuple[Path, ...]]:
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
-    files = {"": (plain[0],)} if plain else {}
+    files: dict[str, tuple[Path, ...]] = {"": (plain[0],)} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
         split = (path.stem if path.suffix in PACKED_ENDINGS else path.name).removeprefix("qrels").removeprefix(".")
         if (
