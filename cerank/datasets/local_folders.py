@@ -234,13 +234,13 @@ def _stem(path: Path) -> str:
     return _SHARD_NAME.sub("", name)
 
 
-def _qrels_files(folder: Path) -> dict[str, Path]:
-    """Return the qrels file of each split; "" stands for the file `qrels` itself."""
+def _qrels_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Return the qrels file of each split, or its parts in parquet; "" stands for the file `qrels` itself."""
     plain = _existing(folder, ("qrels", "qrels.tsv", "qrels.parquet", "qrels.json", "qrels.csv"))
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
-    files = {"": plain[0]} if plain else {}
+    files: dict[str, tuple[Path, ...]] = {"": (plain[0],)} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
         split = (path.stem if path.suffix in PACKED_ENDINGS else path.name).removeprefix("qrels").removeprefix(".")
         if (
@@ -248,16 +248,13 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
             and not path.name.endswith(MAKER_ENDING)
             and split not in {"", "tsv", "parquet", "json", "csv"}
         ):
-            files[split] = path
+            files[split] = (path,)
     if (folder / "qrels").is_dir():
         inside = [path for path in sorted((folder / "qrels").iterdir()) if not path.name.endswith(MAKER_ENDING)]
         for path in filter(Path.is_file, inside):
-            other = files.get(_stem(path))
-            if other is not None and path.suffix == other.suffix == ".parquet":  # one of them would count for nothing
-                what = f"{other.name} and {path.name} are parts of one split"
-                hint = "join them into one parquet file"
-                raise UsageError(what, where=str(folder / "qrels"), hint=hint, code="file-ambiguous")
-            files[_stem(path)] = path
+            before = files.get(_stem(path), ())
+            are_parts = path.suffix == ".parquet" and all(other.suffix == ".parquet" for other in before)
+            files[_stem(path)] = (*before, path) if are_parts else (path,)
     return files
 
 
@@ -265,18 +262,31 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
     """Return the qrels file of a split; without a split, that of "test" or the only one; None if there is none.
 
     Raises:
-        UsageError: the folder has no such split, or several and none called test.
+        UsageError: the folder has no such split, or several and none called test, or it in several files.
     """
     files = _qrels_files(folder)
     if split in files:
-        return files[split]
+        return _only(files[split])
     if not split and ("test" in files or len(files) < 2):
-        return files.get("test") or next(iter(files.values()), None)
+        return _only(files.get("test") or next(iter(files.values()), ()))
     names = [name for name in files if name]
     if split:
         hint = nearest(split, names) if names else "it has none"
         raise UsageError(f"no qrels for '{shown(split, 80)}'", where=str(folder), hint=hint, code="qrels-not-found")
     raise UsageError("several qrels, none called test", where=str(folder), hint=f"add one: #{' #'.join(names)}")
+
+
+def _only(parts: Sequence[Path]) -> Path | None:
+    """Return the file of a split; None where there is none.
+
+    Raises:
+        UsageError: there are several, all but one of which would count for nothing.
+    """
+    if len(parts) > 1:
+        what = f"{parts[0].name} and {parts[1].name} are parts of one split"
+        hint = "join them into one parquet file"
+        raise UsageError(what, where=str(parts[0].parent), hint=hint, code="file-ambiguous")
+    return parts[0] if parts else None
 
 
 def files_with_rows(folder: Path, split: str = "") -> list[tuple[str, Path]]:

@@ -150,10 +150,15 @@ def _parquet_rows(path: Path, _layout: Layout, kind: str) -> ForeignRows:
         if query_id is None or doc_id is None or cells[0] is None:
             raise FormatError("a row without query, document or value", where=at(path, number))
         rows.append((str(query_id), str(doc_id), _number(cells[0], path, number)))
-        ranked += map(str, cells[1:])
+        ranked += map(_written_rank, cells[1:])
     if not value:
         return _by_rank(rows, "no scores: rows are ordered by their rank")
     return ForeignRows(rows, _notes_on_ranks(rows, ranked))
+
+
+def _written_rank(cell: object) -> str:
+    """Return a rank as a run has it: a column of integers in which some row has none was written as one of floats."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _json_rows(path: Path, _layout: Layout, _kind: str) -> ForeignRows:

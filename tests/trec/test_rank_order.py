@@ -108,5 +108,15 @@ def test_a_table_in_parquet_is_noted_too(tmp_path):
         assert len(read_run(tmp_path / "a.parquet").notes) == noted
 
 
+def test_ranks_that_pandas_wrote_as_floats_since_one_is_missing_are_read_as_ranks(tmp_path):
+    import polars as pl
+
+    queries, documents = ["1", "1", "2", "2"], ["a", "b", "a", "b"]
+    table = {"qid": queries, "docno": documents, "rank": [1.0, 2.0, 1.0, None], "score": [0.1, 0.4, 0.1, 0.4]}
+    pl.DataFrame(table).write_parquet(tmp_path / "a.parquet")
+    (note,) = read_run(tmp_path / "a.parquet").notes
+    assert "1 of 2 queries" in note  # nothing is known of the one with a rank missing
+
+
 def test_ranks_beyond_64_bits_are_compared_as_numbers():
     assert rises([str(10**30), str(10**31)], [1.0, 2.0])

@@ -78,7 +78,8 @@ def with_runs(claims: ClaimsTable, folder: Path) -> tuple[ClaimsTable, tuple[str
 def looks(claims: ClaimsTable, folder: Path) -> Keys:
     """Return the claims as `recorded_looks` counts them; none where the table does not name its qrels.
 
-    Two run files are known by their rankings, as in a comparison of them; a claim of numbers by these.
+    Two run files are known by their rankings, as in a comparison of them; a claim of numbers by these, whatever their
+    measure is called. For numbers alone the qrels need not be here, and then nobody can count them.
     """
     from cerank.app.comparison import recorded_looks
     from cerank.app.comparison.measuring.named_judgments import identity
@@ -87,10 +88,12 @@ def looks(claims: ClaimsTable, folder: Path) -> Keys:
     from cerank.runs.test_set_looks import short_key
     from cerank.trec.text_io import read_qrels
 
-    if not claims.qrels:
+    has_runs = any(claim.left_run and claim.right_run for claim in claims.claims)
+    path = folder / claims.qrels
+    if not claims.qrels or not (has_runs or path.is_file()):
         return {}
-    qrels = read_qrels(folder / claims.qrels)
-    (measure,) = check((claims.measure,), qrels, "measure")
+    qrels = read_qrels(path)
+    measure = check((claims.measure,), qrels, "measure")[0] if has_runs else claims.measure
     keys = []
     for claim in claims.claims:
         if claim.left_run and claim.right_run:

@@ -100,6 +100,16 @@ def test_claims_on_judgments_that_are_named_are_looks_at_them(folder):
     assert (looks["before"], looks["new"], looks["in_family"]) == (2, 0, 1)  # of the run files it is the same
 
 
+@pytest.mark.parametrize(("qrels", "counted"), [("elsewhere.qrels", 0), ("qrels", 1)])
+def test_printed_numbers_need_neither_the_qrels_here_nor_a_measure_that_can_be_computed(folder, qrels, counted):
+    printed = '{ what = "x", says = "better", queries = 40, difference = 0.1, p = 0.03 }'
+    (folder / "lab").mkdir()
+    (folder / "t.toml").write_text(f'qrels = "{qrels}"\nmeasure = "exact match"\nclaims = [{printed}]')
+    (row,) = rejudged(folder / "t.toml", "--lab", str(folder / "lab"))
+    assert row["verdict"] == "better"
+    assert len(test_set_looks.load(folder / "lab")) == counted
+
+
 def test_an_assumed_sd_stands_in_for_a_p(folder):
     (folder / "t.toml").write_text(
         '[[claims]]\nwhat = "w"\nsays = "better"\nqueries = 43\nleft = 0.70\nright = 0.73\nsd = 0.1\n'

@@ -416,6 +416,7 @@ def test_an_id_in_two_parts_is_refused_with_the_second_part(tmp_path: Path) -> N
 
 def test_judgments_in_several_parquet_files_are_refused_for_one_would_count_for_nothing(tmp_path: Path) -> None:
     mirror = as_mirror(folder_of(tmp_path / "set"), 2)
+    query = next(iter(open_folder(mirror, "", "set").qrels))
     (mirror / "qrels").unlink()
     (mirror / "qrels").mkdir()
     for part in range(2):
@@ -423,3 +424,8 @@ def test_judgments_in_several_parquet_files_are_refused_for_one_would_count_for_
         frame.write_parquet(mirror / "qrels" / f"train-{part:05}-of-00002.parquet")
     with refused(UsageError, "file-ambiguous", "train-00000-of-00002.parquet"):
         open_dataset(f"{mirror}#train", tmp_path / "cache")
+    polars.DataFrame({"query-id": [query], "corpus-id": ["d1"], "score": [1]}).write_parquet(
+        mirror / "qrels" / "test.parquet"
+    )
+    for name in (mirror, f"{mirror}#test"):  # the other split is whole
+        assert dict(open_dataset(str(name), tmp_path / "cache").qrels[query]) == {"d1": 1}
