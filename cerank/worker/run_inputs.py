@@ -366,9 +366,9 @@ def rank_for_stage(
         record = MadeRanking(
             asked=every, provenance=made.provenance, taken=_taken(made), asked_sha256=sha256_lines(every)
         )
-        checksums.save(context.folder, beside, record)
         checksums.save(context.folder, path.with_suffix(".repairs.json"), made.provenance.repairs)
         checksums.write(context.folder, path, write_run(made.ranking, "teacher"))
+        checksums.save(context.folder, beside, record)  # last: it says which queries the ranking is of
     return open_run_file(path, Path(context.plan.cache)).ranking
 
 
