@@ -19,14 +19,14 @@ from cerank.files import journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.shared_speed import SCORING, Rate, rate_of_rows
-from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes, sizes_of
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes, seconds_of, sizes_of
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.scheduler import local_launcher
 
-__all__ = ["Rate", "format_minutes"]
+__all__ = ["Rate", "format_minutes", "seconds_of"]
 
 NEWEST = 100  # runs looked at, the newest first
 _PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included

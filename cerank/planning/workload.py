@@ -13,6 +13,7 @@ from cerank.datasets.dataset import Dataset
 from cerank.recipes.schema import Recipe, Stage
 from cerank.recipes.sections.filter_specs import ASSUMED_SHARE
 from cerank.text.safe_text import counted
+from cerank.text.table_data import duration
 
 
 class WorkItem(msgspec.Struct, frozen=True):
@@ -149,15 +150,12 @@ def _steps(stage: Stage, queries: int) -> int:
 
 def format_minutes(minutes: float | None) -> str:
     """Return a duration for display: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
-    if minutes is None:
-        return "unknown"
-    if minutes < 1.5:
-        return f"{round(minutes * 60)} s"
-    rounded = round(minutes)
-    if rounded < 120:
-        return f"{rounded} min"
-    hours, rest = divmod(rounded, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return "unknown" if minutes is None else duration(minutes * 60)
+
+
+def seconds_of(minutes: float | None) -> float | None:
+    """Return an estimate in seconds, as tables hold it; None where it is not known."""
+    return None if minutes is None else minutes * 60
 
 
 class StageSpeed(Protocol):

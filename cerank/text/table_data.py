@@ -18,7 +18,7 @@ import msgspec
 from cerank.text import escapes
 
 Value: TypeAlias = str | int | float | bool | None
-Kind = Literal["text", "name", "number", "signed", "p", "percent", "bytes", "seconds"]
+Kind = Literal["text", "name", "number", "signed", "p", "percent", "bytes", "seconds", "duration"]
 
 
 TEXTS = ("text", "name")  # kinds that are not figures
@@ -33,7 +33,9 @@ class Column(msgspec.Struct, frozen=True):
 
     key: str
     heading: str
-    kind: Kind = "text"  # name: never wrapped; signed: a difference; percent: of a share in 0..1; seconds: as 1:02:03
+    # name: never wrapped; signed: a difference; percent: of a share in 0..1; seconds: as 1:02:03; duration: estimated
+    # seconds, as "12 min", or "unknown"
+    kind: Kind = "text"
     digits: int = 4  # decimals of number and signed
     priority: int = 0
 
@@ -152,9 +154,9 @@ def fitting(columns: Sequence[Column], sizes: Sequence[int], width: int, gap: in
 
 
 def rounded(value: Value, column: Column) -> str:
-    """Return `value` as the user reads it; "" for None."""
+    """Return `value` as the user reads it; "" for None, but that of a duration is unknown."""
     if value is None:
-        return ""
+        return "unknown" if column.kind == "duration" else ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str) or column.kind in TEXTS:
@@ -200,6 +202,19 @@ def _seconds(value: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def duration(seconds: float) -> str:
+    """Return an estimated duration as the user reads it: "40 s", "12 min", "3 h 20 min" or "2 d 4 h"."""
+    if not math.isfinite(seconds):
+        return str(seconds)
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 _SHOWN: dict[Kind, Callable[[float, Column], str]] = {
     "number": _number,
     "signed": _number,
@@ -207,6 +222,7 @@ _SHOWN: dict[Kind, Callable[[float, Column], str]] = {
     "percent": lambda value, _: _percent(value),
     "bytes": lambda value, _: _bytes(value),
     "seconds": lambda value, _: _seconds(value),
+    "duration": lambda value, _: duration(value),
 }
 
 

@@ -276,24 +276,21 @@ _COLUMNS = (
     Column("input_tokens", "tokens in", "number", 0),
     Column("output_tokens", "out", "number", 0),
     Column("cost", "cost"),
-    Column("time", "time"),
+    Column("seconds", "time", "duration"),
 )
 
 
 def table(planned: Sequence[PlannedTeaching], title: str) -> Table:
     """Return estimates as a table, with notes on what is estimated in them."""
-    from cerank.planning.workload import format_minutes
-
     rows = []
     notes: dict[str, None] = {}
     for part in planned:
         each = part.estimate
         cost = "no price" if each.cost is None else f"{each.cost:.2f} {each.currency}"
-        time = "unknown" if each.seconds is None else format_minutes(each.seconds / 60)
         rows.append(
             (
                 part.use, each.name, each.place, each.queries, each.calls, each.known,
-                each.usage.input_tokens, each.usage.output_tokens, cost, time,
+                each.usage.input_tokens, each.usage.output_tokens, cost, each.seconds,
             )
         )  # fmt: skip
         if each.rounds:

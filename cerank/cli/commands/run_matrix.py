@@ -162,7 +162,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
         *([Column("fold", "fold", "number", 0)] if has_folds else []),
         Column("trains", "trains", priority=1),
         Column("takes_over", "reuses", priority=2),
-        Column("time", "time"),
+        Column("seconds", "time", "duration"),
         Column("run", "run", "name"),
         Column("state", "state"),
     )
@@ -174,7 +174,7 @@ def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table
             *([row.fold] if has_folds else []),
             " > ".join(name for name in row.chain if name not in row.taken),
             ", ".join(row.taken),
-            "" if row.state == "finished" else estimates.format_minutes(row.minutes),
+            0.0 if row.state == "finished" else estimates.seconds_of(row.minutes),
             short.get(row.run, row.run),
             row.state,
         )

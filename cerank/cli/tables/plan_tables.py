@@ -29,10 +29,10 @@ def work_table(parts: Sequence[WorkItem]) -> Table:
         Column("part", "part"),
         Column("units", "steps or queries", "number", 0, priority=1),
         Column("pairs", "pairs through the model", "number", 0),
-        Column("minutes", "time", "text"),
+        Column("seconds", "time", "duration"),
     )
-    rows = [(part.part, part.units, part.pairs, estimates.format_minutes(part.minutes)) for part in parts]
-    sums = (sum(part.pairs for part in parts), estimates.format_minutes(estimates.total(parts)))
+    rows = [(part.part, part.units, part.pairs, estimates.seconds_of(part.minutes)) for part in parts]
+    sums = (sum(part.pairs for part in parts), estimates.seconds_of(estimates.total(parts)))
     is_assumed = any(part.part.startswith("choose ") for part in parts)
     title = "Work, if filters keep half of the groups" if is_assumed else "Work, at most"
     return Table("work", columns, (*rows, ("all", None, *sums)), title)

@@ -92,8 +92,8 @@ def test_a_dry_run_shows_trials_and_cost_of_each_arm_and_makes_nothing(place: Pa
         *(("cl", 1, "0.0001"), ("kd", 1, "0.0001"), ("cl", 2, "0.001"), ("kd", 2, "0.001"))
     ]
     assert {row["pairs"] for row in tables["trials"]} == {4 * 2 * 4}
-    assert all(row["time"] not in {"", "unknown"} for row in tables["trials"] + tables["arms"])
-    assert {row["minutes"] for row in tables["work"]}.isdisjoint({"", "unknown"})
+    assert all(row["seconds"] > 0 for row in tables["trials"] + tables["arms"])
+    assert all(row["seconds"] > 0 for row in tables["work"])
     assert not (place / "lab").exists()
 
 

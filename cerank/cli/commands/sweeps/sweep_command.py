@@ -224,13 +224,13 @@ def _show_outline(plan: SweepPlan, home: Lab, pairs_per_second: float, *, wide: 
         Column("trials", "trials", "number", 0),
         Column("pairs", "pairs of each to train on", "number", 0),
         Column("all_pairs", "pairs of all through the model", "number", 0),
-        Column("time", "time"),
+        Column("seconds", "time", "duration"),
         Column("keys", "searches", priority=1),
     )
     rows = tuple(
         (
             *(each.arm.name, each.arm.trials, each.pairs, sum(part.pairs for part in each.work)),
-            *(estimates.format_minutes(each.minutes), ", ".join(each.arm.search)),
+            *(estimates.seconds_of(each.minutes), ", ".join(each.arm.search)),
         )
         for each in outlined.arms
     )
@@ -277,14 +277,14 @@ def _trial_table(plan: SweepPlan, outlined: SweepOutline, *, is_cut: bool) -> Ta
         Column("trial", "trial", "number", 0),
         *(Column(path, name) for path, name in zip(paths, short_paths(paths), strict=True)),
         Column("pairs", "pairs to train on", "number", 0, priority=1),
-        Column("time", "time"),
+        Column("seconds", "time", "duration"),
     )
     shown = outlined.trials[:_MOST_SHOWN] if is_cut else outlined.trials
     rows: tuple[tuple[Value, ...], ...] = tuple(
         (
             *(each.trial.arm, each.trial.number),
             *(value_text(each.trial.settings[path]) if path in each.trial.settings else "" for path in paths),
-            *(each.pairs, estimates.format_minutes(each.minutes)),
+            *(each.pairs, estimates.seconds_of(each.minutes)),
         )
         for each in shown
     )
