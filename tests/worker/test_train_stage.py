@@ -233,7 +233,7 @@ def test_a_model_is_asked_for_labels_of_the_queries_that_the_shares_of_a_mixture
     )
     members = {number: SimpleNamespace(queries=[q for q in queries if q[0] == number]) for number in ("1", "2")}
     dataset = SimpleNamespace(
-        queries=queries, qrels={}, documents=set(), members=members, weights={"1": 1000.0, "2": 1.0}
+        query_ids=queries, qrels={}, documents=set(), members=members, weights={"1": 1000.0, "2": 1.0}
     )
     asked: list[str] = []
 
