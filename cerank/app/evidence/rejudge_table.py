@@ -49,10 +49,13 @@ def read_claims(path: Path) -> tuple[ClaimsTable, Path]:
 
 
 def with_runs(claims: ClaimsTable, folder: Path) -> tuple[ClaimsTable, tuple[str, ...]]:
-    """Return the claims with the numbers of those that name run files, and where these are not the printed ones.
+    """Return the claims with the numbers of those that name run files, and notes on these.
+
+    The notes say what is odd in a run file, and where its numbers are not the printed ones.
 
     Raises:
-        UsageError: one run file without the other, or without qrels; MissingError: a file is not there.
+        UsageError: one run file without the other, or without qrels; or one that shares no query or no document with
+            them. MissingError: a file is not there.
     """
     from cerank.evaluation.significance import paired
 
@@ -65,14 +68,16 @@ def with_runs(claims: ClaimsTable, folder: Path) -> tuple[ClaimsTable, tuple[str
             raise UsageError("one run file is named without the other", where=claim.what, hint="left_run and right_run")
         if claim.sd is not None:
             raise UsageError("run files have an sd of their own", where=claim.what, hint="remove sd")
-        values = [_values(claims, folder, name)[1] for name in (claim.left_run, claim.right_run)]
+        measured = [_values(claims, folder, name) for name in (claim.left_run, claim.right_run)]
+        values = [each.values for each in measured]
+        notes += [note for each in measured for note in each.notes]
         figures = paired([values[0][query] for query in values[0]], [values[1][query] for query in values[0]])
         if figures.t is None or figures.sd == 0:
             raise UsageError("its run files differ by the same on every query: there is no spread", where=claim.what)
         notes += _differing(claim, figures.difference, figures.p, figures.n)
         computed = {"queries": figures.n, "difference": figures.difference, "p": figures.p, "left": None, "right": None}
         out.append(msgspec.structs.replace(claim, **computed))
-    return msgspec.structs.replace(claims, claims=tuple(out)), tuple(notes)
+    return msgspec.structs.replace(claims, claims=tuple(out)), tuple(dict.fromkeys(notes))
 
 
 def looks(claims: ClaimsTable, folder: Path) -> Keys:
@@ -97,7 +102,7 @@ def looks(claims: ClaimsTable, folder: Path) -> Keys:
     keys = []
     for claim in claims.claims:
         if claim.left_run and claim.right_run:
-            hashes = [fingerprint(_values(claims, folder, name)[0]) for name in (claim.left_run, claim.right_run)]
+            hashes = [fingerprint(_values(claims, folder, name).ranking) for name in (claim.left_run, claim.right_run)]
             keys.append(recorded_looks.key_of_rankings(hashes[0], hashes[1], measure))
         else:
             numbers = [claim.queries, claim.difference, claim.left, claim.right, claim.p, claim.sd]
@@ -120,8 +125,21 @@ def _differing(claim: PublishedClaim, difference: float, p: float, queries: int)
     return [f"{claim.what}: {part}" for part in parts]
 
 
-def _values(claims: ClaimsTable, folder: Path, name: str) -> tuple[Ranking, dict[str, float]]:
-    """Return the ranking in a run file, and its values by query."""
+class _MeasuredFile(msgspec.Struct, frozen=True):
+    """A run file that a claim names."""
+
+    ranking: Ranking
+    values: dict[str, float]  # by judged query
+    notes: tuple[str, ...]  # what was odd in it
+
+
+def _values(claims: ClaimsTable, folder: Path, name: str) -> _MeasuredFile:
+    """Return a run file with its values.
+
+    Raises:
+        UsageError: no qrels are named, or it shares no query or no document with them; MissingError: it is not there.
+    """
+    from cerank.app.comparison.measuring.file_systems import coverage
     from cerank.evaluation.measures import check, per_query
     from cerank.trec.text_io import read_qrels, read_run
 
@@ -131,9 +149,11 @@ def _values(claims: ClaimsTable, folder: Path, name: str) -> tuple[Ranking, dict
     if not path.is_file():
         raise MissingError("no such run file", where=str(path))
     qrels = read_qrels(folder / claims.qrels)
-    ranking = read_run(path).ranking
+    run = read_run(path)
     (measure,) = check((claims.measure,), qrels, "measure")
-    return ranking, per_query([measure], qrels, ranking)[measure]
+    odd = (*run.notes, *coverage(path, run.ranking, qrels, claims.qrels))
+    values = per_query([measure], qrels, run.ranking)[measure]
+    return _MeasuredFile(run.ranking, values, tuple(f"{name}: {note}" for note in odd))
 
 
 def reproduction_table(claims: ClaimsTable, folder: Path) -> Table | None:
@@ -150,9 +170,9 @@ def reproduction_table(claims: ClaimsTable, folder: Path) -> Table | None:
     first, second = ([_values(claims, folder, name) for name in names] for names in (pairs.original, pairs.reproduced))
     effect = reproduction(
         claims.measure,
-        (first[0][0], first[1][0]),
-        (second[0][0], second[1][0]),
-        ((first[0][1], first[1][1]), (second[0][1], second[1][1])),
+        (first[0].ranking, first[1].ranking),
+        (second[0].ranking, second[1].ranking),
+        ((first[0].values, first[1].values), (second[0].values, second[1].values)),
     )
     columns = (
         Column("system", "system"),
@@ -162,7 +182,7 @@ def reproduction_table(claims: ClaimsTable, folder: Path) -> Table | None:
         Column("overlap", "rank-biased overlap", "number"),
         Column("rmse", "RMSE", "number"),
     )
-    means = [[statistics.fmean(values.values()) for _, values in pair] for pair in (first, second)]
+    means = [[statistics.fmean(each.values.values()) for each in pair] for pair in (first, second)]
     rows = tuple(
         (of.system, means[0][place], means[1][place], of.kendall, of.overlap, of.rmse)
         for place, of in enumerate(effect.systems)
@@ -172,12 +192,13 @@ def reproduction_table(claims: ClaimsTable, folder: Path) -> Table | None:
         f"delta relative improvement {effect.relative_change:+.3f}: the original relative gain less the reproduced one",
         "by repro_eval (Breuer et al., SIGIR 2020): tau over the union of both rankings, overlap with p = .95, RMSE of "
         "the values by query",
+        *dict.fromkeys(note for each in (*first, *second) for note in each.notes),
     )
     return Table("reproduction", columns, rows, "Reproduction", notes)
 
 
-def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: tuple[str, ...] = ()) -> Table:
-    """Return each claim beside what its numbers bear, and where run files contradict the printed numbers."""
+def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], more_notes: tuple[str, ...] = ()) -> Table:
+    """Return each claim beside what its numbers bear, with notes on its run files, too."""
     from cerank.evaluation.comparison_rows import notes_beyond
     from cerank.evaluation.rejudge import said_of
 
@@ -222,7 +243,7 @@ def table(claims: ClaimsTable, rejudged: tuple[RejudgedClaim, ...], differing: t
             f"no p is printed: an sd of per-query differences of {sizes} is assumed, and verdicts rest on that"
         )
     beyond = notes_beyond((each.claim.what, each.judgment) for each in rejudged)
-    return Table("rejudged", columns, rows, claims.title, (*notes, *beyond, *differing))
+    return Table("rejudged", columns, rows, claims.title, (*notes, *beyond, *more_notes))
 
 
 def _source(claim: PublishedClaim) -> str:

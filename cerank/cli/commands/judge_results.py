@@ -149,8 +149,8 @@ def rejudge(
         raise UsageError("it has neither claims nor a reproduction", where=str(file))
     if margin is not None:
         claims = msgspec.structs.replace(claims, margin=margin)
-    claims, differing = rejudge_table.with_runs(claims, folder)
-    shown = [rejudge_table.table(claims, judge_again(claims), differing)] if claims.claims else []
+    claims, on_files = rejudge_table.with_runs(claims, folder)
+    shown = [rejudge_table.table(claims, judge_again(claims), on_files)] if claims.claims else []
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     recorded_looks.record(settings, rejudge_table.looks(claims, folder), by="rejudge", now=now, only_new=True)
     reproduction = rejudge_table.reproduction_table(claims, folder)

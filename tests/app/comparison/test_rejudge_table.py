@@ -10,10 +10,13 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from cerank.app.evidence import rejudge_table
 from cerank.cli.typer_app import app
+from cerank.errors import UsageError
 from cerank.evaluation import published
 from cerank.runs import test_set_looks
 from tests.json_documents import document_of
+from tests.refusals import refused as refused_with
 
 
 @pytest.fixture
@@ -164,6 +167,35 @@ def test_a_repeated_experiment_has_the_measures_of_repro_eval(folder):
 def test_a_table_that_says_nothing_is_refused(folder, text, what):
     (folder / "t.toml").write_text(text)
     assert what in refused(folder / "t.toml")
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("", "run-empty"),
+        ("q0 Q0 x1 1 2 t\n", "no-judged-document"),
+        ("z0 Q0 good 1 2 t\n", "no-judged-query"),
+    ],
+)
+def test_run_files_of_another_collection_are_refused(folder, lines, code):
+    (folder / "other.run").write_text(lines)
+    (folder / "t.toml").write_text(
+        "qrels='qrels'\n[[claims]]\nwhat='w'\nsays='better'\nleft_run='base.run'\nright_run='other.run'\n"
+    )
+    with refused_with(UsageError, code):
+        rejudge_table.with_runs(*rejudge_table.read_claims(folder / "t.toml"))
+
+
+def test_what_is_odd_in_a_run_file_is_said(folder):
+    lines = (folder / "advanced.run").read_text().splitlines()
+    rising = [f"{query} Q0 {doc} {rank} {rank} t\n" for query, _, doc, rank, *_ in map(str.split, lines[10:])]
+    (folder / "rising.run").write_text("".join(rising))
+    (folder / "t.toml").write_text(
+        "qrels='qrels'\n[[claims]]\nwhat='w'\nsays='better'\nleft_run='base.run'\nright_run='rising.run'\n"
+    )
+    _, notes = rejudge_table.with_runs(*rejudge_table.read_claims(folder / "t.toml"))
+    assert any("39 of 39 queries" in note for note in notes)
+    assert any("1 of the 40" in note for note in notes)
 
 
 def test_a_file_that_is_not_there_is_refused_with_what_is_shipped(folder):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cerank.app.comparison.measuring.named_judgments import Qrels, identity
@@ -51,7 +52,7 @@ def of_file(
         *(note_on_own_documents(own, run.ranking, judged.values(), dataset) if own else []),
     ]
     for condition, qrels in judged.items():
-        notes += _coverage(target, run.ranking, qrels, str(condition))
+        notes += coverage(target.path, run.ranking, qrels, str(condition))
     return System(label=target.label, measured=tuple(rows), is_fixed=True, notes=tuple(dict.fromkeys(notes)))
 
 
@@ -63,7 +64,7 @@ def _interpolation_note(tag: str) -> list[str]:
     return [f"interpolated with the first stage, {facts[0].replace('=', ' ')} ({facts[1].replace('=', ' ')})"]
 
 
-def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Qrels, where: str) -> list[str]:
+def coverage(path: Path, ranking: Mapping[str, Sequence[str]], qrels: Qrels, where: str) -> list[str]:
     """Return how many judged queries the ranking lacks, and how many of its own are not judged.
 
     Raises:
@@ -74,18 +75,18 @@ def _coverage(target: FileTarget, ranking: Mapping[str, Sequence[str]], qrels: Q
     if missing == len(qrels):
         if not ranking:
             raise UsageError(
-                "the run is empty", where=str(target.path), hint="did the search that wrote it fail?", code="run-empty"
+                "the run is empty", where=str(path), hint="did the search that wrote it fail?", code="run-empty"
             )
         hint = f"its queries are called {_first_few(ranking)}, those of the qrels {_first_few(qrels)}"
         raise UsageError(
-            f"no query of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-query"
+            f"no query of the run is judged in {where}", where=str(path), hint=hint, code="no-judged-query"
         )
     judged_docs = set().union(*qrels.values())
     if not any(doc in judged_docs for query in ranking for doc in ranking[query]):
         ranked = (doc for query in ranking for doc in ranking[query])
         hint = f"its documents are called {_first_few(ranked)}, those of the qrels {_first_few(sorted(judged_docs))}"
         raise UsageError(
-            f"no document of the run is judged in {where}", where=str(target.path), hint=hint, code="no-judged-document"
+            f"no document of the run is judged in {where}", where=str(path), hint=hint, code="no-judged-document"
         )
     parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
     verbs = ("has", "does") if unjudged == 1 else ("have", "do")
