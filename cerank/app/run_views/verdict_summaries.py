@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,6 +22,9 @@ from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.runs import overlapped_reads
 from cerank.runs.layout import RunFolder, runs_folder
+
+if TYPE_CHECKING:
+    from cerank.evaluation.answers import Answer
 
 _PATIENCE = 600.0  # seconds that the process may take
 _LOOK = 0.2  # seconds between two looks at whether it is still wanted
@@ -82,14 +86,18 @@ def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
     if not answers or not stamp:
         return None
     main = [answer for answer in answers if answer.is_main] or list(answers)
-    first = [answer for answer in main if answer.measure == main[0].measure and answer.dataset == main[0].dataset]
-    summary = VerdictSummary(
-        verdict=first[-1].worth or first[-1].verdict, sentence=first[-1].with_question, stamp=stamp
-    )
+    of_score = [answer for answer in main if _place(answer) == _place(main[0])]  # lists show the score of this place
+    last = of_score[-1]
+    summary = VerdictSummary(verdict=last.worth or last.verdict, sentence=last.with_question, stamp=stamp)
     with contextlib.suppress(CerankError, OSError):
         disk.make_folder(_file(cache, folder).parent)
         json_records.save(_file(cache, folder), summary)
     return summary
+
+
+def _place(answer: Answer) -> tuple[str, str, str]:
+    """Return what an answer is about: test dataset, first stage and measure."""
+    return answer.dataset, answer.first_stage, answer.measure
 
 
 def compute_in_process(
