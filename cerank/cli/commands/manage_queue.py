@@ -83,8 +83,13 @@ def print_queue_state(state: QueueState, lab: Path) -> None:
     if state.damage:
         info(f"The queue cannot be read: {state.damage}")
     if state.state == "stopped":
-        waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
-        info(f"The queue is stopped, and {waits}. Start it with {next_steps.command(lab, 'queue start')}.")
+        info(stopped_in_words(state, lab))
+
+
+def stopped_in_words(state: QueueState, lab: Path) -> str:
+    """Return that the queue is stopped, what waits in it, and how to start it."""
+    waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
+    return f"The queue is stopped, and {waits}. Start it with {next_steps.command(lab, 'queue start')}."
 
 
 @queue_app.command("start")

@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from cerank import recipes
-from cerank.app import estimates
+from cerank.app import Lab, estimates
+from cerank.app.sweeps import sweep_driver
+from cerank.cli.commands.sweeps import sweep_command
 from cerank.cli.typer_app import app
 from cerank.core.metrics import Event
+from cerank.errors import ExitCode
 from cerank.files import journal, lease
 from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.recipes.plan import Plan
@@ -132,6 +136,25 @@ def test_options_that_contradict_each_other_or_the_sweep_are_refused(place: Path
     done = CliRunner().invoke(app, ["sweep", "rates.toml", *words])
     assert done.exit_code != 0
     assert not (place / "lab" / "runs").exists()
+
+
+def test_a_sweep_that_waits_says_once_that_nothing_serves_its_queue(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, calls = sweep_driver.advance, []
+
+    def advance_twice(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > 3:  # that of the start, and two looks at the trials
+            raise KeyboardInterrupt
+        return advance(*arguments)
+
+    monkeypatch.setattr(sweep_driver, "advance", advance_twice)
+    monkeypatch.setattr(sweep_command, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(Lab, "start_queue", lambda _: None)
+    done = CliRunner().invoke(app, ["sweep", "rates.toml"])
+    assert done.exit_code == ExitCode.INTERRUPTED, done.output
+    assert done.output.count("queue start") == 1
 
 
 def cerank_sweep(place: Path) -> subprocess.Popen[bytes]:

@@ -144,14 +144,21 @@ def _check_options(
 def _wait(home: Lab, plan: SweepPlan, status: SweepStatus) -> SweepStatus:
     """Carry the sweep on until all trials are over, or until nobody carries one out."""
     from cerank.app.sweeps import sweep_driver
+    from cerank.cli.commands.manage_queue import stopped_in_words
 
     printed: set[tuple[str, int]] = set()
+    was_stopped = False
     _tell_finished(status, printed)
     try:
         while status.is_alive:
             time.sleep(POLL_SECONDS)
             status = sweep_driver.advance(home, plan, datetime.now(UTC), _unsaid)
             _tell_finished(status, printed)
+            queue = home.queue_state() if home.executor is None else None
+            is_stopped = queue is not None and queue.state == "stopped"
+            if queue is not None and is_stopped and not was_stopped:  # by the user, or what served it was killed
+                info(stopped_in_words(queue, home.folder))
+            was_stopped = is_stopped
     except KeyboardInterrupt:
         shown = next_steps.command(home.folder, "queue")
         info(f"The trials in the queue go on; {shown} shows them. The same command waits for them again.")
