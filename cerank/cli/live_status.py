@@ -324,8 +324,10 @@ def wait_in_words(lab: Lab, folders: Sequence[RunFolder], plan: Plan) -> str:
 
     short, queued = run_store.short_names(lab.folder), [folder.name for folder in lab.queued()]
     first = folders[0].name
-    ahead = [short[name] for name in queued[: queued.index(first) if first in queued else 0]]
     which = "It" if len(folders) == 1 else "The first of them"
+    if first not in queued:
+        return f"{which} has started."
+    ahead = [short[name] for name in queued[: queued.index(first)]]
     if not (waits_for := device_waited_for(lab.queue_state(), plan, short)):
         return f"{which} starts after {_some(ahead)}." if ahead else f"{which} starts now."
     place = f", behind {_some(ahead)}" if ahead else ""

@@ -10,6 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cerank import recipes
+from cerank.app import Lab
+from cerank.cli import live_status
+from cerank.cli.commands.start_run import settings_of
 from cerank.cli.typer_app import app
 from cerank.errors import CerankError
 from cerank.files.lease import Lease
@@ -89,6 +92,14 @@ def test_the_runs_of_folds_are_told_by_short_names_with_what_the_first_waits_for
     assert f"{names[0]}@folds" in told.stderr
     assert behind.stdout.split() == queued_in(lab)[3:]  # a program gets ids
     assert names[0] in behind.stderr.partition("starts after")[2]
+
+
+def test_a_run_that_began_at_once_is_not_said_to_wait_for_the_device_that_it_has(folder: Path) -> None:
+    home = Lab(settings_of(None))
+    begun = run_store.create(home.folder, plan_for(label="begun"), TOML, datetime.now(UTC))
+    with Lease.take(begun.lease):
+        told = live_status.wait_in_words(home, [begun], run_store.load_plan(begun))
+    assert run_store.short_name(begun) not in told
 
 
 def queued_in(lab: Path) -> list[str]:
