@@ -182,11 +182,12 @@ def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
 def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), count: int = 0) -> ExitCode:
     """Carry out what is left of a run whose lease this process holds, and return the exit code."""
     plan = run_store.load_plan(folder)
+    devices = named or plan.devices or (plan.device,)
     repaired = repair.repair_run(folder)
     if folder.done.exists():
         _log("the run is already finished")
         if count > 1:  # the others wait for an order, and hold their devices meanwhile
-            with _first_of_several(plan, named or plan.devices):
+            with _first_of_several(plan, devices):
                 pass
         return ExitCode.OK
     check_extensions(plan.extensions)
@@ -206,7 +207,6 @@ def run_attempt(folder: RunFolder, stop: StopFlag, named: Sequence[str] = (), co
     heartbeat = Heartbeat(folder.progress, number, now, also=at_each_heartbeat)
     heartbeat.start()
     ended = ExitCode.FAILED
-    devices = named or plan.devices or (plan.device,)
     context = RunContext(plan, folder, log, heartbeat, stop, own_device=devices[0])
     try:
         with _failure_recorded(folder, number, log):

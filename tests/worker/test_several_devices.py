@@ -224,6 +224,17 @@ def test_processes_that_are_started_on_a_finished_run_end(plan, tmp_path):
     assert run.attempt_numbers() == []
 
 
+def test_so_do_those_that_torchrun_starts_on_a_finished_run_of_one_device(plan, tmp_path):
+    run = small_run(tmp_path, plan[0], plan[2], 6)
+    json_records.save(run.done, Done(time="", attempt=1, seconds=1.0))
+
+    def work():
+        sys.argv = ["worker", str(run.path)]
+        return int(worker_main.main())
+
+    assert in_processes(2, work, run.path) == [ExitCode.OK, ExitCode.OK]
+
+
 # by torchrun itself: each process imports torch and transformers anew
 
 FAULT = """
